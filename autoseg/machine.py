@@ -1,0 +1,144 @@
+"""What this computer offers: cores, memory, devices, number formats. Nothing here needs to be configured by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+GIB = 1024**3
+
+
+def cpu_count() -> int:
+    """Cores this process may use (affinity and cgroup quota respected)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return max(1, cores)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can still be used: the smaller of what the system and the cgroup leave."""
+    free = _system_available()
+    with contextlib.suppress(OSError, ValueError):
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return max(0, free)
+
+
+def _system_available() -> int:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError, AttributeError):
+        return 4 * GIB
+
+
+def peak_memory() -> int:
+    """Largest resident size this process has had so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_memory() -> bool:
+    """Tells glibc's malloc to keep freed memory instead of returning it to the system after every activation.
+
+    By default every tensor above 32 MiB is mapped and unmapped again, which costs a page fault per 4 KiB in each training step.
+
+    Returns:
+        True where it took effect (Linux with glibc).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return all(
+            libc.mallopt(key, value) == 1
+            for key, value in ((m_mmap_threshold, GIB), (m_trim_threshold, 2**31 - 1), (m_top_pad, 64 * 1024**2))
+        )
+    except (OSError, AttributeError):
+        return False
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: ``auto`` (CUDA, then Apple's MPS, then CPU), or a torch device such as ``cuda:1`` or ``cpu``.
+
+    Raises:
+        ValueError: The name is unknown, or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: this installation of torch finds no CUDA GPU; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"--device {name}: no MPS device here; use --device cpu")
+    return device
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """Number format for autocast on `device`, or None where fp32 is the better choice."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return None
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Mixed precision where the device gains from it, otherwise nothing."""
+    import torch
+
+    dtype = half_type(device)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def memory_format(dim: int) -> torch.memory_format:
+    """Channels-last for `dim` spatial axes."""
+    import torch
+
+    return torch.channels_last_3d if dim == 3 else torch.channels_last
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that a training step may use on `device`: free GPU memory, or what main memory leaves."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors that mean the device's memory was too small, and for no others."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text or "out of memory" in text

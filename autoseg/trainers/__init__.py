@@ -1,0 +1,4 @@
+"""Training: the plain Trainer, its parts, and the trainers that differ from it."""
+
+if __name__ != "autoseg.trainers":
+    raise ImportError("import autoseg.trainers, not trainers: the link at the top of the project is for readers, the package lives in autoseg/")

@@ -24,12 +24,15 @@ class Geometry:
         spacing: Millimetres per voxel, array order.
         origin: ITK's origin ``(x, y, z)``, verbatim.
         direction: ITK's direction cosines, row-major, verbatim.
+        nifti: Orientation fields of the NIfTI header it came from (`autoseg.nifti_header`), empty for other formats. ITK rounds
+            them when it writes; with these a label map gets its image's header to the last digit.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
+    nifti: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def dim(self) -> int:
@@ -268,6 +271,10 @@ class Plan:
     preset: str = "default"
     memory_gb: float = 8.0
 
+    def in_channels(self, configuration: Configuration) -> int:
+        """Channels of the network's input: the image's plus, in a cascade, one per foreground label of the previous stage."""
+        return len(self.channels) + (len(self.labels.base_values) if configuration.previous_stage else 0)
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -331,7 +338,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Score:
-    """Agreement of one organ in one case; `dice` and `iou` are NaN where the organ is absent from both."""
+    """Agreement of one organ in one case; `dice` and `iou` are NaN where the organ is absent from both.
+
+    Attributes:
+        case: Its name.
+        organ: A name of `Labels.names`.
+        dice: Dice coefficient, 0..1.
+        iou: Intersection over union, 0..1.
+        n_prediction: Voxels predicted.
+        n_reference: Voxels in the reference.
+        other: Further metrics by their name in `autoseg.evaluation.metrics.METRICS`.
+    """
 
     case: str
     organ: str
@@ -339,6 +356,7 @@ class Score:
     iou: float
     n_prediction: int
     n_reference: int
+    other: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -359,7 +377,7 @@ class Choice:
 
     Attributes:
         organs: Organ to the chosen candidate's members.
-        folds: Folds whose models vote.
+        folds: Names of the folds the evidence comes from and whose models vote.
         table: Candidate name -> organ -> mean Dice over the cross-validation.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
@@ -367,7 +385,7 @@ class Choice:
     """
 
     organs: dict[str, tuple[str, ...]]
-    folds: tuple[int, ...]
+    folds: tuple[str, ...]
     table: dict[str, dict[str, float]]
     cases: int
     reasons: dict[str, str] = field(default_factory=dict)

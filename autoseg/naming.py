@@ -1,4 +1,4 @@
-"""Looking things up by name: a table first, then ``module:attribute``; an unknown name is answered with the valid ones."""
+"""Names of files, and looking things up by name: a table first, then ``module:attribute``; an unknown name is answered with the valid ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+LATEST_CHECKPOINT = "checkpoint_latest.pt"
+FINAL_CHECKPOINT = "checkpoint_final.pt"
+"""Files of a run; a training is finished when the final one exists."""
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> ValueError:

@@ -34,6 +34,30 @@ def atomic(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Holds `folder` for this process until the block ends or the process dies, however it dies.
+
+    Args:
+        folder: Made if missing; a file ``.lock`` in it is locked.
+        what: What is being done there, for the message.
+
+    Raises:
+        ValueError: Another living process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on Windows: two processes there are the user's own care
+            pass
+        except OSError as error:
+            raise ValueError(f"{folder}: another process is {what} here; wait for it or stop it") from error
+        yield
+
+
 def remove_partial(folder: Path) -> None:
     """Removes what a killed run left half-written in `folder` (not in its subfolders)."""
     for leftover in folder.glob(".partial-*"):

@@ -2,3 +2,6 @@
 
 if __name__ != "autoseg.trainers":
     raise ImportError("import autoseg.trainers, not trainers: the link at the top of the project is for readers, the package lives in autoseg/")
+
+TRAINERS = {"Trainer": "autoseg.trainers.trainer:Trainer"}
+"""Name to class; ``module:Class`` works too without an entry here."""

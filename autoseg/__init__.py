@@ -1,0 +1,38 @@
+"""autoseg: segments organs in 3D medical images and configures itself.
+
+The pipeline's functions are importable from here (``autoseg.plan_and_preprocess``, ``autoseg.train``, ``autoseg.predict`` ...); they are
+loaded when first used, so that importing this package, and the commands' ``--help``, do not wait for torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_FUNCTIONS = (
+    "check_dataset",
+    "demo",
+    "evaluate_folders",
+    "find_best_configuration",
+    "fix_dataset",
+    "plan_and_preprocess",
+    "predict",
+    "predict_folder",
+    "run",
+    "train",
+    "PlanSettings",
+    "PredictSettings",
+    "TrainSettings",
+)
+
+__all__ = ["__version__", *_FUNCTIONS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(import_module(".pipeline", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FUNCTIONS})

@@ -1,0 +1,243 @@
+"""Two folders of label maps compared, case by case, and the result as means and as a table."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial as bind
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_label, stem_of
+from ..labels import to_internal
+from ..machine import cpu_count
+from ..model import Geometry, Image, Labels, Score
+from .metrics import METRICS
+from .overlap import mean_of_known, score_case
+
+log = logging.getLogger(__name__)
+
+SHOWN = 10
+"""Cases or problems spelled out in a message before the rest is only counted."""
+
+
+@dataclass(frozen=True)
+class OrganSummary:
+    """One organ over all cases.
+
+    Attributes:
+        means: Metric -> mean over the cases where it has a value; NaN where it has none.
+        worst: Lowest Dice of a case, NaN where there is none.
+        worst_case: That case, empty where there is none.
+        cases: Cases that count: the organ is in the reference, in the prediction, or in both.
+        absent: Cases without the organ in both, which have no Dice and are left out.
+    """
+
+    means: dict[str, float]
+    worst: float
+    worst_case: str
+    cases: int
+    absent: int
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice."""
+        return self.means["dice"]
+
+
+def evaluate_folders(
+    reference: Path,
+    prediction: Path,
+    labels: Labels | None = None,
+    *,
+    workers: int | None = None,
+    partial: bool = False,
+    metrics: Sequence[str] = tuple(METRICS),
+) -> list[Score]:
+    """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
+
+    Args:
+        reference: Folder of the true label maps, or one file.
+        prediction: Folder of the label maps to judge, or one file.
+        labels: The organs. None: every value that occurs but 0 is an organ, named ``label 3``.
+        workers: Cases compared at once, each of which holds two label maps in memory; None: one a core, at most four.
+        partial: Score what is there when predictions are missing, instead of refusing.
+        metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU.
+
+    Returns:
+        One score for each case and organ, cases sorted by name.
+
+    Raises:
+        ValueError: A folder has no label maps, predictions are missing, or cases do not fit together; every such case is named.
+    """
+    pairs = _pairs(reference, prediction, partial=partial)
+    compare = bind(_compare, labels=labels, metrics=metrics)
+    n_workers = workers or min(cpu_count(), 4)
+    with ThreadPoolExecutor(n_workers) as pool:
+        results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
+    problems = [result for result in results if isinstance(result, str)]
+    if problems:
+        raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
+    scores = [score for result in results for score in result]
+    return scores if labels is not None else _complete(scores, [name for name, _, _ in pairs])
+
+
+def summary(scores: Iterable[Score]) -> dict[str, OrganSummary]:
+    """The scores of each organ, averaged over cases.
+
+    A case in which neither prediction nor reference has the organ has no Dice (NaN) and is left out; a missed organ and a false alarm
+    count as 0. Other metrics leave out the cases in which they are NaN.
+
+    Returns:
+        Organ -> means, in the order in which organs first occur.
+    """
+    by_organ: dict[str, list[Score]] = {}
+    for score in scores:
+        by_organ.setdefault(score.organ, []).append(score)
+    return {organ: _summarise(group) for organ, group in by_organ.items()}
+
+
+def mean_dice(scores: Iterable[Score]) -> float:
+    """Mean over the organs of their mean Dice; organs that no case has are left out, and without any the result is NaN."""
+    return mean_of_known(one.dice for one in summary(scores).values())
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The summary as text: one line an organ, the mean of the organs below, ``-`` where there is no value."""
+    summaries = summary(scores)
+    metrics = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
+    rows = [["organ", *metrics, "cases", "absent", "worst dice"]]
+    for organ, one in summaries.items():
+        numbers = [_number(one.means.get(name, math.nan)) for name in metrics]
+        rows.append([organ, *numbers, str(one.cases), str(one.absent), f"{_number(one.worst)} {one.worst_case}".strip()])
+    overall = [_number(mean_of_known(one.means.get(name, math.nan) for one in summaries.values())) for name in metrics]
+    rows.append(["mean of organs", *overall, "", "", ""])
+    return _align(rows)
+
+
+def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[str, Path, Path]]:
+    """Case name, reference file and prediction file of everything that both sides have."""
+    if reference.is_file() and prediction.is_file():
+        return [(stem_of(reference), reference, prediction)]
+    true, guess = _label_files(reference), _label_files(prediction)
+    missing, extra = sorted(set(true) - set(guess)), sorted(set(guess) - set(true))
+    common = sorted(set(true) & set(guess))
+    if not common:
+        raise ValueError(
+            f"no file in {prediction} has the name of one in {reference}: "
+            f"predictions {_shorten(sorted(guess))}; references {_shorten(sorted(true))}"
+        )
+    if missing and not partial:
+        raise ValueError(
+            f"{prediction}: predictions are missing for {len(missing)} of {len(true)} reference cases: {_shorten(missing)}; "
+            "predict them, or ask for a partial evaluation of the others"
+        )
+    if missing:
+        log.warning("Not evaluated, as the prediction is missing: %s", _shorten(missing))
+    if extra:
+        log.warning("Not evaluated, as the reference is missing: %s", _shorten(extra))
+    return [(name, *_same_kind(name, true[name], guess[name])) for name in common]
+
+
+def _label_files(folder: Path) -> dict[str, list[Path]]:
+    """Case name -> its files, of all images in `folder`."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder of label maps, found {'a file' if folder.is_file() else 'nothing'}")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if ending_of(path) and not path.name.startswith(".") and path.is_file():
+            found.setdefault(stem_of(path), []).append(path)
+    if not found:
+        raise ValueError(f"{folder}: no label maps found; expected files ending in {', '.join(ENDINGS)}")
+    return found
+
+
+def _same_kind(name: str, references: list[Path], predictions: list[Path]) -> tuple[Path, Path]:
+    """The one file of each side; where a picture lies beside a prediction, the file in the reference's format is meant."""
+    if len(references) == 1 and len(predictions) > 1:
+        alike = [path for path in predictions if ending_of(path) == ending_of(references[0])]
+        predictions = alike or predictions
+    for files in (references, predictions):
+        if len(files) > 1:
+            raise ValueError(f"case {name}: expected one file, found {', '.join(str(path) for path in files)}")
+    return references[0], predictions[0]
+
+
+def _compare(pair: tuple[str, Path, Path], *, labels: Labels | None, metrics: Sequence[str]) -> list[Score] | str:
+    """Scores of one case, or why there are none: one bad case shall not hide the others."""
+    name, reference_path, prediction_path = pair
+    try:
+        reference, prediction = read_label(reference_path), read_label(prediction_path)
+        difference = _difference((reference_path, reference.geometry), (prediction_path, prediction.geometry))
+        if difference:
+            raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
+        known = labels or _labels_of(reference, prediction)
+        guess = to_internal(prediction.array, known, source=str(prediction_path))
+        true = to_internal(reference.array, known, source=str(reference_path))
+        return score_case(name, guess, true, known, metrics=metrics)
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"case {name} ({prediction_path} against {reference_path}): {error}"
+
+
+def _difference(reference: tuple[Path, Geometry], prediction: tuple[Path, Geometry]) -> str:
+    """What separates the voxels of two files, empty where nothing does; of pictures, which have no place in space, only the shape."""
+    geometries = reference[1], prediction[1]
+    if any(ending_of(path) in PICTURES for path, _ in (reference, prediction)) and geometries[0].shape == geometries[1].shape:
+        return ""
+    return geometry_difference(*geometries)
+
+
+def _labels_of(*images: Image) -> Labels:
+    """An organ for every value that occurs, 0 excepted."""
+    values = sorted({int(value) for image in images for plane in image.array for value in np.unique(plane)} - {0})
+    return Labels(tuple(f"label {value}" for value in values), tuple((value,) for value in values))
+
+
+def _complete(scores: list[Score], cases: Sequence[str]) -> list[Score]:
+    """Adds "absent from both" for the organs that a case without declared labels does not show."""
+    organs = sorted({score.organ for score in scores}, key=lambda organ: int(organ.split()[1]))
+    found = {(score.case, score.organ): score for score in scores}
+    nothing = {name: math.nan for score in scores[:1] for name in score.other}
+    return [
+        found.get((case, organ)) or Score(case, organ, math.nan, math.nan, 0, 0, dict(nothing)) for case in cases for organ in organs
+    ]
+
+
+def _summarise(group: list[Score]) -> OrganSummary:
+    columns = {"dice": [score.dice for score in group], "iou": [score.iou for score in group]}
+    for score in group:
+        for name, value in score.other.items():
+            columns.setdefault(name, []).append(value)
+    counted = [score for score in group if not math.isnan(score.dice)]
+    worst = min(counted, key=lambda score: score.dice, default=None)
+    return OrganSummary(
+        means={name: mean_of_known(column) for name, column in columns.items()},
+        worst=worst.dice if worst else math.nan,
+        worst_case=worst.case if worst else "",
+        cases=len(counted),
+        absent=len(group) - len(counted),
+    )
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width; first and last to the left, numbers to the right."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        to_left = i in (0, len(rows[0]) - 1)
+        columns.append([cell.ljust(width) if to_left else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _shorten(names: Sequence[str], separator: str = ", ") -> str:
+    rest = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")

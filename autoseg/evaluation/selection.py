@@ -1,0 +1,144 @@
+"""Which model, or average of models, segments which organ: decided by the cross-validation.
+
+The rule that decides is a function in `RULES`: given every candidate's Dice, case by case, it returns the winner and says why.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..model import Candidate, Choice, Score
+from ..naming import lookup
+from .overlap import mean_of_known
+
+log = logging.getLogger(__name__)
+
+TIE = 1e-6
+"""Mean Dice values closer than this are equal."""
+
+Rule = Callable[[Mapping[str, np.ndarray], Sequence[Candidate]], tuple[Candidate, str]]
+"""``(Dice of one organ: candidate name -> (cases,), candidates in order of preference) -> (winner, one sentence)``."""
+
+
+def candidates_for(models: Sequence[str], max_members: int = 2) -> list[Candidate]:
+    """Every model alone, then every combination of up to `max_members` of them.
+
+    Args:
+        models: Names of model folders, cheapest first: the order decides ties.
+        max_members: Largest number of models that are averaged.
+
+    Raises:
+        ValueError: A model is given twice, or `max_members` is below 1.
+    """
+    if len(set(models)) < len(models):
+        raise ValueError(f"models: expected each name once, got {', '.join(models)}")
+    if max_members < 1:
+        raise ValueError(f"max_members: expected at least 1, got {max_members}")
+    sizes = range(1, min(max_members, len(models)) + 1)
+    return [Candidate(members) for size in sizes for members in itertools.combinations(models, size)]
+
+
+def choose(
+    scores: Mapping[str, Sequence[Score]],
+    candidates: Sequence[Candidate],
+    organs: Sequence[str],
+    *,
+    folds: Sequence[str],
+    rule: str = "best_mean_dice",
+) -> Choice:
+    """Chooses a candidate for each organ.
+
+    Only cases that every candidate was validated on are compared. A case in which neither reference nor prediction has the organ
+    has no Dice (NaN) and is left out of that candidate's mean; a false alarm there counts as 0.
+
+    Args:
+        scores: Candidate name -> its scores over the cross-validation.
+        candidates: Cheapest first: the order decides ties between candidates with equally many members.
+        organs: Names to choose for.
+        folds: Folds the scores come from; their models will vote.
+        rule: Name in `RULES` or ``module:function``.
+
+    Raises:
+        ValueError: No candidate, no case in common, an unknown rule, or a candidate that lacks scores or has two of one case.
+    """
+    decide: Rule = lookup(RULES, rule, "rule of selection")
+    if not candidates:
+        raise ValueError("choice of the best model: there is no candidate; train at least one configuration")
+    absent = [candidate.name for candidate in candidates if not scores.get(candidate.name)]
+    if absent:
+        raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
+    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name) for candidate in candidates}
+    cases = _common_cases(values, organs)
+    ranked = sorted(candidates, key=lambda candidate: len(candidate.members))
+    chosen, reasons, table = {}, {}, {name: {} for name in values}
+    for organ in organs:
+        dice = {name: np.array([one[organ, case] for case in cases]) for name, one in values.items()}
+        for name in dice:
+            table[name][organ] = mean_of_known(dice[name])
+        winner, reasons[organ] = decide(dice, ranked)
+        chosen[organ] = winner.members
+    return Choice(chosen, tuple(folds), table, len(cases), reasons, rule)
+
+
+def best_mean_dice(dice: Mapping[str, np.ndarray], ranked: Sequence[Candidate]) -> tuple[Candidate, str]:
+    """The highest mean Dice wins; among equals the one with fewer members, then the one that was given first.
+
+    A candidate without any value (NaN) is right everywhere: no case has the organ, and it predicted none. It beats false alarms.
+
+    Args:
+        dice: Candidate name -> ``(cases,)`` Dice of one organ, NaN where absent from both.
+        ranked: The candidates, those to prefer among equals first.
+
+    Returns:
+        The winner, and a sentence with the numbers and the runner-up.
+    """
+    means = {candidate.name: mean_of_known(dice[candidate.name]) for candidate in ranked}
+    merit = {name: 1.0 if math.isnan(mean) else mean for name, mean in means.items()}
+    top = max(merit.values())
+    winner = next(candidate for candidate in ranked if top - merit[candidate.name] <= TIE)
+    if math.isnan(means[winner.name]):
+        return winner, f"{winner.name}: no validation case has this organ, and it predicted none"
+    n_cases = int(np.count_nonzero(~np.isnan(dice[winner.name])))
+    sentence = f"{winner.name}: mean Dice {means[winner.name]:.4f} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
+    others = [candidate for candidate in ranked if candidate is not winner]
+    if not others:
+        return winner, f"{sentence}; it is the only candidate"
+    second = max(others, key=lambda candidate: merit[candidate.name])
+    if top - merit[second.name] <= TIE:
+        return winner, f"{sentence}; {second.name} is as good, but this one is cheaper"
+    return winner, f"{sentence}; next is {second.name} with {means[second.name]:.4f}"
+
+
+def _by_organ_and_case(scores: Sequence[Score], candidate: str) -> dict[tuple[str, str], float]:
+    values: dict[tuple[str, str], float] = {}
+    for score in scores:
+        if (score.organ, score.case) in values:
+            raise ValueError(f"{candidate}: case {score.case} has two scores for {score.organ}; expected each case in one fold only")
+        values[score.organ, score.case] = score.dice
+    return values
+
+
+def _common_cases(values: Mapping[str, Mapping[tuple[str, str], float]], organs: Sequence[str]) -> list[str]:
+    """Sorted names of the cases that every candidate has, after checking that each has all organs."""
+    cases = {name: {case for _, case in one} for name, one in values.items()}
+    common = set.intersection(*cases.values())
+    if not common:
+        counts = ", ".join(f"{name}: {len(one)}" for name, one in cases.items())
+        raise ValueError(f"choice of the best model: the candidates have no validation case in common ({counts}); train the same folds")
+    everything = set.union(*cases.values())
+    if len(common) < len(everything):
+        log.warning("The models are compared on the %d of %d cases that all of them were validated on.", len(common), len(everything))
+    for name, one in values.items():
+        for organ, case in itertools.product(organs, sorted(common)):
+            if (organ, case) not in one:
+                raise ValueError(f"{name}: case {case} has no score for {organ}; expected one for each of {', '.join(organs)}")
+    return sorted(common)
+
+
+RULES: dict[str, str | Rule] = {"best_mean_dice": best_mean_dice}
+"""How the winner is found."""

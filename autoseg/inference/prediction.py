@@ -1,0 +1,154 @@
+"""New images to label files: the chosen models for each organ, merged, written with the input's geometry, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..images import ending_of, label_ending, read_image, write_label
+from ..labels import to_file
+from ..model import Case, Choice, Image, Labels
+from ..records import atomic, read_json, remove_partial, write_json
+from .ensemble import merge_organs
+from .export import Logits, export_labels, probabilities
+from .trained import Progress, TrainedModel
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "autoseg_prediction.json"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Everything that is needed to segment an image: which members vote on which organ, and the members.
+
+    Attributes:
+        choice: Organ to members.
+        models: Member name to loaded model.
+        labels: Of the dataset.
+    """
+
+    choice: Choice
+    models: Mapping[str, TrainedModel]
+    labels: Labels
+
+    def logits(self, image: Image, *, progress: Progress | None = None) -> dict[str, Logits]:
+        """Every member's logits of one image; `progress` gets shares that add up to one."""
+        share = None if progress is None else lambda part: progress(part / len(self.models))
+        return {name: model.logits(image, progress=share) for name, model in self.models.items()}
+
+    def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
+        """The merged label map in internal values and the file's axis order."""
+        candidates = {"+".join(members): members for members in self.choice.organs.values()}
+        maps = {key: export_labels([logits[name] for name in members], self.labels) for key, members in candidates.items()}
+        if len(maps) == 1:
+            return next(iter(maps.values()))[0]
+        merged, conflicts = merge_organs(maps, {organ: "+".join(members) for organ, members in self.choice.organs.items()}, self.labels)
+        if conflicts:
+            log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
+        return merged
+
+
+def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, ending: str | None, save_probabilities: bool) -> dict[str, str]:
+    """Segments cases one by one into `out`; those that the same models finished before are kept.
+
+    Args:
+        cases: New images.
+        out: Folder for ``<case><ending>``.
+        ensemble: Models and choice.
+        ending: Of written files; None takes each input's own where label maps can be written so, else ``.nii.gz``.
+        save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
+
+    Returns:
+        Case to reason, for the cases that failed; the others are written all the same.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    manifest = _Manifest(out, ensemble)
+    failures: dict[str, str] = {}
+    with _bar(len(cases)) as bar:
+        for number, case in enumerate(cases):
+            target = out / f"{case.name}{ending or label_ending(ending_of(case.images[0]))}"
+            if not manifest.done(case, target, save_probabilities):
+                try:
+                    _predict_case(case, target, ensemble, bar, save_probabilities=save_probabilities)
+                    manifest.add(case)
+                except (ValueError, OSError, RuntimeError) as error:
+                    failures[case.name] = str(error)
+                    log.error("%s: %s", case.name, error)
+            bar.update(number + 1 - bar.n)
+    return failures
+
+
+def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, save_probabilities: bool) -> None:
+    image = read_image(case.images)
+    expected = len(next(iter(ensemble.models.values())).plan.channels)
+    if len(image.array) != expected:
+        raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
+    logits = ensemble.logits(image, progress=bar.update)
+    if save_probabilities:
+        _write_probabilities(target.parent / f"{case.name}_probabilities.npy", ensemble, logits)
+    write_label(target, to_file(ensemble.segment(logits), ensemble.labels), image.geometry)
+
+
+def _write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:
+    """Streams slab by slab: never more than one slab of all classes in memory."""
+    geometry = next(iter(logits.values())).trace.geometry
+    labels, organs = ensemble.labels, ensemble.choice.organs
+    first = 0 if labels.regions else 1
+    shape = (len(labels.names), *geometry.shape)
+    with atomic(path) as partial:
+        file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+        view = file[:, None] if geometry.dim == 2 else file
+        for members in set(organs.values()):
+            for start, slab in probabilities([logits[name] for name in members], labels):
+                for index, organ in enumerate(labels.names):
+                    if organs[organ] == members:
+                        view[index, start : start + slab.shape[1]] = slab[index + first]
+        file.flush()
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[tqdm]:
+    layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
+    with tqdm(total=total, desc="Predicting", bar_format=layout) as bar:
+        yield bar
+
+
+class _Manifest:
+    """Which inputs were segmented by which models: lets an interrupted prediction go on, and never mistakes old results for new ones."""
+
+    def __init__(self, out: Path, ensemble: Ensemble) -> None:
+        self.path, self.key = out / MANIFEST, _models_key(ensemble)
+        old = read_json(self.path, dict) if self.path.is_file() else {}
+        self.inputs: dict[str, str] = old.get("inputs", {}) if old.get("models") == self.key else {}
+
+    def done(self, case: Case, target: Path, save_probabilities: bool) -> bool:
+        extra = target.parent / f"{case.name}_probabilities.npy"
+        return self.inputs.get(case.name) == _input_key(case) and target.exists() and (extra.exists() or not save_probabilities)
+
+    def add(self, case: Case) -> None:
+        self.inputs[case.name] = _input_key(case)
+        write_json(self.path, {"models": self.key, "inputs": self.inputs})
+
+
+def _models_key(ensemble: Ensemble) -> str:
+    parts = [str(sorted(ensemble.choice.organs.items()))]
+    for name, model in sorted(ensemble.models.items()):
+        parts.append(f"{name} {model.key} {model.predictor.mirror} {model.predictor.step}")
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _input_key(case: Case) -> str:
+    facts = []
+    for path in case.images:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        facts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()

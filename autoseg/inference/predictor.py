@@ -1,0 +1,272 @@
+"""A network of patches applied to a whole volume: tiles, mirrored copies and folds averaged in one pass with bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..machine import autocast, is_out_of_memory, memory_format
+from ..model import Configuration, Labels
+from .tiling import gaussian_window, tile_starts
+
+log = logging.getLogger(__name__)
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+CPU_BATCH_VOXELS = 2**18
+"""Voxels of a batch on a CPU, where a larger batch gains nothing once all cores are busy."""
+
+LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass
+class Predictor:
+    """Sliding-window prediction.
+
+    Only an error that means "out of memory" makes it try again, with smaller batches and then with the sums in main memory; it
+    remembers what worked. Everything else is raised.
+
+    Attributes:
+        networks: One a fold, on `device` and in evaluation mode: ``(B, C, *patch)`` to logits ``(B, K, *patch)``, which are averaged.
+        configuration: Patch size, number of axes, valid flips; ``previous_stage`` says that the last input channels are its labels.
+        labels: Give the number of outputs ``K``, and the channels that change places when left and right do.
+        device: Where to compute.
+        mirror: Average over all combinations of the configuration's valid flips.
+        step: Distance of neighbouring tiles as a share of the patch, in (0, 1].
+        batch: Tiles at once; None: what suits the device.
+
+    Raises:
+        ValueError: No networks, or a step or batch that makes no sense.
+    """
+
+    networks: Sequence[Network]
+    configuration: Configuration
+    labels: Labels
+    _: KW_ONLY
+    device: torch.device
+    mirror: bool = True
+    step: float = 0.5
+    batch: int | None = None
+    _batch: int = field(init=False, repr=False)
+    _sums_on: torch.device = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.networks:
+            raise ValueError("Predictor: expected at least one network, got none")
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step: expected a share of the patch in (0, 1], got {self.step}")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch: expected at least 1 tile, got {self.batch}")
+        self.device = torch.device(self.device)
+        self._sums_on = self.device
+        planned = self.configuration.batch_size
+        if self.device.type == "cpu":
+            planned = CPU_BATCH_VOXELS // int(np.prod(self.configuration.patch_size))
+        self._batch = self.batch or max(1, planned)
+
+    def logits(
+        self, image: np.ndarray | torch.Tensor, *, progress: Callable[[float], None] | None = None, source: str = "image"
+    ) -> torch.Tensor:
+        """Logits of a preprocessed volume.
+
+        Besides the result it holds the sums of one patch's thickness along the axis that the patch covers least.
+
+        Args:
+            image: ``(C, Z, Y, X)`` float32, any size; smaller ones are padded with zeros and the result cropped.
+            progress: Called with the share of the volume done since the last call.
+            source: Name of the case, for messages.
+
+        Returns:
+            ``(K, Z, Y, X)`` float16 on the CPU.
+
+        Raises:
+            ValueError: The image has not four axes, a network's output has the wrong shape, or logits are not finite (or beyond float16).
+        """
+        volume = torch.as_tensor(image)
+        if volume.ndim != 4:
+            raise ValueError(f"{source}: expected an image (C, Z, Y, X), got shape {tuple(volume.shape)}")
+        volume, crop = _padded(volume.float(), self._patch)
+        result = torch.empty((self.labels.n_outputs, *volume.shape[1:]), dtype=torch.float16)
+        report = _Report(progress)
+        while not self._try(volume, result, report, source):
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return result[crop].contiguous()
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
+        patch = self.configuration.patch_size
+        return (1, *patch) if self.configuration.dim == 2 else patch
+
+    def _try(self, volume: torch.Tensor, result: torch.Tensor, report: _Report, source: str) -> bool:
+        """Fills `result`; False if memory ran out and there is a smaller way. A function of its own, so that its tensors are freed then."""
+        try:
+            self._slide(volume, result, report, source)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not self._smaller():
+                raise
+            log.warning("%s: out of memory on %s; going on with batches of %d, sums on %s", source, self.device, self._batch, self._sums_on)
+            return False
+        return True
+
+    def _smaller(self) -> bool:
+        if self._batch > 1:
+            self._batch //= 2
+        elif self._sums_on.type != "cpu":
+            self._sums_on = torch.device("cpu")
+        else:
+            return False
+        return True
+
+    @torch.inference_mode()
+    def _slide(self, volume: torch.Tensor, result: torch.Tensor, report: _Report, source: str) -> None:
+        patch = self._patch
+        starts = self._starts(tuple(volume.shape[1:]))
+        # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
+        axis = int(np.argmax([size / edge for size, edge in zip(volume.shape[1:], patch, strict=True)]))
+        starts.sort(key=lambda start: start[axis])
+        sums = _Sums(result, patch, axis, device=self._sums_on, source=source)
+        for first in range(0, len(starts), self._batch):
+            chunk = starts[first : first + self._batch]
+            tiles = torch.stack([volume[(slice(None), *_box(start, patch))] for start in chunk])
+            if self.configuration.dim == 2:
+                tiles = tiles.squeeze(2)
+            outputs = self._averaged(tiles).to(self._sums_on)
+            for start, output in zip(chunk, outputs, strict=True):
+                sums.add(start, output.reshape(-1, *patch))
+            report.at((first + len(chunk)) / len(starts))
+        sums.finish()
+
+    def _starts(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        patch = self.configuration.patch_size
+        if self.configuration.dim == 3:
+            return tile_starts(shape, patch, self.step)
+        return [(z, *start) for z in range(shape[0]) for start in tile_starts(shape[1:], patch, self.step)]
+
+    def _averaged(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Mean logits ``(B, K, *patch)`` float32 over flips and networks."""
+        tiles = tiles.to(self.device, non_blocking=True)
+        expected = (len(tiles), self.labels.n_outputs, *tiles.shape[2:])
+        total = torch.zeros(expected, device=self.device)
+        flips = list(self._flips())
+        with autocast(self.device):
+            for flip in flips:
+                sided = self.configuration.mirroring.lateral_axis in flip
+                dims = tuple(axis + 2 for axis in flip)
+                inputs = tiles[:, self._swapped_inputs(tiles.shape[1])] if sided else tiles
+                inputs = inputs.flip(dims).contiguous(memory_format=memory_format(self.configuration.dim))
+                for network in self.networks:
+                    output = network(inputs)
+                    if not isinstance(output, torch.Tensor) or output.shape != expected:
+                        found = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+                        raise ValueError(f"network in evaluation mode: expected logits of shape {expected}, got {found}")
+                    output = output.float().flip(dims)
+                    total += output[:, self._swapped_outputs()] if sided else output
+        return total / (len(flips) * len(self.networks))
+
+    def _flips(self) -> Iterator[tuple[int, ...]]:
+        axes = self.configuration.mirroring.axes if self.mirror else ()
+        return itertools.chain.from_iterable(itertools.combinations(axes, count) for count in range(len(axes) + 1))
+
+    def _swapped_outputs(self) -> list[int]:
+        """Output channels with left and right organs exchanged: what looks like the left kidney in a mirror is the right one."""
+        first = 0 if self.labels.regions else 1
+        pairs = [(first + left, first + right) for left, right in self.configuration.mirroring.pairs]
+        return _exchanged(self.labels.n_outputs, pairs)
+
+    def _swapped_inputs(self, channels: int) -> list[int]:
+        """Input channels likewise: those at the end that hold the previous stage's labels, one per foreground value."""
+        if self.configuration.previous_stage is None:
+            return list(range(channels))
+        # Internal value 1 is the first of the label channels.
+        first = channels - len(self.labels.base_values) - 1
+        members = self.labels.internal_members
+        pairs = [(first + members[left][0], first + members[right][0]) for left, right in self.configuration.mirroring.pairs]
+        return _exchanged(channels, pairs)
+
+
+class _Sums:
+    """Weighted sums of overlapping tiles, kept only for the slices that a coming tile can still reach; finished ones go to the result."""
+
+    def __init__(self, result: torch.Tensor, patch: tuple[int, ...], axis: int, *, device: torch.device, source: str) -> None:
+        self.result, self.patch, self.axis, self.source = result, patch, axis, source
+        self.window = gaussian_window(patch, device=device)
+        shape = list(result.shape[1:])
+        shape[axis] = patch[axis]
+        self.total = torch.zeros((len(result), *shape), device=device)
+        self.weight = torch.zeros(shape, device=device)
+        self.base = 0
+
+    def add(self, start: tuple[int, ...], logits: torch.Tensor) -> None:
+        """Adds the logits ``(K, *patch)`` of the tile at `start`; tiles come in the order of their start along the axis."""
+        if start[self.axis] > self.base:
+            self._move_to(start[self.axis])
+        corner = tuple(0 if axis == self.axis else first for axis, first in enumerate(start))
+        box = _box(corner, self.patch)
+        self.total[(slice(None), *box)] += logits * self.window
+        self.weight[box] += self.window
+
+    def finish(self) -> None:
+        """Writes out what is left."""
+        self._write(self.patch[self.axis])
+
+    def _move_to(self, start: int) -> None:
+        count = start - self.base
+        self._write(count)
+        keep = self.patch[self.axis] - count
+        for volume in (*self.total, self.weight):
+            # The clone is one channel: source and target overlap.
+            volume.narrow(self.axis, 0, keep).copy_(volume.narrow(self.axis, count, keep).clone())
+            volume.narrow(self.axis, keep, count).zero_()
+        self.base = start
+
+    def _write(self, count: int) -> None:
+        mean = self.total.narrow(self.axis + 1, 0, count)
+        mean /= self.weight.narrow(self.axis, 0, count)
+        low, high = (float(value) for value in mean.aminmax())
+        # Written so that NaN, which compares as false with everything, is caught too.
+        if not (low >= -LARGEST and high <= LARGEST):
+            raise ValueError(
+                f"{self.source}: expected finite logits within float16, got values from {low} to {high}; "
+                "the network's weights or the image's intensities are broken"
+            )
+        self.result.narrow(self.axis + 1, self.base, count).copy_(mean)
+
+
+class _Report:
+    """Passes on how much more is done; after a restart nothing until it is further than before."""
+
+    def __init__(self, progress: Callable[[float], None] | None) -> None:
+        self.progress, self.done = progress, 0.0
+
+    def at(self, share: float) -> None:
+        if self.progress is not None and share > self.done:
+            self.progress(share - self.done)
+            self.done = share
+
+
+def _padded(volume: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """Zeros around ``(C, Z, Y, X)`` up to the patch, as equal as can be on both sides, and the slices that take them off again."""
+    sizes = volume.shape[1:]
+    missing = [max(0, edge - size) for size, edge in zip(sizes, patch, strict=True)]
+    crop = tuple(slice(lack // 2, lack // 2 + size) for size, lack in zip(sizes, missing, strict=True))
+    if any(missing):
+        volume = functional.pad(volume, [width for lack in reversed(missing) for width in (lack // 2, lack - lack // 2)])
+    return volume, (slice(None), *crop)
+
+
+def _box(start: Sequence[int], patch: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + edge) for first, edge in zip(start, patch, strict=True))
+
+
+def _exchanged(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    order = list(range(count))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order

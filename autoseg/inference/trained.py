@@ -1,0 +1,138 @@
+"""A trained model as a function from an image to logits: folds averaged, both stages of a cascade in one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..checkpoints import load_checkpoint
+from ..machine import memory_format
+from ..model import Configuration, Image, Plan
+from ..naming import FINAL_CHECKPOINT
+from ..networks import build_network
+from ..preprocessing import preprocess_case
+from ..records import from_plain, read_json
+from .cascade import on_grid, organs_as_channels
+from .export import Logits, export_labels
+from .predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How to apply trained networks.
+
+    Attributes:
+        folds: Names of the folds that vote; None means all that are trained.
+        mirror: Average over mirrored images too.
+        step: Distance of tiles as a share of the patch.
+    """
+
+    folds: tuple[str, ...] | None = None
+    mirror: bool = True
+    step: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One configuration's networks, ready to predict.
+
+    Attributes:
+        name: Folder name, ``3d_fullres__Trainer``.
+        plan: Of its dataset.
+        configuration: As trained (the patch may be smaller than planned).
+        predictor: Sliding window over the folds' networks.
+        key: Identifies the weights, so that results of other weights are not taken for theirs.
+        previous: First stage of a cascade, or None.
+    """
+
+    name: str
+    plan: Plan
+    configuration: Configuration
+    predictor: Predictor
+    key: str
+    previous: TrainedModel | None = None
+
+    def logits(self, image: Image, *, progress: Progress | None = None) -> Logits:
+        """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
+
+        Args:
+            image: Channels as in training, any spacing.
+            progress: Called with the share done since the last call; a cascade counts its first stage as half.
+        """
+        array, _, trace = preprocess_case(image, None, self.plan, self.configuration)
+        if self.previous is not None:
+            half = None if progress is None else lambda share: progress(share / 2)
+            first, _ = export_labels([self.previous.logits(image, progress=half)], self.plan.labels)
+            array = np.concatenate([array, organs_as_channels(on_grid(first, trace), self.plan.labels)])
+            progress = half
+        return Logits(self.predictor.logits(array, progress=progress), trace)
+
+
+def available_folds(folder: Path) -> tuple[str, ...]:
+    """Finished folds in a model folder."""
+    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
+
+
+def load_model(folder: Path, device: torch.device, options: InferenceOptions) -> TrainedModel:
+    """Loads the networks of a model folder (and, for a cascade, of its first stage beside it).
+
+    Args:
+        folder: ``results/<dataset>/<configuration>__<trainer>``.
+        device: Where to compute.
+        options: Folds and test-time settings.
+
+    Raises:
+        ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
+    """
+    there = available_folds(folder)
+    folds = there if options.folds is None else options.folds
+    missing = [fold for fold in folds if fold not in there]
+    if not folds or missing:
+        raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(there) or 'none'}")
+    run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
+    plan, configuration = from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
+    networks = [load_network(folder / f"fold_{fold}", plan, configuration, device) for fold in folds]
+    predictor = Predictor(networks, configuration, plan.labels, device=device, mirror=options.mirror, step=options.step)
+    previous = None
+    if configuration.previous_stage is not None:
+        first = folder.parent / run["previous_model"]
+        # The first stage votes with all its folds: which of the second's are asked for does not matter to it.
+        previous = load_model(first, device, InferenceOptions(None, options.mirror, options.step))
+    key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
+    return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
+
+
+def load_network(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+    """The network of one fold with its final weights, in evaluation mode."""
+    network = build_network(
+        configuration.network,
+        dim=configuration.dim,
+        in_channels=plan.in_channels(configuration),
+        out_channels=plan.labels.n_outputs,
+        **configuration.network_options,
+    )
+    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+    network.load_state_dict(states["network"])
+    return network.to(device, memory_format=memory_format(configuration.dim)).eval()
+
+
+def folds_in_common(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Folds that every one of the model folders has finished."""
+    sets = [set(available_folds(folder)) for folder in folders]
+    return tuple(sorted(set.intersection(*sets))) if sets else ()
+
+
+def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:
+    """Identifies the weights of a model folder's folds without reading them: size and time of each checkpoint."""
+    stats = [(fold, (folder / f"fold_{fold}" / FINAL_CHECKPOINT).stat()) for fold in folds]
+    return " ".join(f"{fold}:{stat.st_size}:{stat.st_mtime_ns}" for fold, stat in stats)

@@ -1,0 +1,186 @@
+"""Building blocks that U-shaped networks share: convolution units, the decoder, and the frame that joins the two halves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+Sizes = Sequence[Sequence[int]]
+
+NEGATIVE_SLOPE = 0.01
+"""Slope of every LeakyReLU, also used by the He initialisation."""
+
+
+def convolution(dim: int) -> type[nn.Module]:
+    """``nn.Conv2d`` or ``nn.Conv3d``.
+
+    Raises:
+        ValueError: `dim` is neither 2 nor 3.
+    """
+    if dim not in (2, 3):
+        raise ValueError(f"network: expected dim 2 or 3, got {dim}")
+    return nn.Conv3d if dim == 3 else nn.Conv2d
+
+
+def transposed_convolution(dim: int) -> type[nn.Module]:
+    """``nn.ConvTranspose2d`` or ``nn.ConvTranspose3d``."""
+    return nn.ConvTranspose3d if dim == 3 else nn.ConvTranspose2d
+
+
+def instance_norm(dim: int, channels: int) -> nn.Module:
+    """Instance normalisation with learned scale and shift (Ulyanov et al., arXiv 1607.08022)."""
+    return (nn.InstanceNorm3d if dim == 3 else nn.InstanceNorm2d)(channels, eps=1e-5, affine=True)
+
+
+def activation() -> nn.Module:
+    """LeakyReLU, in place: the normalisation before it needs its input, not its output."""
+    return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+
+
+def conv_unit(dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
+    """Convolution, instance normalisation, LeakyReLU; output size is ``ceil(size / stride)``.
+
+    Args:
+        dim: Spatial axes.
+        channels: In, out.
+        kernel: Odd edge lengths, one an axis.
+        stride: One an axis; 1 where None.
+    """
+    return nn.Sequential(conv_norm(dim, channels, kernel, stride), activation())
+
+
+def conv_norm(dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
+    """Convolution and instance normalisation; arguments as for `conv_unit`."""
+    step = tuple(stride) if stride is not None else (1,) * dim
+    conv = convolution(dim)(*channels, tuple(kernel), step, padding=tuple(k // 2 for k in kernel))
+    return nn.Sequential(conv, instance_norm(dim, channels[1]))
+
+
+def conv_stack(dim: int, channels: tuple[int, int], n: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
+    """`n` units in a row, the stride in the first."""
+    first = conv_unit(dim, channels, kernel, stride)
+    return nn.Sequential(first, *(conv_unit(dim, (channels[1], channels[1]), kernel) for _ in range(n - 1)))
+
+
+class Decoder(nn.Module):
+    """Transposed convolution, concatenation with the skip, convolutions, and one 1x1 head a resolution.
+
+    Args:
+        dim: Spatial axes.
+        features: Channels of the encoder's stages, finest first.
+        strides: Of the encoder's stages; ``strides[i]`` leads from stage i-1 to i.
+        kernel_sizes: Of the encoder's stages; the decoder uses the same at each resolution.
+        convs: Convolutions a stage, from the coarsest to the finest resolution, ``len(features) - 1`` numbers.
+        out_channels: Channels of the logits.
+    """
+
+    def __init__(
+        self, dim: int, features: Sequence[int], strides: Sizes, kernel_sizes: Sizes, convs: Sequence[int], out_channels: int
+    ) -> None:
+        super().__init__()
+        self.ups, self.stages, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for i, n in zip(reversed(range(len(features) - 1)), convs, strict=True):
+            below, here, stride = features[i + 1], features[i], tuple(strides[i + 1])
+            self.ups.append(transposed_convolution(dim)(below, here, stride, stride))
+            self.stages.append(conv_stack(dim, (2 * here, here), n, kernel_sizes[i]))
+            self.heads.append(convolution(dim)(here, out_channels, 1))
+
+    def forward(self, skips: Sequence[torch.Tensor], all_resolutions: bool) -> tuple[torch.Tensor, ...]:
+        """Logits, finest first; only the finest where `all_resolutions` is False.
+
+        Args:
+            skips: What the encoder's stages gave, finest first.
+            all_resolutions: Apply every head, not just the last.
+        """
+        x, logits, last = skips[-1], [], len(self.stages) - 1
+        for i, (up, stage, head) in enumerate(zip(self.ups, self.stages, self.heads, strict=True)):
+            x = stage(torch.cat((up(x), skips[-2 - i]), dim=1))
+            if all_resolutions or i == last:
+                logits.append(head(x))
+        return tuple(reversed(logits))
+
+
+class EncoderDecoder(nn.Module):
+    """The frame of a U-Net: encoder stages in a row, a decoder, deep supervision, and a check of the input's size.
+
+    Args:
+        encoder: Stages, finest first.
+        decoder: Takes the stages' outputs.
+        strides: Of the stages, to know which sizes fit.
+        deep_supervision: In training mode return the logits of every decoder stage.
+    """
+
+    def __init__(self, encoder: Sequence[nn.Module], decoder: Decoder, *, strides: Sizes, deep_supervision: bool) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(encoder)
+        self.decoder = decoder
+        self.deep_supervision = deep_supervision
+        self.divisors = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+        self.apply(initialise)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Logits of a batch.
+
+        Args:
+            x: ``(B, C, *spatial)``, each spatial size a multiple of the product of the strides.
+
+        Returns:
+            ``(B, K, *spatial)``; with deep supervision in training mode a tuple of one per decoder stage, finest first.
+
+        Raises:
+            ValueError: The size does not fit.
+        """
+        self._check(x.shape)
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        several = self.training and self.deep_supervision
+        logits = self.decoder(skips, several)
+        return logits if several else logits[0]
+
+    def _check(self, shape: torch.Size) -> None:
+        spatial = tuple(shape[2:])
+        if len(spatial) != len(self.divisors) or any(size % divisor for size, divisor in zip(spatial, self.divisors, strict=True)):
+            expected = f"(B, C, *spatial) with sizes that are multiples of {self.divisors}"
+            raise ValueError(f"{type(self).__name__}: expected {expected}, got {tuple(shape)}")
+        if math.prod(spatial) <= math.prod(self.divisors):
+            raise ValueError(f"{type(self).__name__}: size {spatial} leaves one voxel at the lowest resolution, which cannot be normalised")
+
+
+def initialise(module: nn.Module) -> None:
+    """He's normal initialisation for LeakyReLU (arXiv 1502.01852), biases zero; for ``nn.Module.apply``."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_stages(dim: int, per_stage: dict[str, Sequence], per_step: dict[str, Sequence]) -> None:
+    """Refuses options that do not describe one network.
+
+    Args:
+        dim: Spatial axes.
+        per_stage: Options with one entry a stage, ``features`` and ``strides`` among them.
+        per_step: Options with one entry a decoder stage: one fewer.
+
+    Raises:
+        ValueError: `dim` is neither 2 nor 3, lengths disagree, there are fewer than two stages, the first stage has a stride, an entry has
+            not `dim` numbers, or a kernel is even.
+    """
+    convolution(dim)  # raises for any other dim
+    n = len(per_stage["features"])
+    lengths = {key: len(value) for key, value in (per_stage | per_step).items()}
+    if n < 2 or any(lengths[key] != n for key in per_stage) or any(lengths[key] != n - 1 for key in per_step):
+        expected = f"{max(n, 2)} entries in {', '.join(per_stage)} and one fewer in {', '.join(per_step)}"
+        raise ValueError(f"network: expected {expected}, got {lengths}")
+    for key in ("strides", "kernel_sizes"):
+        if any(len(entry) != dim for entry in per_stage[key]):
+            raise ValueError(f"network: expected {dim} numbers in each entry of {key} for dim {dim}, got {per_stage[key]}")
+    if any(step != 1 for step in per_stage["strides"][0]):
+        raise ValueError(f"network: expected stride 1 in the first stage, got {per_stage['strides'][0]}")
+    if any(edge % 2 == 0 for entry in per_stage["kernel_sizes"] for edge in entry):
+        raise ValueError(f"network: expected odd kernel sizes, got {per_stage['kernel_sizes']}")

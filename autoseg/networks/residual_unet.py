@@ -1,0 +1,99 @@
+"""The U-Net with a residual encoder (He et al., arXiv 1512.03385), as in nnU-Net's ResEnc presets (Isensee et al., arXiv 2404.09556)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .blocks import Decoder, EncoderDecoder, Sizes, activation, check_stages, conv_norm, conv_stack, conv_unit
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions whose result is added to the input; it starts as the identity, as the last norm's scale is zero.
+
+    Where the block has a stride the skip is average-pooled, where it changes the channels it is projected by a 1x1 convolution and a norm.
+
+    Args:
+        dim: Spatial axes.
+        channels: In, out.
+        kernel: Of both convolutions.
+        stride: Of the first.
+    """
+
+    def __init__(self, dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]) -> None:
+        super().__init__()
+        self.first = conv_unit(dim, channels, kernel, stride)
+        self.second = conv_norm(dim, (channels[1], channels[1]), kernel)
+        self.skip = _skip(dim, channels, tuple(stride))
+        self.activation = activation()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, *spatial)`` to ``(B, C', *ceil(spatial / stride))``."""
+        return self.activation(self.second(self.first(x)) + self.skip(x))
+
+    def start_as_identity(self) -> None:
+        """Zeroes scale and shift of the last norm (Goyal et al., arXiv 1706.02677, section 5.1)."""
+        nn.init.zeros_(self.second[1].weight)
+        nn.init.zeros_(self.second[1].bias)
+
+
+def _skip(dim: int, channels: tuple[int, int], stride: tuple[int, ...]) -> nn.Module:
+    parts: list[nn.Module] = []
+    if any(step != 1 for step in stride):
+        parts.append((nn.AvgPool3d if dim == 3 else nn.AvgPool2d)(stride, stride))
+    if channels[0] != channels[1]:
+        parts.append(conv_norm(dim, channels, (1,) * dim))
+    return nn.Sequential(*parts)
+
+
+class ResidualUNet(EncoderDecoder):
+    """A convolution as stem, stages of residual blocks, and a light decoder.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        features: Channels a stage, finest first.
+        strides: One entry of `dim` numbers a stage; the first is all ones.
+        kernel_sizes: One entry of `dim` odd numbers a stage.
+        blocks_per_stage: Residual blocks a stage of the encoder.
+        decoder_convs: Convolutions a stage of the decoder, one number fewer.
+        deep_supervision: In training mode return the logits of every decoder stage.
+
+    Raises:
+        ValueError: The options do not describe one network.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        features: Sequence[int],
+        strides: Sizes,
+        kernel_sizes: Sizes,
+        blocks_per_stage: Sequence[int],
+        decoder_convs: Sequence[int],
+        deep_supervision: bool = True,
+    ) -> None:
+        per_stage = {"features": features, "strides": strides, "kernel_sizes": kernel_sizes, "blocks_per_stage": blocks_per_stage}
+        check_stages(dim, per_stage, {"decoder_convs": decoder_convs})
+        inputs = (features[0], *features[:-1])
+        stages = [
+            _residual_stage(dim, channels, n, kernel, stride)
+            for channels, n, kernel, stride in zip(zip(inputs, features, strict=True), blocks_per_stage, kernel_sizes, strides, strict=True)
+        ]
+        stages[0].insert(0, conv_stack(dim, (in_channels, features[0]), 1, kernel_sizes[0]))
+        decoder = Decoder(dim, features, strides, kernel_sizes, decoder_convs, out_channels)
+        super().__init__(stages, decoder, strides=strides, deep_supervision=deep_supervision)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.start_as_identity()
+
+
+def _residual_stage(dim: int, channels: tuple[int, int], n: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Sequential:
+    first = ResidualBlock(dim, channels, kernel, stride)
+    return nn.Sequential(first, *(ResidualBlock(dim, (channels[1], channels[1]), kernel, (1,) * dim) for _ in range(n - 1)))

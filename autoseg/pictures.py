@@ -1,0 +1,193 @@
+"""Pictures for people: a segmentation over its image, and a training's curves. Drawn off screen, written as PNG (or what the ending says)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Name of the plane across each array axis of a volume stored head-to-foot, front-to-back, side-to-side."""
+
+
+def overlay(
+    image: np.ndarray,
+    reference: np.ndarray | None,
+    prediction: np.ndarray | None,
+    spacing: Sequence[float],
+    path: Path,
+    names: Sequence[str],
+) -> None:
+    """Draws label maps over an image: three planes through the organs in true proportions; the prediction filled, the reference dashed.
+
+    Args:
+        image: ``(Z, Y, X)``, or ``(Y, X)`` for one plane. Z is drawn upwards.
+        reference: Internal label values of the same shape (only positive ones are drawn), or None.
+        prediction: The same, or None.
+        spacing: mm, array order.
+        path: The picture; its folder is made if missing.
+        names: Organ of label 1, 2, ...
+
+    Raises:
+        ValueError: A label map's shape is not the image's.
+    """
+    for what, labels in (("reference", reference), ("prediction", prediction)):
+        if labels is not None and labels.shape != image.shape:
+            raise ValueError(f"{path}: expected a {what} of shape {image.shape}, got {labels.shape}")
+    maps = [labels for labels in (prediction, reference) if labels is not None]
+    either = np.max(maps, axis=0) if maps else np.zeros(image.shape, np.int16)
+    window, colours = grey_window(image, either > 0), organ_colours(len(names))
+    axes_across = range(3) if image.ndim == 3 else [None]
+    sizes = [_extent(image.shape, spacing, axis) for axis in axes_across]
+    height = 4.6
+    figure = _figure((sum(w * height / h if i == 0 else w * height / sizes[0][1] for i, (w, h) in enumerate(sizes)), height + 0.7))
+    grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], left=0.01, right=0.99, top=0.93, bottom=0.14, wspace=0.03)
+    for column, axis in enumerate(axes_across):
+        at = None if axis is None else best_slice(either, axis)
+        plane = figure.add_subplot(grid[column])
+        cut = [None if one is None else _cut(one, axis, at) for one in (image, prediction, reference)]
+        _draw_plane(plane, cut, window, _extent(image.shape, spacing, axis), colours)
+        plane.set_title("" if axis is None else f"{PLANES[axis]} {at + 1} / {image.shape[axis]}", fontsize=10)
+    _organ_legend(figure, names, colours, maps, reference is not None and prediction is not None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def best_slice(labels: np.ndarray, axis: int) -> int:
+    """Index along `axis` of the slice that shows most of all organs, each measured by its own largest slice; the middle if there are none.
+
+    Args:
+        labels: ``(Z, Y, X)``.
+        axis: 0, 1 or 2.
+    """
+    score = np.zeros(labels.shape[axis])
+    others = tuple(i for i in range(labels.ndim) if i != axis)
+    for value in np.unique(labels[labels > 0]):
+        area = (labels == value).sum(axis=others)
+        score += area / area.max()
+    return int(score.argmax()) if score.any() else labels.shape[axis] // 2
+
+
+def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
+    """Intensities drawn black and white: the 2nd and 99.5th percentile in the box around the organs (of the whole image without any)."""
+    inside = np.argwhere(foreground)
+    box = tuple(slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)) if len(inside) else ...
+    values = image[box][np.isfinite(image[box])]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (2, 99.5))
+    return float(low), float(max(high, low + 1e-6))
+
+
+def organ_colours(n: int) -> list[tuple[float, float, float]]:
+    """`n` colours that are easy to tell apart: a hand-picked ten, then hues around the circle."""
+    from matplotlib.colors import hsv_to_rgb, to_rgb
+
+    first = ("#ff6b35", "#c77dff", "#5dd85d", "#3fc1f0", "#ff4d6d", "#ffe14d", "#ff9ecf", "#2ec4a6", "#b5843c", "#8fa8ff")
+    hues = [(0.61803 * i) % 1 for i in range(max(0, n - len(first)))]
+    return [to_rgb(colour) for colour in first[:n]] + [tuple(hsv_to_rgb((hue, 0.75, 0.95))) for hue in hues]
+
+
+def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Plots a training: losses, Dice of the validation patches, and the learning rate, over its rounds.
+
+    Args:
+        rows: One a round. Drawn are columns with ``loss`` in their name, ``mean_dice`` and ``dice_<organ>``, and ``learning_rate``.
+        path: The picture.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if not rows:
+        raise ValueError(f"{path}: expected at least one round to plot, got none")
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    organs = [key for key in keys if key.startswith("dice_")]
+    panels = (("loss", [k for k in keys if "loss" in k]), ("Dice", [*organs, "mean_dice"]), ("learning rate", ["learning_rate"]))
+    figure = _figure((8, 8))
+    for position, (title, columns) in enumerate(panels, start=1):
+        panel = figure.add_subplot(3, 1, position)
+        _draw_curves(panel, rows, [key for key in columns if key in keys], dict(zip(organs, organ_colours(len(organs)), strict=True)))
+        panel.set_ylabel(title)
+    panel.set_xlabel("round")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, facecolor="white")
+
+
+def _draw_curves(panel: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str], colours: Mapping[str, tuple]) -> None:
+    rounds = [row.get("round", i) for i, row in enumerate(rows, start=1)]
+    others = iter(("#1f4e8c", "#d1495b", "#444444", "#888888"))
+    for key in columns:
+        values = [row.get(key, np.nan) for row in rows]
+        is_organ = key in colours
+        colour = colours[key] if is_organ else next(others, "#bbbbbb")
+        label = key.removeprefix("dice_").replace("_", " ")
+        panel.plot(rounds, values, color=colour, linewidth=1.2 if is_organ else 2.2, label=label, marker="o" if len(rounds) < 3 else None)
+    if any(key.endswith("dice") or key in colours for key in columns):
+        panel.set_ylim(0, 1)
+    if len(columns) > 1:
+        panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    panel.grid(alpha=0.3)
+    panel.margins(x=0.01)
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """A figure that belongs to nobody's window system; matplotlib is imported here as it takes a while."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _extent(shape: tuple[int, ...], spacing: Sequence[float], axis: int | None) -> tuple[float, float]:
+    """Width and height in mm of the plane across `axis`."""
+    rest = [n * s for i, (n, s) in enumerate(zip(shape, spacing, strict=True)) if i != axis]
+    return rest[1], rest[0]
+
+
+def _cut(array: np.ndarray, axis: int | None, at: int | None) -> np.ndarray:
+    """The plane, rows from top to bottom: Z is turned round so that the head is up."""
+    if axis is None:
+        return array
+    plane = np.take(array, at, axis=axis)
+    return plane if axis == 0 else plane[::-1]
+
+
+def _draw_plane(
+    plane: Axes, cut: Sequence[np.ndarray | None], window: tuple[float, float], size_mm: tuple[float, float], colours: Sequence[tuple]
+) -> None:
+    image, prediction, reference = cut
+    extent = (0, size_mm[0], size_mm[1], 0)
+    plane.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], extent=extent, interpolation="bilinear", aspect="equal")
+    rows, columns = image.shape
+    x, y = (np.arange(columns) + 0.5) * size_mm[0] / columns, (np.arange(rows) + 0.5) * size_mm[1] / rows
+    for value, colour in enumerate(colours, start=1):
+        for labels, style in ((prediction, "solid"), (reference, "dashed" if prediction is not None else "solid")):
+            if labels is None or min(image.shape) < 2 or not (labels == value).any():
+                continue
+            mask = (labels == value).astype(float)
+            if style == "solid":
+                plane.contourf(x, y, mask, levels=[0.5, 1.5], colors=[colour], alpha=0.28)
+            plane.contour(x, y, mask, levels=[0.5], colors=[colour if style == "solid" else "white"], linewidths=1.3, linestyles=style)
+    plane.set_xticks([])
+    plane.set_yticks([])
+
+
+def _organ_legend(figure: Figure, names: Sequence[str], colours: Sequence[tuple], maps: Sequence[np.ndarray], both: bool) -> None:
+    """Names of the organs that occur, below the planes, and what the dashed line means."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    present = {int(value) for labels in maps for value in np.unique(labels)}
+    handles = [Patch(color=colours[i], label=name) for i, name in enumerate(names) if i + 1 in present]
+    if both:
+        handles.append(Line2D([], [], color="black", linestyle="dashed", linewidth=1.3, label="reference (dashed)"))
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), fontsize=9, frameon=False)

@@ -1,0 +1,39 @@
+"""The story, one function a command:
+
+    check_dataset            what is wrong with the data, case by case
+    plan_and_preprocess      dataset -> fingerprint -> plan -> folds -> preprocessed cases         (preparing.py)
+    train                    one fold: fit, then validate on whole volumes                         (training.py)
+    find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
+    predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
+    evaluate_folders         label maps against references
+    run, demo                all of it                                                             (running.py)
+
+Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
+"""
+
+from ..dataset_checks import check_dataset
+from ..dataset_repair import fix_dataset
+from ..evaluation.folders import evaluate_folders
+from .choosing import describe_choice, find_best_configuration
+from .predicting import predict, predict_folder
+from .preparing import plan_and_preprocess
+from .running import demo, run
+from .settings import PlanSettings, PredictSettings, TrainSettings
+from .training import train
+
+__all__ = [
+    "PlanSettings",
+    "PredictSettings",
+    "TrainSettings",
+    "check_dataset",
+    "demo",
+    "describe_choice",
+    "evaluate_folders",
+    "find_best_configuration",
+    "fix_dataset",
+    "plan_and_preprocess",
+    "predict",
+    "predict_folder",
+    "run",
+    "train",
+]

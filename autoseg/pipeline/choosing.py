@@ -1,0 +1,144 @@
+"""From cross-validation predictions to the choice that prediction follows."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..evaluation.folders import table
+from ..evaluation.overlap import score_case
+from ..evaluation.selection import candidates_for, choose
+from ..images import read_label
+from ..inference.export import Logits, export_labels
+from ..labels import to_internal
+from ..model import Candidate, Case, Choice, Configuration, Dataset, Plan, Score
+from ..records import from_plain, read_json, write_json
+from ..storage import Store, read_array
+from ..workspace import Workspace, find_workspace
+
+log = logging.getLogger(__name__)
+
+
+def find_best_configuration(
+    which: str | int, *, home: str | Path | None = None, rule: str = "best_mean_dice", max_members: int = 2
+) -> Choice:
+    """Chooses for every organ the model, or the average of models, with the best cross-validation score.
+
+    Args:
+        which: Dataset id, name or folder.
+        home: Home folder.
+        rule: Name in `autoseg.evaluation.selection.RULES`.
+        max_members: Largest number of models that are averaged.
+
+    Returns:
+        The choice with its evidence, which also lies in ``results/<dataset>/choice.json``.
+
+    Raises:
+        ValueError: Nothing is trained yet.
+    """
+    workspace = find_workspace(home, dataset=str(which))
+    dataset = workspace.load_dataset(which)
+    plan = workspace.plan(dataset.name)
+    models = _validated_models(workspace, dataset.name)
+    if not models:
+        raise ValueError(f"{workspace.results(dataset.name)}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
+    names, folds = _comparable(models)
+    candidates = candidates_for(names, max_members)
+    scores = _scores(workspace, dataset, plan, candidates, folds)
+    choice = choose(scores, candidates, plan.labels.names, folds=folds, rule=rule)
+    write_json(workspace.results(dataset.name) / "choice.json", choice)
+    write_json(workspace.results(dataset.name) / "plan.json", plan)
+    return choice
+
+
+def _validated_models(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
+    """Model folder name -> folds that are trained and validated, cheapest configuration first."""
+    cost = {"2d": 0, "3d_lowres": 1, "3d_fullres": 2, "3d_cascade": 3}
+    found = {}
+    for name, folds in workspace.trained_models(dataset).items():
+        done = [fold for fold in folds if (workspace.results(dataset) / name / f"fold_{fold}" / "validation" / "scores.json").is_file()]
+        if done:
+            found[name] = done
+    return dict(sorted(found.items(), key=lambda item: (cost.get(item[0].partition("__")[0], 9), item[0])))
+
+
+def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """Models that share folds, and those folds. Fold ``all`` is no evidence, and is used only where nothing else was trained."""
+    numbered = {name: [fold for fold in folds if fold != "all"] for name, folds in models.items()}
+    numbered = {name: folds for name, folds in numbered.items() if folds}
+    if not numbered:
+        log.warning("Only fold 'all' was trained: there is no held-out case to judge it by.")
+        return list(models), ["all"]
+    most = max(len(folds) for folds in numbered.values())
+    names = [name for name, folds in numbered.items() if len(folds) == most]
+    common = sorted(set.intersection(*(set(numbered[name]) for name in names)))
+    if not common:
+        names = names[-1:]
+        common = sorted(numbered[names[0]])
+    names = [name for name, folds in numbered.items() if set(common) <= set(folds)]
+    for name in models:
+        if name not in names:
+            log.warning("%s is not compared: its trained folds are %s, the others' %s.", name, ", ".join(models[name]), ", ".join(common))
+    if len(common) < 5:
+        log.info("Evidence comes from %s %s only; train the other folds for a firmer choice.", "fold" if len(common) == 1 else "folds", ", ".join(common))
+    return names, common
+
+
+def _scores(
+    workspace: Workspace, dataset: Dataset, plan: Plan, candidates: list[Candidate], folds: list[str]
+) -> dict[str, list[Score]]:
+    """Scores of single models as they were validated; averages are computed from the stored probabilities, each case read once."""
+    root = workspace.results(dataset.name)
+    scores: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
+    for candidate in candidates:
+        if len(candidate.members) == 1:
+            for fold in folds:
+                stored = read_json(root / candidate.name / f"fold_{fold}" / "validation" / "scores.json", list)
+                scores[candidate.name] += from_plain(stored, list[Score])
+    averages = [candidate for candidate in candidates if len(candidate.members) > 1]
+    if averages:
+        cases = {case.name: case for case in dataset.cases}
+        todo = [(fold, score_name) for fold in folds for score_name in _case_names(root / candidates[0].name / f"fold_{fold}")]
+        for fold, name in tqdm(todo, desc="Averaging models", unit="case"):
+            for candidate, found in _score_averages(workspace, plan, cases[name], averages, fold).items():
+                scores[candidate] += found
+    return scores
+
+
+def _case_names(fold: Path) -> list[str]:
+    return sorted({score["case"] for score in read_json(fold / "validation" / "scores.json", list)})
+
+
+def _score_averages(
+    workspace: Workspace, plan: Plan, case: Case, averages: list[Candidate], fold: str
+) -> dict[str, list[Score]]:
+    members = {name for candidate in averages for name in candidate.members}
+    logits = {name: stored_probabilities(workspace, plan.dataset, name, fold, case.name) for name in members}
+    reference = to_internal(read_label(case.label).array, plan.labels, source=str(case.label))
+    result = {}
+    for candidate in averages:
+        found, _ = export_labels([logits[name] for name in candidate.members], plan.labels)
+        result[candidate.name] = score_case(case.name, found, reference, plan.labels)
+    return result
+
+
+def stored_probabilities(workspace: Workspace, dataset: str, model: str, fold: str, case: str) -> Logits:
+    """What a model's validation kept of a case: 8-bit probabilities on its own grid."""
+    run = workspace.results(dataset) / model / f"fold_{fold}"
+    configuration = from_plain(read_json(run / "run.json", dict)["configuration"], Configuration)
+    trace = Store(workspace.preprocessed(dataset) / configuration.data).load(case).trace
+    return Logits(read_array(run / "validation" / f"{case}.b2nd"), trace, kind="probability8")
+
+
+def describe_choice(choice: Choice) -> str:
+    """The candidates' Dice an organ as a table, the chosen ones marked, and a sentence an organ."""
+    organs = list(choice.organs)
+    width = max(len(name) for name in [*choice.table, "candidate"])
+    lines = [f"{'candidate':<{width}}  " + "  ".join(f"{organ:>12}" for organ in organs)]
+    for name, row in choice.table.items():
+        cells = [f"{row[organ]:11.4f}{'*' if ' + '.join(choice.organs[organ]) == name else ' '}" for organ in organs]
+        lines.append(f"{name:<{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
+    lines.append(f"Mean Dice over {choice.cases} validation cases of fold {', '.join(choice.folds)}; * = chosen for this organ.")
+    return "\n".join(lines + [f"  {organ}: {reason}" for organ, reason in choice.reasons.items()])

@@ -1,0 +1,159 @@
+"""New images to segmentations with the chosen models, as files or through Python."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets import find_new_cases
+from ..images import from_sitk, read_image, to_sitk
+from ..inference.prediction import Ensemble, predict_cases
+from ..inference.trained import InferenceOptions, load_model
+from ..labels import to_file
+from ..machine import choose_device, keep_memory
+from ..model import Choice, Geometry, Image, Plan
+from ..naming import unknown
+from ..records import read_json
+from ..workspace import Workspace, dataset_matches, find_workspace
+from .choosing import find_best_configuration
+from .settings import PredictSettings
+
+log = logging.getLogger(__name__)
+
+
+def predict_folder(
+    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None
+) -> dict[str, str]:
+    """Segments every case of a folder (or one file, or one DICOM series) into another folder.
+
+    Args:
+        source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
+        out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on.
+        settings: See `PredictSettings`.
+        home: Home folder.
+
+    Returns:
+        Case -> reason for those that failed; all others are written.
+
+    Raises:
+        ValueError: No images, no trained model, or several trained datasets to choose from.
+    """
+    settings = settings or PredictSettings()
+    workspace, dataset = _trained_dataset(settings.dataset, home)
+    plan = read_json(workspace.results(dataset) / "plan.json", Plan)
+    cases = find_new_cases(Path(source), plan.channels)
+    ensemble = load_ensemble(workspace, dataset, settings)
+    log.info("%d cases with models of %s: %s", len(cases), dataset, _describe(ensemble.choice))
+    return predict_cases(cases, Path(out), ensemble, ending=settings.ending, save_probabilities=settings.save_probabilities)
+
+
+def predict(image: Any, model: str | Path | None = None, *, settings: PredictSettings | None = None, home: str | Path | None = None) -> Any:
+    """Segments one image and returns the label map as the same kind of thing.
+
+    Args:
+        image: A path (file or DICOM folder), a list of paths (one a channel), a SimpleITK image, or ``(array, spacing)`` with an array
+            ``(Z, Y, X)`` or ``(C, Z, Y, X)`` and the spacing in mm in array order.
+        model: A dataset (id, name) whose models are used, or its folder ``results/<dataset>``; None means the only trained one.
+        settings: See `PredictSettings`.
+        home: Home folder.
+
+    Returns:
+        For a path or a SimpleITK image a SimpleITK label image with the input's geometry; for ``(array, spacing)`` a tuple of the label
+        array ``(Z, Y, X)`` and the spacing. Values are the dataset's own label values.
+
+    Raises:
+        ValueError: The image does not fit the model, or there is no model.
+    """
+    settings = settings or PredictSettings()
+    if model is not None and (Path(model) / "plan.json").is_file():
+        folder = Path(model).resolve()
+        workspace, dataset = Workspace(folder.parents[1]), folder.name
+    else:
+        workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)
+    ensemble = load_ensemble(workspace, dataset, settings)
+    read = _as_image(image)
+    labels = to_file(ensemble.segment(ensemble.logits(read)), ensemble.labels)
+    return (labels, image[1]) if _is_array_and_spacing(image) else to_sitk(labels, read.geometry)
+
+
+def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings) -> Ensemble:
+    """Loads what the choice (or the user) names; makes the choice first where models were trained after it.
+
+    Raises:
+        ValueError: The wanted model or folds are not trained.
+    """
+    device = choose_device(settings.device)
+    keep_memory()
+    root = workspace.results(dataset)
+    choice = _choice(workspace, dataset, settings.model)
+    folds = settings.folds or choice.folds
+    members = sorted({name for names in choice.organs.values() for name in names})
+    options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step)
+    models = {name: load_model(root / name, device, options) for name in members}
+    return Ensemble(choice, models, read_json(root / "plan.json", Plan).labels)
+
+
+def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
+    trained = workspace.trained_models(dataset)
+    path = workspace.results(dataset) / "choice.json"
+    if model is not None:
+        names = [name for name in trained if model in (name, name.partition("__")[0])]
+        if len(names) != 1:
+            raise unknown("model", model, trained)
+        organs = read_json(workspace.results(dataset) / "plan.json", Plan).labels.names
+        folds = [fold for fold in trained[names[0]] if fold != "all"] or ["all"]
+        return Choice({organ: (names[0],) for organ in organs}, tuple(folds), {}, 0, by="as asked")
+    if path.is_file() and not _newer_models(path, workspace, dataset):
+        return read_json(path, Choice)
+    log.info("Choosing the best configuration for each organ of %s first.", dataset)
+    return find_best_configuration(dataset, home=workspace.home)
+
+
+def _newer_models(choice: Path, workspace: Workspace, dataset: str) -> bool:
+    """True where a fold was validated after the choice was made, and the data to judge it by is still here."""
+    if not (workspace.preprocessed(dataset) / "plan.json").is_file():
+        return False
+    made = choice.stat().st_mtime
+    return any(path.stat().st_mtime > made for path in workspace.results(dataset).glob("*__*/fold_*/validation/scores.json"))
+
+
+def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Workspace, str]:
+    workspace = find_workspace(home)
+    trained = workspace.trained_datasets()
+    if not trained:
+        raise ValueError(f"{workspace.home / 'results'}: nothing is trained yet. Run: autoseg_train DATASET 3d_fullres 0")
+    fitting = trained if which is None else [name for name in trained if dataset_matches(name, which)]
+    if len(fitting) != 1:
+        listed = "\n".join(f"  -d {name}" for name in trained)
+        asked = "say which of the trained datasets" if which is None else f"-d {which} is none of the trained datasets"
+        raise ValueError(f"{asked}:\n{listed}")
+    return workspace, fitting[0]
+
+
+def _describe(choice: Choice) -> str:
+    return "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in choice.organs.items())
+
+
+def _is_array_and_spacing(image: Any) -> bool:
+    return isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], np.ndarray)
+
+
+def _as_image(image: Any) -> Image:
+    if _is_array_and_spacing(image):
+        array, spacing = image
+        dim = len(spacing)
+        if array.ndim not in (dim, dim + 1):
+            raise ValueError(f"image: expected an array of {dim} or {dim + 1} axes for a spacing of {dim} numbers, found shape {array.shape}")
+        array = array if array.ndim == dim + 1 else array[None]
+        geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()))
+        return Image(array.astype(np.float32), geometry)
+    if isinstance(image, (str, Path)):
+        return read_image([Path(image)])
+    if isinstance(image, Sequence):
+        return read_image([Path(path) for path in image])
+    read = from_sitk(image)
+    return read if read.array.ndim > read.geometry.dim else Image(read.array[None].astype(np.float32), read.geometry, read.source)

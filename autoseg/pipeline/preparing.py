@@ -1,0 +1,113 @@
+"""From a dataset folder to preprocessed cases: check, fingerprint, plan, folds, preprocessing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model import Dataset, Fingerprint, Plan, Split
+from ..naming import unknown
+from ..planners.fingerprint import extract_fingerprint
+from ..planners.plan import make_plan
+from ..planners.splits import make_splits
+from ..preprocessing import preprocess_dataset
+from ..records import only_one, read_json, to_plain, write_json
+from ..storage import Store
+from ..workspace import Workspace, find_workspace
+from .settings import PlanSettings
+
+log = logging.getLogger(__name__)
+
+
+def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> Plan:
+    """Measures a dataset, plans how to train on it, and preprocesses it.
+
+    Args:
+        which: Dataset id, name or folder.
+        settings: See `PlanSettings`.
+        home: Home folder; see `autoseg.workspace.find_workspace`.
+
+    Returns:
+        The plan, which also lies in ``preprocessed/<dataset>/plan.json``.
+
+    Raises:
+        ValueError: The dataset cannot be used; the message names case and file.
+    """
+    settings = settings or PlanSettings()
+    workspace = find_workspace(home, dataset=str(which))
+    dataset = workspace.load_dataset(which, groups=settings.groups)
+    folder = workspace.preprocessed(dataset.name)
+    with only_one(folder, "planning or preprocessing"):
+        write_json(folder / "dataset.json", dataset)
+        fingerprint = _fingerprint(dataset, folder, settings.workers)
+        plan = make_plan(
+            dataset,
+            fingerprint,
+            preset=settings.preset,
+            memory_gb=settings.memory_gb,
+            spacing=settings.spacing,
+            force_lowres=settings.force_lowres,
+        )
+        wanted = wanted_configurations(settings.configurations, plan)
+        splits = make_splits(fingerprint, {case.name: case.group for case in dataset.cases})
+        _keep_if_trained_on(workspace, dataset.name, splits)
+        write_json(folder / "splits.json", splits)
+        write_json(folder / "plan.json", plan)
+        for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
+            preprocess(workspace, dataset, plan, data, workers=settings.workers)
+    return plan
+
+
+def _fingerprint(dataset: Dataset, folder: Path, workers: int | None) -> Fingerprint:
+    """Measured once; measured again when the dataset's files have changed."""
+    path, key_path, key = folder / "fingerprint.json", folder / "fingerprint_of.json", _dataset_key(dataset)
+    if path.is_file() and key_path.is_file() and read_json(key_path, dict) == key:
+        return read_json(path, Fingerprint)
+    fingerprint, failures = extract_fingerprint(dataset, workers=workers)
+    for case, reason in failures.items():
+        log.error("%s is left out: %s", case, reason)
+    if not fingerprint.cases:
+        raise ValueError(f"{dataset.folder}: not one of the {len(dataset.cases)} cases can be used; see autoseg_check")
+    write_json(path, fingerprint)
+    write_json(key_path, {} if failures else key)
+    return fingerprint
+
+
+def _dataset_key(dataset: Dataset) -> dict[str, Any]:
+    """Size and time of every file, by case: changes when the data does."""
+    files = {case.name: [*case.images, *([case.label] if case.label else [])] for case in dataset.cases}
+    stamps = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
+    return {"labels": to_plain(dataset.labels), "files": stamps}
+
+
+def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
+    for name in configurations or ():
+        if name not in plan.configurations:
+            raise unknown(f"configuration of {plan.dataset}", name, plan.configurations)
+    return list(configurations or plan.configurations)
+
+
+def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:
+    """Folds that models were trained on must not change under them."""
+    path = workspace.preprocessed(dataset) / "splits.json"
+    if path.is_file() and workspace.trained_models(dataset) and read_json(path, list[Split]) != splits:
+        raise ValueError(
+            f"{path}: the cases or groups have changed since models of {dataset} were trained; their folds would mix training and "
+            f"validation cases. Move {workspace.results(dataset)} away first"
+        )
+
+
+def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, data: str, *, workers: int | None = None) -> None:
+    """Preprocesses what is missing of one configuration; cases that fail are named and left out.
+
+    Raises:
+        ValueError: Not one case could be preprocessed.
+    """
+    folder = workspace.preprocessed(dataset.name) / data
+    failures = preprocess_dataset(dataset, plan, plan.configurations[data], folder, workers=workers)
+    for case, reason in failures.items():
+        log.error("%s is left out of %s: %s", case, data, reason)
+    if not Store(folder).names():
+        raise ValueError(f"{folder}: no case could be preprocessed; the first reason: {next(iter(failures.values()), 'no cases')}")

@@ -1,0 +1,115 @@
+"""Everything in one go: for a dataset of one's own, and for the built-in example."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets import load_dataset
+from ..evaluation.folders import evaluate_folders
+from ..images import read_image, read_label
+from ..labels import to_internal
+from ..model import Choice, Score
+from ..phantom import make_phantom
+from ..pictures import overlay
+from ..workspace import Workspace, find_workspace
+from .choosing import describe_choice, find_best_configuration
+from .predicting import predict_folder
+from .preparing import plan_and_preprocess
+from .settings import PlanSettings, PredictSettings, TrainSettings
+from .training import train
+
+log = logging.getLogger(__name__)
+
+DEMO_DATASET = "Dataset900_Phantom"
+
+
+def run(
+    which: str | int,
+    plan_settings: PlanSettings | None = None,
+    train_settings: TrainSettings | None = None,
+    *,
+    folds: tuple[str, ...] | None = None,
+    home: str | Path | None = None,
+) -> Choice:
+    """Plans, preprocesses, trains every configuration on every fold, and chooses; started again, it goes on where it was.
+
+    Args:
+        which: Dataset id, name or folder.
+        plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
+        train_settings: See `TrainSettings`; a budget counts for each training.
+        folds: Names; None means all.
+        home: Home folder.
+
+    Returns:
+        The choice.
+    """
+    plan_settings = plan_settings or PlanSettings()
+    plan = plan_and_preprocess(which, plan_settings, home=home)
+    workspace = find_workspace(home, dataset=str(which))
+    folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset))))
+    for configuration in plan_settings.configurations or plan.configurations:
+        for fold in folds:
+            train(which, configuration, fold, train_settings, home=workspace.home)
+    return find_best_configuration(which, home=workspace.home)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration leaves behind.
+
+    Attributes:
+        choice: The best model for each organ.
+        scores: Of the held-out cases.
+        pictures: Files to look at.
+    """
+
+    choice: Choice
+    scores: list[Score]
+    pictures: list[Path]
+
+
+def demo(folder: str | Path, *, seconds: float = 140.0, n_train: int = 15, n_test: int = 4, seed: int = 0) -> DemoResult:
+    """The main job on a built-in phantom of the abdomen: from raw images to scored predictions of cases that no training has seen.
+
+    Args:
+        folder: Home folder to make.
+        seconds: Training time of each of the two configurations, 2d and 3d_fullres.
+        n_train: Training cases (of which a fifth validates).
+        n_test: Held-out cases.
+        seed: Of the phantom and of training.
+    """
+    home = Path(folder).resolve()
+    raw = home / "raw" / DEMO_DATASET
+    if not (raw / "dataset.json").is_file():
+        log.info("Making a phantom dataset in %s", raw)
+        make_phantom(raw, n_train=n_train, n_test=n_test, seed=seed)
+    plan_and_preprocess(900, PlanSettings(configurations=("2d", "3d_fullres")), home=home)
+    settings = TrainSettings(seconds=seconds, seed=seed)
+    for configuration in ("2d", "3d_fullres"):
+        train(900, configuration, 0, settings, home=home)
+    choice = find_best_configuration(900, home=home)
+    log.info("%s", describe_choice(choice))
+    out = home / "predictions"
+    failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home)
+    if failures:
+        raise RuntimeError(f"prediction failed: {failures}")
+    labels = load_dataset(raw).labels
+    scores = evaluate_folders(raw / "labelsTs", out, labels)
+    return DemoResult(choice, scores, draw_predictions(raw / "imagesTs", out, home / "pictures", raw / "labelsTs", home=home))
+
+
+def draw_predictions(images: Path, predictions: Path, out: Path, references: Path | None, *, home: Path) -> list[Path]:
+    """Draws each predicted case over its image (and the reference's outline, where there is one) as a PNG."""
+    labels = load_dataset(Workspace(home).dataset_folder(DEMO_DATASET)).labels
+    files = []
+    for path in sorted(predictions.glob("*.nii.gz")):
+        image = read_image([next(images.glob(f"{path.name.removesuffix('.nii.gz')}_0000*"))])
+        found = to_internal(read_label(path).array, labels, source=str(path))
+        reference = None if references is None else to_internal(read_label(references / path.name).array, labels, source=path.name)
+        files.append(out / path.name.replace(".nii.gz", ".png"))
+        overlay(image.array[0], reference, np.asarray(found), image.geometry.spacing, files[-1], labels.names)
+    return files

@@ -1,0 +1,83 @@
+"""What a user may ask of each stage: one frozen value a command, with the defaults that need no thought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What a user may ask of the planner.
+
+    Attributes:
+        configurations: To preprocess; None means all of the plan.
+        preset: ``default``, ``resenc_m``, ``resenc_l`` or ``resenc_xl``.
+        memory_gb: Memory target; None means the preset's.
+        spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
+        force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
+        groups: Regular expression that finds the patient in a case's name.
+        workers: Processes; None means as many as cores and memory allow.
+    """
+
+    configurations: tuple[str, ...] | None = None
+    preset: str = "default"
+    memory_gb: float | None = None
+    spacing: tuple[float, ...] | None = None
+    force_lowres: bool = False
+    groups: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a user may ask of a training.
+
+    Attributes:
+        trainer: Name in `autoseg.trainers.TRAINERS` or ``module:Class``.
+        epochs: Budget in epochs of 250 iterations.
+        iterations: Budget in iterations.
+        seconds: Budget in wall time.
+        seed: Of every random choice.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        batch: Patches a step; None means what suits the device.
+        learning_rate: At the start; None means the trainer's.
+        pretrained: Checkpoint to start from.
+        restart: Put an existing run aside and begin anew.
+    """
+
+    trainer: str = "Trainer"
+    epochs: int | None = None
+    iterations: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    batch: int | None = None
+    learning_rate: float | None = None
+    pretrained: Path | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """What a user may ask of a prediction.
+
+    Attributes:
+        dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
+        model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
+        folds: That vote; None means those of the choice.
+        mirror: Average over mirrored images (test-time augmentation).
+        step: Distance of tiles as a share of the patch.
+        save_probabilities: Write them too.
+        ending: Of written files; None means each input's own.
+        device: See `TrainSettings`.
+    """
+
+    dataset: str | None = None
+    model: str | None = None
+    folds: tuple[str, ...] | None = None
+    mirror: bool = True
+    step: float = 0.5
+    save_probabilities: bool = False
+    ending: str | None = None
+    device: str = "auto"

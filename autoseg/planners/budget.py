@@ -1,0 +1,89 @@
+"""How long to train and with how many patches a step, on the device that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..model import Budget, Configuration
+from .memory import conv_elements
+
+ITERATIONS_PER_EPOCH = 250
+REFERENCE_EPOCHS = 1000
+CPU_SECONDS = 2 * 3600.0
+MAX_ROUNDS = 1000
+CPU_ELEMENTS = 2.0e8
+"""Conv outputs a step that a processor handles in about half a second; a larger batch would leave too few steps in any budget of minutes
+or hours. Measured: with the same time, two patches a step learn far more than the GPU plan's batch (benchmarks/README.md)."""
+
+
+def choose_budget(
+    device_type: str, *, epochs: int | None = None, iterations: int | None = None, seconds: float | None = None
+) -> Budget:
+    """The training budget: what the user said, or a stated default for the device.
+
+    Args:
+        device_type: ``cuda``, ``mps`` or ``cpu``.
+        epochs: Of 250 iterations.
+        iterations: Optimisation steps.
+        seconds: Wall time of training (validation of the fold comes after).
+
+    Raises:
+        ValueError: More than one is given, or one is not positive.
+    """
+    said = {"--epochs": epochs, "--iterations": iterations, "--time": seconds}
+    given = {name: value for name, value in said.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: expected only one of them")
+    for name, value in given.items():
+        if value <= 0:
+            raise ValueError(f"{name}: expected a positive number, got {value}")
+    change = "change it with --time 2h, --epochs N or --iterations N"
+    if seconds is not None:
+        return Budget("time", float(seconds), _time_rounds(seconds), f"{_words(seconds)} as asked (--time)")
+    if iterations is not None:
+        return Budget("iterations", iterations, _iteration_rounds(iterations), f"{iterations} iterations as asked (--iterations)")
+    if epochs is not None:
+        return Budget("iterations", epochs * ITERATIONS_PER_EPOCH, epochs, f"{epochs} epochs of {ITERATIONS_PER_EPOCH} iterations as asked")
+    if device_type == "cpu":
+        return Budget("time", CPU_SECONDS, _time_rounds(CPU_SECONDS), f"two hours, the default on a processor; {change}")
+    why = f"{REFERENCE_EPOCHS} epochs of {ITERATIONS_PER_EPOCH} iterations, the default on a GPU; {change}"
+    return Budget("iterations", REFERENCE_EPOCHS * ITERATIONS_PER_EPOCH, REFERENCE_EPOCHS, why)
+
+
+def _time_rounds(seconds: float) -> int:
+    return int(min(MAX_ROUNDS, max(4, seconds // 40)))
+
+
+def _iteration_rounds(iterations: int) -> int:
+    return int(min(MAX_ROUNDS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25))))
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
+
+
+def fit_batch(configuration: Configuration, device_type: str, *, batch: int | None = None) -> tuple[Configuration, str]:
+    """The configuration with a batch that suits the device, and one sentence why.
+
+    On a GPU the planned batch is kept: it was planned for its memory. On a processor memory is plentiful and time is not.
+
+    Args:
+        configuration: As planned.
+        device_type: ``cuda``, ``mps`` or ``cpu``.
+        batch: Asked for by the user; wins.
+
+    Raises:
+        ValueError: `batch` is less than one.
+    """
+    if batch is not None:
+        if batch < 1:
+            raise ValueError(f"--batch: expected at least 1, got {batch}")
+        return dataclasses.replace(configuration, batch_size=batch), f"batch {batch} as asked"
+    planned = configuration.batch_size
+    if device_type != "cpu":
+        return configuration, f"batch {planned} as planned"
+    affordable = max(2, int(CPU_ELEMENTS // conv_elements(configuration)))
+    if affordable >= planned:
+        return configuration, f"batch {planned} as planned"
+    why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"
+    return dataclasses.replace(configuration, batch_size=affordable), why

@@ -1,0 +1,186 @@
+"""What planning needs to know of a dataset: shapes, spacings, organs and foreground intensities of its cases."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..images import geometry_difference, read_geometry, read_image, read_label
+from ..labels import to_internal
+from ..model import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
+from ..preprocessing import nonzero_box
+from ..workers import run_cases
+
+log = logging.getLogger(__name__)
+
+SKETCH_SIZE = 10_000
+"""Quantiles kept of one channel of one case."""
+BYTES_PER_VOXEL = 24
+"""Peak of `measure_case` per voxel of one channel: the image, its mask while holes are filled, the label map, sorted foreground."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """The foreground intensities of one channel of one case, in the file's units.
+
+    Attributes:
+        quantiles: Ascending, evenly spread over the sorted values: each stands for an equal share of them.
+        mean: Of all values.
+        variance: Of all values.
+    """
+
+    quantiles: np.ndarray
+    mean: float
+    variance: float
+
+
+def extract_fingerprint(dataset: Dataset, *, workers: int | None = None) -> tuple[Fingerprint, dict[str, str]]:
+    """Measures all cases of a dataset.
+
+    Args:
+        dataset: With labelled cases.
+        workers: Processes; None takes what cores and memory allow, 0 works in this process.
+
+    Returns:
+        The fingerprint of the cases that could be read, and the reason of each failure by case name.
+
+    Raises:
+        ValueError: No case could be measured, or no case has any foreground.
+    """
+    jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
+    memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
+    results, failures = run_cases(measure_case, jobs, workers=workers, what="Fingerprint", memory_per_job=memory)
+    if not results:
+        raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; " + _first(failures))
+    sketches = [sketch for _, sketch in results.values() if sketch]
+    if not sketches:
+        raise ValueError(f"{dataset.name}: expected foreground in the label maps, found only background in all {len(results)} of them")
+    intensities = tuple(combine([case[channel] for case in sketches]) for channel in range(len(dataset.channels)))
+    return Fingerprint(tuple(measured for measured, _ in results.values()), intensities), failures
+
+
+def _first(failures: dict[str, str]) -> str:
+    return next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
+
+
+def _memory(case: Case, channels: int) -> int:
+    """Estimated peak in bytes of measuring a case; 0 where its header cannot be read (the measurement will say why)."""
+    try:
+        return BYTES_PER_VOXEL * channels * math.prod(read_geometry(case.images[0]).shape)
+    except (ValueError, OSError, RuntimeError):
+        return 0
+
+
+def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...]]:
+    """Measures one case.
+
+    The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count.
+
+    Args:
+        case: With a label map.
+        labels: Of the dataset.
+        n_channels: Of the dataset.
+
+    Returns:
+        Its fingerprint, and a sketch per channel (none where the case has no foreground).
+
+    Raises:
+        ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
+            has NaN or infinite voxels, or the label map has undeclared values.
+    """
+    if case.label is None:
+        raise ValueError(f"{case.name}: expected a label map, found none")
+    image = read_image(case.images)
+    _check_image(case, image, n_channels)
+    label = read_label(case.label)
+    _check_label(case, image, label)
+    internal = to_internal(label.array, labels, source=str(case.label))
+    box, _ = nonzero_box(image.array)
+    measured = CaseFingerprint(
+        name=case.name,
+        shape=tuple(stop - start for start, stop in box),
+        spacing=image.geometry.spacing,
+        relative_size=math.prod(stop - start for start, stop in box) / internal.size,
+        lateral_axis=image.geometry.lateral_axis,
+        voxels=count_organs(internal, labels),
+    )
+    return measured, _sketches(image.array, internal, box, len(labels.base_values))
+
+
+def _check_image(case: Case, image: Image, n_channels: int) -> None:
+    if len(image.array) != n_channels:
+        raise ValueError(f"{case.name}: {image.source}: expected {n_channels} channel(s), found {len(image.array)}")
+    odd = int(image.array.size - np.count_nonzero(np.isfinite(image.array)))
+    if odd:
+        raise ValueError(f"{case.name}: {image.source}: expected finite voxels, found {odd} that are NaN or infinite")
+
+
+def _check_label(case: Case, image: Image, label: Image) -> None:
+    if label.array.shape != image.array.shape[1:]:
+        raise ValueError(f"{case.name}: {case.label}: expected the shape {image.array.shape[1:]} of the image, found {label.array.shape}")
+    difference = geometry_difference(image.geometry, label.geometry)
+    if difference:
+        log.warning("%s: %s lies elsewhere than its image (%s); the image's place is used", case.name, case.label, difference)
+
+
+def count_organs(internal: np.ndarray, labels: Labels) -> tuple[int, ...]:
+    """Voxels of each organ or region, in the order of `Labels.names`, in a map of internal values."""
+    counts = np.bincount(np.maximum(internal, 0).ravel(), minlength=len(labels.base_values) + 1)
+    return tuple(int(sum(counts[value] for value in members)) for members in labels.internal_members)
+
+
+def _sketches(array: np.ndarray, internal: np.ndarray, box: Box, highest: int) -> tuple[Sketch, ...]:
+    inside = tuple(slice(start, stop) for start, stop in box)
+    cropped = internal[inside]
+    foreground = (cropped > 0) & (cropped <= highest)
+    if not foreground.any():
+        return ()
+    return tuple(sketch(channel[inside][foreground]) for channel in array)
+
+
+def sketch(values: np.ndarray) -> Sketch:
+    """Summary of a non-empty set of intensities; exact quantiles where there are at most `SKETCH_SIZE` values."""
+    ordered = np.sort(values.astype(np.float32, copy=False), axis=None)
+    if len(ordered) > SKETCH_SIZE:
+        # Both ends are kept, so that minimum and maximum stay exact.
+        quantiles = ordered[np.round(np.linspace(0, len(ordered) - 1, SKETCH_SIZE)).astype(np.int64)]
+    else:
+        quantiles = ordered
+    return Sketch(quantiles, float(np.mean(ordered, dtype=np.float64)), float(np.var(ordered, dtype=np.float64)))
+
+
+def combine(sketches: Sequence[Sketch]) -> Intensity:
+    """Statistics of one channel over the dataset, every case with the same weight however large its organs are.
+
+    nnU-Net estimates the same by drawing equally many voxels from each case, which needs gigabytes; here mean and standard deviation are
+    exact and the percentiles come from the sorted sketches.
+
+    Args:
+        sketches: One a case, at least one.
+    """
+    means = np.array([one.mean for one in sketches])
+    mean = float(means.mean())
+    variance = float(np.mean([one.variance for one in sketches]) + np.mean((means - mean) ** 2))
+    values = np.concatenate([one.quantiles for one in sketches])
+    weights = np.concatenate([np.full(len(one.quantiles), 1 / len(one.quantiles)) for one in sketches])
+    low, median, high = weighted_percentiles(values, weights, (0.5, 50.0, 99.5))
+    return Intensity(mean, median, math.sqrt(variance), float(values.min()), float(values.max()), low, high)
+
+
+def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percents: Sequence[float]) -> tuple[float, ...]:
+    """Percentiles of values that count in proportion to their weights; equal weights give `numpy.percentile`'s (linear) result.
+
+    Args:
+        values: ``(N,)``.
+        weights: ``(N,)``, positive.
+        percents: Wanted, 0..100.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered, share = values[order].astype(np.float64), weights[order].astype(np.float64)
+    middle = np.cumsum(share) - share / 2
+    position = (middle - middle[0]) / max(middle[-1] - middle[0], np.finfo(float).tiny)
+    return tuple(float(value) for value in np.interp(np.asarray(percents) / 100, position, ordered))

@@ -1,0 +1,72 @@
+"""How much memory a network will need, estimated without building it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..model import Labels
+
+
+class Planned(Protocol):
+    """What the estimate needs to know: a `Configuration`, or a plan that is still being made."""
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Voxels per axis."""
+
+    @property
+    def network_options(self) -> Mapping[str, Any]:
+        """Features, strides and convolutions (or blocks) of each stage."""
+
+
+def label_keys(labels: Labels) -> int:
+    """Entries of the label table of ``dataset.json``: background, one per organ or region, and ignore where there is one."""
+    return 1 + len(labels.names) + (labels.ignore is not None)
+
+
+def conv_elements(planned: Planned, keys: int = 0) -> int:
+    """Elements of all convolution outputs for one patch: nnU-Net's proxy for the memory of a training step at batch size 1.
+
+    Additional segmentation maps of deep supervision are not counted.
+
+    Args:
+        planned: Patch and network; options with ``blocks_per_stage`` are a residual encoder, with ``convs_per_stage`` a plain one.
+        keys: Segmentation maps at full resolution to count too (`label_keys`); 0 counts the network's body alone.
+
+    Returns:
+        Number of elements.
+    """
+    options = planned.network_options
+    maps = _map_sizes(planned.patch_size, options["strides"])
+    features = options["features"]
+    return _encoder_elements(options, maps) + _decoder_elements(features, options["decoder_convs"], maps) + keys * maps[0]
+
+
+def _map_sizes(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
+    """Voxels of a feature map in each stage."""
+    shape, sizes = list(patch_size), []
+    for stride in strides:
+        shape = [size // step for size, step in zip(shape, stride, strict=True)]
+        sizes.append(math.prod(shape))
+    return sizes
+
+
+def _encoder_elements(options: Mapping[str, Any], maps: Sequence[int]) -> int:
+    features, strides = options["features"], options["strides"]
+    if "blocks_per_stage" not in options:
+        return sum(convs * width * size for convs, width, size in zip(options["convs_per_stage"], features, maps, strict=True))
+    total = features[0] * maps[0]  # the stem
+    previous = features[0]
+    for blocks, width, size, stride in zip(options["blocks_per_stage"], features, maps, strides, strict=True):
+        projected = width != previous or any(step != 1 for step in stride)
+        total += (2 * blocks + projected) * width * size
+        previous = width
+    return total
+
+
+def _decoder_elements(features: Sequence[int], convs: Sequence[int], maps: Sequence[int]) -> int:
+    """`convs` is listed from the deepest decoder stage upwards; one transposed convolution is added per stage."""
+    stages = range(len(features) - 2, -1, -1)
+    return sum((count + 1) * features[stage] * maps[stage] for stage, count in zip(stages, convs, strict=True))

@@ -1,0 +1,288 @@
+"""From a measured dataset to a plan: which configurations there are, and everything about each, with the reasons."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..labels import plan_mirroring
+from ..model import Configuration, Dataset, Fingerprint, Mirroring, Plan, Reason
+from ..naming import lookup
+from ..normalization import scheme_for
+from .memory import label_keys
+from .patch import PRESETS, Preset, Setting, Sizing, plan_size
+from .spacing import median_resampled_shape, spacing_statistics, target_spacing, transpose_order
+
+LOWRES_BELOW = 0.25
+"""A patch smaller than this share of the median case sees too little context: a low-resolution stage is added."""
+LOWRES_STEP = 1.03
+LOWRES_WORTH = 2.0
+"""A low-resolution stage must have at least this many times fewer voxels to be worth training."""
+MASK_BELOW = 0.75
+"""Median share of the image left after cropping to non-zero below which intensities are normalised inside the mask only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningInput:
+    """A dataset as the planning rules see it; axes are in transposed order.
+
+    Attributes:
+        n_cases: Training cases.
+        label_keys: See `memory.label_keys`.
+        channels: Channel names; they choose the normalisation.
+        spacing: Target at full resolution, mm; two numbers for 2D images.
+        shape: Median over the cases after resampling to `spacing`, voxels (halves are possible).
+        relative_size: Median share of the voxels left after cropping to non-zero.
+    """
+
+    n_cases: int
+    label_keys: int
+    channels: tuple[str, ...]
+    spacing: tuple[float, ...]
+    shape: tuple[float, ...]
+    relative_size: float
+
+
+@dataclass(frozen=True)
+class _Resolution:
+    """One candidate resolution and what was planned for it."""
+
+    spacing: tuple[float, ...]
+    shape: tuple[float, ...]
+    voxels: float
+    sizing: Sizing
+
+
+def make_plan(
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    *,
+    preset: str = "default",
+    memory_gb: float | None = None,
+    spacing: Sequence[float] | None = None,
+    force_lowres: bool = False,
+) -> Plan:
+    """Plans all configurations of a dataset.
+
+    The rules are nnU-Net's (Isensee et al., Nature Methods 2021; residual presets: Isensee et al., MICCAI 2024).
+
+    Args:
+        dataset: As loaded.
+        fingerprint: Its measurements.
+        preset: Name in `patch.PRESETS`.
+        memory_gb: Memory target, GB; None for the preset's own.
+        spacing: Target spacing in mm instead of the rule's, array order of the files.
+        force_lowres: Plan ``3d_lowres`` and the cascade even where they are not worth it.
+
+    Raises:
+        ValueError: No case, cases of two and three dimensions, an unknown preset, or an impossible memory target or spacing.
+    """
+    family = lookup(PRESETS, preset, "preset")
+    memory = family.gigabytes if memory_gb is None else float(memory_gb)
+    if not memory > 0:
+        raise ValueError(f"memory target: expected a positive number of GB, got {memory_gb}")
+    _check_dimensions(dataset, fingerprint)
+    target, why = _choose_spacing(fingerprint, spacing)
+    order = transpose_order(target)
+    given = _planning_input(dataset, fingerprint, target)
+    planned, reasons = plan_configurations(given, family, memory, force_lowres=force_lowres)
+    configurations, flips = _with_mirroring(planned, dataset, fingerprint, order)
+    general = (
+        Reason("all", "spacing", _numbers(target), why),
+        Reason("all", "axes", _numbers(order, ", "), "coarsest axis first" if len(order) > 2 else "2D images stay as they are"),
+        Reason("all", "preset", preset, f"{family.network} in {memory:g} GB"),
+        *_normalization_reasons(given),
+        *flips,
+    )
+    start = (dataset.name, dataset.channels, dataset.labels, dataset.file_ending, order, fingerprint.intensities)
+    return Plan(*start, configurations, reasons=general + reasons, preset=preset, memory_gb=memory)
+
+
+def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
+    if not fingerprint.cases:
+        raise ValueError(f"{dataset.name}: expected at least one readable labelled case to plan for, found none")
+    first = fingerprint.cases[0]
+    odd = [case.name for case in fingerprint.cases if len(case.shape) != len(first.shape)]
+    if odd:
+        raise ValueError(
+            f"{dataset.name}: expected all images to have as many axes as {first.name} ({len(first.shape)}), "
+            f"found others in {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
+        )
+
+
+def _choose_spacing(fingerprint: Fingerprint, wanted: Sequence[float] | None) -> tuple[tuple[float, ...], str]:
+    """Target spacing in file order, and why."""
+    dim = len(fingerprint.cases[0].shape)
+    if wanted is None:
+        return target_spacing(*spacing_statistics(fingerprint.cases))
+    if len(wanted) != dim or not all(np.isfinite(value) and value > 0 for value in wanted):
+        raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(wanted)}")
+    return tuple(float(value) for value in wanted), "as you asked"
+
+
+def _planning_input(dataset: Dataset, fingerprint: Fingerprint, target: Sequence[float]) -> PlanningInput:
+    order = transpose_order(target)
+    shape = median_resampled_shape(fingerprint.cases, target)
+    return PlanningInput(
+        n_cases=len(fingerprint.cases),
+        label_keys=label_keys(dataset.labels),
+        channels=dataset.channels,
+        spacing=tuple(target[axis] for axis in order),
+        shape=tuple(shape[axis] for axis in order),
+        relative_size=float(np.median([case.relative_size for case in fingerprint.cases])),
+    )
+
+
+def plan_configurations(
+    given: PlanningInput, preset: Preset, memory_gb: float, *, force_lowres: bool = False
+) -> tuple[dict[str, Configuration], tuple[Reason, ...]]:
+    """The configurations of a dataset, mirrored along every axis, and one reason a choice.
+
+    Args:
+        given: The dataset in numbers.
+        preset: Network family and reference values.
+        memory_gb: Memory target, GB.
+        force_lowres: As in `make_plan`.
+
+    Returns:
+        Configurations by name in the order ``2d``, ``3d_fullres``, ``3d_lowres``, ``3d_cascade``, and the reasons.
+    """
+    setting, voxels = Setting(preset, memory_gb, given.label_keys), math.prod(given.shape)
+    plane = _resolution(given.spacing[-2:], given.shape[-2:], voxels, given.n_cases, setting)
+    configurations = {"2d": _configuration("2d", plane, given, setting, batch_dice=True)}
+    reasons = _size_reasons("2d", plane.sizing, setting)
+    if len(given.spacing) == 2 or given.shape[0] == 1:
+        return configurations, (*reasons, Reason("3d", "left out", "", "the images have one slice"))
+    full = _resolution(given.spacing, given.shape, voxels, given.n_cases, setting)
+    low, why = _plan_lowres(full, given.n_cases, setting, force=force_lowres)
+    configurations["3d_fullres"] = _configuration("3d_fullres", full, given, setting, batch_dice=low is not None)
+    reasons += _size_reasons("3d_fullres", full.sizing, setting)
+    if low is None:
+        return configurations, (*reasons, Reason("3d_lowres", "left out", "", why))
+    configurations["3d_lowres"] = _configuration("3d_lowres", low, given, setting, batch_dice=False)
+    configurations["3d_cascade"] = replace(configurations["3d_fullres"], name="3d_cascade", previous_stage="3d_lowres")
+    reasons += (Reason("3d_lowres", "spacing", _numbers(low.spacing), why), *_size_reasons("3d_lowres", low.sizing, setting))
+    cascade = Reason("3d_cascade", "network", "as 3d_fullres", "it refines the segmentation of 3d_lowres, an extra input")
+    return configurations, (*reasons, cascade)
+
+
+def _resolution(spacing: Sequence[float], shape: Sequence[float], voxels: float, n_cases: int, setting: Setting) -> _Resolution:
+    return _Resolution(tuple(spacing), tuple(shape), voxels, plan_size(spacing, shape, voxels * n_cases, setting))
+
+
+def _plan_lowres(full: _Resolution, n_cases: int, setting: Setting, *, force: bool) -> tuple[_Resolution | None, str]:
+    """The finest coarser resolution at which a patch sees enough of a case, or None, and why."""
+    share = math.prod(full.sizing.patch_size) / full.voxels
+    needed = share < LOWRES_BELOW
+    if not (needed or force):
+        return None, f"a patch of 3d_fullres already sees {min(share, 1):.0%} of the median case"
+    low, sees = full, share
+    while sees < LOWRES_BELOW or (force and full.voxels / low.voxels < LOWRES_WORTH):
+        spacing = _coarser(low.spacing)
+        exact = [old / new * size for old, new, size in zip(full.spacing, spacing, full.shape, strict=True)]
+        low = _resolution(spacing, [round(size) for size in exact], math.prod(exact), n_cases, setting)
+        sees = math.prod(low.sizing.patch_size) / low.voxels
+    fewer = full.voxels / low.voxels
+    if fewer < LOWRES_WORTH:
+        return None, f"it would have only {fewer:.2f} times fewer voxels than 3d_fullres"
+    if not needed:
+        return low, f"as you asked: {fewer:.1f} times fewer voxels than 3d_fullres, whose patch already sees {min(share, 1):.0%} of a case"
+    return low, f"a patch of 3d_fullres sees {share:.0%} of the median case, here {sees:.0%}"
+
+
+def _coarser(spacing: Sequence[float]) -> tuple[float, ...]:
+    """One step coarser: first only the axes that are more than twice as fine as the coarsest, then all."""
+    fine = [max(spacing) / value > 2 for value in spacing]
+    grows = fine if any(fine) else [True] * len(fine)
+    return tuple(value * LOWRES_STEP if grow else value for value, grow in zip(spacing, grows, strict=True))
+
+
+def _configuration(name: str, resolution: _Resolution, given: PlanningInput, setting: Setting, *, batch_dice: bool) -> Configuration:
+    dim = len(resolution.spacing)
+    schemes = tuple(scheme_for(channel) for channel in given.channels)
+    return Configuration(
+        name=name,
+        dim=dim,
+        spacing=resolution.spacing,
+        median_shape=tuple(round(size) for size in resolution.shape),
+        patch_size=resolution.sizing.patch_size,
+        batch_size=resolution.sizing.batch_size,
+        normalization=schemes,
+        mask_normalization=tuple(scheme == "zscore" and given.relative_size < MASK_BELOW for scheme in schemes),
+        network=setting.preset.network,
+        network_options=resolution.sizing.network_options,
+        batch_dice=batch_dice,
+        mirroring=Mirroring(axes=tuple(range(dim))),
+        data=name,
+    )
+
+
+def _with_mirroring(
+    planned: dict[str, Configuration], dataset: Dataset, fingerprint: Fingerprint, order: Sequence[int]
+) -> tuple[dict[str, Configuration], list[Reason]]:
+    """The configurations with the flips that keep left and right apart, and the reasons (one per number of axes)."""
+    found = {case.lateral_axis for case in fingerprint.cases}
+    lateral = tuple(order).index(found.pop()) if len(found) == 1 else None
+    flips: dict[int, tuple[Mirroring, str]] = {}
+    for dim in sorted({configuration.dim for configuration in planned.values()}):
+        skipped = len(order) - dim  # a 2D patch of a volume lacks the first axis; if that is the lateral one, this gives -1
+        flips[dim] = plan_mirroring(dataset.labels, dim, None if lateral is None else lateral - skipped)
+    configurations = {name: replace(one, mirroring=flips[one.dim][0]) for name, one in planned.items()}
+    reasons = [Reason(f"all {dim}d", "flips", _numbers(mirroring.axes, ", ") or "none", why) for dim, (mirroring, why) in flips.items()]
+    return configurations, reasons
+
+
+def _normalization_reasons(given: PlanningInput) -> list[Reason]:
+    reasons = []
+    for channel in given.channels:
+        scheme = scheme_for(channel)
+        masked = scheme == "zscore" and given.relative_size < MASK_BELOW
+        why = f"channel {channel!r}"
+        if masked:
+            why += f"; inside the non-zero mask only, as cropping leaves {given.relative_size:.0%} of the median image"
+        reasons.append(Reason("all", "normalisation", scheme, why))
+    return reasons
+
+
+def _size_reasons(name: str, sizing: Sizing, setting: Setting) -> tuple[Reason, ...]:
+    share = sizing.elements / sizing.limit
+    patch = f"largest with the aspect of the median case that fits {setting.memory_gb:g} GB; multiple of {_numbers(sizing.divisor)}"
+    if sizing.capped:
+        batch = f"a batch holds at most {setting.preset.coverage:.0%} of the dataset's voxels (but at least 2 patches)"
+    else:
+        batch = f"fills the memory target (one patch takes {share:.1%} of the reference batch's memory)"
+    features = sizing.network_options["features"]
+    return (
+        Reason(name, "patch", _numbers(sizing.patch_size), patch),
+        Reason(name, "batch", str(sizing.batch_size), batch),
+        Reason(name, "features", _numbers(features, ", "), f"{len(features)} stages: halved until every axis is short or too coarse"),
+    )
+
+
+def _numbers(values: Sequence[float], separator: str = " x ") -> str:
+    return separator.join(f"{value:.4g}" for value in values)
+
+
+def describe(plan: Plan, *, width: int = 120) -> str:
+    """The plan's reasons as a table for the terminal.
+
+    Args:
+        plan: With its reasons.
+        width: Characters per line.
+    """
+    header = Reason("configuration", "what", "value", "why")
+    rows = [(row.configuration, row.what, row.value, row.why) for row in (header, *plan.reasons)]
+    columns = [max(len(row[column]) for row in rows) for column in range(3)]
+    indent = sum(columns) + 6
+    lines = []
+    for row in rows:
+        start = "  ".join(cell.ljust(size) for cell, size in zip(row, columns, strict=False))
+        wrapped = textwrap.wrap(row[3], max(20, width - indent)) or [""]
+        lines.append(f"{start}  {wrapped[0]}".rstrip())
+        lines += [" " * indent + line for line in wrapped[1:]]
+    lines.insert(1, "-" * min(width, max(len(line) for line in lines)))
+    return "\n".join(lines)

@@ -1,0 +1,315 @@
+"""From files to what a network sees: transpose, crop to non-zero, normalise, resample; and where the organs lie.
+
+The order and the numbers are nnU-Net's (Isensee et al., Nature Methods 2021), so that the same plan means the same data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from .conventions import OUTSIDE
+from .images import count_channels, geometry_difference, read_geometry, read_image, read_label
+from .labels import organ_mask, to_internal
+from .machine import GIB
+from .model import Box, Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
+from .normalization import SCHEMES
+from .naming import lookup
+from .records import read_json, write_json
+from .resampling import resample_image, resample_labels, resampled_shape
+from .storage import Store, StoredRecord
+from .workers import run_cases
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raised when the way of preprocessing changes, so that older results are made again."""
+
+LOCATIONS_AT_LEAST = 10_000
+LOCATIONS_SHARE = 0.01
+"""Voxels remembered per organ: this many, or this share if that is more."""
+
+SEED = 1234
+"""Of the drawing of those voxels: a case gives the same ones whenever it is preprocessed."""
+
+ANNOTATED = "annotated"
+"""Key of `class_locations` for any voxel that somebody annotated, in datasets with an ignore label."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides on the values of preprocessed data; kept beside them as ``configuration.json``."""
+
+    format: int
+    transpose: tuple[int, ...]
+    labels: Labels
+    intensities: tuple[Intensity, ...]
+    dim: int
+    spacing: tuple[float, ...]
+    normalization: tuple[str, ...]
+    mask_normalization: tuple[bool, ...]
+
+
+def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
+    """Where an image has data.
+
+    Args:
+        image: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+
+    Returns:
+        The bounding box of the mask, and the mask: voxels that are not zero in some channel, with enclosed holes filled, in the shape of
+        the spatial axes. An image of zeros counts as data everywhere.
+    """
+    mask = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        mask |= channel != 0
+    if not mask.any():
+        return tuple((0, n) for n in mask.shape), np.ones_like(mask)
+    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    box = tuple((int(line[0]), int(line[-1]) + 1) for line in used)
+    inside = mask[slices_of(box)]
+    if not inside.all():
+        inside |= _holes(~inside)
+    return box, mask
+
+
+def slices_of(box: Box) -> tuple[slice, ...]:
+    """The index of a box."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def _holes(background: np.ndarray) -> np.ndarray:
+    """Parts of the background that touch no face of the array; the same as filling holes, in one pass however deep they are."""
+    parts, count = ndimage.label(background)
+    enclosed = np.ones(count + 1, bool)
+    for axis in range(parts.ndim):
+        enclosed[np.take(parts, 0, axis)] = False
+        enclosed[np.take(parts, -1, axis)] = False
+    enclosed[0] = False
+    return enclosed[parts]
+
+
+def preprocess_case(
+    image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, *, case: str = ""
+) -> tuple[np.ndarray, np.ndarray | None, Trace]:
+    """Brings one case to the grid and the intensities of a configuration.
+
+    Args:
+        image: As read, ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+        segmentation: Internal labels on the same voxels, or None.
+        plan: Of the dataset.
+        configuration: One of the plan.
+        case: Name for the trace and for messages; the image's source if empty.
+
+    Returns:
+        Image ``(C, Z, Y, X)`` float32, labels ``(Z, Y, X)`` int16 (`OUTSIDE` where the image has no data and no organ) or None, and the
+        trace that undoes it. A 2D image becomes one slice.
+
+    Raises:
+        ValueError: Channels, axes or shapes do not fit, or voxels are NaN or infinite.
+    """
+    name = case or image.source
+    _check(image, segmentation, plan, configuration, name)
+    array, spacing = arrange(image.array, plan.transpose), tuple(image.geometry.spacing[axis] for axis in plan.transpose)
+    box, mask = nonzero_box(array)
+    shape_before_crop, inside = mask.shape, slices_of(box)
+    array, mask = array[(slice(None), *inside)], mask[inside]
+    array = _normalise(array, mask, plan, configuration)
+    target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
+    shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
+    shape = shape if len(shape) == 3 else (1, *shape)
+    result = resample_image(array, shape, spacing=spacing, new_spacing=target)
+    trace = Trace(name, image.geometry, plan.transpose, shape_before_crop, box, shape, target)
+    if segmentation is None:
+        return result, None, trace
+    labels = arrange(segmentation[None], plan.transpose)[0][inside].astype(np.int16)
+    labels[(labels == 0) & ~mask] = OUTSIDE
+    return result, resample_labels(labels, shape, spacing=spacing, new_spacing=target), trace
+
+
+def arrange(array: np.ndarray, transpose: Sequence[int]) -> np.ndarray:
+    """Spatial axes in the plan's order, ``(C, Z, Y, X)``; a 2D array ``(C, Y, X)`` becomes one slice."""
+    moved = array.transpose(0, *(axis + 1 for axis in transpose))
+    return moved[:, None] if moved.ndim == 3 else moved
+
+
+def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, name: str) -> None:
+    spatial = image.array.shape[1:]
+    if len(image.array) != len(plan.channels):
+        raise ValueError(f"{name}: expected {len(plan.channels)} channels ({', '.join(plan.channels)}), found {len(image.array)}")
+    if len(spatial) != len(plan.transpose):
+        raise ValueError(f"{name}: the plan was made for images of {len(plan.transpose)} axes, found {len(spatial)} (shape {spatial})")
+    if configuration.dim > len(spatial):
+        raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
+    if segmentation is not None and segmentation.shape != spatial:
+        raise ValueError(f"{name}: image and label must have the same shape, expected {spatial}, found {segmentation.shape}")
+    bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
+    if bad:
+        found = f"{bad} NaN or infinite voxels in {image.source}"
+        raise ValueError(f"{name}: expected finite numbers, found {found}; autoseg_check --fix repairs a copy")
+
+
+def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: Configuration) -> np.ndarray:
+    result = np.empty(array.shape, np.float32)
+    for index, scheme in enumerate(configuration.normalization):
+        function = lookup(SCHEMES, scheme, "normalisation")
+        inside = mask if configuration.mask_normalization[index] else None
+        result[index] = function(array[index], inside, plan.intensities[index])
+    return result
+
+
+def class_locations(segmentation: np.ndarray, labels: Labels, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Voxels to centre patches on.
+
+    Args:
+        segmentation: ``(Z, Y, X)`` internal labels.
+        labels: Of the dataset.
+        rng: Chooses among the voxels of large organs.
+
+    Returns:
+        Index of each organ in `Labels.names` as text to ``(N, 3)`` voxels, ascending by draw: all up to `LOCATIONS_AT_LEAST`, or
+        `LOCATIONS_SHARE` of them if that is more; ``(0, 3)`` for absent organs. With an ignore label also `ANNOTATED`.
+    """
+    boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int32))
+    found: dict[str, np.ndarray] = {}
+    for index, members in enumerate(labels.internal_members):
+        parts = [boxes[value - 1] for value in members if value <= len(boxes) and boxes[value - 1] is not None]
+        box = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3)) if parts else (slice(0, 0),) * 3
+        found[str(index)] = _draw(organ_mask(segmentation[box], labels, index), [side.start for side in box], rng)
+    if labels.internal_ignore is not None:
+        found[ANNOTATED] = _draw(segmentation != labels.internal_ignore, [0, 0, 0], rng)
+    return found
+
+
+def _draw(mask: np.ndarray, offset: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    flat = np.flatnonzero(mask)
+    count = max(min(LOCATIONS_AT_LEAST, len(flat)), int(np.ceil(len(flat) * LOCATIONS_SHARE)))
+    if count < len(flat):
+        flat = rng.choice(flat, count, replace=False)
+    points = np.stack(np.unravel_index(flat, mask.shape), axis=1) + np.asarray(offset)
+    small = max((n + o for n, o in zip(mask.shape, offset, strict=True)), default=0) < np.iinfo(np.int16).max
+    return points.astype(np.int16 if small else np.int32)
+
+
+def preprocess_dataset(
+    dataset: Dataset, plan: Plan, configuration: Configuration, folder: Path, *, workers: int | None = None
+) -> dict[str, str]:
+    """Preprocesses every case of a dataset that is not there yet; may be interrupted and called again.
+
+    What was made by another recipe (spacing, normalisation, labels ...) or from files that changed since is made again.
+
+    Args:
+        dataset: Whose labelled cases.
+        plan: Of the dataset.
+        configuration: One of the plan.
+        folder: Gets the cases (`Store`) and ``configuration.json``.
+        workers: Processes; None takes what cores and available memory allow, 0 works in this process.
+
+    Returns:
+        Cases that failed, with the reason.
+    """
+    store = Store(folder, patch=_patch(configuration))
+    store.clean()
+    _keep_recipe(store, recipe_of(plan, configuration))
+    waiting = [case for case in dataset.cases if not _is_current(store, case)]
+    if not waiting:
+        log.info("%s: all %d cases are preprocessed already", configuration.name, len(dataset.cases))
+        return {}
+    memory = {case.name: case_memory(case, plan, configuration) for case in waiting}
+    log.info("%s: %d cases, largest about %.1f GB of memory", configuration.name, len(waiting), max(memory.values()) / GIB)
+    jobs: dict[str, tuple[Any, ...]] = {case.name: (case,) for case in waiting}
+    function = partial(_preprocess_and_store, plan=plan, configuration=configuration, folder=folder)
+    _, failures = run_cases(function, jobs, workers=workers, what=f"Preprocessing {configuration.name}", memory_per_job=memory)
+    store.clean()
+    return failures
+
+
+def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, folder: Path) -> None:
+    stamp = stamp_of(case)
+    image = read_image(case.images)
+    segmentation = None
+    if case.label is not None:
+        label = read_label(case.label)
+        difference = geometry_difference(image.geometry, label.geometry)
+        if difference and image.geometry.shape == label.geometry.shape:
+            log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)
+        segmentation = to_internal(label.array, plan.labels, source=str(case.label))
+    array, segmentation, trace = preprocess_case(image, segmentation, plan, configuration, case=case.name)
+    del image
+    locations = None if segmentation is None else class_locations(segmentation, plan.labels, np.random.default_rng(SEED))
+    Store(folder, patch=_patch(configuration)).write(case.name, array, segmentation, StoredRecord(trace, stamp), locations)
+
+
+def _patch(configuration: Configuration) -> tuple[int, ...]:
+    return configuration.patch_size if configuration.dim == 3 else (1, *configuration.patch_size)
+
+
+def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
+    """What of a plan decides on the preprocessed values."""
+    return Recipe(
+        FORMAT,
+        plan.transpose,
+        plan.labels,
+        plan.intensities,
+        configuration.dim,
+        configuration.spacing,
+        configuration.normalization,
+        configuration.mask_normalization,
+    )
+
+
+def _keep_recipe(store: Store, recipe: Recipe) -> None:
+    """Empties the folder if its cases were made by another recipe, then writes this one; in that order, for the case of a kill between."""
+    path = store.folder / "configuration.json"
+    try:
+        same = path.exists() and read_json(path, Recipe) == recipe
+    except ValueError:  # of another version, or damaged: its cases are not to be trusted either
+        same = False
+    if same:
+        return
+    stale = store.names()
+    if stale:
+        log.info("%s: %d cases were preprocessed for another plan and are made again", store.folder, len(stale))
+    for name in stale:
+        store.remove(name)
+    write_json(path, recipe)
+
+
+def _is_current(store: Store, case: Case) -> bool:
+    if not store.has(case.name):
+        return False
+    try:
+        return store.load(case.name).stamp == stamp_of(case)
+    except (ValueError, OSError):
+        return False
+
+
+def stamp_of(case: Case) -> str:
+    """Size and time of change of the case's files: another text where one of them was replaced."""
+    paths = [path for path in (*case.images, case.label) if path is not None and path.exists()]
+    states = [file.stat() for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    newest = max((state.st_mtime_ns for state in states), default=0)
+    return f"{len(states)} files, {sum(state.st_size for state in states)} bytes, {newest}"
+
+
+def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
+    """Estimated peak in bytes of preprocessing a case, from its headers; 0 where they cannot be read (the case itself will say why)."""
+    try:
+        geometry = read_geometry(case.images[0])
+        channels = sum(count_channels(path) for path in case.images)
+    except (ValueError, OSError):
+        return 0
+    spacing = tuple(geometry.spacing[axis] for axis in plan.transpose)
+    shape = tuple(geometry.shape[axis] for axis in plan.transpose)
+    target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
+    before, after = int(np.prod(shape)), int(np.prod(resampled_shape(shape, spacing, target)))
+    # measured: interpreter and libraries; a file being read is there twice (with the image and its normalised copy), labels and masks
+    # beside it; resampling holds every channel of the result, and of one channel or label the result with one intermediate
+    return int(0.2 * GIB + before * (8 * channels + 16) + after * (4 * channels + 20))

@@ -1,0 +1,103 @@
+"""From the number of a batch to its tensors: draw cases, read patches, augment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..conventions import OUTSIDE
+from ..machine import memory_format
+from ..model import Box
+from ..storage import Store, StoredCase, read_array
+from .augmentation import Augmentation, apply, draw, size_for
+from .job import RunFolders, TrainingJob
+from .previous_stage import augment_previous
+from .sampling import draw_sample, is_foreground_slot, read_box, read_patch
+
+TRAINING, VALIDATION = 0, 1
+"""Streams of random numbers; a validation batch never shares draws with a training batch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches ready for the network.
+
+    Attributes:
+        image: ``(B, C, *patch)`` float32; in a cascade the previous stage's organs follow the image channels.
+        segmentation: ``(B, *patch)`` int16 internal values.
+        cases: Name of each sample's case.
+    """
+
+    image: Tensor
+    segmentation: Tensor
+    cases: tuple[str, ...]
+
+
+class BatchMaker:
+    """Makes batch number n of a stream, always the same for the same job.
+
+    Args:
+        job: The run.
+        folders: Where its data lies.
+        names: Cases to draw from.
+        stream: `TRAINING` (augmented) or `VALIDATION` (as it is).
+        device: Where augmentation is computed and the batch ends.
+
+    Raises:
+        ValueError: None of the cases is preprocessed.
+    """
+
+    def __init__(self, job: TrainingJob, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
+        self.job, self.folders, self.stream, self.device = job, folders, stream, device
+        store = Store(folders.data)
+        there = set(store.names())
+        self.cases: dict[str, StoredCase] = {name: store.load(name) for name in names if name in there}
+        if not self.cases:
+            raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
+
+    def __call__(self, number: int) -> Batch:
+        """Batch `number` of the stream."""
+        size, share = self.job.configuration.batch_size, self.job.options.foreground
+        samples = [self._sample(number, index, is_foreground_slot(index, size, share)) for index in range(size)]
+        images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
+        return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), tuple(case for _, _, case in samples))
+
+    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str]:
+        job, configuration = self.job, self.job.configuration
+        rng = np.random.default_rng([job.seed, self.stream, number, index])
+        augmentation = self._draw(rng)
+        place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
+        image, labels = self._read(place.case, place.box)
+        image, labels = apply(augmentation, image, labels, masked=configuration.mask_normalization)
+        if configuration.previous_stage is None:
+            return image, labels, place.case
+        organs = torch.stack([labels[1] == value + 1 for value in range(len(job.plan.labels.base_values))]).float()
+        if self.stream == TRAINING:
+            organs = augment_previous(rng, organs)
+        return torch.cat([image, organs]), labels[0], place.case
+
+    def _draw(self, rng: np.random.Generator) -> Augmentation:
+        job = self.job
+        if self.stream != TRAINING:
+            return Augmentation(job.configuration.patch_size)
+        return draw(
+            rng,
+            job.options.augmentation,
+            patch_size=job.configuration.patch_size,
+            channels=len(job.plan.channels),
+            mirroring=job.configuration.mirroring,
+            labels=job.plan.labels,
+        )
+
+    def _read(self, case: str, box: Box) -> tuple[Tensor, Tensor]:
+        """Image ``(C, *loaded)`` and labels ``(*loaded)``; in a cascade ``(2, *loaded)``, the previous stage's second."""
+        image, labels = read_patch(self.cases[case], box, self.job.configuration.dim)
+        if self.folders.previous is not None:
+            previous = read_box(read_array(self.folders.previous / f"{case}.b2nd"), box, fill=0)[0].astype(np.int16)
+            # What lies outside the image is outside in both, so that the two maps are warped and padded alike.
+            labels = np.stack([labels, np.where(labels == OUTSIDE, OUTSIDE, previous)])
+        return torch.from_numpy(image).to(self.device), torch.from_numpy(labels).to(self.device)

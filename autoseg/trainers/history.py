@@ -1,0 +1,77 @@
+"""The learning curve of a run: a table (``history.csv``) and a plot (``progress.png``), rewritten after every round."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+from ..pictures import plot_history
+from ..records import atomic
+
+log = logging.getLogger(__name__)
+
+ROUNDS_BEFORE_ALARM = 5
+EMPTY_DICE = 1e-3
+
+
+class History:
+    """Rows of numbers, one a round.
+
+    Args:
+        folder: Of the run; an existing table is continued.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.table, self.plot = folder / "history.csv", folder / "progress.png"
+        self.rows: list[dict[str, float]] = self._read()
+        self._open: dict[str, float] = {}
+        self._alarmed = False
+
+    def begin(self, **values: float) -> None:
+        """Starts a round's row."""
+        self._open = dict(values)
+
+    def finish(self, **values: float) -> dict[str, float]:
+        """Completes the row, writes table and plot, and returns it."""
+        self.rows.append({**self._open, **values})
+        self._write()
+        return self.rows[-1]
+
+    def cut(self, rounds: int) -> None:
+        """Forgets rows after `rounds`: they will be made again from the checkpoint."""
+        self.rows = self.rows[:rounds]
+
+    def clear(self) -> None:
+        """Forgets everything: a new run starts."""
+        self.rows = []
+
+    def warn_if_collapsed(self) -> None:
+        """Says so when some organ has not been found in any validation patch for several rounds, once."""
+        recent = self.rows[-ROUNDS_BEFORE_ALARM:]
+        if self._alarmed or len(recent) < ROUNDS_BEFORE_ALARM:
+            return
+        organs = [key.removeprefix("dice_") for key in recent[-1] if key.startswith("dice_")]
+        lost = [organ for organ in organs if all(row[f"dice_{organ}"] < EMPTY_DICE for row in recent)]
+        if lost:
+            self._alarmed = True
+            log.warning(
+                "%s: not found in any validation patch for %d rounds. Training goes on; if it stays so, give it more --time, "
+                "a smaller --learning-rate, or look at these labels with autoseg_check.",
+                ", ".join(lost),
+                ROUNDS_BEFORE_ALARM,
+            )
+
+    def _write(self) -> None:
+        with atomic(self.table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with atomic(self.plot) as partial:
+            plot_history(self.rows, partial)
+
+    def _read(self) -> list[dict[str, float]]:
+        if not self.table.is_file():
+            return []
+        with self.table.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

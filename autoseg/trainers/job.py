@@ -1,0 +1,127 @@
+"""What a training run is told: values that are written to ``run.json`` when it starts and never change while it lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..model import Budget, Configuration, Plan, Split
+from .augmentation import AugmentationOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Numbers a user may want to change; none of them needs a subclass.
+
+    Attributes:
+        loss: Name in `autoseg.trainers.losses.LOSSES`.
+        optimizer: Name in `autoseg.trainers.optimizers.OPTIMIZERS`.
+        learning_rate: At the start (after warm-up).
+        momentum: Of ``sgd`` (Nesterov).
+        weight_decay: L2 penalty (``sgd``) or decoupled decay (``adamw``).
+        schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
+        warmup: Share of the budget with a rising learning rate.
+        gradient_clip: Largest norm of the gradient.
+        foreground: Share of a batch that must be centred on an organ.
+        average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
+        deep_supervision: Loss on the decoder's coarser outputs too.
+        validation_batches: Patches batches scored after every round.
+        augmentation: Probabilities and ranges.
+    """
+
+    loss: str = "dice_ce"
+    optimizer: str = "sgd"
+    learning_rate: float = 1e-2
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    schedule: str = "poly"
+    warmup: float = 0.0
+    gradient_clip: float = 12.0
+    foreground: float = 0.33
+    average_decay: float = 0.0
+    deep_supervision: bool = True
+    validation_batches: int = 50
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay: expected 0 (off) up to below 1, got {self.average_decay}")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One fold of one configuration, completely described: the same job and seed give the same weights on a CPU.
+
+    Attributes:
+        plan: Of the dataset.
+        configuration: The planned one, with the batch (and if need be the patch) that fits the device.
+        fold: ``0`` .. ``4`` or ``all``.
+        split: Cases of that fold.
+        budget: How long.
+        seed: Of every random choice.
+        options: Optimisation and augmentation.
+        trainer: Name in `autoseg.trainers.TRAINERS`.
+        pretrained: Checkpoint whose fitting weights are the start, or None.
+        previous_model: Model folder of a cascade's first stage, or None.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    fold: str
+    split: Split
+    budget: Budget
+    seed: int
+    options: TrainingOptions
+    trainer: str = "Trainer"
+    pretrained: Path | None = None
+    previous_model: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Where a run reads and writes.
+
+    Attributes:
+        run: Checkpoints, history and validation of this fold.
+        data: Preprocessed cases.
+        previous: Segmentations of the previous stage on the grid of `data`; cascades only.
+    """
+
+    run: Path
+    data: Path
+    previous: Path | None = None
+
+
+LONG_RUN = 20_000
+"""Iterations from which on the reference's optimiser, made for a quarter of a million of them, does at least as well as Adam."""
+
+
+def default_options(budget: Budget, device_type: str, *, learning_rate: float | None = None) -> TrainingOptions:
+    """Options that suit the length of the run.
+
+    A run of the reference's length gets the reference's optimisation. A short one gets Adam with a one-percent warm-up and an average of
+    the weights, which reach in some thousand steps what momentum needs ten thousand for (figures: benchmarks/README.md).
+
+    Args:
+        budget: Of the run.
+        device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
+        learning_rate: Asked for by the user; None means the default of the optimiser.
+    """
+    long_run = budget.amount >= LONG_RUN if budget.kind == "iterations" else device_type != "cpu" and budget.amount >= 7200
+    if long_run:
+        options = TrainingOptions()
+    else:
+        options = TrainingOptions(
+            optimizer="adamw",
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            schedule="cosine",
+            warmup=0.01,
+            average_decay=0.99,
+            validation_batches=8 if device_type == "cpu" else 50,
+        )
+    return options if learning_rate is None else replace(options, learning_rate=learning_rate)

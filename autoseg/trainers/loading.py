@@ -1,0 +1,63 @@
+"""Batches ahead of time, in order, and always the same for the same seed.
+
+A batch is a pure function of its number: random draws come from ``default_rng([seed, stream, number, ...])``, never from a worker's state.
+So a resumed run continues with exactly the batches that an undisturbed run would have seen, whatever the number of threads.
+Threads, not processes: reading decompresses and augmenting computes outside Python's lock, nothing is pickled, and there is nothing to leak.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+STUCK_SECONDS = 300.0
+"""After so long without a batch the run stops with a message instead of hanging."""
+
+
+class Prefetcher(Generic[T]):
+    """Iterates ``make(start), make(start + 1), ...`` computed by threads ahead of need.
+
+    Args:
+        make: From the number of a batch to the batch.
+        start: First number.
+        ahead: Batches kept ready.
+        threads: That make them.
+    """
+
+    def __init__(self, make: Callable[[int], T], *, start: int = 0, ahead: int = 4, threads: int = 2) -> None:
+        self._make, self._next, self._ahead = make, start, max(1, ahead)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-batch", initializer=_one_thread_each)
+        self._waiting: deque[tuple[int, Future[T]]] = deque()
+
+    def __enter__(self) -> Prefetcher[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        while len(self._waiting) < self._ahead:
+            self._waiting.append((self._next, self._pool.submit(self._make, self._next)))
+            self._next += 1
+        number, future = self._waiting.popleft()
+        try:
+            return future.result(timeout=STUCK_SECONDS)
+        except FutureTimeoutError as error:
+            raise RuntimeError(
+                f"batch {number} was not ready after {STUCK_SECONDS:.0f} s: is the disk that holds the preprocessed data reachable?"
+            ) from error
+
+
+def _one_thread_each() -> None:
+    # The loader's threads run beside the training step: each must not open a thread team of its own.
+    torch.set_num_threads(1)

@@ -1,0 +1,255 @@
+"""The plain Trainer: one network, one loss, one optimiser, a budget that is used up exactly.
+
+It owns the loop. A trainer that differs overrides `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
+from ..machine import autocast, cpu_count, half_type, is_out_of_memory, keep_memory, memory_format
+from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT
+from ..networks import build_network
+from ..records import remove_partial
+from .batches import TRAINING, VALIDATION, Batch, BatchMaker
+from .history import History
+from .job import RunFolders, TrainingJob
+from .loading import Prefetcher
+from .losses import DeepSupervision, build_loss
+from .optimizers import build_optimizer
+from .schedules import learning_rate_factor
+from .validation import PatchScores
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+class Trainer:
+    """Trains one fold of one configuration.
+
+    Args:
+        job: What to do.
+        folders: Where to read and write.
+        device: Where to compute.
+        progress: Show a progress bar.
+    """
+
+    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+        self.job, self.folders, self.device, self.progress = job, folders, device, progress
+        keep_memory()
+        torch.manual_seed(job.seed)
+        self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim))
+        self.average = copy.deepcopy(self.network).requires_grad_(False) if job.options.average_decay else None
+        self.loss = self.build_loss()
+        self.optimizer = self.build_optimizer()
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) == torch.float16)
+        self.history = History(folders.run)
+        self.iteration, self.round, self.seconds = 0, 0, 0.0
+
+    # What a trainer is made of: override these to differ
+
+    def build_network(self) -> nn.Module:
+        """The network of the configuration, with deep supervision as the options say."""
+        configuration = self.job.configuration
+        options = dict(configuration.network_options, deep_supervision=self.job.options.deep_supervision)
+        return build_network(
+            configuration.network,
+            dim=configuration.dim,
+            in_channels=self.job.plan.in_channels(configuration),
+            out_channels=self.job.plan.labels.n_outputs,
+            **options,
+        )
+
+    def build_loss(self) -> nn.Module | DeepSupervision:
+        """The loss of the options over all outputs of the network."""
+        return DeepSupervision(build_loss(self.job.options.loss, self.job.plan.labels, batch_dice=self.job.configuration.batch_dice))
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of the options over all weights of the network."""
+        return build_optimizer(self.network.parameters(), self.job.options)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimisation step; what it returns is averaged over a round into the history."""
+        with autocast(self.device):
+            outputs = self.network(batch.image)
+        loss = self.loss(outputs, batch.segmentation)
+        self.descend(loss)
+        return {"train_loss": loss.detach()}
+
+    def descend(self, loss: Tensor) -> None:
+        """Gradient of `loss`, clipped, one step of the optimiser, and the weights' moving average."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.job.options.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            # Young averages forget faster, or the first, random weights would linger.
+            decay = min(self.job.options.average_decay, (1 + self.iteration) / (10 + self.iteration))
+            with torch.no_grad():
+                for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+                    mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
+
+    # The loop
+
+    def fit(self) -> nn.Module:
+        """Trains until the budget is used up, from where a former run stopped, and returns the network to predict with."""
+        if not (self.folders.run / FINAL_CHECKPOINT).is_file():
+            self.restore()
+            make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
+            threads = 1 if self.device.type == "cpu" else max(2, min(8, cpu_count() - 1))
+            with Prefetcher(make, start=self.iteration, ahead=2 * threads, threads=threads) as batches, self._bar() as bar:
+                while self.used < 1:
+                    self.train_round(batches, bar)
+                    self.finish_round(bar)
+            save_checkpoint(self.folders.run / FINAL_CHECKPOINT, {"network": self.final_network().state_dict()}, self._meta())
+            (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
+        else:
+            self.final_network().load_state_dict(load_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.device)[0]["network"])
+        return self.final_network().eval()
+
+    @property
+    def used(self) -> float:
+        """Share of the budget that is used, 0..1."""
+        return self.job.budget.progress(self.iteration, self.seconds)
+
+    def train_round(self, batches: Iterator[Batch], bar: tqdm) -> None:
+        """Steps until the round's share of the budget is used."""
+        self.network.train()
+        sums: dict[str, Tensor] = {}
+        start, started, count = self.seconds, time.monotonic(), 0
+        end = (self.round + 1) / self.job.budget.rounds
+        while self.used < min(end, 1 - 1e-9) or count == 0:
+            rate = self._set_learning_rate()
+            for name, value in self._step_or_explain(next(batches)).items():
+                sums[name] = sums.get(name, 0) + value
+            self.iteration, count = self.iteration + 1, count + 1
+            before, self.seconds = self.used, start + time.monotonic() - started
+            bar.update(100 * (self.used - before))
+        means = {name: float(value) / count for name, value in sums.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise RuntimeError(
+                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); start again with a smaller --learning-rate"
+            )
+        self.history.begin(round=self.round + 1, iteration=self.iteration, learning_rate=rate, **means)
+
+    def finish_round(self, bar: tqdm) -> None:
+        """Scores validation patches, writes history, plot and checkpoint."""
+        started = time.monotonic()
+        row = self.history.finish(**self._score_patches(), seconds=self.seconds)
+        before, self.round = self.used, self.round + 1
+        if self._checkpoint_due():
+            self.save()
+        self.seconds += time.monotonic() - started
+        bar.update(100 * (self.used - before))
+        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['mean_dice']:.3f}")
+        self.history.warn_if_collapsed()
+
+    def _score_patches(self) -> dict[str, float]:
+        network = self.final_network().eval()
+        names = self.job.split.val or self.job.split.train
+        make = BatchMaker(self.job, self.folders, names, stream=VALIDATION, device=self.device)
+        scores = PatchScores(self.job.plan.labels)
+        with torch.inference_mode():
+            for number in range(self.job.options.validation_batches):
+                batch = make(number)
+                with autocast(self.device):
+                    logits = network(batch.image)
+                scores.add(logits.float(), batch.segmentation, self.loss(logits, batch.segmentation))
+        return scores.result()
+
+    def final_network(self) -> nn.Module:
+        """The network that validates and predicts: the moving average where there is one."""
+        return self.network if self.average is None else self.average
+
+    # Going on where a run stopped
+
+    def save(self) -> None:
+        """Writes everything that is needed to go on, atomically."""
+        states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        states["random"] = torch.get_rng_state()
+        if self.average is not None:
+            states["average"] = self.average.state_dict()
+        save_checkpoint(self.folders.run / LATEST_CHECKPOINT, states, self._meta())
+        self._saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
+        self.folders.run.mkdir(parents=True, exist_ok=True)
+        remove_partial(self.folders.run)
+        path = self.folders.run / LATEST_CHECKPOINT
+        if not path.is_file():
+            self.history.clear()
+            self._load_pretrained()
+            return
+        states, meta = load_checkpoint(path, self.device)
+        self.network.load_state_dict(states["network"])
+        self.optimizer.load_state_dict(states["optimizer"])
+        self.scaler.load_state_dict(states["scaler"])
+        torch.set_rng_state(states["random"].cpu())
+        if self.average is not None:
+            self.average.load_state_dict(states["average"])
+        self.iteration, self.round, self.seconds = meta["iteration"], meta["round"], meta["seconds"]
+        self.history.cut(self.round)
+        log.info("Going on at %.0f %% (iteration %d, round %d of %d).", 100 * self.used, self.iteration, self.round, self.job.budget.rounds)
+
+    def _load_pretrained(self) -> None:
+        if self.job.pretrained is None:
+            return
+        states, _ = load_checkpoint(self.job.pretrained, self.device)
+        loaded, missing = load_matching(self.network, states["network"])
+        if not loaded:
+            raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
+        if self.average is not None:
+            self.average.load_state_dict(self.network.state_dict())
+        log.info("Pretrained weights: %d tensors loaded; freshly initialised: %s", len(loaded), ", ".join(missing) or "none")
+
+    def _meta(self) -> dict[str, object]:
+        return {"iteration": self.iteration, "round": self.round, "seconds": self.seconds, "fold": self.job.fold}
+
+    def _checkpoint_due(self) -> bool:
+        return time.monotonic() - getattr(self, "_saved_at", -math.inf) > SECONDS_BETWEEN_CHECKPOINTS
+
+    # Small things
+
+    def _set_learning_rate(self) -> float:
+        options = self.job.options
+        rate = options.learning_rate * learning_rate_factor(options.schedule, self.used, warmup=options.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _step_or_explain(self, batch: Batch) -> dict[str, Tensor]:
+        try:
+            return self.step(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            patch, size = "x".join(map(str, self.job.configuration.patch_size)), self.job.configuration.batch_size
+            raise RuntimeError(
+                f"out of memory on {self.device} with patch {patch} and batch {size}: is another program using it? "
+                "Run the same command again to go on, or plan for less with autoseg_plan_and_preprocess --memory"
+            ) from error
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[tqdm]:
+        left = (1 - self.used) * self.job.budget.amount
+        if self.job.budget.kind == "time":
+            log.info("Training ends at %s.", (datetime.now() + timedelta(seconds=left)).strftime("%H:%M"))
+        layout = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
+        what = f"Training {self.job.configuration.name} fold {self.job.fold}"
+        with tqdm(total=100, initial=100 * self.used, desc=what, bar_format=layout, disable=not self.progress) as bar:
+            yield bar

@@ -1,0 +1,103 @@
+"""Two looks at a network: quick scores on patches while it trains, and full volumes of its fold when it has."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..evaluation.overlap import score_case
+from ..images import read_label, write_label
+from ..inference.cascade import organs_as_channels
+from ..inference.export import Logits, export_labels
+from ..inference.predictor import Predictor
+from ..inference.quantised import quantise
+from ..labels import to_file, to_internal
+from ..model import Case, Dataset, Labels, Score
+from ..records import from_plain, read_json, remove_partial, write_json
+from ..storage import Store, read_array, write_array
+from .job import RunFolders, TrainingJob
+from .losses import make_target
+
+log = logging.getLogger(__name__)
+
+
+class PatchScores:
+    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good for comparing rounds."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self._overlap, self._total, self._losses = 0.0, 0.0, []
+
+    def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor) -> None:
+        """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values."""
+        target = make_target(segmentation, self.labels)
+        if self.labels.regions:
+            found, truth = logits > 0, target.regions.bool()
+        else:
+            classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
+            found, truth = logits.argmax(1, keepdim=True) == classes, target.classes[:, None] == classes
+        if target.valid is not None:
+            found, truth = found & target.valid.bool(), truth & target.valid.bool()
+        axes = (0, *range(2, logits.ndim))
+        self._overlap = self._overlap + (found & truth).sum(axes).double().cpu()
+        self._total = self._total + (found.sum(axes) + truth.sum(axes)).double().cpu()
+        self._losses.append(float(loss))
+
+    def result(self) -> dict[str, float]:
+        """``validation_loss``, ``mean_dice`` and ``dice_<organ>`` (NaN where an organ was in no patch)."""
+        dice = torch.where(self._total > 0, 2 * self._overlap / self._total, torch.nan)
+        found = dice[~dice.isnan()]
+        row = {"validation_loss": float(np.mean(self._losses)), "mean_dice": float(found.mean()) if len(found) else float("nan")}
+        return {**row, **{f"dice_{organ}": float(value) for organ, value in zip(self.labels.names, dice, strict=True)}}
+
+
+def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
+    """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
+
+    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, for averaging with other models) and
+    ``validation/scores.json``; cases that a former run finished are kept.
+
+    Args:
+        predictor: The trained network.
+        job: Its run.
+        folders: Where it lies.
+        dataset: With the reference labels.
+        progress: Show a bar.
+
+    Returns:
+        One score per case and organ.
+    """
+    out = folders.run / "validation"
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    cases = {case.name: case for case in dataset.cases}
+    names = [name for name in (job.split.val or job.split.train) if name in cases]
+    scores: list[Score] = []
+    bar = tqdm(names, desc=f"Validating {job.configuration.name} fold {job.fold}", unit="case", disable=not progress)
+    for name in bar:
+        record = out / f"{name}.json"
+        if not record.is_file():
+            write_json(record, _validate_case(predictor, job, folders, cases[name], out))
+        scores += from_plain(read_json(record, list), list[Score])
+    write_json(out / "scores.json", scores)
+    return scores
+
+
+def _validate_case(predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, out: Path) -> list[Score]:
+    labels = job.plan.labels
+    stored = Store(folders.data).load(case.name)
+    image = np.asarray(stored.image[:])
+    if folders.previous is not None:
+        previous = read_array(folders.previous / f"{case.name}.b2nd")[0]
+        image = np.concatenate([image, organs_as_channels(np.asarray(previous), labels)])
+    logits = Logits(predictor.logits(image), stored.trace)
+    found, _ = export_labels([logits], labels)
+    write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
+    write_array(out / f"{case.name}.b2nd", quantise(logits.array, labels))
+    reference = to_internal(read_label(case.label).array, labels, source=str(case.label))
+    return score_case(case.name, found, reference, labels)

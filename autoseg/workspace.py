@@ -1,0 +1,143 @@
+"""Where things lie: the home folder with ``raw/ preprocessed/ results/``, and the names of everything in it.
+
+::
+
+    home/raw/Dataset003_Name/                       the data, never written to
+    home/preprocessed/Dataset003_Name/              dataset.json fingerprint.json plan.json splits.json, one folder a configuration
+    home/results/Dataset003_Name/plan.json, choice.json
+    home/results/Dataset003_Name/3d_fullres__Trainer/fold_0/   run.json checkpoint_final.pt history.csv progress.png validation/
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .datasets import find_dataset, list_datasets, load_dataset
+from .model import Dataset, Plan, Split
+from .naming import FINAL_CHECKPOINT
+from .records import read_json
+
+log = logging.getLogger(__name__)
+
+RAW_NAMES = ("raw", "nnUNet_raw")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A home folder.
+
+    Attributes:
+        home: Holds ``raw/`` (or ``nnUNet_raw/``), ``preprocessed/`` and ``results/``.
+    """
+
+    home: Path
+
+    @property
+    def raw(self) -> Path:
+        """Folder of datasets; a reference tool's ``nnUNet_raw`` is used as it is."""
+        found = [self.home / name for name in RAW_NAMES if (self.home / name).is_dir()]
+        return found[0] if found else self.home / RAW_NAMES[0]
+
+    def preprocessed(self, dataset: str) -> Path:
+        """Everything derived from a dataset before training."""
+        return self.home / "preprocessed" / dataset
+
+    def results(self, dataset: str) -> Path:
+        """Everything trained on a dataset; enough by itself to predict with."""
+        return self.home / "results" / dataset
+
+    def model(self, dataset: str, configuration: str, trainer: str) -> Path:
+        """Folder of one configuration trained by one trainer, over all folds."""
+        return self.results(dataset) / f"{configuration}__{trainer.replace(':', '.')}"
+
+    def dataset_folder(self, which: str | int) -> Path:
+        """The dataset that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.
+
+        Raises:
+            ValueError: None or several fit; the message lists what is there.
+        """
+        known = {source.parent.name: source for source in (self.home / "preprocessed").glob("*/dataset.json")}
+        try:
+            return find_dataset(self.raw, which)
+        except ValueError:
+            for name, source in known.items():
+                if dataset_matches(name, str(which)):
+                    return Path(read_json(source, dict)["folder"])
+            raise
+
+    def load_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
+        """The dataset as its folder describes it."""
+        return load_dataset(self.dataset_folder(which), groups=groups)
+
+    def plan(self, dataset: str) -> Plan:
+        """The dataset's plan.
+
+        Raises:
+            ValueError: It has not been planned; the message gives the command.
+        """
+        path = self.preprocessed(dataset) / "plan.json"
+        if not path.is_file():
+            raise ValueError(f"{path}: no plan yet. Run: autoseg_plan_and_preprocess -d {dataset}")
+        return read_json(path, Plan)
+
+    def splits(self, dataset: str) -> list[Split]:
+        """Its folds."""
+        return read_json(self.preprocessed(dataset) / "splits.json", list[Split])
+
+    def trained_datasets(self) -> list[str]:
+        """Names of datasets with at least one finished training."""
+        root = self.home / "results"
+        return sorted({path.parents[2].name for path in root.glob(f"*/*__*/fold_*/{FINAL_CHECKPOINT}")}) if root.is_dir() else []
+
+    def trained_models(self, dataset: str) -> dict[str, list[str]]:
+        """Model folder name -> finished folds."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.results(dataset).glob(f"*__*/fold_*/{FINAL_CHECKPOINT}")):
+            found.setdefault(path.parents[1].name, []).append(path.parent.name.removeprefix("fold_"))
+        return found
+
+
+def dataset_matches(name: str, which: str) -> bool:
+    """True where `which` (id, name without number, full name or a path) means the dataset called `name`."""
+    if which.isdigit():
+        return name.startswith(f"Dataset{int(which):03d}_")
+    return Path(which).name in (name, name.partition("_")[2])
+
+
+def find_workspace(home: str | Path | None = None, *, dataset: str | None = None) -> Workspace:
+    """Finds the home folder without being told more than necessary.
+
+    Args:
+        home: Said by the user; wins.
+        dataset: What the user gave as dataset; if it is a folder inside some ``raw/``, that one's parent is home.
+
+    Returns:
+        `home`, else ``AUTOSEG_HOME``, else the nearest folder upwards that holds ``raw/`` (failing that, ``results/`` with models in it), else the
+        parent of the folder that nnU-Net's variable names, else the current folder where the dataset is given as a folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    said = home or os.environ.get("AUTOSEG_HOME")
+    if said:
+        return Workspace(Path(said).expanduser().resolve())
+    here = Path.cwd()
+    upwards = (here, *here.parents)
+    for folder in upwards:
+        if any((folder / name).is_dir() for name in RAW_NAMES):
+            return Workspace(folder)
+    for folder in upwards:
+        if any(folder.glob("results/*/plan.json")):
+            return Workspace(folder)
+    if dataset and (Path(dataset) / "dataset.json").is_file():
+        parent = Path(dataset).resolve().parent
+        return Workspace(parent.parent if parent.name in RAW_NAMES and os.access(parent.parent, os.W_OK) else here)
+    if os.environ.get("nnUNet_raw"):
+        return Workspace(Path(os.environ["nnUNet_raw"]).resolve().parent)
+    raise ValueError(
+        f"no home folder: neither {here} nor a folder above it holds raw/. Make one (mkdir raw, datasets inside), "
+        "go there, or name it with --home FOLDER"
+    )

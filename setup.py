@@ -1,0 +1,39 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+COMMANDS = (
+    "plan_and_preprocess",
+    "check",
+    "train",
+    "find_best_configuration",
+    "predict",
+    "evaluate",
+    "run",
+    "demo",
+)
+
+setup(
+    name="autoseg",
+    version="0.1.0",
+    description="Segments organs in 3D medical images and configures itself",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["autoseg", "autoseg.*"]),
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "SimpleITK>=2.3",
+        "batchgenerators>=0.25",
+        "acvl-utils>=0.2.3",
+        "blosc2>=3.0",
+        "scikit-image>=0.22",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": ["pytest>=8"]},
+    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS]},
+)

@@ -1,0 +1,128 @@
+"""The choice of the best candidate for each organ."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+
+from autoseg.evaluation.selection import RULES, best_mean_dice, candidates_for, choose
+from autoseg.model import Candidate, Choice, Score
+from autoseg.records import read_json, write_json
+
+FLAT, DEEP, BOTH = candidates_for(["2d", "3d"])
+
+
+def scores(**organs):
+    """``liver=[.9, .8]`` -> a score for each organ in the cases c0, c1 ..."""
+    return [Score(f"c{i}", organ, dice, dice, 1, 1) for organ, values in organs.items() for i, dice in enumerate(values)]
+
+
+def test_candidates_are_singles_then_pairs():
+    names = [candidate.name for candidate in candidates_for(["2d", "3d", "low"])]
+    assert names == ["2d", "3d", "low", "2d + 3d", "2d + low", "3d + low"]
+    assert len(candidates_for(["a", "b", "c"], max_members=3)) == 7
+    assert candidates_for(["a"], max_members=2) == [Candidate(("a",))]
+    assert [c.name for c in candidates_for(["a", "b"], max_members=1)] == ["a", "b"]
+
+
+def test_each_organ_gets_its_own_best():
+    table = {
+        "2d": scores(liver=[0.9, 0.9], spleen=[0.5, 0.7]),
+        "3d": scores(liver=[0.8, 0.9], spleen=[0.8, 0.8]),
+        "2d + 3d": scores(liver=[0.88, 0.9], spleen=[0.9, 0.8]),
+    }
+    choice = choose(table, [FLAT, DEEP, BOTH], ["liver", "spleen"], folds=[0, 1])
+    assert choice.organs == {"liver": ("2d",), "spleen": ("2d", "3d")}
+    assert choice.table["3d"] == {"liver": pytest.approx(0.85), "spleen": pytest.approx(0.8)}
+    assert (choice.cases, choice.folds, choice.by) == (2, (0, 1), "best_mean_dice")
+    assert choice.reasons["spleen"] == "2d + 3d: mean Dice 0.8500 over 2 cases; next is 3d with 0.8000"
+
+
+def test_ties_go_to_fewer_members_then_to_the_first_given():
+    equal = {candidate.name: scores(liver=[0.9, 0.7]) for candidate in (FLAT, DEEP, BOTH)}
+    assert choose(equal, [BOTH, DEEP, FLAT], ["liver"], folds=[0]).organs == {"liver": ("3d",)}
+    assert choose(equal, [BOTH, FLAT, DEEP], ["liver"], folds=[0]).organs == {"liver": ("2d",)}
+    reason = choose(equal, [FLAT, DEEP], ["liver"], folds=[0]).reasons["liver"]
+    assert reason == "2d: mean Dice 0.8000 over 2 cases; 3d is as good, but this one is cheaper"
+
+
+def test_rounding_noise_is_a_tie():
+    table = {"2d": scores(liver=[0.9]), "3d": scores(liver=[0.9 + 1e-9])}
+    assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
+
+
+def test_only_cases_that_all_have_are_compared(caplog):
+    table = {"2d": scores(liver=[0.5, 0.9, 0.9]), "3d": scores(liver=[0.6])}
+    with caplog.at_level(logging.WARNING):
+        choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
+    assert choice.organs["liver"] == ("3d",) and choice.cases == 1
+    assert choice.table["2d"]["liver"] == 0.5
+    assert "1 of 3 cases" in caplog.text
+
+
+def test_cases_without_the_organ_are_left_out_and_false_alarms_count():
+    table = {"2d": scores(liver=[0.8, math.nan]), "3d": scores(liver=[0.9, 0.0])}
+    choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
+    assert choice.organs["liver"] == ("2d",)
+    assert choice.table["3d"]["liver"] == pytest.approx(0.45)
+    assert "over 1 case;" in choice.reasons["liver"]
+
+
+def test_organ_that_no_case_has_goes_to_who_predicts_none():
+    table = {"2d": scores(liver=[0.0, math.nan]), "3d": scores(liver=[math.nan, math.nan])}
+    choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
+    assert choice.organs["liver"] == ("3d",)
+    assert math.isnan(choice.table["3d"]["liver"])
+    assert "no validation case has this organ" in choice.reasons["liver"]
+
+
+def test_single_candidate_says_so():
+    choice = choose({"2d": scores(liver=[0.9])}, [FLAT], ["liver"], folds=[0])
+    assert choice.reasons["liver"].endswith("it is the only candidate")
+
+
+def test_rule_is_a_seam():
+    table = {"2d": scores(liver=[0.9, 0.1]), "3d": scores(liver=[0.45, 0.45])}
+    assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
+    choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule=f"{__name__}:safest")
+    assert choice.organs["liver"] == ("3d",) and choice.by.endswith(":safest")
+    with pytest.raises(ValueError, match="rule of selection: expected one of best_mean_dice, got 'best'"):
+        choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule="best")
+    assert RULES["best_mean_dice"] is best_mean_dice
+
+
+def safest(dice, ranked):
+    """A rule of its own: the best worst case."""
+    return max(ranked, key=lambda candidate: np.nanmin(dice[candidate.name])), "best worst case"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"2d": scores(liver=[0.9])}, "no validation scores of 3d"),
+        ({"2d": scores(liver=[0.9]), "3d": [Score("x", "liver", 0.9, 0.9, 1, 1)]}, r"no validation case in common \(2d: 1, 3d: 1\)"),
+        ({"2d": scores(liver=[0.9]), "3d": scores(spleen=[0.9])}, "3d: case c0 has no score for liver"),
+        ({"2d": scores(liver=[0.9]), "3d": scores(liver=[0.9]) * 2}, "3d: case c0 has two scores for liver"),
+    ],
+)
+def test_incomplete_evidence_is_refused(table, message):
+    with pytest.raises(ValueError, match=message):
+        choose(table, [FLAT, DEEP], ["liver"], folds=[0])
+
+
+def test_bad_candidates_are_refused():
+    with pytest.raises(ValueError, match="there is no candidate"):
+        choose({}, [], ["liver"], folds=[0])
+    with pytest.raises(ValueError, match="expected each name once, got a, a"):
+        candidates_for(["a", "a"])
+    with pytest.raises(ValueError, match="max_members: expected at least 1, got 0"):
+        candidates_for(["a"], max_members=0)
+
+
+def test_choice_survives_its_file(tmp_path):
+    choice = choose({"2d": scores(liver=[0.9]), "3d": scores(liver=[0.8])}, [FLAT, DEEP], ["liver"], folds=[0, 1])
+    write_json(tmp_path / "choice.json", choice)
+    assert read_json(tmp_path / "choice.json", Choice) == choice

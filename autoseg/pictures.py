@@ -1,4 +1,4 @@
-"""Pictures for people: a segmentation over its image, and a training's curves. Drawn off screen, written as PNG (or what the ending says)."""
+"""Pictures for people: a segmentation over its image, and a training's curves. Drawn off screen; the file's ending says the format."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 PLANES = ("axial", "coronal", "sagittal")
 """Name of the plane across each array axis of a volume stored head-to-foot, front-to-back, side-to-side."""
+
+HEIGHT = 4.6
+"""Inches of the first plane."""
 
 
 def overlay(
@@ -45,9 +48,8 @@ def overlay(
     window, colours = grey_window(image, either > 0), organ_colours(len(names))
     axes_across = range(3) if image.ndim == 3 else [None]
     sizes = [_extent(image.shape, spacing, axis) for axis in axes_across]
-    height = 4.6
-    figure = _figure((sum(w * height / h if i == 0 else w * height / sizes[0][1] for i, (w, h) in enumerate(sizes)), height + 0.7))
-    grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], left=0.01, right=0.99, top=0.93, bottom=0.14, wspace=0.03)
+    figure = _figure((max(4.0, sum(w for w, _ in sizes) * HEIGHT / sizes[0][1]), HEIGHT + 1))
+    grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], left=0.01, right=0.99, top=0.94, bottom=0.15, wspace=0.03)
     for column, axis in enumerate(axes_across):
         at = None if axis is None else best_slice(either, axis)
         plane = figure.add_subplot(grid[column])
@@ -75,14 +77,22 @@ def best_slice(labels: np.ndarray, axis: int) -> int:
 
 
 def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
-    """Intensities drawn black and white: the 2nd and 99.5th percentile in the box around the organs (of the whole image without any)."""
-    inside = np.argwhere(foreground)
-    box = tuple(slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)) if len(inside) else ...
-    values = image[box][np.isfinite(image[box])]
-    if not values.size:
+    """Intensities drawn black and white: around the organs' median, as wide as their upper half asks for.
+
+    Only the upper half counts, as the lower one may hold air (stomach, lung) that would take the contrast from soft tissue.
+    Without organs the whole image decides.
+    """
+    finite = image[np.isfinite(image)]
+    if not finite.size:
         return 0.0, 1.0
-    low, high = np.percentile(values, (2, 99.5))
-    return float(low), float(max(high, low + 1e-6))
+    values = image[foreground & np.isfinite(image)]
+    if values.size:
+        middle, bright = (float(value) for value in np.percentile(values, (50, 98)))
+        low, high = middle - 4 * (bright - middle), middle + 2 * (bright - middle)
+        low, high = max(low, float(finite.min())), min(high, float(finite.max()))
+    else:
+        low, high = (float(value) for value in np.percentile(finite, (1, 99.5)))
+    return low, max(high, low + 1e-6)
 
 
 def organ_colours(n: int) -> list[tuple[float, float, float]]:
@@ -174,7 +184,7 @@ def _draw_plane(
                 continue
             mask = (labels == value).astype(float)
             if style == "solid":
-                plane.contourf(x, y, mask, levels=[0.5, 1.5], colors=[colour], alpha=0.28)
+                plane.contourf(x, y, mask, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
             plane.contour(x, y, mask, levels=[0.5], colors=[colour if style == "solid" else "white"], linewidths=1.3, linestyles=style)
     plane.set_xticks([])
     plane.set_yticks([])
@@ -190,4 +200,5 @@ def _organ_legend(figure: Figure, names: Sequence[str], colours: Sequence[tuple]
     if both:
         handles.append(Line2D([], [], color="black", linestyle="dashed", linewidth=1.3, label="reference (dashed)"))
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), fontsize=9, frameon=False)
+        fitting = max(1, int(figure.get_figwidth() / 1.6))
+        figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), fitting), fontsize=9, frameon=False)

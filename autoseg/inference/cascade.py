@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import Labels, Trace
+from ..preprocessing import arrange, slices_of
 from ..resampling import resample_labels
 
 
@@ -18,9 +19,11 @@ def on_grid(segmentation: np.ndarray, trace: Trace) -> np.ndarray:
     Returns:
         ``trace.shape`` int16 internal values.
     """
-    volume = segmentation[None] if segmentation.ndim == 2 else segmentation.transpose(trace.transpose)
-    cropped = volume[tuple(slice(start, stop) for start, stop in trace.crop)]
-    return resample_labels(cropped, trace.shape).astype(np.int16)
+    volume = arrange(segmentation[None], trace.transpose)[0]
+    spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
+    cropped = volume[slices_of(trace.crop)]
+    return resample_labels(cropped, trace.shape, spacing=spacing, new_spacing=trace.spacing).astype(np.int16)
+
 
 
 def organs_as_channels(segmentation: np.ndarray, labels: Labels) -> np.ndarray:

@@ -39,10 +39,10 @@ class Ensemble:
     models: Mapping[str, TrainedModel]
     labels: Labels
 
-    def logits(self, image: Image, *, progress: Progress | None = None) -> dict[str, Logits]:
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
         share = None if progress is None else lambda part: progress(part / len(self.models))
-        return {name: model.logits(image, progress=share) for name, model in self.models.items()}
+        return {name: model.logits(image, case=case, progress=share) for name, model in self.models.items()}
 
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
         """The merged label map in internal values and the file's axis order."""
@@ -92,7 +92,7 @@ def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, sa
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
-    logits = ensemble.logits(image, progress=bar.update)
+    logits = ensemble.logits(image, case=case.name, progress=bar.update)
     if save_probabilities:
         _write_probabilities(target.parent / f"{case.name}_probabilities.npy", ensemble, logits)
     write_label(target, to_file(ensemble.segment(logits), ensemble.labels), image.geometry)

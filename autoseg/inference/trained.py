@@ -62,20 +62,21 @@ class TrainedModel:
     key: str
     previous: TrainedModel | None = None
 
-    def logits(self, image: Image, *, progress: Progress | None = None) -> Logits:
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> Logits:
         """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
 
         Args:
             image: Channels as in training, any spacing.
+            case: Its name, for messages.
             progress: Called with the share done since the last call; a cascade counts its first stage as half.
         """
-        array, _, trace = preprocess_case(image, None, self.plan, self.configuration)
+        array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
         if self.previous is not None:
             half = None if progress is None else lambda share: progress(share / 2)
-            first, _ = export_labels([self.previous.logits(image, progress=half)], self.plan.labels)
+            first, _ = export_labels([self.previous.logits(image, case=case, progress=half)], self.plan.labels)
             array = np.concatenate([array, organs_as_channels(on_grid(first, trace), self.plan.labels)])
             progress = half
-        return Logits(self.predictor.logits(array, progress=progress), trace)
+        return Logits(self.predictor.logits(array, progress=progress, source=case or image.source), trace)
 
 
 def available_folds(folder: Path) -> tuple[str, ...]:

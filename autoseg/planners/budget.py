@@ -11,7 +11,7 @@ ITERATIONS_PER_EPOCH = 250
 REFERENCE_EPOCHS = 1000
 CPU_SECONDS = 2 * 3600.0
 MAX_ROUNDS = 1000
-CPU_ELEMENTS = 2.0e8
+CPU_ELEMENTS = 2.5e7
 """Conv outputs a step that a processor handles in about half a second; a larger batch would leave too few steps in any budget of minutes
 or hours. Measured: with the same time, two patches a step learn far more than the GPU plan's batch (benchmarks/README.md)."""
 

@@ -96,11 +96,12 @@ class RunFolders:
     previous: Path | None = None
 
 
+CPU_VALIDATION_PATCHES = 16
 LONG_RUN = 20_000
 """Iterations from which on the reference's optimiser, made for a quarter of a million of them, does at least as well as Adam."""
 
 
-def default_options(budget: Budget, device_type: str, *, learning_rate: float | None = None) -> TrainingOptions:
+def default_options(budget: Budget, device_type: str, *, batch: int, learning_rate: float | None = None) -> TrainingOptions:
     """Options that suit the length of the run.
 
     A run of the reference's length gets the reference's optimisation. A short one gets Adam with a one-percent warm-up and an average of
@@ -109,6 +110,7 @@ def default_options(budget: Budget, device_type: str, *, learning_rate: float | 
     Args:
         budget: Of the run.
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
+        batch: Patches a step.
         learning_rate: Asked for by the user; None means the default of the optimiser.
     """
     long_run = budget.amount >= LONG_RUN if budget.kind == "iterations" else device_type != "cpu" and budget.amount >= 7200
@@ -122,6 +124,7 @@ def default_options(budget: Budget, device_type: str, *, learning_rate: float | 
             schedule="cosine",
             warmup=0.01,
             average_decay=0.99,
-            validation_batches=8 if device_type == "cpu" else 50,
         )
+    if device_type == "cpu":
+        options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     return options if learning_rate is None else replace(options, learning_rate=learning_rate)

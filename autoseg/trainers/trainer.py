@@ -138,7 +138,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + value
             self.iteration, count = self.iteration + 1, count + 1
             before, self.seconds = self.used, start + time.monotonic() - started
-            bar.update(100 * (self.used - before))
+            bar.update(min(100 * (self.used - before), bar.total - bar.n))
         means = {name: float(value) / count for name, value in sums.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise RuntimeError(
@@ -154,7 +154,7 @@ class Trainer:
         if self._checkpoint_due():
             self.save()
         self.seconds += time.monotonic() - started
-        bar.update(100 * (self.used - before))
+        bar.update(min(100 * (self.used - before), bar.total - bar.n))
         bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['mean_dice']:.3f}")
         self.history.warn_if_collapsed()
 

@@ -32,7 +32,7 @@ def plan_and_preprocess(argv: list[str] | None = None) -> int:
     """autoseg_plan_and_preprocess"""
     parser = _parser(
         "autoseg_plan_and_preprocess",
-        "Measure a dataset, plan how to train on it (spacing, patch, network, 2d / 3d_fullres / 3d_lowres / 3d_cascade), and preprocess it.",
+        "Measure a dataset, plan how to train on it (spacing, patch, network; 2d, 3d_fullres, 3d_lowres, 3d_cascade), and preprocess it.",
         "autoseg_plan_and_preprocess -d 3\n  autoseg_plan_and_preprocess -d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB",
     )
     _dataset_option(parser)
@@ -230,7 +230,7 @@ def demo(argv: list[str] | None = None) -> int:
         "autoseg_demo\n  autoseg_demo -o my_folder --time 5m",
     )
     parser.add_argument("-o", "--output", default="autoseg_demo", help="folder to make (default: autoseg_demo)")
-    parser.add_argument("--time", type=duration, default=140.0, metavar="TIME", help="training time of each of the two models (default 140s)")
+    parser.add_argument("--time", type=duration, default=140.0, metavar="TIME", help="training of each of the two models (default 140s)")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom and the training")
 
     def work(options: argparse.Namespace) -> int:
@@ -254,7 +254,7 @@ def _parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name, description=what, epilog=f"examples:\n  {examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--home", help="folder with raw/ preprocessed/ results/ (default: AUTOSEG_HOME, or the nearest one upwards with raw/)")
+    parser.add_argument("--home", help="folder with raw/ preprocessed/ results/ (default: AUTOSEG_HOME, or the nearest upwards with raw/)")
     parser.add_argument("--verbose", action="store_true", help="say more, and show where an error comes from")
     return parser
 

@@ -1,4 +1,4 @@
-"""Names of files, and looking things up by name: a table first, then ``module:attribute``; an unknown name is answered with the valid ones."""
+"""Names of files, and looking things up by name: a table first, then ``module:attribute``; the answer to an unknown name lists them."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from .images import count_channels, geometry_difference, read_geometry, read_ima
 from .labels import organ_mask, to_internal
 from .machine import GIB
 from .model import Box, Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
-from .normalization import SCHEMES
 from .naming import lookup
+from .normalization import SCHEMES
 from .records import read_json, write_json
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord

@@ -35,12 +35,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
+def only_one(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Holds `folder` for this process until the block ends or the process dies, however it dies.
 
     Args:
         folder: Made if missing; a file ``.lock`` in it is locked.
         what: What is being done there, for the message.
+        wait: Wait for the other process instead of refusing.
 
     Raises:
         ValueError: Another living process holds it.
@@ -50,7 +51,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except ImportError:  # no such locks on Windows: two processes there are the user's own care
             pass
         except OSError as error:

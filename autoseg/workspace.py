@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .datasets import find_dataset, list_datasets, load_dataset
+from .datasets import find_dataset, load_dataset
 from .model import Dataset, Plan, Split
 from .naming import FINAL_CHECKPOINT
 from .records import read_json
@@ -115,8 +115,8 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
         dataset: What the user gave as dataset; if it is a folder inside some ``raw/``, that one's parent is home.
 
     Returns:
-        `home`, else ``AUTOSEG_HOME``, else the nearest folder upwards that holds ``raw/`` (failing that, ``results/`` with models in it), else the
-        parent of the folder that nnU-Net's variable names, else the current folder where the dataset is given as a folder.
+        `home`, else ``AUTOSEG_HOME``, else the nearest folder upwards that holds ``raw/`` (failing that, ``results/`` with models in it),
+        else the current folder where the dataset is given as a folder, else the parent of the folder that nnU-Net's variable names.
 
     Raises:
         ValueError: There is none.
@@ -135,8 +135,9 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
     if dataset and (Path(dataset) / "dataset.json").is_file():
         parent = Path(dataset).resolve().parent
         return Workspace(parent.parent if parent.name in RAW_NAMES and os.access(parent.parent, os.W_OK) else here)
-    if os.environ.get("nnUNet_raw"):
-        return Workspace(Path(os.environ["nnUNet_raw"]).resolve().parent)
+    elsewhere = os.environ.get(RAW_NAMES[1])
+    if elsewhere:
+        return Workspace(Path(elsewhere).resolve().parent)
     raise ValueError(
         f"no home folder: neither {here} nor a folder above it holds raw/. Make one (mkdir raw, datasets inside), "
         "go there, or name it with --home FOLDER"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from ..model import Labels
+from ..model import Labels, Trace
+from ..records import read_json, write_json
+from ..storage import read_array, write_array
+from .export import Logits
 
 SLAB = 2**22
 """Values converted at once."""
@@ -29,3 +34,21 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
         shares = slab.sigmoid() if labels.regions else slab.softmax(0)
         result[:, start : start + rows] = (shares * 255).round().to(torch.uint8).numpy()
     return result
+
+
+def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
+    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``."""
+    write_array(folder / f"{case}.b2nd", quantise(logits.array, labels))
+    write_json(folder / f"{case}.trace.json", logits.trace)
+
+
+def kept(folder: Path, case: str) -> Logits:
+    """Opens what `keep` wrote.
+
+    Raises:
+        ValueError: It is missing or damaged; the message names the file.
+    """
+    path = folder / f"{case}.trace.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; validate this fold again (remove its validation folder and run the same autoseg_train)")
+    return Logits(read_array(folder / f"{case}.b2nd"), read_json(path, Trace), kind="probability8")

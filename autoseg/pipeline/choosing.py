@@ -7,15 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..evaluation.folders import table
 from ..evaluation.overlap import score_case
 from ..evaluation.selection import candidates_for, choose
 from ..images import read_label
-from ..inference.export import Logits, export_labels
+from ..inference.export import export_labels
+from ..inference.quantised import kept
 from ..labels import to_internal
-from ..model import Candidate, Case, Choice, Configuration, Dataset, Plan, Score
+from ..model import Candidate, Case, Choice, Dataset, Plan, Score
 from ..records import from_plain, read_json, write_json
-from ..storage import Store, read_array
 from ..workspace import Workspace, find_workspace
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,8 @@ def find_best_configuration(
     plan = workspace.plan(dataset.name)
     models = _validated_models(workspace, dataset.name)
     if not models:
-        raise ValueError(f"{workspace.results(dataset.name)}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
+        results = workspace.results(dataset.name)
+        raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     names, folds = _comparable(models)
     candidates = candidates_for(names, max_members)
     scores = _scores(workspace, dataset, plan, candidates, folds)
@@ -82,13 +82,11 @@ def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
         if name not in names:
             log.warning("%s is not compared: its trained folds are %s, the others' %s.", name, ", ".join(models[name]), ", ".join(common))
     if len(common) < 5:
-        log.info("Evidence comes from %s %s only; train the other folds for a firmer choice.", "fold" if len(common) == 1 else "folds", ", ".join(common))
+        log.info("Evidence comes from fold %s only; train the other folds for a firmer choice.", ", ".join(common))
     return names, common
 
 
-def _scores(
-    workspace: Workspace, dataset: Dataset, plan: Plan, candidates: list[Candidate], folds: list[str]
-) -> dict[str, list[Score]]:
+def _scores(workspace: Workspace, dataset: Dataset, plan: Plan, candidates: list[Candidate], folds: list[str]) -> dict[str, list[Score]]:
     """Scores of single models as they were validated; averages are computed from the stored probabilities, each case read once."""
     root = workspace.results(dataset.name)
     scores: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
@@ -111,25 +109,15 @@ def _case_names(fold: Path) -> list[str]:
     return sorted({score["case"] for score in read_json(fold / "validation" / "scores.json", list)})
 
 
-def _score_averages(
-    workspace: Workspace, plan: Plan, case: Case, averages: list[Candidate], fold: str
-) -> dict[str, list[Score]]:
+def _score_averages(workspace: Workspace, plan: Plan, case: Case, averages: list[Candidate], fold: str) -> dict[str, list[Score]]:
     members = {name for candidate in averages for name in candidate.members}
-    logits = {name: stored_probabilities(workspace, plan.dataset, name, fold, case.name) for name in members}
+    logits = {name: kept(workspace.results(plan.dataset) / name / f"fold_{fold}" / "validation", case.name) for name in members}
     reference = to_internal(read_label(case.label).array, plan.labels, source=str(case.label))
     result = {}
     for candidate in averages:
         found, _ = export_labels([logits[name] for name in candidate.members], plan.labels)
         result[candidate.name] = score_case(case.name, found, reference, plan.labels)
     return result
-
-
-def stored_probabilities(workspace: Workspace, dataset: str, model: str, fold: str, case: str) -> Logits:
-    """What a model's validation kept of a case: 8-bit probabilities on its own grid."""
-    run = workspace.results(dataset) / model / f"fold_{fold}"
-    configuration = from_plain(read_json(run / "run.json", dict)["configuration"], Configuration)
-    trace = Store(workspace.preprocessed(dataset) / configuration.data).load(case).trace
-    return Logits(read_array(run / "validation" / f"{case}.b2nd"), trace, kind="probability8")
 
 
 def describe_choice(choice: Choice) -> str:

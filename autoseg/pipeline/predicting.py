@@ -106,7 +106,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
             raise unknown("model", model, trained)
         organs = read_json(workspace.results(dataset) / "plan.json", Plan).labels.names
         folds = [fold for fold in trained[names[0]] if fold != "all"] or ["all"]
-        return Choice({organ: (names[0],) for organ in organs}, tuple(folds), {}, 0, by="as asked")
+        return Choice(dict.fromkeys(organs, (names[0],)), tuple(folds), {}, 0, by="as asked")
     if path.is_file() and not _newer_models(path, workspace, dataset):
         return read_json(path, Choice)
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
@@ -147,7 +147,7 @@ def _as_image(image: Any) -> Image:
         array, spacing = image
         dim = len(spacing)
         if array.ndim not in (dim, dim + 1):
-            raise ValueError(f"image: expected an array of {dim} or {dim + 1} axes for a spacing of {dim} numbers, found shape {array.shape}")
+            raise ValueError(f"image: expected {dim} or {dim + 1} axes for a spacing of {dim} numbers, found shape {array.shape}")
         array = array if array.ndim == dim + 1 else array[None]
         geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()))
         return Image(array.astype(np.float32), geometry)

@@ -106,7 +106,8 @@ def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, data: str, *,
         ValueError: Not one case could be preprocessed.
     """
     folder = workspace.preprocessed(dataset.name) / data
-    failures = preprocess_dataset(dataset, plan, plan.configurations[data], folder, workers=workers)
+    with only_one(folder, "preprocessing", wait=True):
+        failures = preprocess_dataset(dataset, plan, plan.configurations[data], folder, workers=workers)
     for case, reason in failures.items():
         log.error("%s is left out of %s: %s", case, data, reason)
     if not Store(folder).names():

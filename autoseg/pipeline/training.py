@@ -10,7 +10,7 @@ from torch import nn
 
 from ..evaluation.folders import mean_dice, table
 from ..inference.predictor import Predictor
-from ..machine import choose_device
+from ..machine import choose_device, device_memory
 from ..model import Configuration, Dataset, Plan, Score, Split
 from ..naming import FINAL_CHECKPOINT, lookup
 from ..planners.budget import choose_budget, fit_batch
@@ -100,7 +100,7 @@ def _first_stage(workspace: Workspace, dataset: Dataset, plan: Plan, configurati
     names = Store(workspace.preprocessed(dataset.name) / data).names()
     for fold, split in enumerate(workspace.splits(dataset.name)):
         if cases_without_prediction(model, [name for name in split.val if name in names]):
-            log.info("%s needs %s's prediction of every case: training its fold %d first, with the same budget.", configuration, stage, fold)
+            log.info("%s needs %s's prediction of every case: training its fold %d first, same budget.", configuration, stage, fold)
             train(dataset.folder, stage, fold, _without_restart(settings), home=workspace.home)
     return prepare_previous(model, workspace.preprocessed(dataset.name) / data, model / f"predicted_on_{data}", plan)
 
@@ -109,14 +109,13 @@ def _without_restart(settings: TrainSettings) -> TrainSettings:
     return replace(settings, restart=False, pretrained=None)
 
 
-def _trainer(
-    workspace: Workspace, dataset: Dataset, run: Path, previous: Path | None, *, plan: Plan, settings: TrainSettings
-) -> Trainer:
+def _trainer(workspace: Workspace, dataset: Dataset, run: Path, previous: Path | None, *, plan: Plan, settings: TrainSettings) -> Trainer:
     """The trainer of a run: as its ``run.json`` says if it was begun before, else as the settings and the device ask for."""
     device = choose_device(settings.device)
     record = run / "run.json"
     if record.is_file():
         job = read_json(record, TrainingJob)
+        _check_same_data(record, plan.configurations[job.configuration.name], job.configuration)
         log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
     else:
         configuration = plan.configurations[run.parent.name.partition("__")[0]]
@@ -126,17 +125,26 @@ def _trainer(
     return lookup(TRAINERS, job.trainer, "trainer")(job, RunFolders(run, data, previous), device=device)
 
 
+def _check_same_data(record: Path, planned: Configuration, begun: Configuration) -> None:
+    """A run goes on only with data that was preprocessed as when it began."""
+    for what in ("spacing", "normalization", "mask_normalization"):
+        now, then = getattr(planned, what), getattr(begun, what)
+        if now != then:
+            raise ValueError(
+                f"{record}: this run was begun with {what} {then}, the plan now says {now}; plan as before, or begin anew with --restart"
+            )
+
+
 def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, *, settings: TrainSettings) -> TrainingJob:
     device = choose_device(settings.device)
     budget = choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
     configuration, batch_why = fit_batch(configuration, device.type, batch=settings.batch)
-    limit = int(plan.memory_gb * 1e9) if device.type == "cuda" else None
     configuration, cost, memory_why = fit_memory(
         configuration,
         in_channels=plan.in_channels(configuration),
         out_channels=plan.labels.n_outputs,
         device=str(device),
-        limit_bytes=limit,
+        limit_bytes=device_memory(device),
     )
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, run.name.removeprefix("fold_"), device, budget.why)
     log.info("%s; %.3g s and %.1f GB a step.%s", batch_why, cost.seconds, cost.peak_bytes / 1e9, f" {memory_why}." if memory_why else "")

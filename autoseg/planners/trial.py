@@ -63,7 +63,7 @@ def measure_step(configuration: Configuration, *, in_channels: int, out_channels
 
 
 def fit_memory(
-    configuration: Configuration, *, in_channels: int, out_channels: int, device: str, limit_bytes: int | None = None
+    configuration: Configuration, *, in_channels: int, out_channels: int, device: str, limit_bytes: int
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch and then patch smaller until a real step fits.
 
@@ -72,7 +72,7 @@ def fit_memory(
         in_channels: See `measure_step`.
         out_channels: See `measure_step`.
         device: See `measure_step`.
-        limit_bytes: Memory target; None means what the device has.
+        limit_bytes: What the device has to give.
 
     Returns:
         The configuration that fits, its cost, and a sentence for the user (empty where nothing was changed).
@@ -83,7 +83,7 @@ def fit_memory(
     wanted = configuration
     while True:
         cost = measure_step(configuration, in_channels=in_channels, out_channels=out_channels, device=device)
-        if cost is not None and (limit_bytes is None or cost.peak_bytes <= limit_bytes):
+        if cost is not None and cost.peak_bytes <= limit_bytes:
             changed = configuration != wanted
             patch = "x".join(map(str, configuration.patch_size))
             why = f"a step of the plan did not fit into memory: patch {patch}, batch {configuration.batch_size} does" if changed else ""

@@ -15,11 +15,11 @@ from ..images import read_label, write_label
 from ..inference.cascade import organs_as_channels
 from ..inference.export import Logits, export_labels
 from ..inference.predictor import Predictor
-from ..inference.quantised import quantise
+from ..inference.quantised import keep
 from ..labels import to_file, to_internal
 from ..model import Case, Dataset, Labels, Score
 from ..records import from_plain, read_json, remove_partial, write_json
-from ..storage import Store, read_array, write_array
+from ..storage import Store, read_array
 from .job import RunFolders, TrainingJob
 from .losses import make_target
 
@@ -59,7 +59,7 @@ class PatchScores:
 def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
-    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, for averaging with other models) and
+    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models) and
     ``validation/scores.json``; cases that a former run finished are kept.
 
     Args:
@@ -98,6 +98,6 @@ def _validate_case(predictor: Predictor, job: TrainingJob, folders: RunFolders, 
     logits = Logits(predictor.logits(image), stored.trace)
     found, _ = export_labels([logits], labels)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
-    write_array(out / f"{case.name}.b2nd", quantise(logits.array, labels))
+    keep(out, case.name, logits, labels)
     reference = to_internal(read_label(case.label).array, labels, source=str(case.label))
     return score_case(case.name, found, reference, labels)

@@ -44,7 +44,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
         states = torch.load(path, map_location=device, weights_only=True)
         return states, json.loads(states.pop("meta"))
     except Exception as error:  # torch raises a dozen unrelated types for a damaged file
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
 
 
 def load_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

@@ -59,26 +59,28 @@ def check(argv: list[str] | None = None) -> int:
     )
     _dataset_option(parser)
     parser.add_argument("--fix", action="store_true", help="write a copy in which everything that can be repaired safely is repaired")
-    parser.add_argument("-o", "--out", type=Path, help="folder for the repaired copy (default: <dataset>_fixed beside the dataset)")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the repaired copy (default: beside the dataset, with the next free id)")
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
     def work(options: argparse.Namespace) -> int:
         from .pipeline import check_dataset, fix_dataset
-        from .workspace import find_workspace
+        from .workspace import find_workspace, fixed_name
 
         folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
         problems = check_dataset(folder, groups=options.groups, workers=options.workers)
         for problem in problems:
-            print(problem)
+            print(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
+            print(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
         if not problems:
             print(f"{folder}: no problem found.")
             return 0
         fixable = sum(problem.fixable for problem in problems)
         print(f"{folder}: {len(problems)} problems, {fixable} of which --fix can repair.")
         if options.fix:
-            for line in fix_dataset(folder, problems, options.out or folder.with_name(f"{folder.name}_fixed")):
-                print(line)
+            out = options.out or fixed_name(folder)
+            print("\n".join(fix_dataset(folder, problems, out)))
+            print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
         return 0 if options.fix else 1
 
     return _run(parser, argv, work)
@@ -177,6 +179,7 @@ def evaluate(argv: list[str] | None = None) -> int:
     parser.add_argument("-p", "--prediction", type=Path, required=True, help="folder (or file) of predicted label maps")
     parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
     parser.add_argument("--json", type=Path, help="write every case's scores to this file")
+    parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     parser.add_argument("--workers", type=int, help="cases compared at once (default: one a core, at most four)")
 
     def work(options: argparse.Namespace) -> int:
@@ -188,7 +191,7 @@ def evaluate(argv: list[str] | None = None) -> int:
         labels = None
         if options.dataset is not None:
             labels = find_workspace(options.home, dataset=options.dataset).load_dataset(options.dataset).labels
-        scores = evaluate_folders(options.reference, options.prediction, labels, workers=options.workers)
+        scores = evaluate_folders(options.reference, options.prediction, labels, workers=options.workers, partial=options.partial)
         if options.json:
             write_json(options.json, scores)
         print(table(scores))
@@ -321,7 +324,7 @@ def _train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type wou
 def _run(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int]) -> int:
     """Runs a command: messages on stderr, a user's mistake as one line instead of a traceback, Ctrl-C without one."""
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
     logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
     try:
         return work(options)
@@ -333,3 +336,13 @@ def _run(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
+
+
+class _AboveProgressBars(logging.StreamHandler):
+    """Writes messages on lines of their own, above a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)

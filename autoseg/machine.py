@@ -94,10 +94,14 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: this installation of torch finds no CUDA GPU; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: expected a GPU below cuda:{torch.cuda.device_count()}, the number of GPUs here")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"--device {name}: no MPS device here; use --device cpu")
     return device

@@ -97,7 +97,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """
     try:
         return from_plain(json.loads(path.read_text(encoding="utf-8")), kind)
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be read as {getattr(kind, '__name__', kind)}: {error}") from error
 
 

@@ -142,3 +142,13 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
         f"no home folder: neither {here} nor a folder above it holds raw/. Make one (mkdir raw, datasets inside), "
         "go there, or name it with --home FOLDER"
     )
+
+
+def fixed_name(dataset: Path) -> Path:
+    """Folder for a repaired copy of a dataset: beside it, with the next free id, so that ids stay unique."""
+    head, _, name = dataset.name.partition("_")
+    if not (head.startswith("Dataset") and head[7:].isdigit()):
+        return dataset.with_name(f"{dataset.name}_fixed")
+    used = {path.name[:10] for path in dataset.parent.glob("Dataset???_*")}
+    free = next(number for number in range(int(head[7:]) + 1, 10_000) if f"Dataset{number:03d}" not in used)
+    return dataset.with_name(f"Dataset{free:03d}_{name}_fixed")

@@ -135,7 +135,7 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[st
     if missing and not partial:
         raise ValueError(
             f"{prediction}: predictions are missing for {len(missing)} of {len(true)} reference cases: {_shorten(missing)}; "
-            "predict them, or ask for a partial evaluation of the others"
+            "predict them, or score only the others with --partial"
         )
     if missing:
         log.warning("Not evaluated, as the prediction is missing: %s", _shorten(missing))

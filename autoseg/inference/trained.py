@@ -71,12 +71,12 @@ class TrainedModel:
             progress: Called with the share done since the last call; a cascade counts its first stage as half.
         """
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
+        report = progress
         if self.previous is not None:
-            half = None if progress is None else lambda share: progress(share / 2)
-            first, _ = export_labels([self.previous.logits(image, case=case, progress=half)], self.plan.labels)
+            report = None if progress is None else lambda share: progress(share / 2)
+            first, _ = export_labels([self.previous.logits(image, case=case, progress=report)], self.plan.labels)
             array = np.concatenate([array, organs_as_channels(on_grid(first, trace), self.plan.labels)])
-            progress = half
-        return Logits(self.predictor.logits(array, progress=progress, source=case or image.source), trace)
+        return Logits(self.predictor.logits(array, progress=report, source=case or image.source), trace)
 
 
 def available_folds(folder: Path) -> tuple[str, ...]:

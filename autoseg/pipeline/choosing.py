@@ -65,18 +65,17 @@ def _validated_models(workspace: Workspace, dataset: str) -> dict[str, list[str]
 
 
 def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
-    """Models that share folds, and those folds. Fold ``all`` is no evidence, and is used only where nothing else was trained."""
+    """Models that share folds, and those folds: as much evidence, models times folds, as there is.
+
+    Fold ``all`` is no evidence, and is used only where nothing else was trained.
+    """
     numbered = {name: [fold for fold in folds if fold != "all"] for name, folds in models.items()}
     numbered = {name: folds for name, folds in numbered.items() if folds}
     if not numbered:
         log.warning("Only fold 'all' was trained: there is no held-out case to judge it by.")
         return list(models), ["all"]
-    most = max(len(folds) for folds in numbered.values())
-    names = [name for name, folds in numbered.items() if len(folds) == most]
-    common = sorted(set.intersection(*(set(numbered[name]) for name in names)))
-    if not common:
-        names = names[-1:]
-        common = sorted(numbered[names[0]])
+    shared = [set(folds) & set(others) for folds in numbered.values() for others in numbered.values()]
+    common = sorted(max(shared, key=lambda folds: len(folds) * sum(folds <= set(trained) for trained in numbered.values())))
     names = [name for name, folds in numbered.items() if set(common) <= set(folds)]
     for name in models:
         if name not in names:

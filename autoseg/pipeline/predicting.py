@@ -51,7 +51,9 @@ def predict_folder(
     return predict_cases(cases, Path(out), ensemble, ending=settings.ending, save_probabilities=settings.save_probabilities)
 
 
-def predict(image: Any, model: str | Path | None = None, *, settings: PredictSettings | None = None, home: str | Path | None = None) -> Any:
+def predict(
+    image: Any, model: str | int | Path | None = None, *, settings: PredictSettings | None = None, home: str | Path | None = None
+) -> Any:
     """Segments one image and returns the label map as the same kind of thing.
 
     Args:
@@ -69,8 +71,8 @@ def predict(image: Any, model: str | Path | None = None, *, settings: PredictSet
         ValueError: The image does not fit the model, or there is no model.
     """
     settings = settings or PredictSettings()
-    if model is not None and (Path(model) / "plan.json").is_file():
-        folder = Path(model).resolve()
+    if model is not None and (Path(str(model)) / "plan.json").is_file():
+        folder = Path(str(model)).resolve()
         workspace, dataset = Workspace(folder.parents[1]), folder.name
     else:
         workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)

@@ -52,6 +52,7 @@ def train(
     dataset = workspace.load_dataset(which)
     plan, fold = workspace.plan(dataset.name), str(fold)
     wanted_configurations([configuration], plan)
+    lookup(TRAINERS, settings.trainer, "trainer")
     run = workspace.model(dataset.name, configuration, settings.trainer) / f"fold_{fold}"
     _split(workspace, dataset.name, fold)
     if settings.restart:

@@ -11,9 +11,11 @@ ITERATIONS_PER_EPOCH = 250
 REFERENCE_EPOCHS = 1000
 CPU_SECONDS = 2 * 3600.0
 MAX_ROUNDS = 1000
-CPU_ELEMENTS = 2.5e7
-"""Conv outputs a step that a processor handles in about half a second; a larger batch would leave too few steps in any budget of minutes
-or hours. Measured: with the same time, two patches a step learn far more than the GPU plan's batch (benchmarks/README.md)."""
+CPU_ELEMENTS = 4e7
+CPU_BATCH = 32
+"""What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
+A larger batch would leave too few steps in any budget of minutes or hours: with the same time, two patches a step learn far more than
+the batch planned for a GPU (benchmarks/README.md)."""
 
 
 def choose_budget(
@@ -82,7 +84,8 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
     planned = configuration.batch_size
     if device_type != "cpu":
         return configuration, f"batch {planned} as planned"
-    affordable = max(2, int(CPU_ELEMENTS // conv_elements(configuration)))
+    cost = conv_elements(configuration) / (3 if configuration.dim == 2 else 1)
+    affordable = max(2, min(CPU_BATCH, int(CPU_ELEMENTS // cost)))
     if affordable >= planned:
         return configuration, f"batch {planned} as planned"
     why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"

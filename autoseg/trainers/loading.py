@@ -35,12 +35,14 @@ class Prefetcher(Generic[T]):
         self._make, self._next, self._ahead = make, start, max(1, ahead)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-batch", initializer=_one_thread_each)
         self._waiting: deque[tuple[int, Future[T]]] = deque()
+        self._stuck = False
 
     def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # A thread that hangs on a lost disk would keep the error from ever being seen.
+        self._pool.shutdown(wait=not self._stuck, cancel_futures=True)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -53,6 +55,7 @@ class Prefetcher(Generic[T]):
         try:
             return future.result(timeout=STUCK_SECONDS)
         except FutureTimeoutError as error:
+            self._stuck = not future.done()
             raise RuntimeError(
                 f"batch {number} was not ready after {STUCK_SECONDS:.0f} s: is the disk that holds the preprocessed data reachable?"
             ) from error

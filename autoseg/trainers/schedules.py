@@ -28,5 +28,6 @@ def learning_rate_factor(name: str, progress: float, *, warmup: float = 0.0) -> 
         progress: Share of the budget used, 0..1.
         warmup: Share of the budget over which the factor rises linearly from near zero.
     """
-    factor = lookup(SCHEDULES, name, "schedule")(min(max(progress, 0.0), 1.0))
+    progress = min(max(progress, 0.0), 1.0)
+    factor = lookup(SCHEDULES, name, "schedule")(progress)
     return factor if progress >= warmup else factor * max(progress / warmup, 0.01)

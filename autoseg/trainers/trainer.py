@@ -133,11 +133,11 @@ class Trainer:
         start, started, count = self.seconds, time.monotonic(), 0
         end = (self.round + 1) / self.job.budget.rounds
         while self.used < min(end, 1 - 1e-9) or count == 0:
-            rate = self._set_learning_rate()
+            rate, before = self._set_learning_rate(), self.used
             for name, value in self._step_or_explain(next(batches)).items():
                 sums[name] = sums.get(name, 0) + value
             self.iteration, count = self.iteration + 1, count + 1
-            before, self.seconds = self.used, start + time.monotonic() - started
+            self.seconds = start + time.monotonic() - started
             bar.update(min(100 * (self.used - before), bar.total - bar.n))
         means = {name: float(value) / count for name, value in sums.items()}
         if not all(math.isfinite(value) for value in means.values()):

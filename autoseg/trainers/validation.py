@@ -44,8 +44,8 @@ class PatchScores:
         if target.valid is not None:
             found, truth = found & target.valid.bool(), truth & target.valid.bool()
         axes = (0, *range(2, logits.ndim))
-        self._overlap = self._overlap + (found & truth).sum(axes).double().cpu()
-        self._total = self._total + (found.sum(axes) + truth.sum(axes)).double().cpu()
+        self._overlap = self._overlap + (found & truth).sum(axes).cpu().double()
+        self._total = self._total + (found.sum(axes) + truth.sum(axes)).cpu().double()
         self._losses.append(float(loss))
 
     def result(self) -> dict[str, float]:

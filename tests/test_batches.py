@@ -1,0 +1,132 @@
+"""Batches as functions of their number."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.storage import Store
+from autoseg.trainers import batches as module
+from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def maker(folders, tiny_plan, tiny_job):
+    def make(*, stream: int = TRAINING, job=None, where=folders, names=("a", "b")) -> BatchMaker:
+        return BatchMaker(job or tiny_job(tiny_plan()), where, names, stream=stream, device=CPU)
+
+    return make
+
+
+def same(one: Batch, two: Batch) -> bool:
+    return one.cases == two.cases and torch.equal(one.image, two.image) and torch.equal(one.segmentation, two.segmentation)
+
+
+def is_cut_from(batch: Batch, index: int, store: Store) -> bool:
+    """Whether a patch is found, voxel for voxel, somewhere in its case (whose edges may be padded with zeros)."""
+    stored, patch = store.load(batch.cases[index]), batch.image[index].numpy()
+    size = patch.shape[1:]
+    image = np.pad(stored.image[:], [(0, 0), *((n, n) for n in size)])
+    windows = np.lib.stride_tricks.sliding_window_view(image[0], size)
+    return bool((np.abs(windows - patch[0]).max(axis=(-3, -2, -1)) == 0).any())
+
+
+@pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
+def test_the_same_number_gives_the_same_batch_in_any_order_and_from_any_maker(maker, stream):
+    first, second = maker(stream=stream), maker(stream=stream)
+    forward = [first(number) for number in range(4)]
+    backward = [second(number) for number in reversed(range(4))][::-1]
+    assert all(same(one, two) for one, two in zip(forward, backward, strict=True))
+    assert not same(forward[0], forward[1])
+
+
+def test_seed_and_stream_change_the_batch(maker, tiny_plan, tiny_job):
+    job = tiny_job(tiny_plan())
+    one = maker(job=job)(0)
+    assert not torch.equal(one.image, maker(job=dataclasses.replace(job, seed=4))(0).image)
+    assert not torch.equal(one.image, maker(job=job, stream=VALIDATION)(0).image)
+
+
+def test_shapes_types_and_layout(maker):
+    batch = maker()(0)
+    assert batch.image.shape == (2, 1, 8, 8, 8)
+    assert batch.image.dtype == torch.float32
+    assert batch.image.is_contiguous(memory_format=torch.channels_last_3d)
+    assert batch.segmentation.shape == (2, 8, 8, 8)
+    assert batch.segmentation.dtype == torch.int16
+    assert batch.segmentation.min() >= 0
+    assert set(batch.cases) <= {"a", "b"}
+
+
+def test_two_dimensional_batches_have_no_slice_axis(maker, tiny_plan, tiny_configuration, tiny_job):
+    flat = tiny_configuration(2)
+    batch = maker(job=tiny_job(tiny_plan(flat), "2d"))(0)
+    assert batch.image.shape == (2, 1, 8, 8)
+    assert batch.segmentation.shape == (2, 8, 8)
+
+
+def test_validation_patches_are_the_stored_voxels_and_training_patches_are_not(maker, folders):
+    store = Store(folders.data)
+    found = {stream: [] for stream in (TRAINING, VALIDATION)}
+    for stream, hits in found.items():
+        for number in range(4):
+            batch = maker(stream=stream)(number)
+            hits += [is_cut_from(batch, index, store) for index in range(2)]
+    assert all(found[VALIDATION])
+    assert not all(found[TRAINING])
+
+
+def test_the_last_slots_of_a_batch_show_an_organ(maker):
+    for stream in (TRAINING, VALIDATION):
+        make = maker(stream=stream)
+        # An organ's voxel is at the centre of the patch, so no flip or rotation can lose it.
+        assert all((make(number).segmentation[1] > 0).any() for number in range(10))
+
+
+def test_only_the_named_cases_are_drawn_and_missing_ones_are_passed_over(maker):
+    make = maker(names=("d", "not preprocessed"))
+    assert {case for number in range(5) for case in make(number).cases} == {"d"}
+
+
+def test_a_fold_without_any_preprocessed_case_is_refused(maker):
+    with pytest.raises(ValueError, match="none of the fold's 2 cases is preprocessed"):
+        maker(names=("x", "y"))
+
+
+class TestCascade:
+    """The previous stage's organs, one channel each, after the image's."""
+
+    @pytest.fixture
+    def make(self, maker, cascade_folders, tiny_plan, tiny_configuration, tiny_job):
+        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
+        job = tiny_job(tiny_plan(second), "3d_cascade")
+        return lambda **options: maker(job=job, where=cascade_folders, **options)
+
+    def test_organs_of_the_previous_stage_are_channels(self, make):
+        for number in range(4):
+            batch = make(stream=VALIDATION)(number)
+            assert batch.image.shape == (2, 3, 8, 8, 8)
+            for value in (1, 2):
+                assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
+
+    def test_organs_are_moved_with_the_image_and_then_spoilt(self, make, monkeypatch):
+        spoilt = make()
+        kept = []
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "augment_previous", lambda rng, organs: kept.append(organs) or organs)
+            for number in range(6):
+                batch = make()(number)
+                for value in (1, 2):
+                    assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
+        assert len(kept) == 12
+        pairs = [(spoilt(number), number) for number in range(6)]
+        assert any(not torch.equal(batch.image[:, 1], (batch.segmentation == 1).float()) for batch, _ in pairs)
+        assert all(set(batch.image[:, 1:].unique().tolist()) <= {0.0, 1.0} for batch, _ in pairs)
+
+    def test_the_same_number_gives_the_same_batch(self, make):
+        assert all(same(make()(number), make()(number)) for number in range(3))

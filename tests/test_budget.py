@@ -1,0 +1,77 @@
+"""How long is trained, in how many rounds, with how many patches a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoseg.planners.budget import CPU_ELEMENTS, choose_budget, fit_batch
+from autoseg.planners.memory import conv_elements
+
+
+def test_defaults_are_the_references_schedule_on_a_gpu_and_two_hours_on_a_processor():
+    gpu, cpu = choose_budget("cuda"), choose_budget("cpu")
+    assert (gpu.kind, gpu.amount, gpu.rounds) == ("iterations", 250_000, 1000)
+    assert (cpu.kind, cpu.amount) == ("time", 7200)
+    for budget in (gpu, cpu):
+        assert "default" in budget.why
+        assert "--time" in budget.why
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_what_the_user_says_wins_on_every_device(device):
+    assert (choose_budget(device, epochs=3).amount, choose_budget(device, epochs=3).rounds) == (750, 3)
+    assert choose_budget(device, iterations=123).amount == 123
+    assert choose_budget(device, seconds=90).amount == 90
+    assert "as asked" in choose_budget(device, seconds=90).why
+    assert "1.5 min" in choose_budget(device, seconds=90).why
+    assert "2 h" in choose_budget(device, seconds=7200).why
+
+
+@pytest.mark.parametrize("amount", [1, 3, 24, 25, 100, 499, 500, 10_000, 10**7])
+def test_rounds_are_never_more_than_there_is_to_do(amount):
+    by_steps, by_time = choose_budget("cpu", iterations=amount), choose_budget("cpu", seconds=amount)
+    assert 1 <= by_steps.rounds <= min(amount, 1000)
+    assert 4 <= by_time.rounds <= 1000
+
+
+def test_progress_ends_exactly_with_the_budget():
+    budget = choose_budget("cpu", iterations=40)
+    assert budget.progress(0, 1e9) == 0
+    assert budget.progress(10, 0) == 0.25
+    assert budget.progress(40, 0) == budget.progress(99, 0) == 1
+    assert choose_budget("cpu", seconds=20).progress(10**9, 5) == 0.25
+
+
+def test_contradictions_and_nonsense_are_refused_by_the_options_name():
+    with pytest.raises(ValueError, match="--epochs and --time: expected only one"):
+        choose_budget("cpu", epochs=1, seconds=5)
+    for name, option in {"epochs": "--epochs", "iterations": "--iterations", "seconds": "--time"}.items():
+        for value in (0, -3):
+            with pytest.raises(ValueError, match=f"{option}: expected a positive number, got {value}"):
+                choose_budget("cpu", **{name: value})
+
+
+def test_a_gpu_keeps_the_planned_batch(tiny_configuration):
+    planned = tiny_configuration(batch_size=49)
+    assert fit_batch(planned, "cuda")[0] == planned
+
+
+def test_a_processor_gets_what_it_can_afford_but_at_least_two(tiny_configuration):
+    small, huge = tiny_configuration(batch_size=9), tiny_configuration(batch_size=9, patch_size=(128, 128, 128))
+    assert fit_batch(small, "cpu") == (small, "batch 9 as planned")
+    fitted, why = fit_batch(huge, "cpu")
+    assert fitted.batch_size == 2
+    assert "2 instead of the planned 9" in why
+    between = tiny_configuration(batch_size=500)
+    fitted, _ = fit_batch(between, "cpu")
+    assert fitted.batch_size < 500 or CPU_ELEMENTS >= 500 * conv_elements(between)
+    assert fitted.batch_size * conv_elements(fitted) <= CPU_ELEMENTS
+    single = tiny_configuration(batch_size=1, patch_size=(128, 128, 128))
+    assert fit_batch(single, "cpu")[0].batch_size == 1
+
+
+def test_the_users_batch_wins(tiny_configuration):
+    for device in ("cpu", "cuda"):
+        assert fit_batch(tiny_configuration(), device, batch=7)[0].batch_size == 7
+    with pytest.raises(ValueError, match="--batch: expected at least 1, got 0"):
+        fit_batch(tiny_configuration(), "cpu", batch=0)

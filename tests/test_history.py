@@ -1,0 +1,87 @@
+"""The learning curve as a table and a plot, and its alarm."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+
+import pytest
+
+from autoseg.trainers import history as module
+from autoseg.trainers.history import History
+
+
+@pytest.fixture(autouse=True)
+def _no_plot(monkeypatch, request):
+    if "plotted" not in request.node.name:
+        monkeypatch.setattr(module, "plot_history", lambda rows, path: path.write_text(str(len(rows))))
+
+
+def add(history: History, number: int, dice: float = 0.5, other: float = 0.5) -> dict[str, float]:
+    history.begin(round=number, iteration=10 * number, learning_rate=0.1 / number, train_loss=1.0 / number)
+    return history.finish(validation_loss=0.7, mean_dice=dice, dice_liver=dice, dice_spleen=other, seconds=1.5 * number)
+
+
+def test_rows_are_written_after_every_round_and_read_again_exactly(tmp_path):
+    history = History(tmp_path)
+    assert history.rows == []
+    first = add(history, 1)
+    add(history, 3, dice=1 / 3)
+    assert first["train_loss"] == 1.0
+    with history.table.open(newline="") as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["10", "30"]
+    assert History(tmp_path).rows == history.rows
+
+
+def test_nan_survives(tmp_path):
+    add(History(tmp_path), 1, other=math.nan)
+    assert math.isnan(History(tmp_path).rows[0]["dice_spleen"])
+
+
+def test_the_curve_is_plotted(tmp_path):
+    history = History(tmp_path)
+    add(history, 1, other=math.nan)
+    add(history, 2)
+    assert history.plot.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "progress.png"]
+
+
+def test_rounds_after_the_checkpoint_are_made_again(tmp_path):
+    history = History(tmp_path)
+    for number in range(1, 5):
+        add(history, number)
+    resumed = History(tmp_path)
+    resumed.cut(2)
+    add(resumed, 3, dice=0.9)
+    assert [row["round"] for row in History(tmp_path).rows] == [1, 2, 3]
+    assert History(tmp_path).rows[-1]["dice_liver"] == 0.9
+
+
+def test_a_new_run_starts_with_an_empty_table(tmp_path):
+    add(History(tmp_path), 7)
+    fresh = History(tmp_path)
+    fresh.clear()
+    add(fresh, 1)
+    assert [row["round"] for row in History(tmp_path).rows] == [1]
+
+
+def alarms(history: History, caplog: pytest.LogCaptureFixture, values: list[tuple[float, float]]) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        for number, (liver, spleen) in enumerate(values, 1):
+            add(history, number, liver, spleen)
+            history.warn_if_collapsed()
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_an_organ_that_is_lost_for_five_rounds_raises_one_alarm_that_names_it(tmp_path, caplog):
+    assert alarms(History(tmp_path / "a"), caplog, [(0.5, 0.0)] * 4) == []
+    found = alarms(History(tmp_path / "b"), caplog, [(0.5, 0.0)] * 9)
+    assert len(found) == 1
+    assert found[0].startswith("spleen: not found in any validation patch for 5 rounds")
+
+
+def test_an_organ_that_comes_back_or_was_never_looked_for_raises_none(tmp_path, caplog):
+    assert alarms(History(tmp_path / "a"), caplog, [(0.5, 0.0)] * 4 + [(0.5, 0.1)] + [(0.5, 0.0)] * 4) == []
+    assert alarms(History(tmp_path / "b"), caplog, [(0.5, math.nan)] * 8) == []

@@ -1,0 +1,43 @@
+"""Learning rates: values, the end of the budget, warm-up."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoseg.trainers.schedules import SCHEDULES, learning_rate_factor
+
+
+def test_known_values():
+    assert learning_rate_factor("poly", 0.5) == pytest.approx(0.5**0.9)
+    assert learning_rate_factor("cosine", 0.5) == pytest.approx(0.5)
+    assert learning_rate_factor("cosine", 1 / 3) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_falls_from_one_to_exactly_zero(name):
+    factors = [learning_rate_factor(name, step / 50) for step in range(51)]
+    assert factors[0] == 1
+    assert factors[-1] == pytest.approx(0, abs=1e-15)
+    assert all(later < earlier for earlier, later in zip(factors[:-1], factors[1:], strict=True))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_progress_beyond_the_budget_counts_as_its_end(name):
+    assert learning_rate_factor(name, 1.7) == learning_rate_factor(name, 1.0)
+    assert learning_rate_factor(name, -0.1) == 1
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warm_up_rises_linearly_and_is_never_zero(name):
+    bare = [learning_rate_factor(name, step / 100) for step in range(100)]
+    warm = [learning_rate_factor(name, step / 100, warmup=0.1) for step in range(100)]
+    assert warm[10:] == bare[10:]
+    assert warm[5] == pytest.approx(bare[5] / 2)
+    assert warm[0] == pytest.approx(0.01)
+    assert all(factor > 0 for factor in warm)
+
+
+def test_a_schedule_from_outside_the_table():
+    assert learning_rate_factor("math:sqrt", 0.25) == 0.5
+    with pytest.raises(ValueError, match="schedule: expected one of cosine, poly"):
+        learning_rate_factor("step", 0.5)

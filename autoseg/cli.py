@@ -44,7 +44,8 @@ def plan_and_preprocess(argv: list[str] | None = None) -> int:
 
         plan = function(options.dataset, _plan_settings(options), home=options.home)
         print(describe(plan))
-        print(f"\nNext: autoseg_train {plan.dataset} {next(reversed([n for n in plan.configurations if n in ('2d', '3d_fullres')]))} 0")
+        names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
+        print(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
         return 0
 
     return _run(parser, argv, work)

@@ -50,5 +50,5 @@ def resolve(path: str, what: str = "object") -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{what}: {path!r} cannot be imported ({error}); expected module:name") from error

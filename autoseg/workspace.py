@@ -37,9 +37,10 @@ class Workspace:
 
     @property
     def raw(self) -> Path:
-        """Folder of datasets; a reference tool's ``nnUNet_raw`` is used as it is."""
+        """Folder of datasets; nnU-Net's is used as it is, be it ``nnUNet_raw`` here or what its variable of that name says."""
         found = [self.home / name for name in RAW_NAMES if (self.home / name).is_dir()]
-        return found[0] if found else self.home / RAW_NAMES[0]
+        elsewhere = os.environ.get(RAW_NAMES[1])
+        return found[0] if found else Path(elsewhere).resolve() if elsewhere else self.home / RAW_NAMES[0]
 
     def preprocessed(self, dataset: str) -> Path:
         """Everything derived from a dataset before training."""

@@ -119,7 +119,12 @@ def write_dataset(folder: Path, names: Sequence[str] = CASES, *, spacing: tuple[
             one = sitk.GetImageFromArray(array)
             one.SetSpacing(spacing)
             sitk.WriteImage(one, str(path))
-    info = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "ball": 2, "block": 5}, "numTraining": len(names), "file_ending": ".nii.gz"}
+    info = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "ball": 2, "block": 5},
+        "numTraining": len(names),
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(info))
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoseg.planners.budget import CPU_ELEMENTS, choose_budget, fit_batch
+from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch
 from autoseg.planners.memory import conv_elements
 
 
@@ -62,10 +62,11 @@ def test_a_processor_gets_what_it_can_afford_but_at_least_two(tiny_configuration
     fitted, why = fit_batch(huge, "cpu")
     assert fitted.batch_size == 2
     assert "2 instead of the planned 9" in why
-    between = tiny_configuration(batch_size=500)
-    fitted, _ = fit_batch(between, "cpu")
-    assert fitted.batch_size < 500 or CPU_ELEMENTS >= 500 * conv_elements(between)
-    assert fitted.batch_size * conv_elements(fitted) <= CPU_ELEMENTS
+    many, _ = fit_batch(tiny_configuration(batch_size=10**6), "cpu")
+    assert many.batch_size == CPU_BATCH
+    some, _ = fit_batch(tiny_configuration(batch_size=10**6, patch_size=(64, 64, 64)), "cpu")
+    assert 2 < some.batch_size < CPU_BATCH
+    assert some.batch_size * conv_elements(some) <= CPU_ELEMENTS < (some.batch_size + 1) * conv_elements(some)
     single = tiny_configuration(batch_size=1, patch_size=(128, 128, 128))
     assert fit_batch(single, "cpu")[0].batch_size == 1
 

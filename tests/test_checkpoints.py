@@ -61,7 +61,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path):
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     torch.save({"network": {}}, tmp_path / "no_meta.pt")
     torch.save({"network": {}, "meta": "{half"}, tmp_path / "half_meta.pt")
-    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello", "pickle": pickle.dumps({"meta": "{}"})}
+    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello", "pickle": pickle.dumps({"meta": "{}"}, protocol=2)}
     for name, content in contents.items():
         (tmp_path / f"{name}.pt").write_bytes(content)
     for name in (*contents, "tensor", "no_meta", "half_meta"):

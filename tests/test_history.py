@@ -31,7 +31,12 @@ def test_rows_are_written_after_every_round_and_read_again_exactly(tmp_path):
     assert first["train_loss"] == 1.0
     with history.table.open(newline="") as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["10", "30"]
-    assert History(tmp_path).rows == history.rows
+    text = history.table.read_text()
+    again = History(tmp_path)
+    assert again.rows == history.rows
+    again.cut(1)
+    add(again, 3, dice=1 / 3)
+    assert history.table.read_text() == text
 
 
 def test_nan_survives(tmp_path):

@@ -50,7 +50,7 @@ PLAN = model.Plan(
 )
 CASE = model.Case("a", (Path("/raw/a_0000.nii.gz"), Path("relative.nrrd")), Path("/raw/a.nii.gz"), "patient")
 SPLIT = model.Split(("a", "b"), ())
-BUDGET = model.Budget("time", 1200, 30, "as asked")
+BUDGET = model.Budget("time", 1200.0, 30, "as asked")
 EXAMPLES = [
     GEOMETRY,
     LABELS,
@@ -69,7 +69,9 @@ EXAMPLES = [
     model.Score("a", "whole", 0.5, 0.25, 10, 12, {"surface_distance_mm": 1.5}),
     model.Candidate(("2d__Trainer", "3d_fullres__Trainer")),
     model.Choice({"whole": ("2d__Trainer",)}, ("0", "all"), {"2d__Trainer": {"whole": 0.9}}, 4, {"whole": "best"}),
-    TrainingJob(PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"),
+    TrainingJob(
+        PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"
+    ),
 ]
 
 

@@ -172,7 +172,11 @@ def test_python_api_returns_the_kind_it_was_given(home: Path, tmp_path: Path) ->
     for found in (from_path, from_image):
         assert isinstance(found, sitk.Image)
         assert np.array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(expected))
-        assert (found.GetSpacing(), found.GetOrigin(), found.GetDirection()) == (image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+        assert (found.GetSpacing(), found.GetOrigin(), found.GetDirection()) == (
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+        )
     spacing = image.GetSpacing()[::-1]
     labels, same = autoseg.predict((sitk.GetArrayFromImage(image), spacing), home / "results" / VOLUMES, settings=FAST)
     assert same == spacing
@@ -184,6 +188,21 @@ def test_results_alone_are_enough_to_predict(home: Path, predicted: Path, tmp_pa
     image = home / "raw" / VOLUMES / "imagesTs" / "case_4_0000.nii.gz"
     assert run_in(tmp_path)(cli.predict, "-i", image, "-o", tmp_path / "out", "--device", "cpu") == 0
     assert np.array_equal(read_label(tmp_path / "out" / "case_4.nii.gz").array, read_label(predicted / "case_4.nii.gz").array)
+
+
+def test_results_without_choice_and_data_predict_where_there_is_no_choice(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results" / VOLUMES
+    shutil.copytree(home / "results" / VOLUMES, results, ignore=shutil.ignore_patterns("validation", "choice.json"))
+    image = home / "raw" / VOLUMES / "imagesTs" / "case_4_0000.nii.gz"
+    arguments = ("-i", image, "-o", tmp_path / "out", "--device", "cpu")
+    assert run_in(tmp_path)(cli.predict, *arguments) == 2
+    assert "2d__Trainer, 3d_cascade__Trainer" in capsys.readouterr().err
+    for name in ("3d_fullres", "3d_cascade", "3d_lowres"):
+        shutil.rmtree(results / f"{name}__Trainer")
+    assert run_in(tmp_path)(cli.predict, *arguments) == 0
+    assert (tmp_path / "out" / "case_4.nii.gz").is_file()
 
 
 def go_through(home: Path, configuration: str) -> tuple[Plan, Path]:
@@ -228,6 +247,15 @@ def test_regions_and_unannotated_voxels_go_through(tmp_path: Path) -> None:
     assert set(np.unique(read_label(path).array)) <= {0, data.BALL, data.BAR}
     assert same_geometry(raw / "imagesTs" / "case_4_0000.nii.gz", path)
     assert np.load(out / "case_4_probabilities.npy").shape == (2, *read_label(path).array.shape)
+
+
+def test_one_patient_trains_on_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = data.make_volumes(tmp_path / "raw" / VOLUMES, n_train=2, n_test=0, groups={"case_0": "same", "case_1": "same"})
+    run = run_in(tmp_path)
+    assert run(cli.plan_and_preprocess, "-d", 3, "-c", "2d", "--memory", "0.2GB", "--workers", 0) == 0
+    assert train(run, "2d") == 2
+    assert "expected all" in capsys.readouterr().err
+    assert autoseg.run(raw, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), SHORT).folds == ("all",)
 
 
 def test_run_does_everything_and_goes_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_a_real_step_is_measured_in_a_process_of_its_own(tiny_configuration):
     assert 2**20 < cost.peak_bytes < 2**40
 
 
-def test_a_step_that_needs_more_memory_than_there_is_gives_none(monkeypatch, tiny_configuration):
+def test_a_step_that_needs_more_memory_than_there_is_gives_none(tiny_configuration):
     vast = tiny_configuration(2, patch_size=(2**26, 2**26))
     assert measure_step(vast, **CHANNELS, device="cpu") is None
 
@@ -72,9 +72,9 @@ def test_the_patch_is_cut_along_its_relatively_largest_axis(tiny_configuration):
 
 
 class TestFitMemory:
-    def fit(self, monkeypatch, configuration, cost, **options):
+    def fit(self, monkeypatch, configuration, cost, limit_bytes=10**9):
         monkeypatch.setattr(trial, "measure_step", lambda one, **_: cost(one))
-        return fit_memory(configuration, **CHANNELS, device="cpu", **options)
+        return fit_memory(configuration, **CHANNELS, device="cpu", limit_bytes=limit_bytes)
 
     def test_what_fits_stays(self, monkeypatch, tiny_configuration):
         planned = tiny_configuration()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -76,10 +77,11 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
     with _bar(len(cases)) as bar:
         for number, case in enumerate(cases):
             target = out / f"{case.name}{ending or label_ending(ending_of(case.images[0]))}"
-            if not manifest.done(case, target, save_probabilities):
+            shares = out / f"{case.name}_probabilities.npy" if save_probabilities else None
+            if not manifest.done(case, target, shares):
                 try:
-                    _predict_case(case, target, ensemble, bar, save_probabilities=save_probabilities)
-                    manifest.add(case)
+                    _predict_case(case, target, ensemble, bar, shares=shares)
+                    manifest.add(case, target, shares)
                 except (ValueError, OSError, RuntimeError) as error:
                     failures[case.name] = str(error)
                     log.error("%s: %s", case.name, error)
@@ -87,14 +89,14 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
     return failures
 
 
-def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, save_probabilities: bool) -> None:
+def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, shares: Path | None) -> None:
     image = read_image(case.images)
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
     logits = ensemble.logits(image, case=case.name, progress=bar.update)
-    if save_probabilities:
-        _write_probabilities(target.parent / f"{case.name}_probabilities.npy", ensemble, logits)
+    if shares is not None:
+        _write_probabilities(shares, ensemble, logits)
     write_label(target, to_file(ensemble.segment(logits), ensemble.labels), image.geometry)
 
 
@@ -123,20 +125,25 @@ def _bar(total: int) -> Iterator[tqdm]:
 
 
 class _Manifest:
-    """Which inputs were segmented by which models: lets an interrupted prediction go on, and never mistakes old results for new ones."""
+    """Which files were made from which inputs by which models: lets an interrupted prediction go on, and never mistakes old results for new."""
 
     def __init__(self, out: Path, ensemble: Ensemble) -> None:
         self.path, self.key = out / MANIFEST, _models_key(ensemble)
         old = read_json(self.path, dict) if self.path.is_file() else {}
-        self.inputs: dict[str, str] = old.get("inputs", {}) if old.get("models") == self.key else {}
+        self.cases: dict[str, dict[str, Any]] = old.get("cases", {}) if old.get("models") == self.key else {}
 
-    def done(self, case: Case, target: Path, save_probabilities: bool) -> bool:
-        extra = target.parent / f"{case.name}_probabilities.npy"
-        return self.inputs.get(case.name) == _input_key(case) and target.exists() and (extra.exists() or not save_probabilities)
+    def done(self, case: Case, *files: Path | None) -> bool:
+        return all(file.name in self._files(case) and file.exists() for file in files if file is not None)
 
-    def add(self, case: Case) -> None:
-        self.inputs[case.name] = _input_key(case)
-        write_json(self.path, {"models": self.key, "inputs": self.inputs})
+    def add(self, case: Case, *files: Path | None) -> None:
+        names = {*self._files(case), *(file.name for file in files if file is not None)}
+        self.cases[case.name] = {"input": _input_key(case), "files": sorted(names)}
+        write_json(self.path, {"models": self.key, "cases": self.cases})
+
+    def _files(self, case: Case) -> list[str]:
+        """Made by these models from the input as it is now."""
+        entry = self.cases.get(case.name, {})
+        return entry["files"] if entry.get("input") == _input_key(case) else []
 
 
 def _models_key(ensemble: Ensemble) -> str:

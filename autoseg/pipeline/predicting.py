@@ -102,15 +102,18 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     trained = workspace.trained_models(dataset)
     path = workspace.results(dataset) / "choice.json"
-    if model is not None:
-        names = [name for name in trained if model in (name, name.partition("__")[0])]
+    if model is None and path.is_file() and not _newer_models(path, workspace, dataset):
+        return read_json(path, Choice)
+    data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
+    if model is not None or not data_is_here:
+        names = [name for name in trained if model in (None, name, name.partition("__")[0])]
+        if model is None and len(names) > 1:
+            raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(names)}")
         if len(names) != 1:
             raise unknown("model", model, trained)
         organs = read_json(workspace.results(dataset) / "plan.json", Plan).labels.names
         folds = [fold for fold in trained[names[0]] if fold != "all"] or ["all"]
-        return Choice(dict.fromkeys(organs, (names[0],)), tuple(folds), {}, 0, by="as asked")
-    if path.is_file() and not _newer_models(path, workspace, dataset):
-        return read_json(path, Choice)
+        return Choice(dict.fromkeys(organs, (names[0],)), tuple(folds), {}, 0, by="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return find_best_configuration(dataset, home=workspace.home)
 

@@ -14,7 +14,7 @@ from ..planners.fingerprint import extract_fingerprint
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
 from ..preprocessing import preprocess_dataset
-from ..records import only_one, read_json, to_plain, write_json
+from ..records import only_one, read_json, remove_partial, to_plain, write_json
 from ..storage import Store
 from ..workspace import Workspace, find_workspace
 from .settings import PlanSettings
@@ -41,6 +41,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     dataset = workspace.load_dataset(which, groups=settings.groups)
     folder = workspace.preprocessed(dataset.name)
     with only_one(folder, "planning or preprocessing"):
+        remove_partial(folder)
         write_json(folder / "dataset.json", dataset)
         fingerprint = _fingerprint(dataset, folder, settings.workers)
         plan = make_plan(

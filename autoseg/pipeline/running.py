@@ -50,7 +50,7 @@ def run(
     plan_settings = plan_settings or PlanSettings()
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
-    folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset))))
+    folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
     for configuration in plan_settings.configurations or plan.configurations:
         for fold in folds:
             train(which, configuration, fold, train_settings, home=workspace.home)

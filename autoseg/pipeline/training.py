@@ -11,11 +11,11 @@ from torch import nn
 from ..evaluation.folders import mean_dice, table
 from ..inference.predictor import Predictor
 from ..machine import choose_device, device_memory
-from ..model import Configuration, Dataset, Plan, Score, Split
+from ..model import Budget, Configuration, Dataset, Fingerprint, Plan, Score, Split
 from ..naming import FINAL_CHECKPOINT, lookup
 from ..planners.budget import choose_budget, fit_batch
 from ..planners.trial import fit_memory
-from ..records import only_one, read_json, write_json
+from ..records import only_one, read_json, to_plain, write_json
 from ..storage import Store
 from ..trainers import TRAINERS
 from ..trainers.job import RunFolders, TrainingJob, default_options
@@ -53,6 +53,7 @@ def train(
     plan, fold = workspace.plan(dataset.name), str(fold)
     wanted_configurations([configuration], plan)
     lookup(TRAINERS, settings.trainer, "trainer")
+    _budget(settings)  # a wrong device or budget is refused before anything long begins
     run = workspace.model(dataset.name, configuration, settings.trainer) / f"fold_{fold}"
     _split(workspace, dataset.name, fold)
     if settings.restart:
@@ -65,10 +66,10 @@ def train(
         preprocess(workspace, dataset, plan, plan.configurations[configuration].data)
         previous = _first_stage(workspace, dataset, plan, configuration, settings)
         trainer = _trainer(workspace, dataset, run, previous, plan=plan, settings=settings)
+        write_json(workspace.results(dataset.name) / "plan.json", plan)
+        write_json(workspace.results(dataset.name) / "dataset.json", dataset)
         network = trainer.fit()
         result = validate_fold(_predictor(network, trainer), trainer.job, trainer.folders, dataset)
-    write_json(workspace.results(dataset.name) / "plan.json", plan)
-    write_json(workspace.results(dataset.name) / "dataset.json", dataset)
     log.info("%s, fold %s, whole volumes:\n%s", run.parent.name, fold, table(result))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
@@ -78,10 +79,13 @@ def train(
 def _split(workspace: Workspace, dataset: str, fold: str) -> Split:
     splits = workspace.splits(dataset)
     if fold == "all":
-        names = tuple(sorted({name for split in splits for name in (*split.train, *split.val)}))
+        # The fingerprint, not the splits: cases of a single patient have no folds.
+        fingerprint = read_json(workspace.preprocessed(dataset) / "fingerprint.json", Fingerprint)
+        names = tuple(sorted(case.name for case in fingerprint.cases))
         return Split(names, names)
     if not fold.isdigit() or int(fold) >= len(splits):
-        raise ValueError(f"fold: expected 0 to {len(splits) - 1} or all, got {fold!r}")
+        expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
+        raise ValueError(f"fold: expected {expected}, got {fold!r}")
     return splits[int(fold)]
 
 
@@ -116,29 +120,32 @@ def _trainer(workspace: Workspace, dataset: Dataset, run: Path, previous: Path |
     record = run / "run.json"
     if record.is_file():
         job = read_json(record, TrainingJob)
-        _check_same_data(record, plan.configurations[job.configuration.name], job.configuration)
+        _check_same(record, plan.configurations[job.configuration.name], job.configuration)
         log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
     else:
         configuration = plan.configurations[run.parent.name.partition("__")[0]]
+        for sibling in run.parent.glob("fold_*/run.json"):
+            _check_same(sibling, configuration, read_json(sibling, TrainingJob).configuration, ("network", "network_options"))
         job = _new_job(plan, configuration, _split(workspace, dataset.name, run.name.removeprefix("fold_")), run, settings=settings)
         write_json(record, job)
     data = workspace.preprocessed(dataset.name) / job.configuration.data
     return lookup(TRAINERS, job.trainer, "trainer")(job, RunFolders(run, data, previous), device=device)
 
 
-def _check_same_data(record: Path, planned: Configuration, begun: Configuration) -> None:
-    """A run goes on only with data that was preprocessed as when it began."""
-    for what in ("spacing", "normalization", "mask_normalization"):
-        now, then = getattr(planned, what), getattr(begun, what)
+def _check_same(record: Path, planned: Configuration, begun: Configuration, further: tuple[str, ...] = ()) -> None:
+    """A run goes on only with data preprocessed as when it began, and joins only folds whose networks can be averaged with its own."""
+    for what in ("spacing", "normalization", "mask_normalization", *further):
+        now, then = to_plain(getattr(planned, what)), to_plain(getattr(begun, what))
         if now != then:
             raise ValueError(
-                f"{record}: this run was begun with {what} {then}, the plan now says {now}; plan as before, or begin anew with --restart"
+                f"{record}: this run was begun with {what} {then}, the plan now says {now}; "
+                f"plan as before, or begin anew: --restart for a single fold, or move {record.parents[1]} away"
             )
 
 
 def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, *, settings: TrainSettings) -> TrainingJob:
     device = choose_device(settings.device)
-    budget = choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
+    budget = _budget(settings)
     configuration, batch_why = fit_batch(configuration, device.type, batch=settings.batch)
     configuration, cost, memory_why = fit_memory(
         configuration,
@@ -164,6 +171,11 @@ def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, 
         pretrained=settings.pretrained,
         previous_model=f"{stage}__{run.parent.name.partition('__')[2]}" if stage else None,
     )
+
+
+def _budget(settings: TrainSettings) -> Budget:
+    device = choose_device(settings.device)
+    return choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
 
 
 def _duration(seconds: float) -> str:

@@ -58,7 +58,7 @@ def measure_step(configuration: Configuration, *, in_channels: int, out_channels
     if done.returncode in (OUT_OF_MEMORY, -9, 137):
         return None
     if done.returncode != 0:
-        raise RuntimeError(f"a trial step of {configuration.name} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise RuntimeError(f"a trial step of {configuration.name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return StepCost(**json.loads(done.stdout.splitlines()[-1]))
 
 

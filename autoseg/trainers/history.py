@@ -74,4 +74,9 @@ class History:
         if not self.table.is_file():
             return []
         with self.table.open(newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> float:
+    # Counts stay counts, so that a table that is read and written again is the same text.
+    return int(text) if text.isdigit() else float(text)

@@ -17,7 +17,7 @@ from ..storage import Store, write_array
 
 def cases_without_prediction(model: Path, names: list[str]) -> list[str]:
     """Cases that no fold of the model folder has validated yet."""
-    done = {path.name.removesuffix(".json") for path in model.glob("fold_*/validation/*.json")}
+    done = {path.name.removesuffix(".scores.json") for path in model.glob("fold_*/validation/*.scores.json")}
     return [name for name in names if name not in done]
 
 

@@ -142,7 +142,7 @@ class Trainer:
         means = {name: float(value) / count for name, value in sums.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise RuntimeError(
-                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); start again with a smaller --learning-rate"
+                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); begin anew with --restart and a smaller --learning-rate"
             )
         self.history.begin(round=self.round + 1, iteration=self.iteration, learning_rate=rate, **means)
 
@@ -198,7 +198,8 @@ class Trainer:
         states, meta = load_checkpoint(path, self.device)
         self.network.load_state_dict(states["network"])
         self.optimizer.load_state_dict(states["optimizer"])
-        self.scaler.load_state_dict(states["scaler"])
+        if states["scaler"]:  # empty where the run began on a device that needs none
+            self.scaler.load_state_dict(states["scaler"])
         torch.set_rng_state(states["random"].cpu())
         if self.average is not None:
             self.average.load_state_dict(states["average"])

@@ -80,7 +80,7 @@ def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, d
     scores: list[Score] = []
     bar = tqdm(names, desc=f"Validating {job.configuration.name} fold {job.fold}", unit="case", disable=not progress)
     for name in bar:
-        record = out / f"{name}.json"
+        record = out / f"{name}.scores.json"
         if not record.is_file():
             write_json(record, _validate_case(predictor, job, folders, cases[name], out))
         scores += from_plain(read_json(record, list), list[Score])

@@ -1,0 +1,298 @@
+"""What every trainer in `TRAINERS` must satisfy, on data that a network of a few hundred weights learns in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from autoseg.checkpoints import load_checkpoint
+from autoseg.model import Budget, Labels
+from autoseg.naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
+from autoseg.trainers import TRAINERS
+from autoseg.trainers import trainer as module
+from autoseg.trainers.job import RunFolders, TrainingJob
+from autoseg.trainers.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every round, and no pictures: test_history draws one."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+
+
+def build(name: str, job: TrainingJob, folders: RunFolders) -> Trainer:
+    return lookup(TRAINERS, name, "trainer")(dataclasses.replace(job, trainer=name), folders, device=CPU, progress=False)
+
+
+def elsewhere(folders: RunFolders, name: str) -> RunFolders:
+    return dataclasses.replace(folders, run=folders.run.with_name(name))
+
+
+def weights(folders: RunFolders) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]["network"]
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def kill_at(trainer: Trainer, iteration: int, *, after: bool) -> None:
+    """Ends the run in the step of that number, before or after the weights have changed."""
+    step = trainer.step
+
+    def dying(batch: object) -> dict[str, torch.Tensor]:
+        if trainer.iteration < iteration:
+            return step(batch)
+        if after:
+            step(batch)
+        raise Killed
+
+    trainer.step = dying
+
+
+def run_until_killed(trainer: Trainer) -> None:
+    with pytest.raises(Killed):
+        trainer.fit()
+
+
+def rows(folders: RunFolders) -> list[list[str]]:
+    """The history without its times."""
+    return [line.split(",")[:-1] for line in (folders.run / "history.csv").read_text().splitlines()]
+
+
+@pytest.fixture
+def job(tiny_plan, tiny_job) -> Callable[..., TrainingJob]:
+    return lambda **options: tiny_job(tiny_plan(), **options)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+class TestContract:
+    def test_the_loss_falls_and_the_organs_are_found(self, name, job, folders):
+        trainer = build(name, job(iterations=120, rounds=4, learning_rate=2e-2, validation_batches=4), folders)
+        trainer.fit()
+        first, last = trainer.history.rows[0], trainer.history.rows[-1]
+        assert last["train_loss"] < 0.7 * first["train_loss"]
+        assert last["mean_dice"] > max(0.7, first["mean_dice"])
+
+    def test_the_budget_is_used_up_exactly(self, name, job, folders):
+        trainer = build(name, job(iterations=10, rounds=3), folders)
+        trainer.fit()
+        assert trainer.iteration == 10
+        assert trainer.used == 1
+        assert [row["round"] for row in trainer.history.rows] == [1, 2, 3]
+        assert [row["iteration"] for row in trainer.history.rows] == [4, 7, 10]
+        assert trainer.history.rows[-1]["learning_rate"] < 0.1 * 1e-2
+
+    def test_the_same_job_gives_the_same_weights_and_another_seed_others(self, name, job, folders):
+        seeds = {"one": 3, "two": 3, "three": 4}
+        for where, seed in seeds.items():
+            build(name, dataclasses.replace(job(), seed=seed), elsewhere(folders, where)).fit()
+        one, two, three = (weights(elsewhere(folders, where)) for where in seeds)
+        assert equal(one, two)
+        assert not equal(one, three)
+
+    @pytest.mark.parametrize("average", [0.0, 0.9])
+    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+    def test_a_run_that_is_killed_anywhere_and_resumed_gives_exactly_the_undisturbed_weights(self, name, job, folders, average, optimizer):
+        chosen = job(iterations=9, rounds=4, average_decay=average, optimizer=optimizer)
+        undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
+        build(name, chosen, undisturbed).fit()
+        # In the first round, where no checkpoint exists; between rounds; in the middle of one; in the very last step.
+        for iteration, after in ((1, True), (3, False), (4, True), (8, True)):
+            trainer = build(name, chosen, killed)
+            kill_at(trainer, iteration, after=after)
+            run_until_killed(trainer)
+        assert not (killed.run / FINAL_CHECKPOINT).exists()
+        build(name, chosen, killed).fit()
+        assert equal(weights(killed), weights(undisturbed))
+        assert rows(killed) == rows(undisturbed)
+
+    def test_a_kill_while_the_checkpoint_is_written_goes_back_to_the_former_one(self, name, job, folders, monkeypatch):
+        undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
+        build(name, job(), undisturbed).fit()
+        trainer, save = build(name, job(), killed), torch.save
+
+        def dying(states: object, path: Path) -> None:
+            path.write_bytes(b"half")
+            if trainer.round == 3:
+                raise Killed
+            save(states, path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", dying)
+            run_until_killed(trainer)
+        resumed = build(name, job(), killed)
+        resumed.restore()
+        assert resumed.round == 2
+        build(name, job(), killed).fit()
+        assert equal(weights(killed), weights(undisturbed))
+        assert rows(killed) == rows(undisturbed)
+
+    def test_what_a_killed_run_left_half_written_is_removed(self, name, job, folders):
+        folders.run.mkdir()
+        (folders.run / ".partial-1-checkpoint_latest.pt").write_bytes(b"half")
+        build(name, job(), folders).fit()
+        assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png"]
+
+    def test_checkpoints_load_without_running_code(self, name, job, folders):
+        trainer = build(name, job(average_decay=0.9), folders)
+        kill_at(trainer, 5, after=False)
+        run_until_killed(trainer)
+        latest = torch.load(folders.run / LATEST_CHECKPOINT, weights_only=True)
+        assert {"network", "optimizer", "average", "random", "meta"} <= set(latest)
+        trainer = build(name, job(average_decay=0.9), folders)
+        trainer.fit()
+        final = torch.load(folders.run / FINAL_CHECKPOINT, weights_only=True)
+        assert equal(final["network"], trainer.final_network().state_dict())
+
+    def test_a_finished_run_is_read_and_not_trained_again(self, name, job, folders):
+        image = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+        expected = build(name, job(), folders).fit()(image)
+        before = (folders.run / FINAL_CHECKPOINT).stat().st_mtime_ns
+        again = build(name, job(), folders)
+        kill_at(again, 0, after=False)
+        assert torch.equal(again.fit()(image), expected)
+        assert (folders.run / FINAL_CHECKPOINT).stat().st_mtime_ns == before
+
+    def test_the_network_that_comes_back_is_ready_to_predict(self, name, job, folders):
+        network = build(name, job(), folders).fit()
+        assert not network.training
+        with torch.no_grad():
+            logits = network(torch.zeros(1, 1, 8, 8, 8))
+        assert logits.shape == (1, 3, 8, 8, 8)
+
+    def test_the_moving_average_predicts_when_asked_for(self, name, job, folders):
+        trainer = build(name, job(average_decay=0.8), folders)
+        mean = {key: tensor.clone() for key, tensor in trainer.network.state_dict().items()}
+        step = trainer.step
+
+        def watched(batch: object) -> dict[str, torch.Tensor]:
+            number, result = trainer.iteration, step(batch)
+            decay = min(0.8, (1 + number) / (10 + number))
+            for key, tensor in trainer.network.state_dict().items():
+                mean[key] = decay * mean[key] + (1 - decay) * tensor
+            return result
+
+        trainer.step = watched
+        network = trainer.fit()
+        assert network is trainer.average
+        assert not equal(weights(folders), trainer.network.state_dict())
+        for key, tensor in weights(folders).items():
+            torch.testing.assert_close(tensor, mean[key], rtol=1e-5, atol=1e-6)
+
+    def test_without_an_average_the_trained_weights_predict(self, name, job, folders):
+        trainer = build(name, job(average_decay=0.0), folders)
+        assert trainer.fit() is trainer.network
+
+    def test_pretrained_weights_are_loaded_where_they_fit(self, name, job, folders, tiny_plan, tiny_job, caplog):
+        build(name, job(), elsewhere(folders, "first")).fit()
+        source = elsewhere(folders, "first").run / FINAL_CHECKPOINT
+        one_organ = dataclasses.replace(tiny_job(tiny_plan(labels=Labels(("ball",), ((2,),)))), pretrained=source)
+        for chosen in (one_organ, dataclasses.replace(one_organ, options=job(average_decay=0.9).options)):
+            trainer = build(name, chosen, elsewhere(folders, "second"))
+            fresh = {key: tensor.clone() for key, tensor in trainer.network.state_dict().items()}
+            with caplog.at_level(logging.INFO):
+                trainer.restore()
+            given = load_checkpoint(source)[0]["network"]
+            fitting = [key for key in fresh if given[key].shape == fresh[key].shape]
+            assert 0 < len(fitting) < len(fresh)
+            for network in {trainer.network, trainer.final_network()}:
+                for key, tensor in network.state_dict().items():
+                    assert torch.equal(tensor, given[key] if key in fitting else fresh[key]), key
+            assert f"{len(fitting)} tensors loaded; freshly initialised: " in caplog.text
+
+    def test_pretrained_weights_of_which_none_fits_are_refused(self, name, job, folders, tmp_path):
+        torch.save({"network": {"other": torch.zeros(2)}, "meta": "{}"}, tmp_path / "other.pt")
+        for path, message in ((tmp_path / "other.pt", "not one weight fits"), (tmp_path / "no.pt", "checkpoint not found")):
+            with pytest.raises(ValueError, match=message):
+                build(name, dataclasses.replace(job(), pretrained=path), folders).fit()
+
+    def test_a_resumed_run_does_not_start_from_the_pretrained_weights_again(self, name, job, folders, tmp_path):
+        trainer = build(name, job(), folders)
+        kill_at(trainer, 5, after=False)
+        run_until_killed(trainer)
+        build(name, dataclasses.replace(job(), pretrained=tmp_path / "gone.pt"), folders).fit()
+
+    def test_a_loss_that_diverges_is_a_clear_error_and_leaves_the_last_good_checkpoint(self, name, job, folders):
+        trainer = build(name, job(), folders)
+        step = trainer.step
+
+        def exploding(batch: object) -> dict[str, torch.Tensor]:
+            return {key: value * torch.inf if trainer.iteration >= 5 else value for key, value in step(batch).items()}
+
+        trainer.step = exploding
+        with pytest.raises(RuntimeError, match=r"run: training diverged at iteration 6 .*smaller --learning-rate"):
+            trainer.fit()
+        assert load_checkpoint(folders.run / LATEST_CHECKPOINT)[1]["iteration"] == 4
+        assert not (folders.run / FINAL_CHECKPOINT).exists()
+
+    def test_an_absurd_learning_rate_ends_in_that_error(self, name, job, folders):
+        with pytest.raises(RuntimeError, match="diverged"):
+            build(name, job(iterations=40, optimizer="sgd", learning_rate=1e30), folders).fit()
+
+    def test_out_of_memory_is_explained_and_other_errors_are_not_disguised(self, name, job, folders):
+        for error, message in (
+            (torch.OutOfMemoryError("CUDA"), "patch 8x8x8 and batch 2.*--memory"),
+            (RuntimeError("bad shape"), "^bad shape$"),
+        ):
+            trainer = build(name, job(), folders)
+
+            def fail(_: object, error: Exception = error) -> dict[str, torch.Tensor]:
+                raise error
+
+            trainer.step = fail
+            with pytest.raises(RuntimeError, match=message):
+                trainer.fit()
+
+    def test_a_damaged_checkpoint_is_named(self, name, job, folders):
+        folders.run.mkdir()
+        (folders.run / LATEST_CHECKPOINT).write_bytes(b"half")
+        with pytest.raises(ValueError, match=r"checkpoint_latest\.pt: not a readable checkpoint"):
+            build(name, job(), folders).fit()
+
+    def test_a_time_budget_ends_in_time_with_the_learning_rate_at_its_end(self, name, job, folders, monkeypatch):
+        now = iter(range(10**6))
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+        trainer = build(name, dataclasses.replace(job(), budget=Budget("time", 60.0, 4)), folders)
+        trainer.fit()
+        assert 60 <= trainer.seconds < 75
+        assert 20 < trainer.iteration < 61
+        rates = [row["learning_rate"] for row in trainer.history.rows]
+        assert len(rates) == 4
+        assert rates == sorted(rates, reverse=True)
+        assert rates[-1] < 0.03 * 1e-2
+
+    def test_two_dimensions(self, name, folders, tiny_plan, tiny_configuration, tiny_job):
+        network = build(name, tiny_job(tiny_plan(tiny_configuration(2)), "2d"), folders).fit()
+        with torch.no_grad():
+            assert network(torch.zeros(1, 1, 8, 8)).shape == (1, 3, 8, 8)
+
+    def test_the_second_stage_of_a_cascade(self, name, cascade_folders, tiny_plan, tiny_configuration, tiny_job):
+        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
+        network = build(name, tiny_job(tiny_plan(second), "3d_cascade"), cascade_folders).fit()
+        with torch.no_grad():
+            assert network(torch.zeros(1, 3, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+
+    def test_regions_and_ignored_voxels(self, name, folders, tiny_plan, tiny_job):
+        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+        trainer = build(name, tiny_job(tiny_plan(labels=regions)), folders)
+        trainer.fit()
+        assert {"dice_both", "dice_block"} <= set(trainer.history.rows[-1])
+
+    def test_without_deep_supervision(self, name, job, folders):
+        trainer = build(name, job(deep_supervision=False), folders)
+        trainer.fit()
+        assert torch.isfinite(torch.tensor(trainer.history.rows[-1]["train_loss"]))

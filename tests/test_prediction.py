@@ -1,0 +1,245 @@
+"""A folder of new images: what is done stays, what changed is done again, what fails is named, and each organ follows its model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import story_data as data
+
+from autoseg.images import read_label, write_image
+from autoseg.inference import prediction
+from autoseg.inference.export import Logits
+from autoseg.inference.prediction import MANIFEST, Ensemble, predict_cases
+from autoseg.model import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
+
+LABELS = Labels(("ball", "bar"), ((data.BALL,), (data.BAR,)))
+
+
+def make_plan() -> Plan:
+    configuration = Configuration(
+        name="3d_fullres",
+        dim=3,
+        spacing=data.SPACING,
+        median_shape=data.SHAPE,
+        patch_size=(8, 8, 8),
+        batch_size=2,
+        normalization=("none",),
+        mask_normalization=(False,),
+        network="plain_unet",
+        network_options={},
+        batch_dice=False,
+        mirroring=Mirroring(),
+        data="3d_fullres",
+    )
+    return Plan("Dataset003_Tiny", ("CT",), LABELS, ".nii.gz", (0, 1, 2), (), {"3d_fullres": configuration})
+
+
+@dataclass
+class Threshold:
+    """Stands for a trained model: sees organs by their brightness, counts how often it is asked, refuses some cases."""
+
+    ball: float = 110.0
+    bar: float = 240.0
+    key: str = "weights of monday"
+    refuses: tuple[str, ...] = ()
+    asked: list[str] = field(default_factory=list)
+    plan: Plan = field(default_factory=make_plan)
+    predictor: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(mirror=True, step=0.5))
+
+    def logits(self, image: Image, *, case: str = "", progress: Callable[[float], None] | None = None) -> Logits:
+        self.asked.append(case)
+        if case in self.refuses:
+            raise RuntimeError("out of memory")
+        voxels = image.array[0]
+        classes = np.stack([np.zeros_like(voxels), voxels - self.ball, 5 * (voxels - self.bar)])
+        box = tuple((0, n) for n in voxels.shape)
+        trace = Trace(case, image.geometry, (0, 1, 2), voxels.shape, box, voxels.shape, image.geometry.spacing)
+        if progress is not None:
+            progress(1.0)
+        return Logits((classes / 10).astype(np.float16), trace)
+
+
+def ensemble_of(**members: Threshold) -> Ensemble:
+    """The first member segments the ball, the last the bar."""
+    names = list(members)
+    choice = Choice({"ball": (names[0],), "bar": (names[-1],)}, ("0",), {}, 0)
+    return Ensemble(choice, members, LABELS)
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    made = []
+    for number in range(3):
+        image, _, geometry = data.draw_case(number)
+        path = tmp_path / "in" / f"new_{number}_0000.nii.gz"
+        write_image(path, image[None], geometry)
+        made.append(Case(f"new_{number}", (path,)))
+    return made
+
+
+def predict(cases: list[Case], out: Path, ensemble: Ensemble, **options: object) -> dict[str, str]:
+    return predict_cases(cases, out, ensemble, **{"ending": None, "save_probabilities": False, **options})
+
+
+def redone(cases: list[Case], out: Path, model: Threshold, **options: object) -> list[str]:
+    """Cases for which the model is asked when the folder is predicted once more."""
+    model = dataclasses.replace(model, asked=[])
+    assert predict(cases, out, ensemble_of(a=model), **options) == {}
+    return model.asked
+
+
+def test_label_maps_are_right_and_lie_on_their_images(cases: list[Case], tmp_path: Path) -> None:
+    assert predict(cases, tmp_path / "out", ensemble_of(a=Threshold())) == {}
+    for number in range(3):
+        _, expected, geometry = data.draw_case(number)
+        found = read_label(tmp_path / "out" / f"new_{number}.nii.gz")
+        assert np.mean(found.array == expected) > 0.98
+        assert found.geometry.spacing == pytest.approx(geometry.spacing)
+        assert set(np.unique(found.array)) == {0, data.BALL, data.BAR}
+
+
+def test_what_is_done_is_not_done_again(cases: list[Case], tmp_path: Path) -> None:
+    model = Threshold()
+    assert redone(cases, tmp_path / "out", model) == ["new_0", "new_1", "new_2"]
+    before = data.snapshot(tmp_path / "out")
+    assert redone(cases, tmp_path / "out", model) == []
+    assert data.snapshot(tmp_path / "out") == before
+
+
+def test_a_changed_input_is_predicted_again(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    image, _, geometry = data.draw_case(1)
+    write_image(cases[1].images[0], image[None, ::-1], geometry)
+    assert redone(cases, tmp_path / "out", Threshold()) == ["new_1"]
+    os.utime(cases[2].images[0], ns=(1, 1))
+    assert redone(cases, tmp_path / "out", Threshold()) == ["new_2"], "same size, other time"
+
+
+def test_a_new_or_removed_file_is_made(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases[:2], tmp_path / "out", Threshold())
+    (tmp_path / "out" / "new_0.nii.gz").unlink()
+    assert redone(cases, tmp_path / "out", Threshold()) == ["new_0", "new_2"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Threshold(key="weights of tuesday"),
+        Threshold(predictor=SimpleNamespace(mirror=False, step=0.5)),
+        Threshold(predictor=SimpleNamespace(mirror=True, step=0.25)),
+    ],
+    ids=["weights", "mirroring", "step"],
+)
+def test_another_model_or_setting_predicts_everything_again(cases: list[Case], tmp_path: Path, other: Threshold) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    assert redone(cases, tmp_path / "out", other) == ["new_0", "new_1", "new_2"]
+    assert redone(cases, tmp_path / "out", other) == []
+
+
+def test_another_choice_predicts_everything_again(cases: list[Case], tmp_path: Path) -> None:
+    first, second = Threshold(), Threshold(bar=260)
+    predict(cases, tmp_path / "out", ensemble_of(a=first, b=second))
+    assert predict(cases, tmp_path / "out", ensemble_of(b=second, a=first)) == {}
+    assert len(first.asked) == len(second.asked) == 6
+
+
+def test_probabilities_asked_for_later_are_made(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    assert redone(cases, tmp_path / "out", Threshold(), save_probabilities=True) == ["new_0", "new_1", "new_2"]
+    assert redone(cases, tmp_path / "out", Threshold(), save_probabilities=True) == []
+    assert redone(cases, tmp_path / "out", Threshold()) == []
+    shares, label = np.load(tmp_path / "out" / "new_0_probabilities.npy"), read_label(tmp_path / "out" / "new_0.nii.gz").array
+    assert shares.shape == (2, *label.shape)
+    assert np.all(shares[1][label == data.BAR] >= shares[0][label == data.BAR])
+
+
+def test_probabilities_of_an_older_model_are_not_kept(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold(), save_probabilities=True)
+    newer = Threshold(key="weights of tuesday", ball=60)
+    redone(cases, tmp_path / "out", newer)
+    assert redone(cases, tmp_path / "out", newer, save_probabilities=True) == ["new_0", "new_1", "new_2"]
+
+
+def test_a_file_of_another_ending_is_not_mistaken_for_the_newer_models(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    newer = Threshold(key="weights of tuesday", ball=60)
+    assert redone(cases, tmp_path / "out", newer, ending=".mha") == ["new_0", "new_1", "new_2"]
+    assert redone(cases, tmp_path / "out", newer) == ["new_0", "new_1", "new_2"]
+    assert redone(cases, tmp_path / "out", newer, ending=".mha") == []
+
+
+def test_a_failing_case_is_named_and_the_others_are_written(cases: list[Case], tmp_path: Path) -> None:
+    out, model = tmp_path / "out", Threshold(refuses=("new_0",))
+    cases[1].images[0].write_bytes(b"no image")
+    failures = predict(cases, out, ensemble_of(a=model))
+    assert list(failures) == ["new_0", "new_1"]
+    assert failures["new_0"] == "out of memory"
+    assert str(cases[1].images[0]) in failures["new_1"]
+    assert sorted(path.name for path in out.iterdir()) == [MANIFEST, "new_2.nii.gz"]
+    image, _, geometry = data.draw_case(1)
+    write_image(cases[1].images[0], image[None], geometry)
+    assert redone(cases, out, Threshold()) == ["new_0", "new_1"], "only those that failed"
+
+
+def test_a_failing_case_leaves_no_older_result_behind_as_if_it_were_new(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    predict(cases, tmp_path / "out", ensemble_of(a=Threshold(key="weights of tuesday", refuses=("new_1",))))
+    assert redone(cases, tmp_path / "out", Threshold(key="weights of tuesday")) == ["new_1"]
+
+
+def test_wrong_number_of_channels_names_file_and_both_numbers(cases: list[Case], tmp_path: Path) -> None:
+    two = Case("two", (cases[0].images[0], cases[0].images[0]))
+    failures = predict([two, cases[1]], tmp_path / "out", ensemble_of(a=Threshold()))
+    assert list(failures) == ["two"]
+    assert "expected 1 channels as in training, found 2" in failures["two"]
+
+
+def test_half_written_files_of_a_killed_run_are_removed(cases: list[Case], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".partial-1-new_0.nii.gz").write_bytes(b"half")
+    predict(cases, tmp_path / "out", ensemble_of(a=Threshold()))
+    assert data.leftovers(tmp_path / "out") == []
+
+
+def test_ending_is_the_inputs_or_the_one_asked_for(cases: list[Case], tmp_path: Path) -> None:
+    image, _, geometry = data.draw_case(0)
+    write_image(tmp_path / "in" / "other.nrrd", image[None], geometry)
+    case = Case("other", (tmp_path / "in" / "other.nrrd",))
+    predict([case, cases[0]], tmp_path / "out", ensemble_of(a=Threshold()))
+    predict([case], tmp_path / "out", ensemble_of(a=Threshold()), ending=".mha")
+    assert {path.name for path in (tmp_path / "out").glob("*.n*")} == {"other.nrrd", "new_0.nii.gz"}
+    assert np.array_equal(read_label(tmp_path / "out" / "other.mha").array, read_label(tmp_path / "out" / "other.nrrd").array)
+
+
+def test_each_organ_follows_its_own_model() -> None:
+    image, expected, geometry = data.draw_case(0)
+    sees_balls, sees_bars = Threshold(bar=1e4), Threshold(ball=1e4)
+    ensemble = ensemble_of(a=sees_balls, b=sees_bars)
+    found = ensemble.segment(ensemble.logits(Image(image[None].astype(np.float32), geometry)))
+    assert np.array_equal(np.unique(found), [0, 1, 2])
+    assert np.mean(found[expected == data.BAR] == 2) > 0.95
+
+
+def test_progress_of_all_members_adds_up_to_one() -> None:
+    image, _, geometry = data.draw_case(0)
+    shares: list[float] = []
+    ensemble_of(a=Threshold(), b=Threshold()).logits(Image(image[None].astype(np.float32), geometry), progress=shares.append)
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_manifest_of_a_dicom_folder_sees_every_slice(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    for number in range(3):
+        (tmp_path / "series" / f"{number}.dcm").write_bytes(b"slice")
+    case = Case("series", (tmp_path / "series",))
+    before = prediction._input_key(case)
+    assert prediction._input_key(case) == before
+    os.utime(tmp_path / "series" / "1.dcm", ns=(1, 1))
+    assert prediction._input_key(case) != before

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .datasets import find_dataset, load_dataset
-from .model import Dataset, Plan, Split
+from .model import Dataset, Fingerprint, Plan, Split
 from .naming import FINAL_CHECKPOINT
 from .records import read_json
 
@@ -87,6 +87,11 @@ class Workspace:
     def splits(self, dataset: str) -> list[Split]:
         """Its folds."""
         return read_json(self.preprocessed(dataset) / "splits.json", list[Split])
+
+    def usable_cases(self, dataset: str) -> tuple[str, ...]:
+        """Cases that could be measured, sorted; those of the folds, and there also where a single patient gives no folds."""
+        fingerprint = read_json(self.preprocessed(dataset) / "fingerprint.json", Fingerprint)
+        return tuple(sorted(case.name for case in fingerprint.cases))
 
     def trained_datasets(self) -> list[str]:
         """Names of datasets with at least one finished training."""

@@ -125,7 +125,7 @@ def _bar(total: int) -> Iterator[tqdm]:
 
 
 class _Manifest:
-    """Which files were made from which inputs by which models: lets an interrupted prediction go on, and never mistakes old results for new."""
+    """Which files were made from which inputs by which models: an interrupted prediction goes on, old results never pass for new."""
 
     def __init__(self, out: Path, ensemble: Ensemble) -> None:
         self.path, self.key = out / MANIFEST, _models_key(ensemble)

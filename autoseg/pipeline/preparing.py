@@ -102,13 +102,13 @@ def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split])
 
 
 def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, data: str, *, workers: int | None = None) -> None:
-    """Preprocesses what is missing of one configuration, of the cases that the folds contain; cases that fail are named and left out.
+    """Preprocesses what is missing of one configuration, of the cases that could be measured; cases that fail are named and left out.
 
     Raises:
         ValueError: Not one case could be preprocessed.
     """
     folder = workspace.preprocessed(dataset.name) / data
-    usable = {name for split in workspace.splits(dataset.name) for name in (*split.train, *split.val)}
+    usable = set(workspace.usable_cases(dataset.name))
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in usable))
     with only_one(folder, "preprocessing", wait=True):
         failures = preprocess_dataset(dataset, plan, plan.configurations[data], folder, workers=workers)

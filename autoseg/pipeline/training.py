@@ -11,7 +11,7 @@ from torch import nn
 from ..evaluation.folders import mean_dice, table
 from ..inference.predictor import Predictor
 from ..machine import choose_device, device_memory
-from ..model import Budget, Configuration, Dataset, Fingerprint, Plan, Score, Split
+from ..model import Budget, Configuration, Dataset, Plan, Score, Split
 from ..naming import FINAL_CHECKPOINT, lookup
 from ..planners.budget import choose_budget, fit_batch
 from ..planners.trial import fit_memory
@@ -79,10 +79,7 @@ def train(
 def _split(workspace: Workspace, dataset: str, fold: str) -> Split:
     splits = workspace.splits(dataset)
     if fold == "all":
-        # The fingerprint, not the splits: cases of a single patient have no folds.
-        fingerprint = read_json(workspace.preprocessed(dataset) / "fingerprint.json", Fingerprint)
-        names = tuple(sorted(case.name for case in fingerprint.cases))
-        return Split(names, names)
+        return Split(workspace.usable_cases(dataset), workspace.usable_cases(dataset))
     if not fold.isdigit() or int(fold) >= len(splits):
         expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
         raise ValueError(f"fold: expected {expected}, got {fold!r}")

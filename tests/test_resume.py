@@ -177,9 +177,9 @@ def test_killed_prediction_goes_on(trained: Path, tmp_path: Path) -> None:
     home = copy_of(trained, tmp_path, "results")
     new = home / "new"
     for number in range(8):
-        image, _, geometry = data.draw_case(20 + number, (30, 60, 60))
+        image, _, geometry = data.draw_case(20 + number, (16, 40, 40))
         write_image(new / f"new_{number}_0000.nii.gz", image[None], geometry)
-    command = ("predict", "-i", str(new), "-o", str(home / "out"), "--save-probabilities", "--device", "cpu")
+    command = ("predict", "-i", str(new), "-o", str(home / "out"), "--save-probabilities", "--no-tta", "--device", "cpu")
     kill_when(home, command, lambda: len(list((home / "out").glob("new_*.nii.gz"))) >= 3)
     done = sorted(path.name for path in (home / "out").glob("new_*.nii.gz"))
     assert len(done) < 8

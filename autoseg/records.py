@@ -60,9 +60,25 @@ def only_one(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what a killed run left half-written in `folder` (not in its subfolders)."""
+    """Removes what a killed run left half-written in `folder` (not in its subfolders); what a living process writes stays."""
     for leftover in folder.glob(".partial-*"):
+        if _written_by_living(leftover):
+            continue
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _written_by_living(partial: Path) -> bool:
+    """True where another process that is still alive is writing this file."""
+    number = partial.name.split("-")[1]
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # alive, but somebody else's
+        return True
+    return True
 
 
 def to_plain(value: Any) -> Any:

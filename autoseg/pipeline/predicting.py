@@ -14,7 +14,7 @@ from ..images import from_sitk, read_image, to_sitk
 from ..inference.prediction import Ensemble, predict_cases
 from ..inference.trained import InferenceOptions, load_model
 from ..labels import to_file
-from ..machine import choose_device, keep_memory
+from ..machine import choose_device, prepare
 from ..model import Choice, Geometry, Image, Plan
 from ..naming import unknown
 from ..records import read_json
@@ -89,7 +89,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         ValueError: The wanted model or folds are not trained.
     """
     device = choose_device(settings.device)
-    keep_memory()
+    prepare(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
     folds = settings.folds or choice.folds

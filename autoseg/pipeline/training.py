@@ -13,9 +13,9 @@ from ..inference.predictor import Predictor
 from ..machine import choose_device, device_memory
 from ..model import Budget, Configuration, Dataset, Plan, Score, Split
 from ..naming import FINAL_CHECKPOINT, lookup
-from ..planners.budget import choose_budget, fit_batch
+from ..planners.budget import choose_budget, fit_batch, fit_patch
 from ..planners.trial import fit_memory
-from ..records import only_one, read_json, to_plain, write_json
+from ..records import only_one, read_json, remove_partial, to_plain, write_json
 from ..storage import Store
 from ..trainers import TRAINERS
 from ..trainers.job import RunFolders, TrainingJob, default_options
@@ -56,8 +56,9 @@ def train(
     _budget(settings)  # a wrong device or budget is refused before anything long begins
     run = workspace.model(dataset.name, configuration, settings.trainer) / f"fold_{fold}"
     _split(workspace, dataset.name, fold)
-    if settings.restart:
-        _put_aside(run)
+    if settings.restart and run.exists():
+        with only_one(run, "training"):
+            _put_aside(run)
     scores = run / "validation" / "scores.json"
     if (run / FINAL_CHECKPOINT).is_file() and scores.is_file():
         log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
@@ -66,6 +67,7 @@ def train(
         preprocess(workspace, dataset, plan, plan.configurations[configuration].data)
         previous = _first_stage(workspace, dataset, plan, configuration, settings)
         trainer = _trainer(workspace, dataset, run, previous, plan=plan, settings=settings)
+        remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", plan)
         write_json(workspace.results(dataset.name) / "dataset.json", dataset)
         network = trainer.fit()
@@ -87,10 +89,9 @@ def _split(workspace: Workspace, dataset: str, fold: str) -> Split:
 
 
 def _put_aside(run: Path) -> None:
-    if run.exists():
-        number = next(i for i in range(1, 10_000) if not run.with_name(f"old_{run.name}_{i}").exists())
-        run.rename(run.with_name(f"old_{run.name}_{number}"))
-        log.info("The former run is kept as %s", run.with_name(f"old_{run.name}_{number}"))
+    kept = next(path for i in range(1, 10_000) if not (path := run.with_name(f"old_{run.name}_{i}")).exists())
+    run.rename(kept)
+    log.info("The former run is kept as %s", kept)
 
 
 def _first_stage(workspace: Workspace, dataset: Dataset, plan: Plan, configuration: str, settings: TrainSettings) -> Path | None:
@@ -151,8 +152,11 @@ def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, 
         device=str(device),
         limit_bytes=device_memory(device),
     )
+    configuration, patch_why = fit_patch(configuration, budget, cost.seconds)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, run.name.removeprefix("fold_"), device, budget.why)
-    log.info("%s; %.3g s and %.1f GB a step.%s", batch_why, cost.seconds, cost.peak_bytes / 1e9, f" {memory_why}." if memory_why else "")
+    log.info("%s; %.3g s and %.1f GB a step.", batch_why, cost.seconds, cost.peak_bytes / 1e9)
+    for why in filter(None, (memory_why, patch_why)):
+        log.info("%s.", why)
     if budget.kind == "iterations":
         log.info("It will take about %s.", _duration(budget.amount * cost.seconds))
     stage = configuration.previous_stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ..model import Budget, Configuration
 from .memory import conv_elements
@@ -16,6 +17,11 @@ CPU_BATCH = 32
 """What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
 A larger batch would leave too few steps in any budget of minutes or hours: with the same time, two patches a step learn far more than
 the batch planned for a GPU (benchmarks/README.md)."""
+
+STEPS_TO_LEARN = 800
+"""A time budget that holds fewer steps of the planned patch learns more from more steps of a smaller one."""
+LEAST_PATCH = 0.5
+"""Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
 
 
 def choose_budget(
@@ -90,3 +96,52 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
         return configuration, f"batch {planned} as planned"
     why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"
     return dataclasses.replace(configuration, batch_size=affordable), why
+
+
+def fit_patch(configuration: Configuration, budget: Budget, seconds_a_step: float) -> tuple[Configuration, str]:
+    """The configuration with a patch that leaves enough steps in a time budget, and one sentence why (empty where nothing changed).
+
+    Args:
+        configuration: With its batch; network and spacing stay as they are.
+        budget: Budgets in iterations change nothing.
+        seconds_a_step: Measured with the patch as it is.
+    """
+    if budget.kind != "time":
+        return configuration, ""
+    least = tuple(size * LEAST_PATCH for size in configuration.patch_size)
+    fitted = configuration
+    while _steps(fitted, configuration, budget, seconds_a_step) < STEPS_TO_LEARN:
+        smaller = cut_patch(fitted, least)
+        if smaller is None:
+            break
+        fitted = smaller
+    if fitted is configuration:
+        return configuration, ""
+    before, after = (_steps(one, configuration, budget, seconds_a_step) for one in (configuration, fitted))
+    patch, planned = ("x".join(map(str, one.patch_size)) for one in (fitted, configuration))
+    return fitted, f"patch {patch} instead of the planned {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
+
+
+def _steps(configuration: Configuration, measured: Configuration, budget: Budget, seconds_a_step: float) -> float:
+    return budget.amount / seconds_a_step * math.prod(measured.patch_size) / math.prod(configuration.patch_size)
+
+
+def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:
+    """The patch cut by one coarsest voxel along its relatively largest axis.
+
+    Args:
+        configuration: Whose strides say what a coarsest voxel is.
+        least: Voxels per axis below which nothing is cut.
+
+    Returns:
+        None where every axis is at its least.
+    """
+    divisors = [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
+    sizes = configuration.patch_size
+    room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, least, strict=True)]
+    # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
+    if max(room) <= 2:
+        return None
+    axis = room.index(max(room))
+    patch = tuple(size - divisors[i] if i == axis else size for i, size in enumerate(sizes))
+    return dataclasses.replace(configuration, patch_size=patch)

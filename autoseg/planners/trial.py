@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..machine import autocast, choose_device, is_out_of_memory, keep_memory, memory_format, peak_memory
+from ..machine import autocast, choose_device, is_out_of_memory, memory_format, peak_memory, prepare
 from ..model import Configuration
 from ..networks import build_network
 from ..records import from_plain, to_plain
+from .budget import cut_patch
 
 STEPS = 3
 OUT_OF_MEMORY = 3
@@ -98,21 +99,12 @@ def shrink(configuration: Configuration) -> Configuration | None:
     """The next smaller step: half the batch, then the patch cut along its relatively largest axis; None when nothing is left to cut."""
     if configuration.batch_size > 1:
         return dataclasses.replace(configuration, batch_size=configuration.batch_size // 2)
-    divisors = [1] * configuration.dim
-    for stride in configuration.network_options["strides"]:
-        divisors = [d * s for d, s in zip(divisors, stride, strict=True)]
-    # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
-    room = [size / divisor for size, divisor in zip(configuration.patch_size, divisors, strict=True)]
-    if max(room) <= 2:
-        return None
-    axis = room.index(max(room))
-    patch = tuple(size - divisors[i] if i == axis else size for i, size in enumerate(configuration.patch_size))
-    return dataclasses.replace(configuration, patch_size=patch)
+    return cut_patch(configuration, (0.0,) * configuration.dim)
 
 
 def _run(question: dict) -> StepCost:
-    keep_memory()
     configuration, device = from_plain(question["configuration"], Configuration), choose_device(question["device"])
+    prepare(device)
     network = build_network(
         configuration.network,
         dim=configuration.dim,

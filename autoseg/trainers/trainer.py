@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
-from ..machine import autocast, cpu_count, half_type, is_out_of_memory, keep_memory, memory_format
+from ..machine import autocast, cpu_count, half_type, is_out_of_memory, memory_format, prepare
 from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from ..networks import build_network
 from ..records import remove_partial
@@ -48,7 +48,7 @@ class Trainer:
 
     def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
-        keep_memory()
+        prepare(device)
         torch.manual_seed(job.seed)
         self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim))
         self.average = copy.deepcopy(self.network).requires_grad_(False) if job.options.average_decay else None

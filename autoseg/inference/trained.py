@@ -124,7 +124,7 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
     )
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["network"])
-    return network.to(device, memory_format=memory_format(configuration.dim)).eval()
+    return network.to(device, memory_format=memory_format(configuration.dim, device)).eval()
 
 
 def folds_in_common(folders: Sequence[Path]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ ITERATIONS_PER_EPOCH = 250
 REFERENCE_EPOCHS = 1000
 CPU_SECONDS = 2 * 3600.0
 MAX_ROUNDS = 1000
-CPU_ELEMENTS = 4e7
+CPU_ELEMENTS = 2.5e7
 CPU_BATCH = 32
 """What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
 A larger batch would leave too few steps in any budget of minutes or hours: with the same time, two patches a step learn far more than
@@ -20,6 +20,8 @@ the batch planned for a GPU (benchmarks/README.md)."""
 
 STEPS_TO_LEARN = 800
 """A time budget that holds fewer steps of the planned patch learns more from more steps of a smaller one."""
+SEEN_WITHOUT_PADDING = 0.8
+"""Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
 LEAST_PATCH = 0.5
 """Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
 
@@ -59,7 +61,7 @@ def choose_budget(
 
 
 def _time_rounds(seconds: float) -> int:
-    return int(min(MAX_ROUNDS, max(4, seconds // 40)))
+    return int(min(MAX_ROUNDS, max(4, seconds // 60)))
 
 
 def _iteration_rounds(iterations: int) -> int:
@@ -71,9 +73,10 @@ def _words(seconds: float) -> str:
 
 
 def fit_batch(configuration: Configuration, device_type: str, *, batch: int | None = None) -> tuple[Configuration, str]:
-    """The configuration with a batch that suits the device, and one sentence why.
+    """The configuration with a batch and a patch that suit the device, and one sentence why.
 
-    On a GPU the planned batch is kept: it was planned for its memory. On a processor memory is plentiful and time is not.
+    On a GPU the plan is kept: it was made for its memory. On a processor memory is plentiful and time is not: few patches a step,
+    and none that reach beyond the median case, since padding costs as much as image.
 
     Args:
         configuration: As planned.
@@ -83,6 +86,8 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
     Raises:
         ValueError: `batch` is less than one.
     """
+    if device_type == "cpu":
+        configuration = without_padding(configuration)
     if batch is not None:
         if batch < 1:
             raise ValueError(f"--batch: expected at least 1, got {batch}")
@@ -96,6 +101,19 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
         return configuration, f"batch {planned} as planned"
     why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"
     return dataclasses.replace(configuration, batch_size=affordable), why
+
+
+def without_padding(configuration: Configuration) -> Configuration:
+    """The configuration with a patch rounded down instead of up to the network's multiples where it is larger than the median case."""
+    sizes, strides = configuration.patch_size, _divisors(configuration)
+    median = configuration.median_shape[-configuration.dim :]
+    cut = [size - d if size > n and size - d >= SEEN_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)]
+    return dataclasses.replace(configuration, patch_size=tuple(cut))
+
+
+def _divisors(configuration: Configuration) -> list[int]:
+    """Voxels of the patch, per axis, that become one at the coarsest stage."""
+    return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
 
 
 def fit_patch(configuration: Configuration, budget: Budget, seconds_a_step: float) -> tuple[Configuration, str]:
@@ -136,8 +154,7 @@ def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configu
     Returns:
         None where every axis is at its least.
     """
-    divisors = [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
-    sizes = configuration.patch_size
+    divisors, sizes = _divisors(configuration), configuration.patch_size
     room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, least, strict=True)]
     # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
     if max(room) <= 2:

@@ -111,10 +111,10 @@ def _run(question: dict) -> StepCost:
         in_channels=question["in_channels"],
         out_channels=question["out_channels"],
         **configuration.network_options,
-    ).to(device, memory_format=memory_format(configuration.dim))
+    ).to(device, memory_format=memory_format(configuration.dim, device))
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9)
     shape = (configuration.batch_size, question["in_channels"], *configuration.patch_size)
-    image = torch.randn(shape, device=device).to(memory_format=memory_format(configuration.dim))
+    image = torch.randn(shape, device=device).to(memory_format=memory_format(configuration.dim, device))
     seconds = []
     for _ in range(STEPS):
         started = time.perf_counter()

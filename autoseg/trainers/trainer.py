@@ -50,7 +50,7 @@ class Trainer:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
         prepare(device)
         torch.manual_seed(job.seed)
-        self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim))
+        self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim, device))
         self.average = copy.deepcopy(self.network).requires_grad_(False) if job.options.average_decay else None
         self.loss = self.build_loss()
         self.optimizer = self.build_optimizer()

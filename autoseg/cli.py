@@ -301,7 +301,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch", type=int, help="patches a step (default: what suits plan and device)")
     parser.add_argument("--learning-rate", type=float, help="at the start (default: the trainer's)")
-    parser.add_argument("--pretrained", type=Path, metavar="CHECKPOINT", help="start from the weights that fit")
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="weights to start from: checkpoint, or folder of a fold or model")
     parser.add_argument("--restart", action="store_true", help="put an existing run aside and begin anew")
 
 

@@ -7,6 +7,8 @@ Arrays
 Spacing
     Millimetres, in array order: ``(Z, Y, X)`` or, for 2D, ``(Y, X)``. No invented spacing for an axis that does not exist.
     ITK's own order ``(x, y, z)`` appears only in `Geometry.origin` and `Geometry.direction`, which are kept verbatim.
+Orientation
+    One letter an array axis (`autoseg.orientation`): the side of the patient towards which the index grows. ITK's identity is ``SPL``.
 Boxes
     ``((start, stop), ...)``, one pair an axis, half open.
 Labels
@@ -21,5 +23,5 @@ from __future__ import annotations
 OUTSIDE = -1
 """Internal label of voxels outside the image's non-zero mask and of padding."""
 
-SPATIAL_3D = ("Z", "Y", "X")
-"""Names of the spatial axes of a volume, in array order."""
+ANNOTATED = "annotated"
+"""Key of a preprocessed case's voxels that somebody annotated, whatever is there (datasets with an ignore label)."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dicom import is_dicom_folder
-from .images import count_channels, ending_of, stem_of
+from .dicom import is_dicom_file, is_dicom_folder
+from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .model import Case, Dataset
 from .naming import unknown
@@ -57,25 +57,36 @@ def find_dataset(raw: Path, which: str | int) -> Path:
     Raises:
         ValueError: None or several fit; the message lists the datasets there.
     """
-    folders = list_datasets(raw)
+    names = [folder.name for folder in list_datasets(raw)]
     text = str(which).strip()
-    tests = (
-        lambda name: name == text,
-        lambda name: text.isdigit() and _dataset_number(name) == int(text),
-        lambda name: name.partition("_")[2].lower() == text.lower() or name.lower() == text.lower(),
-    )
-    for test in tests:
-        fitting = [folder for folder in folders if test(folder.name)]
-        if len(fitting) > 1:
-            raise ValueError(f"dataset {text!r} means several in {raw}: {', '.join(f.name for f in fitting)}; give the full name")
-        if fitting:
-            return fitting[0]
+    fitting = names_meant(names, text)
+    if len(fitting) > 1:
+        raise ValueError(f"dataset {text!r} means several in {raw}: {', '.join(fitting)}; give the full name")
+    if fitting:
+        return raw / fitting[0]
     path = Path(text).expanduser()
     if (path / "dataset.json").is_file():
-        return path.resolve()
+        return Path(os.path.abspath(path))  # not resolved: a link in raw/ is named as the user named it
     if path.is_dir():
         raise ValueError(f"{path}: expected a dataset folder with dataset.json, found none")
-    raise unknown(f"dataset (in {raw})", text, [folder.name for folder in folders])
+    raise unknown(f"dataset (in {raw})", text, names)
+
+
+def names_meant(names: Sequence[str], which: str | int) -> list[str]:
+    """Those of the dataset names that a user's word means, by the strictest reading that fits any.
+
+    Args:
+        names: Of datasets: ``Dataset003_Liver``, ``Task07_Pancreas``, or anything.
+        which: A full name; else a number (3, "3", "003"); else a full or bare name ("liver") in any case of letters.
+    """
+    text = str(which).strip()
+    readings = (
+        lambda name: name == text,
+        lambda name: text.isdecimal() and _dataset_number(name) == int(text),
+        lambda name: text.lower() in (name.lower(), name.partition("_")[2].lower()),
+    )
+    found = ([name for name in names if text and reading(name)] for reading in readings)
+    return next((fitting for fitting in found if fitting), [])
 
 
 def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
@@ -119,7 +130,7 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
         log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
     patients = _groups(folder, [case.name for case in cases], groups or info.get("groups"))
     cases = [Case(case.name, case.images, case.label, patients[case.name]) for case in cases]
-    ending = str(info.get("file_ending") or _commonest_ending(cases))
+    ending = _label_ending(str(info.get("file_ending") or ""), cases)
     labels = parse_labels(info, folder / "dataset.json")
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending), tuple(missing)
 
@@ -129,7 +140,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
 
     Args:
         path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
-            or a folder of such folders.
+            one DICOM file, or a folder of such folders.
         channels: Channel names of the model.
 
     Returns:
@@ -146,6 +157,8 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
     elif path.is_file() and ending_of(path):
         name = _split_channel(path, len(channels))[0]
         items = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else {(name, None): path}
+    elif is_dicom_file(path):
+        items = {(path.stem, None): path}
     elif path.is_file():
         raise ValueError(f"{path}: not an image file that can be read")
     else:
@@ -190,11 +203,15 @@ def _dataset_number(name: str) -> int | None:
 
 def _channels(info: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     entry = info.get("channel_names", info.get("modality"))
-    if isinstance(entry, dict) and entry and sorted(entry, key=int) == [str(i) for i in range(len(entry))]:
-        return tuple(str(entry[str(i)]) for i in range(len(entry)))
+    if isinstance(entry, dict) and entry:
+        numbers = [str(i) for i in range(len(entry))]
+        if set(entry) == set(numbers):
+            return tuple(str(entry[number]) for number in numbers)
+        if {str(value) for value in entry.values()} == set(numbers):
+            raise ValueError(f'{folder / "dataset.json"}: expected channel_names as {{"number": "name"}}, found {entry!r}: turn them round')
     if isinstance(entry, list) and entry:
         return tuple(str(name) for name in entry)
-    raise ValueError(f'{folder / "dataset.json"}: expected channel_names such as {{"0": "CT"}}, found {entry!r}')
+    raise ValueError(f'{folder / "dataset.json"}: expected channel_names such as {{"0": "CT", "1": "PET"}}, found {entry!r}')
 
 
 def _is_decathlon(folder: Path, info: Mapping[str, Any]) -> bool:
@@ -211,7 +228,8 @@ def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -
         entry = entries[name]
         if not isinstance(entry, dict) or not entry.get("images") or not entry.get("label"):
             raise ValueError(f"{folder / 'dataset.json'}: case {name}: expected 'images' (a list) and 'label', found {entry!r}")
-        images = tuple(_listed_path(folder, file) for file in entry["images"])
+        files = [entry["images"]] if isinstance(entry["images"], str) else entry["images"]
+        images = tuple(_listed_path(folder, file) for file in files)
         label = _listed_path(folder, entry["label"])
         gaps = [Missing(name, "missing channel", file, "nothing") for file in images if not file.exists()]
         gaps += [] if label.exists() else [Missing(name, "missing label", label, "nothing")]
@@ -326,8 +344,10 @@ def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str 
     return found
 
 
-def _commonest_ending(cases: Sequence[Case]) -> str:
-    return _commonest(ending_of(case.images[0]) for case in cases)
+def _label_ending(said: str, cases: Sequence[Case]) -> str:
+    """Ending of label maps to write: what ``dataset.json`` says where files can be written so, else the images' own."""
+    said = f".{said.lower().lstrip('.')}"
+    return label_ending(said if said in ENDINGS else _commonest(ending_of(case.images[0]) for case in cases))
 
 
 def _commonest(endings: Any) -> str:

@@ -27,10 +27,13 @@ class Series:
 
 
 def is_dicom_folder(path: Path) -> bool:
-    """True where at least one file directly in the folder is DICOM (with its ``DICM`` mark, or an ending of DICOM's)."""
+    """True where at least one file directly in the folder is DICOM (with its ``DICM`` mark, or an ending of DICOM's).
+
+    A disc's table of contents (``DICOMDIR``) does not count: the series that it lists lie in folders of their own.
+    """
     if not path.is_dir():
         return False
-    return any(_is_dicom_file(file) for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
+    return any(is_dicom_file(file) for file in sorted(path.iterdir()) if not file.name.startswith("."))
 
 
 def read_series(folder: Path) -> Series:
@@ -65,7 +68,10 @@ def read_series(folder: Path) -> Series:
     return Series(tuple(files[i] for i in order), geometry)
 
 
-def _is_dicom_file(file: Path) -> bool:
+def is_dicom_file(file: Path) -> bool:
+    """True for an existing file with an image's ``DICM`` mark or an ending of DICOM's."""
+    if not file.is_file() or file.name.upper() == "DICOMDIR":
+        return False
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
     with file.open("rb") as stream:

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import nifti_header
-from .dicom import read_series
+from .dicom import is_dicom_file, read_series
 from .model import Geometry, Image
 from .records import atomic, write_json
 
@@ -43,10 +43,22 @@ def stem_of(path: Path) -> str:
 
 
 def label_ending(ending: str) -> str:
-    """Ending for label maps of images with `ending`: JPEG would alter labels, and DICOM folders have none."""
-    if ending.lower() in (".jpg", ".jpeg"):
-        return ".png"
-    return ending.lower() or ".nii.gz"
+    """Ending for label maps of images with `ending`: JPEG would alter labels, ``.mhd`` needs a second file, and DICOM has none."""
+    ending = ending.lower()
+    return {"": ".nii.gz", ".mhd": ".mha", ".jpg": ".png", ".jpeg": ".png"}.get(ending, ending)
+
+
+def written_ending(wanted: str, dim: int) -> str:
+    """Ending for label maps of `dim` axes where the user asked for `wanted`, which may lack its dot: known before the first is made.
+
+    Raises:
+        ValueError: Label maps of that many axes cannot be written so.
+    """
+    ending = label_ending(f".{wanted.strip().lstrip('.')}")
+    if not _writable(ending, dim):
+        fitting = sorted({label_ending(one) for one in ENDINGS if _writable(label_ending(one), dim)})
+        raise ValueError(f"ending of label maps of {dim} axes: expected one of {', '.join(fitting)}, got {wanted!r}")
+    return ending
 
 
 def read_image(paths: Sequence[Path]) -> Image:
@@ -184,7 +196,7 @@ def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     """Writes a label map, compressed, in the smallest unsigned type that holds it; the file appears whole or not at all.
 
     Args:
-        path: Its ending chooses the format; JPEG would alter labels, so ``.jpg`` becomes ``.png``.
+        path: Its ending chooses the format, changed where `label_ending` says so: ``.jpg`` becomes ``.png``, ``.mhd`` ``.mha``.
         array: ``(Z, Y, X)`` or ``(Y, X)``, integers >= 0.
         geometry: Of the image it belongs to: what ITK reads from the label map is exactly that (NIfTI and MetaImage bit by bit).
 
@@ -274,7 +286,7 @@ def _read(path: Path) -> Image:
 def _header(path: Path) -> sitk.ImageFileReader:
     if not path.is_file():
         raise ValueError(f"{path}: expected an image file, found nothing")
-    if not ending_of(path) and path.suffix.lower() not in (".dcm", ".ima"):
+    if not ending_of(path) and not is_dicom_file(path):
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -294,7 +306,7 @@ def _header(path: Path) -> sitk.ImageFileReader:
 def _geometry(path: Path, reader: sitk.ImageFileReader, axes: int) -> Geometry:
     shape = tuple(reader.GetSize()[:axes][::-1])
     if ending_of(path) in PICTURES:
-        return Geometry(shape, _sidecar_spacing(path, axes), (0.0,) * axes, tuple(np.eye(axes).ravel().tolist()))
+        return Geometry(shape, _sidecar_spacing(path, axes), (0.0,) * axes, tuple(np.eye(axes).ravel().tolist()), oriented=False)
     dim = reader.GetDimension()
     matrix = np.array(reader.GetDirection()).reshape(dim, dim)[:axes, :axes]
     nifti = nifti_header.read_orientation(path) if nifti_header.is_nifti(path) else ()
@@ -317,7 +329,7 @@ def _sidecar_spacing(path: Path, axes: int) -> tuple[float, ...]:
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     ending = ending_of(path)
-    if not ending or ending == ".mhd" or (ending in PICTURES and ending not in (".tif", ".tiff") and geometry.dim != 2):
+    if not _writable(ending, geometry.dim):
         raise ValueError(f"{path}: an image of {geometry.dim} axes cannot be written there; expected .nii.gz, .nii, .nrrd, .mha or .tif")
     image = to_sitk(array, geometry)
     with atomic(path) as partial:
@@ -328,6 +340,11 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     if ending in PICTURES and geometry.dim == 3 and set(geometry.spacing) != {1.0}:
         write_json(path.with_name(f"{stem_of(path)}.json"), {"spacing": geometry.spacing})
     return path
+
+
+def _writable(ending: str, dim: int) -> bool:
+    """Whether one file of that ending holds an image of `dim` axes."""
+    return ending in ENDINGS and ending != ".mhd" and (dim == 2 or ending not in PICTURES or ending in (".tif", ".tiff"))
 
 
 def _write_nifti(image: sitk.Image, path: Path, geometry: Geometry) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one training step costs.
+
+    Attributes:
+        seconds: Of a step, warmed up.
+        peak_bytes: Largest memory held during it (on a processor: of the whole process).
+    """
+
+    seconds: float
+    peak_bytes: int
 
 
 def cpu_count() -> int:
@@ -52,6 +67,11 @@ def _system_available() -> int:
 
 def peak_memory() -> int:
     """Largest resident size this process has had so far, bytes."""
+    with contextlib.suppress(OSError):
+        # Linux hands ru_maxrss on to a child through fork and exec: there it would tell of the parent.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -86,11 +106,20 @@ def prepare(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True
 
 
+def free_memory(device: torch.device) -> None:
+    """Gives back what nobody uses any more: what waits for the garbage collection, and GPU memory that torch keeps for later."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on.
 
     Args:
-        name: ``auto`` (CUDA, then Apple's MPS, then CPU), or a torch device such as ``cuda:1`` or ``cpu``.
+        name: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``, ``cpu``, or Apple's ``mps``, which has to be asked for.
 
     Raises:
         ValueError: The name is unknown, or the device is not there.
@@ -98,9 +127,7 @@ def choose_device(name: str = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -121,8 +148,10 @@ def half_type(device: torch.device) -> torch.dtype | None:
     import torch
 
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        # `is_bf16_supported` is true of older GPUs as well, which emulate the format and are slower with it.
+        native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return None
 

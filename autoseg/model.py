@@ -26,6 +26,7 @@ class Geometry:
         direction: ITK's direction cosines, row-major, verbatim.
         nifti: Orientation fields of the NIfTI header it came from (`autoseg.nifti_header`), empty for other formats. ITK rounds
             them when it writes; with these a label map gets its image's header to the last digit.
+        oriented: False where nobody said how the axes lie in the patient (pictures, bare arrays): `direction` is made up then.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +34,7 @@ class Geometry:
     origin: tuple[float, ...]
     direction: tuple[float, ...]
     nifti: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    oriented: bool = field(default=True, compare=False, repr=False)
 
     @property
     def dim(self) -> int:
@@ -163,6 +165,7 @@ class CaseFingerprint:
         relative_size: Voxels after cropping / voxels before.
         lateral_axis: Array axis from right to left.
         voxels: Voxels of each organ in the label map, in the order of `Labels.names`.
+        orientation: Of the file (`autoseg.orientation`), empty where it has none.
     """
 
     name: str
@@ -171,6 +174,7 @@ class CaseFingerprint:
     relative_size: float
     lateral_axis: int
     voxels: tuple[int, ...]
+    orientation: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,12 +256,13 @@ class Plan:
         channels: Channel names in order.
         labels: Its organs.
         file_ending: Of written segmentations.
-        transpose: Order in which the file's spatial axes are arranged before anything else.
+        transpose: Order in which the spatial axes of a file in the plan's orientation are arranged before anything else.
         intensities: Foreground statistics a channel.
         configurations: By name.
         reasons: One a choice.
         preset: Name of the planning preset.
         memory_gb: Memory target in GB.
+        orientation: To which volumes are turned (`autoseg.orientation`): most cases' own; empty to take all as they lie.
     """
 
     dataset: str
@@ -270,6 +275,7 @@ class Plan:
     reasons: tuple[Reason, ...] = ()
     preset: str = "default"
     memory_gb: float = 8.0
+    orientation: str = ""
 
     def in_channels(self, configuration: Configuration) -> int:
         """Channels of the network's input: the image's plus, in a cascade, one per foreground label of the previous stage."""
@@ -285,11 +291,12 @@ class Trace:
     Attributes:
         case: Name.
         geometry: Of the file.
-        transpose: As in `Plan`.
+        transpose: Order in which the file's spatial axes were arranged: as in `Plan`, after turning the file to the plan's orientation.
         shape_before_crop: After transposing.
-        crop: Box kept, in transposed voxels.
+        crop: Box kept, in transposed (and reversed) voxels.
         shape: After resampling: the shape of the stored array and of the logits.
         spacing: Millimetres after resampling; two numbers for 2D images.
+        flips: Transposed axes that were reversed, to turn the file to the plan's orientation.
     """
 
     case: str
@@ -299,6 +306,7 @@ class Trace:
     crop: Box
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    flips: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def ct(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity) -> np.n
 
 def zscore(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity) -> np.ndarray:
     """Mean 0 and deviation 1 of this image; with a mask computed and applied inside it, the rest stays as it is."""
-    result = array.astype(np.float32)
+    result = array.astype(np.float32, order="C")  # the sums below round alike however the file's axes lay in memory
     values = result if mask is None else result[mask]
     if values.size:
         mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)

@@ -1,4 +1,4 @@
-"""From files to what a network sees: transpose, crop to non-zero, normalise, resample; and where the organs lie.
+"""From files to what a network sees: turn, transpose, crop to non-zero, normalise, resample; and where the organs lie.
 
 The order and the numbers are nnU-Net's (Isensee et al., Nature Methods 2021), so that the same plan means the same data.
 """
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .conventions import OUTSIDE
+from .conventions import ANNOTATED, OUTSIDE
 from .images import count_channels, geometry_difference, read_geometry, read_image, read_label
 from .labels import organ_mask, to_internal
 from .machine import GIB
 from .model import Box, Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
 from .naming import lookup
 from .normalization import SCHEMES
+from .orientation import arrange, arrangement
 from .records import read_json, write_json
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord
@@ -29,7 +30,7 @@ from .workers import run_cases
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the way of preprocessing changes, so that older results are made again."""
 
 LOCATIONS_AT_LEAST = 10_000
@@ -39,15 +40,13 @@ LOCATIONS_SHARE = 0.01
 SEED = 1234
 """Of the drawing of those voxels: a case gives the same ones whenever it is preprocessed."""
 
-ANNOTATED = "annotated"
-"""Key of `class_locations` for any voxel that somebody annotated, in datasets with an ignore label."""
-
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides on the values of preprocessed data; kept beside them as ``configuration.json``."""
 
     format: int
+    orientation: str
     transpose: tuple[int, ...]
     labels: Labels
     intensities: tuple[Intensity, ...]
@@ -117,7 +116,8 @@ def preprocess_case(
     """
     name = case or image.source
     _check(image, segmentation, plan, configuration, name)
-    array, spacing = arrange(image.array, plan.transpose), tuple(image.geometry.spacing[axis] for axis in plan.transpose)
+    order, flips = arrangement(image.geometry, plan.transpose, plan.orientation)
+    array, spacing = arrange(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
     box, mask = nonzero_box(array)
     shape_before_crop, inside = mask.shape, slices_of(box)
     array, mask = array[(slice(None), *inside)], mask[inside]
@@ -126,18 +126,12 @@ def preprocess_case(
     shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
     shape = shape if len(shape) == 3 else (1, *shape)
     result = resample_image(array, shape, spacing=spacing, new_spacing=target)
-    trace = Trace(name, image.geometry, plan.transpose, shape_before_crop, box, shape, target)
+    trace = Trace(name, image.geometry, order, shape_before_crop, box, shape, target, flips)
     if segmentation is None:
         return result, None, trace
-    labels = arrange(segmentation[None], plan.transpose)[0][inside].astype(np.int16)
+    labels = arrange(segmentation[None], order, flips)[0][inside].astype(np.int16)
     labels[(labels == 0) & ~mask] = OUTSIDE
     return result, resample_labels(labels, shape, spacing=spacing, new_spacing=target), trace
-
-
-def arrange(array: np.ndarray, transpose: Sequence[int]) -> np.ndarray:
-    """Spatial axes in the plan's order, ``(C, Z, Y, X)``; a 2D array ``(C, Y, X)`` becomes one slice."""
-    moved = array.transpose(0, *(axis + 1 for axis in transpose))
-    return moved[:, None] if moved.ndim == 3 else moved
 
 
 def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, name: str) -> None:
@@ -255,6 +249,7 @@ def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
     """What of a plan decides on the preprocessed values."""
     return Recipe(
         FORMAT,
+        plan.orientation,
         plan.transpose,
         plan.labels,
         plan.intensities,
@@ -306,8 +301,8 @@ def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
         channels = sum(count_channels(path) for path in case.images)
     except (ValueError, OSError):
         return 0
-    spacing = tuple(geometry.spacing[axis] for axis in plan.transpose)
-    shape = tuple(geometry.shape[axis] for axis in plan.transpose)
+    order, _ = arrangement(geometry, plan.transpose, plan.orientation)
+    spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     before, after = int(np.prod(shape)), int(np.prod(resampled_shape(shape, spacing, target)))
     # measured: interpreter and libraries; a file being read is there twice (with the image and its normalised copy), labels and masks

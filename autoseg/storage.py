@@ -122,7 +122,11 @@ class Store:
 
     def has(self, name: str) -> bool:
         """True where the case is complete."""
-        return (self.folder / (name + TRACE)).is_file()
+        return self.trace_path(name).is_file()
+
+    def trace_path(self, name: str) -> Path:
+        """The file that is written last when a case is stored."""
+        return self.folder / (name + TRACE)
 
     def load(self, name: str) -> StoredCase:
         """Opens a case.
@@ -169,7 +173,7 @@ class Store:
         remove_partial(self.folder)
         for ending in (LOCATIONS, LABELS, IMAGE):
             for path in self.folder.glob("*" + ending):
-                if not self.has(path.name[: -len(ending)]):
+                if not path.name.startswith(".") and not self.has(path.name[: -len(ending)]):
                     path.unlink(missing_ok=True)
 
 

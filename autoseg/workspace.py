@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .datasets import find_dataset, load_dataset
+from .datasets import find_dataset, load_dataset, names_meant
 from .model import Dataset, Fingerprint, Plan, Split
 from .naming import FINAL_CHECKPOINT
 from .records import read_json
@@ -60,14 +60,15 @@ class Workspace:
         Raises:
             ValueError: None or several fit; the message lists what is there.
         """
-        known = {source.parent.name: source for source in (self.home / "preprocessed").glob("*/dataset.json")}
         try:
             return find_dataset(self.raw, which)
         except ValueError:
-            for name, source in known.items():
-                if dataset_matches(name, str(which)):
-                    return Path(read_json(source, dict)["folder"])
-            raise
+            known = {source.parent.name: source for source in sorted((self.home / "preprocessed").glob("*/dataset.json"))}
+            elsewhere = [name for name in known if not (self.raw / name).is_dir()]
+            fitting = names_meant(elsewhere, last_name(which))
+            if len(fitting) != 1:
+                raise
+            return Path(read_json(known[fitting[0]], dict)["folder"])
 
     def load_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
         """The dataset as its folder describes it."""
@@ -106,11 +107,9 @@ class Workspace:
         return found
 
 
-def dataset_matches(name: str, which: str) -> bool:
-    """True where `which` (id, name without number, full name or a path) means the dataset called `name`."""
-    if which.isdigit():
-        return name.startswith(f"Dataset{int(which):03d}_")
-    return Path(which).name in (name, name.partition("_")[2])
+def last_name(which: str | int) -> str:
+    """What the user gave as dataset, without the folders before it where it is a path."""
+    return Path(str(which).strip()).expanduser().absolute().name
 
 
 def find_workspace(home: str | Path | None = None, *, dataset: str | None = None) -> Workspace:
@@ -139,7 +138,7 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
         if any(folder.glob("results/*/plan.json")):
             return Workspace(folder)
     if dataset and (Path(dataset) / "dataset.json").is_file():
-        parent = Path(dataset).resolve().parent
+        parent = Path(os.path.abspath(dataset)).parent
         return Workspace(parent.parent if parent.name in RAW_NAMES and os.access(parent.parent, os.W_OK) else here)
     elsewhere = os.environ.get(RAW_NAMES[1])
     if elsewhere:

@@ -88,6 +88,18 @@ def test_the_last_slots_of_a_batch_show_an_organ(maker):
         assert all((make(number).segmentation[1] > 0).any() for number in range(10))
 
 
+def test_a_batch_of_one_shows_an_organ_now_and_then(maker, tiny_plan, tiny_configuration, tiny_job, monkeypatch):
+    asked = []
+    draw = module.draw_sample
+    monkeypatch.setattr(
+        module, "draw_sample", lambda *some, foreground, **more: asked.append(foreground) or draw(*some, foreground=foreground, **more)
+    )
+    make = maker(job=tiny_job(tiny_plan(tiny_configuration(batch_size=1))))
+    for number in range(12):
+        make(number)
+    assert sum(asked) == int(12 * 0.33)
+
+
 def test_only_the_named_cases_are_drawn_and_missing_ones_are_passed_over(maker):
     make = maker(names=("d", "not preprocessed"))
     assert {case for number in range(5) for case in make(number).cases} == {"d"}
@@ -106,6 +118,11 @@ class TestCascade:
         second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
         job = tiny_job(tiny_plan(second), "3d_cascade")
         return lambda **options: maker(job=job, where=cascade_folders, **options)
+
+    def test_a_case_that_the_previous_stage_did_not_predict_is_not_drawn(self, make, cascade_folders):
+        (cascade_folders.previous / "a.b2nd").unlink()
+        maker = make()
+        assert {case for number in range(8) for case in maker(number).cases} == {"b"}
 
     def test_organs_of_the_previous_stage_are_channels(self, make):
         for number in range(4):

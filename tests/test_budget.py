@@ -1,10 +1,13 @@
-"""How long is trained, in how many rounds, with how many patches a step."""
+"""How long is trained, in how many rounds, with how many patches a step; what is cut when a step does not fit into memory."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch
+from autoseg.machine import StepCost
+from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, shrink
 from autoseg.planners.memory import conv_elements
 
 
@@ -76,3 +79,68 @@ def test_the_users_batch_wins(tiny_configuration):
         assert fit_batch(tiny_configuration(), device, batch=7)[0].batch_size == 7
     with pytest.raises(ValueError, match="--batch: expected at least 1, got 0"):
         fit_batch(tiny_configuration(), "cpu", batch=0)
+
+
+def chain(configuration):
+    found = [configuration]
+    while (smaller := shrink(found[-1], configuration)) is not None:
+        found.append(smaller)
+        assert len(found) < 1000
+    return found
+
+
+@pytest.mark.parametrize(
+    ("patch", "strides"),
+    [
+        ((8, 8, 8), [[1, 1, 1], [2, 2, 2]]),
+        ((40, 56, 40), [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        ((20, 256, 224), [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        ((1, 16, 16), [[1, 1, 1], [1, 2, 2]]),
+    ],
+)
+def test_shrinking_ends_and_every_link_is_a_valid_smaller_step(tiny_configuration, patch, strides):
+    options = {**tiny_configuration().network_options, "strides": strides}
+    links = chain(tiny_configuration(patch_size=patch, batch_size=13, network_options=options))
+    divisors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
+    assert [link.batch_size for link in links[:4]] == [13, 6, 3, 2]
+    for before, after in zip(links[:-1], links[1:], strict=True):
+        assert after.batch_size * math.prod(after.patch_size) < before.batch_size * math.prod(before.patch_size)
+        assert all(size % divisor == 0 and size >= divisor for size, divisor in zip(after.patch_size, divisors, strict=True))
+    assert all(size <= 2 * divisor for size, divisor in zip(links[-1].patch_size, divisors, strict=True))
+    assert links[-1].batch_size == 1
+
+
+def test_the_patch_is_cut_to_half_before_a_single_patch_is_taken(tiny_configuration):
+    planned = tiny_configuration(patch_size=(32, 48, 20), batch_size=4)
+    pairs = [link.patch_size for link in chain(planned) if link.batch_size == 2]
+    assert pairs[0] == planned.patch_size
+    assert pairs[-1] == (16, 24, 10)
+    single = [link.patch_size for link in chain(planned) if link.batch_size == 1]
+    assert single[0] == pairs[-1]
+    assert single[-1] == (4, 4, 4)
+
+
+def test_a_batch_of_one_that_was_wanted_stays_one(tiny_configuration):
+    wide = tiny_configuration(patch_size=(8, 16, 8), batch_size=1)
+    assert (shrink(wide, wide).batch_size, shrink(wide, wide).patch_size) == (1, (8, 14, 8))
+
+
+class TestFitMemory:
+    def test_what_fits_stays(self, tiny_configuration):
+        planned = tiny_configuration()
+        assert fit_memory(planned, lambda _: StepCost(0.1, 5), limit_bytes=100) == (planned, StepCost(0.1, 5), "")
+
+    def test_what_does_not_fit_is_cut_until_it_does(self, tiny_configuration):
+        planned = tiny_configuration(batch_size=8)
+        fitted, _, why = fit_memory(planned, lambda one: StepCost(0.1, 5) if one.batch_size <= 2 else None, limit_bytes=100)
+        assert (fitted.batch_size, fitted.patch_size) == (2, planned.patch_size)
+        assert "patch 8x8x8, batch 2 does" in why
+
+    @pytest.mark.parametrize(("limit", "batch"), [(1000, 8), (900, 4), (480, 4), (460, 2)])
+    def test_a_part_of_the_free_memory_stays_free(self, tiny_configuration, limit, batch):
+        fitted, cost, _ = fit_memory(tiny_configuration(batch_size=8), lambda one: StepCost(0.1, 100 * one.batch_size), limit_bytes=limit)
+        assert (fitted.batch_size, cost.peak_bytes) == (batch, 100 * batch)
+
+    def test_when_nothing_fits_the_error_says_so(self, tiny_configuration):
+        with pytest.raises(RuntimeError, match=r"3d_fullres: not even batch 1 of patch 4x4x4 fits into 2.0 GB of free memory"):
+            fit_memory(tiny_configuration(), lambda _: None, limit_bytes=2 * 10**9)

@@ -70,12 +70,12 @@ def test_there_and_back_gives_the_same_organs(prepared):
 
 
 def test_one_channel_a_foreground_value():
-    segmentation = np.array([[[0, 1, 2], [2, 0, 1]]], np.int16)
+    segmentation = torch.tensor([[[[0, 1, 2], [2, 0, 1]]]], dtype=torch.int16)
     found = organs_as_channels(segmentation, SIDES)
-    assert found.dtype == np.float32
-    assert found.tolist() == [[[[0, 1, 0], [0, 0, 1]]], [[[0, 0, 1], [1, 0, 0]]]]
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[[[[0, 1, 0], [0, 0, 1]]], [[[0, 0, 1], [1, 0, 0]]]]]
 
 
 def test_regions_get_a_channel_for_each_value_not_for_each_region():
     regions = Labels(("whole", "core", "rim"), ((4, 5), (5,), (4,)), regions=True, paint=(4, 5, 4))
-    assert organs_as_channels(np.zeros((2, 3, 4), np.int16), regions).shape == (2, 2, 3, 4)
+    assert organs_as_channels(torch.zeros((5, 2, 3, 4), dtype=torch.int16), regions).shape == (5, 2, 2, 3, 4)

@@ -56,6 +56,13 @@ class TestFind:
         with pytest.raises(ValueError, match=r"\(none\)"):
             datasets.find_dataset(tmp_path / "nothing", "Liver")
 
+    @pytest.mark.parametrize("which", [3, "03", "liver", "TASK03_LIVER"])
+    def test_names_of_any_kind(self, which):
+        assert datasets.names_meant(["Task03_Liver", "Dataset030_Spleen"], which) == ["Task03_Liver"]
+        assert datasets.names_meant(["Dataset3_x"], "x") == datasets.names_meant(["Dataset3_x"], 3) == ["Dataset3_x"]
+        assert datasets.names_meant(["Liver", "Dataset003_Liver"], "Liver") == ["Liver"]
+        assert datasets.names_meant(["Liver", "Liver_2", "none"], "") == []
+
     def test_two_that_fit(self, tmp_path):
         make(tmp_path / "Dataset003_Liver", [])
         make(tmp_path / "Dataset003_Spleen", [])
@@ -127,6 +134,9 @@ class TestLoad:
         ("info", "said"),
         [
             ({"channel_names": None}, "channel_names"),
+            ({"channel_names": {"CT": "0"}}, "expected channel_names as .*turn them round"),
+            ({"channel_names": {"CT": 0, "PET": 1}}, "expected channel_names as .*turn them round"),
+            ({"channel_names": {"a": "CT"}}, "expected channel_names such as"),
             ({"channel_names": {"0": "CT", "2": "PET"}}, "channel_names"),
             ({"labels": {"background": 0}}, "at least one organ"),
             ({"dataset": {"x": {"images": []}}}, "'images'"),
@@ -206,11 +216,36 @@ class TestNewCases:
         with pytest.raises(ValueError, match=name):
             datasets.find_new_cases(tmp_path / name, ("CT",))
 
+    def test_one_dicom_file(self, tmp_path):
+        (tmp_path / "scan.7.dcm").write_bytes(b"anything")
+        assert [(c.name, c.images) for c in datasets.find_new_cases(tmp_path / "scan.7.dcm", ("CT",))] == [
+            ("scan.7", (tmp_path / "scan.7.dcm",))
+        ]
+
+    def test_a_dicom_disc_has_one_case_a_series(self, tmp_path):
+        (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "1.dcm").write_bytes(b"anything")
+        assert [case.name for case in datasets.find_new_cases(tmp_path, ("CT",))] == ["one", "two"]
+
     @pytest.mark.skipif(not (DATA / "ct_one_case").is_dir(), reason=f"no real data in {DATA}")
     def test_dicom(self):
         series = DATA / "ct_one_case/dicom_series"
         assert [(case.name, case.images) for case in datasets.find_new_cases(series, ("CT",))] == [("dicom_series", (series,))]
         assert "dicom_series" in [case.name for case in datasets.find_new_cases(series.parent, ("CT",))]
+
+
+@pytest.mark.parametrize(
+    ("said", "written"), [("nii.gz", ".nii.gz"), (".MHD", ".mha"), (".jpg", ".png"), (".dcm", ".nii.gz"), (".NRRD", ".nrrd")]
+)
+def test_ending_of_label_maps_can_be_written(tmp_path, said, written):
+    assert datasets.load_dataset(make(tmp_path / "d", tr("a"), file_ending=said)).file_ending == written
+
+
+def test_a_listed_case_may_name_its_only_image_without_a_list(tmp_path):
+    folder = make(tmp_path / "d", tr("a"), dataset={"a": {"images": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}})
+    assert datasets.load_dataset(folder).cases[0].images == (folder / "imagesTr/a_0000.nii.gz",)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autoseg.dicom import is_dicom_folder, read_series
+from autoseg.dicom import is_dicom_file, is_dicom_folder, read_series
 from autoseg.images import count_channels, read_geometry, read_image
 
 
@@ -94,6 +94,22 @@ def test_two_slices_at_one_position_are_refused(tmp_path):
     write_series(tmp_path / "d", positions)
     with pytest.raises(ValueError, match="1 slices at the position of another"):
         read_series(tmp_path / "d")
+
+
+def test_one_file_of_a_series_is_an_image_with_or_without_its_ending(tmp_path):
+    volume = write_series(tmp_path / "d", stack(1))
+    file = next((tmp_path / "d").iterdir())
+    for path in (file, file.rename(tmp_path / "IM0001")):
+        image = read_image([path]) if path.exists() else read_image([tmp_path / "IM0001"])
+        np.testing.assert_array_equal(image.array[0], volume)
+
+
+def test_a_table_of_contents_is_no_image(tmp_path):
+    write_series(tmp_path / "ct", stack())
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert not is_dicom_folder(tmp_path)
+    assert not is_dicom_file(tmp_path / "DICOMDIR")
+    assert is_dicom_folder(tmp_path / "ct")
 
 
 def test_other_folders_are_no_dicom(tmp_path):

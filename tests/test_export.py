@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import blosc2
@@ -19,14 +20,14 @@ ORGANS = Labels(("liver", "spleen", "aorta"), ((4,), (1,), (2,)))
 REGIONS = Labels(("whole", "core", "active"), ((1, 2, 3), (2, 3), (3,)), regions=True, paint=(1, 2, 3))
 
 
-def trace(grid, crop, before, *, spacing=(1.0, 1.0, 1.0), file_spacing=(1.0, 1.0, 1.0), transpose=(0, 1, 2)) -> Trace:
-    """`grid`, `crop` and `before` transposed; `file_spacing` of the file."""
+def trace(grid, crop, before, *, spacing=(1.0, 1.0, 1.0), file_spacing=(1.0, 1.0, 1.0), transpose=(0, 1, 2), flips=()) -> Trace:
+    """`grid`, `crop` and `before` transposed (and reversed along `flips`); `file_spacing` of the file."""
     dim = len(file_spacing)
     shape = [0] * dim
     for axis, size in zip(transpose, before[-dim:], strict=True):
         shape[axis] = size
     geometry = Geometry(tuple(shape), file_spacing, (0.0,) * dim, tuple(np.eye(dim).ravel()))
-    return Trace("case_1", geometry, transpose, before, crop, grid, spacing)
+    return Trace("case_1", geometry, transpose, before, crop, grid, spacing, flips)
 
 
 def blobs(shape, classes, *, seed, scale=6.0, smooth=1.5) -> np.ndarray:
@@ -44,6 +45,8 @@ CASES = {
         (12, 12, 11), ((0, 5), (0, 25), (0, 22)), (5, 25, 22), spacing=(2.0, 2.0, 2.0), file_spacing=(7.0, 1.0, 1.0)
     ),
     "transposed": trace((9, 10, 11), ((1, 19), (2, 25), (0, 22)), (21, 26, 22), spacing=(2.0, 2.0, 2.0), transpose=(2, 0, 1)),
+    "turned": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, transpose=(2, 0, 1), flips=(0, 1)),
+    "turned in the plane": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, flips=(1, 2)),
     "thin": trace((1, 8, 9), ((0, 3), (0, 17), (0, 18)), (3, 17, 18)),
     "flat": trace((1, 13, 9), ((0, 1), (2, 27), (0, 20)), (1, 30, 20), spacing=(2.0, 2.0), file_spacing=(1.0, 1.0), transpose=(0, 1)),
     "flat_transposed": trace(
@@ -100,6 +103,7 @@ def brute_force(members, labels, nearest_axes):
             segmentation[probability > 0.5] = value
     else:
         segmentation = np.array([0, *(member[0] for member in labels.internal_members)])[everywhere.argmax(0)]
+    segmentation, everywhere = np.flip(segmentation, trace.flips), np.flip(everywhere, [axis + 1 for axis in trace.flips])
     if trace.geometry.dim == 2:
         order = np.argsort(trace.transpose)
         return segmentation[0].transpose(order), everywhere[:, 0].transpose(0, *(order + 1))[:, None]
@@ -126,6 +130,7 @@ def same_arithmetic_everywhere(members, labels):
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     painted = labels.paint if labels.regions else [member[0] for member in labels.internal_members]
     segmentation[tuple(slice(*span) for span in trace.crop)] = np.array([0, *painted])[winner].reshape([stop for _, stop in spans])
+    segmentation = np.flip(segmentation, trace.flips)
     return (segmentation[0] if trace.geometry.dim == 2 else segmentation).transpose(np.argsort(trace.transpose))
 
 
@@ -274,3 +279,6 @@ def test_logits_that_do_not_fit_are_refused():
         export_labels([Logits(array[:3], CASES["finer"])], ORGANS)
     with pytest.raises(ValueError, match="case_1: models to average disagree about the shape_before_crop|disagree about the geometry"):
         list(probabilities([Logits(array, CASES["finer"]), Logits(array, CASES["same"])], ORGANS))
+    reversed_too = dataclasses.replace(CASES["finer"], flips=(2,))
+    with pytest.raises(ValueError, match="case_1: models to average disagree about the flips"):
+        export_labels([Logits(array, CASES["finer"]), Logits(array, reversed_too)], ORGANS)

@@ -49,6 +49,7 @@ def test_shapes_organs_and_intensities(tmp_path: Path) -> None:
     assert failures == {}
     first = fingerprint.cases[0]
     assert (first.name, first.shape, first.lateral_axis, first.voxels) == ("c0", (4, 6, 8), 2, (4, 2))
+    assert first.orientation == "SPL"
     assert first.spacing == pytest.approx((3.0, 1.0, 1.0))
     assert first.relative_size == pytest.approx(4 * 6 * 8 / 720)
     assert fingerprint.cases[1].voxels == (2, 2)
@@ -112,6 +113,7 @@ def test_flat_images(tmp_path: Path) -> None:
     fingerprint, failures = extract_fingerprint(make_dataset(tmp_path, [image[2]], [label[2]], (0.5, 0.5)), workers=0)
     assert failures == {}
     assert (fingerprint.cases[0].shape, fingerprint.cases[0].lateral_axis) == ((6, 8), 1)
+    assert fingerprint.cases[0].orientation == ""
 
 
 def test_unannotated_voxels_are_no_foreground() -> None:

@@ -111,7 +111,8 @@ def test_alpha_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "written"), [("a.png", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp"), ("a.jpg", "a.png"), ("a.JPEG", "a.png")]
+    ("given", "written"),
+    [("a.png", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp"), ("a.jpg", "a.png"), ("a.JPEG", "a.png")],
 )
 def test_pictures_of_labels(tmp_path, given, written):
     array = np.arange(42, dtype=np.uint8).reshape(6, 7)
@@ -122,11 +123,33 @@ def test_pictures_of_labels(tmp_path, given, written):
     assert found.geometry.spacing == (1.0, 1.0)
 
 
+def test_labels_of_mhd_images_are_written_as_mha(tmp_path):
+    geometry = Geometry((3, 4, 5), (2.0, 1.0, 0.5), (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert images.label_ending(".MHD") == ".mha"
+    path = images.write_label(tmp_path / "a.mhd", np.ones((3, 4, 5), np.uint8), geometry)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] == ["a.mha"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dim", "ending"),
+    [("nrrd", 3, ".nrrd"), (".NII.gz", 3, ".nii.gz"), (".jpg", 2, ".png"), (".mhd", 3, ".mha"), (".tif", 3, ".tif"), (".bmp", 2, ".bmp")],
+)
+def test_ending_that_is_asked_for(wanted, dim, ending):
+    assert images.written_ending(wanted, dim) == ending
+
+
+@pytest.mark.parametrize(("wanted", "dim"), [(".png", 3), (".jpg", 3), ("", 3), ("dcm", 3), (".txt", 2)])
+def test_ending_that_cannot_be_written_is_refused_with_those_that_can(wanted, dim):
+    with pytest.raises(ValueError, match=rf"{dim} axes: expected one of .*\.nii\.gz.*, got '{wanted}'"):
+        images.written_ending(wanted, dim)
+
+
 def test_tiff_stack_has_its_spacing_in_a_file_beside_it(tmp_path):
     geometry = Geometry((3, 4, 5), (2.0, 1.0, 0.5), (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
     path = images.write_label(tmp_path / "a.tif", np.ones((3, 4, 5), np.uint8), geometry)
     assert json.loads((tmp_path / "a.json").read_text())["spacing"] == [2.0, 1.0, 0.5]
     assert images.read_label(path).geometry.spacing == (2.0, 1.0, 0.5)
+    assert not images.read_label(path).geometry.oriented
 
 
 @pytest.mark.parametrize(("largest", "kind"), [(255, np.uint8), (256, np.uint16), (65536, np.uint32)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import correlate1d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.trainers import intensity_transforms as intensity
 
@@ -90,3 +91,25 @@ def test_low_resolution_is_nearest_down_and_linear_up(image, zoom, first_axis):
     small = F.interpolate(before[1][None, None], size, mode="nearest-exact")
     torch.testing.assert_close(image[1], F.interpolate(small, before.shape[1:], mode="trilinear")[0, 0], atol=1e-4, rtol=1e-4)
     assert torch.equal(image[0], before[0])
+
+
+class _Watch(TorchDispatchMode):
+    """Stands for a device without float64: fails where a tensor of that type is made on the meta device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for one in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(one, torch.Tensor) and one.device.type == "meta":
+                assert one.dtype != torch.float64, function
+        return result
+
+
+def test_devices_without_float64_are_served():
+    image = torch.empty((1, 9, 12, 10), device="meta")
+    with _Watch():
+        intensity.lower_resolution(image, (0.6,))
+        intensity.blur(image, ((0.7, 0.7, 0.7),))
+        intensity.change_gamma(image, (1.2,), invert=True)
+        intensity.change_contrast(image, (1.2,))
+    with pytest.raises(AssertionError), _Watch():
+        torch.arange(3, device="meta", dtype=torch.float64)

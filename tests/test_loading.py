@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autoseg.trainers import loading
-from autoseg.trainers.loading import Prefetcher
+from autoseg.trainers.loading import AHEAD_BYTES, Prefetcher, loader_size
 
 
 def slow_number(number: int) -> int:
@@ -90,3 +90,30 @@ def test_loader_threads_leave_the_training_steps_threads_alone():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 20])
+def test_it_ends_where_it_is_told_to_and_makes_nothing_beyond(ahead):
+    made = []
+    with Prefetcher(lambda number: made.append(number) or number, start=2, stop=7, ahead=ahead, threads=2) as batches:
+        assert list(batches) == [2, 3, 4, 5, 6]
+    assert sorted(made) == [2, 3, 4, 5, 6]
+    with Prefetcher(slow_number, stop=0) as batches:
+        assert list(batches) == []
+
+
+class TestSize:
+    def of(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job, device="cuda", **changes):
+        monkeypatch.setattr(loading, "cpu_count", lambda: 6)
+        return loader_size(tiny_job(tiny_plan(tiny_configuration(**changes))), torch.device(device))
+
+    def test_a_processor_gets_one_thread_a_gpu_all_but_one_core(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job):
+        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, device="cpu") == (1, 2)
+        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job) == (5, 6)
+
+    def test_few_large_batches_wait(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job):
+        large = {"patch_size": (256, 256, 256), "batch_size": 6}
+        threads, ahead = self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, **large)
+        assert (threads, ahead) == (5, AHEAD_BYTES // (6 * 256**3 * 6))
+        vast = {"patch_size": (512, 512, 512), "batch_size": 6}
+        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, **vast)[1] == 1

@@ -153,6 +153,22 @@ def test_lateral_axis_is_transposed() -> None:
     assert full.mirroring.lateral_axis == 2
 
 
+def test_cases_that_lie_otherwise_are_planned_as_if_turned() -> None:
+    lying = [dataclasses.replace(one, orientation="SPL") for one in volumes().cases]
+    plan = make_plan(dataset(), measured(*lying))
+    assert (plan.orientation, plan.configurations, plan.transpose) == ("SPL", make_plan(dataset(), volumes()).configurations, (0, 1, 2))
+    for index in (1, 4, 7):
+        (z, y, x), spacing = lying[index].shape, lying[index].spacing
+        changes = {"shape": (x, z, y), "spacing": (spacing[2], spacing[0], spacing[1]), "lateral_axis": 0, "orientation": "RSA"}
+        lying[index] = dataclasses.replace(lying[index], **changes)
+    lying[2] = dataclasses.replace(lying[2], orientation="")
+    mixed = make_plan(dataset(), measured(*lying))
+    assert (mixed.orientation, mixed.transpose, mixed.configurations) == (plan.orientation, plan.transpose, plan.configurations)
+    why = {row.why for row in mixed.reasons if row.what == "orientation"}
+    assert why == {"as 6 of 10 cases lie; 3 that lie otherwise are turned; 1 oblique or of unknown orientation are taken as they lie"}
+    assert make_plan(dataset(), volumes()).orientation == ""
+
+
 def test_flat_images_are_planned_in_two_dimensions() -> None:
     cases = [CaseFingerprint(f"p{i}", (300, 400), (0.5, 0.5), 0.5, 1, (9,)) for i in range(6)]
     labels = Labels(names=("lesion",), members=((1,),))

@@ -41,7 +41,7 @@ def make_plan() -> Plan:
     return Plan("Dataset003_Tiny", ("CT",), LABELS, ".nii.gz", (0, 1, 2), (), {"3d_fullres": configuration})
 
 
-@dataclass
+@dataclass(eq=False)
 class Threshold:
     """Stands for a trained model: sees organs by their brightness, counts how often it is asked, refuses some cases."""
 
@@ -49,14 +49,15 @@ class Threshold:
     bar: float = 240.0
     key: str = "weights of monday"
     refuses: tuple[str, ...] = ()
+    error: Exception = field(default_factory=lambda: RuntimeError("out of memory"))
     asked: list[str] = field(default_factory=list)
     plan: Plan = field(default_factory=make_plan)
     predictor: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(mirror=True, step=0.5))
 
-    def logits(self, image: Image, *, case: str = "", progress: Callable[[float], None] | None = None) -> Logits:
+    def logits(self, image: Image, *, case: str = "", progress: Callable[[float], None] | None = None, known: object = None) -> Logits:
         self.asked.append(case)
         if case in self.refuses:
-            raise RuntimeError("out of memory")
+            raise self.error
         voxels = image.array[0]
         classes = np.stack([np.zeros_like(voxels), voxels - self.ball, 5 * (voxels - self.bar)])
         box = tuple((0, n) for n in voxels.shape)
@@ -188,6 +189,27 @@ def test_a_failing_case_is_named_and_the_others_are_written(cases: list[Case], t
     assert redone(cases, out, Threshold()) == ["new_0", "new_1"], "only those that failed"
 
 
+@pytest.mark.parametrize(("error", "reason"), [(MemoryError(), "this case"), (MemoryError("9 TB"), "this case: 9 TB")])
+def test_a_case_that_is_too_large_does_not_stop_the_others(cases: list[Case], tmp_path: Path, error: Exception, reason: str) -> None:
+    failures = predict(cases, tmp_path / "out", ensemble_of(a=Threshold(refuses=("new_0",), error=error)))
+    assert failures == {"new_0": f"not enough memory for {reason}"}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["new_1.nii.gz", "new_2.nii.gz"]
+
+
+@pytest.mark.parametrize("ending", ["mha", ".MHA", ".mhd"])
+def test_an_ending_is_understood_and_found_again(cases: list[Case], tmp_path: Path, ending: str) -> None:
+    assert redone(cases, tmp_path / "out", Threshold(), ending=ending) == ["new_0", "new_1", "new_2"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("new*")) == ["new_0.mha", "new_1.mha", "new_2.mha"]
+    assert redone(cases, tmp_path / "out", Threshold(), ending=ending) == []
+
+
+def test_an_ending_that_cannot_be_written_is_refused_before_anything_is_predicted(cases: list[Case], tmp_path: Path) -> None:
+    model = Threshold()
+    with pytest.raises(ValueError, match=r"3 axes: expected one of .*, got '\.png'"):
+        predict(cases, tmp_path / "out", ensemble_of(a=model), ending=".png")
+    assert model.asked == []
+
+
 def test_a_failing_case_leaves_no_older_result_behind_as_if_it_were_new(cases: list[Case], tmp_path: Path) -> None:
     redone(cases, tmp_path / "out", Threshold())
     predict(cases, tmp_path / "out", ensemble_of(a=Threshold(key="weights of tuesday", refuses=("new_1",))))
@@ -203,7 +225,7 @@ def test_wrong_number_of_channels_names_file_and_both_numbers(cases: list[Case],
 
 def test_half_written_files_of_a_killed_run_are_removed(cases: list[Case], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".partial-1-new_0.nii.gz").write_bytes(b"half")
+    (tmp_path / "out" / ".partial-99999999-new_0.nii.gz").write_bytes(b"half")
     predict(cases, tmp_path / "out", ensemble_of(a=Threshold()))
     assert data.leftovers(tmp_path / "out") == []
 

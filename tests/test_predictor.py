@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from autoseg.inference import predictor as module
+from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tiling import gaussian_window, tile_starts
-from autoseg.model import Configuration, Labels, Mirroring
+from autoseg.model import Configuration, Geometry, Labels, Mirroring, Trace
 
 ORGANS = Labels(("liver", "kidney_left", "kidney_right"), ((1,), (2,), (5,)))
 
@@ -150,10 +153,93 @@ def test_the_previous_stage_changes_sides_too():
     def trusting(x):
         return torch.cat([x[:, :1], x[:, 1:4]], 1)
 
-    volume = np.concatenate([image(8, 8, 8), (image(3, 8, 8, 8)[0] > 0).astype(np.float32)])
+    volume, stage = image(8, 8, 8), label_map(8, 8, 8)
     mirroring = Mirroring(axes=(1, 2), lateral_axis=2, pairs=((1, 2),))
-    logits = predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(volume)
-    torch.testing.assert_close(logits.float(), torch.from_numpy(volume), rtol=2e-3, atol=2e-3)
+    logits = predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(volume, previous=stage)
+    expected = torch.from_numpy(np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32))
+    torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
+
+
+def label_map(*shape) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 4, shape).astype(np.int16)
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+@pytest.mark.parametrize("shape", [(17, 9, 12), (3, 20, 5), (8, 8, 8)])
+def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, shape):
+    seen = []
+
+    def network(x):
+        seen.append(tuple(x.shape[1:]))
+        return x
+
+    volume, stage = image(*shape), label_map(*shape)
+    logits = predictor(network, patch, previous="3d_lowres").logits(volume, previous=stage)
+    expected = np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32)
+    torch.testing.assert_close(logits.float(), torch.from_numpy(expected), rtol=2e-3, atol=2e-3)
+    assert set(seen) == {(4, *patch)}
+
+
+def test_a_missing_an_unasked_for_and_a_misplaced_previous_stage_are_refused():
+    cascade = predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
+    with pytest.raises(ValueError, match="c1: test expects the segmentation of 3d_lowres, got none"):
+        cascade.logits(image(8, 8, 8), source="c1")
+    with pytest.raises(ValueError, match=r"c1: expected a segmentation of 3d_lowres on the image's grid \(8, 8, 8\), got \(8, 8, 9\)"):
+        cascade.logits(image(8, 8, 8), previous=label_map(8, 8, 9), source="c1")
+    with pytest.raises(ValueError, match="c1: test expects no segmentation of a previous stage, got one"):
+        predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8), previous=label_map(8, 8, 8), source="c1")
+
+
+def is_in_a_file(tensor: torch.Tensor) -> bool:
+    """Whether a mapping of this process with a file behind it holds the tensor's first number."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, stop = (int(end, 16) for end in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < stop:
+            return int(line.split()[4]) > 0
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="other systems do not tell where memory comes from")
+@pytest.mark.parametrize("shape", [(8, 24, 9), (5, 20, 3)], ids=["as large as the patch", "padded"])
+def test_logits_that_would_take_much_of_the_memory_lie_in_a_file(monkeypatch, tmp_path, shape):
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    volume = image(*shape)
+    in_memory = predictor(voxelwise, (8, 8, 8)).logits(volume)
+    monkeypatch.setattr(module, "available_memory", lambda: 30_000)
+    in_file = predictor(voxelwise, (8, 8, 8)).logits(volume)
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind, even by a process that is killed"
+    assert is_in_a_file(in_file)
+    assert not is_in_a_file(in_memory)
+    assert torch.equal(in_file, in_memory)
+    geometry = Geometry(shape, (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))
+    trace = Trace("a", geometry, (0, 1, 2), shape, tuple((0, n) for n in shape), shape, (1.0,) * 3)
+    for found, expected in zip(*(export_labels([Logits(one, trace)], ORGANS) for one in (in_file, in_memory)), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "available_memory", lambda: 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full, raising=False)
+    volume = image(8, 8, 8)
+    logits = predictor(voxelwise, (8, 8, 8)).logits(volume, source="case_7")
+    torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
+    assert "case_7: logits of" in caplog.text
+    assert "set TMPDIR" in caplog.text
+
+
+def test_without_reserving_free_space_is_looked_up(monkeypatch, caplog):
+    monkeypatch.setattr(module, "available_memory", lambda: 1)
+    monkeypatch.delattr(module.os, "posix_fallocate", raising=False)
+    assert predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert caplog.text == ""
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    assert predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert "has no room" in caplog.text
 
 
 def test_out_of_memory_is_answered_with_smaller_batches_and_remembered():

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from autoseg.conventions import OUTSIDE
 from autoseg.model import Case, Configuration, Dataset, Geometry, Image, Intensity, Labels, Mirroring, Plan
-from autoseg.preprocessing import ANNOTATED, class_locations, nonzero_box, preprocess_case, preprocess_dataset
+from autoseg.preprocessing import ANNOTATED, case_memory, class_locations, nonzero_box, preprocess_case, preprocess_dataset
 from autoseg.resampling import resample_image
 from autoseg.storage import Store
 
@@ -194,6 +194,23 @@ def test_dataset_is_made_again_when_recipe_or_files_change(tmp_path: Path) -> No
     coarse = dataclasses.replace(one, spacing=(2.0, 2.0, 2.0))
     preprocess_dataset(data, plan(coarse), coarse, out, workers=0)
     assert Store(out).load("b").trace.spacing == (2.0, 2.0, 2.0)
+
+
+def test_cases_that_lie_otherwise_are_stored_as_the_others(tmp_path: Path) -> None:
+    data, one = dataset(tmp_path), configuration(spacing=(1.5, 0.8, 0.9))
+    turned = data.cases[1]
+    for path, source in zip((turned.images[0], turned.label), (data.cases[0].images[0], data.cases[0].label), strict=True):
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(source)), "PIR"), str(path))
+    mixed = plan(one, orientation="SPL")
+    assert preprocess_dataset(data, mixed, one, tmp_path / "out", workers=0) == {}
+    first, second = (Store(tmp_path / "out").load(name) for name in "ab")
+    assert (first.trace.flips, second.trace.transpose, second.trace.flips) == ((), (1, 2, 0), (0, 2))
+    np.testing.assert_array_equal(first.image[:], second.image[:])
+    np.testing.assert_array_equal(first.segmentation[:], second.segmentation[:])
+    assert all(np.array_equal(first.locations[key], second.locations[key]) for key in first.locations)
+    assert case_memory(data.cases[0], mixed, one) == case_memory(turned, mixed, one)
+    preprocess_dataset(data, plan(one), one, tmp_path / "out", workers=0)
+    assert Store(tmp_path / "out").load("b").trace.flips == ()
 
 
 def test_workers_do_not_change_the_result(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from autoseg.inference import quantised
 from autoseg.inference.export import Logits
-from autoseg.inference.quantised import keep, kept, quantise
+from autoseg.inference.quantised import is_kept, keep, kept, quantise
 from autoseg.model import Geometry, Labels, Trace
 
 ORGANS = Labels(("a", "b"), ((1,), (2,)))
@@ -65,7 +65,13 @@ def test_what_was_kept_is_found_again(tmp_path: Path):
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.trace\.json: missing; validate this fold again"):
         kept(tmp_path, "a")
+    assert not is_kept(tmp_path, "a")
     keep(tmp_path, "a", Logits(some_logits(3), TRACE), ORGANS)
+    assert is_kept(tmp_path, "a")
+    (tmp_path / "a.b2nd").unlink()
+    assert not is_kept(tmp_path, "a")
+    with pytest.raises(ValueError, match=r"a\.b2nd: missing; validate this fold again"):
+        kept(tmp_path, "a")
     (tmp_path / "a.b2nd").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"a\.b2nd"):
         kept(tmp_path, "a")

@@ -59,11 +59,11 @@ EXAMPLES = [
     model.Case("new", (Path("x.png"),)),
     model.Dataset("Dataset001_Tiny", Path("/raw/Dataset001_Tiny"), ("CT",), LABELS, (CASE,)),
     INTENSITY,
-    model.Fingerprint((model.CaseFingerprint("a", (3, 4), (1.0, 1.5), 0.75, 1, (0, 12)),), (INTENSITY,)),
+    model.Fingerprint((model.CaseFingerprint("a", (3, 4, 5), (1.0, 1.5, 2.0), 0.75, 1, (0, 12), "SPL"),), (INTENSITY,)),
     model.Mirroring(),
     CONFIGURATION,
     PLAN,
-    model.Trace("a", GEOMETRY, (0, 1, 2), (3, 4, 5), ((0, 3), (1, 4), (0, 5)), (6, 7, 8), (1.0, 1.0, 1.0)),
+    model.Trace("a", GEOMETRY, (0, 1, 2), (3, 4, 5), ((0, 3), (1, 4), (0, 5)), (6, 7, 8), (1.0, 1.0, 1.0), (0, 2)),
     BUDGET,
     SPLIT,
     model.Score("a", "whole", 0.5, 0.25, 10, 12, {"surface_distance_mm": 1.5}),
@@ -212,9 +212,9 @@ class TestAtomic:
         assert not list(tmp_path.iterdir())
 
     def test_what_a_killed_run_left_is_removed(self, tmp_path: Path):
-        (tmp_path / ".partial-1-a.json").write_text("half")
-        (tmp_path / ".partial-1-b").mkdir()
-        (tmp_path / ".partial-1-b" / "x").write_text("half")
+        (tmp_path / ".partial-99999999-a.json").write_text("half")
+        (tmp_path / ".partial-99999999-b").mkdir()
+        (tmp_path / ".partial-99999999-b" / "x").write_text("half")
         (tmp_path / "whole.json").write_text("{}")
         remove_partial(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]

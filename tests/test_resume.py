@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def in_own_process(home: Path, command: tuple[str, ...]) -> subprocess.Popen:
     code = f"import sys; from autoseg.cli import {command[0]}; sys.exit({command[0]}())"
     arguments = [sys.executable, "-c", code, *command[1:], "--home", str(home)]
-    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def kill_when(home: Path, command: tuple[str, ...], reached: Callable[[], bool]) -> None:

@@ -49,6 +49,14 @@ def test_slots_of_a_batch_that_show_an_organ():
     assert sum(is_foreground_slot(i, 12) for i in range(12)) == 4
 
 
+@pytest.mark.parametrize("share", [0.33, 0.5, 1.0])
+def test_batches_of_one_show_an_organ_in_that_share_of_them(share):
+    shown = [is_foreground_slot(0, 1, share, number=number) for number in range(300)]
+    assert sum(shown) == int(300 * share)
+    assert sum(shown[:4]) >= 1, "short validations have one too"
+    assert not any(is_foreground_slot(0, 1, 0.0, number=number) for number in range(10))
+
+
 def test_random_patches_cover_the_volume_and_stay_inside():
     boxes = samples(a_case(), (8, 10, 18))
     starts = [Counter(box[axis][0] for box in boxes) for axis in range(3)]

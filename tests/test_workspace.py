@@ -9,7 +9,7 @@ import pytest
 from autoseg.model import Split
 from autoseg.naming import FINAL_CHECKPOINT
 from autoseg.records import write_json
-from autoseg.workspace import Workspace, dataset_matches, find_workspace
+from autoseg.workspace import Workspace, find_workspace, last_name
 
 
 @pytest.fixture
@@ -108,20 +108,26 @@ class TestDatasets:
         with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart, got '4'"):
             Workspace(home).dataset_folder(4)
 
-    @pytest.mark.parametrize(
-        ("which", "expected"),
-        [
-            ("3", True),
-            ("003", True),
-            ("30", False),
-            ("Liver", True),
-            ("Dataset003_Liver", True),
-            ("/x/Dataset003_Liver", True),
-            ("Live", False),
-        ],
-    )
-    def test_words_that_mean_a_dataset(self, which, expected):
-        assert dataset_matches("Dataset003_Liver", which) is expected
+    @pytest.mark.parametrize(("name", "which"), [("Task03_Liver", "3"), ("Dataset3_x", "03"), ("Dataset005_Brain", "dataset005_brain")])
+    def test_a_dataset_planned_from_elsewhere_is_found_by_the_same_words_as_one_in_raw(self, home, tmp_path, name, which):
+        (home / "raw").rename(home / "nothing")
+        (home / "raw").mkdir()
+        workspace = Workspace(home)
+        write_json(workspace.preprocessed(name) / "dataset.json", {"folder": str(tmp_path / "usb" / name)})
+        assert workspace.dataset_folder(which) == tmp_path / "usb" / name
+        assert workspace.dataset_folder(f"/gone/{name}") == tmp_path / "usb" / name
+
+    def test_an_id_that_means_several_is_refused_though_one_of_them_is_planned(self, home, tiny_dataset):
+        tiny_dataset(home / "raw" / "Dataset003_Lung", ("a",))
+        workspace = Workspace(home)
+        write_json(workspace.preprocessed("Dataset003_Liver") / "dataset.json", {"folder": "x"})
+        with pytest.raises(ValueError, match="several"):
+            workspace.dataset_folder(3)
+
+    def test_a_path_is_known_by_its_last_part(self, elsewhere):
+        assert last_name("/x/Dataset003_Liver/") == "Dataset003_Liver"
+        assert last_name(".") == elsewhere.name
+        assert last_name(3) == "3"
 
 
 class TestTrained:

@@ -203,9 +203,7 @@ def _complete(scores: list[Score], cases: Sequence[str]) -> list[Score]:
     organs = sorted({score.organ for score in scores}, key=lambda organ: int(organ.split()[1]))
     found = {(score.case, score.organ): score for score in scores}
     nothing = {name: math.nan for score in scores[:1] for name in score.other}
-    return [
-        found.get((case, organ)) or Score(case, organ, math.nan, math.nan, 0, 0, dict(nothing)) for case in cases for organ in organs
-    ]
+    return [found.get((case, organ)) or Score(case, organ, math.nan, math.nan, 0, 0, dict(nothing)) for case in cases for organ in organs]
 
 
 def _summarise(group: list[Score]) -> OrganSummary:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..model import Labels, Trace
-from ..preprocessing import arrange, slices_of
+from ..orientation import arrange
+from ..preprocessing import slices_of
 from ..resampling import resample_labels
 
 
@@ -19,14 +21,13 @@ def on_grid(segmentation: np.ndarray, trace: Trace) -> np.ndarray:
     Returns:
         ``trace.shape`` int16 internal values.
     """
-    volume = arrange(segmentation[None], trace.transpose)[0]
+    volume = arrange(segmentation[None], trace.transpose, trace.flips)[0]
     spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
     cropped = volume[slices_of(trace.crop)]
     return resample_labels(cropped, trace.shape, spacing=spacing, new_spacing=trace.spacing).astype(np.int16)
 
 
-
-def organs_as_channels(segmentation: np.ndarray, labels: Labels) -> np.ndarray:
-    """One channel per foreground label: ``(Z, Y, X)`` internal values to ``(B, Z, Y, X)`` float32 zeros and ones."""
-    values = np.arange(1, len(labels.base_values) + 1).reshape(-1, 1, 1, 1)
-    return (segmentation[None] == values).astype(np.float32)
+def organs_as_channels(segmentation: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """One channel per foreground label: ``(B, *spatial)`` internal values to ``(B, V, *spatial)`` float32 zeros and ones."""
+    values = torch.arange(1, len(labels.base_values) + 1, dtype=segmentation.dtype, device=segmentation.device)
+    return (segmentation[:, None] == values.reshape(-1, *[1] * (segmentation.ndim - 1))).float()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..model import Labels, Trace
+from ..orientation import restore
 from ..resampling import axis_coordinates, nearest_indices, separate_z_axis
 from .ensemble import internal_paint
 
@@ -111,23 +112,23 @@ def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[i
     _check(members, labels)
     trace = members[0].trace
     grids = [_Grid.of(member) for member in members]
-    order = _order(trace)
-    axis = order.index(0)
+    axis = 0 if trace.geometry.dim == 2 else trace.transpose.index(0)
     shape = trace.shape_before_crop
     rows = max(1, SLAB // (labels.n_outputs * (int(np.prod(shape)) // shape[axis])))
     for start in range(0, shape[axis], rows):
         stop = min(start + rows, shape[axis])
+        low, high = (shape[axis] - stop, shape[axis] - start) if axis in trace.flips else (start, stop)
         box = list(trace.crop)
-        box[axis] = (max(start, trace.crop[axis][0]), min(stop, trace.crop[axis][1]))
+        box[axis] = (max(low, trace.crop[axis][0]), min(high, trace.crop[axis][1]))
         slab = np.zeros((labels.n_outputs, *(stop - start if a == axis else n for a, n in enumerate(shape))), np.float32)
         if not labels.regions:
             slab[0] = 1
         if box[axis][0] < box[axis][1]:
-            spans = [(low - first, high - first) for (low, high), (first, _) in zip(box, trace.crop, strict=True)]
-            box[axis] = (box[axis][0] - start, box[axis][1] - start)
+            spans = [(begin - first, end - first) for (begin, end), (first, _) in zip(box, trace.crop, strict=True)]
+            box[axis] = (box[axis][0] - low, box[axis][1] - low)
             mean = sum(_probability(grid.interpolated(spans), grid.kind, regions=labels.regions) for grid in grids) / len(grids)
             slab[(slice(None), *(slice(*span) for span in box))] = mean.numpy()
-        yield start, slab.transpose(0, *(1 + int(a) for a in np.argsort(order)))
+        yield start, restore(slab, trace.transpose, trace.flips)
 
 
 @dataclass(frozen=True)
@@ -333,15 +334,8 @@ def _chunks(count: int, classes: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _order(trace: Trace) -> tuple[int, ...]:
-    """The transposition for three axes; a 2D image's slice axis comes first and stays there."""
-    if trace.geometry.dim == 3:
-        return trace.transpose
-    return (0, *(axis + 1 for axis in trace.transpose))
-
-
 def _as_file(volume: np.ndarray, trace: Trace) -> np.ndarray:
-    restored = np.ascontiguousarray(volume.transpose(np.argsort(_order(trace))))
+    restored = np.ascontiguousarray(restore(volume[None], trace.transpose, trace.flips)[0])
     return restored[0] if trace.geometry.dim == 2 else restored
 
 
@@ -354,7 +348,7 @@ def _check(members: Sequence[Logits], labels: Labels) -> None:
         if member.array.shape[0] != labels.n_outputs:
             organs = ", ".join(labels.names)
             raise ValueError(f"{case}: expected {labels.n_outputs} output channels for {organs}, got {member.array.shape[0]}")
-        for what in ("case", "geometry", "transpose", "shape_before_crop", "crop"):
+        for what in ("case", "geometry", "transpose", "flips", "shape_before_crop", "crop"):
             expected, found = getattr(first, what), getattr(member.trace, what)
             if expected != found:
                 raise ValueError(f"{case}: models to average disagree about the {what}: expected {expected}, found {found}")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ending_of, label_ending, read_image, write_label
+from ..images import ending_of, label_ending, read_image, write_label, written_ending
 from ..labels import to_file
 from ..model import Case, Choice, Image, Labels
 from ..records import atomic, read_json, remove_partial, write_json
 from .ensemble import merge_organs
 from .export import Logits, export_labels, probabilities
-from .trained import Progress, TrainedModel
+from .trained import Known, Progress, TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class Ensemble:
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
         share = None if progress is None else lambda part: progress(part / len(self.models))
-        return {name: model.logits(image, case=case, progress=share) for name, model in self.models.items()}
+        known: Known = dict.fromkeys(self.models.values())  # a cascade's first stage may be a member as well: it is asked once
+        return {name: model.logits(image, case=case, progress=share, known=known) for name, model in self.models.items()}
 
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
         """The merged label map in internal values and the file's axis order."""
@@ -64,12 +65,18 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
         cases: New images.
         out: Folder for ``<case><ending>``.
         ensemble: Models and choice.
-        ending: Of written files; None takes each input's own where label maps can be written so, else ``.nii.gz``.
+        ending: Of written files, with or without its dot; None takes each input's own where label maps can be written so,
+            else ``.nii.gz``.
         save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
 
     Returns:
         Case to reason, for the cases that failed; the others are written all the same.
+
+    Raises:
+        ValueError: Label maps cannot be written with `ending`.
     """
+    if ending is not None:
+        ending = written_ending(ending, len(next(iter(ensemble.models.values())).plan.transpose))
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
     manifest = _Manifest(out, ensemble)
@@ -82,9 +89,10 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
                 try:
                     _predict_case(case, target, ensemble, bar, shares=shares)
                     manifest.add(case, target, shares)
-                except (ValueError, OSError, RuntimeError) as error:
-                    failures[case.name] = str(error)
-                    log.error("%s: %s", case.name, error)
+                except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                    what = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
+                    failures[case.name] = f"{what}{error}".removesuffix(": ")
+                    log.error("%s: %s", case.name, failures[case.name])
             bar.update(number + 1 - bar.n)
     return failures
 
@@ -94,10 +102,11 @@ def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, sh
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
-    logits = ensemble.logits(image, case=case.name, progress=bar.update)
+    logits, geometry = ensemble.logits(image, case=case.name, progress=bar.update), image.geometry
+    del image  # large, and no longer needed: what follows takes memory of its own
     if shares is not None:
         _write_probabilities(shares, ensemble, logits)
-    write_label(target, to_file(ensemble.segment(logits), ensemble.labels), image.geometry)
+    write_label(target, to_file(ensemble.segment(logits), ensemble.labels), geometry)
 
 
 def _write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:

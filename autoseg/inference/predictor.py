@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -11,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..machine import autocast, is_out_of_memory, memory_format
+from ..machine import autocast, available_memory, is_out_of_memory, memory_format
 from ..model import Configuration, Labels
+from .cascade import organs_as_channels
 from .tiling import gaussian_window, tile_starts
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,9 @@ CPU_BATCH_VOXELS = 2**18
 
 LARGEST = torch.finfo(torch.float16).max
 
+RESULT_SHARE = 0.25
+"""Of the available memory; logits that need more (many organs in a large volume) lie in a file. Several models' are held at once."""
+
 
 @dataclass
 class Predictor:
@@ -34,7 +41,7 @@ class Predictor:
 
     Attributes:
         networks: One a fold, on `device` and in evaluation mode: ``(B, C, *patch)`` to logits ``(B, K, *patch)``, which are averaged.
-        configuration: Patch size, number of axes, valid flips; ``previous_stage`` says that the last input channels are its labels.
+        configuration: Patch size, number of axes, valid flips; with a ``previous_stage`` `logits` needs that stage's segmentation.
         labels: Give the number of outputs ``K``, and the channels that change places when left and right do.
         device: Where to compute.
         mirror: Average over all combinations of the configuration's valid flips.
@@ -71,7 +78,12 @@ class Predictor:
         self._batch = self.batch or max(1, planned)
 
     def logits(
-        self, image: np.ndarray | torch.Tensor, *, progress: Callable[[float], None] | None = None, source: str = "image"
+        self,
+        image: np.ndarray | torch.Tensor,
+        *,
+        previous: np.ndarray | torch.Tensor | None = None,
+        progress: Callable[[float], None] | None = None,
+        source: str = "image",
     ) -> torch.Tensor:
         """Logits of a preprocessed volume.
 
@@ -79,35 +91,53 @@ class Predictor:
 
         Args:
             image: ``(C, Z, Y, X)`` float32, any size; smaller ones are padded with zeros and the result cropped.
+            previous: Label map of a cascade's first stage, ``(Z, Y, X)`` internal values; becomes input channels tile by tile.
             progress: Called with the share of the volume done since the last call.
             source: Name of the case, for messages.
 
         Returns:
-            ``(K, Z, Y, X)`` float16 on the CPU.
+            ``(K, Z, Y, X)`` float16 on the CPU; backed by a temporary file where memory is scarce.
 
         Raises:
-            ValueError: The image has not four axes, a network's output has the wrong shape, or logits are not finite (or beyond float16).
+            ValueError: The image has not four axes; `previous` is missing, not asked for or of another shape; a network's output has the
+                wrong shape; or logits are not finite (or beyond float16).
         """
         volume = torch.as_tensor(image)
         if volume.ndim != 4:
             raise ValueError(f"{source}: expected an image (C, Z, Y, X), got shape {tuple(volume.shape)}")
+        organs = self._checked_previous(previous, volume, source)
         volume, crop = _padded(volume.float(), self._patch)
-        result = torch.empty((self.labels.n_outputs, *volume.shape[1:]), dtype=torch.float16)
+        if organs is not None:
+            organs = _padded(organs[None], self._patch)[0][0]
+        result = _empty_logits((self.labels.n_outputs, *volume.shape[1:]), source)
         report = _Report(progress)
-        while not self._try(volume, result, report, source):
+        while not self._try(_Input(volume, organs), result, report, source):
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        return result[crop].contiguous()
+        # Without a copy: of logits in a file it would have to lie in memory.
+        return result[crop]
+
+    def _checked_previous(self, previous: np.ndarray | torch.Tensor | None, volume: torch.Tensor, source: str) -> torch.Tensor | None:
+        stage = self.configuration.previous_stage
+        if (previous is None) != (stage is None):
+            expected = f"the segmentation of {stage}" if stage else "no segmentation of a previous stage"
+            raise ValueError(f"{source}: {self.configuration.name} expects {expected}, got {'none' if previous is None else 'one'}")
+        if previous is None:
+            return None
+        expected, found = tuple(volume.shape[1:]), tuple(previous.shape)
+        if found != expected:
+            raise ValueError(f"{source}: expected a segmentation of {stage} on the image's grid {expected}, got {found}")
+        return torch.as_tensor(previous).to(torch.int16)
 
     @property
     def _patch(self) -> tuple[int, int, int]:
         patch = self.configuration.patch_size
         return (1, *patch) if self.configuration.dim == 2 else patch
 
-    def _try(self, volume: torch.Tensor, result: torch.Tensor, report: _Report, source: str) -> bool:
+    def _try(self, given: _Input, result: torch.Tensor, report: _Report, source: str) -> bool:
         """Fills `result`; False if memory ran out and there is a smaller way. A function of its own, so that its tensors are freed then."""
         try:
-            self._slide(volume, result, report, source)
+            self._slide(given, result, report, source)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self._smaller():
                 raise
@@ -125,16 +155,16 @@ class Predictor:
         return True
 
     @torch.inference_mode()
-    def _slide(self, volume: torch.Tensor, result: torch.Tensor, report: _Report, source: str) -> None:
-        patch = self._patch
-        starts = self._starts(tuple(volume.shape[1:]))
+    def _slide(self, given: _Input, result: torch.Tensor, report: _Report, source: str) -> None:
+        patch, shape = self._patch, tuple(given.image.shape[1:])
+        starts = self._starts(shape)
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
-        axis = int(np.argmax([size / edge for size, edge in zip(volume.shape[1:], patch, strict=True)]))
+        axis = int(np.argmax([size / edge for size, edge in zip(shape, patch, strict=True)]))
         starts.sort(key=lambda start: start[axis])
         sums = _Sums(result, patch, axis, device=self._sums_on, source=source)
         for first in range(0, len(starts), self._batch):
             chunk = starts[first : first + self._batch]
-            tiles = torch.stack([volume[(slice(None), *_box(start, patch))] for start in chunk])
+            tiles = given.tiles([_box(start, patch) for start in chunk], self.labels, self.device)
             if self.configuration.dim == 2:
                 tiles = tiles.squeeze(2)
             outputs = self._averaged(tiles).to(self._sums_on)
@@ -151,7 +181,6 @@ class Predictor:
 
     def _averaged(self, tiles: torch.Tensor) -> torch.Tensor:
         """Mean logits ``(B, K, *patch)`` float32 over flips and networks."""
-        tiles = tiles.to(self.device, non_blocking=True)
         expected = (len(tiles), self.labels.n_outputs, *tiles.shape[2:])
         total = torch.zeros(expected, device=self.device)
         flips = list(self._flips())
@@ -189,6 +218,22 @@ class Predictor:
         members = self.labels.internal_members
         pairs = [(first + members[left][0], first + members[right][0]) for left, right in self.configuration.mirroring.pairs]
         return _exchanged(channels, pairs)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A padded image ``(C, Z, Y, X)`` and, in a cascade, the first stage's label map ``(Z, Y, X)`` int16."""
+
+    image: torch.Tensor
+    previous: torch.Tensor | None
+
+    def tiles(self, boxes: Sequence[tuple[slice, ...]], labels: Labels, device: torch.device) -> torch.Tensor:
+        """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time."""
+        tiles = torch.stack([self.image[(slice(None), *box)] for box in boxes]).to(device, non_blocking=True)
+        if self.previous is None:
+            return tiles
+        organs = torch.stack([self.previous[box] for box in boxes]).to(device, non_blocking=True)
+        return torch.cat([tiles, organs_as_channels(organs, labels)], 1)
 
 
 class _Sums:
@@ -249,6 +294,32 @@ class _Report:
         if self.progress is not None and share > self.done:
             self.progress(share - self.done)
             self.done = share
+
+
+def _empty_logits(shape: tuple[int, ...], source: str) -> torch.Tensor:
+    """Room for logits, float16: in memory, or, where they would take much of what is left of it, in a temporary file."""
+    size, free = 2 * int(np.prod(shape, dtype=np.int64)), available_memory()
+    if size > RESULT_SHARE * free:
+        try:
+            return _empty_in_file(shape, size)
+        except OSError as error:
+            log.warning(
+                "%s: logits of %.1f GB stay in memory, of which only %.1f GB are free: %s has no room for them (%s); "
+                "set TMPDIR to a larger folder",
+                *(source, size / 1e9, free / 1e9, tempfile.gettempdir(), error),
+            )
+    return torch.empty(shape, dtype=torch.float16)
+
+
+def _empty_in_file(shape: tuple[int, ...], size: int) -> torch.Tensor:
+    # The file has no name (or, on Windows, goes when it is closed), so that nothing is left behind by a process that is killed.
+    with tempfile.TemporaryFile(prefix="autoseg-") as file:
+        if hasattr(os, "posix_fallocate"):
+            # A disk that is full later, when the memory map is written, would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(tempfile.gettempdir()).free < size:
+            raise OSError(f"{size / 1e9:.1f} GB are needed")
+        return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
 
 
 def _padded(volume: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:

@@ -1,4 +1,4 @@
-"""Predictions kept for later averaging: probabilities in eight bits, a quarter of the size of float32 logits, and far better compressible."""
+"""Predictions kept for later averaging: probabilities in eight bits, a quarter of float32 logits, and far better to compress."""
 
 from __future__ import annotations
 
@@ -42,13 +42,19 @@ def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
     write_json(folder / f"{case}.trace.json", logits.trace)
 
 
+def is_kept(folder: Path, case: str) -> bool:
+    """Whether `keep` wrote that case, and nobody removed it since."""
+    return (folder / f"{case}.b2nd").is_file() and (folder / f"{case}.trace.json").is_file()
+
+
 def kept(folder: Path, case: str) -> Logits:
     """Opens what `keep` wrote.
 
     Raises:
         ValueError: It is missing or damaged; the message names the file.
     """
-    path = folder / f"{case}.trace.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; validate this fold again (remove its validation folder and run the same autoseg_train)")
-    return Logits(read_array(folder / f"{case}.b2nd"), read_json(path, Trace), kind="probability8")
+    path, trace = folder / f"{case}.b2nd", folder / f"{case}.trace.json"
+    if not is_kept(folder, case):
+        missing = path if trace.is_file() else trace
+        raise ValueError(f"{missing}: missing; validate this fold again (remove its validation folder and run the same autoseg_train)")
+    return Logits(read_array(path), read_json(trace, Trace), kind="probability8")

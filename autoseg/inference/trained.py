@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,13 +17,16 @@ from ..naming import FINAL_CHECKPOINT
 from ..networks import build_network
 from ..preprocessing import preprocess_case
 from ..records import from_plain, read_json
-from .cascade import on_grid, organs_as_channels
+from .cascade import on_grid
 from .export import Logits, export_labels
 from .predictor import Predictor
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
+
+Known = MutableMapping["TrainedModel", Logits | None]
+"""Models whose logits of one image are wanted, and what those that were asked already have said."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class InferenceOptions:
     step: float = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """One configuration's networks, ready to predict.
+    """One configuration's networks, ready to predict; equal only to itself.
 
     Attributes:
         name: Folder name, ``3d_fullres__Trainer``.
@@ -62,21 +64,33 @@ class TrainedModel:
     key: str
     previous: TrainedModel | None = None
 
-    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> Logits:
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, known: Known | None = None) -> Logits:
         """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
 
         Args:
             image: Channels as in training, any spacing.
             case: Its name, for messages.
             progress: Called with the share done since the last call; a cascade counts its first stage as half.
+            known: This model and its first stage look there for what they said before, and note it there where it is wanted.
         """
+        known = {} if known is None else known
+        found = known.get(self)
+        if found is None:
+            found = self._compute(image, case, progress, known)
+            if self in known:
+                known[self] = found
+        elif progress is not None:
+            progress(1.0)
+        return found
+
+    def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
-        report = progress
+        report, organs = progress, None
         if self.previous is not None:
             report = None if progress is None else lambda share: progress(share / 2)
-            first, _ = export_labels([self.previous.logits(image, case=case, progress=report)], self.plan.labels)
-            array = np.concatenate([array, organs_as_channels(on_grid(first, trace), self.plan.labels)])
-        return Logits(self.predictor.logits(array, progress=report, source=case or image.source), trace)
+            first, _ = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
+            organs = on_grid(first, trace)
+        return Logits(self.predictor.logits(array, previous=organs, progress=report, source=case or image.source), trace)
 
 
 def available_folds(folder: Path) -> tuple[str, ...]:
@@ -84,13 +98,18 @@ def available_folds(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
 
 
-def load_model(folder: Path, device: torch.device, options: InferenceOptions) -> TrainedModel:
+Loaded = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
+"""Model folder and folds to the model that was loaded from them."""
+
+
+def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: Loaded | None = None) -> TrainedModel:
     """Loads the networks of a model folder (and, for a cascade, of its first stage beside it).
 
     Args:
         folder: ``results/<dataset>/<configuration>__<trainer>``.
         device: Where to compute.
         options: Folds and test-time settings.
+        loaded: Models that were loaded before with the same device and settings: they are used again, and what is loaded is added.
 
     Raises:
         ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
@@ -100,6 +119,13 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions) ->
     missing = [fold for fold in folds if fold not in there]
     if not folds or missing:
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(there) or 'none'}")
+    loaded = {} if loaded is None else loaded
+    if (folder, folds) not in loaded:
+        loaded[folder, folds] = _load(folder, folds, device, options, loaded=loaded)
+    return loaded[folder, folds]
+
+
+def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: Loaded) -> TrainedModel:
     run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
     plan, configuration = from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
     networks = [load_network(folder / f"fold_{fold}", plan, configuration, device) for fold in folds]
@@ -108,7 +134,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions) ->
     if configuration.previous_stage is not None:
         first = folder.parent / run["previous_model"]
         # The first stage votes with all its folds: which of the second's are asked for does not matter to it.
-        previous = load_model(first, device, InferenceOptions(None, options.mirror, options.step))
+        previous = load_model(first, device, InferenceOptions(None, options.mirror, options.step), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
 
@@ -125,12 +151,6 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["network"])
     return network.to(device, memory_format=memory_format(configuration.dim, device)).eval()
-
-
-def folds_in_common(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Folds that every one of the model folders has finished."""
-    sets = [set(available_folds(folder)) for folder in folders]
-    return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
 def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
     check_dataset            what is wrong with the data, case by case
     plan_and_preprocess      dataset -> fingerprint -> plan -> folds -> preprocessed cases         (preparing.py)
-    train                    one fold: fit, then validate on whole volumes                         (training.py)
+    train                    one fold: fit, then validate on whole volumes                         (training.py, begun.py)
     find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
     evaluate_folders         label maps against references

@@ -11,7 +11,7 @@ from ..evaluation.overlap import score_case
 from ..evaluation.selection import candidates_for, choose
 from ..images import read_label
 from ..inference.export import export_labels
-from ..inference.quantised import kept
+from ..inference.quantised import is_kept, kept
 from ..labels import to_internal
 from ..model import Candidate, Case, Choice, Dataset, Plan, Score
 from ..records import from_plain, read_json, write_json
@@ -45,8 +45,9 @@ def find_best_configuration(
         results = workspace.results(dataset.name)
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     names, folds = _comparable(models)
-    candidates = candidates_for(names, max_members)
-    scores = _scores(workspace, dataset, plan, candidates, folds)
+    cases = _cases(workspace, dataset, names, folds)
+    candidates = _with_evidence(workspace.results(dataset.name), candidates_for(names, max_members), cases)
+    scores = _scores(workspace, plan, candidates, cases)
     choice = choose(scores, candidates, plan.labels.names, folds=folds, rule=rule)
     write_json(workspace.results(dataset.name) / "choice.json", choice)
     write_json(workspace.results(dataset.name) / "plan.json", plan)
@@ -85,32 +86,64 @@ def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     return names, common
 
 
-def _scores(workspace: Workspace, dataset: Dataset, plan: Plan, candidates: list[Candidate], folds: list[str]) -> dict[str, list[Score]]:
+def _cases(workspace: Workspace, dataset: Dataset, models: list[str], folds: list[str]) -> dict[str, list[Case]]:
+    """Fold -> the cases that every model was validated on and that are still in the dataset."""
+    there = {case.name: case for case in dataset.cases}
+    found: dict[str, list[Case]] = {}
+    for fold in folds:
+        validated = [{score.case for score in _stored_scores(workspace.results(dataset.name), model, fold)} for model in models]
+        common = set.intersection(*validated)
+        removed = sorted(common - set(there))
+        if removed:
+            log.warning("Fold %s: no longer in the dataset and left out: %s", fold, ", ".join(removed))
+        if set.union(*validated) - common:
+            log.warning(
+                "Fold %s: left out, as not every model was validated on them: %s", fold, ", ".join(sorted(set.union(*validated) - common))
+            )
+        found[fold] = [there[name] for name in sorted(common & set(there))]
+    return found
+
+
+def _with_evidence(results: Path, candidates: list[Candidate], cases: dict[str, list[Case]]) -> list[Candidate]:
+    """The candidates without those averages for which a member's probabilities are no longer there."""
+    members = {name for candidate in candidates if len(candidate.members) > 1 for name in candidate.members}
+    folders = {name: {fold: results / name / f"fold_{fold}" / "validation" for fold in cases} for name in members}
+    lacking = {
+        name for name in members if not all(is_kept(folders[name][fold], case.name) for fold, some in cases.items() for case in some)
+    }
+    if lacking:
+        log.warning(
+            "Averages with %s are not judged: the probabilities (.b2nd) of their validation were removed. "
+            "To make them again, remove their validation folders and run the same autoseg_train.",
+            ", ".join(sorted(lacking)),
+        )
+    return [candidate for candidate in candidates if len(candidate.members) == 1 or not lacking & set(candidate.members)]
+
+
+def _scores(workspace: Workspace, plan: Plan, candidates: list[Candidate], cases: dict[str, list[Case]]) -> dict[str, list[Score]]:
     """Scores of single models as they were validated; averages are computed from the stored probabilities, each case read once."""
-    root = workspace.results(dataset.name)
+    root = workspace.results(plan.dataset)
     scores: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
     for candidate in candidates:
         if len(candidate.members) == 1:
-            for fold in folds:
-                stored = read_json(root / candidate.name / f"fold_{fold}" / "validation" / "scores.json", list)
-                scores[candidate.name] += from_plain(stored, list[Score])
+            for fold, some in cases.items():
+                wanted = {case.name for case in some}
+                scores[candidate.name] += [score for score in _stored_scores(root, candidate.name, fold) if score.case in wanted]
     averages = [candidate for candidate in candidates if len(candidate.members) > 1]
-    if averages:
-        cases = {case.name: case for case in dataset.cases}
-        todo = [(fold, score_name) for fold in folds for score_name in _case_names(root / candidates[0].name / f"fold_{fold}")]
-        for fold, name in tqdm(todo, desc="Averaging models", unit="case"):
-            for candidate, found in _score_averages(workspace, plan, cases[name], averages, fold).items():
-                scores[candidate] += found
+    todo = [(fold, case) for fold, some in cases.items() for case in some] if averages else []
+    for fold, case in tqdm(todo, desc="Averaging models", unit="case", disable=not todo):
+        for candidate, found in _score_averages(root, plan, case, averages, fold).items():
+            scores[candidate] += found
     return scores
 
 
-def _case_names(fold: Path) -> list[str]:
-    return sorted({score["case"] for score in read_json(fold / "validation" / "scores.json", list)})
+def _stored_scores(results: Path, model: str, fold: str) -> list[Score]:
+    return from_plain(read_json(results / model / f"fold_{fold}" / "validation" / "scores.json", list), list[Score])
 
 
-def _score_averages(workspace: Workspace, plan: Plan, case: Case, averages: list[Candidate], fold: str) -> dict[str, list[Score]]:
+def _score_averages(results: Path, plan: Plan, case: Case, averages: list[Candidate], fold: str) -> dict[str, list[Score]]:
     members = {name for candidate in averages for name in candidate.members}
-    logits = {name: kept(workspace.results(plan.dataset) / name / f"fold_{fold}" / "validation", case.name) for name in members}
+    logits = {name: kept(results / name / f"fold_{fold}" / "validation", case.name) for name in members}
     reference = to_internal(read_label(case.label).array, plan.labels, source=str(case.label))
     result = {}
     for candidate in averages:

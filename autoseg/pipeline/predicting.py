@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets import find_new_cases
+from ..datasets import find_new_cases, names_meant
 from ..images import from_sitk, read_image, to_sitk
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained import InferenceOptions, load_model
+from ..inference.trained import InferenceOptions, Loaded, load_model
 from ..labels import to_file
 from ..machine import choose_device, prepare
 from ..model import Choice, Geometry, Image, Plan
 from ..naming import unknown
 from ..records import read_json
-from ..workspace import Workspace, dataset_matches, find_workspace
+from ..workspace import Workspace, find_workspace, last_name
 from .choosing import find_best_configuration
 from .settings import PredictSettings
 
@@ -58,7 +58,7 @@ def predict(
 
     Args:
         image: A path (file or DICOM folder), a list of paths (one a channel), a SimpleITK image, or ``(array, spacing)`` with an array
-            ``(Z, Y, X)`` or ``(C, Z, Y, X)`` and the spacing in mm in array order.
+            ``(Z, Y, X)`` or ``(C, Z, Y, X)``, whose axes run as in most training images, and the spacing in mm in array order.
         model: A dataset (id, name) whose models are used, or its folder ``results/<dataset>``; None means the only trained one.
         settings: See `PredictSettings`.
         home: Home folder.
@@ -95,7 +95,8 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     folds = settings.folds or choice.folds
     members = sorted({name for names in choice.organs.values() for name in names})
     options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step)
-    models = {name: load_model(root / name, device, options) for name in members}
+    loaded: Loaded = {}  # a cascade's first stage may be a member as well
+    models = {name: load_model(root / name, device, options, loaded=loaded) for name in members}
     return Ensemble(choice, models, read_json(root / "plan.json", Plan).labels)
 
 
@@ -131,11 +132,11 @@ def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Worksp
     trained = workspace.trained_datasets()
     if not trained:
         raise ValueError(f"{workspace.home / 'results'}: nothing is trained yet. Run: autoseg_train DATASET 3d_fullres 0")
-    fitting = trained if which is None else [name for name in trained if dataset_matches(name, which)]
+    fitting = trained if which is None else names_meant(trained, last_name(which))
     if len(fitting) != 1:
         listed = "\n".join(f"  -d {name}" for name in trained)
-        asked = "say which of the trained datasets" if which is None else f"-d {which} is none of the trained datasets"
-        raise ValueError(f"{asked}:\n{listed}")
+        wrong = f"-d {which} means {'several' if fitting else 'none'} of the trained datasets"
+        raise ValueError(f"{'say which of the trained datasets' if which is None else wrong}:\n{listed}")
     return workspace, fitting[0]
 
 
@@ -154,11 +155,11 @@ def _as_image(image: Any) -> Image:
         if array.ndim not in (dim, dim + 1):
             raise ValueError(f"image: expected {dim} or {dim + 1} axes for a spacing of {dim} numbers, found shape {array.shape}")
         array = array if array.ndim == dim + 1 else array[None]
-        geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()))
+        geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()), oriented=False)
         return Image(array.astype(np.float32), geometry)
     if isinstance(image, (str, Path)):
         return read_image([Path(image)])
     if isinstance(image, Sequence):
         return read_image([Path(path) for path in image])
     read = from_sitk(image)
-    return read if read.array.ndim > read.geometry.dim else Image(read.array[None].astype(np.float32), read.geometry, read.source)
+    return Image(read.array.astype(np.float32), read.geometry, read.source)

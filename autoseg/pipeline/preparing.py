@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..model import Dataset, Fingerprint, Plan, Split
+from ..model import CaseFingerprint, Dataset, Fingerprint, Plan, Split
 from ..naming import unknown
 from ..planners.fingerprint import extract_fingerprint
 from ..planners.plan import make_plan
@@ -42,8 +42,11 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     folder = workspace.preprocessed(dataset.name)
     with only_one(folder, "planning or preprocessing"):
         remove_partial(folder)
+        fingerprint, key = _fingerprint(dataset, folder, settings.workers)
+        splits = make_splits(fingerprint, {case.name: case.group for case in dataset.cases})
+        _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
         write_json(folder / "dataset.json", dataset)
-        fingerprint = _fingerprint(dataset, folder, settings.workers)
+        _keep_fingerprint(folder, fingerprint, key)
         plan = make_plan(
             dataset,
             fingerprint,
@@ -53,8 +56,6 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             force_lowres=settings.force_lowres,
         )
         wanted = wanted_configurations(settings.configurations, plan)
-        splits = make_splits(fingerprint, {case.name: case.group for case in dataset.cases})
-        _keep_if_trained_on(workspace, dataset.name, splits)
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
@@ -62,26 +63,31 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     return plan
 
 
-def _fingerprint(dataset: Dataset, folder: Path, workers: int | None) -> Fingerprint:
-    """Measured once; measured again when the dataset's files have changed."""
+def _fingerprint(dataset: Dataset, folder: Path, workers: int | None) -> tuple[Fingerprint, dict[str, Any]]:
+    """Measured once; measured again when the dataset's files have changed. With it, what says which files it is of."""
     path, key_path, key = folder / "fingerprint.json", folder / "fingerprint_of.json", _dataset_key(dataset)
     if path.is_file() and key_path.is_file() and read_json(key_path, dict) == key:
-        return read_json(path, Fingerprint)
+        return read_json(path, Fingerprint), key
     fingerprint, failures = extract_fingerprint(dataset, workers=workers)
     for case, reason in failures.items():
         log.error("%s is left out: %s", case, reason)
     if not fingerprint.cases:
         raise ValueError(f"{dataset.folder}: not one of the {len(dataset.cases)} cases can be used; see autoseg_check")
-    write_json(path, fingerprint)
-    write_json(key_path, {} if failures else key)
-    return fingerprint
+    return fingerprint, {} if failures else key
+
+
+def _keep_fingerprint(folder: Path, fingerprint: Fingerprint, key: dict[str, Any]) -> None:
+    """Writes both; a kill in between must not leave a new fingerprint under an old key."""
+    (folder / "fingerprint_of.json").unlink(missing_ok=True)
+    write_json(folder / "fingerprint.json", fingerprint)
+    write_json(folder / "fingerprint_of.json", key)
 
 
 def _dataset_key(dataset: Dataset) -> dict[str, Any]:
-    """Size and time of every file, by case: changes when the data does."""
+    """Size and time of every file, by case, and what is measured of it: changes when the data does, or when more is measured."""
     files = {case.name: [*case.images, *([case.label] if case.label else [])] for case in dataset.cases}
     stamps = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
-    return {"labels": to_plain(dataset.labels), "files": stamps}
+    return {"labels": to_plain(dataset.labels), "files": stamps, "measured": [field.name for field in fields(CaseFingerprint)]}
 
 
 def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
@@ -92,11 +98,12 @@ def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> l
 
 
 def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:
-    """Folds that models were trained on must not change under them."""
+    """Folds that models were trained on, or are being trained on, must not change under them."""
     path = workspace.preprocessed(dataset) / "splits.json"
-    if path.is_file() and workspace.trained_models(dataset) and read_json(path, list[Split]) != splits:
+    begun = any(workspace.results(dataset).glob("*__*/fold_*/run.json"))
+    if path.is_file() and begun and read_json(path, list[Split]) != splits:
         raise ValueError(
-            f"{path}: the cases or groups have changed since models of {dataset} were trained; their folds would mix training and "
+            f"{path}: the cases or groups have changed since a training of {dataset} was begun; the folds would mix training and "
             f"validation cases. Move {workspace.results(dataset)} away first"
         )
 

@@ -51,7 +51,12 @@ def run(
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
-    for configuration in plan_settings.configurations or plan.configurations:
+    configurations = list(plan_settings.configurations or plan.configurations)
+    if not workspace.splits(plan.dataset):
+        skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
+        configurations = [name for name in configurations if name not in skipped]
+        log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
+    for configuration in configurations:
         for fold in folds:
             train(which, configuration, fold, train_settings, home=workspace.home)
     return find_best_configuration(which, home=workspace.home)

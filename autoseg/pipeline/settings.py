@@ -42,7 +42,7 @@ class TrainSettings:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         batch: Patches a step; None means what suits the device.
         learning_rate: At the start; None means the trainer's.
-        pretrained: Checkpoint to start from.
+        pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
         restart: Put an existing run aside and begin anew.
     """
 
@@ -69,7 +69,7 @@ class PredictSettings:
         mirror: Average over mirrored images (test-time augmentation).
         step: Distance of tiles as a share of the patch.
         save_probabilities: Write them too.
-        ending: Of written files; None means each input's own.
+        ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         device: See `TrainSettings`.
     """
 

@@ -10,19 +10,20 @@ from torch import nn
 
 from ..evaluation.folders import mean_dice, table
 from ..inference.predictor import Predictor
-from ..machine import choose_device, device_memory
+from ..machine import choose_device, device_memory, free_memory
 from ..model import Budget, Configuration, Dataset, Plan, Score, Split
-from ..naming import FINAL_CHECKPOINT, lookup
-from ..planners.budget import choose_budget, fit_batch, fit_patch
-from ..planners.trial import fit_memory
-from ..records import only_one, read_json, remove_partial, to_plain, write_json
+from ..naming import lookup
+from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_patch
+from ..records import only_one, read_json, remove_partial, write_json
 from ..storage import Store
 from ..trainers import TRAINERS
 from ..trainers.job import RunFolders, TrainingJob, default_options
-from ..trainers.previous import cases_without_prediction, prepare_previous
+from ..trainers.previous import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.trainer import Trainer
+from ..trainers.trial import measure_step
 from ..trainers.validation import validate_fold
 from ..workspace import Workspace, find_workspace
+from .begun import check_begun, check_pretrained, find_pretrained, is_finished, patch_of_siblings
 from .preparing import preprocess, wanted_configurations
 from .settings import TrainSettings
 
@@ -50,39 +51,61 @@ def train(
     settings = settings or TrainSettings()
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.load_dataset(which)
-    plan, fold = workspace.plan(dataset.name), str(fold)
-    wanted_configurations([configuration], plan)
-    lookup(TRAINERS, settings.trainer, "trainer")
-    _budget(settings)  # a wrong device or budget is refused before anything long begins
+    plan = workspace.plan(dataset.name)
+    fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
+    settings = _checked(settings, workspace, plan, configuration, fold)
     run = workspace.model(dataset.name, configuration, settings.trainer) / f"fold_{fold}"
-    _split(workspace, dataset.name, fold)
+    if is_finished(run) and not settings.restart:
+        log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
+        return read_json(run / "validation" / "scores.json", list[Score])
+    # Before anything else, as preprocessing for another plan would replace the data of what was begun.
+    check_begun(run, plan, plan.configurations[configuration], restart=settings.restart)
     if settings.restart and run.exists():
         with only_one(run, "training"):
             _put_aside(run)
-    scores = run / "validation" / "scores.json"
-    if (run / FINAL_CHECKPOINT).is_file() and scores.is_file():
-        log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
-        return read_json(scores, list[Score])
     with only_one(run, "training"):
         preprocess(workspace, dataset, plan, plan.configurations[configuration].data)
-        previous = _first_stage(workspace, dataset, plan, configuration, settings)
+        previous = _first_stage(workspace, dataset, plan, run, settings)
         trainer = _trainer(workspace, dataset, run, previous, plan=plan, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", plan)
         write_json(workspace.results(dataset.name) / "dataset.json", dataset)
         network = trainer.fit()
         result = validate_fold(_predictor(network, trainer), trainer.job, trainer.folders, dataset)
+    device = trainer.device
+    del network, trainer  # what comes next in this process may need their memory
+    free_memory(device)
     log.info("%s, fold %s, whole volumes:\n%s", run.parent.name, fold, table(result))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result
 
 
+def _checked(settings: TrainSettings, workspace: Workspace, plan: Plan, configuration: str, fold: str) -> TrainSettings:
+    """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
+    wanted_configurations([configuration], plan)
+    lookup(TRAINERS, settings.trainer, "trainer")
+    _budget(settings)
+    _split(workspace, plan.dataset, fold)
+    stage = plan.configurations[configuration].previous_stage
+    if stage is not None and not workspace.splits(plan.dataset):
+        raise ValueError(
+            f"{configuration}: learns from {stage}'s predictions of cases that {stage} was not trained on, and the cases of one patient "
+            f"cannot be split into such folds; train another configuration ({', '.join(without_stages(plan))})"
+        )
+    return replace(settings, pretrained=find_pretrained(settings.pretrained))
+
+
+def without_stages(plan: Plan) -> list[str]:
+    """Configurations that need no other one's predictions."""
+    return [name for name, one in plan.configurations.items() if one.previous_stage is None]
+
+
 def _split(workspace: Workspace, dataset: str, fold: str) -> Split:
     splits = workspace.splits(dataset)
     if fold == "all":
         return Split(workspace.usable_cases(dataset), workspace.usable_cases(dataset))
-    if not fold.isdigit() or int(fold) >= len(splits):
+    if not fold.isdecimal() or int(fold) >= len(splits):
         expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
         raise ValueError(f"fold: expected {expected}, got {fold!r}")
     return splits[int(fold)]
@@ -94,18 +117,20 @@ def _put_aside(run: Path) -> None:
     log.info("The former run is kept as %s", kept)
 
 
-def _first_stage(workspace: Workspace, dataset: Dataset, plan: Plan, configuration: str, settings: TrainSettings) -> Path | None:
-    """Trains what a cascade needs of its first stage, and brings its predictions to the second stage's grid."""
-    stage = plan.configurations[configuration].previous_stage
+def _first_stage(workspace: Workspace, dataset: Dataset, plan: Plan, run: Path, settings: TrainSettings) -> Path | None:
+    """Trains what a cascade needs of its first stage, and brings its predictions of the run's cases to the second stage's grid."""
+    configuration = plan.configurations[run.parent.name.partition("__")[0]]
+    stage = configuration.previous_stage
     if stage is None:
         return None
-    model, data = workspace.model(dataset.name, stage, settings.trainer), plan.configurations[configuration].data
-    names = Store(workspace.preprocessed(dataset.name) / data).names()
-    for fold, split in enumerate(workspace.splits(dataset.name)):
-        if cases_without_prediction(model, [name for name in split.val if name in names]):
-            log.info("%s needs %s's prediction of every case: training its fold %d first, same budget.", configuration, stage, fold)
-            train(dataset.folder, stage, fold, _without_restart(settings), home=workspace.home)
-    return prepare_previous(model, workspace.preprocessed(dataset.name) / data, model / f"predicted_on_{data}", plan)
+    model, data = workspace.model(dataset.name, stage, settings.trainer), workspace.preprocessed(dataset.name) / configuration.data
+    split, store = _split(workspace, dataset.name, run.name.removeprefix("fold_")), Store(data)
+    names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]
+    folds = folds_that_validate(workspace.splits(dataset.name))
+    for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
+        log.info("%s needs %s's prediction of every case: training its fold %s first, same budget.", configuration.name, stage, fold)
+        train(dataset.folder, stage, fold, _without_restart(settings), home=workspace.home)
+    return prepare_previous(model, folds, names, data, plan)
 
 
 def _without_restart(settings: TrainSettings) -> TrainSettings:
@@ -118,49 +143,37 @@ def _trainer(workspace: Workspace, dataset: Dataset, run: Path, previous: Path |
     record = run / "run.json"
     if record.is_file():
         job = read_json(record, TrainingJob)
-        _check_same(record, plan.configurations[job.configuration.name], job.configuration)
         log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
     else:
         configuration = plan.configurations[run.parent.name.partition("__")[0]]
-        for sibling in run.parent.glob("fold_*/run.json"):
-            _check_same(sibling, configuration, read_json(sibling, TrainingJob).configuration, ("network", "network_options"))
         job = _new_job(plan, configuration, _split(workspace, dataset.name, run.name.removeprefix("fold_")), run, settings=settings)
-        write_json(record, job)
     data = workspace.preprocessed(dataset.name) / job.configuration.data
-    return lookup(TRAINERS, job.trainer, "trainer")(job, RunFolders(run, data, previous), device=device)
+    trainer = lookup(TRAINERS, job.trainer, "trainer")(job, RunFolders(run, data, previous), device=device)
+    if not record.is_file():
+        check_pretrained(trainer.network, job.pretrained)
+        write_json(record, job)
+    return trainer
 
 
-def _check_same(record: Path, planned: Configuration, begun: Configuration, further: tuple[str, ...] = ()) -> None:
-    """A run goes on only with data preprocessed as when it began, and joins only folds whose networks can be averaged with its own."""
-    for what in ("spacing", "normalization", "mask_normalization", *further):
-        now, then = to_plain(getattr(planned, what)), to_plain(getattr(begun, what))
-        if now != then:
-            raise ValueError(
-                f"{record}: this run was begun with {what} {then}, the plan now says {now}; "
-                f"plan as before, or begin anew: --restart for a single fold, or move {record.parents[1]} away"
-            )
+def _like_siblings(configuration: Configuration, patch: tuple[int, ...] | None, run: Path) -> Configuration:
+    """The configuration with the patch of the model's other folds, where there are any."""
+    if patch is None or patch == configuration.patch_size:
+        return configuration
+    now, planned = ("x".join(map(str, sizes)) for sizes in (patch, configuration.patch_size))
+    log.warning(
+        "Patch %s as in the folds of this model that were begun before, not %s; to change it, move %s away.", now, planned, run.parent
+    )
+    return replace(configuration, patch_size=patch)
 
 
 def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, *, settings: TrainSettings) -> TrainingJob:
     device = choose_device(settings.device)
     budget = _budget(settings)
     configuration, batch_why = fit_batch(configuration, device.type, batch=settings.batch)
-    configuration, cost, memory_why = fit_memory(
-        configuration,
-        in_channels=plan.in_channels(configuration),
-        out_channels=plan.labels.n_outputs,
-        device=str(device),
-        limit_bytes=device_memory(device),
-    )
-    configuration, patch_why = fit_patch(configuration, budget, cost.seconds)
-    log.info("Training %s, fold %s, on %s: %s.", configuration.name, run.name.removeprefix("fold_"), device, budget.why)
-    log.info("%s; %.3g s and %.1f GB a step.", batch_why, cost.seconds, cost.peak_bytes / 1e9)
-    for why in filter(None, (memory_why, patch_why)):
-        log.info("%s.", why)
-    if budget.kind == "iterations":
-        log.info("It will take about %s.", _duration(budget.amount * cost.seconds))
+    siblings_patch = patch_of_siblings(run)
+    configuration = _like_siblings(configuration, siblings_patch, run)
     stage = configuration.previous_stage
-    return TrainingJob(
+    job = TrainingJob(
         plan=plan,
         configuration=configuration,
         fold=run.name.removeprefix("fold_"),
@@ -172,6 +185,24 @@ def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, 
         pretrained=settings.pretrained,
         previous_model=f"{stage}__{run.parent.name.partition('__')[2]}" if stage else None,
     )
+    free_memory(device)  # a training before this one may have left some
+    configuration, cost, memory_why = fit_memory(
+        configuration, lambda one: measure_step(replace(job, configuration=one), str(device)), limit_bytes=device_memory(device)
+    )
+    if siblings_patch is None:
+        configuration, patch_why = fit_patch(configuration, budget, cost.seconds)
+    elif configuration.patch_size == siblings_patch:
+        patch_why = ""
+    else:
+        raise ValueError(f"{run}: patch {siblings_patch} of the model's other folds does not fit on {device}; move {run.parent} away")
+    log.info("Training %s, fold %s, on %s: %s.", configuration.name, run.name.removeprefix("fold_"), device, budget.why)
+    log.info("%s; %.3g s and %.1f GB a step.", batch_why, cost.seconds, cost.peak_bytes / 1e9)
+    for why in filter(None, (memory_why, patch_why)):
+        log.info("%s.", why)
+    if budget.kind == "iterations":
+        log.info("It will take about %s.", _duration(budget.amount * cost.seconds))
+    options = default_options(budget, device.type, batch=configuration.batch_size, learning_rate=settings.learning_rate)
+    return replace(job, configuration=configuration, options=options)
 
 
 def _budget(settings: TrainSettings) -> Budget:

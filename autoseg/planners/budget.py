@@ -1,10 +1,12 @@
-"""How long to train and with how many patches a step, on the device that is there."""
+"""How long to train, with how many patches a step and how large ones, on the device that is there."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
+from ..machine import StepCost
 from ..model import Budget, Configuration
 from .memory import conv_elements
 
@@ -24,11 +26,11 @@ SEEN_WITHOUT_PADDING = 0.8
 """Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
 LEAST_PATCH = 0.5
 """Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
+MEMORY_SHARE = 0.85
+"""Of the device's free memory, for a measured step; the rest is for what lies scattered, and for other programs."""
 
 
-def choose_budget(
-    device_type: str, *, epochs: int | None = None, iterations: int | None = None, seconds: float | None = None
-) -> Budget:
+def choose_budget(device_type: str, *, epochs: int | None = None, iterations: int | None = None, seconds: float | None = None) -> Budget:
     """The training budget: what the user said, or a stated default for the device.
 
     Args:
@@ -107,7 +109,9 @@ def without_padding(configuration: Configuration) -> Configuration:
     """The configuration with a patch rounded down instead of up to the network's multiples where it is larger than the median case."""
     sizes, strides = configuration.patch_size, _divisors(configuration)
     median = configuration.median_shape[-configuration.dim :]
-    cut = [size - d if size > n and size - d >= SEEN_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)]
+    cut = [
+        size - d if size > n and size - d >= SEEN_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)
+    ]
     return dataclasses.replace(configuration, patch_size=tuple(cut))
 
 
@@ -137,7 +141,10 @@ def fit_patch(configuration: Configuration, budget: Budget, seconds_a_step: floa
         return configuration, ""
     before, after = (_steps(one, configuration, budget, seconds_a_step) for one in (configuration, fitted))
     patch, planned = ("x".join(map(str, one.patch_size)) for one in (fitted, configuration))
-    return fitted, f"patch {patch} instead of the planned {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
+    return (
+        fitted,
+        f"patch {patch} instead of the planned {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}",
+    )
 
 
 def _steps(configuration: Configuration, measured: Configuration, budget: Budget, seconds_a_step: float) -> float:
@@ -162,3 +169,49 @@ def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configu
     axis = room.index(max(room))
     patch = tuple(size - divisors[i] if i == axis else size for i, size in enumerate(sizes))
     return dataclasses.replace(configuration, patch_size=patch)
+
+
+def fit_memory(
+    configuration: Configuration, measure: Callable[[Configuration], StepCost | None], *, limit_bytes: int
+) -> tuple[Configuration, StepCost, str]:
+    """Makes batch and patch smaller until a real step fits.
+
+    Args:
+        configuration: With the batch that is wanted.
+        measure: Cost of a training step, None where it does not fit at all.
+        limit_bytes: What the device has to give; `MEMORY_SHARE` of it is used.
+
+    Returns:
+        The configuration that fits, its cost, and a sentence for the user (empty where nothing was changed).
+
+    Raises:
+        RuntimeError: Even the smallest patch does not fit.
+    """
+    fitted = configuration
+    while True:
+        cost, patch = measure(fitted), "x".join(map(str, fitted.patch_size))
+        if cost is not None and cost.peak_bytes <= MEMORY_SHARE * limit_bytes:
+            why = f"a step of the plan did not fit into memory: patch {patch}, batch {fitted.batch_size} does"
+            return fitted, cost, "" if fitted == configuration else why
+        smaller = shrink(fitted, configuration)
+        if smaller is None:
+            free = f"{limit_bytes / 1e9:.1f} GB of free memory"
+            raise RuntimeError(f"{fitted.name}: not even batch {fitted.batch_size} of patch {patch} fits into {free}; close other programs")
+        fitted = smaller
+
+
+def shrink(configuration: Configuration, wanted: Configuration) -> Configuration | None:
+    """The next smaller step: the batch halved down to two, the patch cut to half of what is wanted, a single patch, the least patch.
+
+    A batch of two is worth some context: a single patch makes a noisy gradient.
+
+    Returns:
+        None where nothing is left to cut.
+    """
+    batch = configuration.batch_size
+    if batch > 2:
+        return dataclasses.replace(configuration, batch_size=max(2, batch // 2))
+    if batch == 1:
+        return cut_patch(configuration, (0.0,) * configuration.dim)
+    smaller = cut_patch(configuration, tuple(size * LEAST_PATCH for size in wanted.patch_size))
+    return smaller or dataclasses.replace(configuration, batch_size=1)

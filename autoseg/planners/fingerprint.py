@@ -12,6 +12,7 @@ import numpy as np
 from ..images import geometry_difference, read_geometry, read_image, read_label
 from ..labels import to_internal
 from ..model import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
+from ..orientation import orientation_of
 from ..preprocessing import nonzero_box
 from ..workers import run_cases
 
@@ -107,6 +108,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
         relative_size=math.prod(stop - start for start, stop in box) / internal.size,
         lateral_axis=image.geometry.lateral_axis,
         voxels=count_organs(internal, labels),
+        orientation=orientation_of(image.geometry),
     )
     return measured, _sketches(image.array, internal, box, len(labels.base_values))
 

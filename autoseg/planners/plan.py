@@ -15,7 +15,7 @@ from ..naming import lookup
 from ..normalization import scheme_for
 from .memory import label_keys
 from .patch import PRESETS, Preset, Setting, Sizing, plan_size
-from .spacing import median_resampled_shape, spacing_statistics, target_spacing, transpose_order
+from .spacing import common_orientation, in_orientation, median_resampled_shape, spacing_statistics, target_spacing, transpose_order
 
 LOWRES_BELOW = 0.25
 """A patch smaller than this share of the median case sees too little context: a low-resolution stage is added."""
@@ -86,12 +86,15 @@ def make_plan(
     if not memory > 0:
         raise ValueError(f"memory target: expected a positive number of GB, got {memory_gb}")
     _check_dimensions(dataset, fingerprint)
+    orientation, turned = _choose_orientation(fingerprint)
+    fingerprint = replace(fingerprint, cases=tuple(in_orientation(case, orientation) for case in fingerprint.cases))
     target, why = _choose_spacing(fingerprint, spacing)
     order = transpose_order(target)
     given = _planning_input(dataset, fingerprint, target)
     planned, reasons = plan_configurations(given, family, memory, force_lowres=force_lowres)
     configurations, flips = _with_mirroring(planned, dataset, fingerprint, order)
     general = (
+        *turned,
         Reason("all", "spacing", _numbers(target), why),
         Reason("all", "axes", _numbers(order, ", "), "coarsest axis first" if len(order) > 2 else "2D images stay as they are"),
         Reason("all", "preset", preset, f"{family.network} in {memory:g} GB"),
@@ -99,7 +102,7 @@ def make_plan(
         *flips,
     )
     start = (dataset.name, dataset.channels, dataset.labels, dataset.file_ending, order, fingerprint.intensities)
-    return Plan(*start, configurations, reasons=general + reasons, preset=preset, memory_gb=memory)
+    return Plan(*start, configurations, reasons=general + reasons, preset=preset, memory_gb=memory, orientation=orientation)
 
 
 def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
@@ -112,6 +115,22 @@ def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
             f"{dataset.name}: expected all images to have as many axes as {first.name} ({len(first.shape)}), "
             f"found others in {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
         )
+
+
+def _choose_orientation(fingerprint: Fingerprint) -> tuple[str, tuple[Reason, ...]]:
+    """The orientation to which volumes are turned (empty: none is), and why."""
+    orientation = common_orientation(fingerprint.cases)
+    if not orientation:
+        return "", ()
+    total = len(fingerprint.cases)
+    same = sum(case.orientation == orientation for case in fingerprint.cases)
+    unknown = sum(not case.orientation for case in fingerprint.cases)
+    why = "as all cases lie; new images that lie otherwise are turned" if same == total else f"as {same} of {total} cases lie"
+    if same + unknown < total:
+        why += f"; {total - same - unknown} that lie otherwise are turned"
+    if unknown:
+        why += f"; {unknown} oblique or of unknown orientation are taken as they lie"
+    return orientation, (Reason("all", "orientation", orientation, why),)
 
 
 def _choose_spacing(fingerprint: Fingerprint, wanted: Sequence[float] | None) -> tuple[tuple[float, ...], str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..model import CaseFingerprint
+from ..orientation import turn
 from ..resampling import resampled_shape
 
 ANISOTROPY = 3.0
@@ -14,6 +17,20 @@ ANISOTROPY = 3.0
 
 NEVER_COARSER = 1e-5
 """Millimetres by which the worst axis stays above the others, so that the order of the axes does not depend on rounding."""
+
+
+def common_orientation(cases: Sequence[CaseFingerprint]) -> str:
+    """The orientation of most cases, of the first such case where several are equally frequent; empty where most have none."""
+    return Counter(case.orientation for case in cases).most_common(1)[0][0]
+
+
+def in_orientation(case: CaseFingerprint, orientation: str) -> CaseFingerprint:
+    """The measures of a case after turning it to `orientation`; unchanged where one of the two is empty."""
+    if case.orientation in ("", orientation) or not orientation:
+        return case
+    order, _ = turn(case.orientation, orientation)
+    shape, spacing = tuple(case.shape[axis] for axis in order), tuple(case.spacing[axis] for axis in order)
+    return replace(case, shape=shape, spacing=spacing, lateral_axis=order.index(case.lateral_axis), orientation=orientation)
 
 
 def target_spacing(median: Sequence[float], tenth: Sequence[float], shape: Sequence[float]) -> tuple[tuple[float, ...], str]:

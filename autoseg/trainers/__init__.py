@@ -1,7 +1,7 @@
 """Training: the plain Trainer, its parts, and the trainers that differ from it."""
 
 if __name__ != "autoseg.trainers":
-    raise ImportError("import autoseg.trainers, not trainers: the link at the top of the project is for readers, the package lives in autoseg/")
+    raise ImportError("import autoseg.trainers, not trainers: the link at the top of the project is for readers only")
 
 TRAINERS = {"Trainer": "autoseg.trainers.trainer:Trainer"}
 """Name to class; ``module:Class`` works too without an entry here."""

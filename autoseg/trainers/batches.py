@@ -48,13 +48,15 @@ class BatchMaker:
         device: Where augmentation is computed and the batch ends.
 
     Raises:
-        ValueError: None of the cases is preprocessed.
+        ValueError: None of the cases is preprocessed, or (in a cascade) has a segmentation of the previous stage.
     """
 
     def __init__(self, job: TrainingJob, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
         store = Store(folders.data)
         there = set(store.names())
+        if folders.previous is not None:
+            there = {name for name in there if (folders.previous / f"{name}.b2nd").is_file()}
         self.cases: dict[str, StoredCase] = {name: store.load(name) for name in names if name in there}
         if not self.cases:
             raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
@@ -62,7 +64,7 @@ class BatchMaker:
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""
         size, share = self.job.configuration.batch_size, self.job.options.foreground
-        samples = [self._sample(number, index, is_foreground_slot(index, size, share)) for index in range(size)]
+        samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
         images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim, self.device))
         return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), tuple(case for _, _, case in samples))
 

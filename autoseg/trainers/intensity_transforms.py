@@ -113,9 +113,11 @@ def _coarsen_axis(array: Tensor, axis: int, few: int) -> Tensor:
     n, device = array.shape[axis], array.device
     if few >= n:
         return array
-    sampled = ((torch.arange(few, device=device, dtype=torch.float64) + 0.5) * n / few).long().clamp_(max=n - 1)
-    position = ((torch.arange(n, device=device, dtype=torch.float64) + 0.5) * few / n - 0.5).clamp_(min=0)
+    # Places on the axis are computed on the processor: not every device has float64.
+    sampled = ((torch.arange(few, dtype=torch.float64) + 0.5) * n / few).long().clamp_(max=n - 1)
+    position = ((torch.arange(n, dtype=torch.float64) + 0.5) * few / n - 0.5).clamp_(min=0)
     low = position.long().clamp_(max=few - 1)
     high = (low + 1).clamp_(max=few - 1)
     fraction = (position - low).to(array.dtype).reshape([-1 if other == axis else 1 for other in range(array.ndim)])
-    return torch.lerp(array.index_select(axis, sampled[low]), array.index_select(axis, sampled[high]), fraction)
+    lower, upper = (array.index_select(axis, sampled[end].to(device)) for end in (low, high))
+    return torch.lerp(lower, upper, fraction.to(device))

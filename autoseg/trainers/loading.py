@@ -2,11 +2,13 @@
 
 A batch is a pure function of its number: random draws come from ``default_rng([seed, stream, number, ...])``, never from a worker's state.
 So a resumed run continues with exactly the batches that an undisturbed run would have seen, whatever the number of threads.
-Threads, not processes: reading decompresses and augmenting computes outside Python's lock, nothing is pickled, and there is nothing to leak.
+Threads, not processes: what takes long, augmentation, computes outside Python's lock (decompressing a patch holds it), nothing is pickled,
+and there is nothing to leak.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +17,29 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ..machine import GIB, cpu_count
+from .job import TrainingJob
+
 T = TypeVar("T")
 
 STUCK_SECONDS = 300.0
 """After so long without a batch the run stops with a message instead of hanging."""
+
+MOST_THREADS = 8
+AHEAD_BYTES = 2 * GIB
+"""Memory of the device for batches that wait, and for the one that is used; one batch may be larger."""
+
+
+def loader_size(job: TrainingJob, device: torch.device) -> tuple[int, int]:
+    """Threads that make the batches of a job, and batches that may be in their hands or wait at a time.
+
+    A processor computes augmentation and training step alike: one thread is enough to fill the pauses.
+    """
+    threads = 1 if device.type == "cpu" else max(2, min(MOST_THREADS, cpu_count() - 1))
+    configuration = job.configuration
+    voxels = configuration.batch_size * math.prod(configuration.patch_size)
+    batch_bytes = voxels * (4 * job.plan.in_channels(configuration) + 2)
+    return threads, max(1, min(threads + 1, AHEAD_BYTES // batch_bytes))
 
 
 class Prefetcher(Generic[T]):
@@ -27,12 +48,14 @@ class Prefetcher(Generic[T]):
     Args:
         make: From the number of a batch to the batch.
         start: First number.
+        stop: The number after the last; None goes on for ever.
         ahead: Batches kept ready.
         threads: That make them.
     """
 
-    def __init__(self, make: Callable[[int], T], *, start: int = 0, ahead: int = 4, threads: int = 2) -> None:
+    def __init__(self, make: Callable[[int], T], *, start: int = 0, stop: int | None = None, ahead: int = 4, threads: int = 2) -> None:
         self._make, self._next, self._ahead = make, start, max(1, ahead)
+        self._stop = math.inf if stop is None else stop
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="autoseg-batch", initializer=_one_thread_each)
         self._waiting: deque[tuple[int, Future[T]]] = deque()
         self._stuck = False
@@ -48,9 +71,11 @@ class Prefetcher(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        while len(self._waiting) < self._ahead:
+        while len(self._waiting) < self._ahead and self._next < self._stop:
             self._waiting.append((self._next, self._pool.submit(self._make, self._next)))
             self._next += 1
+        if not self._waiting:
+            raise StopIteration
         number, future = self._waiting.popleft()
         try:
             return future.result(timeout=STUCK_SECONDS)

@@ -1,7 +1,7 @@
 """Losses on logits and internal label maps.
 
-Every loss is a callable ``loss(logits (B, K, *spatial), target (B, *spatial) internal values) -> scalar tensor`` built by a factory in `LOSSES`
-from the dataset's labels. Voxels with the ignore label count nowhere; `OUTSIDE` counts as background.
+Every loss is a callable ``loss(logits (B, K, *spatial), target (B, *spatial) internal values) -> scalar tensor``, built from the dataset's
+labels by a factory in `LOSSES`. Voxels with the ignore label count nowhere; `OUTSIDE` counts as background.
 """
 
 from __future__ import annotations

@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ..images import read_label
+from ..images import label_ending, read_label
 from ..inference.cascade import on_grid
 from ..labels import to_internal
-from ..model import Plan
+from ..model import Labels, Plan, Split, Trace
 from ..records import remove_partial
-from ..storage import Store, write_array
+from ..storage import Store, read_array, write_array
+
+log = logging.getLogger(__name__)
 
 
-def cases_without_prediction(model: Path, names: list[str]) -> list[str]:
-    """Cases that no fold of the model folder has validated yet."""
-    done = {path.name.removesuffix(".scores.json") for path in model.glob("fold_*/validation/*.scores.json")}
-    return [name for name in names if name not in done]
+def folds_that_validate(splits: Sequence[Split]) -> dict[str, str]:
+    """Case to the name of the fold whose training did not see it: only that fold's prediction is like one of a new image."""
+    return {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
 
 
-def prepare_previous(model: Path, data: Path, out: Path, plan: Plan, *, progress: bool = True) -> Path:
+def cases_without_prediction(model: Path, folds: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Those of the cases that the fold which held them out has not validated (yet).
+
+    Args:
+        model: Model folder.
+        folds: From `folds_that_validate`.
+        names: Of the cases.
+    """
+    return [name for name in names if name not in folds or not (_validation(model, folds[name]) / f"{name}.scores.json").is_file()]
+
+
+def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str], data: Path, plan: Plan, *, progress: bool = True) -> Path:
     """Resamples the first stage's out-of-fold label maps to the second stage's preprocessed cases.
 
     Args:
         model: Model folder of the first stage.
+        folds: From `folds_that_validate`.
+        names: Cases that are wanted; those without a prediction are left out and named in a warning.
         data: Preprocessed cases of the second stage.
-        out: Gets one ``(1, Z, Y, X)`` uint8 array of internal values a case; those that are newer than their source are kept.
         plan: Of the dataset.
         progress: Show a bar.
 
     Returns:
-        `out`.
+        Folder with one ``(1, Z, Y, X)`` array of internal values a case; those that are still right are kept.
 
     Raises:
-        ValueError: Some cases have no prediction; the message names them.
+        ValueError: Not one case has a prediction.
     """
-    store = Store(data)
-    names = store.names()
-    missing = cases_without_prediction(model, names)
-    if missing:
-        raise ValueError(f"{model}: no cross-validation prediction for {len(missing)} cases: {', '.join(missing[:5])} ...")
+    out = model / f"predicted_on_{data.name}"
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
-    for name in tqdm(names, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
-        source = next(model.glob(f"fold_*/validation/{name}{plan.file_ending}"))
-        target = out / f"{name}.b2nd"
-        if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
+    missing = cases_without_prediction(model, folds, names)
+    if missing:
+        log.warning("%s did not predict these cases, which are left out of the second stage: %s", model.name, ", ".join(missing))
+    for name in missing:
+        (out / f"{name}.b2nd").unlink(missing_ok=True)
+    there = [name for name in names if name not in missing]
+    if not there:
+        raise ValueError(f"{model}: no cross-validation prediction of any of the {len(names)} cases")
+    store = Store(data)
+    for name in tqdm(there, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
+        source = _validation(model, folds[name]) / f"{name}{label_ending(plan.file_ending)}"
+        target, trace = out / f"{name}.b2nd", store.load(name).trace
+        if _is_current(target, trace, source, store.trace_path(name)):
             continue
         found = to_internal(read_label(source).array, plan.labels, source=str(source))
-        write_array(target, on_grid(found, store.load(name).trace)[None].astype(np.uint8))
+        write_array(target, on_grid(found, trace)[None].astype(_kind(plan.labels)))
     return out
+
+
+def _validation(model: Path, fold: str) -> Path:
+    return model / f"fold_{fold}" / "validation"
+
+
+def _kind(labels: Labels) -> type[np.unsignedinteger]:
+    """The smallest type that holds every internal value."""
+    return np.uint8 if len(labels.base_values) + 1 < 2**8 else np.uint16
+
+
+def _is_current(target: Path, trace: Trace, *sources: Path) -> bool:
+    """Whether `target` was made after its sources and lies on the trace's grid."""
+    if not target.is_file() or any(source.stat().st_mtime > target.stat().st_mtime for source in sources):
+        return False
+    try:
+        return tuple(read_array(target).shape[1:]) == tuple(trace.shape)
+    except ValueError:
+        return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
-from ..conventions import OUTSIDE
+from ..conventions import ANNOTATED, OUTSIDE
 from ..model import Box, Configuration
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 FOREGROUND_SHARE = 0.33
 """Share of a batch that is centred on an organ."""
-
-ANNOTATED = "annotated"
-"""Key of a stored case's locations where any annotated voxel was recorded (datasets with an ignore label)."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,13 @@ class Sample:
     box: Box
 
 
-def is_foreground_slot(index: int, batch_size: int, share: float = FOREGROUND_SHARE) -> bool:
-    """True for the last samples of a batch, those that are centred on an organ (one of two, three of nine)."""
+def is_foreground_slot(index: int, batch_size: int, share: float = FOREGROUND_SHARE, *, number: int = 0) -> bool:
+    """True for the last samples of a batch, those that are centred on an organ (one of two, three of nine).
+
+    A batch of one has no last sample to spare: there the share is kept over the batches, counted by their `number` in the stream.
+    """
+    if batch_size == 1:
+        return int((number + 1) * share) > int(number * share)
     return index >= round(batch_size * (1 - share))
 
 

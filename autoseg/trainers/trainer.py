@@ -1,6 +1,7 @@
 """The plain Trainer: one network, one loss, one optimiser, a budget that is used up exactly.
 
-It owns the loop. A trainer that differs overrides `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and nothing else.
+It owns the loop. A trainer that differs overrides `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
-from ..machine import autocast, cpu_count, half_type, is_out_of_memory, memory_format, prepare
+from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare
 from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from ..networks import build_network
 from ..records import remove_partial
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker
 from .history import History
 from .job import RunFolders, TrainingJob
-from .loading import Prefetcher
+from .loading import Prefetcher, loader_size
 from .losses import DeepSupervision, build_loss
 from .optimizers import build_optimizer
 from .schedules import learning_rate_factor
@@ -34,6 +35,9 @@ from .validation import PatchScores
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+SCORING_SHARE = 0.5
+"""Of what is left of a time budget, the most that scoring may use: a training must end by its own steps, with the learning rate at zero."""
 
 
 class Trainer:
@@ -57,6 +61,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) == torch.float16)
         self.history = History(folders.run)
         self.iteration, self.round, self.seconds = 0, 0, 0.0
+        self._scores: dict[str, float] = {}
+        self._scoring_seconds = 0.0
 
     # What a trainer is made of: override these to differ
 
@@ -110,15 +116,15 @@ class Trainer:
         if not (self.folders.run / FINAL_CHECKPOINT).is_file():
             self.restore()
             make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
-            threads = 1 if self.device.type == "cpu" else max(2, min(8, cpu_count() - 1))
-            with Prefetcher(make, start=self.iteration, ahead=2 * threads, threads=threads) as batches, self._bar() as bar:
+            threads, ahead = loader_size(self.job, self.device)
+            with Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads) as batches, self._bar() as bar:
                 while self.used < 1:
                     self.train_round(batches, bar)
                     self.finish_round(bar)
             save_checkpoint(self.folders.run / FINAL_CHECKPOINT, {"network": self.final_network().state_dict()}, self._meta())
             (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
         else:
-            self.final_network().load_state_dict(load_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.device)[0]["network"])
+            self.final_network().load_state_dict(load_checkpoint(self.folders.run / FINAL_CHECKPOINT)[0]["network"])
         return self.final_network().eval()
 
     @property
@@ -134,7 +140,7 @@ class Trainer:
         end = (self.round + 1) / self.job.budget.rounds
         while self.used < min(end, 1 - 1e-9) or count == 0:
             rate, before = self._set_learning_rate(), self.used
-            for name, value in self._step_or_explain(next(batches)).items():
+            for name, value in self._step_or_explain(batches).items():
                 sums[name] = sums.get(name, 0) + value
             self.iteration, count = self.iteration + 1, count + 1
             self.seconds = start + time.monotonic() - started
@@ -142,30 +148,47 @@ class Trainer:
         means = {name: float(value) / count for name, value in sums.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise RuntimeError(
-                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); begin anew with --restart and a smaller --learning-rate"
+                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); "
+                "begin anew with --restart and a smaller --learning-rate"
             )
         self.history.begin(round=self.round + 1, iteration=self.iteration, learning_rate=rate, **means)
 
     def finish_round(self, bar: tqdm) -> None:
         """Scores validation patches, writes history, plot and checkpoint."""
         started = time.monotonic()
-        row = self.history.finish(**self._score_patches(), seconds=self.seconds)
+        row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
         before, self.round = self.used, self.round + 1
         if self._checkpoint_due():
             self.save()
-        self.seconds += time.monotonic() - started
+        # The first scoring cannot be foreseen: what it takes beyond its share is added to the budget.
+        self.seconds += min(time.monotonic() - started, self._seconds_to_spare())
         bar.update(min(100 * (self.used - before), bar.total - bar.n))
-        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {row['mean_dice']:.3f}")
+        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, validation Dice {self._scores['mean_dice']:.3f}")
         self.history.warn_if_collapsed()
+
+    def _seconds_to_spare(self) -> float:
+        """What scoring may take of a time budget; all it needs once that is used up."""
+        left = (1 - self.used) * self.job.budget.amount
+        return SCORING_SHARE * left if self.job.budget.kind == "time" and left > 0 else math.inf
+
+    def _score_if_time(self) -> dict[str, float]:
+        """The scores of the validation patches, or NaN for each where they would take too much of what is left of the budget."""
+        if self._scoring_seconds > self._seconds_to_spare():
+            return dict.fromkeys(self._scores, math.nan)
+        started = time.monotonic()
+        self._scores = self._score_patches()
+        self._scoring_seconds = time.monotonic() - started
+        return self._scores
 
     def _score_patches(self) -> dict[str, float]:
         network = self.final_network().eval()
         names = self.job.split.val or self.job.split.train
         make = BatchMaker(self.job, self.folders, names, stream=VALIDATION, device=self.device)
         scores = PatchScores(self.job.plan.labels)
-        with torch.inference_mode():
-            for number in range(self.job.options.validation_batches):
-                batch = make(number)
+        threads, ahead = loader_size(self.job, self.device)
+        loader = Prefetcher(make, stop=self.job.options.validation_batches, ahead=ahead, threads=threads)
+        with self._memory_explained(), torch.inference_mode(), loader as batches:
+            for batch in batches:
                 with autocast(self.device):
                     logits = network(batch.image)
                 scores.add(logits.float(), batch.segmentation, self.loss(logits, batch.segmentation))
@@ -195,12 +218,13 @@ class Trainer:
             self.history.clear()
             self._load_pretrained()
             return
-        states, meta = load_checkpoint(path, self.device)
+        # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.
+        states, meta = load_checkpoint(path)
         self.network.load_state_dict(states["network"])
         self.optimizer.load_state_dict(states["optimizer"])
         if states["scaler"]:  # empty where the run began on a device that needs none
             self.scaler.load_state_dict(states["scaler"])
-        torch.set_rng_state(states["random"].cpu())
+        torch.set_rng_state(states["random"])
         if self.average is not None:
             self.average.load_state_dict(states["average"])
         self.iteration, self.round, self.seconds = meta["iteration"], meta["round"], meta["seconds"]
@@ -210,7 +234,7 @@ class Trainer:
     def _load_pretrained(self) -> None:
         if self.job.pretrained is None:
             return
-        states, _ = load_checkpoint(self.job.pretrained, self.device)
+        states, _ = load_checkpoint(self.job.pretrained)
         loaded, missing = load_matching(self.network, states["network"])
         if not loaded:
             raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
@@ -233,9 +257,15 @@ class Trainer:
             group["lr"] = rate
         return rate
 
-    def _step_or_explain(self, batch: Batch) -> dict[str, Tensor]:
+    def _step_or_explain(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
+        with self._memory_explained():
+            return self.step(next(batches))
+
+    @contextlib.contextmanager
+    def _memory_explained(self) -> Iterator[None]:
         try:
-            return self.step(batch)
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from ..evaluation.overlap import score_case
 from ..images import read_label, write_label
-from ..inference.cascade import organs_as_channels
 from ..inference.export import Logits, export_labels
 from ..inference.predictor import Predictor
 from ..inference.quantised import keep
@@ -24,6 +23,9 @@ from .job import RunFolders, TrainingJob
 from .losses import make_target
 
 log = logging.getLogger(__name__)
+
+FAILURES = "failures.json"
+"""In a validation folder: cases that failed, with the reason; missing where none did."""
 
 
 class PatchScores:
@@ -60,7 +62,8 @@ def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, d
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models) and
-    ``validation/scores.json``; cases that a former run finished are kept.
+    ``validation/scores.json``; cases that a former run finished are kept. Cases that were not preprocessed are left out, those that fail
+    do not stop the others: they are named in the log and, with the reason, in ``validation/failures.json``, until they succeed.
 
     Args:
         predictor: The trained network.
@@ -71,31 +74,53 @@ def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, d
 
     Returns:
         One score per case and organ.
+
+    Raises:
+        RuntimeError: Every case failed.
     """
     out = folders.run / "validation"
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
     cases = {case.name: case for case in dataset.cases}
-    names = [name for name in (job.split.val or job.split.train) if name in cases]
+    names = _ready([name for name in (job.split.val or job.split.train) if name in cases], folders)
     scores: list[Score] = []
+    failures: dict[str, str] = {}
     bar = tqdm(names, desc=f"Validating {job.configuration.name} fold {job.fold}", unit="case", disable=not progress)
     for name in bar:
         record = out / f"{name}.scores.json"
-        if not record.is_file():
-            write_json(record, _validate_case(predictor, job, folders, cases[name], out))
-        scores += from_plain(read_json(record, list), list[Score])
+        try:
+            if not record.is_file():
+                write_json(record, _validate_case(predictor, job, folders, cases[name], out))
+            scores += from_plain(read_json(record, list), list[Score])
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            failures[name] = f"{type(error).__name__}: {error}"
+            log.error("%s could not be validated: %s", name, failures[name])
+    if failures:
+        write_json(out / FAILURES, failures)
+        if len(failures) == len(names):
+            raise RuntimeError(
+                f"{out}: not one of {len(names)} cases could be validated; the first reason: {next(iter(failures.values()))}"
+            )
+    else:
+        (out / FAILURES).unlink(missing_ok=True)
     write_json(out / "scores.json", scores)
     return scores
+
+
+def _ready(names: list[str], folders: RunFolders) -> list[str]:
+    """Cases that are preprocessed and, in a cascade, have a segmentation of the previous stage."""
+    store = Store(folders.data)
+    ready = [name for name in names if store.has(name) and (folders.previous is None or (folders.previous / f"{name}.b2nd").is_file())]
+    if len(ready) < len(names):
+        log.warning("Not validated, as they could not be prepared: %s", ", ".join(name for name in names if name not in ready))
+    return ready
 
 
 def _validate_case(predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, out: Path) -> list[Score]:
     labels = job.plan.labels
     stored = Store(folders.data).load(case.name)
-    image = np.asarray(stored.image[:])
-    if folders.previous is not None:
-        previous = read_array(folders.previous / f"{case.name}.b2nd")[0]
-        image = np.concatenate([image, organs_as_channels(np.asarray(previous), labels)])
-    logits = Logits(predictor.logits(image), stored.trace)
+    previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
+    logits = Logits(predictor.logits(np.asarray(stored.image[:]), previous=previous, source=case.name), stored.trace)
     found, _ = export_labels([logits], labels)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
     keep(out, case.name, logits, labels)

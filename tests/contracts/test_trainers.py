@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from autoseg.model import Budget, Labels
 from autoseg.naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
+from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
 from autoseg.trainers.job import RunFolders, TrainingJob
 from autoseg.trainers.trainer import Trainer
 
@@ -143,7 +146,7 @@ class TestContract:
 
     def test_what_a_killed_run_left_half_written_is_removed(self, name, job, folders):
         folders.run.mkdir()
-        (folders.run / ".partial-1-checkpoint_latest.pt").write_bytes(b"half")
+        (folders.run / ".partial-99999999-checkpoint_latest.pt").write_bytes(b"half")
         build(name, job(), folders).fit()
         assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png"]
 
@@ -257,6 +260,43 @@ class TestContract:
             with pytest.raises(RuntimeError, match=message):
                 trainer.fit()
 
+    @pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
+    def test_memory_that_runs_out_in_a_loaders_thread_is_explained_too(self, name, job, folders, monkeypatch, stream):
+        make = BatchMaker.__call__
+
+        def exhausted(maker: BatchMaker, number: int) -> Batch:
+            if maker.stream == stream:
+                raise torch.OutOfMemoryError("CUDA")
+            return make(maker, number)
+
+        monkeypatch.setattr(BatchMaker, "__call__", exhausted)
+        with pytest.raises(RuntimeError, match="patch 8x8x8 and batch 2.*--memory"):
+            build(name, job(), folders).fit()
+
+    def test_validation_batches_are_made_ahead_too(self, name, job, folders, monkeypatch):
+        make, made = BatchMaker.__call__, []
+
+        def noted(maker: BatchMaker, number: int) -> Batch:
+            if maker.stream == VALIDATION:
+                made.append((number, threading.current_thread().name.rpartition("_")[0]))
+            return make(maker, number)
+
+        monkeypatch.setattr(BatchMaker, "__call__", noted)
+        build(name, job(rounds=1, validation_batches=3), folders).fit()
+        assert made == [(number, "autoseg-batch") for number in range(3)]
+
+    def test_checkpoints_are_read_into_main_memory(self, name, job, folders, monkeypatch):
+        trainer = build(name, job(average_decay=0.9), folders)
+        kill_at(trainer, 5, after=False)
+        run_until_killed(trainer)
+        places, load = [], torch.load
+        monkeypatch.setattr(torch, "load", lambda *args, **options: places.append(options["map_location"]) or load(*args, **options))
+        trainer = build(name, job(average_decay=0.9), folders)
+        trainer.device = torch.device("meta")  # stands for a GPU
+        trainer.restore()
+        assert places == ["cpu"]
+        assert all(state["step"].device == CPU for state in trainer.optimizer.state.values())
+
     def test_a_damaged_checkpoint_is_named(self, name, job, folders):
         folders.run.mkdir()
         (folders.run / LATEST_CHECKPOINT).write_bytes(b"half")
@@ -274,6 +314,27 @@ class TestContract:
         assert len(rates) == 4
         assert rates == sorted(rates, reverse=True)
         assert rates[-1] < 0.03 * 1e-2
+
+    def test_slow_scoring_does_not_take_the_last_rounds_steps(self, name, job, folders, monkeypatch):
+        """Steps take a second, each scoring forty of a budget of sixty."""
+        now = [0.0]
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        trainer = build(name, dataclasses.replace(job(), budget=Budget("time", 60.0, 4)), folders)
+        step, score = trainer.step, trainer._score_patches
+
+        def slow(result: dict, seconds: float) -> dict:
+            now[0] += seconds
+            return result
+
+        trainer.step = lambda batch: slow(step(batch), 1.0)
+        trainer._score_patches = lambda: slow(score(), 40.0)
+        trainer.fit()
+        table = trainer.history.rows
+        assert [math.isnan(row["mean_dice"]) for row in table] == [False, True, True, False]
+        assert [row.keys() for row in table] == [table[0].keys()] * 4
+        assert table[-1]["learning_rate"] < 0.03 * 1e-2
+        assert now[0] < 60 + 2 * 40
+        assert len(rows(folders)) == 5
 
     def test_two_dimensions(self, name, folders, tiny_plan, tiny_configuration, tiny_job):
         network = build(name, tiny_job(tiny_plan(tiny_configuration(2)), "2d"), folders).fit()

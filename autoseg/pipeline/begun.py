@@ -1,0 +1,113 @@
+"""What may follow what was begun before: the same data for a run that goes on, alike networks for folds that vote together."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..checkpoints import load_checkpoint
+from ..model import Configuration, Plan
+from ..naming import FINAL_CHECKPOINT
+from ..preprocessing import recipe_of
+from ..records import read_json, to_plain
+from ..trainers.job import TrainingJob
+from ..trainers.validation import FAILURES
+
+log = logging.getLogger(__name__)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run is trained, and validated without a case that failed."""
+    validation = run / "validation"
+    return (run / FINAL_CHECKPOINT).is_file() and (validation / "scores.json").is_file() and not (validation / FAILURES).is_file()
+
+
+def check_begun(run: Path, plan: Plan, configuration: Configuration, *, restart: bool = False) -> None:
+    """Refuses data and networks that do not fit what was begun, before any of its data is replaced.
+
+    Args:
+        run: Folder of the fold.
+        plan: As it is now.
+        configuration: Of `plan`, to train.
+        restart: The run itself begins anew, and only its sibling folds count.
+
+    Raises:
+        ValueError: A run can go on only with data preprocessed as when it began, and a new fold can join only folds that were trained on
+            such data with such a network; the message says what differs.
+    """
+    record = run / "run.json"
+    if record.is_file() and not restart:
+        begun = read_json(record, TrainingJob)
+        _compare(record, _data(plan, configuration), _data(begun.plan, begun.configuration))
+        return
+    for record in _siblings(run):
+        begun = read_json(record, TrainingJob)
+        now, then = (_data(p, c) | _network(c) for p, c in ((plan, configuration), (begun.plan, begun.configuration)))
+        _compare(record, now, then)
+
+
+def patch_of_siblings(run: Path) -> tuple[int, ...] | None:
+    """The patch of the folds that were begun before; all folds of a model predict with the same tiles, so a new one takes it over."""
+    for record in _siblings(run):
+        return read_json(record, TrainingJob).configuration.patch_size
+    return None
+
+
+def _siblings(run: Path) -> Iterator[Path]:
+    return (record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run)
+
+
+def _data(plan: Plan, configuration: Configuration) -> dict[str, Any]:
+    return to_plain(recipe_of(plan, configuration))
+
+
+def _network(configuration: Configuration) -> dict[str, Any]:
+    return {"network": configuration.network, "network_options": to_plain(configuration.network_options)}
+
+
+def _compare(record: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
+    # As text, in which two NaN are the same.
+    different = [what for what in now if json.dumps(now[what]) != json.dumps(then[what])]
+    if different:
+        found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
+        raise ValueError(
+            f"{record}: this run was begun {found}. "
+            f"Plan as before, or begin anew: --restart for a single fold, or move {record.parents[1]} away"
+        )
+
+
+def find_pretrained(path: Path | None) -> Path | None:
+    """The checkpoint that a user means by a file, the folder of a fold, or that of a model (its fold ``all``, else its first).
+
+    Raises:
+        ValueError: It is not there, or holds no network.
+    """
+    if path is None:
+        return None
+    file = Path(path).expanduser().resolve()
+    if file.is_dir():
+        there = [file / FINAL_CHECKPOINT, file / "fold_all" / FINAL_CHECKPOINT, *sorted(file.glob(f"fold_*/{FINAL_CHECKPOINT}"))]
+        file = next((one for one in there if one.is_file()), there[0])
+    states, _ = load_checkpoint(file)
+    if "network" not in states:
+        raise ValueError(f"--pretrained {file}: expected a checkpoint with a network, found {', '.join(states) or 'nothing'}")
+    return file
+
+
+def check_pretrained(network: nn.Module, path: Path | None) -> None:
+    """Refuses weights of which none fits.
+
+    Raises:
+        ValueError: No weight has the name and shape of one of the network's.
+    """
+    if path is None:
+        return
+    own, weights = network.state_dict(), load_checkpoint(path)[0]["network"]
+    if not any(name in own and own[name].shape == tensor.shape for name, tensor in weights.items()):
+        raise ValueError(f"--pretrained {path}: not one weight fits this network; was it trained with the same plan?")
+    log.info("Training starts from those weights of %s that fit.", path)

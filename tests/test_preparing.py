@@ -1,0 +1,125 @@
+"""What planning and training refuse before they overwrite anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import story_data as data
+
+import autoseg
+from autoseg.pipeline import PlanSettings, TrainSettings, training
+from autoseg.pipeline.preparing import plan_and_preprocess
+from autoseg.records import read_json, write_json
+from autoseg.storage import Store
+
+DATASET = "Dataset003_Tiny"
+SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Planned and preprocessed for 2d."""
+    data.make_volumes(tmp_path / "raw" / DATASET, n_test=0)
+    plan_and_preprocess(3, SETTINGS, home=tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Whoever gets as far as preparing data for a training fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(training, "preprocess", fail)
+
+
+def test_new_cases_are_refused_once_a_training_was_begun_and_nothing_is_overwritten(home):
+    write_json(home / "results" / DATASET / "2d__Trainer" / "fold_0" / "run.json", {})
+    plan_and_preprocess(3, SETTINGS, home=home)
+    before = data.snapshot(home / "preprocessed")
+    groups = {f"case_{number}": f"patient_{number // 2}" for number in range(4)}
+    data.write_description(home / "raw" / DATASET, groups=groups)
+    image, labels, geometry = data.draw_case(0)
+    data.write_label(home / "raw" / DATASET / "labelsTr" / "case_0.nii.gz", labels, geometry)
+    with pytest.raises(ValueError, match="have changed since a training of Dataset003_Tiny was begun"):
+        plan_and_preprocess(3, SETTINGS, home=home)
+    assert data.snapshot(home / "preprocessed") == before
+
+
+def test_a_fingerprint_that_lacks_what_is_measured_now_is_measured_again(home):
+    key = home / "preprocessed" / DATASET / "fingerprint_of.json"
+    old = {name: value for name, value in read_json(key, dict).items() if name != "measured"}
+    write_json(key, old)
+    plan_and_preprocess(3, SETTINGS, home=home)
+    assert "measured" in read_json(key, dict)
+
+
+def test_a_run_is_checked_before_its_data_is_replaced(home, tiny_job):
+    workspace = training.find_workspace(home)
+    plan = workspace.plan(DATASET)
+    record = home / "results" / DATASET / "2d__Trainer" / "fold_0" / "run.json"
+    write_json(record, tiny_job(plan, "2d"))
+    stored = home / "preprocessed" / DATASET / "2d"
+    before = data.snapshot(stored)
+    plan_path = home / "preprocessed" / DATASET / "plan.json"
+    changed = read_json(plan_path, dict)
+    changed["configurations"]["2d"]["spacing"] = [9.0, 9.0]
+    write_json(plan_path, changed)
+    with pytest.raises(ValueError, match="begun with spacing"):
+        autoseg.train(3, "2d", 0, TrainSettings(iterations=1, device="cpu"), home=home)
+    assert data.snapshot(stored) == before
+    assert len(Store(stored).names()) == 4
+
+
+@pytest.mark.usefixtures("no_training")
+class TestRefusedAtOnce:
+    def test_a_mistyped_checkpoint(self, home):
+        settings = TrainSettings(iterations=1, device="cpu", pretrained=Path("typo.pt"))
+        with pytest.raises(ValueError, match=r"typo\.pt: checkpoint not found"):
+            autoseg.train(3, "2d", 0, settings, home=home)
+        assert not (home / "results" / DATASET).exists()
+
+    def test_a_fold_that_is_not_there(self, home):
+        with pytest.raises(ValueError, match="expected 0 to 1 or all, got '7'"):
+            autoseg.train(3, "2d", "07", home=home)
+
+    def test_a_cascade_of_one_patient(self, home):
+        plan_path = home / "preprocessed" / DATASET / "plan.json"
+        changed = read_json(plan_path, dict)
+        changed["configurations"]["3d_cascade"] = {
+            **changed["configurations"]["3d_fullres"],
+            "name": "3d_cascade",
+            "previous_stage": "3d_lowres",
+        }
+        write_json(plan_path, changed)
+        write_json(home / "preprocessed" / DATASET / "splits.json", [])
+        with pytest.raises(ValueError, match=r"3d_cascade: .*one patient cannot be split.*\(2d, 3d_fullres\)"):
+            autoseg.train(3, "3d_cascade", "all", home=home)
+
+
+def test_a_new_fold_has_the_patch_of_the_others_or_is_refused(home, tiny_job, monkeypatch):
+    plan = training.find_workspace(home).plan(DATASET)
+    configuration = replace(plan.configurations["2d"], patch_size=(16, 16))
+    run = home / "results" / DATASET / "2d__Trainer" / "fold_1"
+    job = replace(tiny_job(plan, "2d"), configuration=configuration)
+    write_json(run.with_name("fold_0") / "run.json", job)
+    settings, cost = TrainSettings(seconds=1.0, device="cpu"), SimpleNamespace(seconds=1.0, peak_bytes=1)
+    monkeypatch.setattr(training, "fit_memory", lambda wanted, *_, **__: (wanted, cost, ""))
+    new = training._new_job(plan, plan.configurations["2d"], job.split, run, settings=settings)
+    assert new.configuration.patch_size == (16, 16), "though the time is too short for it"
+    monkeypatch.setattr(training, "fit_memory", lambda wanted, *_, **__: (replace(wanted, patch_size=(8, 8)), cost, "it is too large"))
+    with pytest.raises(ValueError, match="other folds does not fit"):
+        training._new_job(plan, plan.configurations["2d"], job.split, run, settings=settings)
+
+
+def test_a_fold_has_one_name(home, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "is_finished", lambda run: seen.append(run.name) or True)
+    write_json(home / "results" / DATASET / "2d__Trainer" / "fold_0" / "validation" / "scores.json", [])
+    for fold in (0, "0", "00"):
+        assert autoseg.train(3, "2d", fold, TrainSettings(device="cpu"), home=home) == []
+    assert seen == ["fold_0"] * 3

@@ -53,7 +53,7 @@ def test_incomplete_cases_do_not_count_and_are_cleaned(tmp_path: Path) -> None:
     store.write("a", image, labels, TRACE, locations)
     store.write("b", image, labels, TRACE, locations)
     (tmp_path / "b.trace.json").unlink()
-    (tmp_path / ".partial-1-c.image.b2nd").write_bytes(b"half")
+    (tmp_path / ".partial-99999999-c.image.b2nd").write_bytes(b"half")
     assert store.names() == ["a"]
     with pytest.raises(ValueError, match="'b' is not preprocessed"):
         store.load("b")

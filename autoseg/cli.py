@@ -38,7 +38,7 @@ def plan_and_preprocess(argv: list[str] | None = None) -> int:
     _dataset_option(parser)
     _plan_options(parser)
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import plan_and_preprocess as function
         from .planners.plan import describe
 
@@ -48,7 +48,7 @@ def plan_and_preprocess(argv: list[str] | None = None) -> int:
         print(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def check(argv: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def check(argv: list[str] | None = None) -> int:
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import check_dataset, fix_dataset
         from .workspace import find_workspace, fixed_name
 
@@ -84,7 +84,7 @@ def check(argv: list[str] | None = None) -> int:
             print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
         return 0 if options.fix else 1
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def train(argv: list[str] | None = None) -> int:
@@ -100,13 +100,13 @@ def train(argv: list[str] | None = None) -> int:
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
     _train_options(parser)
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import train as function
 
         function(options.dataset, options.configuration, options.fold, _train_settings(options), home=options.home)
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def find_best_configuration(argv: list[str] | None = None) -> int:
@@ -119,14 +119,14 @@ def find_best_configuration(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", help="dataset id, name or folder")
     parser.add_argument("--max-members", type=int, default=2, help="largest number of models that are averaged (default 2)")
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import describe_choice
         from .pipeline import find_best_configuration as function
 
         print(describe_choice(function(options.dataset, home=options.home, max_members=options.max_members)))
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def predict(argv: list[str] | None = None) -> int:
@@ -147,7 +147,7 @@ def predict(argv: list[str] | None = None) -> int:
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: each input's own)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import PredictSettings, predict_folder
 
         settings = PredictSettings(
@@ -166,7 +166,7 @@ def predict(argv: list[str] | None = None) -> int:
         print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
         return 1 if failures else 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def evaluate(argv: list[str] | None = None) -> int:
@@ -183,7 +183,7 @@ def evaluate(argv: list[str] | None = None) -> int:
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     parser.add_argument("--workers", type=int, help="cases compared at once (default: one a core, at most four)")
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .evaluation.folders import table
         from .pipeline import evaluate_folders
         from .records import write_json
@@ -198,7 +198,7 @@ def evaluate(argv: list[str] | None = None) -> int:
         print(table(scores))
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -213,7 +213,7 @@ def run(argv: list[str] | None = None) -> int:
     parser.add_argument("--folds", nargs="+", help="folds to train (default: all)")
     _train_options(parser)
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .pipeline import describe_choice
         from .pipeline import run as function
 
@@ -222,7 +222,7 @@ def run(argv: list[str] | None = None) -> int:
         print(describe_choice(choice))
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 def demo(argv: list[str] | None = None) -> int:
@@ -237,7 +237,7 @@ def demo(argv: list[str] | None = None) -> int:
     parser.add_argument("--time", type=duration, default=140.0, metavar="TIME", help="training of each of the two models (default 140s)")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom and the training")
 
-    def work(options: argparse.Namespace) -> int:
+    def _work(options: argparse.Namespace) -> int:
         from .evaluation.folders import table
         from .pipeline import demo as function
         from .pipeline import describe_choice
@@ -248,7 +248,7 @@ def demo(argv: list[str] | None = None) -> int:
         print("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))
         return 0
 
-    return _run(parser, argv, work)
+    return _run(parser, argv, _work)
 
 
 # Options that several commands share

@@ -1,7 +1,4 @@
-"""The values that cross boundaries between the stages: small, frozen, without behaviour that belongs elsewhere.
-
-Axis order, spacing order, boxes and label values are defined in `autoseg.conventions`.
-"""
+"""The values that cross boundaries between the stages: small, frozen. Axis and spacing order, boxes and labels: `autoseg.conventions`."""
 
 from __future__ import annotations
 

@@ -228,6 +228,7 @@ class TestContract:
         kill_at(trainer, 5, after=False)
         run_until_killed(trainer)
         build(name, dataclasses.replace(job(), pretrained=tmp_path / "gone.pt"), folders).fit()
+        assert (folders.run / FINAL_CHECKPOINT).is_file()
 
     def test_a_loss_that_diverges_is_a_clear_error_and_leaves_the_last_good_checkpoint(self, name, job, folders):
         trainer = build(name, job(), folders)

@@ -234,7 +234,7 @@ def demo(argv: list[str] | None = None) -> int:
         "autoseg_demo\n  autoseg_demo -o my_folder --time 5m",
     )
     parser.add_argument("-o", "--output", default="autoseg_demo", help="folder to make (default: autoseg_demo)")
-    parser.add_argument("--time", type=duration, default=140.0, metavar="TIME", help="training of each of the two models (default 140s)")
+    parser.add_argument("--time", type=duration, default=150.0, metavar="TIME", help="training of each of the two models (default 150s)")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom and the training")
 
     def _work(options: argparse.Namespace) -> int:

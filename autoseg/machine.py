@@ -164,15 +164,10 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def memory_format(dim: int, device: torch.device) -> torch.memory_format:
-    """How tensors of `dim` spatial axes lie in memory where `device` is fastest.
-
-    Channels-last on GPUs and on processors with matrix tiles (AMX); others lose a tenth by it.
-    """
+def memory_format(dim: int) -> torch.memory_format:
+    """Channels-last for `dim` spatial axes: the faster layout on GPUs and on processors with matrix tiles (AMX)."""
     import torch
 
-    if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
-        return torch.contiguous_format
     return torch.channels_last_3d if dim == 3 else torch.channels_last
 
 

@@ -161,14 +161,9 @@ def test_memory_that_nobody_uses_is_given_back(monkeypatch):
     assert emptied == [True]
 
 
-def test_channels_lie_last_where_the_device_gains_from_it(monkeypatch):
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert memory_format(3, cpu) is memory_format(3, gpu) is torch.channels_last_3d
-    assert memory_format(2, cpu) is memory_format(2, gpu) is torch.channels_last
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert memory_format(3, cpu) is torch.contiguous_format
-    assert memory_format(2, gpu) is torch.channels_last
+def test_channels_lie_last():
+    assert memory_format(3) is torch.channels_last_3d
+    assert memory_format(2) is torch.channels_last
 
 
 def test_out_of_memory_is_told_from_other_errors():

@@ -189,7 +189,7 @@ class Predictor:
                 sided = self.configuration.mirroring.lateral_axis in flip
                 dims = tuple(axis + 2 for axis in flip)
                 inputs = tiles[:, self._swapped_inputs(tiles.shape[1])] if sided else tiles
-                inputs = inputs.flip(dims).contiguous(memory_format=memory_format(self.configuration.dim, self.device))
+                inputs = inputs.flip(dims).contiguous(memory_format=memory_format(self.configuration.dim))
                 for network in self.networks:
                     output = network(inputs)
                     if not isinstance(output, torch.Tensor) or output.shape != expected:

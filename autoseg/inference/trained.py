@@ -150,7 +150,7 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
     )
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["network"])
-    return network.to(device, memory_format=memory_format(configuration.dim, device)).eval()
+    return network.to(device, memory_format=memory_format(configuration.dim)).eval()
 
 
 def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from . import convolutions
+
 Sizes = Sequence[Sequence[int]]
 
 NEGATIVE_SLOPE = 0.01
@@ -22,12 +24,12 @@ def convolution(dim: int) -> type[nn.Module]:
     """
     if dim not in (2, 3):
         raise ValueError(f"network: expected dim 2 or 3, got {dim}")
-    return nn.Conv3d if dim == 3 else nn.Conv2d
+    return convolutions.Conv3d if dim == 3 else convolutions.Conv2d
 
 
 def transposed_convolution(dim: int) -> type[nn.Module]:
     """``nn.ConvTranspose2d`` or ``nn.ConvTranspose3d``."""
-    return nn.ConvTranspose3d if dim == 3 else nn.ConvTranspose2d
+    return convolutions.ConvTranspose3d if dim == 3 else convolutions.ConvTranspose2d
 
 
 def instance_norm(dim: int, channels: int) -> nn.Module:

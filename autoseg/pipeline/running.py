@@ -77,7 +77,7 @@ class DemoResult:
     pictures: list[Path]
 
 
-def demo(folder: str | Path, *, seconds: float = 140.0, n_train: int = 15, n_test: int = 4, seed: int = 0) -> DemoResult:
+def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_test: int = 4, seed: int = 0) -> DemoResult:
     """The main job on a built-in phantom of the abdomen: from raw images to scored predictions of cases that no training has seen.
 
     Args:

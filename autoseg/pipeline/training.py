@@ -13,7 +13,7 @@ from ..inference.predictor import Predictor
 from ..machine import choose_device, device_memory, free_memory
 from ..model import Budget, Configuration, Dataset, Plan, Score, Split
 from ..naming import lookup
-from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_patch
+from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_time
 from ..records import only_one, read_json, remove_partial, write_json
 from ..storage import Store
 from ..trainers import TRAINERS
@@ -190,7 +190,7 @@ def _new_job(plan: Plan, configuration: Configuration, split: Split, run: Path, 
         configuration, lambda one: measure_step(replace(job, configuration=one), str(device)), limit_bytes=device_memory(device)
     )
     if siblings_patch is None:
-        configuration, patch_why = fit_patch(configuration, budget, cost.seconds)
+        configuration, patch_why = fit_time(configuration, budget, cost.seconds)
     elif configuration.patch_size == siblings_patch:
         patch_why = ""
     else:

@@ -17,13 +17,15 @@ MAX_ROUNDS = 1000
 CPU_ELEMENTS = 2.5e7
 CPU_BATCH = 32
 """What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
-A larger batch would leave too few steps in any budget of minutes or hours: with the same time, two patches a step learn far more than
-the batch planned for a GPU (benchmarks/README.md)."""
+A larger batch would leave too few steps in any budget of minutes or hours; what a training of twenty minutes reaches with this one
+is in benchmarks/README.md."""
 
 STEPS_TO_LEARN = 800
-"""A time budget that holds fewer steps of the planned patch learns more from more steps of a smaller one."""
+"""What a training needs before anything is learned well; a time budget that holds fewer gets smaller steps."""
 SEEN_WITHOUT_PADDING = 0.8
 """Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
+LEAST_BATCH = 4
+"""Patches a step below which no time budget goes."""
 LEAST_PATCH = 0.5
 """Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
 MEMORY_SHARE = 0.85
@@ -120,35 +122,34 @@ def _divisors(configuration: Configuration) -> list[int]:
     return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
 
 
-def fit_patch(configuration: Configuration, budget: Budget, seconds_a_step: float) -> tuple[Configuration, str]:
-    """The configuration with a patch that leaves enough steps in a time budget, and one sentence why (empty where nothing changed).
+def fit_time(configuration: Configuration, budget: Budget, seconds_a_step: float) -> tuple[Configuration, str]:
+    """The configuration with a batch, then a patch, that leave enough steps in a time budget, and one sentence why (empty: no change).
 
     Args:
-        configuration: With its batch; network and spacing stay as they are.
+        configuration: Network and spacing stay as they are.
         budget: Budgets in iterations change nothing.
-        seconds_a_step: Measured with the patch as it is.
+        seconds_a_step: Measured with batch and patch as they are.
     """
     if budget.kind != "time":
         return configuration, ""
     least = tuple(size * LEAST_PATCH for size in configuration.patch_size)
     fitted = configuration
     while _steps(fitted, configuration, budget, seconds_a_step) < STEPS_TO_LEARN:
-        smaller = cut_patch(fitted, least)
+        halved = dataclasses.replace(fitted, batch_size=fitted.batch_size // 2)
+        smaller = halved if halved.batch_size >= LEAST_BATCH else cut_patch(fitted, least)
         if smaller is None:
             break
         fitted = smaller
     if fitted is configuration:
         return configuration, ""
     before, after = (_steps(one, configuration, budget, seconds_a_step) for one in (configuration, fitted))
-    patch, planned = ("x".join(map(str, one.patch_size)) for one in (fitted, configuration))
-    return (
-        fitted,
-        f"patch {patch} instead of the planned {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}",
-    )
+    now, planned = (f"batch {one.batch_size}, patch {'x'.join(map(str, one.patch_size))}" for one in (fitted, configuration))
+    return fitted, f"{now} instead of {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
 
 
 def _steps(configuration: Configuration, measured: Configuration, budget: Budget, seconds_a_step: float) -> float:
-    return budget.amount / seconds_a_step * math.prod(measured.patch_size) / math.prod(configuration.patch_size)
+    voxels, measured_voxels = (one.batch_size * math.prod(one.patch_size) for one in (configuration, measured))
+    return budget.amount / seconds_a_step * measured_voxels / voxels
 
 
 def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:

@@ -65,7 +65,7 @@ class BatchMaker:
         """Batch `number` of the stream."""
         size, share = self.job.configuration.batch_size, self.job.options.foreground
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
-        images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim, self.device))
+        images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
         return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), tuple(case for _, _, case in samples))
 
     def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str]:

@@ -105,7 +105,7 @@ def default_options(budget: Budget, device_type: str, *, batch: int, learning_ra
     """Options that suit the length of the run.
 
     A run of the reference's length gets the reference's optimisation. A short one gets Adam with a one-percent warm-up and an average of
-    the weights, which reach in some thousand steps what momentum needs ten thousand for (figures: benchmarks/README.md).
+    the weights; benchmarks/README.md says what that reaches in twenty minutes, benchmarks/short_training.py compares.
 
     Args:
         budget: Of the run.

@@ -54,7 +54,7 @@ class Trainer:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
         prepare(device)
         torch.manual_seed(job.seed)
-        self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim, device))
+        self.network = self.build_network().to(device, memory_format=memory_format(job.configuration.dim))
         self.average = copy.deepcopy(self.network).requires_grad_(False) if job.options.average_decay else None
         self.loss = self.build_loss()
         self.optimizer = self.build_optimizer()
@@ -99,7 +99,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.job.options.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.job.options.gradient_clip)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            return  # as the scaler does for fp16: one broken gradient must not end the run; a lasting one shows in the loss
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:

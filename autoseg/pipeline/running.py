@@ -25,6 +25,8 @@ from .training import train
 log = logging.getLogger(__name__)
 
 DEMO_DATASET = "Dataset900_Phantom"
+DEMO_SPACING = (6.0, 5.0, 5.0)
+"""Coarser than the planner would choose, so that some minutes on a laptop are enough to learn something."""
 
 
 def run(
@@ -92,7 +94,7 @@ def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_tes
     if not (raw / "dataset.json").is_file():
         log.info("Making a phantom dataset in %s", raw)
         make_phantom(raw, n_train=n_train, n_test=n_test, seed=seed)
-    plan_and_preprocess(900, PlanSettings(configurations=("2d", "3d_fullres")), home=home)
+    plan_and_preprocess(900, PlanSettings(configurations=("2d", "3d_fullres"), spacing=DEMO_SPACING), home=home)
     settings = TrainSettings(seconds=seconds, seed=seed)
     for configuration in ("2d", "3d_fullres"):
         train(900, configuration, 0, settings, home=home)

@@ -96,10 +96,16 @@ def test_workers_end_with_their_parent_and_leave_nothing_half_written(tmp_path: 
     script.write_text(SCRIPT.format(tests=str(REPOSITORY / "tests"), folder=str(tmp_path)))
     (tmp_path / "pids").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    parent = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background of a shell inherits it ignored
+    )
     pids = _wait_for(lambda: [int(path.name) for path in (tmp_path / "pids").iterdir()], lambda found: len(found) == 2)
     parent.send_signal(how)
-    assert parent.wait(timeout=20) != 0
+    assert parent.wait(timeout=120) != 0
     assert _wait_for(lambda: [pid for pid in pids if _runs(pid)], lambda alive: not alive) == []
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 

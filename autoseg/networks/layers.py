@@ -1,0 +1,108 @@
+"""Layers for 2 or 3 spatial axes that networks of several families use; convolutions are in `blocks`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..naming import unknown
+
+
+class _AnyBatch:
+    """Mixed into a batch norm, before it.
+
+    With one value per channel (batch of one, map of one voxel) the deviation is zero and torch refuses to train. Such a batch is normalised
+    by the running statistics, as in evaluation, and does not enter them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)``, same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class BatchNorm2d(_AnyBatch, nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` for any batch."""
+
+
+class BatchNorm3d(_AnyBatch, nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` for any batch."""
+
+
+class _AnySize:
+    """Mixed into an instance norm, before it.
+
+    Of a single voxel nothing would be left but the shift, and torch refuses to train; it is scaled and shifted without being normalised,
+    in training and in evaluation alike.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)``, same shape."""
+        if x[0, 0].numel() > 1:
+            return super().forward(x)
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+
+class InstanceNorm2d(_AnySize, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d` for any size."""
+
+
+class InstanceNorm3d(_AnySize, nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d` for any size."""
+
+
+def batch_norm(dim: int, channels: int) -> nn.Module:
+    """Batch normalisation with learned scale and shift (Ioffe and Szegedy, ICML 2015); a batch of one voxel is no error."""
+    return (BatchNorm3d if dim == 3 else BatchNorm2d)(channels)
+
+
+def instance_norm(dim: int, channels: int) -> nn.Module:
+    """Instance normalisation with learned scale and shift (Ulyanov et al., arXiv 1607.08022); a map of one voxel is no error."""
+    return (InstanceNorm3d if dim == 3 else InstanceNorm2d)(channels, affine=True)
+
+
+NORMS = {"batch": batch_norm, "instance": instance_norm}
+"""Name -> normalisation, for the option ``norm`` of a network.
+
+Batch norm is what many papers used; with the batches of one to four patches of 3D training its statistics are noisy, and a short training
+ends before the running ones (which evaluation uses) have settled. Instance norm has neither trouble.
+"""
+
+
+def make_norm(name: str, dim: int, channels: int) -> nn.Module:
+    """The normalisation called `name`.
+
+    Raises:
+        ValueError: Not in `NORMS`.
+    """
+    if name not in NORMS:
+        raise unknown("norm", name, NORMS)
+    return NORMS[name](dim, channels)
+
+
+def max_pool(dim: int, size: int | Sequence[int]) -> nn.Module:
+    """Maximum over blocks of `size` voxels (one number, or one an axis) that do not overlap."""
+    return (nn.MaxPool3d if dim == 3 else nn.MaxPool2d)(_edges(size))
+
+
+def average_pool(dim: int, size: int | Sequence[int]) -> nn.Module:
+    """Mean over blocks of `size` voxels (one number, or one an axis) that do not overlap."""
+    return (nn.AvgPool3d if dim == 3 else nn.AvgPool2d)(_edges(size))
+
+
+def dropout(dim: int, probability: float) -> nn.Module:
+    """Drops whole channels (Tompson et al., CVPR 2015); for single voxels take ``nn.Dropout``."""
+    return (nn.Dropout3d if dim == 3 else nn.Dropout2d)(probability)
+
+
+def linear_mode(dim: int) -> str:
+    """``mode`` of `torch.nn.functional.interpolate` for linear interpolation: bilinear or trilinear."""
+    return "trilinear" if dim == 3 else "bilinear"
+
+
+def _edges(size: int | Sequence[int]) -> int | tuple[int, ...]:
+    return size if isinstance(size, int) else tuple(size)

@@ -1,0 +1,48 @@
+"""Any image size for networks that halve the resolution: pad before, crop after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad_to_multiple(x: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Appends zeros to the end of each spatial axis, up to the next multiple; `x` itself where nothing is missing.
+
+    Args:
+        x: ``(B, C, *spatial)``.
+        multiples: One an axis, at least 1.
+
+    Returns:
+        ``(B, C, *padded)``.
+
+    Raises:
+        ValueError: Not one multiple for each spatial axis.
+    """
+    spatial = x.shape[2:]
+    if len(spatial) != len(multiples):
+        raise ValueError(f"network: expected (B, C, *spatial) with {len(multiples)} spatial axes, got {tuple(x.shape)}")
+    missing = [-size % multiple for size, multiple in zip(spatial, multiples, strict=True)]
+    if not any(missing):
+        return x
+    return F.pad(x, [n for end in reversed(missing) for n in (0, end)])
+
+
+def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first `size` voxels of each spatial axis: takes back what `pad_to_multiple` appended.
+
+    Args:
+        x: ``(B, C, *spatial)``.
+        size: Voxels an axis, at most those of `x`.
+
+    Raises:
+        ValueError: `x` is smaller, or has other axes.
+    """
+    spatial = tuple(x.shape[2:])
+    if len(spatial) != len(size) or any(have < want for have, want in zip(spatial, size, strict=True)):
+        raise ValueError(f"network: expected a map of at least {tuple(size)} voxels to crop, got {spatial}")
+    if spatial == tuple(size):
+        return x
+    return x[(slice(None), slice(None), *(slice(0, want) for want in size))]

@@ -251,7 +251,7 @@ def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
         FORMAT,
         plan.orientation,
         plan.transpose,
-        plan.labels,
+        plan.stored_labels,
         plan.intensities,
         configuration.dim,
         configuration.spacing,

@@ -118,7 +118,7 @@ class Predictor:
         return result[crop]
 
     def _checked_previous(self, previous: np.ndarray | torch.Tensor | None, volume: torch.Tensor, source: str) -> torch.Tensor | None:
-        stage = self.configuration.previous_stage
+        stage = self.configuration.previous_stage if self.configuration.sees_previous else None
         if (previous is None) != (stage is None):
             expected = f"the segmentation of {stage}" if stage else "no segmentation of a previous stage"
             raise ValueError(f"{source}: {self.configuration.name} expects {expected}, got {'none' if previous is None else 'one'}")
@@ -211,7 +211,7 @@ class Predictor:
 
     def _swapped_inputs(self, channels: int) -> list[int]:
         """Input channels likewise: those at the end that hold the previous stage's labels, one per foreground value."""
-        if self.configuration.previous_stage is None:
+        if not self.configuration.sees_previous:
             return list(range(channels))
         # Internal value 1 is the first of the label channels.
         first = channels - len(self.labels.base_values) - 1

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..naming import unknown
+from .blocks import convolution
 
 
 class _AnyBatch:
@@ -65,7 +66,12 @@ def instance_norm(dim: int, channels: int) -> nn.Module:
     return (InstanceNorm3d if dim == 3 else InstanceNorm2d)(channels, affine=True)
 
 
-NORMS = {"batch": batch_norm, "instance": instance_norm}
+def no_norm(dim: int, channels: int) -> nn.Module:
+    """Nothing, for networks that were published without normalisation; the arguments are those of the others."""
+    return nn.Identity()
+
+
+NORMS = {"batch": batch_norm, "instance": instance_norm, "none": no_norm}
 """Name -> normalisation, for the option ``norm`` of a network.
 
 Batch norm is what many papers used; with the batches of one to four patches of 3D training its statistics are noisy, and a short training
@@ -82,6 +88,25 @@ def make_norm(name: str, dim: int, channels: int) -> nn.Module:
     if name not in NORMS:
         raise unknown("norm", name, NORMS)
     return NORMS[name](dim, channels)
+
+
+def normed_convolution(
+    dim: int, channels: tuple[int, int], kernel: int, *, norm: str, stride: int = 1, dilation: int = 1, padding: int | None = None
+) -> nn.Sequential:
+    """Convolution and normalisation; the convolution has a bias only where no normalisation would take it out again.
+
+    Args:
+        dim: Spatial axes.
+        channels: In, out.
+        kernel: Edge length, the same for all axes.
+        norm: In `NORMS`.
+        stride: Of the convolution.
+        dilation: Of the convolution.
+        padding: Voxels a side; by default an odd kernel keeps the size (``ceil(size / stride)``).
+    """
+    around = dilation * (kernel - 1) // 2 if padding is None else padding
+    conv = convolution(dim)(*channels, kernel, stride, around, dilation, bias=norm == "none")
+    return nn.Sequential(conv, make_norm(norm, dim, channels[1]))
 
 
 def max_pool(dim: int, size: int | Sequence[int]) -> nn.Module:

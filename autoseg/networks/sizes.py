@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pad_to_multiple(x: Tensor, multiples: Sequence[int]) -> Tensor:
+def pad_to_multiple(x: Tensor, multiples: Sequence[int], *, remainder: int = 0) -> Tensor:
     """Appends zeros to the end of each spatial axis, up to the next multiple; `x` itself where nothing is missing.
 
     Args:
         x: ``(B, C, *spatial)``.
         multiples: One an axis, at least 1.
+        remainder: Of the padded sizes: 0 for multiples, 1 for one more than a multiple.
 
     Returns:
         ``(B, C, *padded)``.
@@ -24,7 +25,7 @@ def pad_to_multiple(x: Tensor, multiples: Sequence[int]) -> Tensor:
     spatial = x.shape[2:]
     if len(spatial) != len(multiples):
         raise ValueError(f"network: expected (B, C, *spatial) with {len(multiples)} spatial axes, got {tuple(x.shape)}")
-    missing = [-size % multiple for size, multiple in zip(spatial, multiples, strict=True)]
+    missing = [(remainder - size) % multiple for size, multiple in zip(spatial, multiples, strict=True)]
     if not any(missing):
         return x
     return F.pad(x, [n for end in reversed(missing) for n in (0, end)])

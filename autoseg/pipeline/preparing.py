@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..model import CaseFingerprint, Dataset, Fingerprint, Plan, Split
+from ..model import CaseFingerprint, Configuration, Dataset, Fingerprint, Plan, Split
 from ..naming import unknown
 from ..planners.fingerprint import extract_fingerprint
 from ..planners.plan import make_plan
@@ -59,7 +59,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
-            preprocess(workspace, dataset, plan, data, workers=settings.workers)
+            preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
     return plan
 
 
@@ -108,18 +108,18 @@ def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split])
         )
 
 
-def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, data: str, *, workers: int | None = None) -> None:
-    """Preprocesses what is missing of one configuration, of the cases that could be measured; cases that fail are named and left out.
+def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, configuration: Configuration, *, workers: int | None = None) -> None:
+    """Preprocesses what is missing of a configuration's data, of the cases that could be measured; those that fail are named and left out.
 
     Raises:
         ValueError: Not one case could be preprocessed.
     """
-    folder = workspace.preprocessed(dataset.name) / data
+    folder = workspace.preprocessed(dataset.name) / configuration.data
     usable = set(workspace.usable_cases(dataset.name))
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in usable))
     with only_one(folder, "preprocessing", wait=True):
-        failures = preprocess_dataset(dataset, plan, plan.configurations[data], folder, workers=workers)
+        failures = preprocess_dataset(dataset, plan, configuration, folder, workers=workers)
     for case, reason in failures.items():
-        log.error("%s is left out of %s: %s", case, data, reason)
+        log.error("%s is left out of %s: %s", case, configuration.data, reason)
     if not Store(folder).names():
         raise ValueError(f"{folder}: no case could be preprocessed; the first reason: {next(iter(failures.values()), 'no cases')}")

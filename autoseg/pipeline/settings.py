@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,10 @@ class TrainSettings:
 
     Attributes:
         trainer: Name in `autoseg.trainers.TRAINERS` or ``module:Class``.
+        trainer_options: What only this trainer knows.
+        network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
+        network_options: Its keyword arguments.
+        options: Values of `autoseg.trainers.job.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         iterations: Budget in iterations.
         seconds: Budget in wall time.
@@ -47,6 +52,10 @@ class TrainSettings:
     """
 
     trainer: str = "Trainer"
+    trainer_options: dict[str, Any] = field(default_factory=dict)
+    network: str | None = None
+    network_options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     iterations: int | None = None
     seconds: float | None = None

@@ -109,7 +109,7 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
 
 def without_padding(configuration: Configuration) -> Configuration:
     """The configuration with a patch rounded down instead of up to the network's multiples where it is larger than the median case."""
-    sizes, strides = configuration.patch_size, _divisors(configuration)
+    sizes, strides = configuration.patch_size, patch_multiple(configuration)
     median = configuration.median_shape[-configuration.dim :]
     cut = [
         size - d if size > n and size - d >= SEEN_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)
@@ -117,8 +117,10 @@ def without_padding(configuration: Configuration) -> Configuration:
     return dataclasses.replace(configuration, patch_size=tuple(cut))
 
 
-def _divisors(configuration: Configuration) -> list[int]:
+def patch_multiple(configuration: Configuration) -> list[int]:
     """Voxels of the patch, per axis, that become one at the coarsest stage."""
+    if configuration.patch_multiple:
+        return list(configuration.patch_multiple)
     return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
 
 
@@ -162,7 +164,7 @@ def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configu
     Returns:
         None where every axis is at its least.
     """
-    divisors, sizes = _divisors(configuration), configuration.patch_size
+    divisors, sizes = patch_multiple(configuration), configuration.patch_size
     room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, least, strict=True)]
     # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
     if max(room) <= 2:

@@ -15,6 +15,7 @@ from ..model import Box
 from ..storage import Store, StoredCase, read_array
 from .augmentation import Augmentation, apply, draw, size_for
 from .job import RunFolders, TrainingJob
+from .partial import Annotated
 from .previous_stage import augment_previous
 from .sampling import draw_sample, is_foreground_slot, read_box, read_patch
 
@@ -30,11 +31,13 @@ class Batch:
         image: ``(B, C, *patch)`` float32; in a cascade the previous stage's organs follow the image channels.
         segmentation: ``(B, *patch)`` int16 internal values.
         cases: Name of each sample's case.
+        annotated: Of each sample the organs that were annotated in its case, as indices into `Labels.names`, or None where all were.
     """
 
     image: Tensor
     segmentation: Tensor
     cases: tuple[str, ...]
+    annotated: Annotated
 
 
 class BatchMaker:
@@ -66,7 +69,8 @@ class BatchMaker:
         size, share = self.job.configuration.batch_size, self.job.options.foreground
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
         images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
-        return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), tuple(case for _, _, case in samples))
+        cases = tuple(case for _, _, case in samples)
+        return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), cases, (None,) * size)
 
     def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str]:
         job, configuration = self.job, self.job.configuration
@@ -75,7 +79,7 @@ class BatchMaker:
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
         image, labels = self._read(place.case, place.box)
         image, labels = apply(augmentation, image, labels, masked=configuration.mask_normalization)
-        if configuration.previous_stage is None:
+        if not configuration.sees_previous:
             return image, labels, place.case
         organs = torch.stack([labels[1] == value + 1 for value in range(len(job.plan.labels.base_values))]).float()
         if self.stream == TRAINING:

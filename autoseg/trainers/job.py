@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..model import Budget, Configuration, Plan, Split
+from ..naming import unknown
 from .augmentation import AugmentationOptions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,7 @@ class TrainingJob:
         trainer: Name in `autoseg.trainers.TRAINERS`.
         pretrained: Checkpoint whose fitting weights are the start, or None.
         previous_model: Model folder of a cascade's first stage, or None.
+        trainer_options: What only this trainer knows; its `Options` say which there are.
     """
 
     plan: Plan
@@ -79,6 +85,7 @@ class TrainingJob:
     trainer: str = "Trainer"
     pretrained: Path | None = None
     previous_model: str | None = None
+    trainer_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,15 @@ class RunFolders:
 
 
 CPU_VALIDATION_PATCHES = 16
+FINE_TUNING_RATE = 0.1
+"""Share of the learning rate with which weights that were trained before are trained on."""
 LONG_RUN = 20_000
 """Iterations from which on the reference's optimiser, made for a quarter of a million of them, does at least as well as Adam."""
 
 
-def default_options(budget: Budget, device_type: str, *, batch: int, learning_rate: float | None = None) -> TrainingOptions:
+def default_options(
+    budget: Budget, device_type: str, *, batch: int, fine_tunes: bool = False, changes: Mapping[str, Any] | None = None
+) -> TrainingOptions:
     """Options that suit the length of the run.
 
     A run of the reference's length gets the reference's optimisation. A short one gets Adam with a one-percent warm-up and an average of
@@ -111,7 +122,12 @@ def default_options(budget: Budget, device_type: str, *, batch: int, learning_ra
         budget: Of the run.
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
         batch: Patches a step.
-        learning_rate: Asked for by the user; None means the default of the optimiser.
+        fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
+        changes: What the user asked for otherwise, by the names of `TrainingOptions`; ``augmentation`` by the names of
+            `AugmentationOptions`.
+
+    Raises:
+        ValueError: An option is unknown or its value makes no sense.
     """
     long_run = budget.amount >= LONG_RUN if budget.kind == "iterations" else device_type != "cpu" and budget.amount >= 7200
     if long_run:
@@ -127,4 +143,17 @@ def default_options(budget: Budget, device_type: str, *, batch: int, learning_ra
         )
     if device_type == "cpu":
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
-    return options if learning_rate is None else replace(options, learning_rate=learning_rate)
+    if fine_tunes:
+        options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
+    return _changed(options, changes or {}, "training option")
+
+
+def _changed(options: T, changes: Mapping[str, Any], what: str) -> T:
+    known = {item.name for item in fields(options)}
+    for name in changes:
+        if name not in known:
+            raise unknown(what, name, known)
+    values = dict(changes)
+    if isinstance(values.get("augmentation"), Mapping):
+        values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
+    return replace(options, **values)

@@ -1,7 +1,7 @@
 """The plain Trainer: one network, one loss, one optimiser, a budget that is used up exactly.
 
-It owns the loop. A trainer that differs overrides `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and
-nothing else.
+It owns the loop. A trainer that differs overrides `configure` (what it makes of the plan), `prepare` (what must lie ready), `step` (what
+one batch does), `build_network`, `build_optimizer` or `build_loss`, and `extra_states` and `load_extra_states` where it has more to keep.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
 from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare
-from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT
+from ..model import Configuration, Plan
+from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, unknown
 from ..networks import build_network
 from ..records import remove_partial
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker
@@ -29,6 +31,7 @@ from .job import RunFolders, TrainingJob
 from .loading import Prefetcher, loader_size
 from .losses import DeepSupervision, build_loss
 from .optimizers import build_optimizer
+from .partial import Annotated, TargetAdaptive
 from .schedules import learning_rate_factor
 from .validation import PatchScores
 
@@ -78,9 +81,30 @@ class Trainer:
             **options,
         )
 
-    def build_loss(self) -> nn.Module | DeepSupervision:
-        """The loss of the options over all outputs of the network."""
-        return DeepSupervision(build_loss(self.job.options.loss, self.job.plan.labels, batch_dice=self.job.configuration.batch_dice))
+    @classmethod
+    def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
+        """What this trainer makes of a planned configuration (another network, a candidate region), before it is fitted to the device.
+
+        Args:
+            configuration: With the network that the user asked for.
+            plan: Of the dataset.
+            options: `TrainingJob.trainer_options`.
+
+        Raises:
+            ValueError: An option is unknown, or the trainer cannot work with this configuration.
+        """
+        if options:
+            raise unknown(f"option of {cls.__name__}", next(iter(options)), ())
+        return configuration
+
+    def prepare(self) -> None:
+        """Makes what must lie ready before the first batch; called whenever a run begins or goes on."""
+
+    def build_loss(self) -> Callable[[Tensor | Sequence[Tensor], Tensor, Annotated], Tensor]:
+        """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
+        job = self.job
+        loss = build_loss(job.options.loss, job.plan.labels, batch_dice=job.configuration.batch_dice)
+        return TargetAdaptive(DeepSupervision(loss), job.plan.labels)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of the options over all weights of the network."""
@@ -90,7 +114,7 @@ class Trainer:
         """One optimisation step; what it returns is averaged over a round into the history."""
         with autocast(self.device):
             outputs = self.network(batch.image)
-        loss = self.loss(outputs, batch.segmentation)
+        loss = self.loss(outputs, batch.segmentation, batch.annotated)
         self.descend(loss)
         return {"train_loss": loss.detach()}
 
@@ -117,6 +141,7 @@ class Trainer:
         """Trains until the budget is used up, from where a former run stopped, and returns the network to predict with."""
         if not (self.folders.run / FINAL_CHECKPOINT).is_file():
             self.restore()
+            self.prepare()
             make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
             threads, ahead = loader_size(self.job, self.device)
             with Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads) as batches, self._bar() as bar:
@@ -193,7 +218,7 @@ class Trainer:
             for batch in batches:
                 with autocast(self.device):
                     logits = network(batch.image)
-                scores.add(logits.float(), batch.segmentation, self.loss(logits, batch.segmentation))
+                scores.add(logits.float(), batch.segmentation, self.loss(logits, batch.segmentation, batch.annotated))
         return scores.result()
 
     def final_network(self) -> nn.Module:
@@ -208,8 +233,16 @@ class Trainer:
         states["random"] = torch.get_rng_state()
         if self.average is not None:
             states["average"] = self.average.state_dict()
+        states |= self.extra_states()
         save_checkpoint(self.folders.run / LATEST_CHECKPOINT, states, self._meta())
         self._saved_at = time.monotonic()
+
+    def extra_states(self) -> dict[str, dict[str, Any]]:
+        """State of what else is trained, by name (a discriminator, its optimiser), to go on from."""
+        return {}
+
+    def load_extra_states(self, states: Mapping[str, Any]) -> None:
+        """Takes over what `extra_states` gave."""
 
     def restore(self) -> None:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
@@ -229,6 +262,7 @@ class Trainer:
         torch.set_rng_state(states["random"])
         if self.average is not None:
             self.average.load_state_dict(states["average"])
+        self.load_extra_states(states)
         self.iteration, self.round, self.seconds = meta["iteration"], meta["round"], meta["seconds"]
         self.history.cut(self.round)
         log.info("Going on at %.0f %% (iteration %d, round %d of %d).", 100 * self.used, self.iteration, self.round, self.job.budget.rounds)

@@ -90,4 +90,4 @@ def _random_batch(job: TrainingJob, device: torch.device) -> Batch:
     size, patch = configuration.batch_size, configuration.patch_size
     image = torch.randn((size, job.plan.in_channels(configuration), *patch), device=device)
     segmentation = torch.randint(0, highest + 1, (size, *patch), dtype=torch.int16, device=device)
-    return Batch(image.to(memory_format=memory_format(configuration.dim)), segmentation, ("random",) * size)
+    return Batch(image.to(memory_format=memory_format(configuration.dim)), segmentation, ("random",) * size, (None,) * size)

@@ -1,0 +1,40 @@
+"""How long a training takes, and on which cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train; the learning rate falls to zero exactly at its end.
+
+    Attributes:
+        kind: ``iterations`` or ``time``.
+        amount: Steps, or seconds.
+        rounds: Into how many equal parts it is cut for validation, history and checkpoints ("epochs").
+        why: One sentence for the user: where the number comes from and how to change it.
+    """
+
+    kind: str
+    amount: float
+    rounds: int
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("iterations", "time"):
+            raise ValueError(f"Budget.kind: expected 'iterations' or 'time', got {self.kind!r}")
+        if self.amount <= 0 or self.rounds < 1:
+            raise ValueError(f"Budget: expected a positive amount and at least one round, got {self.amount} and {self.rounds}")
+
+    def progress(self, iteration: int, seconds: float) -> float:
+        """Share of the budget that is used, 0..1, after `iteration` steps and `seconds` of training."""
+        return min(1.0, (iteration if self.kind == "iterations" else seconds) / self.amount)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation cases of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]

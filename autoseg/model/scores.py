@@ -1,0 +1,61 @@
+"""How good a model is, and which one segments which organ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Score:
+    """Agreement of one organ in one case; `dice` and `iou` are NaN where the organ is absent from both.
+
+    Attributes:
+        case: Its name.
+        organ: A name of `Labels.names`.
+        dice: Dice coefficient, 0..1.
+        iou: Intersection over union, 0..1.
+        n_prediction: Voxels predicted.
+        n_reference: Voxels in the reference.
+        other: Further metrics by their name in `autoseg.evaluation.metrics.METRICS`.
+    """
+
+    case: str
+    organ: str
+    dice: float
+    iou: float
+    n_prediction: int
+    n_reference: int
+    other: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``."""
+
+    members: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Readable name, also its key in tables."""
+        return " + ".join(self.members)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate segments which organ, and the evidence.
+
+    Attributes:
+        organs: Organ to the chosen candidate's members.
+        folds: Names of the folds the evidence comes from and whose models vote.
+        table: Candidate name -> organ -> mean Dice over the cross-validation.
+        cases: Number of cases the table rests on.
+        reasons: Organ to one sentence.
+        by: Name of the rule that chose.
+    """
+
+    organs: dict[str, tuple[str, ...]]
+    folds: tuple[str, ...]
+    table: dict[str, dict[str, float]]
+    cases: int
+    reasons: dict[str, str] = field(default_factory=dict)
+    by: str = "best_mean_dice"

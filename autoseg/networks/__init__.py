@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 NETWORKS: dict[str, str] = {
     "plain_unet": "autoseg.networks.unet:PlainUNet",
     "residual_unet": "autoseg.networks.residual_unet:ResidualUNet",
+    "conze_unet": "autoseg.networks.vgg_unet:conze_unet",
+    "vgg16_unet": "autoseg.networks.vgg_unet:vgg16_unet",
+    "vgg19_unet": "autoseg.networks.vgg_unet:vgg19_unet",
+    "vgg19_unetpp": "autoseg.networks.nested_unet:vgg19_unetpp",
+    "cascaded": "autoseg.networks.cascaded:cascaded",
+    "unet_cascade": "autoseg.networks.cascaded:unet_cascade",
+    "vgg16_unet_cascade": "autoseg.networks.cascaded:vgg16_unet_cascade",
+    "vgg19_unet_cascade": "autoseg.networks.cascaded:vgg19_unet_cascade",
+    "roth_unet": "autoseg.networks.roth_unet:RothUNet",
+    "se_resunet": "autoseg.networks.se_resunet:SEResUNet",
+    "deeplabv3": "autoseg.networks.deeplab:DeepLabV3",
+    "vnet": "autoseg.networks.vnet:VNet",
+    "dense_vnet": "autoseg.networks.dense_vnet:DenseVNet",
+    "deepmedic": "autoseg.networks.deepmedic:DeepMedic",
 }
 """Name -> where the class or function lies."""
 

@@ -21,5 +21,19 @@ class Info:
 PAPERS: dict[str, Info] = {
     "plain_unet": Info("Isensee et al. 2021, Nature Methods", (2, 3)),
     "residual_unet": Info("Isensee et al. 2024, MICCAI", (2, 3)),
+    "conze_unet": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "vgg16_unet": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "vgg19_unet": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "vgg19_unetpp": Info("Zhou et al. 2018, DLMIA; Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "cascaded": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "unet_cascade": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "vgg16_unet_cascade": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "vgg19_unet_cascade": Info("Conze et al. 2021, Artificial Intelligence in Medicine", (2, 3)),
+    "roth_unet": Info("Cicek et al. 2016, MICCAI; Roth et al. 2018, Computerized Medical Imaging and Graphics", (2, 3)),
+    "se_resunet": Info("Cao et al. 2021, Neurocomputing; Crespi et al. 2023", (2, 3)),
+    "deeplabv3": Info("Chen et al. 2017, arXiv 1706.05587; Crespi et al. 2023", (2, 3)),
+    "vnet": Info("Milletari et al. 2016, 3DV", (2, 3)),
+    "dense_vnet": Info("Gibson et al. 2018, IEEE Transactions on Medical Imaging", (2, 3)),
+    "deepmedic": Info("Kamnitsas et al. 2017, Medical Image Analysis", (2, 3)),
 }
 """Name in `NETWORKS` -> what is known of it."""

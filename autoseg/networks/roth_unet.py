@@ -1,0 +1,131 @@
+"""The 3D U-Net that Roth et al. cascade from coarse to fine (Computerized Medical Imaging and Graphics 66, 2018).
+
+It is the network of Cicek et al. (arXiv 1606.06650): channels double before each pooling, up-convolutions keep them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import convolution, initialise, transposed_convolution
+from .layers import max_pool, normed_convolution
+from .sizes import crop_to, pad_to_multiple
+
+LEVELS = 4
+DIVISOR = 2 ** (LEVELS - 1)
+MARGIN = 44
+"""Voxels that valid convolutions take away at each side of the input."""
+VALID_REMAINDER = 4
+"""Of the sizes, divided by 8, for which every pooling of the valid form meets an even map."""
+
+
+class RothUNet(nn.Module):
+    """3D U-Net with 32, 64 | 64, 128 | 128, 256 | 256, 512 channels, 2x2x2 max pooling and up-convolutions, batch norm, ReLU.
+
+    In 3D with one input channel: 19,065,696 weights of convolutions without the head, 19,070,498 parameters with two classes. (Cicek et al.
+    count 19,069,955 with three channels and classes; the scale and shift of this batch norm are one number per channel more than theirs.)
+
+    With `valid` no convolution pads, as in the paper: 132x132x116 voxels give 44x44x28. Within the pipeline the logits must have the
+    input's size; so `forward` repeats the border voxels outwards (44 voxels a side, more at the end where the size needs it) until the
+    valid output covers the input, and crops it to that. For a patch of 64x64x64 the network then works on 156x156x156. `valid_forward`
+    gives the bare, smaller map, for callers that have real surroundings to put in.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        deep_supervision: Accepted and ignored: the network has one output.
+        width: Channels of the first convolution; all others are multiples of it.
+        valid: Convolutions without padding.
+        norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+
+    Raises:
+        ValueError: `dim` or `norm` is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool = True,
+        width: int = 32,
+        valid: bool = False,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        self.dim, self.valid, self.feature_channels = dim, valid, 2 * width
+        widths = [width * 2**level for level in range(LEVELS)]
+        inputs = (in_channels, *(2 * one for one in widths[:-1]))
+        self.encoder = nn.ModuleList(self._stage((below, here, 2 * here), norm=norm) for below, here in zip(inputs, widths, strict=True))
+        self.pool = max_pool(dim, 2)
+        self.ups, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for here in reversed(widths[1:]):  # `here` channels come from the skip, twice as many from below
+            self.ups.append(transposed_convolution(dim)(2 * here, 2 * here, 2, 2, bias=False))
+            self.decoder.append(self._stage((3 * here, here, here), norm=norm))
+        self.head = convolution(dim)(self.feature_channels, out_channels, 1)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature maps before the logits, ``(B, 2 * width, *spatial)``."""
+        padded = _surround(x) if self.valid else pad_to_multiple(x, (DIVISOR,) * self.dim)
+        return crop_to(self._run(padded), x.shape[2:])
+
+    def valid_forward(self, x: Tensor) -> Tensor:
+        """Logits of the inner voxels alone, 44 fewer at each side.
+
+        Args:
+            x: ``(B, C, *spatial)``; sizes of at least 92 that leave 4 when divided by 8, e.g. 132x132x116.
+
+        Returns:
+            ``(B, out_channels, *(spatial - 88))``.
+
+        Raises:
+            ValueError: The network was not built with ``valid=True``, or the size does not fit.
+        """
+        if not self.valid:
+            raise ValueError("RothUNet: valid_forward expected a network built with valid=True, got one with padded convolutions")
+        sizes = tuple(x.shape[2:])
+        if any(size % DIVISOR != VALID_REMAINDER or size <= 2 * MARGIN for size in sizes):
+            raise ValueError(f"RothUNet: expected sizes 92, 100, 108 ... along each axis for valid convolutions, got {sizes}")
+        return self.head(self._run(x))
+
+    def _stage(self, channels: Sequence[int], *, norm: str) -> nn.Sequential:
+        parts: list[nn.Module] = []
+        for pair in zip(channels[:-1], channels[1:], strict=True):
+            parts += [normed_convolution(self.dim, pair, 3, norm=norm, padding=0 if self.valid else 1), nn.ReLU(inplace=True)]
+        return nn.Sequential(*parts)
+
+    def _run(self, x: Tensor) -> Tensor:
+        skips = []
+        for level, stage in enumerate(self.encoder):
+            x = stage(x if level == 0 else self.pool(x))
+            skips.append(x)
+        skips.pop()
+        for up, stage in zip(self.ups, self.decoder, strict=True):
+            x = up(x)
+            x = stage(torch.cat((_centre(skips.pop(), x.shape[2:]), x), dim=1))
+        return x
+
+
+def _surround(x: Tensor) -> Tensor:
+    """Repeats border voxels so that valid convolutions give at least the size of `x`, from its first voxel on."""
+    padding: list[int] = []
+    for size in reversed(x.shape[2:]):
+        padding += [MARGIN, MARGIN + (VALID_REMAINDER - size) % DIVISOR]
+    return F.pad(x, padding, mode="replicate")
+
+
+def _centre(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of a map; the map itself where it has that size."""
+    cuts = [slice((have - want) // 2, (have - want) // 2 + want) for have, want in zip(x.shape[2:], size, strict=True)]
+    return x[(slice(None), slice(None), *cuts)]

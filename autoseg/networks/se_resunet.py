@@ -1,0 +1,129 @@
+"""The SE-ResUNet: a U-Net of residual blocks with squeeze-and-excitation (Cao et al., Neurocomputing 453, 2021).
+
+Blocks after He et al., arXiv 1512.03385 and Hu et al., arXiv 1709.01507. One of the base models of the ensembles of Crespi et al. 2023.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import convolution, initialise, transposed_convolution
+from .layers import max_pool, normed_convolution
+from .sizes import crop_to, pad_to_multiple
+
+MAX_WIDTH = {2: 1024, 3: 320}
+"""Channels of the coarsest levels. In 3D the paper's 1024 would be three times as many weights; 320 is what the pipeline's U-Nets have."""
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a number in 0..1 that depends on the means of all channels (Hu et al. 2018).
+
+    Args:
+        dim: Spatial axes.
+        channels: Of the map.
+        reduction: The hidden layer has this many times fewer units (at least one).
+    """
+
+    def __init__(self, dim: int, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        conv = convolution(dim)
+        self.gate = nn.Sequential(conv(channels, hidden, 1), nn.ReLU(inplace=True), conv(hidden, channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)``, same shape."""
+        return x * self.gate(x.mean(dim=tuple(range(2, x.dim())), keepdim=True))
+
+
+class SEResidualBlock(nn.Module):
+    """Two 3x3 convolutions and squeeze-and-excitation, added to the input (projected by a 1x1 convolution where channels change).
+
+    Args:
+        dim: Spatial axes.
+        channels: In, out.
+        reduction: Of the squeeze.
+        norm: In `layers.NORMS`.
+    """
+
+    def __init__(self, dim: int, channels: tuple[int, int], *, reduction: int, norm: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            normed_convolution(dim, channels, 3, norm=norm),
+            nn.ReLU(inplace=True),
+            normed_convolution(dim, (channels[1], channels[1]), 3, norm=norm),
+            SqueezeExcitation(dim, channels[1], reduction),
+        )
+        self.skip = nn.Identity() if channels[0] == channels[1] else normed_convolution(dim, channels, 1, norm=norm)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, C', *spatial)``."""
+        return self.activation(self.body(x) + self.skip(x))
+
+
+class SEResUNet(nn.Module):
+    """U-Net whose every level is a residual block with squeeze-and-excitation; max pooling down, up-convolutions up.
+
+    With one input channel and two classes: 32,656,378 parameters in 2D (64, 128, 256, 512, 1024 channels), 31,573,302 in 3D, where the
+    widest levels have 320.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        deep_supervision: Accepted and ignored: the network has one output.
+        width: Channels of the finest level, which are also those of `features`; they double at each level up to `MAX_WIDTH`.
+        levels: Resolutions.
+        reduction: Of the squeeze.
+        norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+
+    Raises:
+        ValueError: `dim` or `norm` is none of these, or there is less than one level.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool = True,
+        width: int = 64,
+        levels: int = 5,
+        reduction: int = 16,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        conv, transposed = convolution(dim), transposed_convolution(dim)
+        if levels < 1:
+            raise ValueError(f"SEResUNet: expected levels of 1 or more, got {levels}")
+        self.multiples, self.feature_channels = (2 ** (levels - 1),) * dim, width
+        widths = [min(width * 2**level, max(width, MAX_WIDTH[dim])) for level in range(levels)]
+        inputs = (in_channels, *widths[:-1])
+        self.encoder = nn.ModuleList(
+            SEResidualBlock(dim, pair, reduction=reduction, norm=norm) for pair in zip(inputs, widths, strict=True)
+        )
+        self.pool = max_pool(dim, 2)
+        self.ups, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for here, below in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
+            self.ups.append(transposed(below, here, 2, 2))
+            self.decoder.append(SEResidualBlock(dim, (2 * here, here), reduction=reduction, norm=norm))
+        self.head = conv(width, out_channels, 1)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature maps before the logits, ``(B, width, *spatial)``: 64 channels, for ensembles that fuse layers."""
+        size, skips = x.shape[2:], []
+        x = pad_to_multiple(x, self.multiples)
+        for level, block in enumerate(self.encoder):
+            x = block(x if level == 0 else self.pool(x))
+            skips.append(x)
+        skips.pop()
+        for up, block in zip(self.ups, self.decoder, strict=True):
+            x = block(torch.cat((up(x), skips.pop()), dim=1))
+        return crop_to(x, size)

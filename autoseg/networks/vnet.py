@@ -1,0 +1,100 @@
+"""The V-Net (Milletari, Navab and Ahmadi, 3DV 2016, arXiv 1606.04797)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import convolution, initialise, transposed_convolution
+from .layers import make_norm, normed_convolution
+from .sizes import crop_to, pad_to_multiple
+
+CONVS = (1, 2, 3, 3, 3)
+"""Convolutions a stage, finest first; the decoder has as many at each resolution. They give the receptive fields of the paper's table 1."""
+KERNEL = 5
+
+
+class ResidualStage(nn.Module):
+    """5x5x5 convolutions with PReLU between; the input is added to the last one before its PReLU.
+
+    An input of one channel is added to every channel, as the paper does with the image; one of another number of channels than the
+    stage's is projected by a 1x1 convolution first.
+
+    Args:
+        dim: Spatial axes.
+        channels: In, out.
+        n: Convolutions.
+        norm: In `layers.NORMS`.
+    """
+
+    def __init__(self, dim: int, channels: tuple[int, int], n: int, *, norm: str) -> None:
+        super().__init__()
+        inputs, outputs = channels
+        parts: list[nn.Module] = [normed_convolution(dim, channels, KERNEL, norm=norm)]
+        for _ in range(n - 1):
+            parts += [nn.PReLU(outputs), normed_convolution(dim, (outputs, outputs), KERNEL, norm=norm)]
+        self.body = nn.Sequential(*parts)
+        self.skip = nn.Identity() if inputs in (1, outputs) else convolution(dim)(inputs, outputs, 1)
+        self.activation = nn.PReLU(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, C', *spatial)``."""
+        return self.activation(self.body(x) + self.skip(x))
+
+
+class VNet(nn.Module):
+    """Residual stages of 5x5x5 convolutions, 2x2x2 convolutions with stride 2 down and up, concatenated skips, PReLU, no normalisation.
+
+    Channels 16, 32, 64, 128, 256 down; going up, half of a stage's 256, 128, 64, 32 come from below and half from the skip. With one input
+    channel and two classes: 65,175,314 parameters in 3D, 13,275,346 in 2D.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        deep_supervision: Accepted and ignored: the network has one output.
+        width: Channels of the finest stage; they double at each of the others.
+        norm: ``none`` (the paper's), ``batch`` or ``instance``, see `layers.NORMS`.
+
+    Raises:
+        ValueError: `dim` or `norm` is none of these.
+    """
+
+    def __init__(
+        self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, width: int = 16, norm: str = "none"
+    ) -> None:
+        super().__init__()
+        self.multiples, self.feature_channels = (2 ** (len(CONVS) - 1),) * dim, 2 * width
+        widths = [width * 2**stage for stage in range(len(CONVS))]
+        self.encoder = nn.ModuleList([ResidualStage(dim, (in_channels, width), CONVS[0], norm=norm)])
+        self.downs = nn.ModuleList()
+        for above, here, n in zip(widths[:-1], widths[1:], CONVS[1:], strict=True):
+            down = normed_convolution(dim, (above, here), 2, norm=norm, stride=2, padding=0)
+            self.downs.append(nn.Sequential(down, nn.PReLU(here)))
+            self.encoder.append(ResidualStage(dim, (here, here), n, norm=norm))
+        self.ups, self.decoder = nn.ModuleList(), nn.ModuleList()
+        below = widths[-1]
+        for here, n in zip(reversed(widths[:-1]), reversed(CONVS[:-1]), strict=True):
+            up = transposed_convolution(dim)(below, here, 2, 2, bias=norm == "none")
+            self.ups.append(nn.Sequential(up, make_norm(norm, dim, here), nn.PReLU(here)))
+            below = 2 * here
+            self.decoder.append(ResidualStage(dim, (below, below), n, norm=norm))
+        self.head = convolution(dim)(self.feature_channels, out_channels, 1)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature maps before the logits, ``(B, 2 * width, *spatial)``."""
+        size = x.shape[2:]
+        x = self.encoder[0](pad_to_multiple(x, self.multiples))
+        skips = [x]
+        for down, stage in zip(self.downs, list(self.encoder)[1:], strict=True):
+            x = stage(down(x))
+            skips.append(x)
+        skips.pop()
+        for up, stage in zip(self.ups, self.decoder, strict=True):
+            x = stage(torch.cat((up(x), skips.pop()), dim=1))
+        return crop_to(x, size)

@@ -1,0 +1,144 @@
+"""Two networks in series, trained end to end: the second sees the image and what the first made of it (auto-context).
+
+Conze et al., Artificial Intelligence in Medicine 117 (2021), section 3.3; auto-context is by Tu and Bai, IEEE TPAMI 32 (2010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import build_network
+
+EPSILON = 1e-5
+"""Added to the variance of a map before the division by its root."""
+
+
+class AutoContext(nn.Module):
+    """The first network's maps, normalised, stacked with the image, go into the second, whose logits are the result.
+
+    Gradients of the loss on the result run through both.
+
+    Args:
+        first: Gives one map per output class, without sigmoid or softmax.
+        second: Takes those maps and the image. Where it has an attribute ``input_channels`` and wants more channels than maps and image
+            have, the image is repeated: ``[map, image, image]`` for one map, one channel and a VGG encoder, as in the paper.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """``(B, C, *spatial)`` to what the second network returns."""
+        maps = self.first(x)
+        return self.second(self.stack(maps if isinstance(maps, Tensor) else maps[0], x))
+
+    def stack(self, maps: Tensor, image: Tensor) -> Tensor:
+        """Input of the second network.
+
+        Args:
+            maps: ``(B, K, *spatial)``.
+            image: ``(B, C, *spatial)``.
+
+        Returns:
+            ``(B, K + C or more, *spatial)``: the normalised maps, then the channels of the image, over again where the second network wants
+            more.
+        """
+        n_maps, n_image = maps.shape[1], image.shape[1]
+        wanted = max(getattr(self.second, "input_channels", 0) - n_maps, n_image)
+        repeated = image if wanted == n_image else image[:, [channel % n_image for channel in range(wanted)]]
+        return torch.cat((normalised(maps), repeated), dim=1)
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """Each map of each sample with zero mean and unit variance over its voxels, like the images that it is stacked with; in fp32.
+
+    The paper says that the maps are normalised, not how.
+
+    Args:
+        maps: ``(B, K, *spatial)``.
+    """
+    axes, maps = tuple(range(2, maps.dim())), maps.float()
+    centred = maps - maps.mean(axes, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(axes, keepdim=True) + EPSILON)
+
+
+def cascaded(
+    *,
+    dim: int,
+    in_channels: int,
+    out_channels: int,
+    deep_supervision: bool = True,
+    first: str = "vgg16_unet",
+    second: str | None = None,
+    first_options: Mapping[str, Any] | None = None,
+    second_options: Mapping[str, Any] | None = None,
+    pretrained: str | None = None,
+) -> AutoContext:
+    """End-to-end cascade of any two networks (Conze et al., Artificial Intelligence in Medicine, 2021: ``UNet1-1``, ``v16pUNet1-1`` ...).
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the image, C.
+        out_channels: Channels of the logits, and maps that the first network gives the second, K.
+        deep_supervision: For the second network, whose input has K + C channels; the first gives a single map.
+        first: Name of a network, or ``module:factory``.
+        second: The same of the second network; None for another one like the first.
+        first_options: Options of the first network.
+        second_options: Options of the second; where None, those of the first if `second` is None too, else none.
+        pretrained: This option for both networks, if their options do not have it: ``"imagenet"``, or the path of a file.
+
+    Raises:
+        ValueError: A name is unknown, or a network refuses its options.
+    """
+    shared = {} if pretrained is None else {"pretrained": pretrained}
+    own_first = shared | dict(first_options or {})
+    if second_options is None:
+        second_options = first_options if second is None else None
+    own_second = shared | dict(second_options or {})
+    size = {"dim": dim, "out_channels": out_channels}
+    return AutoContext(
+        build_network(first, in_channels=in_channels, deep_supervision=False, **size, **own_first),
+        build_network(second or first, in_channels=out_channels + in_channels, deep_supervision=deep_supervision, **size, **own_second),
+    )
+
+
+def unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+    """Two plain U-Nets in series (``UNet1-1`` of Conze et al., 2021; Yan et al., EMBC 2019).
+
+    10,275,426 parameters in 2D with one channel in and out.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the image.
+        out_channels: Channels of the logits.
+        deep_supervision: Ignored: the loss is on the final output only.
+        **options: Of `vgg_unet.conze_unet`, for both networks.
+
+    Raises:
+        ValueError: A network refuses its options.
+    """
+    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
+    return cascaded(**size, deep_supervision=deep_supervision, first="conze_unet", first_options=options)
+
+
+def vgg16_unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+    """Two U-Nets with VGG-16 encoders in series (``v16UNet1-1``, with ``pretrained`` ``v16pUNet1-1`` of Conze et al., 2021).
+
+    As `unet_cascade`, with the options of `vgg_unet.vgg16_unet`. 57,609,090 parameters in 2D with one channel in and out.
+    """
+    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
+    return cascaded(**size, deep_supervision=deep_supervision, first="vgg16_unet", first_options=options)
+
+
+def vgg19_unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+    """Two U-Nets with VGG-19 encoders in series (``v19UNet1-1``, with ``pretrained`` ``v19pUNet1-1`` of Conze et al., 2021).
+
+    As `unet_cascade`, with the options of `vgg_unet.vgg16_unet`. 74,128,258 parameters in 2D with one channel in and out.
+    """
+    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
+    return cascaded(**size, deep_supervision=deep_supervision, first="vgg19_unet", first_options=options)

@@ -1,0 +1,121 @@
+"""Weights of VGG trained on ImageNet, from torchvision's public files: a path, torch's cache, or the network.
+
+Their images had three channels with zero mean and about unit variance a channel, which z-scored medical images have too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..naming import unknown
+
+IMAGENET = "imagenet"
+"""Value of the option ``pretrained`` that stands for the public file."""
+
+FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+"""Encoder -> torchvision's file; the eight digits are the beginning of its SHA-256."""
+
+URL = "https://download.pytorch.org/models/"
+
+RGB = 3
+"""Channels of the images of ImageNet."""
+
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError)
+"""What `torch.load` raises for a file that holds something else, or half of it."""
+
+
+def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network, without ``pretrained`` at any depth (a cascade's options hold those of its two networks).
+
+    ``pretrained`` says what the weights start from and changes nothing else about the network. So whoever is about to load a checkpoint
+    (prediction, a training that goes on) builds the network without it, and needs no file.
+    """
+    kept = {key: value for key, value in options.items() if key != "pretrained"}
+    return {key: without_pretrained(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
+    """Puts pre-trained weights into an encoder whose state-dict keys are torchvision's (``features.N.weight``, ``features.N.bias``).
+
+    Where the encoder has more than three input channels, the first convolution's weights are tiled over them in the order red, green, blue,
+    red ... and multiplied by 3 / channels, so that its response keeps its size.
+
+    Args:
+        encoder: 2D, with the channels of VGG.
+        vgg: A key of `FILES`.
+        source: ``"imagenet"``, or the path of a file like torchvision's.
+
+    Raises:
+        ValueError: The encoder is 3D, the file is not found or holds other weights.
+    """
+    expected = encoder.state_dict()
+    dim = next(iter(expected.values())).dim() - 2
+    if dim != 2:
+        raise ValueError(f"pretrained: ImageNet weights are 2D, this network is {dim}D; expected pretrained None, got {source!r}")
+    weights = read_weights(vgg, source)
+    chosen = {key: _fitting(weights.get(key), key, tuple(own.shape), source) for key, own in expected.items()}
+    encoder.load_state_dict(chosen)
+
+
+def read_weights(vgg: str, source: str) -> Mapping[str, Any]:
+    """The content of a file of weights, on the processor.
+
+    Args:
+        vgg: A key of `FILES`.
+        source: ``"imagenet"``: the public file from torch's cache, where it is downloaded to if it is not there (its hash is checked).
+            Anything else is the path of a file.
+
+    Raises:
+        ValueError: `vgg` is unknown; there is no such file and it cannot be downloaded; it is not a state dict.
+    """
+    if vgg not in FILES:
+        raise unknown("pretrained encoder", vgg, FILES)
+    if source == IMAGENET:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / FILES[vgg]
+        return _read(cached) if cached.is_file() else _download(vgg, cached)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        expected = f"None, {IMAGENET!r} or the path of a file like {FILES[vgg]} (public: {URL}{FILES[vgg]})"
+        raise ValueError(f"pretrained: expected {expected}, got {source!r}, and there is no file {path.absolute()}")
+    return _read(path)
+
+
+def _download(vgg: str, cached: Path) -> Mapping[str, Any]:
+    url = URL + FILES[vgg]
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise ValueError(
+            f"pretrained: expected the ImageNet weights {FILES[vgg]} at {cached}, found no such file there, and {url} cannot be downloaded "
+            f"({error}). Download it elsewhere and put it there, or give its path as pretrained, or train with pretrained None"
+        ) from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise ValueError(f"pretrained: expected a state dict saved by torch, got {path}, which cannot be read as one: {error}") from error
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"pretrained: expected a state dict, got {path}, which holds a {type(weights).__name__}")
+    return weights
+
+
+def _fitting(weight: Any, key: str, shape: tuple[int, ...], source: str) -> Tensor:
+    """The weight itself, or tiled over the input channels of a first convolution that has more than three."""
+    found = tuple(weight.shape) if isinstance(weight, Tensor) else None
+    if found == shape:
+        return weight
+    if key == "features.0.weight" and found == (shape[0], RGB, *shape[2:]) and shape[1] > RGB:
+        return weight[:, [channel % RGB for channel in range(shape[1])]] * (RGB / shape[1])
+    raise ValueError(
+        f"pretrained: expected {key} of shape {shape} in {source!r}, got {found or 'none'}; the network needs the channels of VGG, "
+        "the file the convolutions of torchvision's VGG without batch norm"
+    )

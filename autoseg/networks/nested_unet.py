@@ -1,0 +1,104 @@
+"""UNet++: a U-Net whose skip connections are nested and dense, with VGG-19 as its encoder.
+
+Zhou et al., UNet++: A nested U-Net architecture for medical image segmentation, DLMIA 2018; with that encoder in Conze et al., Artificial
+Intelligence in Medicine 117 (2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Sizes, convolution, transposed_convolution
+from .imagenet import load_encoder
+from .vgg_unet import CONVS, VGG_FEATURES, ConvNetwork, conv_relu, stage_strides, vgg_encoder
+
+
+class NestedDecoder(nn.Module):
+    """The nodes X(i, j) of UNet++: at resolution i, j up-convolutions away from the encoder, which is j = 0.
+
+    Each concatenates all nodes before it at its resolution with the up-convolved node X(i + 1, j - 1) below, and convolves. A 1x1
+    convolution at every node of the finest resolution gives logits; all of these exist whether or not they are asked for, so that the
+    weights fit either way.
+
+    Args:
+        dim: Spatial axes.
+        features: Channels of the encoder's stages, finest first.
+        strides: Of the encoder's stages.
+        convs: Convolutions a node.
+        out_channels: Channels of the logits.
+    """
+
+    def __init__(self, dim: int, *, features: Sequence[int], strides: Sizes, convs: int, out_channels: int) -> None:
+        super().__init__()
+        self.ups, self.nodes, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for column in range(1, len(features)):
+            ups, nodes = nn.ModuleList(), nn.ModuleList()
+            for row in range(len(features) - column):
+                here, stride = features[row], tuple(strides[row + 1])
+                ups.append(transposed_convolution(dim)(features[row + 1], here, stride, stride))
+                nodes.append(nn.Sequential(*conv_relu(dim, (column + 1) * here, here, convs)))
+            self.ups.append(ups)
+            self.nodes.append(nodes)
+            self.heads.append(convolution(dim)(features[0], out_channels, 1))
+
+    def forward(self, skips: Sequence[Tensor], several: bool) -> tuple[Tensor, ...]:
+        """Logits, all at full resolution, those of the deepest node first; only those where `several` is False.
+
+        Args:
+            skips: What the encoder's stages gave, finest first.
+            several: Apply every head, not just the last.
+        """
+        rows = [[skip] for skip in skips]
+        for ups, nodes in zip(self.ups, self.nodes, strict=True):
+            below = [row[-1] for row in rows[1:]]
+            for row, up, node, deeper in zip(rows, ups, nodes, below, strict=False):
+                row.append(node(torch.cat((*row, up(deeper)), dim=1)))
+        wanted = zip(reversed(self.heads), reversed(rows[0]), strict=False)
+        logits = (head(node) for head, node in wanted)
+        return tuple(logits) if several else (next(logits),)
+
+
+def vgg19_unetpp(
+    *,
+    dim: int,
+    in_channels: int,
+    out_channels: int,
+    deep_supervision: bool = True,
+    features: Sequence[int] = VGG_FEATURES,
+    strides: Sizes | None = None,
+    node_convs: int = 2,
+    pretrained: str | None = None,
+) -> ConvNetwork:
+    """UNet++ with the 16 convolutions of VGG-19 as encoder (``v19UNet+``, with `pretrained` ``v19pUNet+``).
+
+    Zhou et al., DLMIA 2018; Conze et al., Artificial Intelligence in Medicine, 2021. 36,290,756 parameters in 2D with one channel out, up
+    to three in. Two convolutions a node are Zhou's; Conze gives no numbers for this network. Input channels are treated as by
+    `vgg_unet.vgg16_unet`.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        deep_supervision: In training mode return the logits of all four nodes of the finest resolution, the deepest first; all have the
+            input's size. Otherwise (and in evaluation) the deepest node's only, which Zhou's paper calls the most accurate of the pruned
+            networks; its average over nodes is not taken.
+        features: Channels of the five stages.
+        strides: Of the pooling before each stage, as `vgg_unet.ConvEncoder` takes them; halvings of every axis where None.
+        node_convs: Convolutions a node, at least 1.
+        pretrained: None, ``"imagenet"``, or the path of a file like torchvision's; 2D only.
+
+    Raises:
+        ValueError: The options do not describe one network, or its weights are not found or do not fit.
+    """
+    if node_convs < 1:
+        raise ValueError(f"vgg19_unetpp: expected node_convs of at least 1, got {node_convs}")
+    chosen = stage_strides(dim, len(CONVS["vgg19"]), features, strides)
+    encoder = vgg_encoder("vgg19", dim, in_channels, features=features, strides=chosen)
+    decoder = NestedDecoder(dim, features=features, strides=chosen, convs=node_convs, out_channels=out_channels)
+    network = ConvNetwork(encoder, decoder, in_channels=in_channels, strides=chosen, deep_supervision=deep_supervision)
+    if pretrained is not None:
+        load_encoder(encoder, "vgg19", pretrained)
+    return network

@@ -10,6 +10,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "run",
+    "networks",
     "demo",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -210,6 +211,31 @@ def run(argv: list[str] | None = None) -> int:
         folds = tuple(options.folds) if options.folds else None
         choice = function(options.dataset, plan_settings(options), train_settings(options), folds=folds, home=options.home)
         print(describe_choice(choice))
+        return 0
+
+    return run_command(parser, argv, _work)
+
+
+def networks(argv: list[str] | None = None) -> int:
+    """autoseg_networks"""
+    parser = make_parser(
+        "autoseg_networks",
+        "List the networks that autoseg_train --network knows: paper, parameters, operations and memory of a forward pass of one patch.",
+        "autoseg_networks\n  autoseg_networks vnet deeplabv3 --dim 3 --patch 96 96 96 --channels 2 --classes 5",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all), or module:Class of your own")
+    parser.add_argument("--channels", type=int, default=1, help="of the image (default 1)")
+    parser.add_argument("--classes", type=int, default=2, help="background included (default 2)")
+    parser.add_argument("--dim", type=int, choices=(2, 3), help="spatial axes (default: 2 and 3, as a network allows)")
+    parser.add_argument("--patch", type=int, nargs="+", metavar="N", help="voxels per axis (default 128 128 and 64 64 64)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    def _work(options: argparse.Namespace) -> int:
+        from .pipeline import describe_networks, list_networks
+
+        chosen = {"in_channels": options.channels, "out_channels": options.classes, "dim": options.dim, "patch": options.patch}
+        rows = list_networks(options.names, **chosen)
+        print(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
         return 0
 
     return run_command(parser, argv, _work)

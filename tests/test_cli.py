@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import story_data as data
 
-from autoseg import cli
+from autoseg import cli, cli_options
 
-COMMANDS = ("plan_and_preprocess", "check", "train", "find_best_configuration", "predict", "evaluate", "run", "demo")
+COMMANDS = ("plan_and_preprocess", "check", "train", "find_best_configuration", "predict", "evaluate", "run", "networks", "demo")
 
 Fails = Callable[..., str]
 
@@ -48,25 +48,25 @@ def test_every_command_is_installed() -> None:
     ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1d", 86400), (" 5M ", 300)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert cli.duration(text) == seconds
+    assert cli_options.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "20", "m", "2 h 5", "-3m", "1h30", "soon"])
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="20m") as caught:
-        cli.duration(text)
+        cli_options.duration(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "size"), [("8GB", 8), ("8", 8), ("8g", 8), ("12 gb", 12), ("6000MB", 6), ("500m", 0.5), ("0.2GB", 0.2)])
 def test_memory_sizes(text: str, size: float) -> None:
-    assert cli.gigabytes(text) == pytest.approx(size)
+    assert cli_options.gigabytes(text) == pytest.approx(size)
 
 
 @pytest.mark.parametrize("text", ["", "much", "-8GB", "0", "8TB", "GB"])
 def test_what_is_no_memory_size_is_refused_with_examples(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="8GB"):
-        cli.gigabytes(text)
+        cli_options.gigabytes(text)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
     evaluate_folders         label maps against references
     run, demo                all of it                                                             (running.py)
+    list_networks            what each network costs                                               (networks.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
 """
@@ -15,6 +16,7 @@ from ..dataset_checks import check_dataset
 from ..dataset_repair import fix_dataset
 from ..evaluation.folders import evaluate_folders
 from .choosing import describe_choice, find_best_configuration
+from .networks import describe_networks, list_networks
 from .predicting import predict, predict_folder
 from .preparing import plan_and_preprocess
 from .running import demo, run
@@ -28,9 +30,11 @@ __all__ = [
     "check_dataset",
     "demo",
     "describe_choice",
+    "describe_networks",
     "evaluate_folders",
     "find_best_configuration",
     "fix_dataset",
+    "list_networks",
     "plan_and_preprocess",
     "predict",
     "predict_folder",

@@ -1,0 +1,113 @@
+"""autoseg_networks, and the table behind it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from autoseg import cli
+from autoseg.networks import NETWORKS
+from autoseg.networks.catalogue import PAPERS
+from autoseg.networks.measure import NetworkCost, measure
+from autoseg.pipeline.networks import DEFAULT_PATCH, NetworkRow, default_options, describe_networks, list_networks
+
+
+def test_every_network_of_the_table_has_a_paper() -> None:
+    assert set(PAPERS) == set(NETWORKS)
+    assert all(set(info.dims) <= {2, 3} and info.dims and info.paper for info in PAPERS.values())
+
+
+def test_the_table_shows_what_was_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.networks(["deepmedic", "dense_vnet"]) == 0
+    text = capsys.readouterr().out
+    first, second = text.split("\n\n")
+    assert first.startswith("2D, forward pass of one patch of 128x128\n")
+    assert second.startswith("3D, forward pass of one patch of 64x64x64\n")
+    assert first.splitlines()[2].split()[:2] == ["deepmedic", "246,362"]
+    assert second.splitlines()[3].split()[:2] == ["dense_vnet", "866,978"]
+    assert "Kamnitsas et al. 2017" in first
+    assert len({line.index("paper" if "paper" in line else "Kamnitsas") for line in first.splitlines()[1:3]}) == 1
+
+
+def test_json_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.networks(["vnet", "--channels", "2", "--classes", "5", "--dim", "3", "--patch", "32", "32", "16", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    cost = measure("vnet", 3, 2, 5, (32, 32, 16))
+    assert row == {
+        "name": "vnet",
+        "paper": PAPERS["vnet"].paper,
+        "dim": 3,
+        "patch": [32, 32, 16],
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "elements": cost.elements,
+        "problem": "",
+    }
+
+
+def test_a_patch_alone_says_how_many_axes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.networks(["deepmedic", "--patch", "9", "9", "9"]) == 0
+    assert capsys.readouterr().out.startswith("3D, forward pass of one patch of 9x9x9\n")
+
+
+def test_the_planner_shapes_the_networks_that_have_no_defaults() -> None:
+    options = default_options("plain_unet", DEFAULT_PATCH[3])
+    assert options["features"] == [32, 64, 128, 256, 320]
+    assert options["kernel_sizes"] == [[3, 3, 3]] * 5
+    assert default_options("residual_unet", (128, 128))["features"] == [32, 64, 128, 256, 512, 512]
+    assert default_options("vnet", (128, 128)) == {}
+    rows = list_networks(["plain_unet", "residual_unet"])
+    assert [row.problem for row in rows] == [""] * 4
+
+
+def test_what_cannot_be_built_has_a_dash_and_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.networks(["plain_unet", "deepmedic", "--patch", "70", "70"]) == 0
+    table, reasons = capsys.readouterr().out.split("\n\n")
+    assert table.splitlines()[2].split()[:4] == ["plain_unet", "-", "-", "-"]
+    assert table.splitlines()[3].split()[1] == "246,362"
+    assert reasons.startswith("plain_unet in 2D: PlainUNet: expected")
+    assert cli.networks(["plain_unet", "--patch", "70", "70", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["parameters"] is None
+    assert "multiples" in row["problem"]
+
+
+def test_a_network_is_listed_only_for_the_axes_it_is_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from autoseg.networks.catalogue import Info
+
+    monkeypatch.setitem(PAPERS, "deepmedic", Info("paper", (3,)))
+    assert [row.dim for row in list_networks(["deepmedic"])] == [3]
+    assert list_networks(["deepmedic"], dim=2) == []
+
+
+def test_a_network_from_outside_is_measured_too() -> None:
+    row, _ = list_networks(["autoseg.networks.vnet:VNet"])
+    assert row.cost == measure("vnet", 2, 1, 2, (128, 128))
+    assert "vnet:VNet" in describe_networks([row])
+
+
+def test_numbers_are_short_and_readable() -> None:
+    rows = [
+        NetworkRow("one", "Paper", 2, (4, 4), NetworkCost(1234567, 2_500_000_000_000, 999)),
+        NetworkRow("two", "", 2, (4, 4), None, "why"),
+    ]
+    text = describe_networks(rows)
+    assert text.splitlines()[2].split() == ["one", "1,234,567", "2.5", "T", "999", "Paper"]
+    assert text.endswith("\n\ntwo in 2D: why")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("vnett", "Did you mean 'vnet'"),
+        ("vnet --dim 3 --patch 8 8", "3 sizes"),
+        ("vnet --patch 8", "2 or 3 sizes"),
+        ("vnet --channels 0", "at least one channel"),
+    ],
+)
+def test_mistakes_are_explained_in_a_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.networks(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

@@ -31,6 +31,12 @@ NETWORKS: dict[str, str] = {
     "vnet": "autoseg.networks.vnet:VNet",
     "dense_vnet": "autoseg.networks.dense_vnet:DenseVNet",
     "deepmedic": "autoseg.networks.deepmedic:DeepMedic",
+    "pipo_fan": "autoseg.networks.pipo_fan:PipoFan",
+    "pipo_unet": "autoseg.networks.pipo_fan:pipo_unet",
+    "pipo_resunet": "autoseg.networks.pipo_fan:pipo_resunet",
+    "dense_unet": "autoseg.networks.dense_unet:DenseUNet",
+    "localisation_unet": "autoseg.networks.scn_unet:LocalisationUNet",
+    "scn": "autoseg.networks.scn:SpatialConfigurationNet",
 }
 """Name -> where the class or function lies."""
 

@@ -35,5 +35,11 @@ PAPERS: dict[str, Info] = {
     "vnet": Info("Milletari et al. 2016, 3DV", (2, 3)),
     "dense_vnet": Info("Gibson et al. 2018, IEEE Transactions on Medical Imaging", (2, 3)),
     "deepmedic": Info("Kamnitsas et al. 2017, Medical Image Analysis", (2, 3)),
+    "pipo_fan": Info("Fang and Yan 2020, IEEE Transactions on Medical Imaging", (2, 3)),
+    "pipo_unet": Info("Ronneberger et al. 2015, MICCAI; Fang and Yan 2020, IEEE Transactions on Medical Imaging", (2, 3)),
+    "pipo_resunet": Info("Han 2017, arXiv 1704.07239; Fang and Yan 2020, IEEE Transactions on Medical Imaging", (2, 3)),
+    "dense_unet": Info("Li et al. 2018, IEEE Transactions on Medical Imaging", (2, 3)),
+    "localisation_unet": Info("Thaler et al. 2021, FLARE challenge at MICCAI", (2, 3)),
+    "scn": Info("Payer et al. 2017, STACOM at MICCAI; Thaler et al. 2021, FLARE challenge at MICCAI", (2, 3)),
 }
 """Name in `NETWORKS` -> what is known of it."""

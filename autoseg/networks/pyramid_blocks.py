@@ -1,0 +1,196 @@
+"""The two halves of PIPO-FAN (Fang and Yan, IEEE TMI 39, 2020) and the blocks they are made of.
+
+Scale s, counted from 0, is the image halved s times, and level s of the network works at that scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import Sizes, convolution
+from .layers import average_pool, linear_mode, make_norm, max_pool
+
+
+class ResidualBlock(nn.Module):
+    """Twice normalisation, ReLU and a convolution with kernel 3, added to a bridge: normalisation, ReLU and a 1x1 convolution.
+
+    Pre-activation as of He et al. (ECCV 2016).
+
+    Args:
+        body: The longer way.
+        bridge: The shorter way; the input itself where None.
+    """
+
+    def __init__(self, body: nn.Module, bridge: nn.Module | None) -> None:
+        super().__init__()
+        self.body, self.bridge = body, bridge
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in, *spatial)`` to ``(B, out, *spatial)``."""
+        return self.body(x) + (x if self.bridge is None else self.bridge(x))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Makes the blocks of one network.
+
+    Attributes:
+        dim: Spatial axes.
+        norm: Normalisation, a name in `layers.NORMS`.
+        residual: Pre-activated residual blocks; else convolution, normalisation, ReLU, twice.
+        identity_shortcuts: No bridge where a block keeps the number of channels.
+    """
+
+    dim: int
+    norm: str
+    residual: bool
+    identity_shortcuts: bool
+
+    def first(self, source: int, width: int) -> nn.Module:
+        """What takes the image, of `source` channels: two convolutions with nothing before the first."""
+        if not self.residual:
+            return self._plain(source, width)
+        return nn.Sequential(self._conv(source, width), *self._activated(width, self._conv(width, width)))
+
+    def block(self, source: int, width: int) -> nn.Module:
+        """Two convolutions from `source` to `width` channels."""
+        if not self.residual:
+            return self._plain(source, width)
+        body = [*self._activated(source, self._conv(source, width)), *self._activated(width, self._conv(width, width))]
+        if self.identity_shortcuts and source == width:
+            return ResidualBlock(nn.Sequential(*body), None)
+        return ResidualBlock(nn.Sequential(*body), nn.Sequential(*self._activated(source, convolution(self.dim)(source, width, 1))))
+
+    def chain(self, widths: Sequence[int]) -> nn.Sequential:
+        """Blocks in a row, from ``widths[0]`` channels to the last; none where there is only one width."""
+        return nn.Sequential(*(self.block(source, width) for source, width in zip(widths[:-1], widths[1:], strict=True)))
+
+    def head(self, source: int, classes: int) -> nn.Module:
+        """1x1 convolution to the score map; what comes from a residual block has yet to be normalised and rectified."""
+        conv = convolution(self.dim)(source, classes, 1)
+        return nn.Sequential(*self._activated(source, conv)) if self.residual else conv
+
+    def _conv(self, source: int, width: int) -> nn.Module:
+        return convolution(self.dim)(source, width, 3, padding=1)
+
+    def _activated(self, channels: int, conv: nn.Module) -> list[nn.Module]:
+        return [make_norm(self.norm, self.dim, channels), nn.ReLU(inplace=True), conv]
+
+    def _plain(self, source: int, width: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for channels in (source, width):
+            layers += [self._conv(channels, width), make_norm(self.norm, self.dim, width), nn.ReLU(inplace=True)]
+        return nn.Sequential(*layers)
+
+
+class PyramidEncoder(nn.Module):
+    """Image pyramid in, one map a level out.
+
+    Every input scale passes the same first block. With equal depth, scale s then passes s - 1 blocks of its own, so that it has gone
+    through as many convolutions as the path from finer scales that it is concatenated with at level s.
+
+    With more than one, but fewer input scales than levels, the published parameter counts contain one more chain of such blocks (for 3 of
+    5: 64 to 128 to 256 channels), as the next coarser scale would have; the paper does not say what for. Here it carries the first block's
+    map of the coarsest input scale one level further down, at equal depth, where it is added (there is no room to concatenate it).
+
+    Args:
+        make: Makes the blocks.
+        in_channels: Channels of the image.
+        features: Channels a level, finest first.
+        strides: Of the pooling before each level; the first is all ones.
+        scales: Input scales, 1 to ``len(features)``.
+        equal_depth: Let each scale have its own blocks.
+    """
+
+    def __init__(self, make: Blocks, in_channels: int, *, features: Sequence[int], strides: Sizes, scales: int, equal_depth: bool) -> None:
+        super().__init__()
+        levels = range(1, len(features))
+        self.first = make.first(in_channels, features[0])
+        self.own = nn.ModuleList(make.chain(features[: s if equal_depth else 1]) for s in range(1, scales))
+        self.carried = make.chain(features[:scales]) if equal_depth and 1 < scales < len(features) else None
+        joined = [features[s - 1 if equal_depth else 0] if s < scales else 0 for s in levels]
+        self.stages = nn.ModuleList(make.block(features[s - 1] + joined[s - 1], features[s]) for s in levels)
+        self.pools = nn.ModuleList(max_pool(make.dim, strides[s]) for s in levels)
+        self.image_pools = nn.ModuleList(average_pool(make.dim, strides[s]) for s in levels)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """``(B, C, *spatial)``, sizes that can be halved, to one map a level, finest first."""
+        maps = [self.first(image)]
+        own = maps[0]
+        for level, (pool, image_pool, stage) in enumerate(zip(self.pools, self.image_pools, self.stages, strict=True)):
+            x = pool(maps[-1])
+            if level < len(self.own):
+                image = image_pool(image)
+                own = self.first(image)
+                x = torch.cat((x, self.own[level](own)), dim=1)
+            elif level == len(self.own) and self.carried is not None:
+                x = x + self.carried(image_pool(own))
+            maps.append(stage(x))
+        return maps
+
+
+class PyramidDecoder(nn.Module):
+    """Linear upsampling, concatenation with the encoder's map, a block; score maps at several scales.
+
+    Level s gives as many channels as level s - 1 of the encoder has. With equal depth, what level s gives passes as many more blocks, with
+    the same channels, as the finer levels have.
+
+    Args:
+        make: Makes the blocks.
+        classes: Channels of a score map.
+        features: Channels of the encoder's levels, finest first.
+        scales: Output scales, 1 to ``len(features)``.
+        equal_depth: Let each scale have its own further blocks.
+    """
+
+    def __init__(self, make: Blocks, classes: int, *, features: Sequence[int], scales: int, equal_depth: bool) -> None:
+        super().__init__()
+        bottom = len(features) - 1
+        self.mode = linear_mode(make.dim)
+        widths = [*(features[max(s - 1, 0)] for s in range(bottom)), features[bottom]]
+        self.stages = nn.ModuleList(make.block(features[s] + widths[s + 1], widths[s]) for s in range(bottom))
+        tails = [widths[s::-1] if equal_depth else widths[s : s + 1] for s in range(scales)]
+        self.tails = nn.ModuleList(make.chain(tail) for tail in tails)
+        self.heads = nn.ModuleList(make.head(tail[-1], classes) for tail in tails)
+
+    def forward(self, maps: Sequence[Tensor], scales: int) -> list[Tensor]:
+        """Score maps ``(B, K, *spatial / 2**s)``, finest first.
+
+        Args:
+            maps: What the encoder's levels gave, finest first.
+            scales: How many of the output scales are wanted.
+        """
+        x, scores = maps[-1], []
+        for s in reversed(range(len(maps))):
+            if s < len(self.stages):
+                x = F.interpolate(x, size=maps[s].shape[2:], mode=self.mode, align_corners=False)
+                x = self.stages[s](torch.cat((maps[s], x), dim=1))
+            if s < scales:
+                scores.append(self.heads[s](self.tails[s](x)))
+        return scores[::-1]
+
+
+class AdaptiveFusion(nn.Module):
+    """Weighs the scales: a small shared network turns each score map into one channel, whose mean plus maximum is the scale's score.
+
+    Args:
+        dim: Spatial axes.
+        classes: Channels of a score map.
+        norm: Normalisation, a name in `layers.NORMS`.
+    """
+
+    def __init__(self, dim: int, classes: int, *, norm: str) -> None:
+        super().__init__()
+        conv = convolution(dim)
+        squeeze = [make_norm(norm, dim, classes), nn.ReLU(inplace=True), conv(classes, 1, 1)]
+        self.shared = nn.Sequential(*squeeze, make_norm(norm, dim, 1), nn.ReLU(inplace=True), conv(1, 1, 3, padding=1))
+
+    def forward(self, scores: Sequence[Tensor]) -> Tensor:
+        """Score maps ``(B, K, *)``, of any sizes, to weights ``(B, S)`` that sum to 1 over the scales."""
+        squeezed = [self.shared(score).flatten(1) for score in scores]
+        return torch.stack([one.mean(1) + one.amax(1) for one in squeezed], dim=1).softmax(1)

@@ -1,0 +1,192 @@
+"""SpatialConfiguration-Net: what a voxel looks like, and where the other organs are, decided together.
+
+Thaler, Payer, Bischof and Stern, FLARE challenge at MICCAI 2021; Payer et al., STACOM at MICCAI 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cubic import upsample_cubic
+from .layers import average_pool, linear_mode
+from .scn_unet import ScnUNet, check_input, may_be_frugal
+from .sizes import crop_to, pad_to_multiple
+
+NOISE_SCALES = (1, 2, 4, 8)
+"""Edges, in voxels, of the grains of salt and pepper."""
+
+SMALLEST = 1e-8
+"""What no merged probability falls below, before they are normalised: their logarithm stays finite."""
+
+
+class SpatialConfigurationNet(nn.Module):
+    """SpatialConfiguration-Net (Thaler et al., FLARE challenge at MICCAI 2021), for background and any number of organs.
+
+    ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``, the logarithms of the merged probabilities. In 3D with one channel and
+    five labels 1,270,090 parameters: 637,573 of the local network, 632,517 of the spatial ones. At 32x32x32 voxels 8,784,439,296 operations
+    in convolutions; 8,797,627,020 as the paper counts, with biases and interpolation.
+
+    The local network gives one sigmoid a label. The spatial part has one small network a label, which sees at a quarter of the resolution
+    the image and the local outputs of all organs but its own, and gives another sigmoid, upsampled cubically. Where the latter is
+    undecided the former counts: ``p = local * u + spatial * (1 - u)``, u the entropy of the spatial one in bits, and p is normalised over
+    the labels. What the spatial networks learn does not reach the local one.
+
+    For labels that exclude each other, background first; regions that overlap cannot be told apart this way.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the image.
+        out_channels: Labels with background, 2 or more.
+        deep_supervision: Ignored: the losses on the parts need `parts`.
+        features: Channels of the local network.
+        levels: Resolutions of the local network.
+        spatial_features: Channels of the spatial networks.
+        spatial_levels: Their resolutions.
+        downsampling: Factor between the two, a whole number.
+        dropout: After convolutions.
+        local_dropout: In training, probability with which the spatial networks miss an organ.
+        image_dropout: In training, probability with which they miss a channel of the image.
+        salt_and_pepper: In training, share of their input from the local network that is replaced, at each of `NOISE_SCALES`.
+
+    Attributes:
+        low_memory: In evaluation, where no gradients are recorded, hold only the activations of one network at a time and write what the
+            spatial networks say over the local outputs, in about half the memory.
+
+    Raises:
+        ValueError: Fewer than two outputs, or options that do not describe a network.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool = True,
+        features: int = 32,
+        levels: int = 5,
+        spatial_features: int = 16,
+        spatial_levels: int = 4,
+        downsampling: int = 4,
+        dropout: float = 0.1,
+        local_dropout: float = 0.25,
+        image_dropout: float = 0.5,
+        salt_and_pepper: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if out_channels < 2 or downsampling < 1:
+            raise ValueError(
+                f"SpatialConfigurationNet: expected 2 or more outputs and a downsampling of 1 or more, "
+                f"got {out_channels} and {downsampling}"
+            )
+        self.in_channels, self.downsampling = in_channels, downsampling
+        self.local_dropout, self.image_dropout, self.salt_and_pepper = local_dropout, image_dropout, salt_and_pepper
+        self.local = ScnUNet(dim, in_channels, out_channels, features=features, levels=levels, dropout=dropout)
+        organs = range(out_channels - 1)
+        self.others = [[organ for organ in organs if organ + 1 != label] for label in range(out_channels)]
+        small = {"features": spatial_features, "levels": spatial_levels, "dropout": dropout}
+        self.spatial = nn.ModuleList(ScnUNet(dim, in_channels + len(others), 1, **small) for others in self.others)
+        self.pool = average_pool(dim, downsampling)
+        self.multiples = (math.lcm(2 ** (levels - 1), downsampling * 2 ** (spatial_levels - 1)),) * dim
+        self.low_memory = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of any size: the logarithms of the merged, normalised probabilities.
+
+        Args:
+            x: ``(B, C, *spatial)``.
+
+        Returns:
+            ``(B, K, *spatial)`` in float32.
+
+        Raises:
+            ValueError: Other channels or axes than the network was built for.
+        """
+        if self.low_memory and may_be_frugal(self):
+            check_input(self, x, self.in_channels, len(self.multiples))
+            return crop_to(self._frugal(pad_to_multiple(x, self.multiples)), x.shape[2:])
+        return self.parts(x)[0].log()
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the three losses of the paper need.
+
+        Args:
+            x: ``(B, C, *spatial)``.
+
+        Returns:
+            The merged probabilities, which sum to 1 over the labels, in float32; the logits of the local network's sigmoids; those of the
+            spatial networks'. All ``(B, K, *spatial)``.
+
+        Raises:
+            ValueError: Other channels or axes than the network was built for.
+        """
+        check_input(self, x, self.in_channels, len(self.multiples))
+        padded = pad_to_multiple(x, self.multiples)
+        local = self.local(padded)
+        image, organs = self._spatial_input(padded, local)
+        spatial = torch.cat([net(torch.cat((image, organs[:, others]), dim=1)) for net, others in self._nets()], dim=1)
+        local, spatial = (crop_to(one, x.shape[2:]) for one in (local, upsample_cubic(spatial, self.downsampling)))
+        merged = merge(local, spatial)
+        return merged / merged.sum(1, keepdim=True), local, spatial
+
+    def _frugal(self, x: Tensor) -> Tensor:
+        result = self.local.frugal(x).float()
+        image, organs = self._spatial_input(x, result)
+        for label, (net, others) in enumerate(self._nets()):
+            coarse = net.frugal(torch.cat((image, organs[:, others]), dim=1))
+            result[:, label] = merge(result[:, label], upsample_cubic(coarse, self.downsampling)[:, 0])
+        return result.div_(result.sum(1, keepdim=True)).log_()
+
+    def _nets(self) -> list[tuple[nn.Module, list[int]]]:
+        return list(zip(self.spatial, self.others, strict=True))
+
+    def _spatial_input(self, image: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        """The image and the organs' sigmoids at low resolution; the latter without gradient, both with noise in training."""
+        image, organs = self.pool(image), self.pool(local[:, 1:].detach().sigmoid())
+        if not self.training:
+            return image, organs
+        drop = F.dropout3d if image.dim() == 5 else F.dropout2d
+        return drop(image, self.image_dropout), drop(salt_and_pepper(organs, self.salt_and_pepper), self.local_dropout)
+
+
+def entropy_in_bits(logits: Tensor) -> Tensor:
+    """Entropy of ``sigmoid(logits)``, 0 to 1, exact also where the sigmoid rounds to 0 or 1."""
+    distance = logits.abs()
+    return (F.softplus(-distance) + distance * torch.sigmoid(-distance)) / math.log(2)
+
+
+def merge(local: Tensor, spatial: Tensor) -> Tensor:
+    """The local sigmoid where the spatial one is undecided, else the spatial one; in float32, at least `SMALLEST`, not normalised.
+
+    Args:
+        local: Logits of the local network.
+        spatial: Logits of the spatial networks, of the same shape.
+    """
+    local, spatial = local.float(), spatial.float()
+    return torch.lerp(spatial.sigmoid(), local.sigmoid(), entropy_in_bits(spatial)).clamp(min=SMALLEST)
+
+
+def salt_and_pepper(x: Tensor, share: float, scales: Sequence[int] = NOISE_SCALES) -> Tensor:
+    """Grains of ones and zeros of several sizes, the larger ones with soft edges; drawn from torch's generator.
+
+    Args:
+        x: ``(B, C, *spatial)``, values 0 to 1.
+        share: Of the grains at each scale, half of them ones and half of them zeros.
+        scales: Edges of the grains in voxels.
+    """
+    if share == 0:
+        return x
+    mode = linear_mode(x.dim() - 2)
+    for scale in scales:
+        drawn = torch.rand(*x.shape[:2], *(-(-size // scale) for size in x.shape[2:]), device=x.device)
+        grains = torch.cat((drawn < share / 2, drawn >= 1 - share / 2), dim=1).to(x.dtype)
+        if scale > 1:
+            grains = F.interpolate(grains, size=x.shape[2:], mode=mode, align_corners=False)
+        pepper, salt = grains.chunk(2, dim=1)
+        x = (1 - (1 - x) * (1 - salt)) * (1 - pepper)
+    return x

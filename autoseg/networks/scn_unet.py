@@ -1,0 +1,185 @@
+"""The U-Net that both stages of Thaler et al. (FLARE challenge at MICCAI 2021) are made of: one width at every level, no normalisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import convolution
+from .layers import average_pool, linear_mode
+from .sizes import crop_to, pad_to_multiple
+
+SLOPE = 0.1
+"""Of the leaky ReLU."""
+
+SLICES = 4
+"""Parts in which the convolution after a concatenation is computed to save memory: of its result only one part lies beside the sum."""
+
+
+class ConvPair(nn.Module):
+    """Convolution with kernel 3, leaky ReLU, dropout; twice.
+
+    Args:
+        dim: Spatial axes.
+        source: Channels of the input.
+        width: Channels of both outputs.
+        dropout: Probability with which a value is set to zero.
+    """
+
+    def __init__(self, dim: int, source: int, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.first = convolution(dim)(source, width, 3, padding=1)
+        self.second = convolution(dim)(width, width, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, source, *spatial)`` to ``(B, width, *spatial)``."""
+        return self.rest(self.first(x))
+
+    def rest(self, x: Tensor) -> Tensor:
+        """What follows the first convolution; overwrites its input."""
+        x = self.dropout(F.leaky_relu_(x, SLOPE))
+        return self.dropout(F.leaky_relu_(self.second(x), SLOPE))
+
+
+class ScnUNet(nn.Module):
+    """Pairs of convolutions at every level, on the way down (average pooling) and up (linear upsampling, concatenation); a 1x1 one.
+
+    The lowest expanding pair takes what the lowest contracting pair gives. Sizes must be multiples of ``2 ** (levels - 1)``.
+
+    Args:
+        dim: Spatial axes.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        features: Channels within, the same at every level.
+        levels: Resolutions, 1 or more.
+        dropout: After each convolution but the last.
+    """
+
+    def __init__(self, dim: int, in_channels: int, out_channels: int, *, features: int, levels: int, dropout: float) -> None:
+        super().__init__()
+        if levels < 1 or features < 1:
+            raise ValueError(f"network: expected 1 or more levels and features, got {levels} and {features}")
+        self.contracting = nn.ModuleList(ConvPair(dim, features if i else in_channels, features, dropout=dropout) for i in range(levels))
+        twice = [2 * features] * (levels - 1) + [features]
+        self.expanding = nn.ModuleList(ConvPair(dim, source, features, dropout=dropout) for source in twice)
+        self.head = convolution(dim)(features, out_channels, 1)
+        self.pool, self.mode = average_pool(dim, 2), linear_mode(dim)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, out, *spatial)``."""
+        maps = self._contract(x)
+        x = self.expanding[-1](maps.pop())
+        for pair in reversed(self.expanding[:-1]):
+            x = pair(torch.cat((maps.pop(), self._up(x)), dim=1))
+        return self.head(x)
+
+    def frugal(self, x: Tensor) -> Tensor:
+        """As `forward`, for inference only, in little more than half its memory, and a little slower.
+
+        Nothing is concatenated: the convolution after it is the sum of one over the skip, whose memory is then free, and one over the
+        upsampled map, of whose result a few channels are computed at a time.
+        """
+        maps = self._contract(x)
+        maps.append(self.expanding[-1](maps.pop()))
+        for pair in reversed(self.expanding[:-1]):
+            maps.append(pair.rest(self._first_of_two(pair.first, maps)))
+        return self.head(maps.pop())
+
+    def _contract(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for pair in self.contracting:
+            maps.append(pair(self.pool(maps[-1]) if maps else x))
+        return maps
+
+    def _up(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode=self.mode, align_corners=False)
+
+    def _first_of_two(self, conv: nn.Module, maps: list[Tensor]) -> Tensor:
+        """The convolution of the last two maps, a skip and what is to be upsampled; takes both out, so that nobody keeps them alive."""
+        convolve = F.conv3d if conv.weight.dim() == 5 else F.conv2d
+        width = conv.weight.shape[0]
+        result = convolve(maps.pop(-2), conv.weight[:, :width], conv.bias, padding=1)
+        above = self._up(maps.pop())
+        step = -(-width // SLICES)
+        for start in range(0, width, step):
+            part = slice(start, start + step)
+            result[:, part] += convolve(above, conv.weight[part, width:], padding=1)
+        return result
+
+
+class LocalisationUNet(nn.Module):
+    """The localisation network of Thaler et al. (FLARE challenge at MICCAI 2021): where in the whole, coarse volume the organs are.
+
+    ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``. 637,474 parameters in 3D with one channel and two outputs, background
+    and any organ. At 32x32x32 voxels 8,602,058,752 operations in convolutions; 8,613,207,612 as the paper counts, with biases and
+    interpolation.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the image.
+        out_channels: Classes.
+        deep_supervision: Ignored: there is one output.
+        features: Channels at every level.
+        levels: Resolutions.
+        dropout: After each convolution but the last.
+
+    Attributes:
+        low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.frugal`).
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool = True,
+        features: int = 32,
+        levels: int = 5,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.unet = ScnUNet(dim, in_channels, out_channels, features=features, levels=levels, dropout=dropout)
+        self.in_channels, self.multiples = in_channels, (2 ** (levels - 1),) * dim
+        self.low_memory = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of any size.
+
+        Args:
+            x: ``(B, C, *spatial)``.
+
+        Returns:
+            ``(B, K, *spatial)``.
+
+        Raises:
+            ValueError: Other channels or axes than the network was built for.
+        """
+        check_input(self, x, self.in_channels, len(self.multiples))
+        frugal = self.low_memory and may_be_frugal(self)
+        padded = pad_to_multiple(x, self.multiples)
+        return crop_to(self.unet.frugal(padded) if frugal else self.unet(padded), x.shape[2:])
+
+
+def may_be_frugal(network: nn.Module) -> bool:
+    """Whether intermediate maps may be overwritten: in evaluation, with gradients off."""
+    return not network.training and not torch.is_grad_enabled()
+
+
+def check_input(network: nn.Module, x: Tensor, channels: int, dim: int) -> None:
+    """Refuses a batch that is not ``(B, channels, *spatial)`` with `dim` spatial axes.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if x.dim() != dim + 2 or x.shape[1] != channels:
+        raise ValueError(f"{type(network).__name__}: expected (B, {channels}, *spatial) with {dim} spatial axes, got {tuple(x.shape)}")
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,234 @@
+"""PIPO-FAN: the paper's parameter counts, equal depth, score maps of every scale, adaptive fusion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoseg.networks import build_network
+from autoseg.networks.pipo_fan import PipoFan
+from autoseg.networks.pyramid_blocks import ResidualBlock
+
+SMALL: dict[str, Any] = {"features": (4, 6, 8)}
+
+
+def parameters(name: str, in_channels: int = 3, out_channels: int = 2, **options: Any) -> int:
+    with torch.device("meta"):
+        network = build_network(name, dim=2, in_channels=in_channels, out_channels=out_channels, **options)
+    return sum(p.numel() for p in network.parameters())
+
+
+def small(dim: int = 2, **options: Any) -> PipoFan:
+    torch.manual_seed(0)
+    return PipoFan(**{"dim": dim, "in_channels": 2, "out_channels": 3} | SMALL | options)
+
+
+def image(*size: int, n: int = 2) -> Tensor:
+    return torch.randn(n, 2, *size, generator=torch.Generator().manual_seed(1))
+
+
+def with_fixed_norms(network: PipoFan) -> PipoFan:
+    """In training mode, but each image is computed apart from the others of its batch."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "count"),
+    [(3, 1, 15_981_634), (5, 1, 24_740_034), (3, 3, 16_258_566), (5, 3, 25_016_966), (5, 5, 28_270_986)],
+)
+def test_parameters_are_those_of_table_7(inputs: int, outputs: int, count: int) -> None:
+    assert parameters("pipo_fan", input_scales=inputs, output_scales=outputs, adaptive_fusion=False) == count
+
+
+def test_parameters_of_the_single_scale_networks() -> None:
+    assert parameters("pipo_unet") == 13_395_394
+    assert parameters("pipo_resunet") == 14_191_426
+    assert parameters("pipo_fan", input_scales=1, output_scales=1) == 14_191_426
+
+
+def test_parameters_with_other_channels_and_classes() -> None:
+    assert parameters("pipo_fan", in_channels=1, adaptive_fusion=False) == 28_269_834
+    assert parameters("pipo_fan", out_channels=4, adaptive_fusion=False) == 28_271_636
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_adaptive_fusion_adds_three_parameters_a_class_and_thirteen(classes: int) -> None:
+    without = parameters("pipo_fan", out_channels=classes, adaptive_fusion=False)
+    assert parameters("pipo_fan", out_channels=classes) - without == 3 * classes + 13
+
+
+def test_identity_shortcuts_leave_out_the_bridges_between_equal_widths() -> None:
+    bridges = sum(2 * n + n * n + n for n in (64, 64, 64, 64, 128, 256, 512))
+    assert parameters("pipo_fan", adaptive_fusion=False, identity_shortcuts=True) == 28_270_986 - bridges
+
+
+class CountConvolutions(nn.Module):
+    """In place of a convolution: how many convolutions the deepest channel of its input has gone through, and one more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(1, keepdim=True) + 1
+
+
+def counting(network: PipoFan) -> PipoFan:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, (nn.Conv2d, nn.Conv3d)):
+                setattr(module, name, CountConvolutions())
+            elif isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU)):
+                setattr(module, name, nn.Identity())
+        if isinstance(module, ResidualBlock):
+            module.bridge = nn.Module()
+            module.bridge.forward = lambda x: torch.zeros(())
+    return network
+
+
+def depths_joined_by_the_encoder(network: PipoFan) -> list[list[float]]:
+    seen: list[list[float]] = []
+    for stage in network.encoder.stages:
+        stage.register_forward_pre_hook(lambda _module, args: seen.append(args[0].unique().tolist()))
+    counting(network).eval()(torch.zeros(1, 2, *(16,) * (2 if network.mode == "bilinear" else 3)))
+    return seen
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_the_encoder_joins_is_equally_deep(dim: int) -> None:
+    options = {"dim": dim, "features": (2,) * 5, "adaptive_fusion": False}
+    assert depths_joined_by_the_encoder(small(**options)) == [[2], [4], [6], [8]]
+    assert depths_joined_by_the_encoder(small(**options, equal_depth=False)) == [[2], [2, 4], [2, 6], [2, 8]]
+
+
+def test_every_output_is_19_convolutions_deep() -> None:
+    options = {"features": (2,) * 5, "adaptive_fusion": False}
+    x = torch.zeros(1, 2, 16, 16)
+    assert [one.unique().tolist() for one in counting(small(**options)).train()(x)] == [[19.0]] * 5
+    unequal = counting(small(**options, equal_depth=False)).train()(x)
+    assert [one.unique().tolist() for one in unequal] == [[19.0], [17.0], [15.0], [13.0], [11.0]]
+
+
+def test_the_carried_map_is_as_deep_as_what_it_is_added_to() -> None:
+    network = counting(small(features=(2,) * 4, input_scales=2, output_scales=1)).eval()
+    seen: list[Tensor] = []
+    network.encoder.carried.register_forward_hook(lambda module, args, out: seen.append(out))
+    network.encoder.pools[1].register_forward_hook(lambda module, args, out: seen.append(out))
+    network(torch.zeros(1, 2, 8, 8))
+    assert [one.unique().tolist() for one in seen] == [[4.0], [4.0]]
+
+
+@pytest.mark.parametrize(("scales", "times"), [(1, 1), (2, 2), (None, 3)])
+def test_the_first_block_is_shared_by_all_input_scales(scales: int | None, times: int) -> None:
+    network, sizes = small(input_scales=scales), []
+    network.encoder.first.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape[2:])))
+    network(image(16, 8))
+    assert sizes == [(16, 8), (8, 4), (4, 2)][:times]
+
+
+def test_input_scales_are_averages() -> None:
+    network, seen, x = small(), [], image(8, 8)
+    network.encoder.first.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    network(x)
+    assert torch.allclose(seen[2][:, :, 1, 0], x[:, :, 4:8, 0:4].mean((2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(16, 8), (13, 5), (1, 1), (4, 6, 5), (1, 2, 1)])
+def test_any_size_gives_score_maps_of_every_scale(size: tuple[int, ...]) -> None:
+    network, x = small(len(size), adaptive_fusion=False).train(), image(*size, n=1)
+    scores = network(x)
+    expected = [(1, 3, *(-(-edge // step) for edge in size)) for step in (1, 2, 4)]
+    assert [tuple(one.shape) for one in scores] == expected
+    assert all(torch.isfinite(one).all() for one in scores)
+    with torch.no_grad():
+        assert network.eval()(x).shape == expected[0]
+
+
+def test_anisotropic_strides() -> None:
+    network = small(3, strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], adaptive_fusion=False).train()
+    assert [tuple(one.shape[2:]) for one in network(image(5, 8, 12))] == [(5, 8, 12), (5, 4, 6), (3, 2, 3)]
+
+
+def test_evaluation_without_fusing_gives_the_finest_scores() -> None:
+    network, x = with_fixed_norms(small()), image(13, 6)
+    network.set_fusing(False)
+    with torch.no_grad():
+        finest = network(x)[0]
+        assert torch.equal(network.eval()(x), finest)
+
+
+def test_fused_logits_are_the_weighted_sum_of_upsampled_scores() -> None:
+    network, x = with_fixed_norms(small()), image(16, 8)
+    with torch.no_grad():
+        fused, weights = network(x), network.fusion_weights(x)
+        network.set_fusing(False)
+        scores = network(x)
+        full = [F.interpolate(one, size=(16, 8), mode="bilinear", align_corners=False) for one in scores]
+        network.set_fusing(True)
+        assert torch.equal(network.eval()(x), fused)
+    assert weights.shape == (2, 3)
+    assert torch.allclose(weights.sum(1), torch.ones(2))
+    assert not torch.allclose(weights[0], weights[1])
+    assert torch.allclose(fused, sum(w.view(2, 1, 1, 1) * one for w, one in zip(weights.unbind(1), full, strict=True)), atol=1e-6)
+
+
+def test_fusion_weights_follow_mean_plus_maximum() -> None:
+    network, x = small().eval(), image(8, 8)
+    network.fusion.shared = nn.Conv2d(3, 1, 1)
+    with torch.no_grad():
+        weights = network.fusion_weights(x)
+        network = with_fixed_norms(network)
+        network.set_fusing(False)
+        maps = [network.fusion.shared(one) for one in network(x)]
+        expected = torch.stack([one.mean((1, 2, 3)) + one.amax((1, 2, 3)) for one in maps], dim=1).softmax(1)
+    assert torch.allclose(weights, expected, atol=1e-6)
+
+
+def test_fusing_is_on_from_the_start_is_switched_by_hand_and_is_no_weight() -> None:
+    network = small().train()
+    assert network.fusing
+    assert network(image(8, 8)).shape == (2, 3, 8, 8)
+    assert not any("fusing" in key for key in network.state_dict())
+    network.set_fusing(False)
+    assert isinstance(network(image(8, 8)), tuple)
+    assert not small(adaptive_fusion=False).fusing
+    assert not small(output_scales=1).fusing
+
+
+def test_without_deep_supervision_training_gives_one_map() -> None:
+    assert small(deep_supervision=False, adaptive_fusion=False).train()(image(8, 8)).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("options", [{}, {"input_scales": 2}, {"equal_depth": False}, {"residual": False}, {"norm": "instance"}])
+def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
+    network = small(**options).train()
+    network(image(16, 16)).square().mean().backward()
+    assert [key for key, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+    network.zero_grad()
+    network.set_fusing(False)
+    sum(one.square().mean() for one in network(image(16, 16))).backward()
+    untouched = {key for key, p in network.named_parameters() if p.grad is None}
+    assert untouched == {f"fusion.{key}" for key, _ in network.fusion.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["pipo_unet", "pipo_resunet"])
+def test_single_scale_networks_give_one_map_in_training(name: str) -> None:
+    network = build_network(name, dim=3, in_channels=2, out_channels=3, **SMALL).train()
+    assert network(image(5, 4, 7, n=1)).shape == (1, 3, 5, 4, 7)
+
+
+def test_wrong_options_and_inputs_say_what_was_expected() -> None:
+    for options in ({"input_scales": 4}, {"output_scales": 0}):
+        with pytest.raises(ValueError, match="expected 1 to 3 scales"):
+            small(**options)
+    with pytest.raises(ValueError, match="norm"):
+        small(norm="layer")
+    for call in (lambda network: network.set_fusing(True), lambda network: network.fusion_weights(image(8, 8))):
+        with pytest.raises(ValueError, match="adaptive fusion"):
+            call(small(adaptive_fusion=False))
+    with pytest.raises(ValueError, match=r"expected \(B, 2, \*spatial\) with 2 spatial axes, got \(1, 3, 8, 8\)"):
+        small()(torch.zeros(1, 3, 8, 8))

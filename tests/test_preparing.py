@@ -10,8 +10,9 @@ import pytest
 import story_data as data
 
 import autoseg
-from autoseg.pipeline import PlanSettings, TrainSettings, training
+from autoseg.pipeline import PlanSettings, TrainSettings, jobs, training
 from autoseg.pipeline.preparing import plan_and_preprocess
+from autoseg.pipeline.variants import Variant
 from autoseg.records import read_json, write_json
 from autoseg.storage import Store
 
@@ -108,12 +109,12 @@ def test_a_new_fold_has_the_patch_of_the_others_or_is_refused(home, tiny_job, mo
     job = replace(tiny_job(plan, "2d"), configuration=configuration)
     write_json(run.with_name("fold_0") / "run.json", job)
     settings, cost = TrainSettings(seconds=1.0, device="cpu"), SimpleNamespace(seconds=1.0, peak_bytes=1)
-    monkeypatch.setattr(training, "fit_memory", lambda wanted, *_, **__: (wanted, cost, ""))
-    new = training._new_job(plan, plan.configurations["2d"], job.split, run, settings=settings)
+    monkeypatch.setattr(jobs, "fit_memory", lambda wanted, *_, **__: (wanted, cost, ""))
+    new = jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
     assert new.configuration.patch_size == (16, 16), "though the time is too short for it"
-    monkeypatch.setattr(training, "fit_memory", lambda wanted, *_, **__: (replace(wanted, patch_size=(8, 8)), cost, "it is too large"))
+    monkeypatch.setattr(jobs, "fit_memory", lambda wanted, *_, **__: (replace(wanted, patch_size=(8, 8)), cost, "it is too large"))
     with pytest.raises(ValueError, match="other folds does not fit"):
-        training._new_job(plan, plan.configurations["2d"], job.split, run, settings=settings)
+        jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
 
 
 def test_a_fold_has_one_name(home, monkeypatch):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..model import Labels
+from ..networks.imagenet import without_pretrained
+from ..networks.measure import measure
 
 
 class Planned(Protocol):
@@ -15,6 +17,10 @@ class Planned(Protocol):
     @property
     def patch_size(self) -> tuple[int, ...]:
         """Voxels per axis."""
+
+    @property
+    def network(self) -> str:
+        """Name of the network; asked for only where its options do not describe a U-Net."""
 
     @property
     def network_options(self) -> Mapping[str, Any]:
@@ -32,13 +38,18 @@ def conv_elements(planned: Planned, keys: int = 0) -> int:
     Additional segmentation maps of deep supervision are not counted.
 
     Args:
-        planned: Patch and network; options with ``blocks_per_stage`` are a residual encoder, with ``convs_per_stage`` a plain one.
+        planned: Patch and network; options with ``blocks_per_stage`` are a residual encoder, with ``convs_per_stage`` a plain one. All
+            other networks are measured, with one channel in and two out.
         keys: Segmentation maps at full resolution to count too (`label_keys`); 0 counts the network's body alone.
 
     Returns:
         Number of elements.
     """
     options = planned.network_options
+    if not {"blocks_per_stage", "convs_per_stage"} & set(options):
+        given = without_pretrained(options)
+        cost = measure(planned.network, len(planned.patch_size), 1, 2, planned.patch_size, **given)
+        return cost.elements + keys * math.prod(planned.patch_size)
     maps = _map_sizes(planned.patch_size, options["strides"])
     features = options["features"]
     return _encoder_elements(options, maps) + _decoder_elements(features, options["decoder_convs"], maps) + keys * maps[0]

@@ -1,0 +1,30 @@
+"""What generator and discriminator of a conditional adversarial network minimise, from the discriminator's logits.
+
+Conze et al., Artificial Intelligence in Medicine 117 (2021), after Isola et al., CVPR 2017. The discriminator's output is a map, one logit
+for each patch of the image; all of them count alike. Computed in float32 from logits, so that a discriminator that is very sure still gives
+a gradient.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator is not deceived.
+
+    Args:
+        fake: Logits of the discriminator for what the generator made, of any shape.
+    """
+    return F.softplus(-fake.float()).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Binary cross entropy of real against generated: mean of ``-log D(x, y)`` plus mean of ``-log(1 - D(x, G(x)))``.
+
+    Args:
+        real: Logits for reference masks, of any shape.
+        fake: Logits for what the generator made, detached from it.
+    """
+    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()

@@ -1,0 +1,60 @@
+"""Losses that measure overlap, as pure functions of probabilities in float32.
+
+Sums are taken a sample, or with `batch_dice` over the whole batch, as if its patches were one volume: an organ then needs to be in one of
+the patches only, and a patch without it does not answer every false alarm, however faint, with the full loss of the organ.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .targets import Target
+
+SMOOTH = 1e-5
+
+
+def soft_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool, skip_background: bool) -> Tensor:
+    """One minus the mean soft Dice over channels (and samples, unless `batch_dice`), with smooth 1e-5 in the denominator's favour.
+
+    Milletari et al. 2016, in the form with plain sums in the denominator (Drozdzal et al. 2016). Also known as the fuzzy Dice loss
+    (Conze et al., Artificial Intelligence in Medicine 117, 2021).
+
+    Args:
+        probabilities: ``(B, K, *spatial)``.
+        target: Of the same size.
+        batch_dice: Sum over the batch first: one volume made of all patches.
+        skip_background: Leave channel 0 out.
+    """
+    overlap, total, _ = _sums(probabilities, target, batch_dice=batch_dice, first=1 if skip_background else 0)
+    return 1 - ((2 * overlap + SMOOTH) / (total + SMOOTH).clamp(min=1e-8)).mean()
+
+
+def generalised_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool) -> Tensor:
+    """Generalised Dice loss: all channels, background too, in one ratio, each weighted by 1 / (its volume)^2.
+
+    Sudre et al., DLMIA 2017. A class that is absent has the weight of the smallest one that is there instead of an infinite one, so that
+    false alarms of it count and nothing overflows. Weights are relative to the largest, which leaves the ratio as it is.
+
+    Args:
+        probabilities: ``(B, K, *spatial)``.
+        target: Of the same size.
+        batch_dice: One ratio over the whole batch; else the mean of one a sample.
+    """
+    overlap, total, volume = _sums(probabilities, target, batch_dice=batch_dice, first=0)
+    smallest = volume.masked_fill(volume < 1, float("inf")).amin(-1, keepdim=True)
+    there = smallest.isfinite()
+    weights = (smallest.where(there, 1.0) / volume.where((volume >= 1) & there, smallest.where(there, 1.0))) ** 2
+    return 1 - ((2 * (weights * overlap).sum(-1) + SMOOTH) / ((weights * total).sum(-1) + SMOOTH)).mean()
+
+
+def _sums(probabilities: Tensor, target: Target, *, batch_dice: bool, first: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each channel from `first` on: overlap, sum of both, and volume of the truth; ``(B, K)``, or ``(K,)`` with `batch_dice`."""
+    axes = tuple(range(2, probabilities.ndim))
+    truth = target.channels(probabilities.shape[1])
+    probabilities, truth = probabilities[:, first:], truth[:, first:]
+    if target.valid is not None:
+        probabilities, truth = probabilities * target.valid, truth * target.valid
+    overlap = (probabilities * truth).sum(axes)
+    volume = truth.sum(axes)
+    total = probabilities.sum(axes) + volume
+    return (overlap.sum(0), total.sum(0), volume.sum(0)) if batch_dice else (overlap, total, volume)

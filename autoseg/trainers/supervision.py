@@ -1,0 +1,64 @@
+"""One loss over outputs of several resolutions: which of them count, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class DeepSupervision:
+    """A loss applied to outputs of several resolutions, finest first, with weights 1, 1/2, 1/4 ... of which the last is dropped.
+
+    The label map is brought to each output's size by nearest neighbour. A single tensor is passed straight to `loss`.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor) -> Tensor:
+        """Weighted sum over `outputs`, weights normalised to one."""
+        if isinstance(outputs, Tensor):
+            return self.loss(outputs, segmentation)
+        weights = [0.5**i for i in range(len(outputs))]
+        if len(weights) > 1:
+            weights[-1] = 0.0
+        total = sum(weights)
+        return sum(
+            weight / total * self.loss(output, resize_labels(segmentation, output.shape[2:]))
+            for weight, output in zip(weights, outputs, strict=True)
+            if weight
+        )
+
+
+class PyramidSupervision:
+    """Deep pyramid supervision (Fang & Yan, IEEE TMI 39, 2020): the mean of a loss over all output scales, each counted alike.
+
+    The paper pools the label map to every scale and takes cross entropy (the loss ``ce``). Pooling is by nearest neighbour here: the
+    maximum of label values, which suits a single organ, would let the organ with the larger number win, and swell it at every scale; so
+    all keep their share of voxels. A single tensor (the fused score map) is passed straight to `loss`.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor) -> Tensor:
+        """Mean over `outputs`."""
+        if isinstance(outputs, Tensor):
+            return self.loss(outputs, segmentation)
+        return torch.stack([self.loss(output, resize_labels(segmentation, output.shape[2:])) for output in outputs]).mean()
+
+
+SUPERVISIONS = {"deep": DeepSupervision, "pyramid": PyramidSupervision}
+"""Name to factory ``(loss) -> loss over one or several outputs``."""
+
+
+def resize_labels(segmentation: Tensor, size: torch.Size) -> Tensor:
+    """A label map ``(B, *spatial)`` at the size of a coarser output, by nearest neighbour."""
+    if segmentation.shape[1:] == size:
+        return segmentation
+    return F.interpolate(segmentation[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(segmentation.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -125,6 +125,43 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         _draw_curves(panel, rows, [key for key in columns if key in keys], dict(zip(organs, organ_colours(len(organs)), strict=True)))
         panel.set_ylabel(title)
     panel.set_xlabel("round")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, facecolor="white")
+
+
+class Recalled(Protocol):
+    """What a candidate region of some radius holds, in shares: see `autoseg.trainers.candidate_region.RadiusRow`."""
+
+    radius: int
+    recall: float
+    worst_recall: float
+    organs: tuple[float, ...]
+    false_positive_rate: float
+
+
+def plot_recall(rows: Sequence[Recalled], names: Sequence[str], chosen: int, path: Path) -> None:
+    """Plots recall and false-positive rate of a candidate region against its radius.
+
+    Args:
+        rows: One a radius.
+        names: Of the organs of each row.
+        chosen: The radius that was taken, marked by a line.
+        path: The picture.
+    """
+    figure = _figure((7, 6))
+    radii = [row.radius for row in rows]
+    recall, false = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    for index, (name, colour) in enumerate(zip(names, organ_colours(len(names)), strict=True)):
+        recall.plot(radii, [row.organs[index] for row in rows], color=colour, linewidth=1.2, label=name)
+    recall.plot(radii, [row.recall for row in rows], color="#1f4e8c", linewidth=2.2, label="mean")
+    recall.plot(radii, [row.worst_recall for row in rows], color="#1f4e8c", linestyle="dotted", label="worst case")
+    false.plot(radii, [row.false_positive_rate for row in rows], color="#d1495b", linewidth=2.2)
+    for panel, title in ((recall, "recall"), (false, "false-positive rate")):
+        panel.axvline(chosen, color="#888888", linestyle="dashed", linewidth=1)
+        panel.set_ylabel(title)
+        panel.grid(alpha=0.3)
+    recall.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    false.set_xlabel("radius, voxels")
     figure.tight_layout()
     figure.savefig(path, dpi=100, facecolor="white")
 

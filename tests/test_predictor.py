@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference import predictor as module
+from autoseg.inference import outputs as module
 from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.tiling import gaussian_window, tile_starts
@@ -310,13 +310,13 @@ def test_senseless_options_are_refused(options, message):
 def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
     """The memory promise: besides the result, one patch's thickness of float32 sums."""
     shapes = []
-    original = module._Sums.__init__
+    original = module.Sums.__init__
 
     def spy(self, *arguments, **options):
         original(self, *arguments, **options)
         shapes.append(tuple(self.total.shape))
 
-    monkeypatch.setattr(module._Sums, "__init__", spy)
+    monkeypatch.setattr(module.Sums, "__init__", spy)
     for order in set(itertools.permutations((8, 10, 64))):
         predictor(voxelwise, (8, 8, 8)).logits(image(*order))
         assert shapes[-1] == (4, *(8 if n == 64 else n for n in order))

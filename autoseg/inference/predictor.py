@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -14,10 +11,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..machine import autocast, available_memory, is_out_of_memory, memory_format
+from ..machine import autocast, is_out_of_memory, memory_format
 from ..model import Configuration, Labels
 from .cascade import organs_as_channels
-from .tiling import gaussian_window, tile_starts
+from .outputs import Sums, background_logits, box_at, empty_logits
+from .tiling import tile_starts
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +23,6 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 CPU_BATCH_VOXELS = 2**18
 """Voxels of a batch on a CPU, where a larger batch gains nothing once all cores are busy."""
-
-LARGEST = torch.finfo(torch.float16).max
-
-RESULT_SHARE = 0.25
-"""Of the available memory; logits that need more (many organs in a large volume) lie in a file. Several models' are held at once."""
 
 
 @dataclass
@@ -47,6 +40,8 @@ class Predictor:
         mirror: Average over all combinations of the configuration's valid flips.
         step: Distance of neighbouring tiles as a share of the patch, in (0, 1].
         batch: Tiles at once; None: what suits the device.
+        computed: Tiles of the last volume that were computed.
+        skipped: Those that were not, as they do not touch the region.
 
     Raises:
         ValueError: No networks, or a step or batch that makes no sense.
@@ -60,6 +55,8 @@ class Predictor:
     mirror: bool = True
     step: float = 0.5
     batch: int | None = None
+    computed: int = field(default=0, init=False)
+    skipped: int = field(default=0, init=False)
     _batch: int = field(init=False, repr=False)
     _sums_on: torch.device = field(init=False, repr=False)
 
@@ -82,6 +79,7 @@ class Predictor:
         image: np.ndarray | torch.Tensor,
         *,
         previous: np.ndarray | torch.Tensor | None = None,
+        region: np.ndarray | torch.Tensor | None = None,
         progress: Callable[[float], None] | None = None,
         source: str = "image",
     ) -> torch.Tensor:
@@ -92,6 +90,7 @@ class Predictor:
         Args:
             image: ``(C, Z, Y, X)`` float32, any size; smaller ones are padded with zeros and the result cropped.
             previous: Label map of a cascade's first stage, ``(Z, Y, X)`` internal values; becomes input channels tile by tile.
+            region: Where to look at all, ``(Z, Y, X)`` bool: tiles that do not touch it are not computed, what lies outside is background.
             progress: Called with the share of the volume done since the last call.
             source: Name of the case, for messages.
 
@@ -99,8 +98,8 @@ class Predictor:
             ``(K, Z, Y, X)`` float16 on the CPU; backed by a temporary file where memory is scarce.
 
         Raises:
-            ValueError: The image has not four axes; `previous` is missing, not asked for or of another shape; a network's output has the
-                wrong shape; or logits are not finite (or beyond float16).
+            ValueError: The image has not four axes; `previous` is missing or not asked for, or it or `region` is of another shape; a
+                network's output has the wrong shape; or logits are not finite (or beyond float16).
         """
         volume = torch.as_tensor(image)
         if volume.ndim != 4:
@@ -109,11 +108,13 @@ class Predictor:
         volume, crop = _padded(volume.float(), self._patch)
         if organs is not None:
             organs = _padded(organs[None], self._patch)[0][0]
-        result = _empty_logits((self.labels.n_outputs, *volume.shape[1:]), source)
+        looked_at = self._checked_region(region, tuple(torch.as_tensor(image).shape[1:]), source)
+        result = empty_logits((self.labels.n_outputs, *volume.shape[1:]), source)
         report = _Report(progress)
-        while not self._try(_Input(volume, organs), result, report, source):
+        while not self._try(_Input(volume, organs, looked_at), result, report, source):
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+        log.debug("%s: %d tiles computed, %d skipped", source, self.computed, self.skipped)
         # Without a copy: of logits in a file it would have to lie in memory.
         return result[crop]
 
@@ -128,6 +129,13 @@ class Predictor:
         if found != expected:
             raise ValueError(f"{source}: expected a segmentation of {stage} on the image's grid {expected}, got {found}")
         return torch.as_tensor(previous).to(torch.int16)
+
+    def _checked_region(self, region: np.ndarray | torch.Tensor | None, shape: tuple[int, ...], source: str) -> torch.Tensor | None:
+        if region is None:
+            return None
+        if tuple(region.shape) != shape:
+            raise ValueError(f"{source}: expected a region on the image's grid {shape}, got {tuple(region.shape)}")
+        return _padded(torch.as_tensor(region, dtype=torch.bool)[None], self._patch)[0][0]
 
     @property
     def _patch(self) -> tuple[int, int, int]:
@@ -157,14 +165,18 @@ class Predictor:
     @torch.inference_mode()
     def _slide(self, given: _Input, result: torch.Tensor, report: _Report, source: str) -> None:
         patch, shape = self._patch, tuple(given.image.shape[1:])
-        starts = self._starts(shape)
+        every = self._starts(shape)
+        starts = [start for start in every if given.touches(box_at(start, patch))]
+        self.computed, self.skipped = len(starts), len(every) - len(starts)
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
         axis = int(np.argmax([size / edge for size, edge in zip(shape, patch, strict=True)]))
         starts.sort(key=lambda start: start[axis])
-        sums = _Sums(result, patch, axis, device=self._sums_on, source=source)
+        sums = Sums(result, patch, axis, device=self._sums_on, source=source)
+        if given.region is not None:
+            sums.only_inside(given.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):
             chunk = starts[first : first + self._batch]
-            tiles = given.tiles([_box(start, patch) for start in chunk], self.labels, self.device)
+            tiles = given.tiles([box_at(start, patch) for start in chunk], self.labels, self.device)
             if self.configuration.dim == 2:
                 tiles = tiles.squeeze(2)
             outputs = self._averaged(tiles).to(self._sums_on)
@@ -222,10 +234,15 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _Input:
-    """A padded image ``(C, Z, Y, X)`` and, in a cascade, the first stage's label map ``(Z, Y, X)`` int16."""
+    """A padded image ``(C, Z, Y, X)``, in a cascade the first stage's label map ``(Z, Y, X)`` int16, and a region likewise, bool."""
 
     image: torch.Tensor
     previous: torch.Tensor | None
+    region: torch.Tensor | None
+
+    def touches(self, box: tuple[slice, ...]) -> bool:
+        """Whether some voxel of the tile is to be looked at."""
+        return self.region is None or bool(self.region[box].any())
 
     def tiles(self, boxes: Sequence[tuple[slice, ...]], labels: Labels, device: torch.device) -> torch.Tensor:
         """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time."""
@@ -234,54 +251,6 @@ class _Input:
             return tiles
         organs = torch.stack([self.previous[box] for box in boxes]).to(device, non_blocking=True)
         return torch.cat([tiles, organs_as_channels(organs, labels)], 1)
-
-
-class _Sums:
-    """Weighted sums of overlapping tiles, kept only for the slices that a coming tile can still reach; finished ones go to the result."""
-
-    def __init__(self, result: torch.Tensor, patch: tuple[int, ...], axis: int, *, device: torch.device, source: str) -> None:
-        self.result, self.patch, self.axis, self.source = result, patch, axis, source
-        self.window = gaussian_window(patch, device=device)
-        shape = list(result.shape[1:])
-        shape[axis] = patch[axis]
-        self.total = torch.zeros((len(result), *shape), device=device)
-        self.weight = torch.zeros(shape, device=device)
-        self.base = 0
-
-    def add(self, start: tuple[int, ...], logits: torch.Tensor) -> None:
-        """Adds the logits ``(K, *patch)`` of the tile at `start`; tiles come in the order of their start along the axis."""
-        if start[self.axis] > self.base:
-            self._move_to(start[self.axis])
-        corner = tuple(0 if axis == self.axis else first for axis, first in enumerate(start))
-        box = _box(corner, self.patch)
-        self.total[(slice(None), *box)] += logits * self.window
-        self.weight[box] += self.window
-
-    def finish(self) -> None:
-        """Writes out what is left."""
-        self._write(self.patch[self.axis])
-
-    def _move_to(self, start: int) -> None:
-        count = start - self.base
-        self._write(count)
-        keep = self.patch[self.axis] - count
-        for volume in (*self.total, self.weight):
-            # The clone is one channel: source and target overlap.
-            volume.narrow(self.axis, 0, keep).copy_(volume.narrow(self.axis, count, keep).clone())
-            volume.narrow(self.axis, keep, count).zero_()
-        self.base = start
-
-    def _write(self, count: int) -> None:
-        mean = self.total.narrow(self.axis + 1, 0, count)
-        mean /= self.weight.narrow(self.axis, 0, count)
-        low, high = (float(value) for value in mean.aminmax())
-        # Written so that NaN, which compares as false with everything, is caught too.
-        if not (low >= -LARGEST and high <= LARGEST):
-            raise ValueError(
-                f"{self.source}: expected finite logits within float16, got values from {low} to {high}; "
-                "the network's weights or the image's intensities are broken"
-            )
-        self.result.narrow(self.axis + 1, self.base, count).copy_(mean)
 
 
 class _Report:
@@ -296,32 +265,6 @@ class _Report:
             self.done = share
 
 
-def _empty_logits(shape: tuple[int, ...], source: str) -> torch.Tensor:
-    """Room for logits, float16: in memory, or, where they would take much of what is left of it, in a temporary file."""
-    size, free = 2 * int(np.prod(shape, dtype=np.int64)), available_memory()
-    if size > RESULT_SHARE * free:
-        try:
-            return _empty_in_file(shape, size)
-        except OSError as error:
-            log.warning(
-                "%s: logits of %.1f GB stay in memory, of which only %.1f GB are free: %s has no room for them (%s); "
-                "set TMPDIR to a larger folder",
-                *(source, size / 1e9, free / 1e9, tempfile.gettempdir(), error),
-            )
-    return torch.empty(shape, dtype=torch.float16)
-
-
-def _empty_in_file(shape: tuple[int, ...], size: int) -> torch.Tensor:
-    # The file has no name (or, on Windows, goes when it is closed), so that nothing is left behind by a process that is killed.
-    with tempfile.TemporaryFile(prefix="autoseg-") as file:
-        if hasattr(os, "posix_fallocate"):
-            # A disk that is full later, when the memory map is written, would end the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif shutil.disk_usage(tempfile.gettempdir()).free < size:
-            raise OSError(f"{size / 1e9:.1f} GB are needed")
-        return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
-
-
 def _padded(volume: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
     """Zeros around ``(C, Z, Y, X)`` up to the patch, as equal as can be on both sides, and the slices that take them off again."""
     sizes = volume.shape[1:]
@@ -330,10 +273,6 @@ def _padded(volume: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, t
     if any(missing):
         volume = functional.pad(volume, [width for lack in reversed(missing) for width in (lack // 2, lack - lack // 2)])
     return volume, (slice(None), *crop)
-
-
-def _box(start: Sequence[int], patch: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(first, first + edge) for first, edge in zip(start, patch, strict=True))
 
 
 def _exchanged(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:

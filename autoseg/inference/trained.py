@@ -12,14 +12,16 @@ from torch import nn
 
 from ..checkpoints import load_checkpoint
 from ..machine import memory_format
-from ..model import Configuration, Image, Plan
+from ..model import Configuration, Image, Labels, Plan
 from ..naming import FINAL_CHECKPOINT
 from ..networks import build_network
+from ..networks.imagenet import without_pretrained
 from ..preprocessing import preprocess_case
 from ..records import from_plain, read_json
 from .cascade import on_grid
 from .export import Logits, export_labels
 from .predictor import Predictor
+from .regions import region_of
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +92,22 @@ class TrainedModel:
             report = None if progress is None else lambda share: progress(share / 2)
             first, _ = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
             organs = on_grid(first, trace)
-        return Logits(self.predictor.logits(array, previous=organs, progress=report, source=case or image.source), trace)
+        source = case or image.source
+        region = region_of(self.configuration, array, organs, source=source)
+        seen = organs if self.configuration.sees_previous else None
+        return Logits(self.predictor.logits(array, previous=seen, region=region, progress=report, source=source), trace)
 
 
 def available_folds(folder: Path) -> tuple[str, ...]:
     """Finished folds in a model folder."""
     return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
+
+
+def model_labels(folder: Path, default: Labels) -> Labels:
+    """The organs that a model folder's networks segment; `default` where no run says."""
+    for record in sorted(folder.glob("fold_*/run.json")):
+        return from_plain(read_json(record, dict)["plan"]["labels"], Labels)
+    return default
 
 
 Loaded = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
@@ -146,7 +158,7 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
         dim=configuration.dim,
         in_channels=plan.in_channels(configuration),
         out_channels=plan.labels.n_outputs,
-        **configuration.network_options,
+        **without_pretrained(configuration.network_options),
     )
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["network"])

@@ -24,6 +24,7 @@ from ..workspace import Workspace, find_workspace
 from .begun import check_begun, check_pretrained, find_pretrained, is_finished
 from .jobs import budget_of, changes_of, new_job, split_of
 from .preparing import preprocess
+from .regions import note_region
 from .settings import TrainSettings
 from .variants import Variant, variant
 
@@ -52,7 +53,7 @@ def train(
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.load_dataset(which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    asked = variant(workspace.plan(dataset.name), configuration, settings)
+    asked = variant(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, asked, fold)
     run = workspace.model(dataset.name, configuration, settings.trainer, *asked.words) / f"fold_{fold}"
     if is_finished(run) and not settings.restart:
@@ -135,8 +136,12 @@ def _trainer(workspace: Workspace, asked: Variant, run: Path, previous: Path | N
     else:
         split = split_of(workspace, asked.plan.dataset, run.name.removeprefix("fold_"))
         job = new_job(asked, split, run, previous, settings=settings)
-    data = workspace.preprocessed(asked.plan.dataset) / job.configuration.data
-    trainer = lookup(TRAINERS, job.trainer, "trainer")(job, RunFolders(run, data, previous), device=device)
+    folders = RunFolders(run, workspace.preprocessed(asked.plan.dataset) / job.configuration.data, previous)
+    kind = lookup(TRAINERS, job.trainer, "trainer")
+    if not record.is_file():
+        job = kind.fit_to_data(job, folders)
+        note_region(workspace, asked, job, run.parent)
+    trainer = kind(job, folders, device=device)
     if not record.is_file():
         check_pretrained(trainer.network, job.pretrained)
         write_json(record, job)

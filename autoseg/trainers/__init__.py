@@ -3,5 +3,8 @@
 if __name__ != "autoseg.trainers":
     raise ImportError("import autoseg.trainers, not trainers: the link at the top of the project is for readers only")
 
-TRAINERS = {"Trainer": "autoseg.trainers.trainer:Trainer"}
+TRAINERS = {
+    "Trainer": "autoseg.trainers.trainer:Trainer",
+    "CascadeTrainer": "autoseg.trainers.cascade:CascadeTrainer",
+}
 """Name to class; ``module:Class`` works too without an entry here."""

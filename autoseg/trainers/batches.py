@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..annotations import annotated_indices
 from ..conventions import OUTSIDE
+from ..label_subsets import positions, translate
 from ..machine import memory_format
 from ..model import Box
 from ..storage import Store, StoredCase, read_array
 from .augmentation import Augmentation, apply, draw, size_for
 from .job import RunFolders, TrainingJob
-from .partial import Annotated
+from .partial import Annotated, after_flip
 from .previous_stage import augment_previous
+from .region_masks import in_region, mark_outside
 from .sampling import draw_sample, is_foreground_slot, read_box, read_patch
 
 TRAINING, VALIDATION = 0, 1
@@ -51,7 +54,8 @@ class BatchMaker:
         device: Where augmentation is computed and the batch ends.
 
     Raises:
-        ValueError: None of the cases is preprocessed, or (in a cascade) has a segmentation of the previous stage.
+        ValueError: None of the cases is preprocessed, or (in a cascade) has a segmentation of the previous stage, or has annotations of the
+            organs.
     """
 
     def __init__(self, job: TrainingJob, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
@@ -60,31 +64,45 @@ class BatchMaker:
         there = set(store.names())
         if folders.previous is not None:
             there = {name for name in there if (folders.previous / f"{name}.b2nd").is_file()}
-        self.cases: dict[str, StoredCase] = {name: store.load(name) for name in names if name in there}
+        organs = positions(job.plan.stored_labels, job.plan.labels)
+        self.cases: dict[str, StoredCase] = {
+            name: in_region(store.load(name, organs=organs), folders.region) for name in names if name in there
+        }
         if not self.cases:
             raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
+        self.annotated = {name: annotated_indices(case.annotated, job.plan.labels) for name, case in self.cases.items()}
+        # A case in which nobody annotated any of the organs has nothing to teach.
+        self.cases = {name: case for name, case in self.cases.items() if self.annotated[name] != ()}
+        if not self.cases:
+            raise ValueError(f"{folders.data}: {', '.join(job.plan.labels.names)}: annotated in none of the fold's {len(names)} cases")
 
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""
         size, share = self.job.configuration.batch_size, self.job.options.foreground
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
-        images = torch.stack([image for image, _, _ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
-        cases = tuple(case for _, _, case in samples)
-        return Batch(images, torch.stack([segmentation for _, segmentation, _ in samples]), cases, (None,) * size)
+        images = torch.stack([image for image, *_ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
+        segmentations = torch.stack([segmentation for _, segmentation, *_ in samples])
+        cases, annotated = (tuple(facts) for facts in zip(*(sample[2:] for sample in samples), strict=True))
+        return Batch(images, segmentations, cases, annotated)
 
-    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str]:
+    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[int, ...] | None]:
         job, configuration = self.job, self.job.configuration
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation = self._draw(rng)
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
         image, labels = self._read(place.case, place.box)
         image, labels = apply(augmentation, image, labels, masked=configuration.mask_normalization)
+        if self.folders.region is not None:
+            labels = mark_outside(labels, job.plan.labels)
+        annotated = self.annotated[place.case]
+        if augmentation.relabel:
+            annotated = after_flip(annotated, configuration.mirroring)
         if not configuration.sees_previous:
-            return image, labels, place.case
+            return image, labels, place.case, annotated
         organs = torch.stack([labels[1] == value + 1 for value in range(len(job.plan.labels.base_values))]).float()
         if self.stream == TRAINING:
             organs = augment_previous(rng, organs)
-        return torch.cat([image, organs]), labels[0], place.case
+        return torch.cat([image, organs]), labels[0], place.case, annotated
 
     def _draw(self, rng: np.random.Generator) -> Augmentation:
         job = self.job
@@ -100,10 +118,16 @@ class BatchMaker:
         )
 
     def _read(self, case: str, box: Box) -> tuple[Tensor, Tensor]:
-        """Image ``(C, *loaded)`` and labels ``(*loaded)``; in a cascade ``(2, *loaded)``, the previous stage's second."""
+        """Image ``(C, *loaded)`` and labels ``(*loaded)``; or ``(S, *loaded)``: the previous stage's next, a region last."""
         image, labels = read_patch(self.cases[case], box, self.job.configuration.dim)
-        if self.folders.previous is not None:
+        labels = translate(labels, self.job.plan.stored_labels, self.job.plan.labels)
+        maps = [labels]
+        if self.job.configuration.sees_previous:
             previous = read_box(read_array(self.folders.previous / f"{case}.b2nd"), box, fill=0)[0].astype(np.int16)
             # What lies outside the image is outside in both, so that the two maps are warped and padded alike.
-            labels = np.stack([labels, np.where(labels == OUTSIDE, OUTSIDE, previous)])
+            maps.append(np.where(labels == OUTSIDE, OUTSIDE, previous))
+        if self.folders.region is not None:
+            region = read_box(read_array(self.folders.region / f"{case}.b2nd"), box, fill=0)
+            maps.append(region.reshape(labels.shape).astype(np.int16))
+        labels = np.stack(maps) if len(maps) > 1 else labels
         return torch.from_numpy(image).to(self.device), torch.from_numpy(labels).to(self.device)

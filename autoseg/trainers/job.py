@@ -30,6 +30,7 @@ class TrainingOptions:
         foreground: Share of a batch that must be centred on an organ.
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
+        supervision: How these count: name in `autoseg.trainers.supervision.SUPERVISIONS`.
         validation_batches: Patches batches scored after every round.
         augmentation: Probabilities and ranges.
     """
@@ -45,6 +46,7 @@ class TrainingOptions:
     foreground: float = 0.33
     average_decay: float = 0.0
     deep_supervision: bool = True
+    supervision: str = "deep"
     validation_batches: int = 50
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
@@ -96,11 +98,13 @@ class RunFolders:
         run: Checkpoints, history and validation of this fold.
         data: Preprocessed cases.
         previous: Segmentations of the previous stage on the grid of `data`; cascades only.
+        region: Candidate regions on that grid (`region_masks`); None where patches are drawn, and losses counted, everywhere.
     """
 
     run: Path
     data: Path
     previous: Path | None = None
+    region: Path | None = None
 
 
 CPU_VALIDATION_PATCHES = 16

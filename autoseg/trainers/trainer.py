@@ -21,18 +21,20 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
 from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare
-from ..model import Configuration, Plan
-from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, unknown
+from ..model import Configuration, Labels, Plan
+from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
 from ..networks import build_network
+from ..networks.imagenet import without_pretrained
 from ..records import remove_partial
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker
 from .history import History
 from .job import RunFolders, TrainingJob
 from .loading import Prefetcher, loader_size
-from .losses import DeepSupervision, build_loss
+from .losses import build_loss
 from .optimizers import build_optimizer
 from .partial import Annotated, TargetAdaptive
 from .schedules import learning_rate_factor
+from .supervision import SUPERVISIONS
 from .validation import PatchScores
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class Trainer:
         """The network of the configuration, with deep supervision as the options say."""
         configuration = self.job.configuration
         options = dict(configuration.network_options, deep_supervision=self.job.options.deep_supervision)
+        if any((self.folders.run / name).is_file() for name in (LATEST_CHECKPOINT, FINAL_CHECKPOINT)):
+            options = without_pretrained(options)  # its weights come from the checkpoint
         return build_network(
             configuration.network,
             dim=configuration.dim,
@@ -97,14 +101,30 @@ class Trainer:
             raise unknown(f"option of {cls.__name__}", next(iter(options)), ())
         return configuration
 
+    @classmethod
+    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+        """The job with what only the preprocessed cases (and a previous stage's segmentations of them) can tell; called once, as it begins.
+
+        Args:
+            job: Fitted to the device.
+            folders: Where the run will read and write.
+        """
+        return job
+
+    @property
+    def labels(self) -> Labels:
+        """The organs of a batch's label maps, as the loss and the scores of patches count them."""
+        return self.job.plan.labels
+
     def prepare(self) -> None:
         """Makes what must lie ready before the first batch; called whenever a run begins or goes on."""
 
     def build_loss(self) -> Callable[[Tensor | Sequence[Tensor], Tensor, Annotated], Tensor]:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
         job = self.job
-        loss = build_loss(job.options.loss, job.plan.labels, batch_dice=job.configuration.batch_dice)
-        return TargetAdaptive(DeepSupervision(loss), job.plan.labels)
+        loss = build_loss(job.options.loss, self.labels, batch_dice=job.configuration.batch_dice)
+        supervision = lookup(SUPERVISIONS, job.options.supervision, "supervision")
+        return TargetAdaptive(supervision(loss), self.labels)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of the options over all weights of the network."""
@@ -211,14 +231,15 @@ class Trainer:
         network = self.final_network().eval()
         names = self.job.split.val or self.job.split.train
         make = BatchMaker(self.job, self.folders, names, stream=VALIDATION, device=self.device)
-        scores = PatchScores(self.job.plan.labels)
+        scores = PatchScores(self.labels)
         threads, ahead = loader_size(self.job, self.device)
         loader = Prefetcher(make, stop=self.job.options.validation_batches, ahead=ahead, threads=threads)
         with self._memory_explained(), torch.inference_mode(), loader as batches:
             for batch in batches:
                 with autocast(self.device):
                     logits = network(batch.image)
-                scores.add(logits.float(), batch.segmentation, self.loss(logits, batch.segmentation, batch.annotated))
+                loss = self.loss(logits, batch.segmentation, batch.annotated)
+                scores.add(logits.float(), batch.segmentation, loss, annotated=batch.annotated)
         return scores.result()
 
     def final_network(self) -> nn.Module:

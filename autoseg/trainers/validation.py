@@ -15,12 +15,15 @@ from ..images import read_label, write_label
 from ..inference.export import Logits, export_labels
 from ..inference.predictor import Predictor
 from ..inference.quantised import keep
+from ..inference.regions import region_of
+from ..label_subsets import translate
 from ..labels import to_file, to_internal
 from ..model import Case, Dataset, Labels, Score
 from ..records import from_plain, read_json, remove_partial, write_json
 from ..storage import Store, read_array
 from .job import RunFolders, TrainingJob
 from .losses import make_target
+from .partial import Annotated, unknown_organs
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,11 @@ class PatchScores:
         self.labels = labels
         self._overlap, self._total, self._losses = 0.0, 0.0, []
 
-    def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor) -> None:
-        """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values."""
+    def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor, *, annotated: Annotated = ()) -> None:
+        """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values.
+
+        An organ that was not annotated in a sample counts there neither as found nor as false alarm; empty means all were.
+        """
         target = make_target(segmentation, self.labels)
         if self.labels.regions:
             found, truth = logits > 0, target.regions.bool()
@@ -45,6 +51,9 @@ class PatchScores:
             found, truth = logits.argmax(1, keepdim=True) == classes, target.classes[:, None] == classes
         if target.valid is not None:
             found, truth = found & target.valid.bool(), truth & target.valid.bool()
+        for sample, organs in enumerate(annotated):
+            unknown = unknown_organs(organs, self.labels)
+            found[sample, unknown], truth[sample, unknown] = False, False
         axes = (0, *range(2, logits.ndim))
         self._overlap = self._overlap + (found & truth).sum(axes).cpu().double()
         self._total = self._total + (found.sum(axes) + truth.sum(axes)).cpu().double()
@@ -73,7 +82,7 @@ def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, d
         progress: Show a bar.
 
     Returns:
-        One score per case and organ.
+        One score per case and organ that was annotated in it.
 
     Raises:
         RuntimeError: Every case failed.
@@ -119,10 +128,14 @@ def _ready(names: list[str], folders: RunFolders) -> list[str]:
 def _validate_case(predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, out: Path) -> list[Score]:
     labels = job.plan.labels
     stored = Store(folders.data).load(case.name)
+    image = np.asarray(stored.image[:])
     previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
-    logits = Logits(predictor.logits(np.asarray(stored.image[:]), previous=previous, source=case.name), stored.trace)
+    region = region_of(job.configuration, image, previous, source=case.name)
+    seen = previous if job.configuration.sees_previous else None
+    logits = Logits(predictor.logits(image, previous=seen, region=region, source=case.name), stored.trace)
     found, _ = export_labels([logits], labels)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
     keep(out, case.name, logits, labels)
-    reference = to_internal(read_label(case.label).array, labels, source=str(case.label))
-    return score_case(case.name, found, reference, labels)
+    reference = to_internal(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
+    reference = translate(reference, job.plan.stored_labels, labels)
+    return score_case(case.name, found, reference, labels, organs=case.annotated)

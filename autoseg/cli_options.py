@@ -41,6 +41,23 @@ def gigabytes(text: str) -> float:
     return float(found[1]) / (1000 if found[2].startswith("m") else 1)
 
 
+def window(words: list[str]) -> tuple[float, float] | str | None:
+    """What follows ``--window``: ``auto``, or width and level in HU.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not words:
+        return None
+    if words == ["auto"]:
+        return "auto"
+    try:
+        width, level = map(float, words)
+    except ValueError as error:
+        raise ValueError(f"--window: expected WIDTH LEVEL in HU (400 50) or auto, got {' '.join(words)}") from error
+    return width, level
+
+
 def make_parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     """The parser of a command, with the options that every command has."""
     parser = argparse.ArgumentParser(
@@ -86,6 +103,12 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     """What a user may ask of a training."""
     parser.add_argument("-tr", "--trainer", default="Trainer", help="trainer: Trainer, or module:Class of your own (default Trainer)")
     parser.add_argument("--network", metavar="NAME", help="network instead of the planned one; autoseg_networks lists them")
+    parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="a model of these organs only; the others are background")
+    intensities = parser.add_mutually_exclusive_group()
+    what = "see CT in this window, HU, e.g. 400 50; auto: the organ's own, from dataset.json or as usual for its name"
+    intensities.add_argument("--window", nargs="+", default=[], metavar=("WIDTH", "LEVEL"), help=what)
+    what = "normalisation instead of the planned one, e.g. zscore, clip:-200:200, scale:2048; one, or one a channel"
+    intensities.add_argument("--normalization", nargs="+", default=[], metavar="SCHEME", help=what)
     budget = parser.add_argument_group("how long to train (default: two hours on a processor, 1000 epochs on a GPU)")
     budget.add_argument("--time", type=duration, metavar="TIME", help="e.g. 20m or 2h; the learning rate falls to zero exactly then")
     budget.add_argument("--epochs", type=int, help="epochs of 250 iterations")
@@ -119,6 +142,9 @@ def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type woul
         trainer_options=dict(options.trainer_option),
         network=options.network,
         network_options=dict(options.network_option),
+        organs=tuple(options.organs),
+        window=window(options.window),
+        normalization=tuple(options.normalization),
         options=dict(options.training_option) | {name: value for name, value in named.items() if value is not None},
         epochs=options.epochs,
         iterations=options.iterations,

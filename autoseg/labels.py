@@ -104,7 +104,7 @@ def value_counts(array: np.ndarray) -> dict[int, int]:
 def to_file(array: np.ndarray, labels: Labels) -> np.ndarray:
     """Internal values to file values, in the smallest sufficient unsigned type; `OUTSIDE` becomes 0."""
     table = [0, *labels.base_values] + ([labels.ignore] if labels.ignore is not None else [])
-    return _look_up(array, np.array([0, *table], np.min_scalar_type(max(table))), OUTSIDE)
+    return look_up(array, np.array([0, *table], np.min_scalar_type(max(table))), OUTSIDE)
 
 
 def organ_mask(array: np.ndarray, labels: Labels, index: int) -> np.ndarray:
@@ -176,11 +176,17 @@ def _translate(array: np.ndarray, internal: Mapping[int, int | None]) -> np.ndar
         return values[np.searchsorted(keys, array)]
     table = np.zeros(int(keys[-1]) + 1, np.int16)
     table[keys] = values
-    return _look_up(array, table, 0)
+    return look_up(array, table, 0)
 
 
-def _look_up(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
-    """``table[array - low]``, block by block: NumPy indexes by 8 byte numbers, which a whole CT need not become at once."""
+def look_up(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
+    """``table[array - low]``, block by block: NumPy indexes by 8 byte numbers, which a whole CT need not become at once.
+
+    Args:
+        array: Integers, any shape.
+        table: ``(N,)``; its type is the result's.
+        low: What stands for the table's first entry.
+    """
     result = np.empty(array.size, table.dtype)
     position = 0
     for block in _blocks(array):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from .model import Intensity
+from .naming import lookup, unknown
 
 SMALLEST_STD = 1e-8
 """Divisor of an image without contrast."""
@@ -65,6 +68,47 @@ def rgb_to_0_1(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity)
     return array.astype(np.float32) / np.float32(255)
 
 
+def window(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, width: float, level: float) -> np.ndarray:
+    """The window of a CT viewer: ``level - width / 2`` and all below to 0, ``level + width / 2`` and all above to 1, linear between.
+
+    Crespi et al. 2023 round to 8 bits in between; here the values in between are kept.
+
+    Raises:
+        ValueError: The width is not positive.
+    """
+    if width <= 0:
+        raise ValueError(f"normalisation window: expected a width above 0 HU, got {width:g}")
+    result = np.clip(array, level - width / 2, level + width / 2, dtype=np.float32)
+    result -= np.float32(level - width / 2)
+    result /= np.float32(width)
+    return result
+
+
+def clip(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, low: float, high: float) -> np.ndarray:
+    """Clips to a fixed range, then mean 0 and deviation 1 of this image (with a mask inside it).
+
+    Fang & Yan, IEEE TMI 39 (2020), with -200 and 200 HU; the paper leaves open whether image or dataset has mean 0, and an image needs
+    no statistics that depend on the range.
+
+    Raises:
+        ValueError: The range is empty.
+    """
+    if low >= high:
+        raise ValueError(f"normalisation clip: expected a low end below the high one, got {low:g} and {high:g}")
+    return zscore(np.clip(array, low, high, dtype=np.float32), mask, intensity)
+
+
+def scale(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, by: float) -> np.ndarray:
+    """Divides by a number and clips to -1 .. 1; Thaler et al. 2021 take 2048 for CT.
+
+    Raises:
+        ValueError: The number is not positive.
+    """
+    if by <= 0:
+        raise ValueError(f"normalisation scale: expected a divisor above 0, got {by:g}")
+    return np.clip(array.astype(np.float32) / np.float32(by), -1, 1, dtype=np.float32)
+
+
 Scheme = Callable[[np.ndarray, np.ndarray | None, Intensity], np.ndarray]
 
 SCHEMES: dict[str, Scheme] = {
@@ -75,3 +119,42 @@ SCHEMES: dict[str, Scheme] = {
     "rgb_to_0_1": rgb_to_0_1,
 }
 """Name to ``function(channel (Z, Y, X), mask (Z, Y, X) of data or None, the dataset's statistics) -> new float32 array``."""
+
+PARAMETRIC: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
+    "window": (window, ("width", "level")),
+    "clip": (clip, ("low", "high")),
+    "scale": (scale, ("by",)),
+}
+"""Schemes for CT whose name carries numbers in Hounsfield units (``window:400:40``): the function and what its numbers are."""
+
+
+def find_scheme(name: str) -> Scheme:
+    """The scheme called `name`: of `SCHEMES`, one of `PARAMETRIC` with its numbers, or ``module:function``.
+
+    Raises:
+        ValueError: There is none, or its numbers make no sense; the message lists the valid ones.
+    """
+    head, _, rest = name.partition(":")
+    if head not in PARAMETRIC:
+        if name not in SCHEMES and ":" not in name:
+            raise unknown("normalisation", name, [*SCHEMES, *(_usage(known) for known in PARAMETRIC)])
+        return lookup(SCHEMES, name, "normalisation")
+    function, names = PARAMETRIC[head]
+    try:
+        numbers = [float(number) for number in rest.split(":")] if rest else []
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(names) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"normalisation {head}: expected {_usage(head)} with numbers, got {name!r}")
+    scheme = partial(function, **dict(zip(names, numbers, strict=True)))
+    scheme(np.zeros(1, np.float32), None, Intensity(*(0.0,) * 7))  # refuses numbers that make no sense, before any image is read
+    return scheme
+
+
+def _usage(head: str) -> str:
+    return ":".join([head, *(number.upper() for number in PARAMETRIC[head][1])])
+
+
+def is_for_ct(name: str) -> bool:
+    """Whether a scheme's numbers are Hounsfield units, so that it makes sense for CT only."""
+    return name.partition(":")[0] in PARAMETRIC

@@ -34,7 +34,7 @@ def merge_organs(maps: Mapping[str, Segmented], choice: Mapping[str, str], label
     sources = {choice[name] for name in labels.names}
     shape = next(iter(maps.values()))[0].shape
     if len(sources) == 1:
-        return maps[sources.pop()][0].astype(np.int16), 0
+        return maps[sources.pop()][0].astype(np.int16, copy=False), 0
     merged = np.zeros(shape, np.int16)
     if labels.regions:
         for index, name in enumerate(labels.names):

@@ -14,8 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..images import ending_of, label_ending, read_image, write_label, written_ending
+from ..label_subsets import subset, translate
 from ..labels import to_file
 from ..model import Case, Choice, Image, Labels
+from ..naming import unknown
 from ..records import atomic, read_json, remove_partial, write_json
 from .ensemble import merge_organs
 from .export import Logits, export_labels, probabilities
@@ -31,14 +33,27 @@ class Ensemble:
     """Everything that is needed to segment an image: which members vote on which organ, and the members.
 
     Attributes:
-        choice: Organ to members.
-        models: Member name to loaded model.
+        choice: Organ to members; organs that it lacks are background.
+        models: Member name to loaded model, of all organs or of some.
         labels: Of the dataset.
+
+    Raises:
+        ValueError: A member does not know the organ that it is chosen for, or members that are averaged have different organs.
     """
 
     choice: Choice
     models: Mapping[str, TrainedModel]
     labels: Labels
+
+    def __post_init__(self) -> None:
+        for organ, members in self.choice.organs.items():
+            own = [self._labels_of(name) for name in members]
+            for name, labels in zip(members, own, strict=True):
+                if organ not in labels.names:
+                    raise unknown(f"organ of {name}", organ, labels.names)
+            if any(labels != own[0] for labels in own):
+                listed = "; ".join(f"{name}: {', '.join(labels.names)}" for name, labels in zip(members, own, strict=True))
+                raise ValueError(f"models to average for {organ}: expected the same organs, found {listed}")
 
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
@@ -47,15 +62,30 @@ class Ensemble:
         return {name: model.logits(image, case=case, progress=share, known=known) for name, model in self.models.items()}
 
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
-        """The merged label map in internal values and the file's axis order."""
-        candidates = {"+".join(members): members for members in self.choice.organs.values()}
-        maps = {key: export_labels([logits[name] for name in members], self.labels) for key, members in candidates.items()}
-        if len(maps) == 1:
-            return next(iter(maps.values()))[0]
-        merged, conflicts = merge_organs(maps, {organ: "+".join(members) for organ, members in self.choice.organs.items()}, self.labels)
+        """The merged label map in internal values of the dataset and the file's axis order."""
+        chosen = subset(self.labels, tuple(self.choice.organs))
+        maps = {}
+        for members in dict.fromkeys(self.choice.organs.values()):
+            own = self._labels_of(members[0])
+            found, confidence = export_labels([logits[name] for name in members], own)
+            maps["+".join(members)] = translate(found, own, chosen), confidence
+        merged, conflicts = merge_organs(maps, {organ: "+".join(members) for organ, members in self.choice.organs.items()}, chosen)
         if conflicts:
             log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
-        return merged
+        return translate(merged, chosen, self.labels)
+
+    def probabilities(self, logits: Mapping[str, Logits]) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Of each chosen organ: its place in `labels`, the first slice of a slab, and its probabilities there ``(slab, Y, X)``."""
+        organs, first = self.choice.organs, 0 if self.labels.regions else 1
+        for members in dict.fromkeys(organs.values()):
+            own = self._labels_of(members[0])
+            served = [organ for organ in self.labels.names if organs.get(organ) == members]
+            for start, slab in probabilities([logits[name] for name in members], own):
+                for organ in served:
+                    yield self.labels.names.index(organ), start, slab[own.names.index(organ) + first]
+
+    def _labels_of(self, member: str) -> Labels:
+        return self.models[member].plan.labels
 
 
 def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, ending: str | None, save_probabilities: bool) -> dict[str, str]:
@@ -110,19 +140,14 @@ def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, sh
 
 
 def _write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:
-    """Streams slab by slab: never more than one slab of all classes in memory."""
+    """Streams slab by slab: never more than one slab of all classes in memory. Organs that nobody segments have 0."""
     geometry = next(iter(logits.values())).trace.geometry
-    labels, organs = ensemble.labels, ensemble.choice.organs
-    first = 0 if labels.regions else 1
-    shape = (len(labels.names), *geometry.shape)
+    shape = (len(ensemble.labels.names), *geometry.shape)
     with atomic(path) as partial:
         file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         view = file[:, None] if geometry.dim == 2 else file
-        for members in set(organs.values()):
-            for start, slab in probabilities([logits[name] for name in members], labels):
-                for index, organ in enumerate(labels.names):
-                    if organs[organ] == members:
-                        view[index, start : start + slab.shape[1]] = slab[index + first]
+        for index, start, slab in ensemble.probabilities(logits):
+            view[index, start : start + len(slab)] = slab
         file.flush()
 
 

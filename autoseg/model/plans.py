@@ -119,6 +119,7 @@ class Plan:
         memory_gb: Memory target in GB.
         orientation: To which volumes are turned (`autoseg.orientation`): most cases' own; empty to take all as they lie.
         data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
+        lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in plans that do not say.
     """
 
     dataset: str
@@ -133,6 +134,7 @@ class Plan:
     memory_gb: float = 8.0
     orientation: str = ""
     data_labels: Labels | None = None
+    lateral_axis: int | None = None
 
     @property
     def stored_labels(self) -> Labels:

@@ -30,9 +30,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``."""
+    """A model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``.
+
+    Attributes:
+        members: Names.
+        organs: That they segment, all of them the same; empty means every organ of the dataset.
+    """
 
     members: tuple[str, ...]
+    organs: tuple[str, ...] = ()
+
+    def covers(self, organ: str) -> bool:
+        """Whether it segments this organ."""
+        return not self.organs or organ in self.organs
 
     @property
     def name(self) -> str:
@@ -45,9 +55,9 @@ class Choice:
     """Which candidate segments which organ, and the evidence.
 
     Attributes:
-        organs: Organ to the chosen candidate's members.
+        organs: Organ to the chosen candidate's members; organs that no model covers are missing.
         folds: Names of the folds the evidence comes from and whose models vote.
-        table: Candidate name -> organ -> mean Dice over the cross-validation.
+        table: Candidate name -> organ -> mean Dice over the cross-validation, of the organs that it covers.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
         by: Name of the rule that chose.

@@ -63,7 +63,7 @@ def _siblings(run: Path) -> Iterator[Path]:
 
 
 def _data(plan: Plan, configuration: Configuration) -> dict[str, Any]:
-    return to_plain(recipe_of(plan, configuration))
+    return to_plain(recipe_of(plan, configuration)) | {"organs": list(plan.labels.names)}
 
 
 def _network(configuration: Configuration) -> dict[str, Any]:

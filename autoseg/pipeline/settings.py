@@ -39,6 +39,9 @@ class TrainSettings:
         trainer_options: What only this trainer knows.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
         network_options: Its keyword arguments.
+        organs: That the model learns, the others are background; empty means all.
+        window: Width and level in HU in which CT is seen, or ``auto`` for what suits the organs (`autoseg.windows`); None as planned.
+        normalization: Schemes instead of the planned ones (`autoseg.normalization.find_scheme`): one for all channels, or one a channel.
         options: Values of `autoseg.trainers.job.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         iterations: Budget in iterations.
@@ -55,6 +58,9 @@ class TrainSettings:
     trainer_options: dict[str, Any] = field(default_factory=dict)
     network: str | None = None
     network_options: dict[str, Any] = field(default_factory=dict)
+    organs: tuple[str, ...] = ()
+    window: tuple[float, float] | str | None = None
+    normalization: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     iterations: int | None = None

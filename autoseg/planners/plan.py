@@ -92,7 +92,8 @@ def make_plan(
     order = transpose_order(target)
     given = _planning_input(dataset, fingerprint, target)
     planned, reasons = plan_configurations(given, family, memory, force_lowres=force_lowres)
-    configurations, flips = _with_mirroring(planned, dataset, fingerprint, order)
+    lateral = _lateral_axis(fingerprint, order)
+    configurations, flips = _with_mirroring(planned, dataset, lateral, len(order))
     general = (
         *turned,
         Reason("all", "spacing", _numbers(target), why),
@@ -102,7 +103,8 @@ def make_plan(
         *flips,
     )
     start = (dataset.name, dataset.channels, dataset.labels, dataset.file_ending, order, fingerprint.intensities)
-    return Plan(*start, configurations, reasons=general + reasons, preset=preset, memory_gb=memory, orientation=orientation)
+    settings = {"preset": preset, "memory_gb": memory, "orientation": orientation, "lateral_axis": lateral}
+    return Plan(*start, configurations, reasons=general + reasons, **settings)
 
 
 def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
@@ -240,15 +242,19 @@ def _configuration(name: str, resolution: _Resolution, given: PlanningInput, set
     )
 
 
-def _with_mirroring(
-    planned: dict[str, Configuration], dataset: Dataset, fingerprint: Fingerprint, order: Sequence[int]
-) -> tuple[dict[str, Configuration], list[Reason]]:
-    """The configurations with the flips that keep left and right apart, and the reasons (one per number of axes)."""
+def _lateral_axis(fingerprint: Fingerprint, order: Sequence[int]) -> int | None:
+    """Transposed axis from right to left, None where the cases disagree."""
     found = {case.lateral_axis for case in fingerprint.cases}
-    lateral = tuple(order).index(found.pop()) if len(found) == 1 else None
+    return tuple(order).index(found.pop()) if len(found) == 1 else None
+
+
+def _with_mirroring(
+    planned: dict[str, Configuration], dataset: Dataset, lateral: int | None, axes: int
+) -> tuple[dict[str, Configuration], list[Reason]]:
+    """The configurations with the flips that keep left and right apart, and the reasons (one per number of axes of the patch)."""
     flips: dict[int, tuple[Mirroring, str]] = {}
     for dim in sorted({configuration.dim for configuration in planned.values()}):
-        skipped = len(order) - dim  # a 2D patch of a volume lacks the first axis; if that is the lateral one, this gives -1
+        skipped = axes - dim  # a 2D patch of a volume lacks the first axis; if that is the lateral one, this gives -1
         flips[dim] = plan_mirroring(dataset.labels, dim, None if lateral is None else lateral - skipped)
     configurations = {name: replace(one, mirroring=flips[one.dim][0]) for name, one in planned.items()}
     reasons = [Reason(f"all {dim}d", "flips", _numbers(mirroring.axes, ", ") or "none", why) for dim, (mirroring, why) in flips.items()]

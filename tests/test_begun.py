@@ -12,7 +12,7 @@ from torch import nn
 from autoseg.checkpoints import save_checkpoint
 from autoseg.model import Labels
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, patch_of_siblings
+from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of
 from autoseg.records import write_json
 
 
@@ -86,8 +86,8 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
 
 def test_a_new_fold_takes_the_patch_of_the_others(begun):
     run, _ = begun
-    assert patch_of_siblings(run) is None
-    assert patch_of_siblings(run.with_name("fold_1")) == (8, 8, 8)
+    assert sibling_of(run) is None
+    assert sibling_of(run.with_name("fold_1")).patch_size == (8, 8, 8)
 
 
 def test_a_run_with_a_case_that_failed_is_not_finished(tmp_path):

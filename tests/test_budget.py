@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from autoseg.machine import StepCost
-from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, shrink
+from autoseg.model import Budget
+from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, fit_time, narrower, shrink
 from autoseg.planners.memory import conv_elements
 
 
@@ -144,3 +146,50 @@ class TestFitMemory:
     def test_when_nothing_fits_the_error_says_so(self, tiny_configuration):
         with pytest.raises(RuntimeError, match=r"3d_fullres: not even batch 1 of patch 4x4x4 fits into 2.0 GB of free memory"):
             fit_memory(tiny_configuration(), lambda _: None, limit_bytes=2 * 10**9)
+
+
+class TestFitTime:
+    """Costs go with voxels and, for half the features, are a third."""
+
+    @staticmethod
+    def measure(configuration):
+        voxels = configuration.batch_size * math.prod(configuration.patch_size)
+        return StepCost(voxels / 32_000 * (1 if configuration.width == 1 else 1 / 3), 5)
+
+    @pytest.fixture
+    def planned(self, tiny_configuration):
+        options = {**tiny_configuration().network_options, "features": [32, 64]}
+        return tiny_configuration(patch_size=(20, 20, 20), batch_size=8, network_options=options)  # two seconds a step
+
+    def fit(self, planned, seconds, kind="time"):
+        return fit_time(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure)
+
+    def test_enough_time_and_iterations_change_nothing(self, planned):
+        assert self.fit(planned, 4000) == (planned, StepCost(2.0, 5), "")
+        assert self.fit(planned, 10, "iterations")[0] is planned
+
+    def test_too_little_for_learning_well_makes_the_network_narrower(self, planned):
+        fitted, cost, why = self.fit(planned, 3900)
+        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (8, (20, 20, 20), 0.5)
+        assert fitted.built_options["features"] == [16, 32]
+        assert fitted.network_options == planned.network_options
+        assert cost.seconds == pytest.approx(2 / 3)
+        assert "features 16 and up" in why
+        assert "about 5850 steps instead of 1950" in why
+
+    def test_the_batch_goes_first_and_the_patch_last(self, planned):
+        fitted, cost, _ = self.fit(planned, 1500)
+        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (4, (20, 20, 20), 0.5)
+        assert cost.seconds == pytest.approx(1 / 3)
+        fitted, cost, _ = self.fit(planned, 200)
+        assert (fitted.batch_size, fitted.width) == (4, 0.5)
+        assert 200 / cost.seconds >= 800
+        assert math.prod(fitted.patch_size) < 8000
+        assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
+
+    def test_a_network_that_would_be_too_narrow_or_is_no_faster_keeps_its_features(self, planned):
+        slim = dataclasses.replace(planned, network_options={**planned.network_options, "features": [24, 48]})
+        assert self.fit(slim, 3900)[0] is slim
+        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: StepCost(2.1, 5))[0] is planned
+        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: None)[0] is planned
+        assert narrower(dataclasses.replace(planned, network_options={})) is None

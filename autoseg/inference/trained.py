@@ -158,7 +158,7 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
         dim=configuration.dim,
         in_channels=plan.in_channels(configuration),
         out_channels=plan.labels.n_outputs,
-        **without_pretrained(configuration.network_options),
+        **without_pretrained(configuration.built_options),
     )
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["network"])

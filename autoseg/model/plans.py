@@ -65,6 +65,7 @@ class Configuration:
         slices: Adjacent slices that a 2D network sees as channels, odd; the middle one is segmented (``2.5d``).
         region: Where it looks at all; None means everywhere.
         patch_multiple: What the patch's axes stay multiples of when it is cut; empty where the network's strides say it.
+        width: Share of the planned features that the network is built with; less than 1 where a short time budget asked for it.
     """
 
     name: str
@@ -85,6 +86,14 @@ class Configuration:
     slices: int = 1
     region: Region | None = None
     patch_multiple: tuple[int, ...] = ()
+    width: float = 1.0
+
+    @property
+    def built_options(self) -> dict[str, Any]:
+        """`network_options` that the network is built with: the features times `width`."""
+        if self.width == 1:
+            return self.network_options
+        return self.network_options | {"features": [round(count * self.width) for count in self.network_options["features"]]}
 
     @property
     def sees_previous(self) -> bool:

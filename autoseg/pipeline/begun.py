@@ -51,10 +51,10 @@ def check_begun(run: Path, plan: Plan, configuration: Configuration, *, restart:
         _compare(record, now, then)
 
 
-def patch_of_siblings(run: Path) -> tuple[int, ...] | None:
-    """The patch of the folds that were begun before; all folds of a model predict with the same tiles, so a new one takes it over."""
+def sibling_of(run: Path) -> Configuration | None:
+    """The configuration of a fold that was begun before; a new fold takes over its patch and width, as all predict alike."""
     for record in _siblings(run):
-        return read_json(record, TrainingJob).configuration.patch_size
+        return read_json(record, TrainingJob).configuration
     return None
 
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..machine import choose_device, device_memory, free_memory
+import torch
+
+from ..machine import StepCost, choose_device, device_memory, free_memory
 from ..model import Budget, Configuration, Split
 from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_time
 from ..trainers.job import TrainingJob, TrainingOptions, default_options
 from ..trainers.trial import measure_step
 from ..workspace import Workspace
-from .begun import patch_of_siblings
+from .begun import sibling_of
 from .settings import TrainSettings
 from .variants import Variant
 
@@ -35,15 +37,17 @@ def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
     return splits[int(fold)]
 
 
-def _like_siblings(configuration: Configuration, patch: tuple[int, ...] | None, run: Path) -> Configuration:
-    """The configuration with the patch of the model's other folds, where there are any."""
-    if patch is None or patch == configuration.patch_size:
+def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Path) -> Configuration:
+    """The configuration with patch and width of the model's other folds, where there are any."""
+    if sibling is None or (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
         return configuration
-    now, planned = ("x".join(map(str, sizes)) for sizes in (patch, configuration.patch_size))
+    then, planned = ("x".join(map(str, one.patch_size)) for one in (sibling, configuration))
     log.warning(
-        "Patch %s as in the folds of this model that were begun before, not %s; to change it, move %s away.", now, planned, run.parent
+        "Patch %s and %g times the planned features as in the folds of this model that were begun before, not %s and %g; "
+        "to change it, move %s away.",
+        *(then, sibling.width, planned, configuration.width, run.parent),
     )
-    return replace(configuration, patch_size=patch)
+    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
 
 
 def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, settings: TrainSettings) -> TrainingJob:
@@ -63,8 +67,8 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
     device = choose_device(settings.device)
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
-    siblings_patch = patch_of_siblings(run)
-    configuration = _like_siblings(configuration, siblings_patch, run)
+    sibling = sibling_of(run)
+    configuration = _like_sibling(configuration, sibling, run)
     job = TrainingJob(
         plan=asked.plan,
         configuration=configuration,
@@ -78,23 +82,30 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
         previous_model=None if previous is None else previous.parent.name,
         trainer_options=settings.trainer_options,
     )
-    free_memory(device)  # a training before this one may have left some
-    configuration, cost, memory_why = fit_memory(
-        configuration, lambda one: measure_step(replace(job, configuration=one), str(device)), limit_bytes=device_memory(device)
-    )
-    if siblings_patch is None:
-        configuration, patch_why = fit_time(configuration, budget, cost.seconds)
-    elif configuration.patch_size == siblings_patch:
-        patch_why = ""
-    else:
-        raise ValueError(f"{run}: patch {siblings_patch} of the model's other folds does not fit on {device}; move {run.parent} away")
-    log.info("Training %s, fold %s, on %s: %s.", configuration.name, run.name.removeprefix("fold_"), device, budget.why)
-    log.info("%s; %.3g s and %.1f GB a step.", batch_why, cost.seconds, cost.peak_bytes / 1e9)
-    for why in filter(None, (memory_why, patch_why)):
-        log.info("%s.", why)
-    if budget.kind == "iterations":
-        log.info("It will take about %s.", _duration(budget.amount * cost.seconds))
+    configuration, said = _fitted(job, sibling, device)
+    log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
+    for sentence in (batch_why, *said):
+        log.info("%s.", sentence)
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
+
+
+def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.device) -> tuple[Configuration, list[str]]:
+    """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user."""
+
+    def measured(one: Configuration) -> StepCost | None:
+        return measure_step(replace(job, configuration=one), str(device))
+
+    free_memory(device)  # a training before this one may have left some
+    configuration, cost, memory_why = fit_memory(job.configuration, measured, limit_bytes=device_memory(device))
+    time_why = ""
+    if sibling is None:
+        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured)
+    elif configuration.patch_size != sibling.patch_size:
+        raise ValueError(f"patch {sibling.patch_size} of the model's other folds does not fit on {device}; move that model away")
+    said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
+    if job.budget.kind == "iterations":
+        said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")
+    return configuration, said
 
 
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:

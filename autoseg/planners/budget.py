@@ -22,6 +22,10 @@ is in benchmarks/README.md."""
 
 STEPS_TO_LEARN = 800
 """What a training needs before anything is learned well; a time budget that holds fewer gets smaller steps."""
+STEPS_TO_LEARN_WELL = 2000
+"""A time budget that holds fewer steps is better spent on more of a network with half the features."""
+LEAST_FEATURES = 16
+"""Features of the finest stage below which no time budget goes."""
 SEEN_WITHOUT_PADDING = 0.8
 """Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
 LEAST_BATCH = 4
@@ -124,34 +128,60 @@ def patch_multiple(configuration: Configuration) -> list[int]:
     return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
 
 
-def fit_time(configuration: Configuration, budget: Budget, seconds_a_step: float) -> tuple[Configuration, str]:
-    """The configuration with a batch, then a patch, that leave enough steps in a time budget, and one sentence why (empty: no change).
+def fit_time(
+    configuration: Configuration, budget: Budget, cost: StepCost, measure: Callable[[Configuration], StepCost | None]
+) -> tuple[Configuration, StepCost, str]:
+    """Makes batch, network and patch smaller until a time budget holds enough steps.
+
+    First the batch, down to `LEAST_BATCH`; then the network's features are halved; then the patch is cut, to half.
 
     Args:
-        configuration: Network and spacing stay as they are.
+        configuration: Spacing and depth of the network stay as they are.
         budget: Budgets in iterations change nothing.
-        seconds_a_step: Measured with batch and patch as they are.
+        cost: Of a step with batch and patch as they are.
+        measure: Cost of a step of another configuration, None where it does not fit into memory.
+
+    Returns:
+        The configuration, the cost of its step (estimated from the voxels where only batch or patch changed), and a sentence for the user,
+        empty where nothing was changed.
     """
     if budget.kind != "time":
-        return configuration, ""
+        return configuration, cost, ""
+    fitted, now = configuration, cost
+    while budget.amount / now.seconds < STEPS_TO_LEARN and fitted.batch_size // 2 >= LEAST_BATCH:
+        fitted, now = _scaled(dataclasses.replace(fitted, batch_size=fitted.batch_size // 2), fitted, now)
+    narrow = narrower(fitted)
+    if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
+        measured = measure(narrow)
+        fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)
     least = tuple(size * LEAST_PATCH for size in configuration.patch_size)
-    fitted = configuration
-    while _steps(fitted, configuration, budget, seconds_a_step) < STEPS_TO_LEARN:
-        halved = dataclasses.replace(fitted, batch_size=fitted.batch_size // 2)
-        smaller = halved if halved.batch_size >= LEAST_BATCH else cut_patch(fitted, least)
-        if smaller is None:
-            break
-        fitted = smaller
+    while budget.amount / now.seconds < STEPS_TO_LEARN and (cut := cut_patch(fitted, least)) is not None:
+        fitted, now = _scaled(cut, fitted, now)
     if fitted is configuration:
-        return configuration, ""
-    before, after = (_steps(one, configuration, budget, seconds_a_step) for one in (configuration, fitted))
-    now, planned = (f"batch {one.batch_size}, patch {'x'.join(map(str, one.patch_size))}" for one in (fitted, configuration))
-    return fitted, f"{now} instead of {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
+        return configuration, cost, ""
+    words, planned = (_shape(one) for one in (fitted, configuration))
+    before, after = (budget.amount / one.seconds for one in (cost, now))
+    return fitted, now, f"{words} instead of {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
 
 
-def _steps(configuration: Configuration, measured: Configuration, budget: Budget, seconds_a_step: float) -> float:
-    voxels, measured_voxels = (one.batch_size * math.prod(one.patch_size) for one in (configuration, measured))
-    return budget.amount / seconds_a_step * measured_voxels / voxels
+def narrower(configuration: Configuration) -> Configuration | None:
+    """The configuration with half of the network's features; None where they would be too few, or the network does not say them."""
+    features = configuration.built_options.get("features")
+    if not features or min(features) / 2 < LEAST_FEATURES:
+        return None
+    return dataclasses.replace(configuration, width=configuration.width / 2)
+
+
+def _shape(configuration: Configuration) -> str:
+    patch = "x".join(map(str, configuration.patch_size))
+    features = f", features {configuration.built_options['features'][0]} and up" if configuration.built_options.get("features") else ""
+    return f"batch {configuration.batch_size}, patch {patch}{features}"
+
+
+def _scaled(smaller: Configuration, measured: Configuration, cost: StepCost) -> tuple[Configuration, StepCost]:
+    """A configuration with another batch or patch, and the cost of its step by the number of voxels."""
+    voxels, measured_voxels = (one.batch_size * math.prod(one.patch_size) for one in (smaller, measured))
+    return smaller, dataclasses.replace(cost, seconds=cost.seconds * voxels / measured_voxels)
 
 
 def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:

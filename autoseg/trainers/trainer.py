@@ -74,7 +74,7 @@ class Trainer:
     def build_network(self) -> nn.Module:
         """The network of the configuration, with deep supervision as the options say."""
         configuration = self.job.configuration
-        options = dict(configuration.network_options, deep_supervision=self.job.options.deep_supervision)
+        options = dict(configuration.built_options, deep_supervision=self.job.options.deep_supervision)
         if any((self.folders.run / name).is_file() for name in (LATEST_CHECKPOINT, FINAL_CHECKPOINT)):
             options = without_pretrained(options)  # its weights come from the checkpoint
         return build_network(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from . import nifti_header
+from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
 from .images import displacement, geometry_difference, integer_labels, read_geometry, read_image, read_label, to_index, to_world
 from .labels import undeclared_values
@@ -28,6 +29,7 @@ NOT_FINITE = "NaN or infinite voxels"
 UNDECLARED = "undeclared label"
 FRACTIONAL = "fractional label"
 EMPTY = "empty label"
+UNANNOTATED = "organ that dataset.json says is not annotated"
 TWICE = "same image twice"
 NOT_ORTHONORMAL = "direction not orthonormal"
 
@@ -116,7 +118,7 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> tuple[lis
         problems += _check_place(case.name, image.source, readable[0].geometry, image.geometry, None)
     reference = readable[0].geometry if readable else None
     if case.label is not None:
-        problems += _check_label(case.name, case.label, labels, reference)
+        problems += _check_label(case, labels, reference)
     digest = hashlib.blake2b(digest_size=16)
     for image in readable:
         digest.update(str(image.array.shape).encode())
@@ -169,7 +171,8 @@ def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
     return image, problems
 
 
-def _check_label(name: str, path: Path, labels: Labels, reference: Geometry | None) -> list[Problem]:
+def _check_label(case: Case, labels: Labels, reference: Geometry | None) -> list[Problem]:
+    name, path = case.name, Path(str(case.label))
     try:
         label = read_label(path)
     except ValueError as error:
@@ -185,6 +188,10 @@ def _check_label(name: str, path: Path, labels: Labels, reference: Geometry | No
     if undeclared:
         found = ", ".join(f"value {value} ({count} voxels)" for value, count in undeclared.items())
         problems.append(Problem(name, str(path), UNDECLARED, found, f"0 or one of {list(labels.base_values)}"))
+    contradicting = unannotated_voxels(label.array, labels, case.annotated)
+    if contradicting:
+        found = ", ".join(f"{organ} ({count} voxels)" for organ, count in contradicting.items())
+        problems.append(Problem(name, str(path), UNANNOTATED, found, f"only what is annotated there: {', '.join(case.annotated)}"))
     if not label.array.any():
         problems.append(Problem(name, str(path), EMPTY, "background only", "at least one organ (unless the patient has none of them)"))
     return problems

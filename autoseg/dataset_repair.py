@@ -62,14 +62,14 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     for problem in problems:
         by_case[problem.case].append(problem)
     told = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
-    kept = 0
+    kept: list[Case] = []
     with atomic(destination) as partial:
         for part in ("imagesTr", "labelsTr"):
             (partial / part).mkdir(parents=True, exist_ok=True)
         for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
             if not _is_lost(by_case[case.name]):
                 sentence, complete = _repair_case(case, by_case[case.name], dataset, partial)
-                kept += complete
+                kept += [case] if complete else []
                 told += [sentence] if sentence else []
         if not kept:
             raise ValueError(f"{folder}: no case is left after repairing: {'; '.join(told[:5])}")
@@ -212,10 +212,12 @@ def _resample(array: np.ndarray, found: Geometry, reference: Geometry) -> np.nda
     return sitk.GetArrayFromImage(values)
 
 
-def _copy_rest(folder: Path, target: Path, n_cases: int) -> None:
-    """Test cases as they are, and the description for the plain folder layout."""
+def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:
+    """Test cases as they are, and the description for the plain folder layout; what it says of cases, of those that were kept."""
     for part in ("imagesTs", "labelsTs"):
         if (folder / part).is_dir():
             shutil.copytree(folder / part, target / part)
     info = {key: value for key, value in read_info(folder).items() if key not in ("training", "test", "dataset", "numTest")}
-    write_json(target / "dataset.json", {**info, "numTraining": n_cases})
+    if "annotated" in info:
+        info["annotated"] = {case.name: case.annotated for case in cases if case.annotated is not None}
+    write_json(target / "dataset.json", {**info, "numTraining": len(cases)})

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .annotations import parse_annotated
 from .dicom import is_dicom_file, is_dicom_folder
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .model import Case, Dataset
 from .naming import unknown
+from .windows import parse_windows
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +131,13 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
     if info.get("numTraining") not in (None, len(cases)) and not missing:
         log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
     patients = _groups(folder, [case.name for case in cases], groups or info.get("groups"))
-    cases = [Case(case.name, case.images, case.label, patients[case.name]) for case in cases]
-    ending = _label_ending(str(info.get("file_ending") or ""), cases)
     labels = parse_labels(info, folder / "dataset.json")
-    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending), tuple(missing)
+    known = {*patients, *(gap.case for gap in missing)}
+    annotated = parse_annotated(info.get("annotated"), known, labels, folder / "dataset.json")
+    cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
+    ending = _label_ending(str(info.get("file_ending") or ""), cases)
+    windows = parse_windows(info, labels, folder / "dataset.json")
+    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows), tuple(missing)
 
 
 def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .annotations import annotated_indices, refuse_unannotated
 from .conventions import ANNOTATED, OUTSIDE
 from .images import count_channels, geometry_difference, read_geometry, read_image, read_label
 from .labels import organ_mask, to_internal
 from .machine import GIB
 from .model import Box, Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
-from .naming import lookup
-from .normalization import SCHEMES
+from .normalization import find_scheme
 from .orientation import arrange, arrangement
 from .records import read_json, write_json
 from .resampling import resample_image, resample_labels, resampled_shape
@@ -153,19 +153,22 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
 def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: Configuration) -> np.ndarray:
     result = np.empty(array.shape, np.float32)
     for index, scheme in enumerate(configuration.normalization):
-        function = lookup(SCHEMES, scheme, "normalisation")
+        function = find_scheme(scheme)
         inside = mask if configuration.mask_normalization[index] else None
         result[index] = function(array[index], inside, plan.intensities[index])
     return result
 
 
-def class_locations(segmentation: np.ndarray, labels: Labels, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def class_locations(
+    segmentation: np.ndarray, labels: Labels, rng: np.random.Generator, *, annotated: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
     """Voxels to centre patches on.
 
     Args:
         segmentation: ``(Z, Y, X)`` internal labels.
         labels: Of the dataset.
         rng: Chooses among the voxels of large organs.
+        annotated: Names of the organs that were annotated in the case, None for all; the others have no voxels.
 
     Returns:
         Index of each organ in `Labels.names` as text to ``(N, 3)`` voxels, ascending by draw: all up to `LOCATIONS_AT_LEAST`, or
@@ -173,7 +176,9 @@ def class_locations(segmentation: np.ndarray, labels: Labels, rng: np.random.Gen
     """
     boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int32))
     found: dict[str, np.ndarray] = {}
+    known = annotated_indices(annotated, labels)
     for index, members in enumerate(labels.internal_members):
+        members = members if known is None or index in known else ()
         parts = [boxes[value - 1] for value in members if value <= len(boxes) and boxes[value - 1] is not None]
         box = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3)) if parts else (slice(0, 0),) * 3
         found[str(index)] = _draw(organ_mask(segmentation[box], labels, index), [side.start for side in box], rng)
@@ -234,11 +239,15 @@ def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, 
         difference = geometry_difference(image.geometry, label.geometry)
         if difference and image.geometry.shape == label.geometry.shape:
             log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)
-        segmentation = to_internal(label.array, plan.labels, source=str(case.label))
+        refuse_unannotated(label.array, plan.stored_labels, case)
+        segmentation = to_internal(label.array, plan.stored_labels, source=str(case.label))
     array, segmentation, trace = preprocess_case(image, segmentation, plan, configuration, case=case.name)
     del image
-    locations = None if segmentation is None else class_locations(segmentation, plan.labels, np.random.default_rng(SEED))
-    Store(folder, patch=_patch(configuration)).write(case.name, array, segmentation, StoredRecord(trace, stamp), locations)
+    locations = None
+    if segmentation is not None:
+        locations = class_locations(segmentation, plan.stored_labels, np.random.default_rng(SEED), annotated=case.annotated)
+    record = StoredRecord(trace, stamp, case.annotated)
+    Store(folder, patch=_patch(configuration)).write(case.name, array, segmentation, record, locations)
 
 
 def _patch(configuration: Configuration) -> tuple[int, ...]:
@@ -287,11 +296,12 @@ def _is_current(store: Store, case: Case) -> bool:
 
 
 def stamp_of(case: Case) -> str:
-    """Size and time of change of the case's files: another text where one of them was replaced."""
+    """Size and time of change of the case's files, and what was annotated: another text where one of them was replaced."""
     paths = [path for path in (*case.images, case.label) if path is not None and path.exists()]
     states = [file.stat() for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
     newest = max((state.st_mtime_ns for state in states), default=0)
-    return f"{len(states)} files, {sum(state.st_size for state in states)} bytes, {newest}"
+    organs = "" if case.annotated is None else f", annotated: {', '.join(case.annotated)}"
+    return f"{len(states)} files, {sum(state.st_size for state in states)} bytes, {newest}{organs}"
 
 
 def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:

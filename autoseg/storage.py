@@ -15,6 +15,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
+from .conventions import ANNOTATED
 from .model import Trace
 from .records import atomic, read_json, remove_partial, write_json
 
@@ -40,24 +41,32 @@ class StoredRecord:
     Attributes:
         trace: What preprocessing did.
         stamp: Identifies the state of the files the case was made from; empty where nobody asked.
+        annotated: `Case.annotated`.
     """
 
     trace: Trace
     stamp: str = ""
+    annotated: tuple[str, ...] | None = None
 
 
 class Locations(Mapping[str, np.ndarray]):
-    """Where each organ lies: index of the organ in `Labels.names` as text (and ``annotated``) to ``(N, 3)`` voxels; read on access."""
+    """Where each organ lies: index of the organ in `Labels.names` as text (and ``annotated``) to ``(N, 3)`` voxels; read on access.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        organs: Indices of those that count; None means all.
+    """
+
+    def __init__(self, path: Path, organs: Sequence[int] | None = None) -> None:
         self._path = path
+        self._wanted = None if organs is None else {ANNOTATED, *map(str, organs)}
 
     @cached_property
     def _keys(self) -> tuple[str, ...]:
         if not self._path.exists():
             return ()
         with np.load(self._path, allow_pickle=False) as archive:
-            return tuple(archive.files)
+            return tuple(key for key in archive.files if self._wanted is None or key in self._wanted)
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._keys:
@@ -79,13 +88,14 @@ class StoredCase:
         name: The case.
         trace: What preprocessing did to it.
         stamp: State of the files it was made from.
+        annotated: Names of the organs that were annotated, None where all were.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, organs: Sequence[int] | None = None) -> None:
         self.name = name
-        self._folder = folder
+        self._folder, self.organs = folder, organs
         record = read_json(folder / (name + TRACE), StoredRecord)
-        self.trace, self.stamp = record.trace, record.stamp
+        self.trace, self.stamp, self.annotated = record.trace, record.stamp, record.annotated
 
     @cached_property
     def image(self) -> blosc2.NDArray:
@@ -100,8 +110,8 @@ class StoredCase:
 
     @cached_property
     def locations(self) -> Locations:
-        """Voxels of the organs; every organ has a key, absent ones no voxels."""
-        return Locations(self._folder / (self.name + LOCATIONS))
+        """Voxels of the organs that count; every one has a key, absent ones no voxels."""
+        return Locations(self._folder / (self.name + LOCATIONS), self.organs)
 
 
 class Store:
@@ -128,15 +138,19 @@ class Store:
         """The file that is written last when a case is stored."""
         return self.folder / (name + TRACE)
 
-    def load(self, name: str) -> StoredCase:
+    def load(self, name: str, *, organs: Sequence[int] | None = None) -> StoredCase:
         """Opens a case.
+
+        Args:
+            name: The case.
+            organs: Indices into `Labels.names` of the organs whose locations count; None means all.
 
         Raises:
             ValueError: It is not there, or its trace cannot be read.
         """
         if not self.has(name):
             raise ValueError(f"{self.folder}: case {name!r} is not preprocessed; found {len(self.names())} other cases")
-        return StoredCase(self.folder, name)
+        return StoredCase(self.folder, name, organs)
 
     def write(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial as bind
@@ -35,7 +35,7 @@ class OrganSummary:
         worst: Lowest Dice of a case, NaN where there is none.
         worst_case: That case, empty where there is none.
         cases: Cases that count: the organ is in the reference, in the prediction, or in both.
-        absent: Cases without the organ in both, which have no Dice and are left out.
+        absent: Cases without the organ in both, which have no Dice and are left out; those in which nobody annotated it are in neither.
     """
 
     means: dict[str, float]
@@ -58,6 +58,7 @@ def evaluate_folders(
     workers: int | None = None,
     partial: bool = False,
     metrics: Sequence[str] = tuple(METRICS),
+    annotated: Mapping[str, Sequence[str] | None] | None = None,
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
 
@@ -68,15 +69,17 @@ def evaluate_folders(
         workers: Cases compared at once, each of which holds two label maps in memory; None: one a core, at most four.
         partial: Score what is there when predictions are missing, instead of refusing.
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU.
+        annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score. Cases that are
+            missing, or None, have all.
 
     Returns:
-        One score for each case and organ, cases sorted by name.
+        One score for each case and annotated organ, cases sorted by name.
 
     Raises:
         ValueError: A folder has no label maps, predictions are missing, or cases do not fit together; every such case is named.
     """
     pairs = _pairs(reference, prediction, partial=partial)
-    compare = bind(_compare, labels=labels, metrics=metrics)
+    compare = bind(_compare, labels=labels, metrics=metrics, annotated=annotated or {})
     n_workers = workers or min(cpu_count(), 4)
     with ThreadPoolExecutor(n_workers) as pool:
         results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
@@ -168,7 +171,9 @@ def _same_kind(name: str, references: list[Path], predictions: list[Path]) -> tu
     return references[0], predictions[0]
 
 
-def _compare(pair: tuple[str, Path, Path], *, labels: Labels | None, metrics: Sequence[str]) -> list[Score] | str:
+def _compare(
+    pair: tuple[str, Path, Path], *, labels: Labels | None, metrics: Sequence[str], annotated: Mapping[str, Sequence[str] | None]
+) -> list[Score] | str:
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
     try:
@@ -179,7 +184,7 @@ def _compare(pair: tuple[str, Path, Path], *, labels: Labels | None, metrics: Se
         known = labels or _labels_of(reference, prediction)
         guess = to_internal(prediction.array, known, source=str(prediction_path))
         true = to_internal(reference.array, known, source=str(reference_path))
-        return score_case(name, guess, true, known, metrics=metrics)
+        return score_case(name, guess, true, known, metrics=metrics, organs=annotated.get(name))
     except (ValueError, OSError, RuntimeError) as error:
         return f"case {name} ({prediction_path} against {reference_path}): {error}"
 

@@ -6,7 +6,7 @@ The costly part, one pass over the voxels, is done once for all organs; every me
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,7 @@ def score_case(
     *,
     ignore: int | None = None,
     metrics: Sequence[str] = tuple(METRICS),
+    organs: Collection[str] | None = None,
 ) -> list[Score]:
     """Scores every organ of a case.
 
@@ -92,6 +93,7 @@ def score_case(
         labels: The organs; of regions each is the union of its members.
         ignore: Internal value of reference voxels to leave out; None means the dataset's own, `Labels.internal_ignore`.
         metrics: Names in `METRICS` or ``module:function``. Dice and IoU are always there.
+        organs: Names of those that were annotated in the case; None means all. The others have no score.
 
     Returns:
         One score an organ, in the order of `Labels.names`.
@@ -106,6 +108,8 @@ def score_case(
     functions = {name: lookup(METRICS, name, "metric") for name in metrics if name not in ("dice", "iou")}
     scores = []
     for organ, members in zip(labels.names, labels.internal_members, strict=True):
+        if organs is not None and organ not in organs:
+            continue
         overlap = organ_overlap(counts, members)
         other = {name: float(function(overlap)) for name, function in functions.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))

@@ -25,12 +25,13 @@ Rule = Callable[[Mapping[str, np.ndarray], Sequence[Candidate]], tuple[Candidate
 """``(Dice of one organ: candidate name -> (cases,), candidates in order of preference) -> (winner, one sentence)``."""
 
 
-def candidates_for(models: Sequence[str], max_members: int = 2) -> list[Candidate]:
-    """Every model alone, then every combination of up to `max_members` of them.
+def candidates_for(models: Sequence[str], max_members: int = 2, *, organs: Mapping[str, tuple[str, ...]] | None = None) -> list[Candidate]:
+    """Every model alone, then every combination of up to `max_members` of them that have the same organs.
 
     Args:
         models: Names of model folders, cheapest first: the order decides ties.
         max_members: Largest number of models that are averaged.
+        organs: Of each model those that it segments; models that are missing segment all.
 
     Raises:
         ValueError: A model is given twice, or `max_members` is below 1.
@@ -40,7 +41,9 @@ def candidates_for(models: Sequence[str], max_members: int = 2) -> list[Candidat
     if max_members < 1:
         raise ValueError(f"max_members: expected at least 1, got {max_members}")
     sizes = range(1, min(max_members, len(models)) + 1)
-    return [Candidate(members) for size in sizes for members in itertools.combinations(models, size)]
+    found = [members for size in sizes for members in itertools.combinations(models, size)]
+    of = {model: (organs or {}).get(model, ()) for model in models}
+    return [Candidate(members, of[members[0]]) for members in found if len({of[name] for name in members}) == 1]
 
 
 def choose(
@@ -51,10 +54,11 @@ def choose(
     folds: Sequence[str],
     rule: str = "best_mean_dice",
 ) -> Choice:
-    """Chooses a candidate for each organ.
+    """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
     Only cases that every candidate was validated on are compared. A case in which neither reference nor prediction has the organ
-    has no Dice (NaN) and is left out of that candidate's mean; a false alarm there counts as 0.
+    has no Dice (NaN) and is left out of that candidate's mean; a false alarm there counts as 0. An organ is judged on the cases in which it
+    was annotated: those that every candidate has a score of it for.
 
     Args:
         scores: Candidate name -> its scores over the cross-validation.
@@ -64,7 +68,8 @@ def choose(
         rule: Name in `RULES` or ``module:function``.
 
     Raises:
-        ValueError: No candidate, no case in common, an unknown rule, or a candidate that lacks scores or has two of one case.
+        ValueError: No candidate, no case in common (or none with a certain organ), an unknown rule, or a candidate that lacks scores or has
+            two of one case.
     """
     decide: Rule = lookup(RULES, rule, "rule of selection")
     if not candidates:
@@ -73,16 +78,26 @@ def choose(
     if absent:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
     values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name) for candidate in candidates}
-    cases = _common_cases(values, organs)
+    common: dict[tuple[str, ...], list[str]] = {}
     ranked = sorted(candidates, key=lambda candidate: len(candidate.members))
     chosen, reasons, table = {}, {}, {name: {} for name in values}
     for organ in organs:
-        dice = {name: np.array([one[organ, case] for case in cases]) for name, one in values.items()}
+        able = [candidate for candidate in ranked if candidate.covers(organ)]
+        if not able:
+            continue
+        of_able = {one.name: values[one.name] for one in able}
+        names = tuple(of_able)
+        if names not in common:
+            common[names] = _common_cases(of_able)
+        judged = _cases_with(organ, of_able, common[names])
+        dice = {name: np.array([one[organ, case] for case in judged]) for name, one in of_able.items()}
         for name in dice:
             table[name][organ] = mean_of_known(dice[name])
-        winner, reasons[organ] = decide(dice, ranked)
+        winner, reasons[organ] = decide(dice, able)
         chosen[organ] = winner.members
-    return Choice(chosen, tuple(folds), table, len(cases), reasons, rule)
+    if len(chosen) < len(organs):
+        log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
+    return Choice(chosen, tuple(folds), table, len(set().union(*common.values())), reasons, rule)
 
 
 def best_mean_dice(dice: Mapping[str, np.ndarray], ranked: Sequence[Candidate]) -> tuple[Candidate, str]:
@@ -123,8 +138,8 @@ def _by_organ_and_case(scores: Sequence[Score], candidate: str) -> dict[tuple[st
     return values
 
 
-def _common_cases(values: Mapping[str, Mapping[tuple[str, str], float]], organs: Sequence[str]) -> list[str]:
-    """Sorted names of the cases that every candidate has, after checking that each has all organs."""
+def _common_cases(values: Mapping[str, Mapping[tuple[str, str], float]]) -> list[str]:
+    """Sorted names of the cases that every candidate has."""
     cases = {name: {case for _, case in one} for name, one in values.items()}
     common = set.intersection(*cases.values())
     if not common:
@@ -133,11 +148,20 @@ def _common_cases(values: Mapping[str, Mapping[tuple[str, str], float]], organs:
     everything = set.union(*cases.values())
     if len(common) < len(everything):
         log.warning("The models are compared on the %d of %d cases that all of them were validated on.", len(common), len(everything))
-    for name, one in values.items():
-        for organ, case in itertools.product(organs, sorted(common)):
-            if (organ, case) not in one:
-                raise ValueError(f"{name}: case {case} has no score for {organ}; expected one for each of {', '.join(organs)}")
     return sorted(common)
+
+
+def _cases_with(organ: str, values: Mapping[str, Mapping[tuple[str, str], float]], cases: Sequence[str]) -> list[str]:
+    """Those of the cases for which every candidate has a score of the organ."""
+    judged = [case for case in cases if all((organ, case) in one for one in values.values())]
+    lacking = [(name, case) for case in cases for name, one in values.items() if (organ, case) not in one]
+    if not judged:
+        if len(lacking) == len(cases) * len(values):
+            raise ValueError(f"{organ}: not annotated in any of the {len(cases)} validation cases; train more folds")
+        raise ValueError(f"{lacking[0][0]}: case {lacking[0][1]} has no score for {organ}, nor is there another case that all have one of")
+    if len(lacking) != (len(cases) - len(judged)) * len(values):
+        log.warning("%s is judged on the %d of %d cases for which every model has a score of it.", organ, len(judged), len(cases))
+    return judged
 
 
 RULES: dict[str, str | Rule] = {"best_mean_dice": best_mean_dice}

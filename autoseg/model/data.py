@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -56,12 +56,14 @@ class Case:
         images: One file (or DICOM folder) a channel, or one file that holds all channels.
         label: Its label map, None for new cases.
         group: What must stay together in one fold: the patient; the case's own name where nothing was said.
+        annotated: Names of the organs (or regions) that its label map was made for; None where it was made for all (`autoseg.annotations`).
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
     group: str = ""
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Dataset:
         labels: Its organs.
         cases: The labelled training cases, sorted by name.
         file_ending: Of images without a better hint, with the dot.
+        windows: Organ to width and level of the CT window in which it is looked at, HU, where ``dataset.json`` says so.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Dataset:
     labels: Labels
     cases: tuple[Case, ...]
     file_ending: str = ".nii.gz"
+    windows: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

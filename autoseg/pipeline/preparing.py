@@ -87,7 +87,9 @@ def _dataset_key(dataset: Dataset) -> dict[str, Any]:
     """Size and time of every file, by case, and what is measured of it: changes when the data does, or when more is measured."""
     files = {case.name: [*case.images, *([case.label] if case.label else [])] for case in dataset.cases}
     stamps = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
-    return {"labels": to_plain(dataset.labels), "files": stamps, "measured": [field.name for field in fields(CaseFingerprint)]}
+    key = {"labels": to_plain(dataset.labels), "files": stamps, "measured": [field.name for field in fields(CaseFingerprint)]}
+    partly = {case.name: list(case.annotated) for case in dataset.cases if case.annotated is not None}
+    return key | ({"annotated": partly} if partly else {})
 
 
 def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:

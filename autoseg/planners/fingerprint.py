@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..annotations import annotated_indices, refuse_unannotated
 from ..images import geometry_difference, read_geometry, read_image, read_label
 from ..labels import to_internal
 from ..model import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
@@ -79,7 +80,8 @@ def _memory(case: Case, channels: int) -> int:
 def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...]]:
     """Measures one case.
 
-    The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count.
+    The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count. An organ
+    that was not annotated in the case has no voxels.
 
     Args:
         case: With a label map.
@@ -91,7 +93,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
 
     Raises:
         ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
-            has NaN or infinite voxels, or the label map has undeclared values.
+            has NaN or infinite voxels, or the label map has undeclared values or organs that are said not to be annotated.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
@@ -99,6 +101,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
     _check_image(case, image, n_channels)
     label = read_label(case.label)
     _check_label(case, image, label)
+    refuse_unannotated(label.array, labels, case)
     internal = to_internal(label.array, labels, source=str(case.label))
     box, _ = nonzero_box(image.array)
     measured = CaseFingerprint(
@@ -107,7 +110,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
         spacing=image.geometry.spacing,
         relative_size=math.prod(stop - start for start, stop in box) / internal.size,
         lateral_axis=image.geometry.lateral_axis,
-        voxels=count_organs(internal, labels),
+        voxels=_annotated_only(count_organs(internal, labels), case, labels),
         orientation=orientation_of(image.geometry),
     )
     return measured, _sketches(image.array, internal, box, len(labels.base_values))
@@ -133,6 +136,12 @@ def count_organs(internal: np.ndarray, labels: Labels) -> tuple[int, ...]:
     """Voxels of each organ or region, in the order of `Labels.names`, in a map of internal values."""
     counts = np.bincount(np.maximum(internal, 0).ravel(), minlength=len(labels.base_values) + 1)
     return tuple(int(sum(counts[value] for value in members)) for members in labels.internal_members)
+
+
+def _annotated_only(voxels: tuple[int, ...], case: Case, labels: Labels) -> tuple[int, ...]:
+    """The counts, 0 for organs that were not annotated: of regions others may lie inside them."""
+    known = annotated_indices(case.annotated, labels)
+    return tuple(count if known is None or index in known else 0 for index, count in enumerate(voxels))
 
 
 def _sketches(array: np.ndarray, internal: np.ndarray, box: Box, highest: int) -> tuple[Sketch, ...]:

@@ -135,7 +135,7 @@ def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> 
     if new == planned:
         return configuration, ""
     masks = tuple(mask and scheme == "zscore" for mask, scheme in zip(configuration.mask_normalization, new, strict=True))
-    word = "+".join(dict.fromkeys(_word(scheme) for scheme in new)) if len(set(new)) > 1 else _word(new[0])
+    word = "+".join(_word(scheme) for scheme in (schemes if len(set(schemes)) > 1 else schemes[:1]))
     return replace(configuration, normalization=new, mask_normalization=masks, data=f"{configuration.data}_{word}"), word
 
 

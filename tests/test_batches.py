@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.storage import Store
+from autoseg.conventions import OUTSIDE
+from autoseg.model import Labels
+from autoseg.storage import Store, read_array, write_array
 from autoseg.trainers import batches as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
+from autoseg.trainers.sampling import Sample
 
 CPU = torch.device("cpu")
 
@@ -108,6 +111,54 @@ def test_only_the_named_cases_are_drawn_and_missing_ones_are_passed_over(maker):
 def test_a_fold_without_any_preprocessed_case_is_refused(maker):
     with pytest.raises(ValueError, match="none of the fold's 2 cases is preprocessed"):
         maker(names=("x", "y"))
+
+
+class TestSomeOrgans:
+    """A model of the block alone reads label maps that hold the ball too."""
+
+    @pytest.fixture
+    def plan(self, tiny_plan):
+        return lambda *configurations: dataclasses.replace(
+            tiny_plan(*configurations), labels=Labels(("block",), ((5,),)), data_labels=tiny_plan().labels
+        )
+
+    def test_labels_are_those_of_the_whole_dataset_without_the_others(self, maker, plan, tiny_plan, tiny_job, monkeypatch):
+        places = iter([])
+        monkeypatch.setattr(module, "draw_sample", lambda *some, **more: next(places))
+        box = ((0, 8), (-2, 6), (3, 11))
+        for number in range(6):
+            places = iter([Sample("a", box)] * 4)
+            some, every = (maker(job=tiny_job(one))(number) for one in (plan(), tiny_plan()))
+            assert torch.equal(some.image, every.image)
+            assert torch.equal(some.segmentation, (every.segmentation == 2).to(torch.int16))
+
+    def test_patches_are_centred_on_its_organs(self, maker, plan, tiny_job):
+        for stream in (TRAINING, VALIDATION):
+            make = maker(stream=stream, job=tiny_job(plan()))
+            assert all((make(number).segmentation[1] == 1).any() for number in range(10))
+
+    def test_padding_stays_outside_and_unannotated_voxels_stay_unannotated(self, maker, plan, tiny_job, folders, monkeypatch):
+        every = Labels(("ball", "block"), ((2,), (5,)), ignore=9)
+        ignoring = dataclasses.replace(plan(), labels=dataclasses.replace(plan().labels, ignore=9), data_labels=every)
+        stored = Store(folders.data).load("a")
+        values = stored.segmentation[:]
+        values[0, 0, 0] = 3
+        Store(folders.data).write("a", stored.image[:], values, stored.trace, {})
+        _, labels = maker(job=tiny_job(ignoring), names=("a",))._read("a", ((-1, 7), (0, 8), (0, 8)))
+        assert (labels[0] == OUTSIDE).all()
+        assert labels[1, 0, 0] == 2
+        assert labels[1:].unique().tolist() in ([0, 2], [0, 1, 2])
+
+    def test_a_cascade_sees_its_own_organs_of_the_first_stage(self, maker, plan, cascade_folders, tiny_configuration, tiny_job):
+        for name in "ab":
+            path = cascade_folders.previous / f"{name}.b2nd"
+            write_array(path, (read_array(path)[:] == 2).astype(np.uint8))
+        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
+        make = maker(job=tiny_job(plan(second), "3d_cascade"), where=cascade_folders, stream=VALIDATION)
+        for number in range(4):
+            batch = make(number)
+            assert batch.image.shape == (2, 2, 8, 8, 8)
+            assert torch.equal(batch.image[:, 1], (batch.segmentation == 1).float())
 
 
 class TestCascade:

@@ -37,6 +37,15 @@ def test_the_same_plan_goes_on(begun):
     check(run, plan, smaller)
 
 
+def test_a_model_of_other_organs_does_not_go_on(begun):
+    """Their folders may have the same name: of many organs it says only how many."""
+    run, plan = begun
+    fewer = dataclasses.replace(plan, labels=Labels(("ball",), ((2,),)), data_labels=plan.labels)
+    for fold in ("fold_0", "fold_1"):
+        with pytest.raises(ValueError, match=r"begun with organs \['ball', 'block'\], the plan now says \['ball'\]"):
+            check(run.with_name(fold), fewer)
+
+
 def test_not_a_number_is_the_same_as_itself(tmp_path, tiny_plan, tiny_job):
     plan = tiny_plan()
     plan = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], std=float("nan")),))

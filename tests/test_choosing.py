@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,10 @@ from conftest import make_case, make_plan
 
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised import keep
-from autoseg.model import Geometry, Score, Trace
+from autoseg.label_subsets import subset, translate
+from autoseg.model import Geometry, Plan, Score, Trace
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline import find_best_configuration
+from autoseg.pipeline import describe_choice, find_best_configuration
 from autoseg.records import write_json
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
@@ -23,23 +27,33 @@ DATASET = "Dataset001_Tiny"
 @pytest.fixture
 def home(tmp_path: Path, tiny_dataset) -> Path:
     """Two models, validated on cases a and b in fold 0, with what they said; the second is better."""
-    plan = make_plan()
     tiny_dataset(tmp_path / "raw" / DATASET)
-    write_json(tmp_path / "preprocessed" / DATASET / "plan.json", plan)
+    write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
     for quality, model in enumerate(MODELS):
-        fold = tmp_path / "results" / DATASET / model / "fold_0"
-        scores = []
-        for seed, name in enumerate("ab"):
-            _, labels = make_case(seed)
-            box = tuple((0, n) for n in labels.shape)
-            geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
-            trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
-            logits = np.stack([(labels == value) * (1 + quality) for value in range(3)]).astype(np.float32)
-            keep(fold / "validation", name, Logits(logits, trace), plan.labels)
-            scores += [Score(name, organ, 0.5 + 0.1 * quality, 0.4, 10, 10) for organ in plan.labels.names]
-        write_json(fold / "validation" / "scores.json", scores)
-        (fold / FINAL_CHECKPOINT).touch()
+        add_model(tmp_path, model, make_plan(), quality=quality)
     return tmp_path
+
+
+def add_model(home: Path, model: str, plan: Plan, *, quality: int = 0, fold: str = "0", cases: str = "ab") -> None:
+    """A model that is right everywhere, whatever its scores say, and the surer the higher its quality."""
+    run = home / "results" / DATASET / model / f"fold_{fold}"
+    scores = []
+    for name in cases:
+        _, labels = make_case("abcd".index(name))
+        labels = translate(labels, plan.stored_labels, plan.labels)
+        box = tuple((0, n) for n in labels.shape)
+        geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
+        trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
+        logits = np.stack([(labels == value) * (1 + quality) for value in range(plan.labels.n_outputs)]).astype(np.float32)
+        keep(run / "validation", name, Logits(logits, trace), plan.labels)
+        scores += [Score(name, organ, 0.5 + 0.1 * quality, 0.4, 10, 10) for organ in plan.labels.names]
+    write_json(run / "validation" / "scores.json", scores)
+    write_json(run / "run.json", {"plan": plan})
+    (run / FINAL_CHECKPOINT).touch()
+
+
+def plan_of(organ: str) -> Plan:
+    return replace(make_plan(), labels=subset(make_plan().labels, (organ,)), data_labels=make_plan().labels)
 
 
 def test_averages_are_judged_where_all_probabilities_are_there(home):
@@ -69,3 +83,43 @@ def test_cases_that_left_the_dataset_are_left_out(home, caplog):
     assert choice.cases == 1
     assert len(choice.table) == 3
     assert "no longer in the dataset and left out: b" in caplog.text
+
+
+class TestModelsOfSomeOrgans:
+    def test_averages_of_the_same_organs_are_judged_from_what_was_kept(self, home):
+        for number, model in enumerate(("2d__Trainer__block", "3d_fullres__Trainer__block")):
+            add_model(home, model, plan_of("block"), quality=2 + number)
+        choice = find_best_configuration(1, home=home)
+        block = "2d__Trainer__block + 3d_fullres__Trainer__block"
+        assert set(choice.table) == {*MODELS, " + ".join(MODELS), *block.split(" + "), block}
+        assert choice.table[block] == {"block": 1.0}, "they say what is right"
+        assert choice.organs == {"ball": MODELS, "block": MODELS}, "among equals what needs fewer networks"
+        assert "block" in describe_choice(choice).splitlines()[0]
+
+    def test_the_model_of_more_organs_is_the_cheaper_one(self, home):
+        shutil.rmtree(home / "results" / DATASET / MODELS[1])
+        add_model(home, "2d__A__block", plan_of("block"))
+        assert find_best_configuration(1, home=home, max_members=1).organs["block"] == (MODELS[0],)
+        add_model(home, "2d__A__block", plan_of("block"), quality=1)
+        assert find_best_configuration(1, home=home, max_members=1).organs["block"] == ("2d__A__block",)
+
+    def test_folds_are_compared_in_which_every_organ_has_a_model(self, tmp_path, tiny_dataset, caplog):
+        tiny_dataset(tmp_path / "raw" / DATASET)
+        write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
+        for fold, cases in enumerate(("a", "b", "c")):
+            add_model(tmp_path, "2d__Trainer__ball", plan_of("ball"), fold=str(fold), cases=cases)
+        add_model(tmp_path, "2d__Trainer__block", plan_of("block"), fold="1", cases="b")
+        choice = find_best_configuration(1, home=tmp_path)
+        assert choice.organs == {"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)}
+        assert (choice.folds, choice.cases) == (("1",), 1)
+
+    def test_a_case_without_annotation_of_its_organs_says_nothing_of_a_model(self, home, caplog):
+        """Case a shows the ball only: the block's model has no score there, which must not cost the others theirs."""
+        path = home / "raw" / DATASET / "dataset.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": {"a": ["ball"]}}))
+        add_model(home, "2d__Trainer__block", plan_of("block"), quality=3, cases="b")
+        with caplog.at_level(logging.WARNING):
+            choice = find_best_configuration(1, home=home, max_members=1)
+        assert choice.organs == {"ball": MODELS[1:], "block": ("2d__Trainer__block",)}
+        assert choice.cases == 2
+        assert "left out" not in caplog.text

@@ -89,6 +89,12 @@ class TestLoad:
         assert dataset.cases[0].group == "a"
         assert (dataset.name, dataset.file_ending) == ("Dataset001_A", ".nii.gz")
 
+    def test_windows_of_organs(self, tmp_path):
+        assert datasets.load_dataset(make(tmp_path / "a", tr("x"))).windows == {}
+        assert datasets.load_dataset(make(tmp_path / "b", tr("x"), windows={"liver": [150, 30]})).windows == {"liver": (150, 30)}
+        with pytest.raises(ValueError, match=r"b/dataset.json: windows: organ: expected one of liver, got 'spleen'"):
+            datasets.load_dataset(make(tmp_path / "b", [], windows={"spleen": [150, 30]}))
+
     def test_image_and_label_may_differ_in_format_and_suffix_is_optional(self, tmp_path):
         files = ["imagesTr/a_0000.mha", "labelsTr/a.nii.gz", "imagesTr/b.nrrd", "labelsTr/b.nrrd"]
         dataset = datasets.load_dataset(make(tmp_path / "d", files, file_ending=None, modality={"0": "MRI"}, channel_names=None))

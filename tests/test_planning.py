@@ -124,6 +124,7 @@ def test_plan_of_a_ct_dataset(tmp_path: Path) -> None:
     assert plan.memory_gb == 8
     assert plan.preset == "default"
     assert full.data == "3d_fullres"
+    assert plan.lateral_axis == 2
     write_json(tmp_path / "plan.json", plan)
     assert read_json(tmp_path / "plan.json", Plan) == plan
 
@@ -141,6 +142,7 @@ def test_cases_that_disagree_about_left_and_right_are_not_flipped() -> None:
     cases = [*volumes().cases[:5], *(dataclasses.replace(one, lateral_axis=1) for one in volumes().cases[5:])]
     plan = make_plan(dataset(), measured(*cases))
     assert all(configuration.mirroring.axes == () for configuration in plan.configurations.values())
+    assert plan.lateral_axis is None
 
 
 def test_lateral_axis_is_transposed() -> None:

@@ -15,8 +15,9 @@ import story_data as data
 
 from autoseg.images import read_label, write_image
 from autoseg.inference import prediction
-from autoseg.inference.export import Logits
+from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.prediction import MANIFEST, Ensemble, predict_cases
+from autoseg.label_subsets import subset
 from autoseg.model import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
 
 LABELS = Labels(("ball", "bar"), ((data.BALL,), (data.BAR,)))
@@ -65,6 +66,19 @@ class Threshold:
         if progress is not None:
             progress(1.0)
         return Logits((classes / 10).astype(np.float16), trace)
+
+
+class Only(Threshold):
+    """Stands for a model of one organ: background and that one."""
+
+    def __init__(self, organ: str, *, certainty: float = 1.0, **options: object) -> None:
+        super().__init__(**options)
+        self.organ, self.certainty = LABELS.names.index(organ), certainty
+        self.plan = dataclasses.replace(self.plan, labels=subset(LABELS, (organ,)), data_labels=LABELS)
+
+    def logits(self, image: Image, **options: object) -> Logits:
+        every = super().logits(image, **options)
+        return dataclasses.replace(every, array=self.certainty * every.array[[0, self.organ + 1]])
 
 
 def ensemble_of(**members: Threshold) -> Ensemble:
@@ -247,6 +261,69 @@ def test_each_organ_follows_its_own_model(blind_to: str, left: int) -> None:
     ensemble = ensemble_of(a=blind, b=Threshold()) if blind_to == "ball" else ensemble_of(a=Threshold(), b=blind)
     found = ensemble.segment(ensemble.logits(Image(image[None].astype(np.float32), geometry)))
     assert set(np.unique(found)) == {0, left}, "the organ that its own model does not see is not taken from the other"
+
+
+class TestModelsOfSomeOrgans:
+    """Each knows its own organ as 1; the dataset knows the ball as 1 and the bar as 2."""
+
+    def image(self) -> Image:
+        array, _, geometry = data.draw_case(0)
+        return Image(array[None].astype(np.float32), geometry)
+
+    def test_each_says_its_own_organ_in_the_datasets_values(self) -> None:
+        ensemble = ensemble_of(a=Only("ball", certainty=0.05), b=Only("bar"))
+        found = ensemble.segment(ensemble.logits(self.image()))
+        expected = np.select([data.draw_case(0)[1] == value for value in (data.BALL, data.BAR)], [1, 2], 0)
+        assert np.mean(found == expected) > 0.98
+        assert set(np.unique(found)) == {0, 1, 2}
+
+    def test_where_both_claim_a_voxel_the_more_confident_one_wins(self) -> None:
+        """The ball's model takes all that is bright, so the bar too; the bar's logits rise five times as fast."""
+        ensemble = ensemble_of(a=Only("ball", certainty=0.05), b=Only("bar", certainty=0.02))
+        logits = ensemble.logits(self.image())
+        alone = {name: export_labels([logits[name]], ensemble.models[name].plan.labels) for name in "ab"}
+        both = (alone["a"][0] == 1) & (alone["b"][0] == 1)
+        found = ensemble.segment(logits)
+        assert set(np.unique(found[both])) == {1, 2}
+        assert np.array_equal(found[both], np.where(alone["b"][1][both] > alone["a"][1][both], 2, 1))
+
+    def test_together_with_a_model_of_all_organs(self) -> None:
+        ensemble = ensemble_of(a=Threshold(), b=Only("bar"))
+        assert set(np.unique(ensemble.segment(ensemble.logits(self.image())))) == {0, 1, 2}
+
+    def test_organs_that_nobody_segments_are_background(self) -> None:
+        for model in (Only("bar"), Threshold()):
+            ensemble = Ensemble(Choice({"bar": ("b",)}, ("0",), {}, 0), {"b": model}, LABELS)
+            assert set(np.unique(ensemble.segment(ensemble.logits(self.image())))) == {0, 2}
+
+    def test_averages_have_the_organs_of_their_members(self) -> None:
+        choice = Choice({"ball": ("a",), "bar": ("b", "c")}, ("0",), {}, 0)
+        ensemble = Ensemble(choice, {"a": Only("ball"), "b": Only("bar", bar=200), "c": Only("bar", bar=300)}, LABELS)
+        found = ensemble.segment(ensemble.logits(self.image()))
+        middle = ensemble_of(a=Only("ball"), b=Only("bar", bar=250))
+        assert np.mean((found == 2) == (middle.segment(middle.logits(self.image())) == 2)) > 0.99
+
+    def test_probabilities_lie_in_the_datasets_order(self, cases: list[Case], tmp_path: Path) -> None:
+        one, two = Only("ball"), Only("bar")
+        assert predict(cases[:1], tmp_path / "one", ensemble_of(a=one, b=two), save_probabilities=True) == {}
+        shares = np.load(tmp_path / "one" / "new_0_probabilities.npy")
+        voxels = data.draw_case(0)[0].astype(np.float64)
+        for channel, logits in enumerate((voxels - 110, 5 * (voxels - 240))):
+            np.testing.assert_allclose(shares[channel], 1 / (1 + np.exp(-logits / 10)), atol=2e-3)
+        only_bar = Ensemble(Choice({"bar": ("b",)}, ("0",), {}, 0), {"b": two}, LABELS)
+        assert predict(cases[:1], tmp_path / "two", only_bar, save_probabilities=True) == {}
+        alone = np.load(tmp_path / "two" / "new_0_probabilities.npy")
+        assert np.array_equal(alone[1], shares[1])
+        assert not alone[0].any()
+
+    def test_a_model_that_lacks_its_organ_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="organ of b: expected one of ball, got 'bar'"):
+            ensemble_of(a=Only("ball"), b=Only("ball"))
+
+    def test_models_of_different_organs_are_not_averaged(self) -> None:
+        choice = Choice({"bar": ("a", "b")}, ("0",), {}, 0)
+        with pytest.raises(ValueError, match="models to average for bar: expected the same organs, found a: ball, bar; b: bar"):
+            Ensemble(choice, {"a": Threshold(), "b": Only("bar")}, LABELS)
 
 
 def test_progress_of_all_members_adds_up_to_one() -> None:

@@ -28,6 +28,41 @@ def test_candidates_are_singles_then_pairs():
     assert [c.name for c in candidates_for(["a", "b"], max_members=1)] == ["a", "b"]
 
 
+def test_only_models_of_the_same_organs_are_averaged():
+    organs = {"all": ("liver", "spleen"), "more": ("liver", "spleen"), "one": ("liver",), "two": ("liver",), "other": ("spleen",)}
+    found = {candidate.name: candidate.organs for candidate in candidates_for(list(organs), organs=organs)}
+    assert found == organs | {"all + more": ("liver", "spleen"), "one + two": ("liver",)}
+
+
+def test_an_organ_is_chosen_among_the_candidates_that_cover_it():
+    candidates = candidates_for(["all", "liver_only"], organs={"all": ("liver", "spleen"), "liver_only": ("liver",)})
+    table = {"all": scores(liver=[0.7, 0.8], spleen=[0.6, 0.6]), "liver_only": scores(liver=[0.9, 0.8])}
+    choice = choose(table, candidates, ["liver", "spleen"], folds=[0])
+    assert choice.organs == {"liver": ("liver_only",), "spleen": ("all",)}
+    assert choice.table == {
+        "all": {"liver": pytest.approx(0.75), "spleen": pytest.approx(0.6)},
+        "liver_only": {"liver": pytest.approx(0.85)},
+    }
+    assert choice.reasons["spleen"].endswith("it is the only candidate")
+
+
+def test_an_organ_that_no_candidate_covers_is_named_and_left_out(caplog):
+    candidates = candidates_for(["one"], organs={"one": ("liver",)})
+    with caplog.at_level(logging.WARNING):
+        choice = choose({"one": scores(liver=[0.9])}, candidates, ["liver", "spleen", "aorta"], folds=[0])
+    assert choice.organs == {"liver": ("one",)}
+    assert "No model covers spleen, aorta" in caplog.text
+
+
+def test_models_of_different_organs_need_no_case_in_common():
+    """Two data sets in one, each with one organ annotated."""
+    candidates = candidates_for(["one", "other"], organs={"one": ("liver",), "other": ("spleen",)})
+    table = {"one": scores(liver=[0.9]), "other": [Score("x", "spleen", 0.8, 0.7, 1, 1)]}
+    choice = choose(table, candidates, ["liver", "spleen"], folds=[0])
+    assert choice.organs == {"liver": ("one",), "spleen": ("other",)}
+    assert choice.cases == 2
+
+
 def test_each_organ_gets_its_own_best():
     table = {
         "2d": scores(liver=[0.9, 0.9], spleen=[0.5, 0.7]),

@@ -105,3 +105,15 @@ def test_chunks_and_blocks_fit(shape: tuple[int, ...], patch: tuple[int, ...]) -
     assert len(chunk) == len(block) == len(shape)
     assert all(1 <= b <= c <= n for b, c, n in zip(block, chunk, shape, strict=True))
     assert np.prod(block) * 4 <= 128 * 1024 and np.prod(chunk) * 4 <= CHUNK_BYTES
+
+
+def test_locations_of_some_organs(tmp_path: Path) -> None:
+    image, labels, _ = example()
+    voxels = np.array([[1, 2, 3]], np.int16)
+    Store(tmp_path).write("a", image, labels, TRACE, {"0": voxels, "1": voxels, "10": voxels, "annotated": voxels})
+    store = Store(tmp_path)
+    assert set(store.load("a").locations) == {"0", "1", "10", "annotated"}
+    some = store.load("a", organs=(1,)).locations
+    assert set(some) == {"1", "annotated"}
+    with pytest.raises(KeyError):
+        some["10"]

@@ -12,6 +12,8 @@ from ..evaluation.selection import candidates_for, choose
 from ..images import read_label
 from ..inference.export import export_labels
 from ..inference.quantised import is_kept, kept
+from ..inference.trained import model_labels
+from ..label_subsets import subset, translate
 from ..labels import to_internal
 from ..model import Candidate, Case, Choice, Dataset, Plan, Score
 from ..records import from_plain, read_json, write_json
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 def find_best_configuration(
     which: str | int, *, home: str | Path | None = None, rule: str = "best_mean_dice", max_members: int = 2
 ) -> Choice:
-    """Chooses for every organ the model, or the average of models, with the best cross-validation score.
+    """Chooses for every organ the model, or the average of models, with the best cross-validation score among those that cover it.
 
     Args:
         which: Dataset id, name or folder.
@@ -40,13 +42,13 @@ def find_best_configuration(
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.load_dataset(which)
     plan = workspace.plan(dataset.name)
-    models = _validated_models(workspace, dataset.name)
+    models, organs = _validated_models(workspace, plan)
     if not models:
         results = workspace.results(dataset.name)
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
-    names, folds = _comparable(models)
-    cases = _cases(workspace, dataset, names, folds)
-    candidates = _with_evidence(workspace.results(dataset.name), candidates_for(names, max_members), cases)
+    names, folds = _comparable(models, organs)
+    cases = _cases(workspace, dataset, {name: organs[name] for name in names}, folds)
+    candidates = _with_evidence(workspace.results(dataset.name), candidates_for(names, max_members, organs=organs), cases)
     scores = _scores(workspace, plan, candidates, cases)
     choice = choose(scores, candidates, plan.labels.names, folds=folds, rule=rule)
     write_json(workspace.results(dataset.name) / "choice.json", choice)
@@ -54,19 +56,25 @@ def find_best_configuration(
     return choice
 
 
-def _validated_models(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
-    """Model folder name -> folds that are trained and validated, cheapest configuration first."""
+def _validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
+    """Model folder name -> folds that are trained and validated, and -> organs; cheapest configuration first.
+
+    Of one configuration the model of most organs comes first: a choice that needs fewer networks is the cheaper one.
+    """
     cost = {"2d": 0, "3d_lowres": 1, "3d_fullres": 2, "3d_cascade": 3}
     found = {}
-    for name, folds in workspace.trained_models(dataset).items():
-        done = [fold for fold in folds if (workspace.results(dataset) / name / f"fold_{fold}" / "validation" / "scores.json").is_file()]
+    root = workspace.results(plan.dataset)
+    for name, folds in workspace.trained_models(plan.dataset).items():
+        done = [fold for fold in folds if (root / name / f"fold_{fold}" / "validation" / "scores.json").is_file()]
         if done:
             found[name] = done
-    return dict(sorted(found.items(), key=lambda item: (cost.get(item[0].partition("__")[0], 9), item[0])))
+    organs = {name: model_labels(root / name, plan.labels).names for name in found}
+    order = sorted(found, key=lambda name: (cost.get(name.partition("__")[0], 9), -len(organs[name]), name))
+    return {name: found[name] for name in order}, organs
 
 
-def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
-    """Models that share folds, and those folds: as much evidence, models times folds, as there is.
+def _comparable(models: dict[str, list[str]], organs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
+    """Models that share folds, and those folds: as many organs, then as much evidence, models times folds, as there is.
 
     Fold ``all`` is no evidence, and is used only where nothing else was trained.
     """
@@ -76,7 +84,12 @@ def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
         log.warning("Only fold 'all' was trained: there is no held-out case to judge it by.")
         return list(models), ["all"]
     shared = [set(folds) & set(others) for folds in numbered.values() for others in numbered.values()]
-    common = sorted(max(shared, key=lambda folds: len(folds) * sum(folds <= set(trained) for trained in numbered.values())))
+
+    def worth(folds: set[str]) -> tuple[int, int]:
+        able = [name for name, trained in numbered.items() if folds and folds <= set(trained)]
+        return len({organ for name in able for organ in organs[name]}), len(folds) * len(able)
+
+    common = sorted(max(shared, key=worth))
     names = [name for name, folds in numbered.items() if set(common) <= set(folds)]
     for name in models:
         if name not in names:
@@ -86,22 +99,30 @@ def _comparable(models: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     return names, common
 
 
-def _cases(workspace: Workspace, dataset: Dataset, models: list[str], folds: list[str]) -> dict[str, list[Case]]:
-    """Fold -> the cases that every model was validated on and that are still in the dataset."""
+def _cases(workspace: Workspace, dataset: Dataset, models: dict[str, tuple[str, ...]], folds: list[str]) -> dict[str, list[Case]]:
+    """Fold -> the cases that every model (name to organs) was validated on, if they could judge it, and that are still in the dataset."""
     there = {case.name: case for case in dataset.cases}
     found: dict[str, list[Case]] = {}
     for fold in folds:
-        validated = [{score.case for score in _stored_scores(workspace.results(dataset.name), model, fold)} for model in models]
-        common = set.intersection(*validated)
+        validated = {model: {score.case for score in _stored_scores(workspace.results(dataset.name), model, fold)} for model in models}
+        everything = set().union(*validated.values())
+        common = {
+            name
+            for name in everything
+            if all(name in scored or not _judges(there.get(name), models[model]) for model, scored in validated.items())
+        }
         removed = sorted(common - set(there))
         if removed:
             log.warning("Fold %s: no longer in the dataset and left out: %s", fold, ", ".join(removed))
-        if set.union(*validated) - common:
-            log.warning(
-                "Fold %s: left out, as not every model was validated on them: %s", fold, ", ".join(sorted(set.union(*validated) - common))
-            )
+        if everything - common:
+            log.warning("Fold %s: left out, as not every model was validated on them: %s", fold, ", ".join(sorted(everything - common)))
         found[fold] = [there[name] for name in sorted(common & set(there))]
     return found
+
+
+def _judges(case: Case | None, organs: tuple[str, ...]) -> bool:
+    """Whether a case can say anything of a model of these organs: one of them was annotated in it."""
+    return case is None or case.annotated is None or any(organ in case.annotated for organ in organs)
 
 
 def _with_evidence(results: Path, candidates: list[Candidate], cases: dict[str, list[Case]]) -> list[Candidate]:
@@ -147,8 +168,9 @@ def _score_averages(results: Path, plan: Plan, case: Case, averages: list[Candid
     reference = to_internal(read_label(case.label).array, plan.labels, source=str(case.label))
     result = {}
     for candidate in averages:
-        found, _ = export_labels([logits[name] for name in candidate.members], plan.labels)
-        result[candidate.name] = score_case(case.name, found, reference, plan.labels)
+        labels = subset(plan.labels, candidate.organs or plan.labels.names)
+        found, _ = export_labels([logits[name] for name in candidate.members], labels)
+        result[candidate.name] = score_case(case.name, found, translate(reference, plan.labels, labels), labels, organs=case.annotated)
     return result
 
 
@@ -158,7 +180,8 @@ def describe_choice(choice: Choice) -> str:
     width = max(len(name) for name in [*choice.table, "candidate"])
     lines = [f"{'candidate':<{width}}  " + "  ".join(f"{organ:>12}" for organ in organs)]
     for name, row in choice.table.items():
-        cells = [f"{row[organ]:11.4f}{'*' if ' + '.join(choice.organs[organ]) == name else ' '}" for organ in organs]
+        chosen = {organ for organ in organs if " + ".join(choice.organs[organ]) == name}
+        cells = [f"{row[organ]:11.4f}{'*' if organ in chosen else ' '}" if organ in row else "" for organ in organs]
         lines.append(f"{name:<{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
     lines.append(f"Mean Dice over {choice.cases} validation cases of fold {', '.join(choice.folds)}; * = chosen for this organ.")
     return "\n".join(lines + [f"  {organ}: {reason}" for organ, reason in choice.reasons.items()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..datasets import find_new_cases, names_meant
 from ..images import from_sitk, read_image, to_sitk
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained import InferenceOptions, Loaded, load_model
+from ..inference.trained import InferenceOptions, Loaded, load_model, model_labels
 from ..labels import to_file
 from ..machine import choose_device, prepare
 from ..model import Choice, Geometry, Image, Plan
@@ -97,7 +97,11 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step)
     loaded: Loaded = {}  # a cascade's first stage may be a member as well
     models = {name: load_model(root / name, device, options, loaded=loaded) for name in members}
-    return Ensemble(choice, models, read_json(root / "plan.json", Plan).labels)
+    labels = read_json(root / "plan.json", Plan).labels
+    without = [organ for organ in labels.names if organ not in choice.organs]
+    if without:
+        log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
+    return Ensemble(choice, models, labels)
 
 
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
@@ -107,16 +111,31 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         return read_json(path, Choice)
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is not None or not data_is_here:
-        names = [name for name in trained if model in (None, name, name.partition("__")[0])]
-        if model is None and len(names) > 1:
-            raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(names)}")
-        if len(names) != 1:
-            raise unknown("model", model, trained)
-        organs = read_json(workspace.results(dataset) / "plan.json", Plan).labels.names
-        folds = [fold for fold in trained[names[0]] if fold != "all"] or ["all"]
-        return Choice(dict.fromkeys(organs, (names[0],)), tuple(folds), {}, 0, by="the only one" if model is None else "as asked")
+        if model is None and len(trained) > 1:
+            raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
+        labels = read_json(workspace.results(dataset) / "plan.json", Plan).labels
+        organs = {name: model_labels(workspace.results(dataset) / name, labels).names for name in trained}
+        name = next(iter(trained)) if model is None else _model_meant(model, organs)
+        folds = [fold for fold in trained[name] if fold != "all"] or ["all"]
+        return Choice(dict.fromkeys(organs[name], (name,)), tuple(folds), {}, 0, by="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return find_best_configuration(dataset, home=workspace.home)
+
+
+def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:
+    """The model folder that a user means by its name or its configuration's; of several of one configuration the one of most organs.
+
+    Raises:
+        ValueError: There is none, or several have as many organs; the message lists them.
+    """
+    if model in organs:
+        return model
+    fitting = [name for name in organs if name.partition("__")[0] == model]
+    most = max((len(organs[name]) for name in fitting), default=0)
+    largest = [name for name in fitting if len(organs[name]) == most]
+    if len(largest) != 1:
+        raise unknown("model", model, largest or organs)
+    return largest[0]
 
 
 def _newer_models(choice: Path, workspace: Workspace, dataset: str) -> bool:

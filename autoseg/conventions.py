@@ -3,6 +3,9 @@
 Arrays
     Images are ``(C, Z, Y, X)`` float32, label maps ``(Z, Y, X)`` integers, batches ``(B, C, Z, Y, X)``.
     A 2D image file gives ``(C, Y, X)``; a patch of the ``2d`` configuration is ``(C, Y, X)`` and its batch ``(B, C, Y, X)``.
+    A patch of the ``2.5d`` configuration is ``(C * S, Y, X)``: channel c of the slice `d` away from the middle one is number
+    ``c * S + S // 2 + d``, so that all slices of a channel lie together. Beyond an end of the volume its last slice is repeated. A previous
+    stage's organs follow, those of the middle slice alone.
     Preprocessed cases are always ``(C, Z, Y, X)``: a 2D image is stored as one slice, and has a spacing of two numbers.
 Spacing
     Millimetres, in array order: ``(Z, Y, X)`` or, for 2D, ``(Y, X)``. No invented spacing for an axis that does not exist.

@@ -45,6 +45,21 @@ def test_adamw_decays_weights_apart_from_the_gradient():
     assert found == pytest.approx(2.0 * (1 - 0.1 * 0.01) - 0.1, rel=1e-6)
 
 
+def test_adam_with_decay_adds_it_to_the_gradient():
+    one = weight()
+    options = TrainingOptions(optimizer="adam", learning_rate=0.1, weight_decay=0.5)
+    assert take_steps(build_optimizer([one], options), one, [-1.0]) == pytest.approx(2.0), "decay and gradient cancel"
+
+
+def test_rmsprop_divides_by_the_root_of_the_mean_square():
+    one, expected, square = weight(), 2.0, 0.0
+    for gradient in (1.0, -0.5):
+        square = 0.99 * square + 0.01 * gradient**2
+        expected -= 0.1 * gradient / (square**0.5 + 1e-8)
+    options = TrainingOptions(optimizer="rmsprop", learning_rate=0.1, weight_decay=0.0)
+    assert take_steps(build_optimizer([one], options), one, [1.0, -0.5]) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser_starts_with_the_learning_rate_asked_for(name):
     optimizer = build_optimizer([weight()], TrainingOptions(optimizer=name, **OPTIONS))
@@ -63,8 +78,8 @@ def test_every_optimiser_finds_the_bottom_of_a_bowl(name):
 
 
 def test_wrong_options_are_refused_with_what_was_expected():
-    with pytest.raises(ValueError, match="optimizer: expected one of adamw, sgd, got 'adam'. Did you mean 'adamw'"):
-        build_optimizer([weight()], TrainingOptions(optimizer="adam"))
+    with pytest.raises(ValueError, match="optimizer: expected one of adam, adamw, rmsprop, sgd, got 'adan'. Did you mean 'adam'"):
+        build_optimizer([weight()], TrainingOptions(optimizer="adan"))
     with pytest.raises(ValueError, match="learning_rate: expected a positive number, got 0"):
         TrainingOptions(learning_rate=0)
     with pytest.raises(ValueError, match="foreground"):

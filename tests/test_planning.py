@@ -230,7 +230,7 @@ def test_every_choice_has_a_reason_in_the_table() -> None:
     assert all(len(line) <= 110 for line in table.splitlines())
     for configuration in plan.configurations.values():
         chosen = {row.what for row in plan.reasons if row.configuration == configuration.name}
-        assert {"patch", "batch", "features"} <= chosen
+        assert ({"patch", "batch", "features"} if configuration.slices == 1 else {"network"}) <= chosen
         assert " x ".join(str(size) for size in configuration.patch_size) in table
     assert {"spacing", "axes", "preset", "normalisation", "flips"} <= {row.what for row in plan.reasons}
     assert all(row.why for row in plan.reasons)

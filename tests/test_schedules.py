@@ -13,8 +13,16 @@ def test_known_values():
     assert learning_rate_factor("cosine", 1 / 3) == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_falls_from_one_to_exactly_zero(name):
+def test_the_schedules_of_papers():
+    assert [learning_rate_factor("constant", progress) for progress in (0.0, 0.5, 1.0)] == [1.0, 1.0, 1.0]
+    assert [learning_rate_factor("exponential", progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.1, 0.01])
+    # 40 epochs of 4000 are one hundredth.
+    assert [learning_rate_factor("percents", epoch / 4000) for epoch in (0, 39, 40, 79, 80)] == pytest.approx([1, 1, 0.99, 0.99, 0.99**2])
+    assert learning_rate_factor("percents", 1.0) == pytest.approx(0.99**100)
+
+
+@pytest.mark.parametrize("name", ["poly", "cosine"])
+def test_what_is_taken_by_itself_falls_from_one_to_exactly_zero(name):
     factors = [learning_rate_factor(name, step / 50) for step in range(51)]
     assert factors[0] == 1
     assert factors[-1] == pytest.approx(0, abs=1e-15)
@@ -39,5 +47,5 @@ def test_warm_up_rises_linearly_and_is_never_zero(name):
 
 def test_a_schedule_from_outside_the_table():
     assert learning_rate_factor("math:sqrt", 0.25) == 0.5
-    with pytest.raises(ValueError, match="schedule: expected one of cosine, poly"):
+    with pytest.raises(ValueError, match="schedule: expected one of constant, cosine, exponential, percents, poly"):
         learning_rate_factor("step", 0.5)

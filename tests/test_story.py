@@ -70,7 +70,7 @@ def same_geometry(image: Path, label: Path) -> bool:
 def test_every_stage_leaves_its_artefact(home: Path) -> None:
     preprocessed, results = home / "preprocessed" / VOLUMES, home / "results" / VOLUMES
     plan = read_json(preprocessed / "plan.json", Plan)
-    assert list(plan.configurations) == ["2d", "3d_fullres", "3d_lowres", "3d_cascade"]
+    assert list(plan.configurations) == ["2d", "3d_fullres", "3d_lowres", "3d_cascade", "2.5d"]
     assert all(reason.why for reason in plan.reasons)
     for name in ("fingerprint.json", "splits.json", "dataset.json"):
         assert (preprocessed / name).is_file()

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ..machine import autocast, is_out_of_memory, memory_format
 from ..model import Configuration, Labels
+from ..slices import neighbours
 from .cascade import organs_as_channels
 from .outputs import Sums, background_logits, box_at, empty_logits
 from .tiling import tile_starts
@@ -176,7 +177,7 @@ class Predictor:
             sums.only_inside(given.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):
             chunk = starts[first : first + self._batch]
-            tiles = given.tiles([box_at(start, patch) for start in chunk], self.labels, self.device)
+            tiles = given.tiles([box_at(start, patch) for start in chunk], self.labels, self.device, slices=self.configuration.slices)
             if self.configuration.dim == 2:
                 tiles = tiles.squeeze(2)
             outputs = self._averaged(tiles).to(self._sums_on)
@@ -244,13 +245,27 @@ class _Input:
         """Whether some voxel of the tile is to be looked at."""
         return self.region is None or bool(self.region[box].any())
 
-    def tiles(self, boxes: Sequence[tuple[slice, ...]], labels: Labels, device: torch.device) -> torch.Tensor:
-        """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time."""
-        tiles = torch.stack([self.image[(slice(None), *box)] for box in boxes]).to(device, non_blocking=True)
+    def tiles(self, boxes: Sequence[tuple[slice, ...]], labels: Labels, device: torch.device, *, slices: int = 1) -> torch.Tensor:
+        """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time.
+
+        Args:
+            boxes: Of the tiles.
+            labels: Of the previous stage's label map.
+            device: Of the result.
+            slices: Adjacent ones that become channels, in the order of `conventions`; the tiles are one slice thick then.
+        """
+        tiles = torch.stack([self._cut(box, slices) for box in boxes]).to(device, non_blocking=True)
         if self.previous is None:
             return tiles
         organs = torch.stack([self.previous[box] for box in boxes]).to(device, non_blocking=True)
         return torch.cat([tiles, organs_as_channels(organs, labels)], 1)
+
+    def _cut(self, box: tuple[slice, ...], slices: int) -> torch.Tensor:
+        """A tile ``(C, *patch)`` of the image."""
+        if slices == 1:
+            return self.image[(slice(None), *box)]
+        around = neighbours(box[0].start, slices, self.image.shape[1])
+        return self.image[:, around, box[1], box[2]].flatten(0, 1)[:, None]
 
 
 class _Report:

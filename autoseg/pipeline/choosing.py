@@ -61,7 +61,7 @@ def _validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[
 
     Of one configuration the model of most organs comes first: a choice that needs fewer networks is the cheaper one.
     """
-    cost = {"2d": 0, "3d_lowres": 1, "3d_fullres": 2, "3d_cascade": 3}
+    cost = {"2d": 0, "2.5d": 1, "3d_lowres": 2, "3d_fullres": 3, "3d_cascade": 4}
     found = {}
     root = workspace.results(plan.dataset)
     for name, folds in workspace.trained_models(plan.dataset).items():

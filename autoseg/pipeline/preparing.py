@@ -96,7 +96,12 @@ def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> l
     for name in configurations or ():
         if name not in plan.configurations:
             raise unknown(f"configuration of {plan.dataset}", name, plan.configurations)
-    return list(configurations or plan.configurations)
+    return list(configurations or default_configurations(plan))
+
+
+def default_configurations(plan: Plan) -> list[str]:
+    """What is trained unless the user says what: all that is planned, but 2.5D, which sees what 2D and 3D see."""
+    return [name for name, one in plan.configurations.items() if one.slices == 1]
 
 
 def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:

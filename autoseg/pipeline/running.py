@@ -18,7 +18,7 @@ from ..pictures import overlay
 from ..workspace import Workspace, find_workspace
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
-from .preparing import plan_and_preprocess
+from .preparing import plan_and_preprocess, wanted_configurations
 from .settings import PlanSettings, PredictSettings, TrainSettings
 from .training import train
 
@@ -53,7 +53,7 @@ def run(
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
-    configurations = list(plan_settings.configurations or plan.configurations)
+    configurations = wanted_configurations(plan_settings.configurations, plan)
     if not workspace.splits(plan.dataset):
         skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
         configurations = [name for name in configurations if name not in skipped]

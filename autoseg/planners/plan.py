@@ -25,6 +25,10 @@ LOWRES_WORTH = 2.0
 MASK_BELOW = 0.75
 """Median share of the image left after cropping to non-zero below which intensities are normalised inside the mask only."""
 
+SLICES_SEEN = 3
+SLICES = Reason("2.5d", "network", "as 2d", f"sees {SLICES_SEEN} slices as channels, segments the middle one; trained only if named: -c 2.5d")
+"""Why there is 2.5D."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningInput:
@@ -170,7 +174,7 @@ def plan_configurations(
         force_lowres: As in `make_plan`.
 
     Returns:
-        Configurations by name in the order ``2d``, ``3d_fullres``, ``3d_lowres``, ``3d_cascade``, and the reasons.
+        Configurations by name in the order ``2d``, ``3d_fullres``, ``3d_lowres``, ``3d_cascade``, ``2.5d``, and the reasons.
     """
     setting, voxels = Setting(preset, memory_gb, given.label_keys), math.prod(given.shape)
     plane = _resolution(given.spacing[-2:], given.shape[-2:], voxels, given.n_cases, setting)
@@ -183,12 +187,17 @@ def plan_configurations(
     configurations["3d_fullres"] = _configuration("3d_fullres", full, given, setting, batch_dice=low is not None)
     reasons += _size_reasons("3d_fullres", full.sizing, setting)
     if low is None:
-        return configurations, (*reasons, Reason("3d_lowres", "left out", "", why))
+        return _with_slices(configurations), (*reasons, Reason("3d_lowres", "left out", "", why), SLICES)
     configurations["3d_lowres"] = _configuration("3d_lowres", low, given, setting, batch_dice=False)
     configurations["3d_cascade"] = replace(configurations["3d_fullres"], name="3d_cascade", previous_stage="3d_lowres")
     reasons += (Reason("3d_lowres", "spacing", _numbers(low.spacing), why), *_size_reasons("3d_lowres", low.sizing, setting))
     cascade = Reason("3d_cascade", "network", "as 3d_fullres", "it refines the segmentation of 3d_lowres, an extra input")
-    return configurations, (*reasons, cascade)
+    return _with_slices(configurations), (*reasons, cascade, SLICES)
+
+
+def _with_slices(configurations: dict[str, Configuration]) -> dict[str, Configuration]:
+    """The configurations, and ``2.5d`` after them."""
+    return configurations | {"2.5d": replace(configurations["2d"], name="2.5d", slices=SLICES_SEEN)}
 
 
 def _resolution(spacing: Sequence[float], shape: Sequence[float], voxels: float, n_cases: int, setting: Setting) -> _Resolution:

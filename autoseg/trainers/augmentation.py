@@ -262,7 +262,9 @@ def exchanged_sides(mirroring: Mirroring, labels: Labels) -> tuple[int, ...]:
     return tuple(table)
 
 
-def apply(augmentation: Augmentation, image: Tensor, segmentation: Tensor, *, masked: Sequence[bool] = ()) -> tuple[Tensor, Tensor]:
+def apply(
+    augmentation: Augmentation, image: Tensor, segmentation: Tensor, *, masked: Sequence[bool] = (), masks: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
     """Carries out a drawn augmentation.
 
     Args:
@@ -271,6 +273,7 @@ def apply(augmentation: Augmentation, image: Tensor, segmentation: Tensor, *, ma
         segmentation: ``(*loaded)`` int16 internal labels, or ``(S, *loaded)`` where further label maps (a cascade's previous stage) go
             through the same rotation and flips. Not changed.
         masked: `Configuration.mask_normalization`: channels that are set to 0 outside the image's non-zero mask.
+        masks: For each channel, which of the label maps says where that is; empty means the first for all.
 
     Returns:
         Image ``(C, *patch_size)`` float32 and segmentation ``(*patch_size)`` or ``(S, *patch_size)`` int16 without `OUTSIDE`.
@@ -284,10 +287,10 @@ def apply(augmentation: Augmentation, image: Tensor, segmentation: Tensor, *, ma
         table = torch.tensor((OUTSIDE, *augmentation.relabel), dtype=segmentation.dtype, device=segmentation.device)
         segmentation = table.index_select(0, segmentation.reshape(-1).long() - OUTSIDE).reshape(segmentation.shape)
     if any(masked):
-        outside = (segmentation[0] if segmentation.ndim == image.ndim else segmentation) < 0
-        for channel, is_masked in zip(image, masked, strict=True):
+        maps = segmentation if segmentation.ndim == image.ndim else segmentation[None]
+        for channel, is_masked, number in zip(image, masked, masks or (0,) * len(image), strict=True):
             if is_masked:
-                channel.masked_fill_(outside, 0.0)
+                channel.masked_fill_(maps[number] < 0, 0.0)
     return image, segmentation.clamp_(min=0)
 
 

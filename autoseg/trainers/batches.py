@@ -14,9 +14,11 @@ from ..conventions import OUTSIDE
 from ..label_subsets import positions, translate
 from ..machine import memory_format
 from ..model import Box
+from ..slices import for_each_slice
 from ..storage import Store, StoredCase, read_array
 from .augmentation import Augmentation, apply, draw, size_for
 from .job import RunFolders, TrainingJob
+from .neighbour_slices import outside_maps, read_slices, repeated, without_last
 from .partial import Annotated, after_flip
 from .previous_stage import augment_previous
 from .region_masks import in_region, mark_outside
@@ -31,7 +33,7 @@ class Batch:
     """Patches ready for the network.
 
     Attributes:
-        image: ``(B, C, *patch)`` float32; in a cascade the previous stage's organs follow the image channels.
+        image: ``(B, C, *patch)`` float32; in 2.5D a channel's slices lie together; in a cascade the previous stage's organs follow.
         segmentation: ``(B, *patch)`` int16 internal values.
         cases: Name of each sample's case.
         annotated: Of each sample the organs that were annotated in its case, as indices into `Labels.names`, or None where all were.
@@ -91,7 +93,7 @@ class BatchMaker:
         augmentation = self._draw(rng)
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
         image, labels = self._read(place.case, place.box)
-        image, labels = apply(augmentation, image, labels, masked=configuration.mask_normalization)
+        image, labels = self._apply(augmentation, image, labels)
         if self.folders.region is not None:
             labels = mark_outside(labels, job.plan.labels)
         annotated = self.annotated[place.case]
@@ -108,7 +110,7 @@ class BatchMaker:
         job = self.job
         if self.stream != TRAINING:
             return Augmentation(job.configuration.patch_size)
-        return draw(
+        drawn = draw(
             rng,
             job.options.augmentation,
             patch_size=job.configuration.patch_size,
@@ -116,10 +118,30 @@ class BatchMaker:
             mirroring=job.configuration.mirroring,
             labels=job.plan.labels,
         )
+        return repeated(drawn, job.configuration.slices)
+
+    @property
+    def _masked_slices(self) -> int:
+        """Label maps at the end that say where the slices have no data: in 2.5D each slice is set to zero outside its own mask."""
+        configuration = self.job.configuration
+        return configuration.slices if configuration.slices > 1 and any(configuration.mask_normalization) else 0
+
+    def _apply(self, augmentation: Augmentation, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        masked, count = for_each_slice(self.job.configuration.mask_normalization, self.job.configuration.slices), self._masked_slices
+        if not count:
+            return apply(augmentation, image, labels, masked=masked)
+        numbers = tuple(range(len(labels) - count, len(labels))) * len(self.job.plan.channels)
+        image, labels = apply(augmentation, image, labels, masked=masked, masks=numbers)
+        return image, without_last(labels, count)
 
     def _read(self, case: str, box: Box) -> tuple[Tensor, Tensor]:
-        """Image ``(C, *loaded)`` and labels ``(*loaded)``; or ``(S, *loaded)``: the previous stage's next, a region last."""
-        image, labels = read_patch(self.cases[case], box, self.job.configuration.dim)
+        """Image ``(C, *loaded)`` and labels ``(*loaded)``; or ``(S, *loaded)``: the previous stage's next, a region, the slices' masks."""
+        configuration = self.job.configuration
+        if configuration.slices > 1:
+            image, around = read_slices(self.cases[case], box, configuration.slices)
+            labels = around[len(around) // 2]
+        else:
+            image, labels = read_patch(self.cases[case], box, configuration.dim)
         labels = translate(labels, self.job.plan.stored_labels, self.job.plan.labels)
         maps = [labels]
         if self.job.configuration.sees_previous:
@@ -129,5 +151,7 @@ class BatchMaker:
         if self.folders.region is not None:
             region = read_box(read_array(self.folders.region / f"{case}.b2nd"), box, fill=0)
             maps.append(region.reshape(labels.shape).astype(np.int16))
+        if self._masked_slices:
+            maps += outside_maps(around)
         labels = np.stack(maps) if len(maps) > 1 else labels
         return torch.from_numpy(image).to(self.device), torch.from_numpy(labels).to(self.device)

@@ -22,7 +22,17 @@ def adamw(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) ->
     return torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+def adam(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba, ICLR 2015); `weight_decay` is an L2 penalty here."""
+    return torch.optim.Adam(parameters, options.learning_rate, weight_decay=options.weight_decay)
+
+
+def rmsprop(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+    """Gradients over the root of their mean square, without momentum; `weight_decay` is an L2 penalty."""
+    return torch.optim.RMSprop(parameters, options.learning_rate, weight_decay=options.weight_decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "adam": adam, "rmsprop": rmsprop}
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:

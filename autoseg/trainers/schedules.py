@@ -1,4 +1,7 @@
-"""Learning rate as a share of its start value, a function of training progress 0..1. All reach zero exactly at the end of the budget."""
+"""Learning rate as a share of its start value, a function of training progress 0..1.
+
+``poly`` and ``cosine`` reach zero exactly at the end of the budget and are what a training takes by itself; the others are those of papers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,22 @@ def cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-SCHEDULES = {"poly": poly, "cosine": cosine}
+def constant(progress: float) -> float:
+    """Always 1 (Thaler et al. 2021): best with a moving average of the weights, which settles where these do not."""
+    return 1.0
+
+
+def exponential(progress: float) -> float:
+    """``0.01 ** progress``: stands for reductions whenever a loss stalls, whose number nobody knows beforehand (Crespi et al. 2023)."""
+    return 0.01**progress
+
+
+def percents(progress: float) -> float:
+    """One percent less a hundred times, down to 0.37: every 40 of 4000 epochs (Fang & Yan 2020)."""
+    return 0.99 ** math.floor(100 * progress + 1e-9)
+
+
+SCHEDULES = {"poly": poly, "cosine": cosine, "constant": constant, "exponential": exponential, "percents": percents}
 
 
 def learning_rate_factor(name: str, progress: float, *, warmup: float = 0.0) -> float:

@@ -78,6 +78,29 @@ def check(argv: list[str] | None = None) -> int:
     return run_command(parser, argv, _work)
 
 
+def merge(argv: list[str] | None = None) -> int:
+    """autoseg_merge"""
+    parser = make_parser(
+        "autoseg_merge",
+        "Make one partially labelled dataset out of several with different organs. Organs of the same name are the same organ. Images "
+        "are referred to, not copied; label maps are written anew only where their values change.",
+        "autoseg_merge -d 1 2 3 -o 9\n  autoseg_merge -d Liver /data/Dataset002_Spleen -o 9 --name Abdomen",
+    )
+    parser.add_argument("-d", "--datasets", nargs="+", required=True, help="two or more datasets: ids, names or folders")
+    parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
+    parser.add_argument("--name", help="its name (default: those of the datasets joined by _)")
+
+    def _work(options: argparse.Namespace) -> int:
+        from .pipeline import merge as function
+
+        folder, told = function(options.datasets, options.out, name=options.name, home=options.home)
+        print("\n".join(told))
+        print(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")
+        return 0
+
+    return run_command(parser, argv, _work)
+
+
 def train(argv: list[str] | None = None) -> int:
     """autoseg_train"""
     parser = make_parser(
@@ -134,6 +157,7 @@ def predict(argv: list[str] | None = None) -> int:
     parser.add_argument("--folds", nargs="+", help="folds that vote (default: all that the choice rests on)")
     parser.add_argument("--no-tta", action="store_true", help="no averaging over mirrored images: several times faster, slightly worse")
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
+    parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel an organ")
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: each input's own)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -147,6 +171,7 @@ def predict(argv: list[str] | None = None) -> int:
             folds=tuple(options.folds) if options.folds else None,
             mirror=not options.no_tta,
             step=options.step,
+            low_memory=options.low_memory,
             save_probabilities=options.save_probabilities,
             ending=options.ending,
             device=options.device,
@@ -180,10 +205,12 @@ def evaluate(argv: list[str] | None = None) -> int:
         from .records import write_json
         from .workspace import find_workspace
 
-        labels = None
+        labels, annotated = None, {}
         if options.dataset is not None:
-            labels = find_workspace(options.home, dataset=options.dataset).load_dataset(options.dataset).labels
-        scores = evaluate_folders(options.reference, options.prediction, labels, workers=options.workers, partial=options.partial)
+            dataset = find_workspace(options.home, dataset=options.dataset).load_dataset(options.dataset)
+            labels, annotated = dataset.labels, {case.name: case.annotated for case in dataset.cases}
+        how = {"workers": options.workers, "partial": options.partial, "annotated": annotated}
+        scores = evaluate_folders(options.reference, options.prediction, labels, **how)
         if options.json:
             write_json(options.json, scores)
         print(table(scores))

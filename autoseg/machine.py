@@ -76,6 +76,26 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def reset_peak_memory() -> None:
+    """Lets `peak_memory` (on Linux) and `peak_gpu_memory` start anew from what is held now."""
+    import torch
+
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
+
+
+def peak_gpu_memory() -> int:
+    """Most that tensors have held on the CUDA GPUs together, bytes; 0 where none was used."""
+    import torch
+
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return 0
+    return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+
+
 def keep_memory() -> bool:
     """Tells glibc's malloc to keep freed memory instead of returning it to the system after every activation.
 

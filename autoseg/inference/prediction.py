@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from ..images import ending_of, label_ending, read_image, write_label, written_ending
 from ..label_subsets import subset, translate
 from ..labels import to_file
+from ..machine import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..model import Case, Choice, Image, Labels
 from ..naming import unknown
 from ..records import atomic, read_json, remove_partial, write_json
@@ -128,6 +130,8 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
 
 
 def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, shares: Path | None) -> None:
+    reset_peak_memory()
+    started = time.monotonic()
     image = read_image(case.images)
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
@@ -137,6 +141,8 @@ def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, sh
     if shares is not None:
         _write_probabilities(shares, ensemble, logits)
     write_label(target, to_file(ensemble.segment(logits), ensemble.labels), geometry)
+    gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
+    log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
 
 
 def _write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:

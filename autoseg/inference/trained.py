@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,10 @@ from ..preprocessing import preprocess_case
 from ..records import from_plain, read_json
 from .cascade import on_grid
 from .export import Logits, export_labels
+from .localisation import Localiser, LocatedPredictor, build_locator
 from .predictor import Predictor
 from .regions import region_of
+from .sparing import SparingPredictor, frugal
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +42,13 @@ class InferenceOptions:
         folds: Names of the folds that vote; None means all that are trained.
         mirror: Average over mirrored images too.
         step: Distance of tiles as a share of the patch.
+        low_memory: Hold one network, and compute one tile, at a time.
     """
 
     folds: tuple[str, ...] | None = None
     mirror: bool = True
     step: float = 0.5
+    low_memory: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,7 @@ class TrainedModel:
     name: str
     plan: Plan
     configuration: Configuration
-    predictor: Predictor
+    predictor: Predictor | SparingPredictor | LocatedPredictor
     key: str
     previous: TrainedModel | None = None
 
@@ -140,15 +145,44 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
 def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: Loaded) -> TrainedModel:
     run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
     plan, configuration = from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
-    networks = [load_network(folder / f"fold_{fold}", plan, configuration, device) for fold in folds]
-    predictor = Predictor(networks, configuration, plan.labels, device=device, mirror=options.mirror, step=options.step)
+    predictor = _predictor([folder / f"fold_{fold}" for fold in folds], plan, configuration, device, options)
     previous = None
     if configuration.previous_stage is not None:
         first = folder.parent / run["previous_model"]
         # The first stage votes with all its folds: which of the second's are asked for does not matter to it.
-        previous = load_model(first, device, InferenceOptions(None, options.mirror, options.step), loaded=loaded)
+        previous = load_model(first, device, replace(options, folds=None), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
+
+
+def _predictor(
+    runs: Sequence[Path], plan: Plan, configuration: Configuration, device: torch.device, options: InferenceOptions
+) -> Predictor | SparingPredictor | LocatedPredictor:
+    """What predicts with the networks of these folds, and finds the box to look at first where that was learnt."""
+    loaders = [partial(load_network, run, plan, configuration, device) for run in runs]
+    locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
+    how = {"device": device, "mirror": options.mirror, "step": options.step}
+    if options.low_memory:
+        predictor = SparingPredictor(loaders, configuration, plan.labels, **how)
+    else:
+        predictor = Predictor([load() for load in loaders], configuration, plan.labels, **how)
+    if configuration.locator is None:
+        return predictor
+    if not options.low_memory:
+        locators = [partial(_same, load()) for load in locators]
+    return LocatedPredictor(predictor, Localiser(locators, configuration, device))
+
+
+def _same(network: nn.Module) -> nn.Module:
+    return network
+
+
+def load_locator(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+    """The network of one fold that finds the box to look at, in evaluation mode; holds only the activations it must."""
+    network = build_locator(configuration, len(plan.channels))
+    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+    network.load_state_dict(states["locator"])
+    return frugal(network).to(device, memory_format=memory_format(configuration.dim)).eval()
 
 
 def load_network(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:

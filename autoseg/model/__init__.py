@@ -1,7 +1,7 @@
 """The values that cross boundaries between the stages: small, frozen. Axis and spacing order, boxes and labels: `autoseg.conventions`."""
 
 from .data import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
-from .plans import Configuration, Mirroring, Plan, Reason, Region
+from .plans import Configuration, Locator, Mirroring, Plan, Reason, Region
 from .runs import Budget, Split
 from .scores import Candidate, Choice, Score
 from .volumes import Box, Geometry, Image, Trace
@@ -20,6 +20,7 @@ __all__ = [
     "Image",
     "Intensity",
     "Labels",
+    "Locator",
     "Mirroring",
     "Plan",
     "Reason",

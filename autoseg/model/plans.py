@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .data import Intensity, Labels
@@ -43,6 +43,29 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Locator:
+    """A small network that sees the whole volume on a coarse grid and says where the organs are, so that another one looks there only.
+
+    Thaler et al., FLARE challenge at MICCAI 2021.
+
+    Attributes:
+        spacing: Of the coarse grid, mm, transposed axis order.
+        shape: Of the largest case on that grid, a multiple of 16 an axis.
+        sigma: Of the Gaussian that smooths the image before, mm.
+        margin: Voxels of the configuration's grid by which the box around what it finds is grown on each side.
+        network: Name in `autoseg.networks.NETWORKS` or ``module:function``; two outputs, background and any organ.
+        network_options: Its keyword arguments.
+    """
+
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    sigma: float
+    margin: int = 16
+    network: str = "localisation_unet"
+    network_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Configuration:
     """One way to see the dataset: a resolution, a patch and a network.
 
@@ -65,6 +88,7 @@ class Configuration:
         slices: Adjacent slices that a 2D network sees as channels, odd; the middle one is segmented (``2.5d``).
         region: Where it looks at all; None means everywhere.
         patch_multiple: What the patch's axes stay multiples of when it is cut; empty where the network's strides say it.
+        locator: Network that finds the box in which this one looks; None means it looks everywhere.
         width: Share of the planned features that the network is built with; less than 1 where a short time budget asked for it.
     """
 
@@ -86,6 +110,7 @@ class Configuration:
     slices: int = 1
     region: Region | None = None
     patch_multiple: tuple[int, ...] = ()
+    locator: Locator | None = None
     width: float = 1.0
 
     @property

@@ -11,7 +11,9 @@ import torch
 
 from ..machine import StepCost, choose_device, device_memory, free_memory
 from ..model import Budget, Configuration, Split
+from ..naming import lookup
 from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_time
+from ..trainers import TRAINERS
 from ..trainers.job import TrainingJob, TrainingOptions, default_options
 from ..trainers.trial import measure_step
 from ..workspace import Workspace
@@ -109,7 +111,8 @@ def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.devic
 
 
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
-    return default_options(budget, device_type, batch=batch, fine_tunes=settings.pretrained is not None, changes=changes_of(settings))
+    suited, fine_tunes = lookup(TRAINERS, settings.trainer, "trainer").suited_options, settings.pretrained is not None
+    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=changes_of(settings), suited=suited)
 
 
 def changes_of(settings: TrainSettings) -> dict[str, Any]:

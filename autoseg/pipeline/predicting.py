@@ -89,12 +89,13 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         ValueError: The wanted model or folds are not trained.
     """
     device = choose_device(settings.device)
-    prepare(device)
+    if not settings.low_memory:  # it keeps freed memory, and tries convolutions that need more
+        prepare(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
     folds = settings.folds or choice.folds
     members = sorted({name for names in choice.organs.values() for name in names})
-    options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step)
+    options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
     loaded: Loaded = {}  # a cascade's first stage may be a member as well
     models = {name: load_model(root / name, device, options, loaded=loaded) for name in members}
     labels = read_json(root / "plan.json", Plan).labels

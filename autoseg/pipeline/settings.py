@@ -12,7 +12,7 @@ class PlanSettings:
     """What a user may ask of the planner.
 
     Attributes:
-        configurations: To preprocess; None means all of the plan.
+        configurations: To preprocess; None means all of the plan but ``2.5d``.
         preset: ``default``, ``resenc_m``, ``resenc_l`` or ``resenc_xl``.
         memory_gb: Memory target; None means the preset's.
         spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
@@ -83,6 +83,7 @@ class PredictSettings:
         folds: That vote; None means those of the choice.
         mirror: Average over mirrored images (test-time augmentation).
         step: Distance of tiles as a share of the patch.
+        low_memory: Hold one network and compute one tile at a time: slower, in as little memory as can be.
         save_probabilities: Write them too.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         device: See `TrainSettings`.
@@ -93,6 +94,7 @@ class PredictSettings:
     folds: tuple[str, ...] | None = None
     mirror: bool = True
     step: float = 0.5
+    low_memory: bool = False
     save_probabilities: bool = False
     ending: str | None = None
     device: str = "auto"

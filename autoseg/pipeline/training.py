@@ -6,10 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from ..evaluation.folders import mean_dice, table
-from ..inference.predictor import Predictor
 from ..machine import choose_device, free_memory
 from ..model import Dataset, Plan, Score
 from ..naming import lookup
@@ -72,7 +69,7 @@ def train(
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         write_json(workspace.results(dataset.name) / "dataset.json", dataset)
         network = trainer.fit()
-        result = validate_fold(_predictor(network, trainer), trainer.job, trainer.folders, dataset)
+        result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     device = trainer.device
     del network, trainer  # what comes next in this process may need their memory
     free_memory(device)
@@ -146,7 +143,3 @@ def _trainer(workspace: Workspace, asked: Variant, run: Path, previous: Path | N
         check_pretrained(trainer.network, job.pretrained)
         write_json(record, job)
     return trainer
-
-
-def _predictor(network: nn.Module, trainer: Trainer) -> Predictor:
-    return Predictor([network], trainer.job.configuration, trainer.job.plan.labels, device=trainer.device)

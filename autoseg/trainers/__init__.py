@@ -6,5 +6,8 @@ if __name__ != "autoseg.trainers":
 TRAINERS = {
     "Trainer": "autoseg.trainers.trainer:Trainer",
     "CascadeTrainer": "autoseg.trainers.cascade:CascadeTrainer",
+    "AdversarialTrainer": "autoseg.trainers.adversarial:AdversarialTrainer",
+    "PyramidTrainer": "autoseg.trainers.pyramid:PyramidTrainer",
+    "SpatialConfigurationTrainer": "autoseg.trainers.spatial_configuration:SpatialConfigurationTrainer",
 }
 """Name to class; ``module:Class`` works too without an entry here."""

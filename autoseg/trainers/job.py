@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ class TrainingOptions:
         optimizer: Name in `autoseg.trainers.optimizers.OPTIMIZERS`.
         learning_rate: At the start (after warm-up).
         momentum: Of ``sgd`` (Nesterov).
-        weight_decay: L2 penalty (``sgd``) or decoupled decay (``adamw``).
+        weight_decay: L2 penalty, or decoupled decay (``adamw``).
         schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
         warmup: Share of the budget with a rising learning rate.
         gradient_clip: Largest norm of the gradient.
@@ -115,7 +115,13 @@ LONG_RUN = 20_000
 
 
 def default_options(
-    budget: Budget, device_type: str, *, batch: int, fine_tunes: bool = False, changes: Mapping[str, Any] | None = None
+    budget: Budget,
+    device_type: str,
+    *,
+    batch: int,
+    fine_tunes: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    suited: Callable[..., TrainingOptions] | None = None,
 ) -> TrainingOptions:
     """Options that suit the length of the run.
 
@@ -129,6 +135,7 @@ def default_options(
         fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
         changes: What the user asked for otherwise, by the names of `TrainingOptions`; ``augmentation`` by the names of
             `AugmentationOptions`.
+        suited: ``suited(options, long_run=...)``: what the trainer makes of them before those changes.
 
     Raises:
         ValueError: An option is unknown or its value makes no sense.
@@ -145,6 +152,8 @@ def default_options(
             warmup=0.01,
             average_decay=0.99,
         )
+    if suited is not None:
+        options = suited(options, long_run=long_run)
     if device_type == "cpu":
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     if fine_tunes:

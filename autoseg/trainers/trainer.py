@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
+from ..inference.predictor import Predictor
 from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare
 from ..model import Configuration, Labels, Plan
 from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
@@ -28,7 +29,7 @@ from ..networks.imagenet import without_pretrained
 from ..records import remove_partial
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker
 from .history import History
-from .job import RunFolders, TrainingJob
+from .job import RunFolders, TrainingJob, TrainingOptions
 from .loading import Prefetcher, loader_size
 from .losses import build_loss
 from .optimizers import build_optimizer
@@ -116,6 +117,20 @@ class Trainer:
         """The organs of a batch's label maps, as the loss and the scores of patches count them."""
         return self.job.plan.labels
 
+    @classmethod
+    def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
+        """The options that a run of this trainer begins with where the user asks for nothing else.
+
+        Args:
+            options: That suit the plain trainer.
+            long_run: Whether those are for a run of the reference's length.
+        """
+        return options
+
+    def predictor(self, network: nn.Module) -> Predictor:
+        """What the trained `network` predicts whole volumes with."""
+        return Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
+
     def prepare(self) -> None:
         """Makes what must lie ready before the first batch; called whenever a run begins or goes on."""
 
@@ -140,20 +155,24 @@ class Trainer:
 
     def descend(self, loss: Tensor) -> None:
         """Gradient of `loss`, clipped, one step of the optimiser, and the weights' moving average."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.job.options.gradient_clip)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            return  # as the scaler does for fp16: one broken gradient must not end the run; a lasting one shows in the loss
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
+        if self.descend_on(loss, self.network, self.optimizer) and self.average is not None:
             # Young averages forget faster, or the first, random weights would linger.
             decay = min(self.job.options.average_decay, (1 + self.iteration) / (10 + self.iteration))
             with torch.no_grad():
                 for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
                     mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
+
+    def descend_on(self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """One clipped step of an optimiser over the weights of `network`; False where its gradient was not finite and no step was taken."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.job.options.gradient_clip)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            return False  # as the scaler does for fp16: one broken gradient must not end the run; a lasting one shows in the loss
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return True
 
     # The loop
 
@@ -168,10 +187,10 @@ class Trainer:
                 while self.used < 1:
                     self.train_round(batches, bar)
                     self.finish_round(bar)
-            save_checkpoint(self.folders.run / FINAL_CHECKPOINT, {"network": self.final_network().state_dict()}, self._meta())
+            save_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.final_states(), self._meta())
             (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
         else:
-            self.final_network().load_state_dict(load_checkpoint(self.folders.run / FINAL_CHECKPOINT)[0]["network"])
+            self.load_final_states(load_checkpoint(self.folders.run / FINAL_CHECKPOINT)[0])
         return self.final_network().eval()
 
     @property
@@ -245,6 +264,14 @@ class Trainer:
     def final_network(self) -> nn.Module:
         """The network that validates and predicts: the moving average where there is one."""
         return self.network if self.average is None else self.average
+
+    def final_states(self) -> dict[str, dict[str, Any]]:
+        """What prediction needs, by name; ``network`` is the final network's."""
+        return {"network": self.final_network().state_dict()}
+
+    def load_final_states(self, states: Mapping[str, Any]) -> None:
+        """Takes over what `final_states` gave."""
+        self.final_network().load_state_dict(states["network"])
 
     # Going on where a run stopped
 

@@ -1,0 +1,186 @@
+"""Where in a volume the organs are, said by a small network that sees all of it on a coarse grid, so that the other one looks there only.
+
+Thaler et al., FLARE challenge at MICCAI 2021.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+
+from ..machine import autocast, free_memory, memory_format
+from ..model import Box, Configuration, Locator
+from ..networks import build_network
+from ..preprocessing import slices_of
+from ..resampling import resample_image
+from .outputs import background_logits, empty_logits
+from .predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+COARSE_MM = 6.0
+"""Voxel of the coarse grid, where the largest case then has neither too few nor too many."""
+MOST = (256, 80, 80)
+"""Voxels of the coarse grid along the longest, second and third axis of the largest case, at the most."""
+LEAST = 32
+"""Voxels along the longest axis of the largest case, at the least."""
+MULTIPLE = 16
+MUCH_LARGER = 2.0
+"""A case of more coarse voxels than this multiple of the largest case that was planned for gets a coarser grid."""
+
+
+def plan_locator(spacing: Sequence[float], shapes: Sequence[Sequence[int]]) -> Locator:
+    """The coarse grid for a dataset: 6 mm, coarser or finer so that the largest case has 32 to 256 voxels along its longest axis.
+
+    No axis gets finer than the image's own. The Gaussian has half a coarse voxel, the paper's 3 mm at 6.
+
+    Args:
+        spacing: Of the configuration, mm.
+        shapes: Of the preprocessed cases.
+    """
+    extents = [max(shape[axis] for shape in shapes) * size for axis, size in enumerate(spacing)]
+    edge = max([COARSE_MM, *(extent / most for extent, most in zip(sorted(extents, reverse=True), MOST, strict=True))])
+    edge = min(edge, max(extents) / LEAST)
+    coarse = tuple(max(edge, size) for size in spacing)
+    shape = tuple(math.ceil(max(1, round(extent / size)) / MULTIPLE) * MULTIPLE for extent, size in zip(extents, coarse, strict=True))
+    return Locator(coarse, shape, edge / 2)
+
+
+def coarse_shape(locator: Locator, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Voxels of a case on the coarse grid; a case that is much larger than those that were planned for gets a coarser one."""
+    exact = [n * size / coarse for n, size, coarse in zip(shape, spacing, locator.spacing, strict=True)]
+    larger = math.prod(exact) / (MUCH_LARGER * math.prod(locator.shape))
+    return tuple(max(1, round(n / max(1.0, larger) ** (1 / 3))) for n in exact)
+
+
+def to_coarse(image: np.ndarray, locator: Locator, spacing: Sequence[float]) -> np.ndarray:
+    """A preprocessed image, smoothed and brought to the coarse grid.
+
+    Args:
+        image: ``(C, Z, Y, X)`` float32; one channel is copied at a time.
+        locator: Its grid.
+        spacing: Of the image, mm.
+
+    Returns:
+        ``(C, z, y, x)`` float32.
+    """
+    shape = coarse_shape(locator, image.shape[1:], spacing)
+    sigma = [locator.sigma / size if n < m else 0.0 for n, m, size in zip(shape, image.shape[1:], spacing, strict=True)]
+    result = np.empty((len(image), *shape), np.float32)
+    for channel, source in zip(result, image, strict=True):
+        smooth = ndimage.gaussian_filter(source, sigma) if any(sigma) else source
+        channel[...] = resample_image(smooth[None], shape, spacing=spacing, new_spacing=locator.spacing, order=1)[0]
+    return result
+
+
+def build_locator(configuration: Configuration, channels: int) -> nn.Module:
+    """The locator's network with freshly drawn weights; it sees the image's channels and says background or organ."""
+    locator = configuration.locator
+    return build_network(locator.network, dim=configuration.dim, in_channels=channels, out_channels=2, **locator.network_options)
+
+
+@dataclass(frozen=True)
+class Localiser:
+    """The box in which the organs are.
+
+    Attributes:
+        networks: One a fold; each call gives the network, on the device and in evaluation mode, and may load it for that purpose.
+        configuration: With a locator.
+        device: Where to compute.
+    """
+
+    networks: Sequence[Callable[[], nn.Module]]
+    configuration: Configuration
+    device: torch.device
+
+    @torch.inference_mode()
+    def box(self, image: np.ndarray, *, source: str = "image") -> Box | None:
+        """The box around every voxel that the networks, averaged, call an organ, grown by the locator's margin and at least to the patch.
+
+        Args:
+            image: Preprocessed, ``(C, Z, Y, X)``.
+            source: Name of the case, for messages.
+
+        Returns:
+            Inside the image; None where nothing was found.
+        """
+        locator, shape = self.configuration.locator, image.shape[1:]
+        coarse = torch.from_numpy(to_coarse(image, locator, self.configuration.spacing))[None]
+        coarse = coarse.to(self.device, memory_format=memory_format(self.configuration.dim))
+        found = torch.zeros(coarse.shape[2:])
+        for load in self.networks:
+            with autocast(self.device):
+                found += load()(coarse).float().softmax(1)[0, 1].cpu() / len(self.networks)
+        inside = (found > 0.5).numpy()
+        if not inside.any():
+            log.warning("%s: no organ was located; the whole volume is segmented", source)
+            return None
+        lines = [np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        box = []
+        for line, n, m, patch in zip(lines, shape, inside.shape, self.configuration.patch_size, strict=True):
+            start, stop = math.floor(line[0] * n / m) - locator.margin, math.ceil((line[-1] + 1) * n / m) + locator.margin
+            box.append(_at_least(max(0, start), min(n, stop), min(n, patch), n))
+        return tuple(box)
+
+
+def _at_least(start: int, stop: int, size: int, n: int) -> tuple[int, int]:
+    """The interval, widened on both sides alike to `size` within 0..`n`."""
+    lack = max(0, size - (stop - start))
+    start = min(max(0, start - lack // 2), n - max(size, stop - start))
+    return start, max(stop, start + size)
+
+
+@dataclass(frozen=True)
+class LocatedPredictor:
+    """A predictor that looks only into the box which a localiser finds; outside is background.
+
+    Attributes:
+        predictor: Of the box.
+        localiser: Finds it.
+    """
+
+    predictor: Predictor
+    localiser: Localiser
+
+    @property
+    def mirror(self) -> bool:
+        """Whether mirrored copies are averaged."""
+        return self.predictor.mirror
+
+    @property
+    def step(self) -> float:
+        """Distance of tiles as a share of the patch."""
+        return self.predictor.step
+
+    def logits(
+        self,
+        image: np.ndarray | torch.Tensor,
+        *,
+        previous: np.ndarray | torch.Tensor | None = None,
+        region: np.ndarray | torch.Tensor | None = None,
+        progress: Callable[[float], None] | None = None,
+        source: str = "image",
+    ) -> torch.Tensor:
+        """As `Predictor.logits`."""
+        box = self.localiser.box(np.asarray(image), source=source)
+        free_memory(self.localiser.device)
+        if box is None:
+            return self.predictor.logits(image, previous=previous, region=region, progress=progress, source=source)
+        log.debug("%s: organs located in %s of %s", source, box, tuple(image.shape[1:]))
+        place = slices_of(box)
+        previous, region = (None if one is None else one[place] for one in (previous, region))
+        found = self.predictor.logits(image[(slice(None), *place)], previous=previous, region=region, progress=progress, source=source)
+        if found.shape[1:] == tuple(image.shape[1:]):
+            return found
+        result = empty_logits((len(found), *image.shape[1:]), source)
+        for channel, value in zip(result, background_logits(self.predictor.labels), strict=True):
+            channel.fill_(value)
+        result[(slice(None), *place)] = found
+        return result

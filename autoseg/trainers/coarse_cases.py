@@ -1,0 +1,76 @@
+"""Whole training cases on a locator's coarse grid, with all organs as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..inference.localisation import coarse_shape, to_coarse
+from ..label_subsets import translate
+from ..model import Configuration, Labels, Plan
+from ..records import atomic, read_json, remove_partial, write_json
+from ..resampling import resample_labels
+from ..storage import Store
+
+FOREGROUND = Labels(("organs",), ((1,),), ignore=2)
+"""Internal values of a coarse label map: 0 background, 1 any organ, 2 not annotated."""
+
+
+def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, configuration: Configuration, *, progress: bool) -> Path:
+    """Brings cases to the coarse grid; may be interrupted and called again. Shared by all folds of a model.
+
+    Args:
+        model: Model folder.
+        data: Preprocessed cases.
+        names: Of the cases that are wanted.
+        plan: Of the dataset.
+        configuration: With a locator.
+        progress: Show a bar.
+
+    Returns:
+        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.
+    """
+    out = model / f"coarse_on_{data.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    _keep_recipe(out, configuration)
+    store = Store(data)
+    there = [name for name in names if store.has(name)]
+    waiting = [name for name in there if not _is_current(out / f"{name}.npz", store.trace_path(name))]
+    for name in tqdm(waiting, desc="Coarse volumes", unit="case", disable=not progress or not waiting):
+        stored = store.load(name)
+        image = to_coarse(np.asarray(stored.image[:]), configuration.locator, configuration.spacing)
+        labels = _foreground(np.asarray(stored.segmentation[:]), plan)
+        shape = coarse_shape(configuration.locator, labels.shape, configuration.spacing)
+        spacings = {"spacing": configuration.spacing, "new_spacing": configuration.locator.spacing}
+        with atomic(out / f"{name}.npz") as partial:
+            np.savez(partial, image=image, labels=resample_labels(labels, shape, **spacings))
+    return out
+
+
+def _foreground(segmentation: np.ndarray, plan: Plan) -> np.ndarray:
+    """All organs as one, in the values of `FOREGROUND`."""
+    internal = translate(segmentation.astype(np.int16), plan.stored_labels, plan.labels)
+    ignored = internal == plan.labels.internal_ignore if plan.labels.internal_ignore is not None else np.zeros(internal.shape, bool)
+    return np.where(ignored, FOREGROUND.internal_ignore, internal > 0).astype(np.int16)
+
+
+def _keep_recipe(out: Path, configuration: Configuration) -> None:
+    """Empties the folder if its volumes are for another grid, then notes this one; in that order, for the case of a kill between."""
+    path, locator = out / "locator.json", configuration.locator
+    grid = {"spacing": list(locator.spacing), "shape": list(locator.shape), "sigma": locator.sigma}
+    try:
+        same = path.is_file() and read_json(path, dict) == grid
+    except ValueError:
+        same = False
+    if not same:
+        for old in out.glob("*.npz"):
+            old.unlink(missing_ok=True)
+        write_json(path, grid)
+
+
+def _is_current(target: Path, source: Path) -> bool:
+    return target.is_file() and source.stat().st_mtime <= target.stat().st_mtime

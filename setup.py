@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 COMMANDS = (
     "plan_and_preprocess",
     "check",
+    "merge",
     "train",
     "find_best_configuration",
     "predict",

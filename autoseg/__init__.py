@@ -15,6 +15,7 @@ _FUNCTIONS = (
     "evaluate_folders",
     "find_best_configuration",
     "fix_dataset",
+    "merge",
     "plan_and_preprocess",
     "predict",
     "predict_folder",

@@ -119,7 +119,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="at the start (default: the trainer's)")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="weights to start from: checkpoint, or folder of a fold or model")
     parser.add_argument("--ema", type=float, metavar="DECAY", help="moving average of the weights, which then predicts; 0 switches it off")
-    parser.add_argument("--loss", help="loss instead of the trainer's, e.g. dice_ce, dice, ce")
+    parser.add_argument("--loss", help="loss instead of the trainer's: dice_ce, generalised_dice, weighted_ce ...")
     for whose in ("network", "trainer", "training"):
         parser.add_argument(
             f"--{whose}-option",

@@ -13,7 +13,7 @@ import story_data as data
 
 from autoseg import cli, cli_options
 
-COMMANDS = ("plan_and_preprocess", "check", "train", "find_best_configuration", "predict", "evaluate", "run", "networks", "demo")
+COMMANDS = ("plan_and_preprocess", "check", "train", "find_best_configuration", "predict", "evaluate", "run", "merge", "networks", "demo")
 
 Fails = Callable[..., str]
 

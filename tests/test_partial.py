@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from conftest import make_job, make_plan, write_store
 
-from autoseg.model import Labels, Mirroring
+from autoseg.model import Labels, Mirroring, Split
+from autoseg.preprocessing import class_locations
+from autoseg.storage import StoredRecord
+from autoseg.trainers.job import RunFolders
 from autoseg.trainers.losses import LOSSES, DeepSupervision, PyramidSupervision, build_loss
 from autoseg.trainers.partial import TargetAdaptive, after_flip, merge_unlabelled
+from autoseg.trainers.trainer import Trainer
 
 ORGANS = Labels(("liver", "kidney", "spleen"), ((1,), (2,), (3,)))
 REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+DATA = Labels(("ball", "block"), ((2,), (5,)))
+NESTED = Labels(("both", "block"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+"""Of the cases of `write_store`."""
 LOGITS = torch.tensor([0.5, 1.0, -0.5, 0.25]).view(1, 4, 1, 1).expand(1, 4, 1, 3).contiguous()
 """The same four logits in three voxels."""
 P = torch.softmax(LOGITS[0, :, 0, 0], 0).tolist()
@@ -155,6 +165,27 @@ def test_merged_logits_keep_the_probabilities_of_what_is_known():
     torch.testing.assert_close(after[0, 0], before[0, 0] + before[0, 2])
     assert not after[0, 2].any()
     assert torch.equal(merged[1], logits[1])
+
+
+@pytest.mark.parametrize(("labels", "iterations"), [(DATA, 150), (NESTED, 300)], ids=["organs", "regions"])
+def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, monkeypatch, labels, iterations):
+    """Cases a and c show the ball, b and d the block (of regions: both as one, and the block); judged on two that show all."""
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+    plan = make_plan(labels=labels)
+    store = write_store(tmp_path / "data", plan, ["a", "b", "c", "d", "e", "f"])
+    for name, organ in {"a": 0, "b": 1, "c": 0, "d": 1}.items():
+        case, annotated = store.load(name), (labels.names[organ],)
+        values = np.asarray(case.segmentation[:])
+        # What was not annotated is not in the label map: of the nested regions only the block alone.
+        shown = values if labels.regions and organ == 0 else np.where(values == organ + 1, values, 0)
+        locations = class_locations(shown, labels, np.random.default_rng(0), annotated=annotated)
+        store.write(name, np.asarray(case.image[:]), shown, StoredRecord(case.trace, "", annotated), locations)
+    job = make_job(plan, iterations=iterations, rounds=1, learning_rate=2e-2, validation_batches=8)
+    job = dataclasses.replace(job, split=Split(("a", "b", "c", "d"), ("e", "f")))
+    trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=torch.device("cpu"), progress=False)
+    trainer.fit()
+    found = {name: trainer.history.rows[-1][f"dice_{name}"] for name in labels.names}
+    assert min(found.values()) > 0.85, found
 
 
 def test_one_entry_a_sample_is_asked_for():

@@ -1,6 +1,7 @@
 """The story, one function a command:
 
     check_dataset            what is wrong with the data, case by case
+    merge                    datasets with different organs -> one that is partially labelled      (merging.py)
     plan_and_preprocess      dataset -> fingerprint -> plan -> folds -> preprocessed cases         (preparing.py)
     train                    one fold: fit, then validate on whole volumes                         (training.py, begun.py)
     find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
@@ -16,6 +17,7 @@ from ..dataset_checks import check_dataset
 from ..dataset_repair import fix_dataset
 from ..evaluation.folders import evaluate_folders
 from .choosing import describe_choice, find_best_configuration
+from .merging import merge
 from .networks import describe_networks, list_networks
 from .predicting import predict, predict_folder
 from .preparing import plan_and_preprocess
@@ -35,6 +37,7 @@ __all__ = [
     "find_best_configuration",
     "fix_dataset",
     "list_networks",
+    "merge",
     "plan_and_preprocess",
     "predict",
     "predict_folder",

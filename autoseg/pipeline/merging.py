@@ -1,0 +1,44 @@
+"""Several datasets of the home folder become one that is partially labelled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..dataset_merge import bare_name, merge_datasets
+from ..datasets import list_datasets, names_meant
+from ..records import remove_partial
+from ..workspace import find_workspace
+
+
+def merge(which: Sequence[str | int], number: int, *, name: str | None = None, home: str | Path | None = None) -> tuple[Path, list[str]]:
+    """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.dataset_merge`).
+
+    Args:
+        which: Ids, names or folders of the datasets.
+        number: Id of the new one, 1 to 999.
+        name: Its name; None joins theirs.
+        home: Home folder.
+
+    Returns:
+        The new folder, and sentences that say what became of each dataset.
+
+    Raises:
+        ValueError: The datasets do not fit together, or the id or the name cannot be used.
+    """
+    if not which:
+        raise ValueError("datasets to merge: expected at least two, got none")
+    workspace = find_workspace(home, dataset=str(which[0]))
+    folders = [workspace.dataset_folder(one) for one in which]
+    name = name or "_".join(bare_name(folder.name) for folder in folders)
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
+        raise ValueError(f"name of the merged dataset: expected letters, digits and _ . + -, got {name!r}")
+    if not 1 <= number <= 999:
+        raise ValueError(f"id of the merged dataset: expected 1 to 999, got {number}")
+    remove_partial(workspace.raw)
+    taken = names_meant([folder.name for folder in list_datasets(workspace.raw)], number)
+    if taken:
+        raise ValueError(f"id of the merged dataset: expected a free one, got {number}, which {', '.join(taken)} has")
+    target = workspace.raw / f"Dataset{number:03d}_{name}"
+    return target, merge_datasets(folders, target)

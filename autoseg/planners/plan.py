@@ -26,7 +26,9 @@ MASK_BELOW = 0.75
 """Median share of the image left after cropping to non-zero below which intensities are normalised inside the mask only."""
 
 SLICES_SEEN = 3
-SLICES = Reason("2.5d", "network", "as 2d", f"sees {SLICES_SEEN} slices as channels, segments the middle one; trained only if named: -c 2.5d")
+SLICES = Reason(
+    "2.5d", "network", "as 2d", f"sees {SLICES_SEEN} slices as channels, segments the middle one; trained only if named: -c 2.5d"
+)
 """Why there is 2.5D."""
 
 

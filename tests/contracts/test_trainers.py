@@ -36,8 +36,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
 
 
+TRAINER_OPTIONS: dict[str, dict[str, object]] = {"AdversarialTrainer": {"discriminator_features": 2}}
+NETWORK_OPTIONS: dict[str, dict[str, object]] = {"PyramidTrainer": {"features": [4, 8], "norm": "instance"}}
+"""What makes a trainer's discriminator or network small."""
+
+
 def build(name: str, job: TrainingJob, folders: RunFolders) -> Trainer:
-    return lookup(TRAINERS, name, "trainer")(dataclasses.replace(job, trainer=name), folders, device=CPU, progress=False)
+    kind, options = lookup(TRAINERS, name, "trainer"), TRAINER_OPTIONS.get(name, {})
+    configuration = kind.configure(job.configuration, job.plan, options)
+    configuration = dataclasses.replace(configuration, network_options=configuration.network_options | NETWORK_OPTIONS.get(name, {}))
+    job = dataclasses.replace(job, trainer=name, trainer_options=options, configuration=configuration)
+    return kind(job, folders, device=CPU, progress=False)
 
 
 def elsewhere(folders: RunFolders, name: str) -> RunFolders:

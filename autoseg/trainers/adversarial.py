@@ -1,0 +1,140 @@
+"""Adversarial training: a second network learns to tell predicted organs from real ones, and the first learns to deceive it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..machine import autocast, memory_format
+from ..model import Configuration, Plan
+from ..naming import unknown
+from ..networks.discriminator import build_discriminator
+from .adversarial_losses import discriminator_loss, generator_loss, judged_maps
+from .batches import Batch
+from .job import RunFolders, TrainingJob
+from .optimizers import build_optimizer
+from .trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialOptions:
+    """What of the game a user may want otherwise.
+
+    Attributes:
+        weight: Of the segmentation loss against the adversarial one, the paper's lambda.
+        discriminator_learning_rate: At the start; None means that of the segmentation network.
+        discriminator_features: Channels after the discriminator's first convolution; they double up to eight times that.
+        label_smoothing: The discriminator is to call real maps real with a probability of one minus this.
+    """
+
+    weight: float = 150.0
+    discriminator_learning_rate: float | None = None
+    discriminator_features: int = 64
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"weight: expected 0 or more, got {self.weight}")
+        if self.discriminator_learning_rate is not None and not self.discriminator_learning_rate > 0:
+            raise ValueError(f"discriminator_learning_rate: expected a positive number, got {self.discriminator_learning_rate}")
+        if (
+            isinstance(self.discriminator_features, bool)
+            or not isinstance(self.discriminator_features, int)
+            or self.discriminator_features < 1
+        ):
+            raise ValueError(f"discriminator_features: expected a whole number of at least 1, got {self.discriminator_features!r}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing: expected 0 up to below 0.5, got {self.label_smoothing}")
+
+
+class AdversarialTrainer(Trainer):
+    """Conditional adversarial training of any network (Conze et al., Artificial Intelligence in Medicine 117, 2021).
+
+    On every batch the segmentation network takes a step on ``-log D(x, G(x)) + weight * segmentation loss``, then the discriminator D one on
+    the cross entropy of real against predicted maps. Both losses of the former are divided by ``1 + weight``: the sum is a mean then, and
+    learning rate, clipping of the gradient (of the sum) and momentum mean what they mean without an adversary, also for SGD.
+
+    The discriminator sees nothing that nobody knows: ignored voxels are zero in the real and in the predicted maps, and organs that a
+    sample lacks annotations of are part of its background in both (`merge_unlabelled`).
+    """
+
+    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+        super().__init__(job, folders, device=device, progress=progress)
+        self.options = adversarial_options(job.trainer_options)
+        configuration = job.configuration
+        discriminator = build_discriminator(
+            dim=configuration.dim,
+            in_channels=job.plan.in_channels(configuration),
+            n_maps=self.labels.n_outputs,
+            features=self.options.discriminator_features,
+            patch_size=configuration.patch_size,
+        )
+        self.discriminator = discriminator.to(device, memory_format=memory_format(configuration.dim))
+        rate = self.options.discriminator_learning_rate or job.options.learning_rate
+        self.discriminator_optimizer = build_optimizer(self.discriminator.parameters(), replace(job.options, learning_rate=rate))
+        self._rate_ratio = rate / job.options.learning_rate
+
+    @classmethod
+    def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
+        """The configuration as it is.
+
+        Raises:
+            ValueError: An option is unknown or its value makes no sense.
+        """
+        adversarial_options(options)
+        return configuration
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """A step of the segmentation network, then one of the discriminator."""
+        with autocast(self.device):
+            outputs = self.network(batch.image)
+        logits = outputs if isinstance(outputs, Tensor) else outputs[0]
+        fake, real = judged_maps(logits, batch.segmentation, batch.annotated, self.labels)
+        segmentation = self.loss(outputs, batch.segmentation, batch.annotated)
+        self.discriminator.requires_grad_(False)
+        with autocast(self.device):
+            adversarial = generator_loss(self.discriminator(batch.image, fake))
+        self.descend((adversarial + self.options.weight * segmentation) / (1 + self.options.weight))
+        self.discriminator.requires_grad_(True)
+        judgement = self._train_discriminator(batch.image, real, fake.detach())
+        return {"train_loss": segmentation.detach(), "adversarial_loss": adversarial.detach(), **judgement}
+
+    def _train_discriminator(self, image: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        with autocast(self.device):
+            score_real, score_fake = self.discriminator(image, real), self.discriminator(image, fake)
+        loss = discriminator_loss(score_real, score_fake)
+        if self.options.label_smoothing:
+            loss = loss + self.options.label_smoothing * score_real.float().mean()
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] = self._rate_ratio * self.optimizer.param_groups[0]["lr"]
+        self.descend_on(loss, self.discriminator, self.discriminator_optimizer)
+        scores = {"score_real": score_real, "score_fake": score_fake}
+        means = {name: score.detach().float().sigmoid().mean() for name, score in scores.items()}
+        return {"discriminator_loss": loss.detach(), **means}
+
+    def extra_states(self) -> dict[str, dict[str, Any]]:
+        """The discriminator's."""
+        optimizer = self.discriminator_optimizer.state_dict()
+        return {"discriminator": self.discriminator.state_dict(), "discriminator_optimizer": optimizer}
+
+    def load_extra_states(self, states: Mapping[str, Any]) -> None:
+        """The discriminator's."""
+        self.discriminator.load_state_dict(states["discriminator"])
+        self.discriminator_optimizer.load_state_dict(states["discriminator_optimizer"])
+
+
+def adversarial_options(options: Mapping[str, Any]) -> AdversarialOptions:
+    """The options of a job, checked.
+
+    Raises:
+        ValueError: One is unknown or its value makes no sense.
+    """
+    known = {field.name for field in fields(AdversarialOptions)}
+    for name in options:
+        if name not in known:
+            raise unknown("option of AdversarialTrainer", name, known)
+    return AdversarialOptions(**options)

@@ -1,0 +1,114 @@
+"""Pyramid training: first a loss on the score maps of all scales, then one on their weighted sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..model import Configuration, Plan
+from ..naming import unknown
+from ..networks import build_network
+from ..networks.imagenet import without_pretrained
+from ..networks.pipo_fan import FEATURES
+from .batches import Batch
+from .job import TrainingOptions
+from .trainer import Trainer
+
+NETWORK = "pipo_fan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidOptions:
+    """What of the two phases a user may want otherwise.
+
+    Attributes:
+        fusion_from: Share of the budget from which on the fused map alone is trained, 0 up to below 1.
+    """
+
+    fusion_from: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fusion_from < 1:
+            raise ValueError(f"fusion_from: expected a share of the budget, 0 up to below 1, got {self.fusion_from}")
+
+
+class PyramidTrainer(Trainer):
+    """Deep pyramid supervision, then adaptive fusion (Fang and Yan, IEEE Transactions on Medical Imaging 39, 2020).
+
+    Up to `fusion_from` of the budget every output scale learns by itself, and the finest one is validated. From then on the scales are
+    fused with learned weights, and only the fused map has a loss. Which phase a step belongs to follows from the budget that is used: a run
+    that is continued is in the right one, with a budget in iterations to the step. What predicts in the end is always the fused map.
+    """
+
+    @classmethod
+    def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
+        """The configuration with ``pipo_fan`` on the planned strides, or with the network that was asked for.
+
+        Raises:
+            ValueError: An option is unknown or makes no sense, or the network that was asked for cannot fuse.
+        """
+        pyramid_options(options)
+        if not configuration.patch_multiple:  # as planned: nobody asked for a network
+            return _with_pyramid(configuration)
+        _check_fuses(configuration, plan)
+        return configuration
+
+    @classmethod
+    def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
+        """All scales count alike."""
+        return replace(options, supervision="pyramid")
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimisation step of the phase that the budget is in."""
+        fuses = self.used >= pyramid_options(self.job.trainer_options).fusion_from
+        for network in (self.network, self.average):
+            if network is not None:
+                network.set_fusing(fuses)
+        return super().step(batch)
+
+    def fit(self) -> nn.Module:
+        """Trains, and returns the network that predicts, which fuses; so does every network that is built from the checkpoint."""
+        network = super().fit()
+        network.set_fusing(True)
+        return network
+
+
+def pyramid_options(options: Mapping[str, Any]) -> PyramidOptions:
+    """The options of a job, checked.
+
+    Raises:
+        ValueError: One is unknown or its value makes no sense.
+    """
+    known = {field.name for field in fields(PyramidOptions)}
+    for name in options:
+        if name not in known:
+            raise unknown("option of PyramidTrainer", name, known)
+    return PyramidOptions(**options)
+
+
+def _with_pyramid(configuration: Configuration) -> Configuration:
+    """The configuration with a pyramid of the planned strides, in as many of the paper's five levels as were planned."""
+    strides = [list(stride) for stride in configuration.network_options["strides"][: len(FEATURES)]]
+    options = {"strides": strides, "features": list(FEATURES[: len(strides)])}
+    multiple = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+    return replace(configuration, network=NETWORK, network_options=options, patch_multiple=multiple)
+
+
+def _check_fuses(configuration: Configuration, plan: Plan) -> None:
+    """Refuses a network without adaptive fusion; it is built without numbers."""
+    with torch.device("meta"):
+        network = build_network(
+            configuration.network,
+            dim=configuration.dim,
+            in_channels=plan.in_channels(configuration),
+            out_channels=plan.labels.n_outputs,
+            **without_pretrained(configuration.network_options),
+        )
+    if not hasattr(network, "set_fusing"):
+        raise ValueError(f"PyramidTrainer: expected {NETWORK} or another network with set_fusing, got {configuration.network!r}")
+    network.set_fusing(True)

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 from .cli_options import (
+    PAPERS,
     dataset_option,
     duration,
     make_parser,
     plan_options,
     plan_settings,
     run_command,
+    said_of_training,
     train_options,
     train_settings,
 )
@@ -112,11 +114,15 @@ def train(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", help="dataset id (3), name (Dataset003_Liver) or folder")
     parser.add_argument("configuration", help="2d, 3d_fullres, 3d_lowres or 3d_cascade, as planned")
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
+    parser.add_argument("--preset", help=f"train as a paper did: {PAPERS}; what you say otherwise wins")
     train_options(parser)
 
     def _work(options: argparse.Namespace) -> int:
         from .pipeline import train as function
+        from .pipeline.presets import check_paper, explain
 
+        check_paper(options.preset)
+        explain(options.preset)
         function(options.dataset, options.configuration, options.fold, train_settings(options), home=options.home)
         return 0
 
@@ -224,7 +230,7 @@ def run(argv: list[str] | None = None) -> int:
     parser = make_parser(
         "autoseg_run",
         "Everything in one go: plan, preprocess, train every configuration on every fold, choose the best. Started again, it goes on.",
-        "autoseg_run 3\n  autoseg_run 3 -c 2d 3d_fullres --folds 0 1 --time 1h",
+        "autoseg_run 3\n  autoseg_run 3 -c 2d 3d_fullres --folds 0 1 --time 1h\n  autoseg_run 3 --preset fang2020",
     )
     parser.add_argument("dataset", help="dataset id, name or folder")
     plan_options(parser)
@@ -234,9 +240,12 @@ def run(argv: list[str] | None = None) -> int:
     def _work(options: argparse.Namespace) -> int:
         from .pipeline import describe_choice
         from .pipeline import run as function
+        from .pipeline.presets import explain, trainings
 
-        folds = tuple(options.folds) if options.folds else None
-        choice = function(options.dataset, plan_settings(options), train_settings(options), folds=folds, home=options.home)
+        asked, folds = plan_settings(options), tuple(options.folds) if options.folds else None
+        explain(options.preset)
+        settings = trainings(options.preset, options.dataset, home=options.home, **said_of_training(options))
+        choice = function(options.dataset, asked, settings, folds=folds, home=options.home)
         print(describe_choice(choice))
         return 0
 

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PAPERS = "conze2021, crespi2023, fang2020, roth2018 or thaler2021"
+"""Names in `autoseg.pipeline.presets.PAPER_PRESETS`, which cannot be imported for a help text."""
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -77,7 +80,7 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     """What a user may ask of the planner."""
     parser.add_argument("-c", "--configurations", nargs="+", help="only these (default: all that are planned)")
     parser.add_argument("--memory", type=gigabytes, metavar="8GB", help="memory target that patch and batch are planned for")
-    parser.add_argument("--preset", default="default", help="default, resenc_m, resenc_l or resenc_xl")
+    parser.add_argument("--preset", help=f"default, resenc_m, resenc_l or resenc_xl; or a paper's experiment: {PAPERS}")
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
@@ -85,15 +88,15 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
-    """The planner's options as `PlanSettings`."""
-    from .pipeline import PlanSettings
+    """The planner's options, and what a preset adds, as `PlanSettings`."""
+    from .pipeline.presets import plan_settings as with_preset
 
-    return PlanSettings(
+    return with_preset(
+        options.preset,
         configurations=tuple(options.configurations) if options.configurations else None,
-        preset=options.preset,
         memory_gb=options.memory,
         spacing=tuple(options.spacing) if options.spacing else None,
-        force_lowres=options.force_lowres,
+        force_lowres=options.force_lowres or None,
         groups=options.groups,
         workers=options.workers,
     )
@@ -101,7 +104,7 @@ def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would
 
 def train_options(parser: argparse.ArgumentParser) -> None:
     """What a user may ask of a training."""
-    parser.add_argument("-tr", "--trainer", default="Trainer", help="trainer: Trainer, or module:Class of your own (default Trainer)")
+    parser.add_argument("-tr", "--trainer", help="trainer: Trainer, AdversarialTrainer ..., or module:Class of your own (default Trainer)")
     parser.add_argument("--network", metavar="NAME", help="network instead of the planned one; autoseg_networks lists them")
     parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="a model of these organs only; the others are background")
     intensities = parser.add_mutually_exclusive_group()
@@ -133,29 +136,34 @@ def train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
-    """The training's options as `TrainSettings`."""
-    from .pipeline import TrainSettings
+    """The training's options, and what a preset adds, as `TrainSettings`."""
+    from .pipeline.presets import train_settings as with_preset
 
+    return with_preset(options.preset, **said_of_training(options))
+
+
+def said_of_training(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user said of the training, by the names of `TrainSettings`; None or empty where nothing was said."""
     named = {"average_decay": options.ema, "loss": options.loss}
-    return TrainSettings(
-        trainer=options.trainer,
-        trainer_options=dict(options.trainer_option),
-        network=options.network,
-        network_options=dict(options.network_option),
-        organs=tuple(options.organs),
-        window=window(options.window),
-        normalization=tuple(options.normalization),
-        options=dict(options.training_option) | {name: value for name, value in named.items() if value is not None},
-        epochs=options.epochs,
-        iterations=options.iterations,
-        seconds=options.time,
-        seed=options.seed,
-        device=options.device,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        pretrained=options.pretrained,
-        restart=options.restart,
-    )
+    return {
+        "trainer": options.trainer,
+        "trainer_options": dict(options.trainer_option),
+        "network": options.network,
+        "network_options": dict(options.network_option),
+        "organs": tuple(options.organs),
+        "window": window(options.window),
+        "normalization": tuple(options.normalization),
+        "options": dict(options.training_option) | {name: value for name, value in named.items() if value is not None},
+        "epochs": options.epochs,
+        "iterations": options.iterations,
+        "seconds": options.time,
+        "seed": options.seed,
+        "device": options.device,
+        "batch": options.batch,
+        "learning_rate": options.learning_rate,
+        "pretrained": options.pretrained,
+        "restart": options.restart,
+    }
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ DEMO_SPACING = (6.0, 5.0, 5.0)
 def run(
     which: str | int,
     plan_settings: PlanSettings | None = None,
-    train_settings: TrainSettings | None = None,
+    train_settings: TrainSettings | Sequence[TrainSettings] | None = None,
     *,
     folds: tuple[str, ...] | None = None,
     home: str | Path | None = None,
@@ -42,7 +44,7 @@ def run(
     Args:
         which: Dataset id, name or folder.
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
-        train_settings: See `TrainSettings`; a budget counts for each training.
+        train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained (`presets.trainings`).
         folds: Names; None means all.
         home: Home folder.
 
@@ -58,9 +60,9 @@ def run(
         skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
-    for configuration in configurations:
-        for fold in folds:
-            train(which, configuration, fold, train_settings, home=workspace.home)
+    several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
+    for configuration, settings, fold in itertools.product(configurations, several, folds):
+        train(which, configuration, fold, settings, home=workspace.home)
     return find_best_configuration(which, home=workspace.home)
 
 

@@ -52,7 +52,10 @@ def variant(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     words = tuple(filter(None, (settings.network, organs, intensities)))
-    return Variant(plan, trainer.configure(configuration, plan, settings.trainer_options), words)
+    configuration = trainer.configure(configuration, plan, settings.trainer_options)
+    if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
+        configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
+    return Variant(plan, configuration, words)
 
 
 def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:

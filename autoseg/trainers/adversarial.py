@@ -41,11 +41,7 @@ class AdversarialOptions:
             raise ValueError(f"weight: expected 0 or more, got {self.weight}")
         if self.discriminator_learning_rate is not None and not self.discriminator_learning_rate > 0:
             raise ValueError(f"discriminator_learning_rate: expected a positive number, got {self.discriminator_learning_rate}")
-        if (
-            isinstance(self.discriminator_features, bool)
-            or not isinstance(self.discriminator_features, int)
-            or self.discriminator_features < 1
-        ):
+        if type(self.discriminator_features) is not int or self.discriminator_features < 1:
             raise ValueError(f"discriminator_features: expected a whole number of at least 1, got {self.discriminator_features!r}")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing: expected 0 up to below 0.5, got {self.label_smoothing}")
@@ -54,9 +50,9 @@ class AdversarialOptions:
 class AdversarialTrainer(Trainer):
     """Conditional adversarial training of any network (Conze et al., Artificial Intelligence in Medicine 117, 2021).
 
-    On every batch the segmentation network takes a step on ``-log D(x, G(x)) + weight * segmentation loss``, then the discriminator D one on
-    the cross entropy of real against predicted maps. Both losses of the former are divided by ``1 + weight``: the sum is a mean then, and
-    learning rate, clipping of the gradient (of the sum) and momentum mean what they mean without an adversary, also for SGD.
+    On every batch the segmentation network G takes a step on ``-log D(x, G(x)) + weight * segmentation loss``, then the discriminator D one
+    on the cross entropy of real against predicted maps. The former sum is divided by ``1 + weight``: so the learning rate (of SGD; Adam's
+    steps do not see a factor) and the clipping, which is that of the whole gradient, mean what they mean without an adversary.
 
     The discriminator sees nothing that nobody knows: ignored voxels are zero in the real and in the predicted maps, and organs that a
     sample lacks annotations of are part of its background in both (`merge_unlabelled`).

@@ -79,7 +79,10 @@ class TestConfigure:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"radios": 3}, "option of CascadeTrainer: expected one of previous_input, radius, region, got 'radios'. Did you mean 'radius'"),
+            (
+                {"radios": 3},
+                "option of CascadeTrainer: expected one of previous_input, radius, region, got 'radios'. Did you mean 'radius'",
+            ),
             ({"radius": -1}, "radius: expected a whole number"),
             ({"radius": 1.5}, "radius: expected a whole number"),
             ({"region": "no"}, "region: expected true or false"),
@@ -207,9 +210,7 @@ class TestBatches:
         folders = dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
         make = BatchMaker(job, folders, "abcd", stream=TRAINING, device=CPU)
         for seed in range(40):
-            sample = draw_sample(
-                np.random.default_rng(seed), make.cases, job.configuration, foreground=bool(seed % 2), load_size=(8, 8, 8)
-            )
+            sample = draw_sample(np.random.default_rng(seed), make.cases, job.configuration, foreground=bool(seed % 2), load_size=(8, 8, 8))
             assert sample.box[2][0] + 4 >= 12
 
 
@@ -222,7 +223,9 @@ class TestTraining:
         outside = (batch.segmentation == 3)[:, None]
         assert outside.any()
         changed = torch.where(outside, 7 * logits.flip(1), logits)
-        losses = [float(trainer.loss(one, batch.segmentation, batch.annotated)) for one in (logits, changed, logits + 1 * ~outside * logits)]
+        losses = [
+            float(trainer.loss(one, batch.segmentation, batch.annotated)) for one in (logits, changed, logits + 1 * ~outside * logits)
+        ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
         assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 

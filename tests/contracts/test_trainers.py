@@ -36,9 +36,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
 
 
-TRAINER_OPTIONS: dict[str, dict[str, object]] = {"AdversarialTrainer": {"discriminator_features": 2}}
-NETWORK_OPTIONS: dict[str, dict[str, object]] = {"PyramidTrainer": {"features": [4, 8], "norm": "instance"}}
+TRAINER_OPTIONS: dict[str, dict[str, object]] = {
+    "AdversarialTrainer": {"discriminator_features": 2},
+    "SpatialConfigurationTrainer": {"locator_options": {"features": 4, "levels": 2}},
+}
+NETWORK_OPTIONS: dict[str, dict[str, object]] = {
+    "PyramidTrainer": {"features": [4, 8], "norm": "instance"},
+    "SpatialConfigurationTrainer": {"features": 8, "levels": 2, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0},
+}
 """What makes a trainer's discriminator or network small."""
+EXCLUSIVE_ONLY = ("SpatialConfigurationTrainer",)
+"""Trainers that refuse organs that overlap."""
 
 
 def build(name: str, job: TrainingJob, folders: RunFolders) -> Trainer:
@@ -359,6 +367,10 @@ class TestContract:
 
     def test_regions_and_ignored_voxels(self, name, folders, tiny_plan, tiny_job):
         regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+        if name in EXCLUSIVE_ONLY:
+            with pytest.raises(ValueError, match="exclude each other"):
+                build(name, tiny_job(tiny_plan(labels=regions)), folders)
+            return
         trainer = build(name, tiny_job(tiny_plan(labels=regions)), folders)
         trainer.fit()
         assert {"dice_both", "dice_block"} <= set(trainer.history.rows[-1])

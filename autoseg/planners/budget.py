@@ -167,14 +167,15 @@ def fit_time(
 def narrower(configuration: Configuration) -> Configuration | None:
     """The configuration with half of the network's features; None where they would be too few, or the network does not say them."""
     features = configuration.built_options.get("features")
-    if not features or min(features) / 2 < LEAST_FEATURES:
+    if not isinstance(features, (list, tuple)) or min(features) / 2 < LEAST_FEATURES:
         return None
     return dataclasses.replace(configuration, width=configuration.width / 2)
 
 
 def _shape(configuration: Configuration) -> str:
     patch = "x".join(map(str, configuration.patch_size))
-    features = f", features {configuration.built_options['features'][0]} and up" if configuration.built_options.get("features") else ""
+    widths = configuration.built_options.get("features")
+    features = f", features {widths[0]} and up" if isinstance(widths, (list, tuple)) else ""
     return f"batch {configuration.batch_size}, patch {patch}{features}"
 
 

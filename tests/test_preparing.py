@@ -98,7 +98,7 @@ class TestRefusedAtOnce:
         }
         write_json(plan_path, changed)
         write_json(home / "preprocessed" / DATASET / "splits.json", [])
-        with pytest.raises(ValueError, match=r"3d_cascade: .*one patient cannot be split.*\(2d, 3d_fullres\)"):
+        with pytest.raises(ValueError, match=r"3d_cascade: .*one patient cannot be split.*\(2d, 3d_fullres, 2.5d\)"):
             autoseg.train(3, "3d_cascade", "all", home=home)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .cli_options import (
@@ -13,11 +15,9 @@ from .cli_options import (
     duration,
     make_parser,
     plan_options,
-    plan_settings,
-    run_command,
+    said_of_plan,
     said_of_training,
     train_options,
-    train_settings,
 )
 
 
@@ -301,3 +301,44 @@ def demo(argv: list[str] | None = None) -> int:
         return 0
 
     return run_command(parser, argv, _work)
+
+
+def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
+    """The planner's options, and what a preset adds, as `PlanSettings`."""
+    from .pipeline.presets import plan_settings as with_preset
+
+    return with_preset(options.preset, **said_of_plan(options))
+
+
+def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
+    """The training's options, and what a preset adds, as `TrainSettings`."""
+    from .pipeline.presets import train_settings as with_preset
+
+    return with_preset(options.preset, **said_of_training(options))
+
+
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int]) -> int:
+    """Runs a command: messages on stderr, a user's mistake as one line instead of a traceback, Ctrl-C without one."""
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
+    logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    try:
+        return work(options)
+    except (ValueError, RuntimeError, OSError) as error:
+        if options.verbose:
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+class _AboveProgressBars(logging.StreamHandler):
+    """Writes messages on lines of their own, above a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            super().emit(record)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +84,16 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
 
-def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
-    """The planner's options, and what a preset adds, as `PlanSettings`."""
-    from .pipeline.presets import plan_settings as with_preset
-
-    return with_preset(
-        options.preset,
-        configurations=tuple(options.configurations) if options.configurations else None,
-        memory_gb=options.memory,
-        spacing=tuple(options.spacing) if options.spacing else None,
-        force_lowres=options.force_lowres or None,
-        groups=options.groups,
-        workers=options.workers,
-    )
+def said_of_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user said of the plan, by the names of `PlanSettings`; None where nothing was said."""
+    return {
+        "configurations": tuple(options.configurations) if options.configurations else None,
+        "memory_gb": options.memory,
+        "spacing": tuple(options.spacing) if options.spacing else None,
+        "force_lowres": options.force_lowres or None,
+        "groups": options.groups,
+        "workers": options.workers,
+    }
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
@@ -135,13 +129,6 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="put an existing run aside and begin anew")
 
 
-def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
-    """The training's options, and what a preset adds, as `TrainSettings`."""
-    from .pipeline.presets import train_settings as with_preset
-
-    return with_preset(options.preset, **said_of_training(options))
-
-
 def said_of_training(options: argparse.Namespace) -> dict[str, Any]:
     """What the user said of the training, by the names of `TrainSettings`; None or empty where nothing was said."""
     named = {"average_decay": options.ema, "loss": options.loss}
@@ -164,30 +151,3 @@ def said_of_training(options: argparse.Namespace) -> dict[str, Any]:
         "pretrained": options.pretrained,
         "restart": options.restart,
     }
-
-
-def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int]) -> int:
-    """Runs a command: messages on stderr, a user's mistake as one line instead of a traceback, Ctrl-C without one."""
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
-    logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
-    try:
-        return work(options)
-    except (ValueError, RuntimeError, OSError) as error:
-        if options.verbose:
-            raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{parser.prog}: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-
-
-class _AboveProgressBars(logging.StreamHandler):
-    """Writes messages on lines of their own, above a progress bar that is being drawn."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stderr):
-            super().emit(record)

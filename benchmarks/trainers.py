@@ -121,6 +121,7 @@ def main() -> None:
     )
 
     def one(name: str) -> None:
+        """Prints the row of an entry."""
         with tempfile.TemporaryDirectory(dir=options.home) as folder:
             try:
                 found = run_entry(ENTRIES[name], options, Path(folder))

@@ -165,6 +165,7 @@ class _Grid:
 
     @classmethod
     def of(cls, member: Logits) -> _Grid:
+        """The grid of one model's logits."""
         trace = member.trace
         # A 2D image is one slice, and stays one.
         slices = 0 if trace.geometry.dim == 2 else separate_z_axis(trace.spacing, [trace.geometry.spacing[a] for a in trace.transpose])

@@ -42,7 +42,14 @@ TRAINER_OPTIONS: dict[str, dict[str, object]] = {
 }
 NETWORK_OPTIONS: dict[str, dict[str, object]] = {
     "PyramidTrainer": {"features": [4, 8], "norm": "instance"},
-    "SpatialConfigurationTrainer": {"features": 8, "levels": 2, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0},
+    "SpatialConfigurationTrainer": {
+        "features": 8,
+        "levels": 2,
+        "spatial_features": 4,
+        "spatial_levels": 2,
+        "downsampling": 2,
+        "dropout": 0.0,
+    },
 }
 """What makes a trainer's discriminator or network small."""
 EXCLUSIVE_ONLY = ("SpatialConfigurationTrainer",)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoseg.networks import build_network
 from autoseg.networks.pipo_fan import PipoFan
-from autoseg.networks.pyramid_blocks import ResidualBlock
+from autoseg.networks.pyramid_blocks import ResidualBlock, ScaleBatchNorm
 
 SMALL: dict[str, Any] = {"features": (4, 6, 8)}
 
@@ -35,7 +35,7 @@ def with_fixed_norms(network: PipoFan) -> PipoFan:
     """In training mode, but each image is computed apart from the others of its batch."""
     network.train()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm2d, ScaleBatchNorm)):
             module.eval()
     return network
 
@@ -82,7 +82,7 @@ def counting(network: PipoFan) -> PipoFan:
         for name, child in module.named_children():
             if isinstance(child, (nn.Conv2d, nn.Conv3d)):
                 setattr(module, name, CountConvolutions())
-            elif isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU)):
+            elif isinstance(child, (nn.BatchNorm2d, nn.BatchNorm3d, ScaleBatchNorm, nn.ReLU)):
                 setattr(module, name, nn.Identity())
         if isinstance(module, ResidualBlock):
             module.bridge = nn.Module()
@@ -232,3 +232,19 @@ def test_wrong_options_and_inputs_say_what_was_expected() -> None:
             call(small(adaptive_fusion=False))
     with pytest.raises(ValueError, match=r"expected \(B, 2, \*spatial\) with 2 spatial axes, got \(1, 3, 8, 8\)"):
         small()(torch.zeros(1, 3, 8, 8))
+
+
+def test_each_scale_of_a_shared_block_has_running_statistics_of_its_own():
+    """What evaluation sees must be what training saw, although coarse scales of the image look otherwise than fine ones."""
+    torch.manual_seed(0)
+    network = PipoFan(dim=2, in_channels=1, out_channels=2, features=[4, 6, 8])
+    image = torch.randn(4, 1, 32, 32)
+    with torch.no_grad():
+        for _ in range(200):
+            network(image)
+        trained = network(image)
+        evaluated = network.eval()(image)
+    assert float((evaluated - trained).std() / trained.std()) < 0.05
+    norm = network.encoder.first[1]
+    assert norm.running_var.shape == (3, 4)
+    assert bool((norm.running_var[0] > 1.5 * norm.running_var[2]).all()), "noise that was averaged varies less"

@@ -83,7 +83,7 @@ class PipoFan(nn.Module):
         shared: dict[str, Any] = {"features": features, "equal_depth": equal_depth}
         self.encoder = PyramidEncoder(make, in_channels, strides=strides, scales=inputs, **shared)
         self.decoder = PyramidDecoder(make, out_channels, scales=outputs, **shared)
-        self.fusion = AdaptiveFusion(dim, out_channels, norm=norm) if adaptive_fusion and outputs > 1 else None
+        self.fusion = AdaptiveFusion(dim, out_channels, norm=norm, scales=outputs) if adaptive_fusion and outputs > 1 else None
         self.fusing = self.fusion is not None
         self.apply(initialise)
 

@@ -15,6 +15,49 @@ from torch import Tensor, nn
 from .blocks import Sizes, convolution
 from .layers import average_pool, linear_mode, make_norm, max_pool
 
+MOMENTUM, EPS = 0.1, 1e-5
+"""As in torch's batch normalisation."""
+
+
+class ScaleBatchNorm(nn.Module):
+    """Batch normalisation in a block that several scales share: one learned scale and shift, but running statistics of each scale's own.
+
+    In training each scale is normalised by its own batch statistics. Running statistics that mix the scales would fit none of them, and
+    evaluation would see other numbers than training did.
+
+    Args:
+        channels: Of the input.
+        scales: That share the block.
+
+    Attributes:
+        at: Scale of the next input, see `share`.
+    """
+
+    def __init__(self, channels: int, scales: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(scales, channels))
+        self.register_buffer("running_var", torch.ones(scales, channels))
+        self.at = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)``, same shape; a batch with a single value a channel is normalised as in evaluation."""
+        learns = self.training and x.numel() > x.shape[1]
+        return F.batch_norm(x, self.running_mean[self.at], self.running_var[self.at], self.weight, self.bias, learns, MOMENTUM, EPS)
+
+
+def share(module: nn.Module, x: Tensor, scale: int) -> Tensor:
+    """Applies a block that several scales share to the input of one of them."""
+    for part in module.modules():
+        if isinstance(part, ScaleBatchNorm):
+            part.at = scale
+    return module(x)
+
+
+def shared_norm(name: str, dim: int, channels: int, scales: int) -> nn.Module:
+    """The normalisation called `name` (in `layers.NORMS`) inside a block that `scales` scales share."""
+    return ScaleBatchNorm(channels, scales) if name == "batch" and scales > 1 else make_norm(name, dim, channels)
+
 
 class ResidualBlock(nn.Module):
     """Twice normalisation, ReLU and a convolution with kernel 3, added to a bridge: normalisation, ReLU and a 1x1 convolution.
@@ -51,11 +94,12 @@ class Blocks:
     residual: bool
     identity_shortcuts: bool
 
-    def first(self, source: int, width: int) -> nn.Module:
-        """What takes the image, of `source` channels: two convolutions with nothing before the first."""
+    def first(self, source: int, width: int, scales: int) -> nn.Module:
+        """What takes the image of `source` channels at each of `scales` scales: two convolutions with nothing before the first."""
+        norms = [shared_norm(self.norm, self.dim, width, scales) for _ in range(1 if self.residual else 2)]
         if not self.residual:
-            return self._plain(source, width)
-        return nn.Sequential(self._conv(source, width), *self._activated(width, self._conv(width, width)))
+            return self._plain(source, width, norms)
+        return nn.Sequential(self._conv(source, width), norms[0], nn.ReLU(inplace=True), self._conv(width, width))
 
     def block(self, source: int, width: int) -> nn.Module:
         """Two convolutions from `source` to `width` channels."""
@@ -81,10 +125,10 @@ class Blocks:
     def _activated(self, channels: int, conv: nn.Module) -> list[nn.Module]:
         return [make_norm(self.norm, self.dim, channels), nn.ReLU(inplace=True), conv]
 
-    def _plain(self, source: int, width: int) -> nn.Sequential:
+    def _plain(self, source: int, width: int, norms: Sequence[nn.Module] = ()) -> nn.Sequential:
         layers: list[nn.Module] = []
-        for channels in (source, width):
-            layers += [self._conv(channels, width), make_norm(self.norm, self.dim, width), nn.ReLU(inplace=True)]
+        for channels, norm in zip((source, width), norms or [make_norm(self.norm, self.dim, width) for _ in range(2)], strict=True):
+            layers += [self._conv(channels, width), norm, nn.ReLU(inplace=True)]
         return nn.Sequential(*layers)
 
 
@@ -110,7 +154,7 @@ class PyramidEncoder(nn.Module):
     def __init__(self, make: Blocks, in_channels: int, *, features: Sequence[int], strides: Sizes, scales: int, equal_depth: bool) -> None:
         super().__init__()
         levels = range(1, len(features))
-        self.first = make.first(in_channels, features[0])
+        self.first = make.first(in_channels, features[0], scales)
         self.own = nn.ModuleList(make.chain(features[: s if equal_depth else 1]) for s in range(1, scales))
         self.carried = make.chain(features[:scales]) if equal_depth and 1 < scales < len(features) else None
         joined = [features[s - 1 if equal_depth else 0] if s < scales else 0 for s in levels]
@@ -120,13 +164,13 @@ class PyramidEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """``(B, C, *spatial)``, sizes that can be halved, to one map a level, finest first."""
-        maps = [self.first(image)]
+        maps = [share(self.first, image, 0)]
         own = maps[0]
         for level, (pool, image_pool, stage) in enumerate(zip(self.pools, self.image_pools, self.stages, strict=True)):
             x = pool(maps[-1])
             if level < len(self.own):
                 image = image_pool(image)
-                own = self.first(image)
+                own = share(self.first, image, level + 1)
                 x = torch.cat((x, self.own[level](own)), dim=1)
             elif level == len(self.own) and self.carried is not None:
                 x = x + self.carried(image_pool(own))
@@ -182,15 +226,16 @@ class AdaptiveFusion(nn.Module):
         dim: Spatial axes.
         classes: Channels of a score map.
         norm: Normalisation, a name in `layers.NORMS`.
+        scales: That are weighed.
     """
 
-    def __init__(self, dim: int, classes: int, *, norm: str) -> None:
+    def __init__(self, dim: int, classes: int, *, norm: str, scales: int) -> None:
         super().__init__()
         conv = convolution(dim)
-        squeeze = [make_norm(norm, dim, classes), nn.ReLU(inplace=True), conv(classes, 1, 1)]
-        self.shared = nn.Sequential(*squeeze, make_norm(norm, dim, 1), nn.ReLU(inplace=True), conv(1, 1, 3, padding=1))
+        squeeze = [shared_norm(norm, dim, classes, scales), nn.ReLU(), conv(classes, 1, 1)]
+        self.shared = nn.Sequential(*squeeze, shared_norm(norm, dim, 1, scales), nn.ReLU(inplace=True), conv(1, 1, 3, padding=1))
 
     def forward(self, scores: Sequence[Tensor]) -> Tensor:
         """Score maps ``(B, K, *)``, of any sizes, to weights ``(B, S)`` that sum to 1 over the scales."""
-        squeezed = [self.shared(score).flatten(1) for score in scores]
+        squeezed = [share(self.shared, score, scale).flatten(1) for scale, score in enumerate(scores)]
         return torch.stack([one.mean(1) + one.amax(1) for one in squeezed], dim=1).softmax(1)

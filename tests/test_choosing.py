@@ -74,6 +74,20 @@ def test_averages_whose_probabilities_were_removed_are_left_out(home, caplog, re
     assert f"Averages with {MODELS[0]} are not judged" in caplog.text
 
 
+def test_all_models_are_compared_though_one_has_more_folds_and_vote_with_all_of_theirs(home):
+    """The first stage of a cascade has every fold, the others may have one."""
+    for fold, case in (("1", "c"), ("2", "d")):
+        add_model(home, MODELS[0], make_plan(), fold=fold, cases=case)
+    choice = find_best_configuration(1, home=home, max_members=1)
+    assert set(choice.table) == set(MODELS)
+    assert choice.folds == ("0",)
+    assert choice.organs["ball"] == (MODELS[1],)
+    assert choice.voters == {MODELS[1]: ("0",)}
+    add_model(home, "3d_lowres__Trainer", make_plan(), quality=2)
+    add_model(home, "3d_lowres__Trainer", make_plan(), quality=2, fold="2", cases="d")
+    assert find_best_configuration(1, home=home, max_members=1).voters == {"3d_lowres__Trainer": ("0", "2")}
+
+
 def test_cases_that_left_the_dataset_are_left_out(home, caplog):
     raw = home / "raw" / DATASET
     (raw / "imagesTr" / "b_0000.nii.gz").unlink()
@@ -112,6 +126,7 @@ class TestModelsOfSomeOrgans:
         choice = find_best_configuration(1, home=tmp_path)
         assert choice.organs == {"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)}
         assert (choice.folds, choice.cases) == (("1",), 1)
+        assert choice.voters == {"2d__Trainer__ball": ("0", "1", "2"), "2d__Trainer__block": ("1",)}
 
     def test_a_case_without_annotation_of_its_organs_says_nothing_of_a_model(self, home, caplog):
         """Case a shows the ball only: the block's model has no score there, which must not cost the others theirs."""

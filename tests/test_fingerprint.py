@@ -152,7 +152,7 @@ def test_hippocampus_gets_the_plan_of_the_reference() -> None:
     assert len(fingerprint.cases) == 208
     plan = make_plan(dataset, fingerprint)
     full, plane = plan.configurations["3d_fullres"], plan.configurations["2d"]
-    assert list(plan.configurations) == ["2d", "3d_fullres"]
+    assert list(plan.configurations) == ["2d", "3d_fullres", "2.5d"]
     assert (full.patch_size, full.batch_size, full.spacing) == ((40, 56, 40), 7, (1.0, 1.0, 1.0))
     assert full.network_options["features"] == [32, 64, 128, 256]
     assert (plane.patch_size, plane.batch_size) == ((56, 40), 292)

@@ -62,6 +62,7 @@ EXAMPLES = [
     model.Fingerprint((model.CaseFingerprint("a", (3, 4, 5), (1.0, 1.5, 2.0), 0.75, 1, (0, 12), "SPL"),), (INTENSITY,)),
     model.Mirroring(),
     model.Region("previous", 3),
+    model.Locator((6.0, 6.5, 6.5), (16, 32, 32), 3.0, network_options={"features": 4}),
     CONFIGURATION,
     PLAN,
     model.Trace("a", GEOMETRY, (0, 1, 2), (3, 4, 5), ((0, 3), (1, 4), (0, 5)), (6, 7, 8), (1.0, 1.0, 1.0), (0, 2)),

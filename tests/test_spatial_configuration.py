@@ -362,7 +362,7 @@ class TestTrainedModel:
         model = load_model(results, CPU, InferenceOptions(mirror=False))
         assert isinstance(model.predictor, LocatedPredictor)
         assert len(model.predictor.localiser.networks) == 2
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.DEBUG, logger="autoseg"):
             logits = model.logits(self.image(), case="c")
         assert logits.array.shape == (3, *SHAPE)
         assert "c: organs located in" in caplog.text or "no organ was located" in caplog.text

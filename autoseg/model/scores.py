@@ -56,11 +56,12 @@ class Choice:
 
     Attributes:
         organs: Organ to the chosen candidate's members; organs that no model covers are missing.
-        folds: Names of the folds the evidence comes from and whose models vote.
+        folds: Names of the folds the evidence comes from.
         table: Candidate name -> organ -> mean Dice over the cross-validation, of the organs that it covers.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
         by: Name of the rule that chose.
+        voters: Member to the folds whose networks vote, all that it was trained on; `folds` for a member that is not named.
     """
 
     organs: dict[str, tuple[str, ...]]
@@ -69,3 +70,4 @@ class Choice:
     cases: int
     reasons: dict[str, str] = field(default_factory=dict)
     by: str = "best_mean_dice"
+    voters: dict[str, tuple[str, ...]] = field(default_factory=dict)

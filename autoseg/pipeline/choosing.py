@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -51,9 +53,15 @@ def find_best_configuration(
     candidates = _with_evidence(workspace.results(dataset.name), candidates_for(names, max_members, organs=organs), cases)
     scores = _scores(workspace, plan, candidates, cases)
     choice = choose(scores, candidates, plan.labels.names, folds=folds, rule=rule)
+    choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
     write_json(workspace.results(dataset.name) / "choice.json", choice)
     write_json(workspace.results(dataset.name) / "plan.json", plan)
     return choice
+
+
+def voting_folds(trained: Sequence[str]) -> tuple[str, ...]:
+    """The folds of a model that vote: all numbered ones; fold ``all`` where there are none."""
+    return tuple(fold for fold in trained if fold != "all") or tuple(trained)
 
 
 def _validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
@@ -74,9 +82,10 @@ def _validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[
 
 
 def _comparable(models: dict[str, list[str]], organs: dict[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
-    """Models that share folds, and those folds: as many organs, then as much evidence, models times folds, as there is.
+    """Models that share folds, and those folds: as many organs, then models, then folds as there are.
 
-    Fold ``all`` is no evidence, and is used only where nothing else was trained.
+    A model is worth more than a fold: what a user trained should be compared, if only on one fold, and every chosen model votes with all
+    of its folds anyway. Fold ``all`` is no evidence, and is used only where nothing else was trained.
     """
     numbered = {name: [fold for fold in folds if fold != "all"] for name, folds in models.items()}
     numbered = {name: folds for name, folds in numbered.items() if folds}
@@ -85,9 +94,9 @@ def _comparable(models: dict[str, list[str]], organs: dict[str, tuple[str, ...]]
         return list(models), ["all"]
     shared = [set(folds) & set(others) for folds in numbered.values() for others in numbered.values()]
 
-    def worth(folds: set[str]) -> tuple[int, int]:
+    def worth(folds: set[str]) -> tuple[int, int, int]:
         able = [name for name, trained in numbered.items() if folds and folds <= set(trained)]
-        return len({organ for name in able for organ in organs[name]}), len(folds) * len(able)
+        return len({organ for name in able for organ in organs[name]}), len(able), len(folds)
 
     common = sorted(max(shared, key=worth))
     names = [name for name, folds in numbered.items() if set(common) <= set(folds)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..model import Choice, Geometry, Image, Plan
 from ..naming import unknown
 from ..records import read_json
 from ..workspace import Workspace, find_workspace, last_name
-from .choosing import find_best_configuration
+from .choosing import find_best_configuration, voting_folds
 from .settings import PredictSettings
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,11 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         prepare(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
-    folds = settings.folds or choice.folds
     members = sorted({name for names in choice.organs.values() for name in names})
-    options = InferenceOptions(folds=tuple(folds), mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
+    options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
+    folds = {name: tuple(settings.folds or choice.voters.get(name) or choice.folds) for name in members}
     loaded: Loaded = {}  # a cascade's first stage may be a member as well
-    models = {name: load_model(root / name, device, options, loaded=loaded) for name in members}
+    models = {name: load_model(root / name, device, replace(options, folds=folds[name]), loaded=loaded) for name in members}
     labels = read_json(root / "plan.json", Plan).labels
     without = [organ for organ in labels.names if organ not in choice.organs]
     if without:
@@ -117,8 +118,8 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         labels = read_json(workspace.results(dataset) / "plan.json", Plan).labels
         organs = {name: model_labels(workspace.results(dataset) / name, labels).names for name in trained}
         name = next(iter(trained)) if model is None else _model_meant(model, organs)
-        folds = [fold for fold in trained[name] if fold != "all"] or ["all"]
-        return Choice(dict.fromkeys(organs[name], (name,)), tuple(folds), {}, 0, by="the only one" if model is None else "as asked")
+        folds = voting_folds(trained[name])
+        return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, by="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return find_best_configuration(dataset, home=workspace.home)
 

@@ -112,7 +112,7 @@ def train(argv: list[str] | None = None) -> int:
         "autoseg_train 3 3d_fullres 0\n  autoseg_train 3 2d all --time 20m --device cpu",
     )
     parser.add_argument("dataset", help="dataset id (3), name (Dataset003_Liver) or folder")
-    parser.add_argument("configuration", help="2d, 3d_fullres, 3d_lowres or 3d_cascade, as planned")
+    parser.add_argument("configuration", help="2d, 2.5d, 3d_fullres, 3d_lowres or 3d_cascade, as planned")
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
     parser.add_argument("--preset", help=f"train as a paper did: {PAPERS}; what you say otherwise wins")
     train_options(parser)

@@ -27,6 +27,7 @@ class TrainingOptions:
         schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
         warmup: Share of the budget with a rising learning rate.
         gradient_clip: Largest norm of the gradient.
+        relative_clip: Multiple of the moving average of that norm which it may not exceed either; 0 switches that off.
         foreground: Share of a batch that must be centred on an organ.
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
@@ -43,6 +44,7 @@ class TrainingOptions:
     schedule: str = "poly"
     warmup: float = 0.0
     gradient_clip: float = 12.0
+    relative_clip: float = 0.0
     foreground: float = 0.33
     average_decay: float = 0.0
     deep_supervision: bool = True
@@ -55,6 +57,9 @@ class TrainingOptions:
             raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
+        if self.gradient_clip <= 0 or self.relative_clip < 0:
+            found = f"{self.gradient_clip} and {self.relative_clip}"
+            raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay: expected 0 (off) up to below 1, got {self.average_decay}")
 

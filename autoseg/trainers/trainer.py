@@ -28,6 +28,7 @@ from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..records import remove_partial
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker
+from .clipping import GradientClip
 from .history import History
 from .job import RunFolders, TrainingJob, TrainingOptions
 from .loading import Prefetcher, loader_size
@@ -64,6 +65,8 @@ class Trainer:
         self.average = copy.deepcopy(self.network).requires_grad_(False) if job.options.average_decay else None
         self.loss = self.build_loss()
         self.optimizer = self.build_optimizer()
+        self.clip = GradientClip(job.options.gradient_clip, job.options.relative_clip)
+        self.fixed_clip = GradientClip(job.options.gradient_clip, 0.0)  # for what else is trained
         self.scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) == torch.float16)
         self.history = History(folders.run)
         self.iteration, self.round, self.seconds = 0, 0, 0.0
@@ -167,7 +170,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.job.options.gradient_clip)
+        norm = (self.clip if optimizer is self.optimizer else self.fixed_clip)(network.parameters())
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
             return False  # as the scaler does for fp16: one broken gradient must not end the run; a lasting one shows in the loss
         self.scaler.step(optimizer)
@@ -278,7 +281,7 @@ class Trainer:
     def save(self) -> None:
         """Writes everything that is needed to go on, atomically."""
         states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        states["random"] = torch.get_rng_state()
+        states["random"], states["clip"] = torch.get_rng_state(), self.clip.state()
         if self.average is not None:
             states["average"] = self.average.state_dict()
         states |= self.extra_states()
@@ -308,6 +311,7 @@ class Trainer:
         if states["scaler"]:  # empty where the run began on a device that needs none
             self.scaler.load_state_dict(states["scaler"])
         torch.set_rng_state(states["random"])
+        self.clip.load(states.get("clip", {}))
         if self.average is not None:
             self.average.load_state_dict(states["average"])
         self.load_extra_states(states)

@@ -160,7 +160,7 @@ def predict(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, help="folder for the segmentations")
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
     parser.add_argument("-c", "--configuration", dest="model", help="use this configuration or model instead of the chosen ones")
-    parser.add_argument("--folds", nargs="+", help="folds that vote (default: all that the choice rests on)")
+    parser.add_argument("--folds", nargs="+", help="folds that vote (default: all that each model was trained on)")
     parser.add_argument("--no-tta", action="store_true", help="no averaging over mirrored images: several times faster, slightly worse")
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")

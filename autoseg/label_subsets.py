@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -75,9 +76,15 @@ def positions(stored: Labels, wanted: Labels) -> tuple[int, ...]:
 
 
 def word_for(labels: Labels) -> str:
-    """The organs as a part of a folder's name: ``liver+spleen``, of more than three ``liver+spleen+2more``."""
+    """The organs as a part of a folder's name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
+
+    The figures at the end belong to exactly these organs, so that two sets which begin alike do not share a folder.
+    """
     names = [file_name(name) for name in labels.names]
-    return "+".join(names) if len(names) <= SHOWN else f"{names[0]}+{names[1]}+{len(names) - 2}more"
+    if len(names) <= SHOWN:
+        return "+".join(names)
+    key = hashlib.sha256("|".join(labels.names).encode()).hexdigest()[:6]
+    return f"{names[0]}+{names[1]}+{len(names) - 2}more_{key}"
 
 
 def file_name(text: str) -> str:

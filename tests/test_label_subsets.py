@@ -84,7 +84,7 @@ def test_positions_are_those_of_the_stored_locations() -> None:
         (("liver",), "liver"),
         (("kidney_left", "kidney_right"), "kidney_left+kidney_right"),
         (("a", "b", "c"), "a+b+c"),
-        (("a", "b", "c", "d"), "a+b+2more"),
+        (("a", "b", "c", "d"), "a+b+2more_b54856"),
         (("Left Kidney/upper", "__x__"), "Left_Kidney_upper+x"),
         (("Größe", "???"), "Größe+organ"),
     ],
@@ -96,3 +96,8 @@ def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None
 
 def test_numbers_stay_readable_in_file_names() -> None:
     assert file_name("clip:-200:200") == "clip_-200_200"
+
+
+def test_sets_of_organs_that_begin_alike_have_names_of_their_own() -> None:
+    values = tuple((i,) for i in range(1, 5))
+    assert word_for(Labels(("a", "b", "c", "d"), values)) != word_for(Labels(("a", "b", "c", "e"), values))

@@ -23,6 +23,7 @@ from .predicting import predict_folder
 from .preparing import plan_and_preprocess, wanted_configurations
 from .settings import PlanSettings, PredictSettings, TrainSettings
 from .training import train
+from .variants import variant
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ def run(
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
+    dataset = workspace.load_dataset(which)
+    for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
+        variant(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
         train(which, configuration, fold, settings, home=workspace.home)
     return find_best_configuration(which, home=workspace.home)

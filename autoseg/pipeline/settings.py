@@ -80,7 +80,7 @@ class PredictSettings:
     Attributes:
         dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
         model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
-        folds: That vote; None means those of the choice.
+        folds: That vote; None means all that each model was trained on.
         mirror: Average over mirrored images (test-time augmentation).
         step: Distance of tiles as a share of the patch.
         low_memory: Hold one network and compute one tile at a time: slower, in as little memory as can be.

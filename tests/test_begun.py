@@ -12,7 +12,7 @@ from torch import nn
 from autoseg.checkpoints import save_checkpoint
 from autoseg.model import Labels
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of
+from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of, width_of
 from autoseg.records import write_json
 
 
@@ -143,3 +143,20 @@ class TestPretrained:
         with pytest.raises(ValueError, match="not one weight fits"):
             check_pretrained(nn.Linear(4, 5), path)
         assert torch.load(path, weights_only=True)
+
+    def test_the_width_is_that_of_the_run_it_comes_from(self, model, tiny_plan, tiny_job):
+        checkpoint = model / "fold_0" / FINAL_CHECKPOINT
+        assert width_of(None) == width_of(checkpoint) == 1.0
+        job = tiny_job(tiny_plan())
+        write_json(
+            checkpoint.with_name("run.json"), dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, width=0.5))
+        )
+        assert width_of(checkpoint) == 0.5
+
+    def test_little_that_fits_is_a_warning(self, model, caplog):
+        network = nn.Linear(2, 3)
+        check_pretrained(network, model / "fold_0" / FINAL_CHECKPOINT)
+        assert "Only" not in caplog.text
+        other = nn.Linear(4, 3)  # its bias fits
+        check_pretrained(other, model / "fold_0" / FINAL_CHECKPOINT)
+        assert "Only 20 % of this network's numbers" in caplog.text

@@ -177,6 +177,10 @@ class TestFitTime:
         assert "features 16 and up" in why
         assert "about 5850 steps instead of 1950" in why
 
+    def test_a_network_that_takes_over_weights_keeps_its_features(self, planned):
+        fitted, _, why = fit_time(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, narrows=False)
+        assert (fitted, why) == (planned, "")
+
     def test_the_batch_goes_first_and_the_patch_last(self, planned):
         fitted, cost, _ = self.fit(planned, 1500)
         assert (fitted.batch_size, fitted.patch_size, fitted.width) == (4, (20, 20, 20), 0.5)

@@ -42,6 +42,8 @@ def test_a_gradient_that_is_not_finite_is_forgotten():
     weight.grad = torch.tensor([torch.nan])
     assert not torch.isfinite(clip([weight]))
     assert clip.average == 1.0
+    fresh = GradientClip(12.0, 5.0)
+    assert [clipped(fresh, size) for size in (0.0, 3.0)] == pytest.approx([0.0, 3.0])
 
 
 def test_it_goes_on_from_its_state():

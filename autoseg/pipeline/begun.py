@@ -20,6 +20,9 @@ from ..trainers.validation import FAILURES
 
 log = logging.getLogger(__name__)
 
+LITTLE = 0.5
+"""Share of a network's numbers; where trained weights give less, the user should know."""
+
 
 def is_finished(run: Path) -> bool:
     """Whether a run is trained, and validated without a case that failed."""
@@ -108,6 +111,17 @@ def check_pretrained(network: nn.Module, path: Path | None) -> None:
     if path is None:
         return
     own, weights = network.state_dict(), load_checkpoint(path)[0]["network"]
-    if not any(name in own and own[name].shape == tensor.shape for name, tensor in weights.items()):
+    fitting = [name for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape]
+    if not fitting:
         raise ValueError(f"--pretrained {path}: not one weight fits this network; was it trained with the same plan?")
-    log.info("Training starts from those weights of %s that fit.", path)
+    share = sum(own[name].numel() for name in fitting) / sum(tensor.numel() for tensor in own.values())
+    if share < LITTLE:
+        log.warning("Only %.0f %% of this network's numbers are taken from %s: was it trained with another plan?", 100 * share, path)
+    else:
+        log.info("Training starts from those weights of %s that fit: %.0f %% of the network's.", path, 100 * share)
+
+
+def width_of(pretrained: Path | None) -> float:
+    """Share of the planned features that the network of a checkpoint was built with, as the ``run.json`` beside it says; 1 without one."""
+    record = None if pretrained is None else pretrained.with_name("run.json")
+    return 1.0 if record is None or not record.is_file() else read_json(record, TrainingJob).configuration.width

@@ -17,7 +17,7 @@ from ..trainers import TRAINERS
 from ..trainers.job import TrainingJob, TrainingOptions, default_options
 from ..trainers.trial import measure_step
 from ..workspace import Workspace
-from .begun import sibling_of
+from .begun import sibling_of, width_of
 from .settings import TrainSettings
 from .variants import Variant
 
@@ -70,7 +70,7 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
     sibling = sibling_of(run)
-    configuration = _like_sibling(configuration, sibling, run)
+    configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = TrainingJob(
         plan=asked.plan,
         configuration=configuration,
@@ -101,7 +101,7 @@ def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.devic
     configuration, cost, memory_why = fit_memory(job.configuration, measured, limit_bytes=device_memory(device))
     time_why = ""
     if sibling is None:
-        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured)
+        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, narrows=job.pretrained is None)
     elif configuration.patch_size != sibling.patch_size:
         raise ValueError(f"patch {sibling.patch_size} of the model's other folds does not fit on {device}; move that model away")
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]

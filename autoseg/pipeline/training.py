@@ -64,7 +64,8 @@ def train(
     with only_one(run, "training"):
         preprocess(workspace, dataset, asked.plan, asked.configuration)
         previous = _first_stage(workspace, dataset, asked, run, settings)
-        trainer = _trainer(workspace, asked, run, previous, settings=settings)
+        with only_one(run.parent, "beginning another fold", wait=True):  # folds begun at once must agree on patch, network and region
+            trainer = _trainer(workspace, asked, run, previous, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         write_json(workspace.results(dataset.name) / "dataset.json", dataset)

@@ -129,7 +129,12 @@ def patch_multiple(configuration: Configuration) -> list[int]:
 
 
 def fit_time(
-    configuration: Configuration, budget: Budget, cost: StepCost, measure: Callable[[Configuration], StepCost | None]
+    configuration: Configuration,
+    budget: Budget,
+    cost: StepCost,
+    measure: Callable[[Configuration], StepCost | None],
+    *,
+    narrows: bool = True,
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch, network and patch smaller until a time budget holds enough steps.
 
@@ -140,6 +145,7 @@ def fit_time(
         budget: Budgets in iterations change nothing.
         cost: Of a step with batch and patch as they are.
         measure: Cost of a step of another configuration, None where it does not fit into memory.
+        narrows: Whether the network may be changed: not where it takes over trained weights.
 
     Returns:
         The configuration, the cost of its step (estimated from the voxels where only batch or patch changed), and a sentence for the user,
@@ -150,7 +156,7 @@ def fit_time(
     fitted, now = configuration, cost
     while budget.amount / now.seconds < STEPS_TO_LEARN and fitted.batch_size // 2 >= LEAST_BATCH:
         fitted, now = _scaled(dataclasses.replace(fitted, batch_size=fitted.batch_size // 2), fitted, now)
-    narrow = narrower(fitted)
+    narrow = narrower(fitted) if narrows else None
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
         measured = measure(narrow)
         fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)

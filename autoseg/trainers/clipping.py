@@ -27,12 +27,12 @@ class GradientClip:
         self.average: float | None = None
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Clips the gradients in place and returns their norm before; one that is not finite does not enter the average."""
+        """Clips the gradients in place and returns their norm before; one that is zero or not finite does not enter the average."""
         if not self.relative:
             return nn.utils.clip_grad_norm_(parameters, self.largest)
         limit = self.largest if self.average is None else min(self.largest, self.relative * self.average)
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if torch.isfinite(norm):
+        if torch.isfinite(norm) and norm > 0:  # an average of 0 would clip everything away for ever
             # A clipped step counts as what it was clipped to: one outlier must not raise the limit for the next.
             size = min(float(norm), limit)
             self.average = size if self.average is None else MEMORY * self.average + (1 - MEMORY) * size

@@ -63,6 +63,12 @@ class PyramidTrainer(Trainer):
         """All scales count alike."""
         return replace(options, supervision="pyramid")
 
+    def build_network(self) -> nn.Module:
+        """The network; one that cannot fuse is refused now, not when the second phase begins."""
+        network = super().build_network()
+        network.set_fusing(True)
+        return network
+
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimisation step of the phase that the budget is in."""
         fuses = self.used >= pyramid_options(self.job.trainer_options).fusion_from

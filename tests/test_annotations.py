@@ -20,13 +20,15 @@ from autoseg.evaluation.folders import evaluate_folders, summary, table
 from autoseg.evaluation.overlap import score_case
 from autoseg.evaluation.selection import candidates_for, choose
 from autoseg.images import read_label, write_label
-from autoseg.model import Labels, Mirroring, Score
+from autoseg.label_subsets import subset
+from autoseg.model import Labels, Mirroring, Score, Split
 from autoseg.planners.fingerprint import extract_fingerprint
 from autoseg.planners.splits import make_splits
 from autoseg.preprocessing import class_locations, preprocess_dataset, stamp_of
 from autoseg.storage import Store
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
+from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation import PatchScores
 
 ORGANS = Labels(("liver", "kidney", "spleen"), ((2,), (5,), (7,)))
@@ -248,6 +250,31 @@ class TestBatches:
             make(names=("a",))
 
 
+class TestScoringWhileTraining:
+    """A model of the block alone; of case a, nobody annotated it."""
+
+    @pytest.mark.parametrize(("held_out", "scored"), [(("a",), {"b"}), (("a", "c"), {"c"})])
+    def test_cases_are_scored_that_can_judge(self, folder, tmp_path, caplog, monkeypatch, held_out, scored):
+        whole = make_plan(make_configuration(spacing=(2.0, 1.0, 1.0)))
+        plan = dataclasses.replace(whole, labels=subset(whole.labels, ("block",)), data_labels=whole.labels)
+        preprocess_dataset(load_dataset(folder), plan, plan.configurations["3d_fullres"], tmp_path / "data", workers=0)
+        job = dataclasses.replace(make_job(plan), split=Split(("b",), held_out))
+        trainer, seen = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=CPU, progress=False), set()
+        read = BatchMaker.__call__
+        monkeypatch.setattr(BatchMaker, "__call__", lambda maker, number: seen.update((found := read(maker, number)).cases) or found)
+        for _ in range(2):
+            assert "dice_block" in trainer._score_patches()
+        assert seen == scored
+        assert caplog.text.count("scores while training come from training cases") == (held_out == ("a",))
+
+    def test_training_cases_that_teach_nothing_are_still_an_error(self, folder, tmp_path):
+        whole = make_plan(make_configuration(spacing=(2.0, 1.0, 1.0)))
+        plan = dataclasses.replace(whole, labels=subset(whole.labels, ("block",)), data_labels=whole.labels)
+        preprocess_dataset(load_dataset(folder), plan, plan.configurations["3d_fullres"], tmp_path / "data", workers=0)
+        with pytest.raises(ValueError, match="block: annotated in none of the fold's 1 cases"):
+            BatchMaker(make_job(plan), RunFolders(tmp_path / "run", tmp_path / "data"), ("a",), stream=TRAINING, device=CPU)
+
+
 class TestScores:
     def test_patch_scores_leave_out_unannotated_organs_found_or_not(self):
         labels = Labels(("ball", "block"), ((1,), (2,)))
@@ -301,10 +328,23 @@ class TestChoice:
         assert choice.cases == 2
         assert "over 1 case;" in choice.reasons["spleen"]
 
-    def test_an_organ_without_any_case_is_an_error(self):
-        scores = {name: [self.score("a", "liver", 0.9)] for name in ("2d", "3d")}
-        with pytest.raises(ValueError, match="spleen: not annotated in any of the 1 validation cases; train more folds"):
-            choose(scores, self.candidates, ["liver", "spleen"], folds=["0"])
+    def test_an_organ_without_any_case_goes_to_the_first_model_with_a_warning(self, caplog):
+        scores = {"2d": [self.score("a", "liver", 0.7)], "3d": [self.score("a", "liver", 0.9)]}
+        choice = choose(scores, self.candidates, ["liver", "spleen"], folds=["0"])
+        assert choice.organs == {"liver": ("3d",), "spleen": ("2d",)}
+        assert choice.reasons["spleen"] == "2d: spleen was annotated in no validation case to judge it by"
+        assert choice.reasons["spleen"] in caplog.text
+        assert choice.cases == 1
+
+    def test_cases_without_annotation_of_the_organ_are_not_counted_as_missing(self, caplog):
+        """The model of the spleen has no score in case a, as nobody annotated it there: both were validated on all that count."""
+        candidates = candidates_for(["all", "one"], organs={"all": ("liver", "spleen"), "one": ("spleen",)})
+        scores = {
+            "all": [self.score("a", "liver", 0.9), self.score("b", "liver", 0.7), self.score("b", "spleen", 0.6)],
+            "one": [self.score("b", "spleen", 0.8)],
+        }
+        assert choose(scores, candidates, ["liver", "spleen"], folds=["0"]).organs == {"liver": ("all",), "spleen": ("one",)}
+        assert caplog.text == ""
 
     def test_cases_that_one_model_has_no_score_of_are_left_out_with_a_warning(self, caplog):
         scores = {

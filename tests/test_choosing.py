@@ -138,3 +138,36 @@ class TestModelsOfSomeOrgans:
         assert choice.organs == {"ball": MODELS[1:], "block": ("2d__Trainer__block",)}
         assert choice.cases == 2
         assert "left out" not in caplog.text
+
+    def test_a_model_without_any_score_is_left_out_of_the_comparison(self, home, caplog):
+        add_model(home, "2d__Trainer__block", plan_of("block"), cases="")
+        choice = find_best_configuration(1, home=home, max_members=1)
+        assert choice.organs == {"ball": MODELS[1:], "block": MODELS[1:]}
+        assert choice.cases == 2
+        assert "they have no scores of the validation cases: 2d__Trainer__block" in caplog.text
+
+    def test_models_without_any_score_are_taken_where_there_is_nothing_else(self, tmp_path, tiny_dataset):
+        tiny_dataset(tmp_path / "raw" / DATASET)
+        write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
+        add_model(tmp_path, "2d__Trainer__block", plan_of("block"), cases="")
+        choice = find_best_configuration(1, home=tmp_path)
+        assert choice.organs == {"block": ("2d__Trainer__block",)}
+        assert "the only model of it" in describe_choice(choice)
+
+    def test_an_organ_whose_models_share_no_fold_with_the_others_keeps_the_best_of_them(self, home, caplog):
+        for model in MODELS:
+            shutil.rmtree(home / "results" / DATASET / model)
+        for fold, cases in (("0", "a"), ("1", "b")):
+            add_model(home, "2d__Trainer__ball", plan_of("ball"), fold=fold, cases=cases)
+        add_model(home, "2d__Trainer__block", plan_of("block"), fold="all", cases="ab")
+        only = find_best_configuration(1, home=home)
+        assert only.organs == {"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)}
+        assert only.voters == {"2d__Trainer__ball": ("0", "1"), "2d__Trainer__block": ("all",)}
+        assert only.reasons["block"] == "2d__Trainer__block: not compared with the others; the only model of it"
+        for quality, fold, model in ((1, "2", "3d_lowres__Trainer__block"), (2, "3", "3d_fullres__Trainer__block")):
+            add_model(home, model, plan_of("block"), quality=quality, fold=fold, cases="c")
+        best = find_best_configuration(1, home=home)
+        assert best.organs["block"] == ("3d_fullres__Trainer__block",)
+        assert best.voters["3d_fullres__Trainer__block"] == ("3",)
+        assert (best.folds, best.cases) == (("0", "1"), 2)
+        assert "No model covers" not in caplog.text

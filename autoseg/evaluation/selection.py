@@ -58,7 +58,7 @@ def choose(
 
     Only cases that every candidate was validated on are compared. A case in which neither reference nor prediction has the organ
     has no Dice (NaN) and is left out of that candidate's mean; a false alarm there counts as 0. An organ is judged on the cases in which it
-    was annotated: those that every candidate has a score of it for.
+    was annotated: those that every candidate has a score of it for. Where there is none, the first candidate is taken, with a warning.
 
     Args:
         scores: Candidate name -> its scores over the cross-validation.
@@ -68,8 +68,7 @@ def choose(
         rule: Name in `RULES` or ``module:function``.
 
     Raises:
-        ValueError: No candidate, no case in common (or none with a certain organ), an unknown rule, or a candidate that lacks scores or has
-            two of one case.
+        ValueError: No candidate, no case in common, an unknown rule, or a candidate that lacks scores or has two of one case.
     """
     decide: Rule = lookup(RULES, rule, "rule of selection")
     if not candidates:
@@ -78,7 +77,9 @@ def choose(
     if absent:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
     values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name) for candidate in candidates}
-    common: dict[tuple[str, ...], list[str]] = {}
+    validated = {name: {case for _, case in one} for name, one in values.items()}
+    cases: set[str] = set()
+    incomplete: set[tuple[int, int]] = set()
     ranked = sorted(candidates, key=lambda candidate: len(candidate.members))
     chosen, reasons, table = {}, {}, {name: {} for name in values}
     for organ in organs:
@@ -86,18 +87,25 @@ def choose(
         if not able:
             continue
         of_able = {one.name: values[one.name] for one in able}
-        names = tuple(of_able)
-        if names not in common:
-            common[names] = _common_cases(of_able)
-        judged = _cases_with(organ, of_able, common[names])
+        common, n_any = _common_cases(organ, of_able, validated)
+        if len(common) < n_any:
+            incomplete.add((len(common), n_any))
+        judged = _cases_with(organ, of_able, common)
+        if not judged:
+            chosen[organ], reasons[organ] = able[0].members, f"{able[0].name}: {organ} was annotated in no validation case to judge it by"
+            log.warning("%s; the first model of it is taken.", reasons[organ])
+            continue
+        cases.update(judged)
         dice = {name: np.array([one[organ, case] for case in judged]) for name, one in of_able.items()}
         for name in dice:
             table[name][organ] = mean_of_known(dice[name])
         winner, reasons[organ] = decide(dice, able)
         chosen[organ] = winner.members
+    for counts in sorted(incomplete):
+        log.warning("The models are compared on the %d of %d cases that all of them were validated on.", *counts)
     if len(chosen) < len(organs):
         log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
-    return Choice(chosen, tuple(folds), table, len(set().union(*common.values())), reasons, rule)
+    return Choice(chosen, tuple(folds), table, len(cases), reasons, rule)
 
 
 def best_mean_dice(dice: Mapping[str, np.ndarray], ranked: Sequence[Candidate]) -> tuple[Candidate, str]:
@@ -138,28 +146,26 @@ def _by_organ_and_case(scores: Sequence[Score], candidate: str) -> dict[tuple[st
     return values
 
 
-def _common_cases(values: Mapping[str, Mapping[tuple[str, str], float]]) -> list[str]:
-    """Sorted names of the cases that every candidate has."""
-    cases = {name: {case for _, case in one} for name, one in values.items()}
+def _common_cases(
+    organ: str, values: Mapping[str, Mapping[tuple[str, str], float]], validated: Mapping[str, set[str]]
+) -> tuple[list[str], int]:
+    """Sorted names of the cases that every candidate was validated on, and how many any was: of those with a score of the organ."""
+    cases = {name: validated[name] for name in values}
+    with_organ = {case for case in set.union(*cases.values()) if any((organ, case) in one for one in values.values())}
     common = set.intersection(*cases.values())
-    if not common:
+    if with_organ and not common:
         counts = ", ".join(f"{name}: {len(one)}" for name, one in cases.items())
         raise ValueError(f"choice of the best model: the candidates have no validation case in common ({counts}); train the same folds")
-    everything = set.union(*cases.values())
-    if len(common) < len(everything):
-        log.warning("The models are compared on the %d of %d cases that all of them were validated on.", len(common), len(everything))
-    return sorted(common)
+    return sorted(common & with_organ), len(with_organ)
 
 
 def _cases_with(organ: str, values: Mapping[str, Mapping[tuple[str, str], float]], cases: Sequence[str]) -> list[str]:
     """Those of the cases for which every candidate has a score of the organ."""
     judged = [case for case in cases if all((organ, case) in one for one in values.values())]
     lacking = [(name, case) for case in cases for name, one in values.items() if (organ, case) not in one]
-    if not judged:
-        if len(lacking) == len(cases) * len(values):
-            raise ValueError(f"{organ}: not annotated in any of the {len(cases)} validation cases; train more folds")
+    if cases and not judged:
         raise ValueError(f"{lacking[0][0]}: case {lacking[0][1]} has no score for {organ}, nor is there another case that all have one of")
-    if len(lacking) != (len(cases) - len(judged)) * len(values):
+    if lacking:
         log.warning("%s is judged on the %d of %d cases for which every model has a score of it.", organ, len(judged), len(cases))
     return judged
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..evaluation.overlap import score_case
+from ..evaluation.overlap import mean_of_known, score_case
 from ..evaluation.selection import candidates_for, choose
 from ..images import read_label
 from ..inference.export import export_labels
@@ -49,10 +50,17 @@ def find_best_configuration(
         results = workspace.results(dataset.name)
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     names, folds = _comparable(models, organs)
+    stored = {name: [score for fold in folds for score in _stored_scores(workspace.results(dataset.name), name, fold)] for name in names}
+    names = _scored(stored)
     cases = _cases(workspace, dataset, {name: organs[name] for name in names}, folds)
     candidates = _with_evidence(workspace.results(dataset.name), candidates_for(names, max_members, organs=organs), cases)
     scores = _scores(workspace, plan, candidates, cases)
-    choice = choose(scores, candidates, plan.labels.names, folds=folds, rule=rule)
+    judged = _scored(scores)
+    candidates = [candidate for candidate in candidates if candidate.name in judged]
+    alone = _without_comparison(workspace.results(dataset.name), models, organs, candidates)
+    wanted = [organ for organ in plan.labels.names if organ not in alone]
+    choice = choose(scores, candidates, wanted, folds=folds, rule=rule) if candidates else Choice({}, tuple(folds), {}, 0, by=rule)
+    choice = _with_others(choice, alone, plan.labels.names)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
     write_json(workspace.results(dataset.name) / "choice.json", choice)
     write_json(workspace.results(dataset.name) / "plan.json", plan)
@@ -181,6 +189,47 @@ def _score_averages(results: Path, plan: Plan, case: Case, averages: list[Candid
         found, _ = export_labels([logits[name] for name in candidate.members], labels)
         result[candidate.name] = score_case(case.name, found, translate(reference, plan.labels, labels), labels, organs=case.annotated)
     return result
+
+
+def _scored(scores: dict[str, list[Score]]) -> list[str]:
+    """Names that have scores: where nobody annotated a model's organs in any validation case, it has none."""
+    without = [name for name, found in scores.items() if not found]
+    if without:
+        log.warning("Not compared, as they have no scores of the validation cases: %s", ", ".join(without))
+    return [name for name, found in scores.items() if found]
+
+
+def _without_comparison(
+    results: Path, models: dict[str, list[str]], organs: dict[str, tuple[str, ...]], candidates: list[Candidate]
+) -> dict[str, tuple[str, str]]:
+    """Organ that no candidate covers, but a model does -> the best such model by its own numbered folds, and one sentence."""
+    lacking = {organ for name in models for organ in organs[name]} - {organ for candidate in candidates for organ in candidate.organs}
+    means = {name: _own_means(results, name, folds) for name, folds in models.items() if lacking & set(organs[name])}
+    found: dict[str, tuple[str, str]] = {}
+    for organ in sorted(lacking):
+        able = [name for name in models if organ in organs[name]]
+        best = max(able, key=lambda name: means[name].get(organ, -1.0))
+        why = "the only model of it" if len(able) == 1 else "the best of its models, each by its own folds"
+        found[organ] = best, f"{best}: not compared with the others; {why}"
+    if found:
+        log.warning("Not compared: %s", "; ".join(f"{organ} is taken from {model}" for organ, (model, _) in found.items()))
+    return found
+
+
+def _own_means(results: Path, model: str, folds: list[str]) -> dict[str, float]:
+    """Organ to its mean Dice over the model's own folds, of those that a held-out case has."""
+    dice: dict[str, list[float]] = {}
+    for score in [score for fold in folds if fold != "all" for score in _stored_scores(results, model, fold)]:
+        dice.setdefault(score.organ, []).append(score.dice)
+    return {organ: mean for organ, values in dice.items() if not math.isnan(mean := mean_of_known(values))}
+
+
+def _with_others(choice: Choice, alone: dict[str, tuple[str, str]], names: Sequence[str]) -> Choice:
+    """The choice with what was not compared, organs in the order of the labels."""
+    organs = choice.organs | {organ: (model,) for organ, (model, _) in alone.items()}
+    reasons = choice.reasons | {organ: reason for organ, (_, reason) in alone.items()}
+    chosen = [organ for organ in names if organ in organs]
+    return replace(choice, organs={organ: organs[organ] for organ in chosen}, reasons={organ: reasons[organ] for organ in chosen})
 
 
 def describe_choice(choice: Choice) -> str:

@@ -28,6 +28,10 @@ TRAINING, VALIDATION = 0, 1
 """Streams of random numbers; a validation batch never shares draws with a training batch."""
 
 
+class NothingAnnotatedError(ValueError):
+    """None of the cases to draw from was annotated for any of the organs."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Patches ready for the network.
@@ -56,8 +60,8 @@ class BatchMaker:
         device: Where augmentation is computed and the batch ends.
 
     Raises:
-        ValueError: None of the cases is preprocessed, or (in a cascade) has a segmentation of the previous stage, or has annotations of the
-            organs.
+        ValueError: None of the cases is preprocessed, or (in a cascade) has a segmentation of the previous stage.
+        NothingAnnotatedError: None of them has annotations of the organs.
     """
 
     def __init__(self, job: TrainingJob, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
@@ -76,7 +80,8 @@ class BatchMaker:
         # A case in which nobody annotated any of the organs has nothing to teach.
         self.cases = {name: case for name, case in self.cases.items() if self.annotated[name] != ()}
         if not self.cases:
-            raise ValueError(f"{folders.data}: {', '.join(job.plan.labels.names)}: annotated in none of the fold's {len(names)} cases")
+            what = ", ".join(job.plan.labels.names)
+            raise NothingAnnotatedError(f"{folders.data}: {what}: annotated in none of the fold's {len(names)} cases")
 
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""

@@ -27,7 +27,7 @@ from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..records import remove_partial
-from .batches import TRAINING, VALIDATION, Batch, BatchMaker
+from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
 from .clipping import GradientClip
 from .history import History
 from .job import RunFolders, TrainingJob, TrainingOptions
@@ -72,6 +72,7 @@ class Trainer:
         self.iteration, self.round, self.seconds = 0, 0, 0.0
         self._scores: dict[str, float] = {}
         self._scoring_seconds = 0.0
+        self._scored_cases = job.split.val or job.split.train
 
     # What a trainer is made of: override these to differ
 
@@ -251,8 +252,7 @@ class Trainer:
 
     def _score_patches(self) -> dict[str, float]:
         network = self.final_network().eval()
-        names = self.job.split.val or self.job.split.train
-        make = BatchMaker(self.job, self.folders, names, stream=VALIDATION, device=self.device)
+        make = self._scoring_batches()
         scores = PatchScores(self.labels)
         threads, ahead = loader_size(self.job, self.device)
         loader = Prefetcher(make, stop=self.job.options.validation_batches, ahead=ahead, threads=threads)
@@ -263,6 +263,15 @@ class Trainer:
                 loss = self.loss(logits, batch.segmentation, batch.annotated)
                 scores.add(logits.float(), batch.segmentation, loss, annotated=batch.annotated)
         return scores.result()
+
+    def _scoring_batches(self) -> BatchMaker:
+        """Of the validation cases; of the training cases where none of the former was annotated for the organs."""
+        try:
+            return BatchMaker(self.job, self.folders, self._scored_cases, stream=VALIDATION, device=self.device)
+        except NothingAnnotatedError as error:
+            log.warning("%s: scores while training come from training cases.", error)
+            self._scored_cases = self.job.split.train
+            return BatchMaker(self.job, self.folders, self._scored_cases, stream=VALIDATION, device=self.device)
 
     def final_network(self) -> nn.Module:
         """The network that validates and predicts: the moving average where there is one."""

@@ -11,9 +11,9 @@ from typing import Any
 from ..model import Configuration, Labels, Plan, Region
 from ..naming import unknown
 from ..pictures import plot_recall
-from ..records import atomic, read_json, write_json
+from ..records import atomic, write_json
 from .candidate_region import CandidateRegion, measured_region
-from .job import RunFolders, TrainingJob
+from .job import RunFolders, TrainingJob, begun_by_sibling
 from .region_masks import prepare_regions, with_ignore
 from .trainer import Trainer
 
@@ -79,7 +79,7 @@ class CascadeTrainer(Trainer):
             ValueError: Other folds of the model were begun with another region than was asked for.
         """
         configuration, radius = job.configuration, cascade_options(job.trainer_options).radius
-        begun = _begun_by_sibling(folders.run)
+        begun = begun_by_sibling(folders.run)
         if begun is not None:
             return replace(job, configuration=_like(begun, configuration, radius is None, folders.run))
         if configuration.region is None or configuration.region.source != "previous":
@@ -112,12 +112,6 @@ def cascade_options(options: Mapping[str, Any]) -> CascadeOptions:
         if name not in known:
             raise unknown("option of CascadeTrainer", name, known)
     return CascadeOptions(**options)
-
-
-def _begun_by_sibling(run: Path) -> Configuration | None:
-    """What another fold of the model was begun with, or None where this is the first."""
-    records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]
-    return read_json(records[0], TrainingJob).configuration if records else None
 
 
 def _like(begun: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..model import Budget, Configuration, Plan, Split
 from ..naming import unknown
+from ..records import read_json
 from .augmentation import AugmentationOptions
 
 T = TypeVar("T")
@@ -110,6 +111,12 @@ class RunFolders:
     data: Path
     previous: Path | None = None
     region: Path | None = None
+
+
+def begun_by_sibling(run: Path) -> Configuration | None:
+    """What another fold of a run's model was begun with, or None where this is the first: all folds of a model vote together."""
+    records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]
+    return read_json(records[0], TrainingJob).configuration if records else None
 
 
 CPU_VALIDATION_PATCHES = 16

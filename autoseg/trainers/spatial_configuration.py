@@ -17,7 +17,7 @@ from ..model import Configuration, Plan
 from ..storage import Store
 from .batches import Batch
 from .coarse_cases import prepare_coarse
-from .job import RunFolders, TrainingJob, TrainingOptions
+from .job import RunFolders, TrainingJob, TrainingOptions, begun_by_sibling
 from .localisation import LocatorTraining
 from .spatial_losses import sigmoid_cross_entropy
 from .spatial_options import spatial_options, with_locator
@@ -62,11 +62,21 @@ class SpatialConfigurationTrainer(Trainer):
 
     @classmethod
     def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
-        """The coarse grid for the largest case, the same for all folds."""
+        """The coarse grid for the largest case; a fold that joins others takes over their locator.
+
+        Raises:
+            ValueError: Another locator was asked for than that of the model's other folds.
+        """
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = spatial_options(job.trainer_options)
-        return replace(job, configuration=with_locator(job.configuration, shapes, options))
+        configuration, begun = with_locator(job.configuration, shapes, options), begun_by_sibling(folders.run)
+        if begun is not None:
+            if _kind_of(begun) != _kind_of(configuration):
+                expected = f"expected the locator {_kind_of(begun)} of the model's other folds, got {_kind_of(configuration)}"
+                raise ValueError(f"{folders.run}: {expected}; ask for the same, or move {folders.run.parent} away")
+            configuration = replace(configuration, locator=begun.locator)
+        return replace(job, configuration=configuration)
 
     @classmethod
     def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
@@ -127,3 +137,9 @@ class SpatialConfigurationTrainer(Trainer):
         super().load_final_states(states)
         if self.locator is not None:
             self.locator.final_network.load_state_dict(states["locator"])
+
+
+def _kind_of(configuration: Configuration) -> tuple[Any, ...] | None:
+    """What of a locator the user decides; its grid follows from the cases."""
+    locator = configuration.locator
+    return None if locator is None else (locator.network, locator.network_options, locator.margin)

@@ -69,7 +69,8 @@ class Problem:
 def check_dataset(folder: Path, *, groups: str | None = None, workers: int | None = None) -> list[Problem]:
     """Looks at every file of every case; one problem does not hide the others.
 
-    An empty label is listed, although it may be right (a healthy patient).
+    An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
+    other organs were annotated, as in a dataset that was merged.
 
     Args:
         folder: A dataset folder.
@@ -89,15 +90,16 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
     results, failures = run_cases(check_case, jobs, workers=workers, what="Checking", memory_per_job=memory)
     for name, reason in failures.items():
         problems.append(Problem(name, str(jobs[name][0].images[0]), UNREADABLE, reason, "a case that can be read"))
-    first: dict[str, Case] = {}
+    first: dict[str, list[Case]] = {}
     for case in dataset.cases:
         found, digest = results.get(case.name, ([], ""))
         problems += found
-        if digest in first:
-            same = first[digest]
+        earlier = first.setdefault(digest, []) if digest else []
+        same = next((one for one in earlier if not _complement(one, case)), None)
+        if same is not None:
             problems.append(Problem(case.name, str(case.images[0]), TWICE, f"the voxels of case {same.name}", "an image of its own", True))
-        elif digest:
-            first[digest] = case
+        else:
+            earlier.append(case)
     return sorted(problems, key=lambda problem: (problem.case, problem.file))
 
 
@@ -124,6 +126,11 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> tuple[lis
         digest.update(str(image.array.shape).encode())
         digest.update(np.ascontiguousarray(image.array).data)
     return problems, digest.hexdigest() if len(readable) == len(images) else ""
+
+
+def _complement(one: Case, other: Case) -> bool:
+    """Whether two cases with the same image are one patient of whom different organs were annotated."""
+    return (one.group or one.name) == (other.group or other.name) and one.annotated != other.annotated
 
 
 def foreground_inside(label: np.ndarray, found: Geometry, image: Geometry) -> bool:

@@ -5,10 +5,11 @@ An organ keeps the value it has in the first dataset that names it, if that is f
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,10 @@ def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
     """Writes a dataset folder that holds the cases of several, each with the organs that were annotated in it.
 
     Organs with the same name (upper and lower case are the same, the first spelling stays) are the same organ. A case is called
-    ``<dataset>_<case>`` and its patient likewise; cases that share an image file count as one patient, so that no fold is trained on what
-    it validates. Images stay where they are: ``dataset.json`` names them, beside the new folder by relative paths, elsewhere by absolute
-    ones. Label maps whose values change are written into ``labelsTr``, and do not follow later changes of the original.
+    ``<dataset>_<case>`` and its patient likewise; cases that share an image file, or whose image files are all the same byte for byte,
+    count as one patient, so that no fold is trained on what it validates. Images stay where they are: ``dataset.json`` names them, beside
+    the new folder by relative paths, elsewhere by absolute ones. Label maps whose values change are written into ``labelsTr``, and do not
+    follow later changes of the original.
 
     Args:
         folders: At least two different dataset folders.
@@ -181,7 +183,8 @@ def _reference(path: Path, destination: Path) -> str:
 
 
 def _groups(cases: Sequence[tuple[_Source, Case]]) -> dict[str, str]:
-    """Case -> patient; patients of two datasets that share an image file are one."""
+    """Case -> patient; patients of two datasets that share an image file, or of whom a case has copies of the other's files, are one."""
+    contents = _contents({os.path.realpath(image) for _, case in cases for image in case.images})
     alias: dict[str, str] = {}
     seen: dict[str, str] = {}
 
@@ -191,12 +194,44 @@ def _groups(cases: Sequence[tuple[_Source, Case]]) -> dict[str, str]:
         return group
 
     for source, case in cases:
-        for image in case.images:
+        paths = [os.path.realpath(image) for image in case.images]
+        # All channels together: one that is empty is the same in patients who have nothing to do with each other.
+        for key in (*paths, "|".join(contents[path] for path in paths)):
             own = final(f"{source.prefix}_{case.group or case.name}")
-            other = final(seen.setdefault(os.path.realpath(image), own))
+            other = final(seen.setdefault(key, own))
             if other != own:
                 alias[own] = other
     return {f"{source.prefix}_{case.name}": final(f"{source.prefix}_{case.group or case.name}") for source, case in cases}
+
+
+def _contents(paths: Iterable[str]) -> dict[str, str]:
+    """Image file (or DICOM folder) -> what is the same for exact copies: its size, and a hash where another one has that size."""
+    sizes: dict[int, list[str]] = {}
+    for path in sorted(paths):
+        sizes.setdefault(sum(file.stat().st_size for file in _files(path)), []).append(path)
+    return {path: f"{size}:{_digest(path) if len(same) > 1 else ''}" for size, same in sizes.items() for path in same}
+
+
+def _files(path: str) -> list[Path]:
+    """The file, or all files of a folder; of a header that names another file for its voxels what has its name, as headers are alike."""
+    one = Path(path)
+    if one.is_dir():
+        return sorted(file for file in one.rglob("*") if file.is_file())
+    if one.suffix == ".mhd":
+        return sorted(file for file in one.parent.iterdir() if file.stem == one.stem)
+    return [one]
+
+
+def _digest(path: str) -> str:
+    """Of the bytes, read piece by piece; of a folder those of its files in any order, as copies may have other names."""
+    found = []
+    for file in _files(path):
+        digest = hashlib.blake2b(digest_size=16)
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        found.append(digest.hexdigest())
+    return "+".join(sorted(found))
 
 
 def _odd_channels(datasets: Sequence[Dataset]) -> list[str]:

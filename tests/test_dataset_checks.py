@@ -140,6 +140,26 @@ def test_nan_in_a_label_map(tmp_path):
     assert (problem.kind, problem.found, problem.fixable) == (checks.NOT_FINITE, "1 of 336 voxels", True)
 
 
+def merged_twins(folder: Path, organs: dict[str, list[str]], **patients: str) -> Path:
+    """Cases of one image, of patient p unless said otherwise, each with some annotated organs."""
+    for name in organs:
+        case(folder, name, seed=4)
+    files = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": f"labelsTr/{name}.nii.gz"} for name in organs}
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "spleen": 2, "both": 3}, "dataset": files}
+    info |= {"annotated": organs, "groups": {name: patients.get(name, "p") for name in organs}}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_one_image_of_one_patient_may_be_there_once_for_each_choice_of_annotated_organs(tmp_path):
+    organs = {"a": ["liver"], "b": ["liver", "spleen"]}
+    assert checks.check_dataset(merged_twins(tmp_path / "right", organs), workers=0) == []
+    (other_patient,) = checks.check_dataset(merged_twins(tmp_path / "groups", organs, b="q"), workers=0)
+    assert (other_patient.case, other_patient.kind) == ("b", checks.TWICE)
+    (same_organs,) = checks.check_dataset(merged_twins(tmp_path / "organs", organs | {"c": ["liver", "spleen"]}), workers=0)
+    assert (same_organs.case, same_organs.kind, same_organs.found) == ("c", checks.TWICE, "the voxels of case b")
+
+
 def test_the_description_itself_must_be_right(tmp_path):
     with pytest.raises(ValueError, match="dataset.json"):
         checks.check_dataset(tmp_path, workers=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dataset_checks import case, faulty_dataset
+from test_dataset_checks import case, faulty_dataset, merged_twins
 
 from autoseg.dataset_checks import EMPTY, check_dataset, read_with_non_finite
 from autoseg.dataset_repair import fix_dataset
@@ -94,6 +94,13 @@ def test_explicit_lists_become_the_plain_layout(tmp_path):
     assert fix_dataset(tmp_path / "d", [], tmp_path / "copy") == []
     assert (tmp_path / "copy/imagesTr/scan_0000.nii.gz").is_file()
     assert [c.name for c in load_dataset(tmp_path / "copy").cases] == ["scan"]
+
+
+def test_a_merged_dataset_keeps_both_cases_of_an_image_with_different_organs(tmp_path):
+    folder = merged_twins(tmp_path / "d", {"a": ["liver"], "b": ["liver", "spleen"]})
+    assert fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy") == []
+    assert [c.annotated for c in load_dataset(tmp_path / "copy").cases] == [("liver",), ("liver", "spleen")]
+    assert check_dataset(tmp_path / "copy", workers=0) == []
 
 
 def test_nan_in_a_label_map_becomes_background(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from autoseg.inference.trained import InferenceOptions, load_model
 from autoseg.model import Budget, Configuration, Geometry, Image, Labels, Locator
 from autoseg.naming import FINAL_CHECKPOINT
 from autoseg.records import write_json
+from autoseg.storage import Store, StoredRecord
 from autoseg.trainers.coarse_cases import FOREGROUND, prepare_coarse
 from autoseg.trainers.job import RunFolders, TrainingJob, default_options
 from autoseg.trainers.spatial_configuration import SpatialConfigurationTrainer
@@ -205,6 +207,16 @@ class TestConfigure:
         assert job.configuration.locator.spacing == (2.0, 2.0, 2.0)
         assert job.configuration.locator.shape == (16, 32, 32)
 
+    def test_a_fold_takes_over_the_locator_of_the_others_and_no_other_kind(self, folders):
+        first = SpatialConfigurationTrainer.fit_to_data(a_job(), folders)
+        other = dataclasses.replace(folders, run=folders.run.with_name("fold_9"))
+        write_json(folders.run.with_name("fold_0") / "run.json", first)
+        write_store(folders.data, make_plan(), ["large"], shape=(20, 40, 64))
+        assert SpatialConfigurationTrainer.fit_to_data(a_job(), other).configuration.locator == first.configuration.locator
+        wider = dataclasses.replace(a_job(), trainer_options={**a_job().trainer_options, "margin": 3})
+        with pytest.raises(ValueError, match="expected the locator .* of the model's other folds"):
+            SpatialConfigurationTrainer.fit_to_data(wider, other)
+
     def test_a_long_run_gets_the_papers_optimisation_and_any_the_papers_loss(self):
         long, short = (Budget("iterations", steps, 10) for steps in (100_000, 500))
         suited = SpatialConfigurationTrainer.suited_options
@@ -269,6 +281,39 @@ class TestCoarseCases:
         with np.load(out / "e.npz") as case:
             assert (case["labels"][0] == FOREGROUND.internal_ignore).all()
             assert set(np.unique(case["labels"][1:])) == {0, 1}
+
+    def test_organs_nobody_annotated_may_be_anywhere_in_the_background(self, folders):
+        store, job = Store(folders.data), a_job()
+        image, labels = make_case(0)
+        only_balls = np.where(labels == 1, labels, 0).astype(np.int16)
+
+        def coarse_labels(array: np.ndarray, annotated: tuple[str, ...] | None) -> np.ndarray:
+            trace = store.load("a").trace
+            coarse = folders.run.parent / "coarse_on_data" / "a.npz"
+            store.write("a", image, array, StoredRecord(trace, annotated=annotated), {})
+            os.utime(store.trace_path("a"), (0, 0))  # so that not its age tells that the coarse file is of no use any more
+            prepare_coarse(folders.run.parent, folders.data, CASES, job.plan, job.configuration, progress=False)
+            with np.load(coarse) as case:
+                return case["labels"]
+
+        assert np.array_equal(coarse_labels(labels, None), labels > 0)
+        assert np.array_equal(coarse_labels(only_balls, ("ball",)), np.where(labels == 1, 1, FOREGROUND.internal_ignore))
+        assert np.array_equal(coarse_labels(labels, None), labels > 0)
+
+    def test_a_case_in_which_no_organ_of_the_model_was_annotated_is_left_out(self, folders):
+        store, job = Store(folders.data), a_job()
+        first, second = sorted(job.split.train)[:2]
+        for name, annotated in ((first, ("spleen",)), (second, ("ball",))):
+            image, labels = make_case(0)
+            store.write(name, image, np.where(labels == 1, labels, 0).astype(np.int16), StoredRecord(store.load(name).trace, "", annotated))
+        stale = folders.run.parent / "coarse_on_data" / f"{first}.npz"
+        stale.parent.mkdir(parents=True)
+        stale.write_bytes(b"of before")
+        trainer = trainer_of(job, folders)
+        trainer.prepare()
+        names = [path.stem for path in trainer.locator.cases]
+        assert first not in names
+        assert second in names
 
 
 class TestTraining:

@@ -12,7 +12,7 @@ from torch import nn
 from autoseg.checkpoints import save_checkpoint
 from autoseg.model import Labels
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of, width_of
+from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of, warn_if_otherwise, width_of
 from autoseg.records import write_json
 
 
@@ -160,3 +160,16 @@ class TestPretrained:
         other = nn.Linear(4, 3)  # its bias fits
         check_pretrained(other, model / "fold_0" / FINAL_CHECKPOINT)
         assert "Only 20 % of this network's numbers" in caplog.text
+
+
+def test_other_options_than_a_run_was_begun_with_are_said(begun, tiny_configuration, caplog):
+    run, _ = begun
+    same = tiny_configuration()
+    warn_if_otherwise(run, same, {}, {})
+    assert caplog.text == ""
+    wider = dataclasses.replace(same, network_options={**same.network_options, "features": [8, 16]})
+    warn_if_otherwise(run, wider, {"radius": 2}, {"loss": "ce", "augmentation": {"noise_probability": 0.0}})
+    assert "'features': [4, 8]" in caplog.text
+    assert "trainer options {}, not {'radius': 2}" in caplog.text
+    assert "loss dice_ce, not ce" in caplog.text
+    assert "--restart" in caplog.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,25 @@ def check_begun(run: Path, plan: Plan, configuration: Configuration, *, restart:
         begun = read_json(record, TrainingJob)
         now, then = (_data(p, c) | _network(c) for p, c in ((plan, configuration), (begun.plan, begun.configuration)))
         _compare(record, now, then)
+
+
+def warn_if_otherwise(run: Path, configuration: Configuration, trainer_options: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Says where a run was begun with other options than are asked for now: they keep those that it was begun with.
+
+    Args:
+        run: Folder of the fold, with its ``run.json``.
+        configuration: That is asked for.
+        trainer_options: That are asked for.
+        changes: Training options that are asked for, by the names of `TrainingOptions`.
+    """
+    begun = read_json(run / "run.json", TrainingJob)
+    now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(trainer_options), **changes}
+    then: dict[str, Any] = {"network options": begun.configuration.network_options, "trainer options": begun.trainer_options}
+    then |= {name: getattr(begun.options, name, None) for name in changes}
+    plain = [(name, to_plain(now[name]), to_plain(then[name])) for name in now if not isinstance(changes.get(name), Mapping)]
+    different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
+    if different:
+        log.warning("%s was begun with %s; begin anew with --restart to change that.", run, "; ".join(different))
 
 
 def sibling_of(run: Path) -> Configuration | None:

@@ -18,7 +18,7 @@ from ..trainers.previous import cases_without_prediction, folds_that_validate, p
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from ..workspace import Workspace, find_workspace
-from .begun import check_begun, check_pretrained, find_pretrained, is_finished
+from .begun import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise
 from .jobs import budget_of, changes_of, new_job, split_of
 from .preparing import preprocess
 from .regions import note_region
@@ -55,6 +55,8 @@ def train(
     run = workspace.model(dataset.name, configuration, settings.trainer, *asked.words) / f"fold_{fold}"
     if is_finished(run) and not settings.restart:
         log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
+        if (run / "run.json").is_file():
+            warn_if_otherwise(run, asked.configuration, settings.trainer_options, changes_of(settings))
         return read_json(run / "validation" / "scores.json", list[Score])
     # Before anything else, as preprocessing for another plan would replace the data of what was begun.
     check_begun(run, asked.plan, asked.configuration, restart=settings.restart)
@@ -131,6 +133,7 @@ def _trainer(workspace: Workspace, asked: Variant, run: Path, previous: Path | N
     if record.is_file():
         job = read_json(record, TrainingJob)
         log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
+        warn_if_otherwise(run, asked.configuration, settings.trainer_options, changes_of(settings))
     else:
         split = split_of(workspace, asked.plan.dataset, run.name.removeprefix("fold_"))
         job = new_job(asked, split, run, previous, settings=settings)

@@ -12,8 +12,9 @@ from torch import nn
 from autoseg.checkpoints import save_checkpoint
 from autoseg.model import Labels
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, sibling_of, warn_if_otherwise, width_of
+from autoseg.pipeline.begun import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise, width_of
 from autoseg.records import write_json
+from autoseg.trainers.job import begun_by_sibling
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
 
 def test_a_new_fold_takes_the_patch_of_the_others(begun):
     run, _ = begun
-    assert sibling_of(run) is None
-    assert sibling_of(run.with_name("fold_1")).patch_size == (8, 8, 8)
+    assert begun_by_sibling(run) is None
+    assert begun_by_sibling(run.with_name("fold_1")).patch_size == (8, 8, 8)
 
 
 def test_a_run_with_a_case_that_failed_is_not_finished(tmp_path):

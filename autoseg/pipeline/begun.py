@@ -73,13 +73,6 @@ def warn_if_otherwise(run: Path, configuration: Configuration, trainer_options: 
         log.warning("%s was begun with %s; begin anew with --restart to change that.", run, "; ".join(different))
 
 
-def sibling_of(run: Path) -> Configuration | None:
-    """The configuration of a fold that was begun before; a new fold takes over its patch and width, as all predict alike."""
-    for record in _siblings(run):
-        return read_json(record, TrainingJob).configuration
-    return None
-
-
 def _siblings(run: Path) -> Iterator[Path]:
     return (record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run)
 

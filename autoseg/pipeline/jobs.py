@@ -14,10 +14,10 @@ from ..model import Budget, Configuration, Split
 from ..naming import lookup
 from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_time
 from ..trainers import TRAINERS
-from ..trainers.job import TrainingJob, TrainingOptions, default_options
+from ..trainers.job import TrainingJob, TrainingOptions, begun_by_sibling, default_options
 from ..trainers.trial import measure_step
 from ..workspace import Workspace
-from .begun import sibling_of, width_of
+from .begun import width_of
 from .settings import TrainSettings
 from .variants import Variant
 
@@ -69,7 +69,7 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
     device = choose_device(settings.device)
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
-    sibling = sibling_of(run)
+    sibling = begun_by_sibling(run)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = TrainingJob(
         plan=asked.plan,

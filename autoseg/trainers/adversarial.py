@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from ..machine import autocast, memory_format
 from ..model import Configuration, Plan
-from ..naming import unknown
 from ..networks.discriminator import build_discriminator
 from .adversarial_losses import discriminator_loss, generator_loss, judged_maps
 from .batches import Batch
-from .job import RunFolders, TrainingJob
+from .job import RunFolders, TrainingJob, checked_options
 from .optimizers import build_optimizer
 from .trainer import Trainer
 
@@ -129,8 +128,4 @@ def adversarial_options(options: Mapping[str, Any]) -> AdversarialOptions:
     Raises:
         ValueError: One is unknown or its value makes no sense.
     """
-    known = {field.name for field in fields(AdversarialOptions)}
-    for name in options:
-        if name not in known:
-            raise unknown("option of AdversarialTrainer", name, known)
-    return AdversarialOptions(**options)
+    return checked_options(AdversarialOptions, options, "AdversarialTrainer")

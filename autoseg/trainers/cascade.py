@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..model import Configuration, Labels, Plan, Region
-from ..naming import unknown
 from ..pictures import plot_recall
 from ..records import atomic, write_json
 from .candidate_region import CandidateRegion, measured_region
-from .job import RunFolders, TrainingJob, begun_by_sibling
+from .job import RunFolders, TrainingJob, begun_by_sibling, checked_options
 from .region_masks import prepare_regions, with_ignore
 from .trainer import Trainer
 
@@ -107,11 +106,7 @@ def cascade_options(options: Mapping[str, Any]) -> CascadeOptions:
     Raises:
         ValueError: One is unknown or its value makes no sense.
     """
-    known = {field.name for field in fields(CascadeOptions)}
-    for name in options:
-        if name not in known:
-            raise unknown("option of CascadeTrainer", name, known)
-    return CascadeOptions(**options)
+    return checked_options(CascadeOptions, options, "CascadeTrainer")
 
 
 def _like(begun: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:

@@ -113,6 +113,24 @@ class RunFolders:
     region: Path | None = None
 
 
+def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> T:
+    """A trainer's own options as its frozen value.
+
+    Args:
+        kind: Dataclass of the trainer's options.
+        options: `TrainingJob.trainer_options`.
+        trainer: Its name, for the message.
+
+    Raises:
+        ValueError: One is unknown or its value makes no sense.
+    """
+    known = {item.name for item in fields(kind)}
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {trainer}", name, known)
+    return kind(**options)
+
+
 def begun_by_sibling(run: Path) -> Configuration | None:
     """What another fold of a run's model was begun with, or None where this is the first: all folds of a model vote together."""
     records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..model import Configuration, Plan
-from ..naming import unknown
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..networks.pipo_fan import FEATURES
 from .batches import Batch
-from .job import TrainingOptions
+from .job import TrainingOptions, checked_options
 from .trainer import Trainer
 
 NETWORK = "pipo_fan"
@@ -90,11 +89,7 @@ def pyramid_options(options: Mapping[str, Any]) -> PyramidOptions:
     Raises:
         ValueError: One is unknown or its value makes no sense.
     """
-    known = {field.name for field in fields(PyramidOptions)}
-    for name in options:
-        if name not in known:
-            raise unknown("option of PyramidTrainer", name, known)
-    return PyramidOptions(**options)
+    return checked_options(PyramidOptions, options, "PyramidTrainer")
 
 
 def _with_pyramid(configuration: Configuration) -> Configuration:

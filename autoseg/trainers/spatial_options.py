@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..inference.localisation import plan_locator
 from ..model import Configuration
-from ..naming import unknown
+from .job import checked_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,7 @@ def spatial_options(options: Mapping[str, Any]) -> SpatialConfigurationOptions:
     Raises:
         ValueError: One is unknown or its value makes no sense.
     """
-    known = {item.name for item in fields(SpatialConfigurationOptions)}
-    for name in options:
-        if name not in known:
-            raise unknown("option of SpatialConfigurationTrainer", name, known)
-    return SpatialConfigurationOptions(**options)
+    return checked_options(SpatialConfigurationOptions, options, "SpatialConfigurationTrainer")
 
 
 def with_locator(configuration: Configuration, shapes: Sequence[Sequence[int]], options: SpatialConfigurationOptions) -> Configuration:

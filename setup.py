@@ -2,18 +2,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-COMMANDS = (
-    "plan_and_preprocess",
-    "check",
-    "merge",
-    "train",
-    "find_best_configuration",
-    "predict",
-    "evaluate",
-    "run",
-    "networks",
-    "demo",
-)
+COMMANDS = {
+    "cli": ("plan_and_preprocess", "check", "merge", "train", "predict", "run", "networks", "demo"),
+    "cli_results": ("find_best_configuration", "evaluate"),
+}
+"""Module in the package -> its functions, each a command of that name."""
 
 setup(
     name="autoseg",
@@ -37,5 +30,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={"test": ["pytest>=8"]},
-    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.{module}:{name}" for module, names in COMMANDS.items() for name in names]},
 )

@@ -1,4 +1,7 @@
-"""The commands: parse, call one function of the pipeline, print. Nothing heavy is imported before the arguments are understood."""
+"""The commands up to prediction: parse, call one function of the pipeline, print. What is heavy waits until the arguments are understood.
+
+Those that look at results are in `cli_results`.
+"""
 
 from __future__ import annotations
 
@@ -129,26 +132,6 @@ def train(argv: list[str] | None = None) -> int:
     return run_command(parser, argv, _work)
 
 
-def find_best_configuration(argv: list[str] | None = None) -> int:
-    """autoseg_find_best_configuration"""
-    parser = make_parser(
-        "autoseg_find_best_configuration",
-        "Choose for every organ the model, or the average of two, with the best cross-validation score. autoseg_predict follows it.",
-        "autoseg_find_best_configuration 3",
-    )
-    parser.add_argument("dataset", help="dataset id, name or folder")
-    parser.add_argument("--max-members", type=int, default=2, help="largest number of models that are averaged (default 2)")
-
-    def _work(options: argparse.Namespace) -> int:
-        from .pipeline import describe_choice
-        from .pipeline import find_best_configuration as function
-
-        print(describe_choice(function(options.dataset, home=options.home, max_members=options.max_members)))
-        return 0
-
-    return run_command(parser, argv, _work)
-
-
 def predict(argv: list[str] | None = None) -> int:
     """autoseg_predict"""
     parser = make_parser(
@@ -187,40 +170,6 @@ def predict(argv: list[str] | None = None) -> int:
             print(f"FAILED {case}: {reason}", file=sys.stderr)
         print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
         return 1 if failures else 0
-
-    return run_command(parser, argv, _work)
-
-
-def evaluate(argv: list[str] | None = None) -> int:
-    """autoseg_evaluate"""
-    parser = make_parser(
-        "autoseg_evaluate",
-        "Compare segmentations with references, case by case and organ by organ. File formats may differ.",
-        "autoseg_evaluate -r labelsTs -p out\n  autoseg_evaluate -r labelsTs -p out -d 3 --json scores.json",
-    )
-    parser.add_argument("-r", "--reference", type=Path, required=True, help="folder (or file) of reference label maps")
-    parser.add_argument("-p", "--prediction", type=Path, required=True, help="folder (or file) of predicted label maps")
-    parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
-    parser.add_argument("--json", type=Path, help="write every case's scores to this file")
-    parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
-    parser.add_argument("--workers", type=int, help="cases compared at once (default: one a core, at most four)")
-
-    def _work(options: argparse.Namespace) -> int:
-        from .evaluation.folders import table
-        from .pipeline import evaluate_folders
-        from .records import write_json
-        from .workspace import find_workspace
-
-        labels, annotated = None, {}
-        if options.dataset is not None:
-            dataset = find_workspace(options.home, dataset=options.dataset).load_dataset(options.dataset)
-            labels, annotated = dataset.labels, {case.name: case.annotated for case in dataset.cases}
-        how = {"workers": options.workers, "partial": options.partial, "annotated": annotated}
-        scores = evaluate_folders(options.reference, options.prediction, labels, **how)
-        if options.json:
-            write_json(options.json, scores)
-        print(table(scores))
-        return 0
 
     return run_command(parser, argv, _work)
 
@@ -317,13 +266,26 @@ def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type woul
     return with_preset(options.preset, **said_of_training(options))
 
 
-def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int]) -> int:
-    """Runs a command: messages on stderr, a user's mistake as one line instead of a traceback, Ctrl-C without one."""
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int | str]) -> int:
+    """Runs a command: messages on stderr, a user's mistake as one line instead of a traceback, Ctrl-C without one.
+
+    Args:
+        parser: Of its arguments.
+        argv: The arguments; None takes the process's.
+        work: Does it; a text that it returns is printed.
+
+    Returns:
+        The exit status: what `work` returned, 0 for a text, 2 for a user's mistake.
+    """
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
     logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
     try:
-        return work(options)
+        result = work(options)
+        if isinstance(result, str):
+            print(result)
+            return 0
+        return result
     except (ValueError, RuntimeError, OSError) as error:
         if options.verbose:
             raise

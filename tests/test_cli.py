@@ -19,12 +19,12 @@ Fails = Callable[..., str]
 
 HELP = """
 import io, contextlib, sys
-from autoseg import cli
+from autoseg import cli, cli_results
 for name in sys.argv[1:]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         try:
-            getattr(cli, name)(["--help"])
+            getattr(cli, name, getattr(cli_results, name, None))(["--help"])
         except SystemExit as end:
             assert end.code == 0, name
     assert f"usage: autoseg_{name}" in text.getvalue(), name

@@ -3,18 +3,23 @@
 from .data import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
 from .plans import Configuration, Locator, Mirroring, Plan, Reason, Region
 from .runs import Budget, Split
-from .scores import Candidate, Choice, Score
+from .scores import Calibration, Candidate, Choice, Cleaning, Compared, Evidence, Expected, Reliability, Score
 from .volumes import Box, Geometry, Image, Trace
 
 __all__ = [
     "Box",
     "Budget",
+    "Calibration",
     "Candidate",
     "Case",
     "CaseFingerprint",
     "Choice",
+    "Cleaning",
+    "Compared",
     "Configuration",
     "Dataset",
+    "Evidence",
+    "Expected",
     "Fingerprint",
     "Geometry",
     "Image",
@@ -25,6 +30,7 @@ __all__ = [
     "Plan",
     "Reason",
     "Region",
+    "Reliability",
     "Score",
     "Split",
     "Trace",

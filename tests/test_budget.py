@@ -191,6 +191,11 @@ class TestFitTime:
         assert math.prod(fitted.patch_size) < 8000
         assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
 
+    def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
+        fitted, *_ = fit_time(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
+        assert fitted.batch_size == 8
+        assert math.prod(fitted.patch_size) < 8000
+
     def test_a_network_that_would_be_too_narrow_or_is_no_faster_keeps_its_features(self, planned):
         slim = dataclasses.replace(planned, network_options={**planned.network_options, "features": [24, 48]})
         assert self.fit(slim, 3900)[0] is slim

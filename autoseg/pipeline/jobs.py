@@ -12,7 +12,7 @@ import torch
 from ..machine import StepCost, choose_device, device_memory, free_memory
 from ..model import Budget, Configuration, Split
 from ..naming import lookup
-from ..planners.budget import choose_budget, fit_batch, fit_memory, fit_time
+from ..planners.budget import LEAST_BATCH, choose_budget, fit_batch, fit_memory, fit_time
 from ..trainers import TRAINERS
 from ..trainers.job import TrainingJob, TrainingOptions, begun_by_sibling, default_options
 from ..trainers.trial import measure_step
@@ -84,14 +84,14 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
         previous_model=None if previous is None else previous.parent.name,
         trainer_options=settings.trainer_options,
     )
-    configuration, said = _fitted(job, sibling, device)
+    configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or LEAST_BATCH)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in (batch_why, *said):
         log.info("%s.", sentence)
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
 
 
-def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.device) -> tuple[Configuration, list[str]]:
+def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.device, *, least_batch: int) -> tuple[Configuration, list[str]]:
     """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user."""
 
     def measured(one: Configuration) -> StepCost | None:
@@ -101,7 +101,8 @@ def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.devic
     configuration, cost, memory_why = fit_memory(job.configuration, measured, limit_bytes=device_memory(device))
     time_why = ""
     if sibling is None:
-        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, narrows=job.pretrained is None)
+        how = {"narrows": job.pretrained is None, "least_batch": least_batch}
+        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, **how)
     elif configuration.patch_size != sibling.patch_size:
         raise ValueError(f"patch {sibling.patch_size} of the model's other folds does not fit on {device}; move that model away")
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]

@@ -135,10 +135,11 @@ def fit_time(
     measure: Callable[[Configuration], StepCost | None],
     *,
     narrows: bool = True,
+    least_batch: int = LEAST_BATCH,
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch, network and patch smaller until a time budget holds enough steps.
 
-    First the batch, down to `LEAST_BATCH`; then the network's features are halved; then the patch is cut, to half.
+    First the batch, down to `least_batch`; then the network's features are halved; then the patch is cut, to half.
 
     Args:
         configuration: Spacing and depth of the network stay as they are.
@@ -146,6 +147,7 @@ def fit_time(
         cost: Of a step with batch and patch as they are.
         measure: Cost of a step of another configuration, None where it does not fit into memory.
         narrows: Whether the network may be changed: not where it takes over trained weights.
+        least_batch: The batch is not halved below it; the user's own, where there is one, is not halved at all.
 
     Returns:
         The configuration, the cost of its step (estimated from the voxels where only batch or patch changed), and a sentence for the user,
@@ -154,7 +156,7 @@ def fit_time(
     if budget.kind != "time":
         return configuration, cost, ""
     fitted, now = configuration, cost
-    while budget.amount / now.seconds < STEPS_TO_LEARN and fitted.batch_size // 2 >= LEAST_BATCH:
+    while budget.amount / now.seconds < STEPS_TO_LEARN and fitted.batch_size // 2 >= least_batch:
         fitted, now = _scaled(dataclasses.replace(fitted, batch_size=fitted.batch_size // 2), fitted, now)
     narrow = narrower(fitted) if narrows else None
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:

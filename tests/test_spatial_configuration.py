@@ -434,3 +434,17 @@ class TestTrainedModel:
         torch.testing.assert_close(
             torch.as_tensor(sparing.array).float().softmax(0), torch.as_tensor(usual.array).float().softmax(0), atol=0.02, rtol=0
         )
+
+
+def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
+    first = a_job(iterations=4)
+    trainer_of(first, folders).fit()
+    source = folders.run / FINAL_CHECKPOINT
+    second = dataclasses.replace(first, pretrained=source, seed=first.seed + 1)
+    trainer = trainer_of(second, dataclasses.replace(folders, run=tmp_path / "second"))
+    with caplog.at_level(logging.INFO):
+        trainer.restore()
+    trained = load_checkpoint(source)[0]["locator"]
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.network.state_dict().items())
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.final_network.state_dict().items())
+    assert "weights of the locator" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import load_matching
 from ..inference.localisation import build_locator
 from ..machine import autocast, half_type, memory_format
 from .augmentation import apply, draw
@@ -20,6 +22,8 @@ from .coarse_cases import FOREGROUND
 from .job import TrainingJob
 from .losses import build_loss
 from .optimizers import build_optimizer
+
+log = logging.getLogger(__name__)
 
 LOCALISATION = 2
 """Stream of random numbers; those of patches are 0 and 1."""
@@ -117,3 +121,10 @@ class LocatorTraining:
             self.average.load_state_dict(states["locator_average"])
         self.loss = states["locator_progress"]["loss"].to(self.device)
         self.steps = int(states["locator_progress"]["steps"])
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Starts from the weights of another locator that fit."""
+        loaded, missing = load_matching(self.network, weights)
+        if self.average is not None:
+            self.average.load_state_dict(self.network.state_dict())
+        log.info("Pretrained weights of the locator: %d tensors loaded; freshly initialised: %s", len(loaded), ", ".join(missing) or "none")

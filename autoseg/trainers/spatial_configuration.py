@@ -31,10 +31,7 @@ LEARNING_RATE = 1e-4
 
 
 class SpatialConfigurationTrainer(Trainer):
-    """Localisation network and SpatialConfiguration-Net of Thaler et al. (FLARE challenge at MICCAI 2021), in one run and one checkpoint.
-
-    Slices (2D) are segmented without a locator.
-    """
+    """Locator (not for slices) and SpatialConfiguration-Net of Thaler et al. (FLARE at MICCAI 2021), in one run and one checkpoint."""
 
     def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
@@ -126,6 +123,11 @@ class SpatialConfigurationTrainer(Trainer):
         """The locator's."""
         if self.locator is not None:
             self.locator.load(states)
+
+    def load_pretrained(self, states: Mapping[str, Any]) -> None:
+        """The locator of a run that had one."""
+        if self.locator is not None and "locator" in states:
+            self.locator.load_pretrained(states["locator"])
 
     def final_states(self) -> dict[str, dict[str, Any]]:
         """Both networks."""

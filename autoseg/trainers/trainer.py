@@ -304,6 +304,9 @@ class Trainer:
     def load_extra_states(self, states: Mapping[str, Any]) -> None:
         """Takes over what `extra_states` gave."""
 
+    def load_pretrained(self, states: Mapping[str, Any]) -> None:
+        """Takes over what fits of the final states of another run (beside the network's own, which is loaded already)."""
+
     def restore(self) -> None:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
         self.folders.run.mkdir(parents=True, exist_ok=True)
@@ -338,6 +341,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(self.network.state_dict())
         log.info("Pretrained weights: %d tensors loaded; freshly initialised: %s", len(loaded), ", ".join(missing) or "none")
+        self.load_pretrained(states)
 
     def _meta(self) -> dict[str, object]:
         return {"iteration": self.iteration, "round": self.round, "seconds": self.seconds, "fold": self.job.fold}

@@ -126,6 +126,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
             metavar="NAME=VALUE",
             help=f"an option of the {whose}; repeatable",
         )
+    parser.add_argument("--tag", default="", metavar="WORD", help="ends the model's name, so that trainings stand side by side")
     parser.add_argument("--restart", action="store_true", help="put an existing run aside and begin anew")
 
 
@@ -150,4 +151,5 @@ def said_of_training(options: argparse.Namespace) -> dict[str, Any]:
         "learning_rate": options.learning_rate,
         "pretrained": options.pretrained,
         "restart": options.restart,
+        "tag": options.tag,
     }

@@ -25,6 +25,13 @@ def test_nothing_asked_is_the_plan_itself() -> None:
     assert asked.words == ()
 
 
+def test_a_tag_ends_the_models_name() -> None:
+    assert variant(PLAN, "2d", TrainSettings(organs=("liver",), tag="focal-2.0")).words == ("liver", "focal-2.0")
+    for wrong in ("a b", "a__b", "../a", "-x"):
+        with pytest.raises(ValueError, match="--tag: expected a word"):
+            variant(PLAN, "2d", TrainSettings(tag=wrong))
+
+
 def test_all_organs_are_no_variant() -> None:
     assert of_organs(PLAN, SIDED.names) == (PLAN, "")
 

@@ -70,7 +70,9 @@ def warn_if_otherwise(run: Path, configuration: Configuration, trainer_options: 
     plain = [(name, to_plain(now[name]), to_plain(then[name])) for name in now if not isinstance(changes.get(name), Mapping)]
     different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
     if different:
-        log.warning("%s was begun with %s; begin anew with --restart to change that.", run, "; ".join(different))
+        log.warning(
+            "%s was begun with %s; begin anew with --restart to change that, or train beside it with --tag WORD.", run, "; ".join(different)
+        )
 
 
 def _siblings(run: Path) -> Iterator[Path]:

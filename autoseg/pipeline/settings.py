@@ -52,6 +52,7 @@ class TrainSettings:
         learning_rate: At the start; None means the trainer's.
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
         restart: Put an existing run aside and begin anew.
+        tag: Word that the model folder's name ends with, so that trainings that differ in an option only stand beside each other.
     """
 
     trainer: str = "Trainer"
@@ -71,6 +72,7 @@ class TrainSettings:
     learning_rate: float | None = None
     pretrained: Path | None = None
     restart: bool = False
+    tag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,11 +52,18 @@ def variant(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[
         configuration = _with_network(configuration, settings)
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
-    words = tuple(filter(None, (settings.network, organs, intensities)))
+    words = tuple(filter(None, (settings.network, organs, intensities, _checked_tag(settings.tag))))
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
     return Variant(plan, configuration, words)
+
+
+def _checked_tag(tag: str) -> str:
+    """The word for the end of a model folder's name, if it can stand there."""
+    if tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", tag):
+        raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {tag!r}")
+    return tag
 
 
 def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:

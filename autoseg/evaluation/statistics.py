@@ -1,0 +1,182 @@
+"""Is a difference between two models more than luck: the paired test, its correction for many tests, and the bootstrap.
+
+Cases of one patient are not independent (two time points, a case and its copy). `groups` says which belong together: the bootstrap then
+draws patients, and `per_group` gives the test one number a patient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+from scipy.stats import wilcoxon as scipy_wilcoxon
+
+SMALLEST_TEST = 6
+"""Pairs that must differ for a test: with five even five wins out of five have p = 0.0625."""
+
+EXACT = 50
+"""Up to so many pairs the distribution of the rank sum is counted out; beyond, the normal approximation is as good."""
+
+DECIMALS = 10
+"""Differences are rounded to so many: noise of the arithmetic shall neither break a tie nor decide a test."""
+
+
+def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p-value of the paired signed-rank test (Wilcoxon, Biometrics Bulletin 1945).
+
+    Pairs that are equal are dropped, as in Wilcoxon's paper, and so are NaN. Equal differences share their mean rank. Up to `EXACT` pairs
+    the p-value is exact, also with shared ranks: it counts all signs that the ranks could have had.
+
+    Args:
+        differences: ``(pairs,)`` one model's score minus the other's, case by case.
+
+    Returns:
+        0..1; NaN where fewer than `SMALLEST_TEST` pairs differ, since no p-value below 0.05 is possible there.
+    """
+    values = np.round(np.asarray(differences, np.float64), DECIMALS)
+    values = values[~np.isnan(values) & (values != 0)]
+    if len(values) < SMALLEST_TEST:
+        return math.nan
+    if len(values) > EXACT:
+        return float(scipy_wilcoxon(values, zero_method="wilcox", method="approx").pvalue)
+    # Mean ranks are multiples of one half: doubled, the sums can be counted in an array.
+    ranks = np.rint(2 * rankdata(np.abs(values))).astype(np.int64)
+    ways = np.zeros(int(ranks.sum()) + 1)
+    ways[0] = 1
+    for rank in ranks:
+        ways[rank:] += ways[:-rank].copy()
+    positive = int(ranks[values > 0].sum())
+    smaller = min(positive, int(ranks.sum()) - positive)
+    return float(min(1.0, 2 * ways[: smaller + 1].sum() / 2.0 ** len(ranks)))
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """P-values corrected for their number, the step-down way (Holm, Scandinavian Journal of Statistics 1979).
+
+    Args:
+        p_values: ``(tests,)``; NaN is no test: it does not count, and stays NaN.
+
+    Returns:
+        ``(tests,)`` the smallest level at which each test is significant while the chance of any false alarm among them stays below that.
+    """
+    raw = np.asarray(p_values, np.float64)
+    corrected = np.full(raw.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * raw[order]))
+    return corrected
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n: int = 2000,
+    level: float = 0.95,
+    groups: Sequence[Hashable] | None = None,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over cases (Efron, Annals of Statistics 1979).
+
+    Args:
+        values: ``(cases,)``; NaN is left out.
+        rng: Where the draws come from.
+        n: Number of draws.
+        level: Share of the draws that lie in the interval.
+        groups: Of each case the patient; patients are drawn, with all their cases. None means every case is a patient.
+
+    Returns:
+        Lower and upper end, in the unit of the values; NaN where fewer than two patients have a value.
+
+    Raises:
+        ValueError: `groups` has another length than `values`.
+    """
+    low, high = bootstrap_intervals(np.asarray(values, np.float64)[:, None], rng=rng, n=n, level=level, groups=groups)
+    return float(low[0]), float(high[0])
+
+
+def bootstrap_intervals(
+    table: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n: int = 2000,
+    level: float = 0.95,
+    groups: Sequence[Hashable] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `bootstrap_interval`, for several columns of the same cases, with the same draws for all of them.
+
+    Args:
+        table: ``(cases, columns)``.
+        rng: Where the draws come from.
+        n: Number of draws.
+        level: Share of the draws that lie in an interval.
+        groups: Of each case the patient.
+
+    Returns:
+        Lower and upper ends, ``(columns,)`` each.
+
+    Raises:
+        ValueError: `groups` has another length than the table.
+    """
+    members = _membership(len(table), groups)
+    known = ~np.isnan(table)
+    members = members[(members @ known).any(axis=1)]
+    sums, counts = members @ np.where(known, table, 0.0), members @ known.astype(np.float64)
+    drawn = rng.multinomial(len(members), np.full(len(members), 1 / max(1, len(members))), size=n).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = drawn @ sums / (drawn @ counts)
+    tail = 100 * (1 - level) / 2
+    low, high = np.full(table.shape[1], np.nan), np.full(table.shape[1], np.nan)
+    enough = np.flatnonzero((counts > 0).sum(axis=0) >= 2)
+    if len(enough):
+        low[enough], high[enough] = np.nanpercentile(means[:, enough], [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def paired_interval(
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n: int = 2000,
+    level: float = 0.95,
+    groups: Sequence[Hashable] | None = None,
+) -> tuple[float, float]:
+    """Bootstrap interval of the mean difference `first` minus `second` over the cases that have both; see `bootstrap_interval`."""
+    differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    return bootstrap_interval(differences, rng=rng, n=n, level=level, groups=groups)
+
+
+def per_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """One number a patient, the mean over its cases that are not NaN, in the order in which patients first appear.
+
+    Args:
+        values: ``(cases,)``.
+        groups: Of each case the patient; None leaves the values as they are.
+
+    Returns:
+        ``(patients,)``; NaN for a patient without a value.
+
+    Raises:
+        ValueError: `groups` has another length than `values`.
+    """
+    array = np.asarray(values, np.float64)
+    if groups is None:
+        return array
+    members, known = _membership(len(array), groups), ~np.isnan(array)
+    with np.errstate(invalid="ignore"):
+        return members @ np.where(known, array, 0.0) / (members @ known)
+
+
+def _membership(n_cases: int, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """``(patients, cases)``, 1 where a case is the patient's."""
+    if groups is None:
+        return np.eye(n_cases)
+    if len(groups) != n_cases:
+        raise ValueError(f"groups: expected one patient a case, {n_cases}, got {len(groups)}")
+    number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    members = np.zeros((len(number), n_cases))
+    members[[number[name] for name in groups], np.arange(n_cases)] = 1
+    return members

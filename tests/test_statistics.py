@@ -1,0 +1,111 @@
+"""Tests, corrections and intervals, against counting by hand and scipy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+from scipy.stats import wilcoxon as scipy_wilcoxon
+
+from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, paired_interval, per_group, wilcoxon
+
+
+def counted(differences):
+    """All signs, one by one."""
+    ranks = rankdata(np.abs(differences))
+    observed = abs(ranks @ np.sign(differences))
+    sums = [abs(ranks @ np.array(signs)) for signs in itertools.product((-1, 1), repeat=len(ranks))]
+    return np.mean([value >= observed - 1e-9 for value in sums])
+
+
+def test_six_wins_of_six_are_the_first_that_can_be_significant():
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, -0.6]) == pytest.approx(28 / 64)
+    assert math.isnan(wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5]))
+
+
+def test_pairs_without_difference_or_value_are_dropped():
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert wilcoxon([*values, 0.0, math.nan, 1e-13]) == wilcoxon(values)
+    assert math.isnan(wilcoxon([*values[:5], 0.0, 0.0, math.nan]))
+    assert math.isnan(wilcoxon([]))
+
+
+@pytest.mark.parametrize("n", [6, 9, 30, 50, 51, 80])
+def test_wilcoxon_is_scipys_where_no_ranks_are_shared(n):
+    differences = np.random.default_rng(n).normal(0.2, 1, n)
+    method = "exact" if n <= 50 else "approx"
+    assert wilcoxon(differences) == pytest.approx(scipy_wilcoxon(differences, method=method).pvalue, rel=1e-9)
+    assert wilcoxon(-differences) == pytest.approx(wilcoxon(differences), rel=1e-9)
+
+
+def test_wilcoxon_with_shared_ranks_is_that_of_counting_all_signs():
+    for seed in range(20):
+        differences = np.random.default_rng(seed).integers(-3, 5, 10) / 10
+        differences = differences[differences != 0]
+        if len(differences) >= 6:
+            assert wilcoxon(differences) == pytest.approx(counted(differences))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02, math.nan, 0.01]) == pytest.approx([0.02, math.nan, 0.02], nan_ok=True)
+    assert holm([]).shape == (0,)
+
+
+def test_the_interval_is_that_of_the_binomial():
+    """Of 40 zeros and ones, half each, the mean of a draw is binomial: 95 % lie within 14..26 of 40."""
+    low, high = bootstrap_interval([0.0, 1.0] * 20, rng=np.random.default_rng(0), n=20000)
+    assert (low, high) == (pytest.approx(0.35, abs=0.026), pytest.approx(0.65, abs=0.026))
+    narrow = bootstrap_interval([0.0, 1.0] * 20, rng=np.random.default_rng(0), n=20000, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    samples = rng.normal(5, 2, (40, 300))
+    low, high = bootstrap_intervals(samples, rng=rng)
+    assert 0.9 < np.mean((low <= 5) & (high >= 5)) < 0.98
+
+
+def test_the_same_generator_gives_the_same_interval_and_nan_is_left_out():
+    values = np.random.default_rng(0).normal(size=30)
+    one = bootstrap_interval(values, rng=np.random.default_rng(1))
+    assert one == bootstrap_interval(values, rng=np.random.default_rng(1))
+    assert one != bootstrap_interval(values, rng=np.random.default_rng(2))
+    assert one == bootstrap_interval([math.nan, *values, math.nan], rng=np.random.default_rng(1))
+    assert all(math.isnan(end) for end in bootstrap_interval([0.5, math.nan], rng=np.random.default_rng(1)))
+    assert all(math.isnan(end) for end in bootstrap_interval([], rng=np.random.default_rng(1)))
+
+
+def test_cases_of_a_patient_are_drawn_together():
+    """Four copies of each case say no more than the case: the interval is that of the cases, not half as wide."""
+    values = np.random.default_rng(0).normal(size=30)
+    alone = np.subtract(*bootstrap_interval(values, rng=np.random.default_rng(1)))
+    copies, patients = np.repeat(values, 4), np.repeat(np.arange(30), 4)
+    together = np.subtract(*bootstrap_interval(copies, rng=np.random.default_rng(1), groups=patients.tolist()))
+    apart = np.subtract(*bootstrap_interval(copies, rng=np.random.default_rng(1)))
+    assert together == pytest.approx(alone)
+    assert apart == pytest.approx(alone / 2, rel=0.1)
+    assert all(math.isnan(end) for end in bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p", "p"]))
+    with pytest.raises(ValueError, match="expected one patient a case, 2, got 1"):
+        bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p"])
+
+
+def test_paired_interval_sees_what_two_intervals_do_not():
+    """Cases differ far more than models do."""
+    second = np.random.default_rng(0).uniform(0.2, 0.9, 20)
+    first = second + 0.02 + np.random.default_rng(1).normal(0, 0.01, 20)
+    low, high = paired_interval(first, second, rng=np.random.default_rng(2))
+    assert 0 < low < 0.02 < high < 0.04
+    assert bootstrap_interval(first, rng=np.random.default_rng(2))[0] < second.mean()
+
+
+def test_one_number_a_patient():
+    assert per_group([0.2, 0.4, 0.9, math.nan], ["p", "p", "q", "q"]) == pytest.approx([0.3, 0.9])
+    assert per_group([0.2, math.nan], ["p", "q"]) == pytest.approx([0.2, math.nan], nan_ok=True)
+    assert per_group([0.2, 0.4], None) == pytest.approx([0.2, 0.4])

@@ -123,12 +123,14 @@ def bootstrap_intervals(
     members = _membership(len(table), groups)
     known = ~np.isnan(table)
     members = members[(members @ known).any(axis=1)]
+    low, high = np.full(table.shape[1], np.nan), np.full(table.shape[1], np.nan)
+    if len(members) < 2:
+        return low, high
     sums, counts = members @ np.where(known, table, 0.0), members @ known.astype(np.float64)
-    drawn = rng.multinomial(len(members), np.full(len(members), 1 / max(1, len(members))), size=n).astype(np.float64)
+    drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=n).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = drawn @ sums / (drawn @ counts)
     tail = 100 * (1 - level) / 2
-    low, high = np.full(table.shape[1], np.nan), np.full(table.shape[1], np.nan)
     enough = np.flatnonzero((counts > 0).sum(axis=0) >= 2)
     if len(enough):
         low[enough], high[enough] = np.nanpercentile(means[:, enough], [tail, 100 - tail], axis=0)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .cli import run_command
-from .cli_options import make_parser
+from .cli_options import duration, make_parser
 
 
 def find_best_configuration(argv: list[str] | None = None) -> int:
@@ -57,5 +57,41 @@ def evaluate(argv: list[str] | None = None) -> int:
         if options.json:
             write_json(options.json, scores)
         return table(scores)
+
+    return run_command(parser, argv, _work)
+
+
+def train_ensemble(argv: list[str] | None = None) -> int:
+    """autoseg_train_ensemble"""
+    parser = make_parser(
+        "autoseg_train_ensemble",
+        "Combine trained models into one, which is chosen and predicts like any other. What is learnt is learnt from the models' "
+        "predictions of cases that they were not trained on. An interrupted run goes on by itself; a finished one says so.",
+        "autoseg_train_ensemble 3 --kind logits\n"
+        "  autoseg_train_ensemble 3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer",
+    )
+    parser.add_argument("dataset", help="dataset id (3), name (Dataset003_Liver) or folder")
+    kinds = ("argmax", "logits", "meta", "fusion", "multi")
+    what = "argmax: the most confident organ; logits: a 1x1 convolution over the models' logits; meta: a small U-Net over them; "
+    what += "fusion: a 1x1 convolution over their last feature maps; multi: each organ from its best model"
+    parser.add_argument("--kind", required=True, choices=kinds, help=what)
+    parser.add_argument("--members", nargs="+", default=[], metavar="MODEL", help="model folders (default: the best model of each organ)")
+    parser.add_argument("--folds", nargs="+", default=[], help="folds to train (default: all that every member has)")
+    parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="an ensemble for these organs only")
+    parser.add_argument("--time", type=duration, metavar="TIME", help="training of each fold, e.g. 5m")
+    parser.add_argument("--iterations", type=int, help="optimisation steps of each fold (default: 200, meta 300)")
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--restart", action="store_true", help="put existing runs aside and begin anew")
+
+    def _work(options: argparse.Namespace) -> str:
+        from .evaluation.folders import table
+        from .pipeline import EnsembleSettings
+        from .pipeline import train_ensemble as function
+
+        said = {name: getattr(options, name) for name in ("kind", "iterations", "seed", "device", "restart")}
+        listed = {name: tuple(getattr(options, name)) for name in ("members", "folds", "organs")}
+        scores = function(options.dataset, EnsembleSettings(**said, **listed, seconds=options.time), home=options.home)
+        return table([score for some in scores.values() for score in some])
 
     return run_command(parser, argv, _work)

@@ -11,6 +11,9 @@ LATEST_CHECKPOINT = "checkpoint_latest.pt"
 FINAL_CHECKPOINT = "checkpoint_final.pt"
 """Files of a run; a training is finished when the final one exists."""
 
+ENSEMBLE = "ensemble"
+"""Name of the configuration of models that combine others; their folders begin with it."""
+
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: says what was expected and the nearest valid name."""

@@ -13,7 +13,19 @@ import story_data as data
 
 from autoseg import cli, cli_options
 
-COMMANDS = ("plan_and_preprocess", "check", "train", "find_best_configuration", "predict", "evaluate", "run", "merge", "networks", "demo")
+COMMANDS = (
+    "plan_and_preprocess",
+    "check",
+    "train",
+    "find_best_configuration",
+    "predict",
+    "evaluate",
+    "run",
+    "merge",
+    "networks",
+    "demo",
+    "train_ensemble",
+)
 
 Fails = Callable[..., str]
 

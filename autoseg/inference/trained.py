@@ -14,7 +14,7 @@ from torch import nn
 from ..checkpoints import load_checkpoint
 from ..machine import memory_format
 from ..model import Configuration, Image, Labels, Plan
-from ..naming import FINAL_CHECKPOINT
+from ..naming import ENSEMBLE, FINAL_CHECKPOINT
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..preprocessing import preprocess_case
@@ -144,6 +144,10 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
 
 def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: Loaded) -> TrainedModel:
     run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
+    if run["configuration"]["name"] == ENSEMBLE:
+        from .learned_ensemble import load_ensemble  # its models are of the kind that is defined here
+
+        return load_ensemble(folder, folds, device, options, loaded=loaded)
     plan, configuration = from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
     predictor = _predictor([folder / f"fold_{fold}" for fold in folds], plan, configuration, device, options)
     previous = None

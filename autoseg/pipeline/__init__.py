@@ -8,6 +8,7 @@
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
     evaluate_folders         label maps against references
     run, demo                all of it                                                             (running.py)
+    train_ensemble           trained models -> one of them all, a model like any other               (ensembles.py)
     list_networks            what each network costs                                               (networks.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
@@ -17,6 +18,7 @@ from ..dataset_checks import check_dataset
 from ..dataset_repair import fix_dataset
 from ..evaluation.folders import evaluate_folders
 from .choosing import describe_choice, find_best_configuration
+from .ensembles import EnsembleSettings, train_ensemble
 from .merging import merge
 from .networks import describe_networks, list_networks
 from .predicting import predict, predict_folder
@@ -26,6 +28,7 @@ from .settings import PlanSettings, PredictSettings, TrainSettings
 from .training import train
 
 __all__ = [
+    "EnsembleSettings",
     "PlanSettings",
     "PredictSettings",
     "TrainSettings",
@@ -43,4 +46,5 @@ __all__ = [
     "predict_folder",
     "run",
     "train",
+    "train_ensemble",
 ]

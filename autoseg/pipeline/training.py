@@ -62,7 +62,7 @@ def train(
     check_begun(run, asked.plan, asked.configuration, restart=settings.restart)
     if settings.restart and run.exists():
         with only_one(run, "training"):
-            _put_aside(run)
+            put_aside(run)
     with only_one(run, "training"):
         preprocess(workspace, dataset, asked.plan, asked.configuration)
         previous = _first_stage(workspace, dataset, asked, run, settings)
@@ -100,7 +100,8 @@ def without_stages(plan: Plan) -> list[str]:
     return [name for name, one in plan.configurations.items() if one.previous_stage is None]
 
 
-def _put_aside(run: Path) -> None:
+def put_aside(run: Path) -> None:
+    """Renames the folder of a run, so that another can begin in its place."""
     kept = next(path for i in range(1, 10_000) if not (path := run.with_name(f"old_{run.name}_{i}")).exists())
     run.rename(kept)
     log.info("The former run is kept as %s", kept)

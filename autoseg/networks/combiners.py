@@ -1,0 +1,152 @@
+"""What ensembles put on top of their members' predictions.
+
+Crespi et al., *Ensemble methods for multi-organ segmentation in CT series*, 2023.
+
+Their input is a stack: one channel for each organ of each member, the logarithm of how much likelier that organ is than background, plus
+`CERTAIN`, so that 0, with which patches and volumes are padded, means certainly background. Their output are logits like those of any other
+network. Each begins as the plain average of the members, or stays it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Sizes, convolution
+from .sizes import crop_to, pad_to_multiple
+from .unet import PlainUNet
+
+CERTAIN = math.log(510.0)
+"""Largest logarithm of a ratio: kept probabilities are multiples of 1/255, and half a step is the least that one can be."""
+
+Channels = Sequence[Sequence[int]]
+
+
+class Strongest(nn.Module):
+    """Each organ from its members' masks; where several claim a voxel the surest of all wins. Nothing is learnt.
+
+    With all members of an organ it is the argmax ensemble; with one member each, MOvpUNet's merging of masks (Conze et al., Artificial
+    Intelligence in Medicine 117, 2021). How sure a member is of an organ is the logarithm of how much likelier it is than whatever else
+    is the likeliest there, background or another organ of that member: above 0 exactly within the member's own mask.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Of the stack.
+        out_channels: `Labels.n_outputs`: one for each entry of `channels`, and background's unless the labels are regions.
+        deep_supervision: Ignored: there is one output.
+        channels: For each organ its channels of the stack.
+        members: For each member its first channel and the one after its last.
+    """
+
+    def __init__(
+        self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, channels: Channels, members: Channels
+    ) -> None:
+        super().__init__()
+        check_channels(channels, in_channels, out_channels)
+        self.channels, self.members = [list(one) for one in channels], [tuple(one) for one in members]
+        self.regions = len(channels) == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``."""
+        ratios = x.float() - CERTAIN
+        if not self.regions:
+            ratios = torch.cat([_margins(ratios[:, start:stop]) for start, stop in self.members], 1)
+        organs = [ratios[:, of].amax(1) for of in self.channels]
+        return torch.stack(organs if self.regions else [torch.zeros_like(organs[0]), *organs], 1)
+
+
+def _margins(ratios: Tensor) -> Tensor:
+    """By how much each organ of one member is ahead of the likeliest other class, or of background: ``(B, N, *spatial)``, same shape."""
+    classes = torch.cat([torch.zeros_like(ratios[:, :1]), ratios], 1)
+    (best, second), index = classes.topk(2, 1)[0].unbind(1), classes.argmax(1, keepdim=True)
+    numbers = torch.arange(1, classes.shape[1], device=ratios.device).view(1, -1, *[1] * (ratios.dim() - 2))
+    return ratios - torch.where(index == numbers, second[:, None], best[:, None])
+
+
+class LogitsConvolution(nn.Module):
+    """A 1x1 convolution over the stack; at the start it is the average of each organ's members.
+
+    For a single member of several organs that average is the member itself: the ratios to background are its logits.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Of the stack.
+        out_channels: `Labels.n_outputs`.
+        deep_supervision: Ignored: there is one output.
+        channels: For each organ its channels of the stack.
+    """
+
+    def __init__(self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, channels: Channels) -> None:
+        super().__init__()
+        check_channels(channels, in_channels, out_channels)
+        self.conv = convolution(dim)(in_channels, out_channels, 1)
+        first = out_channels - len(channels)  # background's, where there is one, is 0
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.bias.zero_()
+            for organ, of in enumerate(channels, start=first):
+                self.conv.weight[organ, list(of)] = 1 / len(of)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``; in fp32, as the average is to be exact."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.conv(x.float() - CERTAIN)
+
+
+class MetaUNet(nn.Module):
+    """A small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; at the start it adds nothing.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Of the stack.
+        out_channels: `Labels.n_outputs`.
+        deep_supervision: Ignored: there is one output.
+        channels: For each organ its channels of the stack.
+        features: Of the U-Net's stages, finest first.
+        strides: Of its stages.
+        kernel_sizes: Of its stages.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool = True,
+        channels: Channels,
+        features: Sequence[int],
+        strides: Sizes,
+        kernel_sizes: Sizes,
+    ) -> None:
+        super().__init__()
+        size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, "deep_supervision": False}
+        convs = {"convs_per_stage": [2] * len(features), "decoder_convs": [1] * (len(features) - 1)}
+        self.average = LogitsConvolution(**size, channels=channels)
+        self.unet = PlainUNet(**size, **convs, features=features, strides=strides, kernel_sizes=kernel_sizes)
+        nn.init.zeros_(self.unet.decoder.heads[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, M, *spatial)`` of any size to logits ``(B, K, *spatial)``."""
+        padded = pad_to_multiple(x, self.unet.divisors)
+        return self.average(x) + crop_to(self.unet(padded / CERTAIN - 1), x.shape[2:]).float()
+
+
+def check_channels(channels: Channels, inputs: int, outputs: int) -> None:
+    """Refuses channels that do not describe an ensemble.
+
+    Args:
+        channels: For each organ its channels of the stack.
+        inputs: Channels of the stack.
+        outputs: Channels of the logits.
+
+    Raises:
+        ValueError: An organ has no channel, or one that is not in the stack, or there are other than one output each and background's.
+    """
+    if any(not of or not 0 <= min(of) <= max(of) < inputs for of in channels):
+        raise ValueError(f"ensemble: expected for each organ at least one of the channels 0 to {inputs - 1}, got {list(channels)}")
+    if outputs not in (len(channels), len(channels) + 1):
+        raise ValueError(f"ensemble: expected {len(channels)} or {len(channels) + 1} outputs for as many organs, got {outputs}")

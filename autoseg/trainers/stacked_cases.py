@@ -1,0 +1,90 @@
+"""What ensembles are trained on: kept predictions, or images seen in several ways, as the image of preprocessed cases of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..inference.quantised import kept
+from ..inference.stacking import Layout, stacked
+from ..records import only_one
+from ..storage import Store, StoredRecord
+
+log = logging.getLogger(__name__)
+
+
+def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, reference: Path, out: Path) -> None:
+    """Stacks what each member said about cases that its networks have not seen, on the grid of one of them.
+
+    Args:
+        cases: Case to the fold that validated it: the one whose networks were not trained on it.
+        results: Folder of the models.
+        layout: Of the stack.
+        reference: Preprocessed cases of the grid, with label maps.
+        out: Where the stacks are stored; what is there and made from the same files stays.
+
+    Raises:
+        ValueError: A prediction is missing, or was made on other data than is preprocessed now; the message names it.
+    """
+    store = Store(reference)
+
+    def stamp(case: str) -> str:
+        folder = f"fold_{cases[case]}"
+        files = [results / member / folder / "validation" / f"{case}.b2nd" for member in layout.members]
+        return _stamp([*files, store.trace_path(case)])
+
+    def make(case: str) -> np.ndarray:
+        folders = [results / member / f"fold_{cases[case]}" / "validation" for member in layout.members]
+        return stacked([kept(folder, case) for folder in folders], layout.labels, store.load(case).trace)
+
+    _write(sorted(cases), store, out, stamp=stamp, make=make)
+
+
+def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> None:
+    """Cases that were preprocessed in several ways on one grid, with the channels of all ways one after the other.
+
+    Args:
+        cases: Names.
+        sources: Folders of preprocessed cases; label maps come from the first.
+        out: As in `write_stacks`.
+
+    Raises:
+        ValueError: A case is missing in a source, or lies there on another grid.
+    """
+    stores = [Store(source) for source in sources]
+
+    def make(case: str) -> np.ndarray:
+        images = [np.asarray(store.load(case).image[:]) for store in stores]
+        if len({image.shape[1:] for image in images}) > 1:
+            raise ValueError(
+                f"{case}: expected the same grid in {', '.join(map(str, sources))}, got {[image.shape[1:] for image in images]}"
+            )
+        return np.concatenate(images)
+
+    _write(sorted(cases), stores[0], out, stamp=lambda case: _stamp([store.trace_path(case) for store in stores]), make=make)
+
+
+def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[str], str], make: Callable[[str], np.ndarray]) -> None:
+    with only_one(out, "stacking predictions", wait=True):
+        store = Store(out)
+        store.clean()
+        missing = [case for case in cases if not store.has(case) or store.load(case).stamp != stamp(case)]
+        for case in tqdm(missing, desc="Stacking predictions", unit="case", disable=not missing):
+            stored = source.load(case)
+            image = make(case)
+            if image.shape[1:] != tuple(stored.image.shape[1:]):
+                raise ValueError(
+                    f"{case}: the grid of its predictions {image.shape[1:]} is not that of the preprocessed case in {source.folder} "
+                    f"{tuple(stored.image.shape[1:])}; plan as when the models were trained, or train them again"
+                )
+            segmentation = None if stored.segmentation is None else np.asarray(stored.segmentation[:])
+            record = StoredRecord(stored.trace, stamp(case), stored.annotated)
+            store.write(case, image, segmentation, record, dict(stored.locations))
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (file.stat() for file in files))

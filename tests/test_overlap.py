@@ -119,7 +119,7 @@ def test_maps_that_do_not_fit_are_refused(prediction, message):
 
 def test_unknown_metric_is_answered_with_the_valid_ones():
     nothing = np.zeros((2, 2), np.int16)
-    with pytest.raises(ValueError, match="expected one of dice, iou, precision, sensitivity, got 'sensitivty'.*'sensitivity'"):
+    with pytest.raises(ValueError, match="expected one of .*dice, .*sensitivity, .*got 'sensitivty'.*'sensitivity'"):
         score_case("a", nothing, nothing, TWO, metrics=("sensitivty",))
 
 

@@ -17,7 +17,7 @@ from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_lab
 from ..labels import to_internal
 from ..machine import cpu_count
 from ..model import Geometry, Image, Labels, Score
-from .metrics import METRICS
+from .metrics import DEFAULT_METRICS
 from .overlap import mean_of_known, score_case
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def evaluate_folders(
     *,
     workers: int | None = None,
     partial: bool = False,
-    metrics: Sequence[str] = tuple(METRICS),
+    metrics: Sequence[str] = DEFAULT_METRICS,
     annotated: Mapping[str, Sequence[str] | None] | None = None,
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.

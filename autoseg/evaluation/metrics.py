@@ -1,11 +1,102 @@
-"""The metrics by name. A new one: write a function of an `Overlap` and add its line here; the contract tests pick it up."""
+"""The metrics by name. A new one: write a function of an `Overlap` or of a `MaskPair`, add its line here; the contract tests pick it up."""
 
 from __future__ import annotations
 
-METRICS: dict[str, str] = {
-    "dice": "autoseg.evaluation.overlap:dice",
-    "iou": "autoseg.evaluation.overlap:iou",
-    "sensitivity": "autoseg.evaluation.overlap:sensitivity",
-    "precision": "autoseg.evaluation.overlap:precision",
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..model import Score
+from ..naming import lookup, resolve, unknown
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how well a prediction agrees with the reference.
+
+    Attributes:
+        function: ``module:function`` of ``(Overlap) -> float`` or ``(MaskPair) -> float``; NaN where the organ is absent from both.
+        needs: ``overlap``: three counts of voxels; ``masks``: the masks and the size of a voxel.
+        better: ``higher``, ``lower``, or ``zero`` for a signed error.
+        unit: Of the number, empty where it has none.
+        title: What a table calls it; empty: its name.
+    """
+
+    function: str
+    needs: str = "overlap"
+    better: str = "higher"
+    unit: str = ""
+    title: str = ""
+
+
+_OVERLAP, _MASKS = "autoseg.evaluation.overlap:", "autoseg.evaluation.masks:"
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric(_OVERLAP + "dice", title="Dice"),
+    "iou": Metric(_OVERLAP + "iou", title="IoU"),
+    "sensitivity": Metric(_OVERLAP + "sensitivity", title="sensitivity"),
+    "precision": Metric(_OVERLAP + "precision", title="precision"),
+    "ravd": Metric(_OVERLAP + "ravd", better="lower", unit="%", title="RAVD"),
+    "volume_error": Metric(_MASKS + "volume_error", needs="masks", better="zero", unit="ml", title="volume error"),
+    "hd_border": Metric(_MASKS + "hd_border", needs="masks", better="lower", unit="mm", title="HD (border)"),
+    "hd95_border": Metric(_MASKS + "hd95_border", needs="masks", better="lower", unit="mm", title="HD95 (border)"),
+    "assd_border": Metric(_MASKS + "assd_border", needs="masks", better="lower", unit="mm", title="ASSD (border)"),
+    "nsd_border": Metric(_MASKS + "nsd_border", needs="masks", title="NSD (border)"),
+    "hd_surface": Metric(_MASKS + "hd_surface", needs="masks", better="lower", unit="mm", title="HD (surface)"),
+    "hd95_surface": Metric(_MASKS + "hd95_surface", needs="masks", better="lower", unit="mm", title="HD95 (surface)"),
+    "assd_surface": Metric(_MASKS + "assd_surface", needs="masks", better="lower", unit="mm", title="ASSD (surface)"),
+    "nsd_surface": Metric(_MASKS + "nsd_surface", needs="masks", title="NSD (surface)"),
+    "chaos": Metric(_MASKS + "chaos", needs="masks", title="CHAOS score"),
 }
-"""Name -> ``module:function`` of ``(Overlap) -> float``: 1 for perfect agreement, 0 for none, NaN where the organ is absent from both."""
+"""Name -> what it is. The docstrings of the functions say what they compute."""
+
+DEFAULT_METRICS = ("dice", "iou", "sensitivity", "precision")
+"""What is computed where nothing else is asked for."""
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of a name in `METRICS`, or of ``module:name``: a function of an `Overlap`, or a `Metric` that says what it needs.
+
+    Raises:
+        ValueError: Neither in the table nor importable.
+    """
+    found = lookup(METRICS, name, "metric")
+    return found if isinstance(found, Metric) else Metric(name)
+
+
+def function_of(metric: Metric) -> Callable[[Any], float]:
+    """The function that computes a metric, of an `Overlap` or of a `MaskPair` as `Metric.needs` says.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
+    return resolve(metric.function, "metric")
+
+
+def value_of(score: Score, name: str) -> float:
+    """A metric's value in a score; NaN where the organ is absent from both.
+
+    Raises:
+        ValueError: The score does not hold this metric (it was made by an older version, or without it).
+    """
+    if not has_value(score, name):
+        raise unknown(f"metric of {score.organ} in case {score.case}", name, ["dice", "iou", *score.other])
+    return getattr(score, name) if name in ("dice", "iou") else score.other[name]
+
+
+def has_value(score: Score, name: str) -> bool:
+    """Whether a score holds this metric, be it NaN."""
+    return name in ("dice", "iou") or name in score.other
+
+
+def goodness(value: Any, name: str) -> Any:
+    """A metric's value (or an array of them) turned so that higher is better; of two predictions the one with the higher value is better."""
+    better = find_metric(name).better
+    if better == "higher":
+        return value
+    return -abs(value) if better == "zero" else -value
+
+
+def is_better(one: float, other: float, name: str) -> bool:
+    """Whether the first value of a metric is better than the second; never where one of them is NaN."""
+    return bool(goodness(one, name) > goodness(other, name))

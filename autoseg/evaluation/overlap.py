@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model import Labels, Score
-from ..naming import lookup
-from .metrics import METRICS
+from .metrics import DEFAULT_METRICS, find_metric, function_of
 
 SLAB_VOXELS = 2_000_000
 """Voxels compared at a time: bounds the memory for intermediate 64-bit arrays to some 50 MB whatever the size of the volume."""
@@ -64,6 +63,16 @@ def precision(overlap: Overlap) -> float:
     return _ratio(overlap.true_positive, overlap.n_prediction)
 
 
+def ravd(overlap: Overlap) -> float:
+    """Relative absolute volume difference ``100 * | |S| - |G| | / |G|`` in percent (CHAOS challenge, Kavur et al., MedIA 2021).
+
+    NaN where neither has the organ; 100 where only one of both has it, be it a miss or a false alarm.
+    """
+    if not overlap.n_reference:
+        return 100.0 if overlap.n_prediction else math.nan
+    return 100 * abs(overlap.n_prediction - overlap.n_reference) / overlap.n_reference
+
+
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
@@ -81,7 +90,7 @@ def score_case(
     labels: Labels,
     *,
     ignore: int | None = None,
-    metrics: Sequence[str] = tuple(METRICS),
+    metrics: Sequence[str] = DEFAULT_METRICS,
     organs: Collection[str] | None = None,
 ) -> list[Score]:
     """Scores every organ of a case.
@@ -105,7 +114,7 @@ def score_case(
     n_values = max(len(labels.base_values), ignore or 0) + 1
     _check(case, prediction, reference, n_values)
     counts = confusion(prediction, reference, n_values, ignore=ignore)
-    functions = {name: lookup(METRICS, name, "metric") for name in metrics if name not in ("dice", "iou")}
+    functions = {name: function_of(find_metric(name)) for name in metrics if name not in ("dice", "iou")}
     scores = []
     for organ, members in zip(labels.names, labels.internal_members, strict=True):
         if organs is not None and organ not in organs:

@@ -28,6 +28,9 @@ from .trained import InferenceOptions, Known, Loaded, Progress, TrainedModel, ch
 FUSION = "fusion"
 """The kind whose members are cut open; all others look at what their members say."""
 
+META = "meta"
+"""The kind that looks at a voxel's surroundings too; all others at voxels one by one."""
+
 Runs = dict[str, dict[str, Any]]
 """Fold to what its ``run.json`` holds."""
 
@@ -45,6 +48,11 @@ class StackedEnsemble(TrainedModel):
 
     members: tuple[TrainedModel, ...] = ()
     reference: int = 0
+
+    @property
+    def asks(self) -> tuple[TrainedModel, ...]:
+        """Its members."""
+        return self.members
 
     def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
         share = None if progress is None else lambda part: progress(part / len(self.members))
@@ -102,9 +110,11 @@ def _stacked(folder: Path, runs: Runs, options: InferenceOptions, device: torch.
     plan, configuration = next(iter(plans.values()))
     own = next(iter(runs.values()))["trainer_options"]
     members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in own["members"])
-    # Flipped images are averaged by the members.
-    predictor = _predictor(loaders, configuration, plan.labels, replace(options, mirror=False), device)
-    key = f"{checkpoint_key(folder, options.folds)} of {'; '.join(f'{member.name} {member.key}' for member in members)}"
+    # Flipped images are averaged by the members, and voxels that are looked at one by one need no overlapping tiles.
+    how = replace(options, mirror=False, step=options.step if own["kind"] == META else 1.0)
+    predictor = _predictor(loaders, configuration, plan.labels, how, device)
+    asked = "; ".join(f"{member.name} {member.key} {member.predictor.mirror} {member.predictor.step}" for member in members)
+    key = f"{checkpoint_key(folder, options.folds)} of {asked}"
     plan = replace(plan, channels=members[0].plan.channels)
     place = own["members"].index(own["reference"])
     return StackedEnsemble(folder.name, plan, configuration, predictor, key, members=members, reference=place)

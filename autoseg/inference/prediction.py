@@ -23,7 +23,7 @@ from ..naming import unknown
 from ..records import atomic, read_json, remove_partial, write_json
 from .ensemble import merge_organs
 from .export import Logits, export_labels, probabilities
-from .trained import Known, Progress, TrainedModel
+from .trained import Progress, TrainedModel, worth_noting
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Ensemble:
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
         share = None if progress is None else lambda part: progress(part / len(self.models))
-        known: Known = dict.fromkeys(self.models.values())  # a cascade's first stage may be a member as well: it is asked once
+        known = worth_noting(self.models.values())  # a cascade's first stage, or an ensemble's member, is asked once
         return {name: model.logits(image, case=case, progress=share, known=known) for name, model in self.models.items()}
 
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:

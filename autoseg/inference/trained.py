@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,11 @@ class TrainedModel:
             progress(1.0)
         return found
 
+    @property
+    def asks(self) -> tuple[TrainedModel, ...]:
+        """Models whose logits it needs for its own."""
+        return () if self.previous is None else (self.previous,)
+
     def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
         report, organs = progress, None
@@ -101,6 +107,19 @@ class TrainedModel:
         region = region_of(self.configuration, array, organs, source=source)
         seen = organs if self.configuration.sees_previous else None
         return Logits(self.predictor.logits(array, previous=seen, region=region, progress=report, source=source), trace)
+
+
+def worth_noting(models: Iterable[TrainedModel]) -> Known:
+    """Nothing known yet of an image, and place for the logits of all that will be asked twice or are wanted for themselves."""
+    wanted = list(models)
+    counts = Counter(one for model in wanted for one in _below(model))
+    return dict.fromkeys([*wanted, *(model for model, count in counts.items() if count > 1)])
+
+
+def _below(model: TrainedModel) -> Iterator[TrainedModel]:
+    for one in model.asks:
+        yield one
+        yield from _below(one)
 
 
 def available_folds(folder: Path) -> tuple[str, ...]:

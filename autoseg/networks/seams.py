@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .sizes import crop_to
+from .sizes import crop_to, pad_to_multiple
 
 
 class Seam:
@@ -44,9 +44,11 @@ class Seam:
         if self._direct:
             return self.network.features(x)
         seen: list[Tensor] = []
+        # Networks that take only some sizes say which; padded like this by the others themselves.
+        padded = pad_to_multiple(x, getattr(self.network, "divisors", (1,) * (x.dim() - 2)))
         handle = self.head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
         try:
-            self.network(x)
+            self.network(padded)
         finally:
             handle.remove()
         return crop_to(seen[-1], x.shape[2:])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..inference.learned_ensemble import FUSION
+from ..inference.learned_ensemble import FUSION, META
 from ..inference.stacking import Layout
 from ..label_subsets import subset
 from ..model import Budget, Configuration, Mirroring, Plan, Split
@@ -21,7 +21,7 @@ from .ensemble_members import Member
 KINDS = {
     "argmax": "autoseg.networks.combiners:Strongest",
     "logits": "autoseg.networks.combiners:LogitsConvolution",
-    "meta": "autoseg.networks.combiners:MetaUNet",
+    META: "autoseg.networks.combiners:MetaUNet",
     FUSION: "autoseg.networks.fusion:Fusion",
     "multi": "autoseg.networks.combiners:Strongest",
 }
@@ -30,11 +30,10 @@ KINDS = {
 UNTRAINED = ("argmax", "multi")
 """Kinds that have nothing to learn."""
 
-ITERATIONS = {"logits": 200, "meta": 300, FUSION: 200}
-RATES = {"logits": 1e-2, "meta": 3e-3, FUSION: 1e-3}
+ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
+RATES = {"logits": 1e-2, META: 3e-3, FUSION: 1e-3}
 """Learning rates at the start."""
 
-ROUNDS = 10
 META_FEATURES = (8, 16, 32)
 PATCH_VOXELS = 2**17
 """Most voxels of a patch: what is learnt is little, and should be learnt on a processor in minutes."""
@@ -118,7 +117,7 @@ class Design:
         options: dict[str, Any] = {"channels": self.layout.channels(self.best[fold] if self.best else None)}
         if self.kind in UNTRAINED:
             options["members"] = self.layout.spans
-        if self.kind == "meta":
+        if self.kind == META:
             topology = plan_topology(reference.spacing, patch)
             stages = min(len(META_FEATURES), len(topology.strides))
             options["features"] = list(META_FEATURES[:stages])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..evaluation.overlap import mean_of_known
 from ..inference.quantised import is_kept
+from ..label_subsets import word_for
 from ..model import Configuration, Labels, Score
 from ..naming import ENSEMBLE, unknown
 from ..records import from_plain, read_json
@@ -68,7 +69,9 @@ class Member:
         words += [] if job.plan.data_labels is None else ["--organs", *job.plan.labels.names]
         same = job.configuration.normalization == planned.normalization
         words += [] if same else ["--normalization", *dict.fromkeys(job.configuration.normalization)]
-        return " ".join(words)
+        own = (job.configuration.network.replace(":", "."), word_for(job.plan.labels))
+        further = [word for word in self.name.split("__")[2:] if word not in own][0 if same else 1 :]
+        return " ".join(words + (["--tag", further[-1]] if further else []))
 
 
 def base_models(workspace: Workspace, dataset: str) -> dict[str, Member]:

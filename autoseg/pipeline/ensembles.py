@@ -18,7 +18,7 @@ from torch import nn
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..evaluation.folders import table
-from ..inference.learned_ensemble import FUSION
+from ..inference.learned_ensemble import FUSION, META
 from ..inference.predictor import Predictor
 from ..label_subsets import subset, word_for
 from ..machine import choose_device, prepare
@@ -172,7 +172,7 @@ def _designed(workspace: Workspace, dataset: Dataset, folder: Path, settings: En
         candidates = named(models, settings.members)
     else:
         candidates, _ = comparable(models, settings.folds)
-    shared = shared_folds(candidates, least=2 if settings.kind in ("logits", "meta") else 1)
+    shared = shared_folds(candidates, least=2 if settings.kind in ("logits", META) else 1)
     folds = _wanted_folds(settings.folds, candidates, shared)
     organs = _organs(settings.organs, candidates) if begun is None else begun.plan.labels.names
     best = {}
@@ -256,7 +256,8 @@ def _train_fold(work: _Work, fold: str, *, budget: Budget, seed: int) -> list[Sc
             predictor = _fit_halves(work, job, folders)
         else:
             network = _untrained(job, folders) if work.design.kind in UNTRAINED else Trainer(job, folders, device=work.device).fit()
-            predictor = Predictor([network.to(work.device)], job.configuration, job.plan.labels, device=work.device, mirror=False)
+            how = {"device": work.device, "mirror": False, "step": 0.5 if work.design.kind == META else 1.0}
+            predictor = Predictor([network.to(work.device)], job.configuration, job.plan.labels, **how)
         return validate_fold(predictor, job, folders, work.dataset)
 
 

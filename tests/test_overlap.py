@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.conventions import OUTSIDE
-from autoseg.evaluation import overlap
+from autoseg.evaluation import counts as overlap
 from autoseg.evaluation.overlap import Overlap, confusion, mean_of_known, organ_overlap, score_case
 from autoseg.model import Labels
 
@@ -49,7 +49,7 @@ def test_score_case_counts_two_cubes():
     assert scores["liver"].dice == pytest.approx(0.75)
     assert scores["liver"].iou == pytest.approx(48 / 80)
     assert (scores["liver"].n_prediction, scores["liver"].n_reference) == (64, 64)
-    assert scores["liver"].other == {"sensitivity": pytest.approx(0.75), "precision": pytest.approx(0.75)}
+    assert scores["liver"].other == {"sensitivity": pytest.approx(0.75), "precision": pytest.approx(0.75), "ravd": 0.0}
     assert math.isnan(scores["spleen"].dice)
     assert list(scores) == ["liver", "spleen"]
 

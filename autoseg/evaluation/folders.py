@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial as bind
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_lab
 from ..labels import to_internal
 from ..machine import cpu_count
 from ..model import Geometry, Image, Labels, Score
-from .metrics import DEFAULT_METRICS
+from .masks import TOLERANCE_MM
 from .overlap import mean_of_known, score_case
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,9 @@ def evaluate_folders(
     *,
     workers: int | None = None,
     partial: bool = False,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     annotated: Mapping[str, Sequence[str] | None] | None = None,
+    tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
 
@@ -68,9 +70,10 @@ def evaluate_folders(
         labels: The organs. None: every value that occurs but 0 is an organ, named ``label 3``.
         workers: Cases compared at once, each of which holds two label maps in memory; None: one a core, at most four.
         partial: Score what is there when predictions are missing, instead of refusing.
-        metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU.
+        metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
         annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score. Cases that are
             missing, or None, have all.
+        tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.
@@ -79,7 +82,8 @@ def evaluate_folders(
         ValueError: A folder has no label maps, predictions are missing, or cases do not fit together; every such case is named.
     """
     pairs = _pairs(reference, prediction, partial=partial)
-    compare = bind(_compare, labels=labels, metrics=metrics, annotated=annotated or {})
+    how = {"metrics": metrics, "tolerance_mm": tolerance_mm}
+    compare = bind(_compare, labels=labels, annotated=annotated or {}, how=how)
     n_workers = workers or min(cpu_count(), 4)
     with ThreadPoolExecutor(n_workers) as pool:
         results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
@@ -172,7 +176,7 @@ def _same_kind(name: str, references: list[Path], predictions: list[Path]) -> tu
 
 
 def _compare(
-    pair: tuple[str, Path, Path], *, labels: Labels | None, metrics: Sequence[str], annotated: Mapping[str, Sequence[str] | None]
+    pair: tuple[str, Path, Path], *, labels: Labels | None, annotated: Mapping[str, Sequence[str] | None], how: Mapping[str, Any]
 ) -> list[Score] | str:
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
@@ -184,7 +188,8 @@ def _compare(
         known = labels or _labels_of(reference, prediction)
         guess = to_internal(prediction.array, known, source=str(prediction_path))
         true = to_internal(reference.array, known, source=str(reference_path))
-        return score_case(name, guess, true, known, metrics=metrics, organs=annotated.get(name))
+        spacing = reference.geometry.spacing
+        return score_case(name, guess, true, known, organs=annotated.get(name), spacing_mm=spacing, **how)
     except (ValueError, OSError, RuntimeError) as error:
         return f"case {name} ({prediction_path} against {reference_path}): {error}"
 

@@ -17,7 +17,7 @@ class Metric:
     Attributes:
         function: ``module:function`` of ``(Overlap) -> float`` or ``(MaskPair) -> float``; NaN where the organ is absent from both.
         needs: ``overlap``: three counts of voxels; ``masks``: the masks and the size of a voxel.
-        better: ``higher``, ``lower``, or ``zero`` for a signed error.
+        better: ``higher``, ``lower``, ``zero`` for a signed error, or empty where the number is no measure of agreement.
         unit: Of the number, empty where it has none.
         title: What a table calls it; empty: its name.
     """
@@ -29,14 +29,16 @@ class Metric:
     title: str = ""
 
 
-_OVERLAP, _MASKS = "autoseg.evaluation.overlap:", "autoseg.evaluation.masks:"
+_COUNTS, _MASKS = "autoseg.evaluation.counts:", "autoseg.evaluation.masks:"
 
 METRICS: dict[str, Metric] = {
-    "dice": Metric(_OVERLAP + "dice", title="Dice"),
-    "iou": Metric(_OVERLAP + "iou", title="IoU"),
-    "sensitivity": Metric(_OVERLAP + "sensitivity", title="sensitivity"),
-    "precision": Metric(_OVERLAP + "precision", title="precision"),
-    "ravd": Metric(_OVERLAP + "ravd", better="lower", unit="%", title="RAVD"),
+    "dice": Metric(_COUNTS + "dice", title="Dice"),
+    "iou": Metric(_COUNTS + "iou", title="IoU"),
+    "sensitivity": Metric(_COUNTS + "sensitivity", title="sensitivity"),
+    "precision": Metric(_COUNTS + "precision", title="precision"),
+    "ravd": Metric(_COUNTS + "ravd", better="lower", unit="%", title="RAVD"),
+    "volume": Metric(_MASKS + "volume", needs="masks", better="", unit="ml", title="volume"),
+    "reference_volume": Metric(_MASKS + "reference_volume", needs="masks", better="", unit="ml", title="reference volume"),
     "volume_error": Metric(_MASKS + "volume_error", needs="masks", better="zero", unit="ml", title="volume error"),
     "hd_border": Metric(_MASKS + "hd_border", needs="masks", better="lower", unit="mm", title="HD (border)"),
     "hd95_border": Metric(_MASKS + "hd95_border", needs="masks", better="lower", unit="mm", title="HD95 (border)"),
@@ -50,7 +52,10 @@ METRICS: dict[str, Metric] = {
 }
 """Name -> what it is. The docstrings of the functions say what they compute."""
 
-DEFAULT_METRICS = ("dice", "iou", "sensitivity", "precision")
+DEFAULT_METRICS = (
+    *("dice", "iou", "sensitivity", "precision", "ravd"),
+    *("hd95_surface", "assd_surface", "nsd_surface", "hd_border", "assd_border", "chaos"),
+)
 """What is computed where nothing else is asked for."""
 
 
@@ -90,8 +95,14 @@ def has_value(score: Score, name: str) -> bool:
 
 
 def goodness(value: Any, name: str) -> Any:
-    """A metric's value (or an array of them) turned so that higher is better; of two predictions the one with the higher value is better."""
+    """A metric's value (or an array of them) turned so that higher is better.
+
+    Raises:
+        ValueError: The metric is no measure of agreement, or unknown.
+    """
     better = find_metric(name).better
+    if not better:
+        raise ValueError(f"metric {name}: expected one that says which of two predictions is better; this one only describes them")
     if better == "higher":
         return value
     return -abs(value) if better == "zero" else -value

@@ -1,86 +1,21 @@
-"""Voxel counts of agreement between two label maps, and the scores that follow from them.
-
-The costly part, one pass over the voxels, is done once for all organs; every metric is a pure function of three counts.
-"""
+"""All scores of a case: each organ's metrics, from voxel counts (`counts`) and from masks (`masks`)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 
+from ..labels import organ_mask
 from ..model import Labels, Score
-from .metrics import DEFAULT_METRICS, find_metric, function_of
+from .counts import Overlap, confusion, dice, iou, mean_of_known, organ_overlap
+from .masks import TOLERANCE_MM, MaskPair, diagonal, grown
+from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, function_of
 
-SLAB_VOXELS = 2_000_000
-"""Voxels compared at a time: bounds the memory for intermediate 64-bit arrays to some 50 MB whatever the size of the volume."""
+__all__ = ["Overlap", "confusion", "dice", "iou", "mean_of_known", "organ_overlap", "score_case"]
 
-
-@dataclass(frozen=True)
-class Overlap:
-    """Agreement of one organ in voxels.
-
-    Attributes:
-        true_positive: In prediction and reference.
-        false_positive: In the prediction only.
-        false_negative: In the reference only.
-    """
-
-    true_positive: int
-    false_positive: int
-    false_negative: int
-
-    @property
-    def n_prediction(self) -> int:
-        """Voxels predicted."""
-        return self.true_positive + self.false_positive
-
-    @property
-    def n_reference(self) -> int:
-        """Voxels in the reference."""
-        return self.true_positive + self.false_negative
-
-
-def dice(overlap: Overlap) -> float:
-    """``2 TP / (2 TP + FP + FN)`` (Dice, Ecology 1945); 0 where only one of both has the organ, NaN where neither has."""
-    return _ratio(2 * overlap.true_positive, overlap.n_prediction + overlap.n_reference)
-
-
-def iou(overlap: Overlap) -> float:
-    """``TP / (TP + FP + FN)`` (Jaccard, 1912); 0 where only one of both has the organ, NaN where neither has."""
-    return _ratio(overlap.true_positive, overlap.true_positive + overlap.false_positive + overlap.false_negative)
-
-
-def sensitivity(overlap: Overlap) -> float:
-    """Share of the reference that was found, ``TP / (TP + FN)``; NaN where the reference has no such organ."""
-    return _ratio(overlap.true_positive, overlap.n_reference)
-
-
-def precision(overlap: Overlap) -> float:
-    """Share of the prediction that is right, ``TP / (TP + FP)``; NaN where nothing was predicted."""
-    return _ratio(overlap.true_positive, overlap.n_prediction)
-
-
-def ravd(overlap: Overlap) -> float:
-    """Relative absolute volume difference ``100 * | |S| - |G| | / |G|`` in percent (CHAOS challenge, Kavur et al., MedIA 2021).
-
-    NaN where neither has the organ; 100 where only one of both has it, be it a miss or a false alarm.
-    """
-    if not overlap.n_reference:
-        return 100.0 if overlap.n_prediction else math.nan
-    return 100 * abs(overlap.n_prediction - overlap.n_reference) / overlap.n_reference
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
-
-
-def mean_of_known(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(sum(known) / len(known)) if known else math.nan
+Box = tuple[slice, ...]
 
 
 def score_case(
@@ -90,8 +25,10 @@ def score_case(
     labels: Labels,
     *,
     ignore: int | None = None,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     organs: Collection[str] | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
 ) -> list[Score]:
     """Scores every organ of a case.
 
@@ -100,66 +37,75 @@ def score_case(
         prediction: ``(Z, Y, X)`` or ``(Y, X)``, *internal* values (`autoseg.conventions`); `OUTSIDE` counts as background.
         reference: Same shape, internal values.
         labels: The organs; of regions each is the union of its members.
-        ignore: Internal value of reference voxels to leave out; None means the dataset's own, `Labels.internal_ignore`.
-        metrics: Names in `METRICS` or ``module:function``. Dice and IoU are always there.
+        ignore: Internal value of reference voxels to leave out; None means the dataset's own, `Labels.internal_ignore`. What is predicted
+            there is left out of the masks as well.
+        metrics: Names in `METRICS`, ``module:function`` or ``module:metric`` (`metrics.find_metric`); Dice and IoU are always there. None
+            means `DEFAULT_METRICS`, of which only those that count voxels can be computed without a spacing.
         organs: Names of those that were annotated in the case; None means all. The others have no score.
+        spacing_mm: Of the voxels, array order.
+        tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
 
     Returns:
         One score an organ, in the order of `Labels.names`.
 
     Raises:
-        ValueError: Shapes differ, a map is not of integers or holds a value that the labels do not have, or a metric is unknown.
+        ValueError: Shapes differ, a map is not of integers or holds a value that the labels do not have, a metric is unknown, or one needs
+            the spacing, which is not given or has another number of axes.
     """
     ignore = labels.internal_ignore if ignore is None else ignore
     n_values = max(len(labels.base_values), ignore or 0) + 1
     _check(case, prediction, reference, n_values)
+    wanted = _wanted(case, metrics, spacing_mm, reference.shape)
     counts = confusion(prediction, reference, n_values, ignore=ignore)
-    functions = {name: function_of(find_metric(name)) for name in metrics if name not in ("dice", "iou")}
+    boxes = _boxes(prediction, reference, labels) if any(metric.needs == "masks" for metric in wanted.values()) else {}
     scores = []
-    for organ, members in zip(labels.names, labels.internal_members, strict=True):
+    for index, organ in enumerate(labels.names):
         if organs is not None and organ not in organs:
             continue
-        overlap = organ_overlap(counts, members)
-        other = {name: float(function(overlap)) for name, function in functions.items()}
+        overlap = organ_overlap(counts, labels.internal_members[index])
+        evidence: dict[str, Overlap | MaskPair] = {"overlap": overlap}
+        if boxes:
+            tolerance = tolerance_mm.get(organ, TOLERANCE_MM) if isinstance(tolerance_mm, Mapping) else tolerance_mm
+            masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
+            spacing = tuple(float(value) for value in spacing_mm or ())
+            evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)
+        other = {name: float(function_of(metric)(evidence[metric.needs])) for name, metric in wanted.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))
     return scores
 
 
-def confusion(prediction: np.ndarray, reference: np.ndarray, n_values: int, *, ignore: int | None = None) -> np.ndarray:
-    """Counts every combination of reference and predicted value.
-
-    Args:
-        prediction: Integers below `n_values`; negative ones count as 0.
-        reference: Same shape.
-        n_values: Number of distinct values.
-        ignore: Reference value whose voxels are left out.
-
-    Returns:
-        ``(n_values, n_values)`` int64: row the reference's value, column the prediction's.
-    """
-    counts = np.zeros(n_values * n_values, np.int64)
-    rows = max(1, SLAB_VOXELS * len(reference) // max(1, reference.size))
-    for start in range(0, len(reference), rows):
-        true = reference[start : start + rows].astype(np.int64).ravel()
-        guess = prediction[start : start + rows].astype(np.int64).ravel()
-        if ignore is not None:
-            keep = true != ignore
-            true, guess = true[keep], guess[keep]
-        joint = np.maximum(true, 0) * n_values + np.maximum(guess, 0)
-        counts += np.bincount(joint, minlength=counts.size)
-    return counts.reshape(n_values, n_values)
+def _wanted(case: str, names: Sequence[str] | None, spacing_mm: Sequence[float] | None, shape: Sequence[int]) -> dict[str, Metric]:
+    """The metrics to compute besides Dice and IoU."""
+    if spacing_mm is not None and len(spacing_mm) != len(shape):
+        raise ValueError(f"case {case}: expected a spacing for each axis of the shape {tuple(shape)}, found {tuple(spacing_mm)}")
+    if names is None:
+        names = [name for name in DEFAULT_METRICS if spacing_mm is not None or METRICS[name].needs == "overlap"]
+    wanted = {name: find_metric(name) for name in names if name not in ("dice", "iou")}
+    lacking = [name for name, metric in wanted.items() if metric.needs == "masks" and spacing_mm is None]
+    if lacking:
+        raise ValueError(f"case {case}: {', '.join(lacking)} cannot be computed without the spacing of the voxels; expected spacing_mm")
+    return wanted
 
 
-def organ_overlap(counts: np.ndarray, members: Sequence[int]) -> Overlap:
-    """The counts of one organ.
+def _boxes(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dict[str, Box]:
+    """Organ to the box that holds it in both maps and a voxel more where the image has one; an empty box where it is in neither."""
+    found = [ndimage.find_objects(array, len(labels.base_values)) for array in (prediction, reference)]
+    boxes = {}
+    for organ, members in zip(labels.names, labels.internal_members, strict=True):
+        parts = [some[member - 1] for some in found for member in members if some[member - 1] is not None]
+        sides = [slice(min(one.start for one in along), max(one.stop for one in along)) for along in zip(*parts, strict=True)]
+        boxes[organ] = grown(tuple(sides), reference.shape) if parts else (slice(0, 0),) * reference.ndim
+    return boxes
 
-    Args:
-        counts: From `confusion`.
-        members: Internal values that belong to the organ.
-    """
-    inside = list(members)
-    both = int(counts[np.ix_(inside, inside)].sum())
-    return Overlap(both, int(counts[:, inside].sum()) - both, int(counts[inside].sum()) - both)
+
+def _masks(
+    prediction: np.ndarray, reference: np.ndarray, labels: Labels, index: int, *, ignore: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the reference and the prediction show an organ, ignored voxels being in neither."""
+    found = organ_mask(prediction, labels, index)
+    if ignore is not None:
+        found &= reference != ignore
+    return organ_mask(reference, labels, index), found
 
 
 def _check(case: str, prediction: np.ndarray, reference: np.ndarray, n_values: int) -> None:

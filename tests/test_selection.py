@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.evaluation.selection import RULES, best_mean_dice, candidates_for, choose
+from autoseg.evaluation.rules import best_mean
+from autoseg.evaluation.selection import RULES, Circumstances, candidates_for, choose
 from autoseg.model import Candidate, Choice, Score
 from autoseg.records import read_json, write_json
 
@@ -21,9 +22,9 @@ def scores(**organs):
 
 
 def test_candidates_are_singles_then_pairs():
-    names = [candidate.name for candidate in candidates_for(["2d", "3d", "low"])]
+    names = [candidate.name for candidate in candidates_for(["2d", "3d", "low"], max_members=2)]
     assert names == ["2d", "3d", "low", "2d + 3d", "2d + low", "3d + low"]
-    assert len(candidates_for(["a", "b", "c"], max_members=3)) == 7
+    assert len(candidates_for(["a", "b", "c"])) == 7
     assert candidates_for(["a"], max_members=2) == [Candidate(("a",))]
     assert [c.name for c in candidates_for(["a", "b"], max_members=1)] == ["a", "b"]
 
@@ -72,15 +73,17 @@ def test_each_organ_gets_its_own_best():
     choice = choose(table, [FLAT, DEEP, BOTH], ["liver", "spleen"], folds=[0, 1])
     assert choice.organs == {"liver": ("2d",), "spleen": ("2d", "3d")}
     assert choice.table["3d"] == {"liver": pytest.approx(0.85), "spleen": pytest.approx(0.8)}
-    assert (choice.cases, choice.folds, choice.by) == (2, (0, 1), "best_mean_dice")
-    assert choice.reasons["spleen"] == "2d + 3d: mean Dice 0.8500 over 2 cases; next is 3d with 0.8000"
+    assert (choice.cases, choice.folds, choice.by) == (2, (0, 1), "supported")
+    assert choice.reasons["spleen"] == (
+        "2d + 3d: mean Dice 0.8500 over 2 cases; next is 3d with 0.8000; too few cases for a test, so the best mean is taken"
+    )
 
 
 def test_ties_go_to_fewer_members_then_to_the_first_given():
     equal = {candidate.name: scores(liver=[0.9, 0.7]) for candidate in (FLAT, DEEP, BOTH)}
     assert choose(equal, [BOTH, DEEP, FLAT], ["liver"], folds=[0]).organs == {"liver": ("3d",)}
     assert choose(equal, [BOTH, FLAT, DEEP], ["liver"], folds=[0]).organs == {"liver": ("2d",)}
-    reason = choose(equal, [FLAT, DEEP], ["liver"], folds=[0]).reasons["liver"]
+    reason = choose(equal, [FLAT, DEEP], ["liver"], folds=[0], rule="best_mean").reasons["liver"]
     assert reason == "2d: mean Dice 0.8000 over 2 cases; 3d is as good, but this one is cheaper"
 
 
@@ -124,14 +127,14 @@ def test_rule_is_a_seam():
     assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
     choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule=f"{__name__}:safest")
     assert choice.organs["liver"] == ("3d",) and choice.by.endswith(":safest")
-    with pytest.raises(ValueError, match="rule of selection: expected one of best_mean_dice, got 'best'"):
+    with pytest.raises(ValueError, match="rule of selection: expected one of best_mean, cheapest, supported, got 'best'"):
         choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule="best")
-    assert RULES["best_mean_dice"] is best_mean_dice
+    assert RULES["best_mean"] is best_mean
 
 
-def safest(dice, ranked):
+def safest(comparison):
     """A rule of its own: the best worst case."""
-    return max(ranked, key=lambda candidate: np.nanmin(dice[candidate.name])), "best worst case"
+    return max(comparison.candidates, key=lambda candidate: np.nanmin(comparison.merits[candidate.name])), "best worst case"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,64 @@ def test_bad_candidates_are_refused():
 
 
 def test_choice_survives_its_file(tmp_path):
-    choice = choose({"2d": scores(liver=[0.9]), "3d": scores(liver=[0.8])}, [FLAT, DEEP], ["liver"], folds=[0, 1])
+    table = {"2d": scores(liver=np.linspace(0.6, 0.9, 8).tolist()), "3d": scores(liver=np.linspace(0.5, 0.9, 8).tolist())}
+    known = Circumstances(fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
+    choice = choose(table, [FLAT, DEEP], ["liver"], folds=["a", "b"], known=known)
     write_json(tmp_path / "choice.json", choice)
-    assert read_json(tmp_path / "choice.json", Choice) == choice
+    again = read_json(tmp_path / "choice.json", Choice)
+    write_json(tmp_path / "again.json", again)
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "choice.json").read_text()
+    assert again.evidence["liver"].expected == choice.evidence["liver"].expected
+    assert again.evidence["liver"].compared["3d"] == choice.evidence["liver"].compared["3d"]
+
+
+class TestMetrics:
+    """The choice follows the metric that was asked for, in its own direction."""
+
+    @staticmethod
+    def table():
+        found = {"2d": ([0.9, 0.9], [9.0, 7.0], [-5.0, 5.0]), "3d": ([0.8, 0.8], [3.0, 5.0], [1.0, 1.0])}
+        return {
+            name: [Score(f"c{i}", "liver", d, d, 1, 1, {"hd95_surface": h, "volume_error": v}) for i, (d, h, v) in enumerate(zip(*three))]
+            for name, three in found.items()
+        }
+
+    @pytest.mark.parametrize(("metric", "best"), [("dice", "2d"), ("hd95_surface", "3d"), ("volume_error", "3d")])
+    def test_the_best_is_that_of_the_metric(self, metric, best):
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric=metric))
+        assert choice.organs["liver"] == (best,)
+        assert choice.metric == metric
+
+    def test_numbers_are_the_metrics_own(self):
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="hd95_surface"))
+        assert choice.table == {"2d": {"liver": 8.0}, "3d": {"liver": 4.0}}
+        assert choice.evidence["liver"].compared["2d"].difference == 4.0, "above 0: the chosen one is better"
+        assert "3d: mean HD95 (surface) 4.00 mm over 2 cases" in choice.reasons["liver"]
+
+    def test_a_signed_error_is_judged_by_its_size(self):
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="volume_error"))
+        assert choice.table["2d"]["liver"] == 5.0
+
+    def test_a_metric_that_was_not_computed_is_named(self):
+        with pytest.raises(ValueError, match="metric of liver in case c0: expected one of .*, got 'chaos'"):
+            choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="chaos"))
+
+
+def test_patients_are_what_is_tested():
+    """Two cases of each of three patients are no six cases."""
+    table = {"2d": scores(liver=[0.5] * 6), "3d": scores(liver=[0.6, 0.61, 0.62, 0.63, 0.64, 0.65])}
+    alone = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
+    assert alone.evidence["liver"].compared["2d"].p_value == pytest.approx(2 / 64)
+    patients = {f"c{i}": f"p{i // 2}" for i in range(6)}
+    together = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(patient_of=patients))
+    assert math.isnan(together.evidence["liver"].compared["2d"].p_value)
+    assert "too few cases for a test" in together.reasons["liver"]
+
+
+def test_seconds_decide_which_is_the_simplest():
+    table = {"2d": scores(liver=[0.9] * 8), "3d": scores(liver=[0.9] * 8)}
+    assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
+    quick = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(seconds={"2d": 9.0, "3d": 2.0}))
+    assert quick.organs["liver"] == ("3d",) and quick.seconds == {"2d": 9.0, "3d": 2.0}
+    unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(seconds={"3d": 2.0}))
+    assert unknown.organs["liver"] == ("2d",)

@@ -1,31 +1,52 @@
 """Which model, or average of models, segments which organ: decided by the cross-validation.
 
-The rule that decides is a function in `RULES`: given every candidate's Dice, case by case, it returns the winner and says why.
+The rule that decides is a function in `RULES`: given every candidate's scores, case by case, it returns the winner and says why.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..model import Candidate, Choice, Score
 from ..naming import lookup
-from .overlap import mean_of_known
+from .evidence import Comparison, Rule, evidence_for
+from .metrics import find_metric, value_of
+from .rules import best_mean, cheapest, supported
 
 log = logging.getLogger(__name__)
 
-TIE = 1e-6
-"""Mean Dice values closer than this are equal."""
+SEED = 20211
+"""Of the bootstrap, so that the same scores give the same intervals."""
 
-Rule = Callable[[Mapping[str, np.ndarray], Sequence[Candidate]], tuple[Candidate, str]]
-"""``(Dice of one organ: candidate name -> (cases,), candidates in order of preference) -> (winner, one sentence)``."""
+DEFAULT_RULE = "supported"
+
+RULES: dict[str, str | Rule] = {"supported": supported, "best_mean": best_mean, "cheapest": cheapest}
+"""How the winner is found."""
 
 
-def candidates_for(models: Sequence[str], max_members: int = 2, *, organs: Mapping[str, tuple[str, ...]] | None = None) -> list[Candidate]:
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known of the cross-validation beside the scores.
+
+    Attributes:
+        metric: Name of the metric by which candidates are compared.
+        fold_of: Case to its fold, for the nested estimate; empty gives none.
+        patient_of: Case to its patient; cases that are missing are patients of their own.
+        seconds: Candidate name to seconds of computation a case; those that were not measured are missing.
+    """
+
+    metric: str = "dice"
+    fold_of: Mapping[str, str] = field(default_factory=dict)
+    patient_of: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def candidates_for(models: Sequence[str], max_members: int = 3, *, organs: Mapping[str, tuple[str, ...]] | None = None) -> list[Candidate]:
     """Every model alone, then every combination of up to `max_members` of them that have the same organs.
 
     Args:
@@ -52,97 +73,106 @@ def choose(
     organs: Sequence[str],
     *,
     folds: Sequence[str],
-    rule: str = "best_mean_dice",
+    rule: str = DEFAULT_RULE,
+    known: Circumstances | None = None,
 ) -> Choice:
     """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
     Only cases that every candidate was validated on are compared. A case in which neither reference nor prediction has the organ
-    has no Dice (NaN) and is left out of that candidate's mean; a false alarm there counts as 0. An organ is judged on the cases in which it
-    was annotated: those that every candidate has a score of it for. Where there is none, the first candidate is taken, with a warning.
+    has no value (NaN) and is left out of that candidate's mean; a false alarm there counts as the worst. An organ is judged on the cases in
+    which it was annotated: those that every candidate has a score of it for. Where there is none, the first candidate is taken, with a
+    warning.
 
     Args:
         scores: Candidate name -> its scores over the cross-validation.
-        candidates: Cheapest first: the order decides ties between candidates with equally many members.
+        candidates: Cheapest first: the order decides between candidates with equally many members where their seconds are not known.
         organs: Names to choose for.
         folds: Folds the scores come from; their models will vote.
-        rule: Name in `RULES` or ``module:function``.
+        rule: Name in `RULES` or ``module:function`` of a `Comparison`.
+        known: The metric, and what else is known; None means Dice and nothing.
+
+    Returns:
+        The choice with the evidence for each organ.
 
     Raises:
-        ValueError: No candidate, no case in common, an unknown rule, or a candidate that lacks scores or has two of one case.
+        ValueError: No candidate, no case in common, an unknown rule or metric, a candidate that lacks scores or has two of one case, or a
+            score without the metric.
     """
+    known = known or Circumstances()
     decide: Rule = lookup(RULES, rule, "rule of selection")
+    find_metric(known.metric)
+    comparisons = _comparisons(scores, candidates, organs, known)
+    chosen, reasons, evidence, table = {}, {}, {}, {candidate.name: {} for candidate in candidates}
+    for organ, comparison in comparisons.items():
+        if not comparison.cases:
+            first = comparison.candidates[0]
+            chosen[organ], reasons[organ] = first.members, f"{first.name}: {organ} was annotated in no validation case to judge it by"
+            log.warning("%s; the first model of it is taken.", reasons[organ])
+            continue
+        for name, mean in comparison.means.items():
+            table[name][organ] = mean
+        winner, reasons[organ] = decide(comparison)
+        evidence[organ] = evidence_for(comparison, winner, decide)
+        chosen[organ] = winner.members
+    if len(chosen) < len(organs):
+        log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
+    n_cases = len({case for comparison in comparisons.values() for case in comparison.cases})
+    return Choice(chosen, tuple(folds), table, n_cases, reasons, rule, metric=known.metric, evidence=evidence, seconds=dict(known.seconds))
+
+
+def _comparisons(
+    scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organs: Sequence[str], known: Circumstances
+) -> dict[str, Comparison]:
+    """Organ to what its candidates reached on the cases that all of them can be judged by; organs that none covers are missing."""
     if not candidates:
         raise ValueError("choice of the best model: there is no candidate; train at least one configuration")
     absent = [candidate.name for candidate in candidates if not scores.get(candidate.name)]
     if absent:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
-    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name) for candidate in candidates}
+    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, known.metric) for candidate in candidates}
     validated = {name: {case for _, case in one} for name, one in values.items()}
-    cases: set[str] = set()
+    ranked = _simplest_first(candidates, known.seconds)
+    found: dict[str, Comparison] = {}
     incomplete: set[tuple[int, int]] = set()
-    ranked = sorted(candidates, key=lambda candidate: len(candidate.members))
-    chosen, reasons, table = {}, {}, {name: {} for name in values}
-    for organ in organs:
-        able = [candidate for candidate in ranked if candidate.covers(organ)]
+    for number, organ in enumerate(organs):
+        able = tuple(candidate for candidate in ranked if candidate.covers(organ))
         if not able:
             continue
         of_able = {one.name: values[one.name] for one in able}
         common, n_any = _common_cases(organ, of_able, validated)
         if len(common) < n_any:
             incomplete.add((len(common), n_any))
-        judged = _cases_with(organ, of_able, common)
-        if not judged:
-            chosen[organ], reasons[organ] = able[0].members, f"{able[0].name}: {organ} was annotated in no validation case to judge it by"
-            log.warning("%s; the first model of it is taken.", reasons[organ])
-            continue
-        cases.update(judged)
-        dice = {name: np.array([one[organ, case] for case in judged]) for name, one in of_able.items()}
-        for name in dice:
-            table[name][organ] = mean_of_known(dice[name])
-        winner, reasons[organ] = decide(dice, able)
-        chosen[organ] = winner.members
+        cases = tuple(_cases_with(organ, of_able, common))
+        found[organ] = Comparison(
+            able,
+            {name: np.array([one[organ, case] for case in cases]) for name, one in of_able.items()},
+            cases,
+            known.metric,
+            folds=tuple(known.fold_of[case] for case in cases) if known.fold_of else (),
+            patients=tuple(known.patient_of.get(case) or case for case in cases),
+            seconds=known.seconds,
+            seed=SEED + number,
+        )
     for counts in sorted(incomplete):
         log.warning("The models are compared on the %d of %d cases that all of them were validated on.", *counts)
-    if len(chosen) < len(organs):
-        log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
-    return Choice(chosen, tuple(folds), table, len(cases), reasons, rule)
+    return found
 
 
-def best_mean_dice(dice: Mapping[str, np.ndarray], ranked: Sequence[Candidate]) -> tuple[Candidate, str]:
-    """The highest mean Dice wins; among equals the one with fewer members, then the one that was given first.
-
-    A candidate without any value (NaN) is right everywhere: no case has the organ, and it predicted none. It beats false alarms.
-
-    Args:
-        dice: Candidate name -> ``(cases,)`` Dice of one organ, NaN where absent from both.
-        ranked: The candidates, those to prefer among equals first.
-
-    Returns:
-        The winner, and a sentence with the numbers and the runner-up.
-    """
-    means = {candidate.name: mean_of_known(dice[candidate.name]) for candidate in ranked}
-    merit = {name: 1.0 if math.isnan(mean) else mean for name, mean in means.items()}
-    top = max(merit.values())
-    winner = next(candidate for candidate in ranked if top - merit[candidate.name] <= TIE)
-    if math.isnan(means[winner.name]):
-        return winner, f"{winner.name}: no validation case has this organ, and it predicted none"
-    n_cases = int(np.count_nonzero(~np.isnan(dice[winner.name])))
-    sentence = f"{winner.name}: mean Dice {means[winner.name]:.4f} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
-    others = [candidate for candidate in ranked if candidate is not winner]
-    if not others:
-        return winner, f"{sentence}; it is the only candidate"
-    second = max(others, key=lambda candidate: merit[candidate.name])
-    if top - merit[second.name] <= TIE:
-        return winner, f"{sentence}; {second.name} is as good, but this one is cheaper"
-    return winner, f"{sentence}; next is {second.name} with {means[second.name]:.4f}"
+def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> list[Candidate]:
+    """Fewest members first, then fewest seconds where all were measured; among equals as they were given."""
+    measured = all(candidate.name in seconds for candidate in candidates)
+    return sorted(candidates, key=lambda one: (len(one.members), seconds[one.name] if measured else 0.0))
 
 
-def _by_organ_and_case(scores: Sequence[Score], candidate: str) -> dict[tuple[str, str], float]:
+def _by_organ_and_case(scores: Sequence[Score], candidate: str, metric: str) -> dict[tuple[str, str], float]:
+    """(Organ, case) to the metric; of a signed error its size, since a mean of both signs would hide it."""
+    signed = find_metric(metric).better == "zero"
     values: dict[tuple[str, str], float] = {}
     for score in scores:
         if (score.organ, score.case) in values:
             raise ValueError(f"{candidate}: case {score.case} has two scores for {score.organ}; expected each case in one fold only")
-        values[score.organ, score.case] = score.dice
+        value = value_of(score, metric)
+        values[score.organ, score.case] = abs(value) if signed else value
     return values
 
 
@@ -168,7 +198,3 @@ def _cases_with(organ: str, values: Mapping[str, Mapping[tuple[str, str], float]
     if lacking:
         log.warning("%s is judged on the %d of %d cases for which every model has a score of it.", organ, len(judged), len(cases))
     return judged
-
-
-RULES: dict[str, str | Rule] = {"best_mean_dice": best_mean_dice}
-"""How the winner is found."""

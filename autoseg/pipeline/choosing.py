@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..evaluation.overlap import mean_of_known, score_case
-from ..evaluation.selection import candidates_for, choose
+from ..evaluation.selection import DEFAULT_RULE, candidates_for, choose
 from ..images import read_label
 from ..inference.export import export_labels
 from ..inference.quantised import is_kept, kept
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def find_best_configuration(
-    which: str | int, *, home: str | Path | None = None, rule: str = "best_mean_dice", max_members: int = 2
+    which: str | int, *, home: str | Path | None = None, rule: str = DEFAULT_RULE, max_members: int = 3
 ) -> Choice:
     """Chooses for every organ the model, or the average of models, with the best cross-validation score among those that cover it.
 

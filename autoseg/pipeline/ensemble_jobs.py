@@ -31,7 +31,7 @@ UNTRAINED = ("argmax", "multi")
 """Kinds that have nothing to learn."""
 
 ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
-RATES = {"logits": 1e-2, META: 3e-3, FUSION: 1e-3}
+RATES = {"logits": 3e-2, META: 3e-3, FUSION: 1e-3}
 """Learning rates at the start."""
 
 META_FEATURES = (8, 16, 32)

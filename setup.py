@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 COMMANDS = {
     "cli": ("plan_and_preprocess", "check", "merge", "train", "predict", "run", "networks", "demo"),
-    "cli_results": ("find_best_configuration", "evaluate", "train_ensemble"),
+    "cli_results": ("find_best_configuration", "evaluate", "train_ensemble", "report", "overlay"),
 }
 """Module in the package -> its functions, each a command of that name."""
 

@@ -95,3 +95,52 @@ def train_ensemble(argv: list[str] | None = None) -> int:
         return table([score for some in scores.values() for score in some])
 
     return run_command(parser, argv, _work)
+
+
+def report(argv: list[str] | None = None) -> int:
+    """autoseg_report"""
+    parser = make_parser(
+        "autoseg_report",
+        "Write all that is known about a dataset's models into one HTML file that needs no network: data, plan, learning curves, the "
+        "comparison of the models with its evidence, pictures of cases, and how to make it all again.",
+        "autoseg_report 3\n  autoseg_report 3 -o report.html --cases 8",
+    )
+    parser.add_argument("dataset", help="dataset id (3), name (Dataset003_Liver) or folder")
+    parser.add_argument("-o", "--output", type=Path, help="file to write (default: results/DATASET/report.html)")
+    parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases drawn, from the best to the worst (default 3; 0: none)")
+
+    def _work(options: argparse.Namespace) -> str:
+        from .pipeline.reporting import write_report
+
+        return f"The report is {write_report(options.dataset, home=options.home, out=options.output, cases=options.cases)}"
+
+    return run_command(parser, argv, _work)
+
+
+def overlay(argv: list[str] | None = None) -> int:
+    """autoseg_overlay"""
+    parser = make_parser(
+        "autoseg_overlay",
+        "Draw label maps over their images: three planes through the organs in true proportions, the prediction filled, the reference "
+        "dashed. Files are matched by the names of their cases.",
+        "autoseg_overlay -i imagesTs -p out -o pictures -d 3\n  autoseg_overlay -i scan.nii.gz -p found.nii.gz -r truth.nii.gz -o scan.png",
+    )
+    parser.add_argument("-i", "--input", type=Path, required=True, help="image, or folder of images (case_0000.nii.gz)")
+    parser.add_argument("-p", "--prediction", type=Path, help="predicted label map, or folder of them")
+    parser.add_argument("-r", "--reference", type=Path, help="reference label map, or folder of them")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures; a file where there is one case")
+    parser.add_argument("-d", "--dataset", help="dataset whose organ names, regions and CT windows to use (default: values are organs)")
+    parser.add_argument("--format", default="png", help="png, pdf, svg or jpg (default png)")
+    parser.add_argument("--channel", type=int, default=0, help="number of the channel that is drawn (default 0)")
+    parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
+
+    def _work(options: argparse.Namespace) -> str:
+        from .pipeline.overlays import OverlaySettings, describe_problems, draw_overlays
+
+        settings = OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom)
+        maps = {"prediction": options.prediction, "reference": options.reference}
+        drawn, problems = draw_overlays(options.input, options.output, settings=settings, home=options.home, **maps)
+        done = str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"
+        return "\n".join([*describe_problems(problems), done])
+
+    return run_command(parser, argv, _work)

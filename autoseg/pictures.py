@@ -26,6 +26,10 @@ def overlay(
     spacing: Sequence[float],
     path: Path,
     names: Sequence[str],
+    *,
+    members: Sequence[Sequence[int]] | None = None,
+    window: tuple[float, float] | None = None,
+    box: Sequence[tuple[int, int]] | None = None,
 ) -> None:
     """Draws label maps over an image: three planes through the organs in true proportions; the prediction filled, the reference dashed.
 
@@ -36,27 +40,34 @@ def overlay(
         spacing: mm, array order.
         path: The picture; its folder is made if missing.
         names: Organ of label 1, 2, ...
+        members: Label values of each organ, where they are others than 1, 2, ...: regions have several, and share them.
+        window: Intensities drawn black and white; None: `grey_window`.
+        box: Part of the volume that is drawn, half open; None: all of it.
 
     Raises:
         ValueError: A label map's shape is not the image's.
     """
+    members = members or [(value,) for value in range(1, len(names) + 1)]
+    box = box or [(0, n) for n in image.shape]
     for what, labels in (("reference", reference), ("prediction", prediction)):
         if labels is not None and labels.shape != image.shape:
             raise ValueError(f"{path}: expected a {what} of shape {image.shape}, got {labels.shape}")
     maps = [labels for labels in (prediction, reference) if labels is not None]
     either = np.max(maps, axis=0) if maps else np.zeros(image.shape, np.int16)
-    window, colours = grey_window(image, either > 0), organ_colours(len(names))
+    window, colours = window or grey_window(image, either > 0), organ_colours(len(names))
     axes_across = range(3) if image.ndim == 3 else [None]
-    sizes = [_extent(image.shape, spacing, axis) for axis in axes_across]
+    shown = tuple(stop - start for start, stop in box)
+    sizes = [_extent(shown, spacing, axis) for axis in axes_across]
     figure = _figure((max(4.0, sum(w for w, _ in sizes) * HEIGHT / sizes[0][1]), HEIGHT + 1))
     grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], left=0.01, right=0.99, top=0.94, bottom=0.15, wspace=0.03)
     for column, axis in enumerate(axes_across):
         at = None if axis is None else best_slice(either, axis)
         plane = figure.add_subplot(grid[column])
-        cut = [None if one is None else _cut(one, axis, at) for one in (image, prediction, reference)]
-        _draw_plane(plane, cut, window, _extent(image.shape, spacing, axis), colours)
+        cut = [None if one is None else _cut(one, axis, at, box) for one in (image, prediction, reference)]
+        _draw_plane(plane, cut, window, sizes[column], list(zip(members, colours, strict=True)))
         plane.set_title("" if axis is None else f"{PLANES[axis]} {at + 1} / {image.shape[axis]}", fontsize=10)
-    _organ_legend(figure, names, colours, maps, reference is not None and prediction is not None)
+    organs = [(name, values, colour) for name, values, colour in zip(names, members, colours, strict=True)]
+    _organ_legend(figure, organs, maps, reference is not None and prediction is not None)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
 
@@ -95,13 +106,24 @@ def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float
     return low, max(high, low + 1e-6)
 
 
+ORGAN_COLOURS = ("#ee7733", "#3a93e6", "#17a398", "#ee3377", "#c9a100", "#9b6ee0", "#33bbee", "#b85a44", "#6aa83a", "#d987c4")
+"""Told apart with the common kinds of colour blindness as far as ten colours can be (after Tol's vibrant scheme), and visible on grey
+values as on white and on dark paper."""
+
+
 def organ_colours(n: int) -> list[tuple[float, float, float]]:
     """`n` colours that are easy to tell apart: a hand-picked ten, then hues around the circle."""
     from matplotlib.colors import hsv_to_rgb, to_rgb
 
-    first = ("#ff6b35", "#c77dff", "#5dd85d", "#3fc1f0", "#ff4d6d", "#ffe14d", "#ff9ecf", "#2ec4a6", "#b5843c", "#8fa8ff")
-    hues = [(0.61803 * i) % 1 for i in range(max(0, n - len(first)))]
-    return [to_rgb(colour) for colour in first[:n]] + [tuple(hsv_to_rgb((hue, 0.75, 0.95))) for hue in hues]
+    hues = [(0.61803 * i) % 1 for i in range(max(0, n - len(ORGAN_COLOURS)))]
+    return [to_rgb(colour) for colour in ORGAN_COLOURS[:n]] + [tuple(hsv_to_rgb((hue, 0.75, 0.85))) for hue in hues]
+
+
+def css_colours(n: int) -> list[str]:
+    """The same colours as a style sheet writes them."""
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in organ_colours(n)]
 
 
 def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -199,27 +221,33 @@ def _extent(shape: tuple[int, ...], spacing: Sequence[float], axis: int | None) 
     return rest[1], rest[0]
 
 
-def _cut(array: np.ndarray, axis: int | None, at: int | None) -> np.ndarray:
+def _cut(array: np.ndarray, axis: int | None, at: int | None, box: Sequence[tuple[int, int]]) -> np.ndarray:
     """The plane, rows from top to bottom: Z is turned round so that the head is up."""
+    inside = tuple(slice(*span) for i, span in enumerate(box) if i != axis)
     if axis is None:
-        return array
-    plane = np.take(array, at, axis=axis)
+        return array[inside]
+    plane = np.take(array, at, axis=axis)[inside]
     return plane if axis == 0 else plane[::-1]
 
 
 def _draw_plane(
-    plane: Axes, cut: Sequence[np.ndarray | None], window: tuple[float, float], size_mm: tuple[float, float], colours: Sequence[tuple]
+    plane: Axes,
+    cut: Sequence[np.ndarray | None],
+    window: tuple[float, float],
+    size_mm: tuple[float, float],
+    organs: Sequence[tuple[Sequence[int], tuple]],
 ) -> None:
+    """Image, prediction and reference of one plane; of each organ its label values and its colour."""
     image, prediction, reference = cut
     extent = (0, size_mm[0], size_mm[1], 0)
     plane.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], extent=extent, interpolation="bilinear", aspect="equal")
     rows, columns = image.shape
     x, y = (np.arange(columns) + 0.5) * size_mm[0] / columns, (np.arange(rows) + 0.5) * size_mm[1] / rows
-    for value, colour in enumerate(colours, start=1):
+    for values, colour in organs:
         for labels, style in ((prediction, "solid"), (reference, "dashed" if prediction is not None else "solid")):
-            if labels is None or min(image.shape) < 2 or not (labels == value).any():
+            if labels is None or min(image.shape) < 2 or not np.isin(labels, values).any():
                 continue
-            mask = (labels == value).astype(float)
+            mask = np.isin(labels, values).astype(float)
             if style == "solid":
                 plane.contourf(x, y, mask, levels=[0.5, 1.5], colors=[colour], alpha=0.2)
             plane.contour(x, y, mask, levels=[0.5], colors=[colour if style == "solid" else "white"], linewidths=1.3, linestyles=style)
@@ -227,13 +255,13 @@ def _draw_plane(
     plane.set_yticks([])
 
 
-def _organ_legend(figure: Figure, names: Sequence[str], colours: Sequence[tuple], maps: Sequence[np.ndarray], both: bool) -> None:
+def _organ_legend(figure: Figure, organs: Sequence[tuple[str, Sequence[int], tuple]], maps: Sequence[np.ndarray], both: bool) -> None:
     """Names of the organs that occur, below the planes, and what the dashed line means."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     present = {int(value) for labels in maps for value in np.unique(labels)}
-    handles = [Patch(color=colours[i], label=name) for i, name in enumerate(names) if i + 1 in present]
+    handles = [Patch(color=colour, label=name) for name, values, colour in organs if present.intersection(values)]
     if both:
         handles.append(Line2D([], [], color="black", linestyle="dashed", linewidth=1.3, label="reference (dashed)"))
     if handles:

@@ -25,6 +25,8 @@ COMMANDS = (
     "networks",
     "demo",
     "train_ensemble",
+    "report",
+    "overlay",
 )
 
 Fails = Callable[..., str]

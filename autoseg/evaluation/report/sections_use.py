@@ -1,0 +1,120 @@
+"""The last sections: post-processing, time and memory, and everything needed to make the results again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .content import Report
+from .markup import count, details, duration, facts, number, section, short_name, table, tag, text
+from .sections_data import organ_name
+
+
+def cleaning_section(report: Report, colours: Mapping[str, str]) -> str:
+    """What is done to masks after prediction, and what that gained."""
+    choice = report.choice
+    if choice is None:
+        return ""
+    rows = []
+    for organ in report.organs:
+        one = choice.cleaning.get(organ)
+        if one is None:
+            continue
+        steps = []
+        if one.min_volume_mm3:
+            steps.append(f"pieces below {one.min_volume_mm3 / 1000:.3g} ml are removed")
+        if one.components is not None:
+            steps.append(f"the largest {count(one.components, 'piece')} {'is' if one.components == 1 else 'are'} kept")
+        if one.fill_holes:
+            steps.append("holes are filled")
+        rows.append([organ_name(organ, colours), text("; ".join(steps) or "nothing"), text(one.why)])
+    if not rows:
+        words = "No step is applied: none helped any organ on the cross-validation."
+        return section("cleaning", "Post-processing", tag("p", words)) if choice.evidence else ""
+    left = [organ for organ in report.organs if organ not in choice.cleaning and organ in choice.organs]
+    lead = "Steps that helped on the cross-validation, by the same test as the choice of the model."
+    if left:
+        lead += f" Nothing is done to {text(', '.join(left))}."
+    return section("cleaning", "Post-processing", table(("Organ", "Step", "Effect"), rows, name="post-processing"), lead=lead)
+
+
+def cost_section(report: Report) -> str:
+    """Training time, prediction time, size of the networks."""
+    if not report.runs:
+        return ""
+    rows = []
+    for name in dict.fromkeys(run.model for run in report.runs):
+        runs = [run for run in report.runs if run.model == name]
+        training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
+        seconds = [value for run in runs for value in run.validation_seconds.values()]
+        per_case = sum(seconds) / len(seconds) if seconds else (report.choice.seconds.get(name, math.nan) if report.choice else math.nan)
+        parameters = report.parameters.get(name)
+        memory = [float(run.facts["peak memory, GB"]) for run in runs if "peak memory, GB" in run.facts]
+        rows.append(
+            [
+                tag("span", text(short_name(name)), title=name),
+                text(", ".join(run.fold for run in runs)),
+                text(duration(sum(training) / len(training)) if training else "–"),
+                text(duration(sum(training)) if training else "–"),
+                text(number(per_case, 1)),
+                text(f"{parameters / 1e6:.2f} M" if parameters else "–"),
+                text(number(max(memory), 1) if memory else "–"),
+            ]
+        )
+    names = ("Model", "Folds", "Training, a fold", "Training, all", "Prediction, s / case", "Parameters", "Peak memory, GB")
+    if all(row[-1] == "–" for row in rows):
+        names, rows = names[:-1], [row[:-1] for row in rows]
+    shown = table(names, rows, numeric=range(2, len(names)), name="time and memory")
+    averages = _averages(report)
+    return section("cost", "Time and memory", shown, averages)
+
+
+def _averages(report: Report) -> str:
+    """What the chosen candidates cost together."""
+    if report.choice is None or not report.choice.organs:
+        return ""
+    members = sorted({member for members in report.choice.organs.values() for member in members})
+    seconds = [report.choice.seconds.get(member, math.nan) for member in members]
+    total = f" and take about {number(sum(seconds), 1)} s a case" if all(map(math.isfinite, seconds)) else ""
+    return tag(
+        "p",
+        text(f"The chosen candidates need {count(len(members), 'model')}{total}: {', '.join(map(short_name, members))}."),
+        class_="quiet",
+    )
+
+
+def reproduce_section(report: Report) -> str:
+    """Commands, versions, settings, files, folds."""
+    parts = []
+    if report.commands:
+        parts += [tag("h3", "Commands"), tag("pre", tag("code", text("\n".join(report.commands))), tabindex="0")]
+    if report.versions:
+        pairs = [(name, text(value)) for name, value in report.versions.items()]
+        parts += [tag("h3", "Versions and machine of this report"), facts(pairs)]
+    if report.runs:
+        parts.append(_runs(report))
+    failures = [[text(f"{run.model}, fold {run.fold}"), text(case), text(why)] for run in report.runs for case, why in run.failures.items()]
+    if failures:
+        parts += [tag("h3", "Cases that could not be validated"), table(("Run", "Case", "Reason"), failures, name="failures")]
+    if report.files:
+        rows = [[tag("code", text(name)), tag("code", text(value))] for name, value in report.files.items()]
+        parts += [tag("h3", "Files that decide everything"), table(("File", "SHA-256"), rows, name="files")]
+    if report.splits:
+        parts.append(details(f"{count(len(report.splits), 'fold')}: which cases are held out", _splits(report)))
+    return section("reproduce", "How to make this again", *parts)
+
+
+def _runs(report: Report) -> str:
+    keys = list(dict.fromkeys(key for run in report.runs for key in run.facts))
+    rows = [[tag("span", text(run.model)), text(run.fold), *(text(run.facts.get(key, "–")) for key in keys)] for run in report.runs]
+    same = [place for place in range(len(keys)) if len({row[place + 2] for row in rows}) == 1] if len(rows) > 1 else []
+    common = [(keys[place], rows[0][place + 2]) for place in same]
+    kept = [place for place in range(len(keys)) if place not in same]
+    names = ("Model", "Fold", *(text(keys[place]) for place in kept))
+    shown = table(names, [[*row[:2], *(row[place + 2] for place in kept)] for row in rows], name="trainings")
+    return tag("h3", "Trainings") + (facts(common) if common else "") + details("Settings of every run", shown)
+
+
+def _splits(report: Report) -> str:
+    rows = [[str(fold), text(len(split.train)), text(", ".join(split.val))] for fold, split in enumerate(report.splits)]
+    return table(("Fold", "Training cases", "Held out"), rows, name="folds")

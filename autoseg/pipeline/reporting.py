@@ -1,0 +1,216 @@
+"""From a results folder to the report: reads what is there, says what is missing and how to get it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..datasets import names_meant
+from ..evaluation.metrics import find_metric, has_value, value_of
+from ..evaluation.report import DatasetFacts, Missing, Report, RunFacts, render
+from ..evaluation.report.sections_cases import case_values, ranked_cases
+from ..model import Choice, Dataset, Fingerprint, Plan, Score, Split
+from ..pictures import css_colours
+from ..records import atomic, from_plain, read_json
+from ..workspace import Workspace, find_workspace, last_name
+from .report_cases import Source, draw_cases, is_there, pick_cases, worst_of_organs
+from .report_runs import commands, count_parameters, hashes, read_runs, versions
+
+log = logging.getLogger(__name__)
+
+PICTURED = 3
+"""Cases that are drawn unless the user wants more: best, median, worst."""
+
+
+def write_report(which: str | int, *, home: str | Path | None = None, out: str | Path | None = None, cases: int = PICTURED) -> Path:
+    """Writes everything that is known about the models of a dataset into one HTML file, which needs nothing but itself.
+
+    Args:
+        which: Dataset id, name or folder.
+        home: Home folder.
+        out: File to write; None: ``results/<dataset>/report.html``.
+        cases: To draw, besides the worst of each organ; 0 draws none.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: There is neither a plan nor a result of this dataset, or a negative number of cases.
+    """
+    if cases < 0:
+        raise ValueError(f"--cases: expected 0 or more, got {cases}")
+    workspace = find_workspace(home, dataset=str(which))
+    name, dataset = _find(workspace, which)
+    report = read_report(workspace, name, dataset)
+    if cases and dataset is not None:
+        report = _with_pictures(workspace, report, dataset, cases)
+    path = Path(out) if out else workspace.results(name) / "report.html"
+    if path.is_dir():
+        path = path / "report.html"
+    with atomic(path) as partial:
+        partial.write_text(render(report, css_colours(len(report.organs))), encoding="utf-8")
+    return path
+
+
+def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:
+    """The dataset's name, and the dataset where its files are still there: results can be looked at without them."""
+    try:
+        dataset = workspace.load_dataset(which)
+        return dataset.name, dataset
+    except ValueError:
+        known = sorted({path.parent.name for part in ("results", "preprocessed") for path in workspace.home.glob(f"{part}/*/plan.json")})
+        fitting = names_meant(known, last_name(which))
+        if len(fitting) != 1:
+            raise
+        log.warning("The images of %s are no longer there: a report without pictures.", fitting[0])
+        return fitting[0], None
+
+
+def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Report:
+    """All but the pictures.
+
+    Raises:
+        ValueError: There is neither a plan nor a dataset.
+    """
+    results, preprocessed = workspace.results(name), workspace.preprocessed(name)
+    plan = _read(Plan, preprocessed / "plan.json", results / "plan.json")
+    if plan is None:
+        raise ValueError(
+            f"{preprocessed / 'plan.json'}: no plan yet, so there is nothing to report. Run: autoseg_plan_and_preprocess -d {name}"
+        )
+    choice = _read(Choice, results / "choice.json")
+    runs = read_runs(results, name)
+    metric = choice.metric if choice else "dice"
+    kind = find_metric(metric)
+    scores, folds_of = read_scores(results, choice, metric)
+    splits = tuple(_read(list[Split], preprocessed / "splits.json") or ())
+    words = (kind.title or metric) + (f", {kind.unit}" if kind.unit else "")
+    chosen = datetime.fromtimestamp((results / "choice.json").stat().st_mtime).strftime("%Y-%m-%d %H:%M") if choice else ""
+    report = Report(
+        dataset=dataset_facts(plan, dataset, _read(Fingerprint, preprocessed / "fingerprint.json")),
+        made=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        chosen=chosen,
+        plan=plan,
+        parameters=count_parameters(results, plan),
+        choice=choice,
+        metric=words,
+        better=kind.better,
+        scores=scores,
+        folds_of=folds_of,
+        runs=runs,
+        splits=splits,
+        commands=commands(name, plan, runs, choice),
+        versions=versions(),
+        files=hashes((results, preprocessed)),
+    )
+    return replace(report, missing=tuple(_missing(report, dataset)))
+
+
+def _read(kind: type, *paths: Path):  # noqa: ANN202 - what `kind` says
+    """The first of the files that is there, None without any."""
+    path = next((path for path in paths if path.is_file()), None)
+    return None if path is None else read_json(path, kind)
+
+
+def dataset_facts(plan: Plan, dataset: Dataset | None, fingerprint: Fingerprint | None) -> DatasetFacts:
+    """What is known of the data, from its files and from its measurements."""
+    cases = () if dataset is None else dataset.cases
+    measured = () if fingerprint is None else fingerprint.cases
+    labels = plan.stored_labels
+    volumes = {
+        organ: tuple(case.voxels[place] * math.prod(case.spacing) / (1000 if len(case.spacing) == 3 else 1) for case in measured)
+        for place, organ in enumerate(labels.names)
+    }
+    annotated = {organ: sum(case.annotated is None or organ in case.annotated for case in cases) for organ in labels.names}
+    return DatasetFacts(
+        name=plan.dataset,
+        channels=plan.channels,
+        labels=labels,
+        cases=len(cases) or len(measured),
+        patients=len({case.group or case.name for case in cases}),
+        shapes=tuple(case.shape for case in measured),
+        spacings=tuple(case.spacing for case in measured),
+        orientations=dict(Counter(case.orientation for case in measured).most_common()),
+        volumes=volumes if measured else {},
+        annotated=annotated if cases else {},
+        intensities=plan.intensities,
+    )
+
+
+def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
+    """Model to organ to case to score, of the folds that were compared, and case to the fold in which it was held out."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    folds_of: dict[str, str] = {}
+    for path in sorted(results.glob("*__*/fold_*/validation/scores.json")):
+        model, fold = path.parents[2].name, path.parents[1].name.removeprefix("fold_")
+        if fold == "all" or (choice is not None and choice.cases and fold not in choice.folds):
+            continue
+        for score in from_plain(read_json(path, list), list[Score]):
+            if has_value(score, metric):
+                scores.setdefault(model, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
+                folds_of[score.case] = fold
+    return scores, folds_of
+
+
+def _missing(report: Report, dataset: Dataset | None) -> list[Missing]:
+    """What a complete report would have besides."""
+    name, found = report.dataset.name, []
+    if dataset is None:
+        found.append(Missing("pictures of cases: the images are no longer in raw/"))
+    if not report.runs:
+        return [*found, Missing("models: none is trained yet", f"autoseg_train {name} 3d_fullres 0")]
+    unfinished = [f"{run.model} fold {run.fold}" for run in report.runs if not _is_validated(report, run)]
+    if unfinished:
+        found.append(Missing(f"validation of {', '.join(unfinished)}: not finished, or of all cases; the same autoseg_train goes on"))
+    if report.choice is None:
+        return [*found, Missing("the choice of models with intervals and tests", f"autoseg_find_best_configuration {name}")]
+    if not report.choice.evidence:
+        found.append(Missing("confidence intervals and tests: the choice was made without", f"autoseg_find_best_configuration {name}"))
+    folds = {run.fold for run in report.runs}
+    if len(report.choice.folds) < 2:
+        known = [str(fold) for fold in range(len(report.splits)) if str(fold) not in folds][:1]
+        command = f"autoseg_train {name} {report.runs[0].model.split('__')[0]} {known[0]}" if known else ""
+        found.append(Missing("the nested estimate: it needs at least two folds of every model", command))
+    return found
+
+
+def _is_validated(report: Report, run: RunFacts) -> bool:
+    return any(report.folds_of.get(case) == run.fold for one in report.scores.get(run.model, {}).values() for case in one)
+
+
+def _with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int) -> Report:
+    """The report with pictures of some of the held-out cases whose predictions are stored."""
+    members = dict(report.choice.organs) if report.choice else {}
+    if not members:
+        for model, organs in report.scores.items():
+            members |= {organ: (model,) for organ in organs if organ not in members}
+    if not members:
+        return report
+    source = Source(workspace.results(report.dataset.name), report.plan, members)
+    ranked = [(case, mean) for case, mean in ranked_cases(report) if is_there(source, case, report.folds_of.get(case, ""))]
+    whys = pick_cases(ranked, n)
+    there = {case for case, _ in ranked}
+    of_organs = {organ: {case: value for case, value in case_values(report, organ).items() if case in there} for organ in members}
+    if n >= PICTURED:
+        whys |= worst_of_organs(report, of_organs, whys)
+    pictures, lost = [], []
+    is_dice = report.choice is None or report.choice.metric == "dice"
+    for case, why in tqdm(whys.items(), desc="Drawing cases", unit="case", disable=not whys):
+        drawn, problems = draw_cases(source, dataset, {case: why}, report.folds_of, exact=is_dice)
+        pictures += [one if one.values else replace(one, values=_values(of_organs, case)) for one in drawn]
+        lost += problems
+    missing = report.missing
+    if not ranked and ranked_cases(report):
+        missing += (Missing("pictures of cases: the stored predictions were removed; validate again"),)
+    missing += tuple(Missing(f"a picture: {problem}") for problem in lost)
+    return replace(report, pictures=tuple(pictures), missing=missing)
+
+
+def _values(of_organs: dict[str, dict[str, float]], case: str) -> dict[str, float]:
+    return {organ: values[case] for organ, values in of_organs.items() if case in values}

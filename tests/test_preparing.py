@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import story_data as data
 
 import autoseg
+from autoseg.machine import StepCost
 from autoseg.pipeline import PlanSettings, TrainSettings, jobs, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.variants import Variant
@@ -108,12 +108,16 @@ def test_a_new_fold_has_the_patch_of_the_others_or_is_refused(home, tiny_job, mo
     run = home / "results" / DATASET / "2d__Trainer" / "fold_1"
     job = replace(tiny_job(plan, "2d"), configuration=configuration)
     write_json(run.with_name("fold_0") / "run.json", job)
-    settings, cost = TrainSettings(seconds=1.0, device="cpu"), SimpleNamespace(seconds=1.0, peak_bytes=1)
-    monkeypatch.setattr(jobs, "fit_memory", lambda wanted, *_, **__: (wanted, cost, ""))
+    settings, cost = TrainSettings(seconds=1.0, device="cpu"), StepCost(seconds=1.0, peak_bytes=1)
+    monkeypatch.setattr(jobs, "device_memory", lambda _: 100)
+    monkeypatch.setattr(jobs, "measure_step", lambda one, _: cost)
     new = jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
     assert new.configuration.patch_size == (16, 16), "though the time is too short for it"
-    monkeypatch.setattr(jobs, "fit_memory", lambda wanted, *_, **__: (replace(wanted, patch_size=(8, 8)), cost, "it is too large"))
-    with pytest.raises(ValueError, match="other folds does not fit"):
+    monkeypatch.setattr(jobs, "measure_step", lambda one, _: replace(cost, peak_bytes=50 * one.configuration.batch_size))
+    new = jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
+    assert (new.configuration.patch_size, new.configuration.batch_size) == ((16, 16), 1), "a smaller batch instead of a smaller patch"
+    monkeypatch.setattr(jobs, "measure_step", lambda one, _: replace(cost, peak_bytes=1000))
+    with pytest.raises(RuntimeError, match="not even batch 1 of patch 16x16 fits"):
         jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
 
 

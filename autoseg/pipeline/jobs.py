@@ -63,8 +63,7 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
         settings: What the user asked for.
 
     Raises:
-        ValueError: The patch of the model's other folds does not fit on this device.
-        RuntimeError: Not even the smallest patch does.
+        RuntimeError: Not even the smallest step fits on this device, or, where other folds of the model have a patch, that patch.
     """
     device = choose_device(settings.device)
     budget = budget_of(settings)
@@ -98,13 +97,13 @@ def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.devic
         return measure_step(replace(job, configuration=one), str(device))
 
     free_memory(device)  # a training before this one may have left some
-    configuration, cost, memory_why = fit_memory(job.configuration, measured, limit_bytes=device_memory(device))
+    configuration, cost, memory_why = fit_memory(
+        job.configuration, measured, limit_bytes=device_memory(device), keeps_patch=sibling is not None
+    )
     time_why = ""
     if sibling is None:
         how = {"narrows": job.pretrained is None, "least_batch": least_batch}
         configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, **how)
-    elif configuration.patch_size != sibling.patch_size:
-        raise ValueError(f"patch {sibling.patch_size} of the model's other folds does not fit on {device}; move that model away")
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":
         said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")

@@ -214,7 +214,7 @@ def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configu
 
 
 def fit_memory(
-    configuration: Configuration, measure: Callable[[Configuration], StepCost | None], *, limit_bytes: int
+    configuration: Configuration, measure: Callable[[Configuration], StepCost | None], *, limit_bytes: int, keeps_patch: bool = False
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch and patch smaller until a real step fits.
 
@@ -222,12 +222,13 @@ def fit_memory(
         configuration: With the batch that is wanted.
         measure: Cost of a training step, None where it does not fit at all.
         limit_bytes: What the device has to give; `MEMORY_SHARE` of it is used.
+        keeps_patch: Only the batch may become smaller: other folds of the model have this patch.
 
     Returns:
         The configuration that fits, its cost, and a sentence for the user (empty where nothing was changed).
 
     Raises:
-        RuntimeError: Even the smallest patch does not fit.
+        RuntimeError: Even the smallest step does not fit.
     """
     fitted = configuration
     while True:
@@ -235,14 +236,14 @@ def fit_memory(
         if cost is not None and cost.peak_bytes <= MEMORY_SHARE * limit_bytes:
             why = f"a step of the plan did not fit into memory: patch {patch}, batch {fitted.batch_size} does"
             return fitted, cost, "" if fitted == configuration else why
-        smaller = shrink(fitted, configuration)
+        smaller = shrink(fitted, configuration, keeps_patch=keeps_patch)
         if smaller is None:
             free = f"{limit_bytes / 1e9:.1f} GB of free memory"
             raise RuntimeError(f"{fitted.name}: not even batch {fitted.batch_size} of patch {patch} fits into {free}; close other programs")
         fitted = smaller
 
 
-def shrink(configuration: Configuration, wanted: Configuration) -> Configuration | None:
+def shrink(configuration: Configuration, wanted: Configuration, *, keeps_patch: bool = False) -> Configuration | None:
     """The next smaller step: the batch halved down to two, the patch cut to half of what is wanted, a single patch, the least patch.
 
     A batch of two is worth some context: a single patch makes a noisy gradient.
@@ -253,6 +254,8 @@ def shrink(configuration: Configuration, wanted: Configuration) -> Configuration
     batch = configuration.batch_size
     if batch > 2:
         return dataclasses.replace(configuration, batch_size=max(2, batch // 2))
+    if keeps_patch:
+        return dataclasses.replace(configuration, batch_size=1) if batch == 2 else None
     if batch == 1:
         return cut_patch(configuration, (0.0,) * configuration.dim)
     smaller = cut_patch(configuration, tuple(size * LEAST_PATCH for size in wanted.patch_size))

@@ -149,6 +149,7 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
             annotated.setdefault(tuple(organ for organ in every if organ in organs), []).append(name)
     first = sources[0].dataset
     windows = {source.organs[organ]: window for source in reversed(sources) for organ, window in source.dataset.windows.items()}
+    tolerances = {source.organs[organ]: value for source in reversed(sources) for organ, value in source.dataset.tolerances.items()}
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(first.channels)},
         "labels": {"background": 0, **labels},
@@ -159,6 +160,7 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
         "groups": _groups(cases),
         "annotated": [{"cases": names, "organs": list(organs)} for organs, names in annotated.items()],
         **({"windows": windows} if windows else {}),
+        **({"tolerances": tolerances} if tolerances else {}),
     }
 
 

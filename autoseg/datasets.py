@@ -18,6 +18,7 @@ from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .model import Case, Dataset
 from .naming import unknown
+from .tolerances import parse_tolerances
 from .windows import parse_windows
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
     cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows = parse_windows(info, labels, folder / "dataset.json")
-    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows), tuple(missing)
+    tolerances = parse_tolerances(info, labels, folder / "dataset.json")
+    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
 
 
 def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:

@@ -105,8 +105,7 @@ def test_two_cubes_by_hand():
     assert masks.hd_border(pair) == masks.hd_surface(pair) == 2.0
     assert masks.volume(pair) == masks.reference_volume(pair) == pytest.approx(0.128)
     assert masks.volume_error(pair) == 0.0
-    # of 56 border voxels each the 16 of an end are 2 mm away; of the inner 4 of the next layer, which lie within the other cube, each is 1 mm
-    # away from its side: they are no border voxels of this one
+    # of 56 border voxels the 16 of one end are 2 mm from the other cube; the inner 4 of the other end lie in it, 1 mm from its side
     assert masks.assd_border(pair) == pytest.approx((16 * 2 + 4 * 1) / 56)
     assert masks.nsd_border(pair) == pytest.approx(40 / 56)
 

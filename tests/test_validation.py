@@ -45,6 +45,16 @@ def test_all_cases_are_scored_and_not_again(folders: RunFolders, dataset, job):
     asked = []
     assert str(validate_fold(predictor(asked=asked), job, folders, dataset, progress=False)) == str(scores)
     assert asked == []
+    assert {"hd95_surface", "assd_border", "chaos"} <= scores[0].other.keys()
+
+
+def test_seconds_of_every_case_are_kept(folders: RunFolders, dataset, job):
+    validate_fold(predictor("d"), job, folders, dataset, progress=False)
+    timings = folders.run / "validation" / "timings.json"
+    (first,) = read_json(timings, dict).items()
+    assert first[0] == "c" and first[1] >= 0
+    validate_fold(predictor(), job, folders, dataset, progress=False)
+    assert read_json(timings, dict).keys() == {"c", "d"} and read_json(timings, dict)["c"] == first[1]
 
 
 def test_a_case_that_was_not_preprocessed_is_left_out_by_name(folders: RunFolders, dataset, job, caplog):

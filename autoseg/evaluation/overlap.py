@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ..labels import organ_mask
 from ..model import Labels, Score
+from ..tolerances import tolerance_of
 from .counts import Overlap, confusion, dice, iou, mean_of_known, organ_overlap
 from .masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, function_of
@@ -65,7 +66,7 @@ def score_case(
         overlap = organ_overlap(counts, labels.internal_members[index])
         evidence: dict[str, Overlap | MaskPair] = {"overlap": overlap}
         if boxes:
-            tolerance = tolerance_mm.get(organ, TOLERANCE_MM) if isinstance(tolerance_mm, Mapping) else tolerance_mm
+            tolerance = tolerance_of(organ, tolerance_mm, TOLERANCE_MM)
             masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
             spacing = tuple(float(value) for value in spacing_mm or ())
             evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)

@@ -78,6 +78,7 @@ class Dataset:
         cases: The labelled training cases, sorted by name.
         file_ending: Of images without a better hint, with the dot.
         windows: Organ to width and level of the CT window in which it is looked at, HU, where ``dataset.json`` says so.
+        tolerances: Organ to the distance in mm up to which two of its surfaces count as the same, where ``dataset.json`` says so.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Dataset:
     cases: tuple[Case, ...]
     file_ending: str = ".nii.gz"
     windows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tolerances: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

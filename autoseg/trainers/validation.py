@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 FAILURES = "failures.json"
 """In a validation folder: cases that failed, with the reason; missing where none did."""
+
+TIMINGS = "timings.json"
+"""In a validation folder: case to seconds from the preprocessed image to the label map on the file's grid."""
 
 
 class PatchScores:
@@ -70,9 +75,10 @@ class PatchScores:
 def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
-    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models) and
-    ``validation/scores.json``; cases that a former run finished are kept. Cases that were not preprocessed are left out, those that fail
-    do not stop the others: they are named in the log and, with the reason, in ``validation/failures.json``, until they succeed.
+    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
+    ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that a former run finished are kept.
+    Cases that were not preprocessed are left out, those that fail do not stop the others: they are named in the log and, with the
+    reason, in ``validation/failures.json``, until they succeed.
 
     Args:
         predictor: The trained network.
@@ -99,7 +105,7 @@ def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, d
         record = out / f"{name}.scores.json"
         try:
             if not record.is_file():
-                write_json(record, _validate_case(predictor, job, folders, cases[name], out))
+                write_json(record, _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances))
             scores += from_plain(read_json(record, list), list[Score])
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
@@ -125,17 +131,27 @@ def _ready(names: list[str], folders: RunFolders) -> list[str]:
     return ready
 
 
-def _validate_case(predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, out: Path) -> list[Score]:
-    labels = job.plan.labels
+def _validate_case(
+    predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
+) -> list[Score]:
+    labels, out = job.plan.labels, folders.run / "validation"
     stored = Store(folders.data).load(case.name)
     image = np.asarray(stored.image[:])
     previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
+    start = time.perf_counter()
     region = region_of(job.configuration, image, previous, source=case.name)
     seen = previous if job.configuration.sees_previous else None
     logits = Logits(predictor.logits(image, previous=seen, region=region, source=case.name), stored.trace)
     found, _ = export_labels([logits], labels)
+    _keep_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
     keep(out, case.name, logits, labels)
     reference = to_internal(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
     reference = translate(reference, job.plan.stored_labels, labels)
-    return score_case(case.name, found, reference, labels, organs=case.annotated)
+    spacing = stored.trace.geometry.spacing
+    return score_case(case.name, found, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
+
+
+def _keep_seconds(file: Path, case: str, seconds: float) -> None:
+    timings = read_json(file, dict) if file.is_file() else {}
+    write_json(file, {**timings, case: round(seconds, 3)})

@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from .chaos import chaos_score
+from .components import Lesions, match_components
 from .counts import Overlap, dice, ravd
 from .nearest import nearest_distances
 from .surface import SurfaceDistances, surface_distances
@@ -91,6 +92,11 @@ class MaskPair:
     def surfaces(self) -> tuple[SurfaceDistances, SurfaceDistances]:
         """Distances of the reference's surface elements from the prediction's, and back. Neither mask is empty."""
         return surface_distances(self.reference, self.prediction, self.spacing_mm)
+
+    @cached_property
+    def lesions(self) -> Lesions:
+        """The components of both masks, matched."""
+        return match_components(self.reference, self.prediction)
 
     @property
     def voxel_ml(self) -> float:

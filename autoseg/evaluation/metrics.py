@@ -29,7 +29,7 @@ class Metric:
     title: str = ""
 
 
-_COUNTS, _MASKS = "autoseg.evaluation.counts:", "autoseg.evaluation.masks:"
+_COUNTS, _MASKS, _LESIONS = (f"autoseg.evaluation.{module}:" for module in ("counts", "masks", "lesions"))
 
 METRICS: dict[str, Metric] = {
     "dice": Metric(_COUNTS + "dice", title="Dice"),
@@ -49,6 +49,11 @@ METRICS: dict[str, Metric] = {
     "assd_surface": Metric(_MASKS + "assd_surface", needs="masks", better="lower", unit="mm", title="ASSD (surface)"),
     "nsd_surface": Metric(_MASKS + "nsd_surface", needs="masks", title="NSD (surface)"),
     "chaos": Metric(_MASKS + "chaos", needs="masks", title="CHAOS score"),
+    "lesion_recall": Metric(_LESIONS + "lesion_recall", needs="masks", title="lesion recall"),
+    "lesion_precision": Metric(_LESIONS + "lesion_precision", needs="masks", title="lesion precision"),
+    "lesion_f1": Metric(_LESIONS + "lesion_f1", needs="masks", title="lesion F1"),
+    "lesion_false_positives": Metric(_LESIONS + "lesion_false_positives", needs="masks", better="lower", title="false lesions"),
+    "lesion_dice": Metric(_LESIONS + "lesion_dice", needs="masks", title="Dice of lesions"),
 }
 """Name -> what it is. The docstrings of the functions say what they compute."""
 

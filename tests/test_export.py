@@ -122,10 +122,10 @@ def assert_equal_but_for_ties(found, expected, probability, labels) -> None:
 
 def same_arithmetic_everywhere(members, labels):
     """What the export computes near borders, computed at every voxel instead: no cell is skipped."""
-    grids = [export._Grid.of(member) for member in members]
+    grids = [export.Grid.of(member) for member in members]
     spans = [(0, len(axis.low)) for axis in grids[0].axes]
     values = [grid.interpolated(spans).reshape(labels.n_outputs, -1) for grid in grids]
-    winner, _ = export._decide(values, [grid.kind for grid in grids], regions=labels.regions)
+    winner, _ = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
     trace = members[0].trace
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     painted = labels.paint if labels.regions else [member[0] for member in labels.internal_members]
@@ -219,7 +219,7 @@ def test_probabilities_are_streamed_in_the_files_order(name, labels, slabs):
 
 
 def test_interpolating_single_voxels_and_boxes_gives_the_same_bits():
-    grid = export._Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), CASES["finer"]))
+    grid = export.Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), CASES["finer"]))
     box = grid.interpolated([(0, 18), (0, 23), (0, 22)])
     points = np.unravel_index(np.arange(18 * 23 * 22), (18, 23, 22))
     single = grid.at(grid.read([(0, 9), (0, 10), (0, 11)]), 0, points)
@@ -254,13 +254,13 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
     array = np.zeros((4, 20, 20, 20), np.float16)
     array[1, :, :, 10:], array[0, :, :, :10] = 5, 5
     asked = []
-    original = export._Grid.at
+    original = export.Grid.at
 
     def spy(self, slab, first, points):
         asked.append(len(points[0]))
         return original(self, slab, first, points)
 
-    monkeypatch.setattr(export._Grid, "at", spy)
+    monkeypatch.setattr(export.Grid, "at", spy)
     found, _ = export_labels([Logits(array, trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], ORGANS)
     assert (found[..., 30:] == 3).all()
     assert not found[..., :30].any()

@@ -78,11 +78,11 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> tuple[np.ndarray
     Raises:
         ValueError: No members, or members that do not belong together or to `labels`.
     """
-    _check(members, labels)
+    check_members(members, labels)
     trace = members[0].trace
     values = np.array([0, *internal_paint(labels)], np.int16)
-    grids = [_Grid.of(member) for member in members]
-    surveys = [_survey(grid, regions=labels.regions) for grid in grids]
+    grids = [Grid.of(member) for member in members]
+    surveys = [survey_of(grid, regions=labels.regions) for grid in grids]
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     confidence = np.full(trace.shape_before_crop, 255, np.uint8)
     crop = tuple(slice(start, stop) for start, stop in trace.crop)
@@ -109,9 +109,9 @@ def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[i
     Raises:
         ValueError: As in `export_labels`.
     """
-    _check(members, labels)
+    check_members(members, labels)
     trace = members[0].trace
-    grids = [_Grid.of(member) for member in members]
+    grids = [Grid.of(member) for member in members]
     axis = 0 if trace.geometry.dim == 2 else trace.transpose.index(0)
     shape = trace.shape_before_crop
     rows = max(1, SLAB // (labels.n_outputs * (int(np.prod(shape)) // shape[axis])))
@@ -156,7 +156,7 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """Logits and where the voxels of the file's cropped box lie among them."""
 
     array: Any
@@ -164,7 +164,7 @@ class _Grid:
     axes: tuple[_Axis, ...]
 
     @classmethod
-    def of(cls, member: Logits) -> _Grid:
+    def of(cls, member: Logits) -> Grid:
         """The grid of one model's logits."""
         trace = member.trace
         # A 2D image is one slice, and stays one.
@@ -214,14 +214,15 @@ class _Grid:
 
 
 @dataclass(frozen=True)
-class _Survey:
+class Survey:
     """What the grid alone tells: the winner of each cell (`UNSURE` where its corners disagree), the confidence at each grid point."""
 
     cells: np.ndarray
     confidence: np.ndarray
 
 
-def _survey(grid: _Grid, *, regions: bool) -> _Survey:
+def survey_of(grid: Grid, *, regions: bool) -> Survey:
+    """Looks at every grid point once."""
     shape = tuple(grid.array.shape[1:])
     winner, confidence = np.empty(shape, np.int16), np.empty(shape, np.uint8)
     count = grid.array.shape[0]
@@ -230,26 +231,26 @@ def _survey(grid: _Grid, *, regions: bool) -> _Survey:
         span = (start, min(start + rows, shape[0]))
         slab = grid.read([span, (0, shape[1]), (0, shape[2])]).reshape(count, -1)
         best, share = winner[slice(*span)].reshape(-1), confidence[slice(*span)].reshape(-1)
-        for part in _chunks(slab.shape[1], count):
+        for part in chunks(slab.shape[1], count):
             values = torch.from_numpy(np.ascontiguousarray(slab[:, part])).float()
-            best[part], share[part] = _decide([values], [grid.kind], regions=regions)
+            best[part], share[part] = decide([values], [grid.kind], regions=regions)
     cells = winner
     for dim, axis in enumerate(grid.axes):
         if axis.mixes:
             left, right = (np.moveaxis(cells, dim, 0)[part] for part in (slice(None, -1), slice(1, None)))
             cells = np.moveaxis(np.where(left == right, left, np.int16(UNSURE)), 0, dim)
-    return _Survey(np.ascontiguousarray(cells), confidence)
+    return Survey(np.ascontiguousarray(cells), confidence)
 
 
-def _slab(grids: Sequence[_Grid], surveys: Sequence[_Survey], span: Span, *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
+def _slab(grids: Sequence[Grid], surveys: Sequence[Survey], span: Span, *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
     """Winner and confidence of the output slices in `span`."""
-    winner = _taken(surveys[0].cells, [axis.low for axis in grids[0].axes], span)
-    confidence = _taken(surveys[0].confidence, [axis.nearest for axis in grids[0].axes], span)
+    winner = taken(surveys[0].cells, [axis.low for axis in grids[0].axes], span)
+    confidence = taken(surveys[0].confidence, [axis.nearest for axis in grids[0].axes], span)
     if len(grids) > 1:
         total = confidence.astype(np.uint32)
         for grid, survey in zip(grids[1:], surveys[1:], strict=True):
-            winner[winner != _taken(survey.cells, [axis.low for axis in grid.axes], span)] = UNSURE
-            total += _taken(survey.confidence, [axis.nearest for axis in grid.axes], span)
+            winner[winner != taken(survey.cells, [axis.low for axis in grid.axes], span)] = UNSURE
+            total += taken(survey.confidence, [axis.nearest for axis in grid.axes], span)
         confidence = (total // len(grids)).astype(np.uint8)
     flat, share = winner.reshape(-1), confidence.reshape(-1)
     unsure = np.flatnonzero(flat == UNSURE)
@@ -258,15 +259,15 @@ def _slab(grids: Sequence[_Grid], surveys: Sequence[_Survey], span: Span, *, reg
     kinds = [grid.kind for grid in grids]
     needed = [grid.axes[0].needed(span) for grid in grids]
     slabs = [grid.read([rows, (0, grid.array.shape[2]), (0, grid.array.shape[3])]) for grid, rows in zip(grids, needed, strict=True)]
-    for part in _chunks(len(unsure), slabs[0].shape[0]):
+    for part in chunks(len(unsure), slabs[0].shape[0]):
         z, y, x = np.unravel_index(unsure[part], winner.shape)
         points = (z + span[0], y, x)
         values = [grid.at(slab, rows[0], points) for grid, slab, rows in zip(grids, slabs, needed, strict=True)]
-        flat[unsure[part]], share[unsure[part]] = _decide(values, kinds, regions=regions)
+        flat[unsure[part]], share[unsure[part]] = decide(values, kinds, regions=regions)
     return winner, confidence
 
 
-def _decide(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
+def decide(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
     """Winner among the output channels (regions: 1 + the last above one half, 0 if none) and its confidence, 0..255.
 
     Args:
@@ -325,12 +326,13 @@ def _corners(flat: np.ndarray, index: np.ndarray, weights: Sequence[tuple[int, t
     return _mixed(_corners(flat, index, weights[:-1]), _corners(flat, index + step, weights[:-1]), weight)
 
 
-def _taken(volume: np.ndarray, indices: Sequence[np.ndarray], span: Span) -> np.ndarray:
+def taken(volume: np.ndarray, indices: Sequence[np.ndarray], span: Span) -> np.ndarray:
     """``volume[z, y, x]`` for the output slices in `span`."""
     return volume[indices[0][slice(*span)]].take(indices[1], axis=1).take(indices[2], axis=2)
 
 
-def _chunks(count: int, classes: int) -> Iterator[slice]:
+def chunks(count: int, classes: int) -> Iterator[slice]:
+    """Slices of `count` voxels, each of at most `CHUNK` numbers."""
     size = max(1, CHUNK // classes)
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
@@ -340,7 +342,8 @@ def _as_file(volume: np.ndarray, trace: Trace) -> np.ndarray:
     return restored[0] if trace.geometry.dim == 2 else restored
 
 
-def _check(members: Sequence[Logits], labels: Labels) -> None:
+def check_members(members: Sequence[Logits], labels: Labels) -> None:
+    """Refuses members that do not belong together or to `labels`: raises ValueError."""
     if not members:
         raise ValueError("export: expected the logits of at least one model, got none")
     first = members[0].trace

@@ -1,12 +1,11 @@
-"""Two folders of label maps compared, case by case, and the result as means and as a table."""
+"""Two folders of label maps compared, case by case."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial as bind
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,16 @@ from ..labels import to_internal
 from ..machine import cpu_count
 from ..model import Geometry, Image, Labels, Score
 from .masks import TOLERANCE_MM
-from .overlap import mean_of_known, score_case
+from .overlap import score_case
+from .summaries import OrganSummary, mean_dice, summary
+from .tables import table
+
+__all__ = ["OrganSummary", "evaluate_folders", "mean_dice", "summary", "table"]
 
 log = logging.getLogger(__name__)
 
 SHOWN = 10
 """Cases or problems spelled out in a message before the rest is only counted."""
-
-
-@dataclass(frozen=True)
-class OrganSummary:
-    """One organ over all cases.
-
-    Attributes:
-        means: Metric -> mean over the cases where it has a value; NaN where it has none.
-        worst: Lowest Dice of a case, NaN where there is none.
-        worst_case: That case, empty where there is none.
-        cases: Cases that count: the organ is in the reference, in the prediction, or in both.
-        absent: Cases without the organ in both, which have no Dice and are left out; those in which nobody annotated it are in neither.
-    """
-
-    means: dict[str, float]
-    worst: float
-    worst_case: str
-    cases: int
-    absent: int
-
-    @property
-    def dice(self) -> float:
-        """Mean Dice."""
-        return self.means["dice"]
 
 
 def evaluate_folders(
@@ -92,39 +71,6 @@ def evaluate_folders(
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
     scores = [score for result in results for score in result]
     return scores if labels is not None else _complete(scores, [name for name, _, _ in pairs])
-
-
-def summary(scores: Iterable[Score]) -> dict[str, OrganSummary]:
-    """The scores of each organ, averaged over cases.
-
-    A case in which neither prediction nor reference has the organ has no Dice (NaN) and is left out; a missed organ and a false alarm
-    count as 0. Other metrics leave out the cases in which they are NaN.
-
-    Returns:
-        Organ -> means, in the order in which organs first occur.
-    """
-    by_organ: dict[str, list[Score]] = {}
-    for score in scores:
-        by_organ.setdefault(score.organ, []).append(score)
-    return {organ: _summarise(group) for organ, group in by_organ.items()}
-
-
-def mean_dice(scores: Iterable[Score]) -> float:
-    """Mean over the organs of their mean Dice; organs that no case has are left out, and without any the result is NaN."""
-    return mean_of_known(one.dice for one in summary(scores).values())
-
-
-def table(scores: Sequence[Score]) -> str:
-    """The summary as text: one line an organ, the mean of the organs below, ``-`` where there is no value."""
-    summaries = summary(scores)
-    metrics = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
-    rows = [["organ", *metrics, "cases", "absent", "worst dice"]]
-    for organ, one in summaries.items():
-        numbers = [_number(one.means.get(name, math.nan)) for name in metrics]
-        rows.append([organ, *numbers, str(one.cases), str(one.absent), f"{_number(one.worst)} {one.worst_case}".strip()])
-    overall = [_number(mean_of_known(one.means.get(name, math.nan) for one in summaries.values())) for name in metrics]
-    rows.append(["mean of organs", *overall, "", "", ""])
-    return _align(rows)
 
 
 def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[str, Path, Path]]:
@@ -214,36 +160,6 @@ def _complete(scores: list[Score], cases: Sequence[str]) -> list[Score]:
     found = {(score.case, score.organ): score for score in scores}
     nothing = {name: math.nan for score in scores[:1] for name in score.other}
     return [found.get((case, organ)) or Score(case, organ, math.nan, math.nan, 0, 0, dict(nothing)) for case in cases for organ in organs]
-
-
-def _summarise(group: list[Score]) -> OrganSummary:
-    columns = {"dice": [score.dice for score in group], "iou": [score.iou for score in group]}
-    for score in group:
-        for name, value in score.other.items():
-            columns.setdefault(name, []).append(value)
-    counted = [score for score in group if not math.isnan(score.dice)]
-    worst = min(counted, key=lambda score: score.dice, default=None)
-    return OrganSummary(
-        means={name: mean_of_known(column) for name, column in columns.items()},
-        worst=worst.dice if worst else math.nan,
-        worst_case=worst.case if worst else "",
-        cases=len(counted),
-        absent=len(group) - len(counted),
-    )
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width; first and last to the left, numbers to the right."""
-    columns = []
-    for i, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        to_left = i in (0, len(rows[0]) - 1)
-        columns.append([cell.ljust(width) if to_left else cell.rjust(width) for cell in column])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _shorten(names: Sequence[str], separator: str = ", ") -> str:

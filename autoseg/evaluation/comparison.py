@@ -1,0 +1,136 @@
+"""Two predictions of the same cases compared: is one better, organ by organ, beyond the luck of the cases?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..model import Score
+from .metrics import goodness, value_of
+from .statistics import bootstrap_interval, holm, per_group, wilcoxon
+from .tables import align, caption, number
+
+COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
+"""What is compared where no metrics are asked for: with every metric the table of many organs is too long to read."""
+
+LEVEL = 0.05
+"""A corrected p-value below this is called a difference."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One organ and metric in two predictions of the same cases.
+
+    Attributes:
+        organ: Its name.
+        metric: Name in `METRICS`.
+        cases: In which both have a value.
+        first: Mean of the first prediction over these cases.
+        second: Mean of the second.
+        difference: Second minus first, mean over the cases.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        p_value: Of Wilcoxon's signed-rank test; NaN where too few cases differ.
+        corrected: The same, corrected for the number of organs (Holm 1979).
+    """
+
+    organ: str
+    metric: str
+    cases: int
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float = math.nan
+    corrected: float = math.nan
+
+
+def compare_scores(
+    first: Sequence[Score],
+    second: Sequence[Score],
+    *,
+    metrics: Sequence[str] = COMPARED_METRICS,
+    seed: int = 0,
+    patients: Mapping[str, str] | None = None,
+) -> list[Difference]:
+    """Compares two predictions by their scores of the same cases.
+
+    Args:
+        first: Of one prediction.
+        second: Of the other.
+        metrics: Names in `METRICS`, which the scores must hold.
+        seed: Of the bootstrap.
+        patients: Case to patient: those of one patient are not independent. Cases that are missing are a patient each.
+
+    Returns:
+        For each metric one difference an organ, organs in the order of the first prediction's scores.
+
+    Raises:
+        ValueError: The scores do not hold a metric.
+    """
+    other = {(score.case, score.organ): score for score in second}
+    result = []
+    for metric in metrics:
+        rng = np.random.default_rng(seed)
+        found = []
+        for organ in dict.fromkeys(score.organ for score in first):
+            pairs = [(score, other[score.case, organ]) for score in first if score.organ == organ and (score.case, organ) in other]
+            found.append(_difference(organ, metric, pairs, rng=rng, patients=patients or {}))
+        corrected = holm([one.p_value for one in found])
+        result += [replace(one, corrected=float(value)) for one, value in zip(found, corrected, strict=True)]
+    return result
+
+
+def comparison_table(
+    differences: Sequence[Difference], names: tuple[str, str], *, tolerance_mm: float | Mapping[str, float] | None = None
+) -> str:
+    """Differences as text, a block a metric: both means, the difference with its interval, p-values, and which is better.
+
+    Args:
+        differences: From `compare_scores`.
+        names: Of the first and the second prediction.
+        tolerance_mm: With which the scores were made, for the caption.
+    """
+    lines = [f"A = {names[0]}", f"B = {names[1]}"]
+    for metric in dict.fromkeys(one.metric for one in differences):
+        rows = [[metric, "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "better"]]
+        rows += [_row(one) for one in differences if one.metric == metric]
+        lines += ["", align(rows)]
+    organs = list(dict.fromkeys(one.organ for one in differences))
+    lines += [
+        "",
+        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ), corrected for "
+        f"{len(organs)} organs; better: where the corrected p is below {LEVEL:g}.",
+        *caption(list(dict.fromkeys(one.metric for one in differences)), organs, tolerance_mm),
+    ]
+    return "\n".join(lines)
+
+
+def _difference(
+    organ: str, metric: str, pairs: Sequence[tuple[Score, Score]], *, rng: np.random.Generator, patients: Mapping[str, str]
+) -> Difference:
+    values = np.array([[value_of(score, metric) for score in pair] for pair in pairs], float).reshape(-1, 2)
+    known = ~np.isnan(values).any(axis=1)
+    values = values[known]
+    groups = [patients.get(first.case, first.case) for (first, _), one in zip(pairs, known, strict=True) if one]
+    if not len(values):
+        return Difference(organ, metric, 0, *(math.nan,) * 5)
+    apart = values[:, 1] - values[:, 0]
+    low, high = bootstrap_interval(apart, rng=rng, groups=groups)
+    p_value = wilcoxon(per_group(apart, groups))
+    return Difference(organ, metric, len(values), *map(float, values.mean(axis=0)), float(apart.mean()), low, high, p_value)
+
+
+def _row(one: Difference) -> list[str]:
+    better = ""
+    if one.corrected < LEVEL:
+        better = "B" if goodness(one.second, one.metric) > goodness(one.first, one.metric) else "A"
+    means = [number(value, one.metric) for value in (one.first, one.second)]
+    sign = "+" if one.difference > 0 else ""
+    interval = f"[{number(one.low, one.metric)}, {number(one.high, one.metric)}]" if not math.isnan(one.low) else "-"
+    tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in (one.p_value, one.corrected)]
+    return [one.organ, str(one.cases), *means, sign + number(one.difference, one.metric), interval, *tests, better]

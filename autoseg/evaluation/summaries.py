@@ -1,0 +1,70 @@
+"""Scores of many cases as means an organ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..model import Score
+from .counts import mean_of_known
+
+
+@dataclass(frozen=True)
+class OrganSummary:
+    """One organ over all cases.
+
+    Attributes:
+        means: Metric -> mean over the cases where it has a value; NaN where it has none.
+        worst: Lowest Dice of a case, NaN where there is none.
+        worst_case: That case, empty where there is none.
+        cases: Cases that count: the organ is in the reference, in the prediction, or in both.
+        absent: Cases without the organ in both, which have no Dice and are left out; those in which nobody annotated it are in neither.
+    """
+
+    means: dict[str, float]
+    worst: float
+    worst_case: str
+    cases: int
+    absent: int
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice."""
+        return self.means["dice"]
+
+
+def summary(scores: Iterable[Score]) -> dict[str, OrganSummary]:
+    """The scores of each organ, averaged over cases.
+
+    A case in which neither prediction nor reference has the organ has no Dice (NaN) and is left out; a missed organ and a false alarm
+    count as 0. Other metrics leave out the cases in which they are NaN.
+
+    Returns:
+        Organ -> means, in the order in which organs first occur.
+    """
+    by_organ: dict[str, list[Score]] = {}
+    for score in scores:
+        by_organ.setdefault(score.organ, []).append(score)
+    return {organ: _summarise(group) for organ, group in by_organ.items()}
+
+
+def mean_dice(scores: Iterable[Score]) -> float:
+    """Mean over the organs of their mean Dice; organs that no case has are left out, and without any the result is NaN."""
+    return mean_of_known(one.dice for one in summary(scores).values())
+
+
+def _summarise(group: list[Score]) -> OrganSummary:
+    columns = {"dice": [score.dice for score in group], "iou": [score.iou for score in group]}
+    for score in group:
+        for name, value in score.other.items():
+            columns.setdefault(name, []).append(value)
+    counted = [score for score in group if not math.isnan(score.dice)]
+    worst = min(counted, key=lambda score: score.dice, default=None)
+    return OrganSummary(
+        means={name: mean_of_known(column) for name, column in columns.items()},
+        worst=worst.dice if worst else math.nan,
+        worst_case=worst.case if worst else "",
+        cases=len(counted),
+        absent=len(group) - len(counted),
+    )

@@ -1,0 +1,105 @@
+"""Scores as text: a table with one line an organ, and a file with one line a case and organ."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..model import Score
+from ..tolerances import tolerance_of
+from .counts import mean_of_known
+from .masks import TOLERANCE_MM
+from .metrics import METRICS, Metric, value_of
+from .summaries import summary
+
+DEFINITIONS = {
+    "surface": "surface: distances between surface elements, weighted by their area, as in the package surface-distance",
+    "border": "border: distances between border voxels, as in the CHAOS challenge (whose score uses them too)",
+}
+"""Second line of a column's title -> what it means."""
+
+ABSENT = "Means over the cases; absent: cases without the organ in both, left out. A missed organ is as far away as the image is large."
+
+
+def table(scores: Sequence[Score], *, tolerance_mm: float | Mapping[str, float] | None = None) -> str:
+    """The means as text: one line an organ, the mean of the organs below, ``-`` where there is no value, and what the columns mean.
+
+    Args:
+        scores: Of any number of cases.
+        tolerance_mm: With which the scores were made, for the caption; None where it is not known.
+    """
+    summaries = summary(scores)
+    metrics = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
+    columns = [_title(name) for name in metrics]
+    rows = [["organ", *(title for title, _, _ in columns), "cases", "absent", "worst Dice"]]
+    rows += [["", *line, "", "", ""] for line in zip(*((unit, kind) for _, unit, kind in columns), strict=True) if any(line)]
+    for organ, one in summaries.items():
+        numbers = [number(one.means.get(name, math.nan), name) for name in metrics]
+        rows.append([organ, *numbers, str(one.cases), str(one.absent), f"{number(one.worst, 'dice')} {one.worst_case}".strip()])
+    overall = [number(mean_of_known(one.means.get(name, math.nan) for one in summaries.values()), name) for name in metrics]
+    rows.append(["mean of organs", *overall, "", "", ""])
+    return "\n".join([align(rows), *caption(metrics, list(summaries), tolerance_mm)])
+
+
+def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float | Mapping[str, float] | None) -> list[str]:
+    """Lines that say how these metrics are defined; none where there is nothing to say."""
+    known = {name: METRICS[name] for name in metrics if name in METRICS}
+    kinds = {_title(name)[2] for name in known} | ({"border"} if "chaos" in known else set())
+    lines = [text for kind, text in DEFINITIONS.items() if kind in kinds]
+    if any(name.startswith("nsd_") for name in known) and tolerance_mm is not None:
+        lines.append(f"NSD: share within {_tolerances(organs, tolerance_mm)}")
+    return [*lines, ABSENT] if lines else []
+
+
+def csv_text(scores: Iterable[Score]) -> str:
+    """One line a case and organ with every metric, its unit in the header, for a spreadsheet; empty cells where there is no value."""
+    scores = list(scores)
+    metrics = list(dict.fromkeys(["dice", "iou", *(name for score in scores for name in score.other)]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "organ", *(_with_unit(name) for name in metrics), "n_prediction (voxels)", "n_reference (voxels)"])
+    for score in scores:
+        values = [value_of(score, name) if name in ("dice", "iou", *score.other) else math.nan for name in metrics]
+        cells = ["" if math.isnan(value) else repr(value) for value in values]
+        writer.writerow([score.case, score.organ, *cells, score.n_prediction, score.n_reference])
+    return text.getvalue()
+
+
+def number(value: float, metric: str) -> str:
+    """A metric's value with as many digits as make sense; ``-`` for NaN."""
+    if math.isnan(value):
+        return "-"
+    known = METRICS.get(metric)
+    return f"{value:.2f}" if known is not None and (known.unit or metric == "chaos") else f"{value:.4f}"
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width; first and last to the left, numbers to the right."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        to_left = i in (0, len(rows[0]) - 1)
+        columns.append([cell.ljust(width) if to_left else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _title(name: str) -> tuple[str, str, str]:
+    """Title, unit and definition of a metric, for the lines of a table's head."""
+    metric = METRICS.get(name, Metric("", title=name))
+    title, _, kind = metric.title.partition(" (")
+    return title, metric.unit, kind.removesuffix(")")
+
+
+def _with_unit(name: str) -> str:
+    unit = METRICS[name].unit if name in METRICS else ""
+    return f"{name} ({unit})" if unit else name
+
+
+def _tolerances(organs: Sequence[str], tolerance_mm: float | Mapping[str, float]) -> str:
+    """Such as ``1 mm (liver 3 mm)``."""
+    each = {organ: tolerance_of(organ, tolerance_mm, TOLERANCE_MM) for organ in organs}
+    usual = tolerance_of("", tolerance_mm, TOLERANCE_MM)
+    named = [f"{organ} {value:g} mm" for organ, value in each.items() if value != usual]
+    return f"{usual:g} mm" + (f" ({', '.join(named)})" if named else "")

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from ..model import Candidate, Compared, Evidence, Expected
+from .counts import mean_of_known
 from .metrics import find_metric, goodness
-from .overlap import mean_of_known
 from .statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
 
 RIVAL = 0.05

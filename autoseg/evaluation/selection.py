@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from ..model import Candidate, Choice, Score
 from ..naming import lookup
+from .counts import mean_of_known
 from .evidence import Comparison, Rule, evidence_for
-from .metrics import find_metric, value_of
+from .metrics import find_metric, goodness, value_of
 from .rules import best_mean, cheapest, supported
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,35 @@ def candidates_for(models: Sequence[str], max_members: int = 3, *, organs: Mappi
     found = [members for size in sizes for members in itertools.combinations(models, size)]
     of = {model: (organs or {}).get(model, ()) for model in models}
     return [Candidate(members, of[members[0]]) for members in found if len({of[name] for name in members}) == 1]
+
+
+def narrowed(candidates: Sequence[Candidate], scores: Mapping[str, Sequence[Score]], metric: str, limit: int) -> list[Candidate]:
+    """The candidates with at most about `limit` averages: those of the best few models of some organ, as many models as the limit allows.
+
+    Which models are the best is judged by their own means over all cases. This much of the choice the nested estimate does not repeat.
+
+    Args:
+        candidates: Models and averages.
+        scores: Model to its scores over the cross-validation.
+        metric: By which models are the best.
+        limit: Number of averages; the averages of the best two models of each organ are kept in any case.
+    """
+    averages = [candidate for candidate in candidates if len(candidate.members) > 1]
+    if len(averages) <= limit:
+        return list(candidates)
+    values: dict[str, dict[str, list[float]]] = {}
+    for name, some in scores.items():
+        for score in some:
+            values.setdefault(score.organ, {}).setdefault(name, []).append(goodness(value_of(score, metric), metric))
+    means = {organ: {name: mean_of_known(some) for name, some in of.items()} for organ, of in values.items()}
+    ranked = [sorted(of, key=lambda name, of=of: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means.values()]
+    best = 1 + max(2, *(len(names) for names in ranked))
+    kept = averages
+    while len(kept) > limit and best > 2:
+        best -= 1
+        kept = [one for one in averages if any(set(one.members) <= set(names[:best]) for names in ranked)]
+    log.info("Of %d averages those %d are compared that are made of the best %d models of an organ.", len(averages), len(kept), best)
+    return [candidate for candidate in candidates if len(candidate.members) == 1 or candidate in kept]
 
 
 def choose(

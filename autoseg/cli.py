@@ -148,6 +148,7 @@ def predict(argv: list[str] | None = None) -> int:
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel an organ")
+    parser.add_argument("--uncertainty", action="store_true", help="also write maps of uncertainty and a table of what to check first")
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: each input's own)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -162,6 +163,7 @@ def predict(argv: list[str] | None = None) -> int:
             step=options.step,
             low_memory=options.low_memory,
             save_probabilities=options.save_probabilities,
+            uncertainty=options.uncertainty,
             ending=options.ending,
             device=options.device,
         )

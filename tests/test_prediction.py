@@ -14,9 +14,10 @@ import pytest
 import story_data as data
 
 from autoseg.images import read_label, write_image
-from autoseg.inference import prediction
+from autoseg.inference import manifest
 from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.prediction import MANIFEST, Ensemble, predict_cases
+from autoseg.inference.manifest import MANIFEST
+from autoseg.inference.prediction import Ensemble, predict_cases
 from autoseg.label_subsets import subset
 from autoseg.model import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
 
@@ -54,6 +55,7 @@ class Threshold:
     asked: list[str] = field(default_factory=list)
     plan: Plan = field(default_factory=make_plan)
     predictor: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(mirror=True, step=0.5))
+    asks: tuple[()] = ()
 
     def logits(self, image: Image, *, case: str = "", progress: Callable[[float], None] | None = None, known: object = None) -> Logits:
         self.asked.append(case)
@@ -338,7 +340,7 @@ def test_manifest_of_a_dicom_folder_sees_every_slice(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / "series" / f"{number}.dcm").write_bytes(b"slice")
     case = Case("series", (tmp_path / "series",))
-    before = prediction._input_key(case)
-    assert prediction._input_key(case) == before
+    before = manifest.input_key(case)
+    assert manifest.input_key(case) == before
     os.utime(tmp_path / "series" / "1.dcm", ns=(1, 1))
-    assert prediction._input_key(case) != before
+    assert manifest.input_key(case) != before

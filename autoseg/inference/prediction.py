@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ending_of, label_ending, read_image, write_label, written_ending
-from ..label_subsets import subset, translate
+from ..images import PICTURES, ending_of, label_ending, read_image, write_image, write_label, written_ending
 from ..labels import to_file
 from ..machine import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..model import Case, Choice, Image, Labels
 from ..naming import unknown
-from ..records import atomic, read_json, remove_partial, write_json
-from .ensemble import merge_organs
-from .export import Logits, export_labels, probabilities
+from ..records import atomic, remove_partial
+from .chosen import calibrated, segment_chosen
+from .export import Logits, probabilities
+from .manifest import Manifest, models_key
+from .predictor import Predictor
+from .sparing import SparingPredictor
+from .tempered import mean_of
 from .trained import Progress, TrainedModel, worth_noting
+from .uncertainty import LEVELS, MM3_PER_ML, Finding, Opinion, along_organ, promised_dice, uncertainty_maps
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "autoseg_prediction.json"
+UNCERTAINTY = "uncertainty"
+"""Folder beside the label maps, so that its maps are not taken for label maps."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Ensemble:
         choice: Organ to members; organs that it lacks are background.
         models: Member name to loaded model, of all organs or of some.
         labels: Of the dataset.
+        voters: Member name to its folds, each as a model of its own, to ask them one by one; a member that is missing is one vote.
 
     Raises:
         ValueError: A member does not know the organ that it is chosen for, or members that are averaged have different organs.
@@ -46,6 +51,7 @@ class Ensemble:
     choice: Choice
     models: Mapping[str, TrainedModel]
     labels: Labels
+    voters: Mapping[str, tuple[TrainedModel, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for organ, members in self.choice.organs.items():
@@ -63,34 +69,86 @@ class Ensemble:
         known = worth_noting(self.models.values())  # a cascade's first stage, or an ensemble's member, is asked once
         return {name: model.logits(image, case=case, progress=share, known=known) for name, model in self.models.items()}
 
+    def votes(self, image: Image, *, case: str = "", progress: Progress | None = None) -> tuple[dict[str, Logits], dict[str, list[Logits]]]:
+        """Every member's logits of one image, and those of each of its folds alone, asked for once.
+
+        Where a model is the mean of its folds' logits, that mean stands for the model, which then is not asked: the same but for rounding.
+        """
+        alone = {name: self.voters.get(name) or (model,) for name, model in self.models.items()}
+        whole = {name: model for name, model in self.models.items() if not _is_mean_of(model, alone[name])}
+        asked = [model for some in alone.values() for model in some] + list(whole.values())
+        known = worth_noting(asked)
+        share = None if progress is None else lambda part: progress(part / len(asked))
+
+        def ask(model: TrainedModel) -> Logits:
+            return model.logits(image, case=case, progress=share, known=known)
+
+        votes = {name: [ask(model) for model in some] for name, some in alone.items()}
+        return {name: ask(whole[name]) if name in whole else mean_of(votes[name]) for name in self.models}, votes
+
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
-        """The merged label map in internal values of the dataset and the file's axis order."""
-        chosen = subset(self.labels, tuple(self.choice.organs))
-        maps = {}
-        for members in dict.fromkeys(self.choice.organs.values()):
-            own = self._labels_of(members[0])
-            found, confidence = export_labels([logits[name] for name in members], own)
-            maps["+".join(members)] = translate(found, own, chosen), confidence
-        merged, conflicts = merge_organs(maps, {organ: "+".join(members) for organ, members in self.choice.organs.items()}, chosen)
+        """The merged label map in internal values of the dataset and the file's axis order, tidied as the choice says."""
+        found, conflicts = segment_chosen(logits, self.choice, self.own, self.labels)
         if conflicts:
             log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
-        return translate(merged, chosen, self.labels)
+        return found
 
     def probabilities(self, logits: Mapping[str, Logits]) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Of each chosen organ: its place in `labels`, the first slice of a slab, and its probabilities there ``(slab, Y, X)``."""
-        organs, first = self.choice.organs, 0 if self.labels.regions else 1
-        for members in dict.fromkeys(organs.values()):
-            own = self._labels_of(members[0])
-            served = [organ for organ in self.labels.names if organs.get(organ) == members]
-            for start, slab in probabilities([logits[name] for name in members], own):
-                for organ in served:
-                    yield self.labels.names.index(organ), start, slab[own.names.index(organ) + first]
+        """Of each chosen organ: its place in `labels`, the first slice of a slab, and its probabilities there ``(slab, Y, X)``.
+
+        They are calibrated, and those of the models: post-processing changes only the label map.
+        """
+        for opinion in self.opinions(logits):
+            for start, slab in probabilities(opinion.members, opinion.labels):
+                for organ, channel in zip(opinion.organs, opinion.channels, strict=True):
+                    yield self.labels.names.index(organ), start, slab[channel]
+
+    def opinions(self, logits: Mapping[str, Logits], votes: Mapping[str, Sequence[Logits]] | None = None) -> list[Opinion]:
+        """What each candidate says about a case, calibrated; `votes` are its networks' own, without them its members count as such."""
+        votes = votes or {name: [one] for name, one in logits.items()}
+        found = []
+        for members in dict.fromkeys(self.choice.organs.values()):
+            organs = tuple(organ for organ in self.labels.names if self.choice.organs.get(organ) == members)
+            means = tuple(self._calibrated(name, logits[name]) for name in members)
+            voters = tuple(self._calibrated(name, one) for name in members for one in votes[name])
+            found.append(Opinion(self.own[members[0]], organs, means, voters))
+        return found
+
+    def _calibrated(self, member: str, logits: Logits) -> Logits:
+        return calibrated({member: logits}, self.choice, self.own)[member]
+
+    @property
+    def own(self) -> dict[str, Labels]:
+        """Member to its labels."""
+        return {name: model.plan.labels for name, model in self.models.items()}
 
     def _labels_of(self, member: str) -> Labels:
         return self.models[member].plan.labels
 
 
-def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, ending: str | None, save_probabilities: bool) -> dict[str, str]:
+@dataclass(frozen=True)
+class Outputs:
+    """Files of one case.
+
+    Attributes:
+        label_map: Of the organs.
+        probabilities: NumPy array, or None.
+        uncertainty: Maps of entropy and of disagreement, or empty.
+    """
+
+    label_map: Path
+    probabilities: Path | None = None
+    uncertainty: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [self.label_map, *([] if self.probabilities is None else [self.probabilities]), *self.uncertainty]
+
+
+def predict_cases(
+    cases: Sequence[Case], out: Path, ensemble: Ensemble, *, ending: str | None, save_probabilities: bool, uncertainty: bool = False
+) -> dict[str, str]:
     """Segments cases one by one into `out`; those that the same models finished before are kept.
 
     Args:
@@ -100,6 +158,8 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
         ending: Of written files, with or without its dot; None takes each input's own where label maps can be written so,
             else ``.nii.gz``.
         save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
+        uncertainty: Also write ``uncertainty/<case>_entropy<ending>`` and ``..._disagreement<ending>`` (`uncertainty.uncertainty_maps`; as
+            float 0..1, in formats of pictures as 0..255), and note in the manifest how each organ was found.
 
     Returns:
         Case to reason, for the cases that failed; the others are written all the same.
@@ -109,18 +169,17 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
     """
     if ending is not None:
         ending = written_ending(ending, len(next(iter(ensemble.models.values())).plan.transpose))
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
-    manifest = _Manifest(out, ensemble)
+    for folder in (out, *([out / UNCERTAINTY] if uncertainty else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+    manifest = Manifest(out, models_key(ensemble.choice, ensemble.models))
     failures: dict[str, str] = {}
     with _bar(len(cases)) as bar:
         for number, case in enumerate(cases):
-            target = out / f"{case.name}{ending or label_ending(ending_of(case.images[0]))}"
-            shares = out / f"{case.name}_probabilities.npy" if save_probabilities else None
-            if not manifest.done(case, target, shares):
+            outputs = _outputs(case, out, ending, save_probabilities=save_probabilities, uncertainty=uncertainty)
+            if not manifest.done(case, outputs.files):
                 try:
-                    _predict_case(case, target, ensemble, bar, shares=shares)
-                    manifest.add(case, target, shares)
+                    manifest.add(case, outputs.files, _predict_case(case, outputs, ensemble, bar))
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
                     what = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
                     failures[case.name] = f"{what}{error}".removesuffix(": ")
@@ -129,20 +188,54 @@ def predict_cases(cases: Sequence[Case], out: Path, ensemble: Ensemble, *, endin
     return failures
 
 
-def _predict_case(case: Case, target: Path, ensemble: Ensemble, bar: tqdm, *, shares: Path | None) -> None:
+def _outputs(case: Case, out: Path, ending: str | None, *, save_probabilities: bool, uncertainty: bool) -> Outputs:
+    ending = ending or label_ending(ending_of(case.images[0]))
+    shares = out / f"{case.name}_probabilities.npy" if save_probabilities else None
+    maps = tuple(out / UNCERTAINTY / f"{case.name}_{what}{ending}" for what in ("entropy", "disagreement")) if uncertainty else ()
+    return Outputs(out / f"{case.name}{ending}", shares, maps)
+
+
+def _predict_case(case: Case, outputs: Outputs, ensemble: Ensemble, bar: tqdm) -> list[Finding] | None:
+    """Writes everything that is wanted of a case; the findings where uncertainty is."""
     reset_peak_memory()
     started = time.monotonic()
     image = read_image(case.images)
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
-    logits, geometry = ensemble.logits(image, case=case.name, progress=bar.update), image.geometry
+    geometry = image.geometry
+    if outputs.uncertainty:
+        logits, votes = ensemble.votes(image, case=case.name, progress=bar.update)
+    else:
+        logits, votes = ensemble.logits(image, case=case.name, progress=bar.update), None
     del image  # large, and no longer needed: what follows takes memory of its own
-    if shares is not None:
-        _write_probabilities(shares, ensemble, logits)
-    write_label(target, to_file(ensemble.segment(logits), ensemble.labels), geometry)
+    if outputs.probabilities is not None:
+        _write_probabilities(outputs.probabilities, ensemble, logits)
+    found = ensemble.segment(logits)
+    findings = None if votes is None else _write_uncertainty(outputs, ensemble.opinions(logits, votes), found, ensemble.labels)
+    write_label(outputs.label_map, to_file(found, ensemble.labels), geometry)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
+    return findings
+
+
+def _write_uncertainty(outputs: Outputs, opinions: Sequence[Opinion], found: np.ndarray, labels: Labels) -> list[Finding]:
+    """Writes the maps of a case whose label map is `found` (internal values), and says how each organ was found."""
+    trace = opinions[0].members[0].trace
+    maps = uncertainty_maps(opinions)
+    for path, values in zip(outputs.uncertainty, maps, strict=True):
+        picture = ending_of(path) in PICTURES
+        write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry)
+    promised: dict[str, float] = {}
+    for opinion in opinions:
+        own = promised_dice(opinion.members, opinion.labels)
+        promised |= {organ: own[organ] for organ in opinion.organs}
+    findings = []
+    for organ in (name for name in labels.names if name in promised):
+        voxels, (entropy, disagreement) = along_organ(found, labels, organ, maps)
+        volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
+        findings.append(Finding(trace.case, organ, volume, promised[organ], entropy, disagreement))
+    return findings
 
 
 def _write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:
@@ -164,38 +257,7 @@ def _bar(total: int) -> Iterator[tqdm]:
         yield bar
 
 
-class _Manifest:
-    """Which files were made from which inputs by which models: an interrupted prediction goes on, old results never pass for new."""
-
-    def __init__(self, out: Path, ensemble: Ensemble) -> None:
-        self.path, self.key = out / MANIFEST, _models_key(ensemble)
-        old = read_json(self.path, dict) if self.path.is_file() else {}
-        self.cases: dict[str, dict[str, Any]] = old.get("cases", {}) if old.get("models") == self.key else {}
-
-    def done(self, case: Case, *files: Path | None) -> bool:
-        return all(file.name in self._files(case) and file.exists() for file in files if file is not None)
-
-    def add(self, case: Case, *files: Path | None) -> None:
-        names = {*self._files(case), *(file.name for file in files if file is not None)}
-        self.cases[case.name] = {"input": _input_key(case), "files": sorted(names)}
-        write_json(self.path, {"models": self.key, "cases": self.cases})
-
-    def _files(self, case: Case) -> list[str]:
-        """Made by these models from the input as it is now."""
-        entry = self.cases.get(case.name, {})
-        return entry["files"] if entry.get("input") == _input_key(case) else []
-
-
-def _models_key(ensemble: Ensemble) -> str:
-    parts = [str(sorted(ensemble.choice.organs.items()))]
-    for name, model in sorted(ensemble.models.items()):
-        parts.append(f"{name} {model.key} {model.predictor.mirror} {model.predictor.step}")
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
-
-def _input_key(case: Case) -> str:
-    facts = []
-    for path in case.images:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        facts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("|".join(facts).encode()).hexdigest()
+def _is_mean_of(model: TrainedModel, folds: Sequence[TrainedModel]) -> bool:
+    """Whether a model's logits are the mean of its folds': not where it first finds where to look, or computes with what it averaged."""
+    plain = type(model) is TrainedModel and isinstance(model.predictor, (Predictor, SparingPredictor))
+    return plain or (len(folds) == 1 and folds[0] is model)

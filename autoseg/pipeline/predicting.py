@@ -13,13 +13,15 @@ import numpy as np
 from ..datasets import find_new_cases, names_meant
 from ..images import from_sitk, read_image, to_sitk
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained import InferenceOptions, Loaded, load_model, model_labels
+from ..inference.trained import InferenceOptions, Loaded, TrainedModel, load_model, model_labels
 from ..labels import to_file
 from ..machine import choose_device, prepare
 from ..model import Choice, Geometry, Image, Plan
 from ..naming import unknown
+from ..postprocessing import describe
 from ..records import read_json
 from ..workspace import Workspace, find_workspace, last_name
+from .check_list import write_check_list
 from .choosing import find_best_configuration, voting_folds
 from .settings import PredictSettings
 
@@ -33,7 +35,8 @@ def predict_folder(
 
     Args:
         source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
-        out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on.
+        out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on. With
+            `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case, and ``autoseg_uncertainty.csv``.
         settings: See `PredictSettings`.
         home: Home folder.
 
@@ -49,7 +52,13 @@ def predict_folder(
     cases = find_new_cases(Path(source), plan.channels)
     ensemble = load_ensemble(workspace, dataset, settings)
     log.info("%d cases with models of %s: %s", len(cases), dataset, _describe(ensemble.choice))
-    return predict_cases(cases, Path(out), ensemble, ending=settings.ending, save_probabilities=settings.save_probabilities)
+    if ensemble.choice.cleaning:
+        log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.cleaning.items()))
+    wanted = {"save_probabilities": settings.save_probabilities, "uncertainty": settings.uncertainty}
+    failures = predict_cases(cases, Path(out), ensemble, ending=settings.ending, **wanted)
+    if settings.uncertainty:
+        log.info("What to check first: %s", write_check_list(Path(out), cases, ensemble))
+    return failures
 
 
 def predict(
@@ -103,7 +112,11 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     without = [organ for organ in labels.names if organ not in choice.organs]
     if without:
         log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
-    return Ensemble(choice, models, labels)
+    voters: dict[str, tuple[TrainedModel, ...]] = {}
+    if settings.uncertainty:
+        alone = {name: [replace(options, folds=(fold,)) for fold in folds[name]] for name in members if len(folds[name]) > 1}
+        voters = {name: tuple(load_model(root / name, device, one, loaded=loaded) for one in some) for name, some in alone.items()}
+    return Ensemble(choice, models, labels, voters)
 
 
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:

@@ -87,6 +87,7 @@ class PredictSettings:
         step: Distance of tiles as a share of the patch.
         low_memory: Hold one network and compute one tile at a time: slower, in as little memory as can be.
         save_probabilities: Write them too.
+        uncertainty: Write maps of uncertainty too, and a table of what to check first.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         device: See `TrainSettings`.
     """
@@ -98,5 +99,6 @@ class PredictSettings:
     step: float = 0.5
     low_memory: bool = False
     save_probabilities: bool = False
+    uncertainty: bool = False
     ending: str | None = None
     device: str = "auto"

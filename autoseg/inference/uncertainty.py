@@ -1,0 +1,184 @@
+"""How sure a prediction is: entropy and disagreement voxel by voxel, and for each organ the Dice that the probabilities promise.
+
+Entropy (of calibrated probabilities) is high where the models together do not know; disagreement is the part of it that comes from the
+models contradicting each other: the mutual information between the label and the network that is asked (Houlsby et al., arXiv:1112.5745;
+for networks trained apart Lakshminarayanan et al., NeurIPS 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..labels import organ_mask
+from ..model import Labels
+from .export import Logits, probabilities
+from .tempered import on_first_grid
+
+FLOOR = 0.05
+"""Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ."""
+
+LEVELS = 255
+"""The maps have so many levels above 0, which compresses them to a fraction."""
+
+MM3_PER_ML = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What one candidate says about a case, and each of its networks by itself.
+
+    Attributes:
+        labels: Of its models.
+        organs: That it segments in the result.
+        members: Calibrated predictions, whose probabilities are averaged.
+        voters: Calibrated predictions of every network: of each member, fold by fold.
+    """
+
+    labels: Labels
+    organs: tuple[str, ...]
+    members: tuple[Logits, ...]
+    voters: tuple[Logits, ...]
+
+    @property
+    def channels(self) -> list[int]:
+        """Of the organs among the probabilities."""
+        first = 0 if self.labels.regions else 1
+        return [self.labels.names.index(organ) + first for organ in self.organs]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one organ of one case was segmented.
+
+    Attributes:
+        case: Its name.
+        organ: A name of `Labels.names`.
+        volume_ml: Of its mask (of a 2D image as if it were 1 mm thick).
+        promised_dice: What the probabilities promise; NaN where no voxel came near being this organ.
+        entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
+        disagreement: The same of the disagreement.
+    """
+
+    case: str
+    organ: str
+    volume_ml: float
+    promised_dice: float
+    entropy: float
+    disagreement: float
+
+
+def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarray]:
+    """Entropy and disagreement of a case on the grid of its file.
+
+    Entropy: of the probabilities of all organs and of none of them, divided by the largest possible, the logarithm of their number. Organs
+    that different candidates segment are taken together, with what they leave for background. Of regions, which may overlap, the largest
+    entropy of any, in bits.
+
+    Disagreement: the mutual information in bits between "the organ is here" and the network that is asked; the largest of any organ.
+
+    Args:
+        opinions: The candidates, each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three
+            volumes besides the slabs.
+
+    Returns:
+        Two arrays ``(Z, Y, X)`` or ``(Y, X)`` float32 in the file's axis order, 0 (sure, agreed) to 1, in steps of 1/255.
+    """
+    geometry = opinions[0].members[0].trace.geometry
+    shape = geometry.shape if geometry.dim == 3 else (1, *geometry.shape)
+    total, information, disagreement = (np.zeros(shape, np.float32) for _ in range(3))
+    regions = opinions[0].labels.regions
+    for opinion in opinions:
+        for start, mean, own in _streams(opinion):
+            part = slice(start, start + mean.shape[1])
+            voters_mean = sum(own) / len(own)
+            doubt = _bits(voters_mean) - sum(_bits(one) for one in own) / len(own)
+            np.maximum(disagreement[part], doubt.max(axis=0), out=disagreement[part])
+            if regions:
+                np.maximum(information[part], _bits(mean).max(axis=0), out=information[part])
+            else:
+                total[part] += mean.sum(axis=0)
+                information[part] -= _surprise(mean).sum(axis=0)
+    entropy = information if regions else _entropy(total, information, sum(len(opinion.organs) for opinion in opinions))
+    maps = [np.round(np.clip(one, 0, 1) * LEVELS) / np.float32(LEVELS) for one in (entropy, disagreement)]
+    return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
+
+
+def promised_dice(members: Sequence[Logits], labels: Labels) -> dict[str, float]:
+    """The Dice that the probabilities promise for each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
+
+    That is the Dice of the mask with a reference in which every voxel is drawn with its probability, up to the ratio of means standing for
+    the mean ratio. Sums go over the mask and where p is at least `FLOOR`, on the grid of the first member.
+
+    Args:
+        members: Calibrated predictions of one case, whose probabilities are averaged.
+        labels: Of the members.
+
+    Returns:
+        Organ to 0..1; 0 where it is promised somewhere but given no voxel, NaN where not even that.
+    """
+    both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
+    for _, slab in probabilities(on_first_grid(members), labels):
+        winner = None if labels.regions else slab.argmax(axis=0)
+        for index in range(len(labels.names)):
+            share = slab[index if labels.regions else index + 1]
+            mask = share > 0.5 if winner is None else winner == index + 1
+            both[index] += share[mask].sum(dtype=np.float64)
+            shares[index] += share[mask | (share >= FLOOR)].sum(dtype=np.float64)
+            sizes[index] += np.count_nonzero(mask)
+    sums = shares + sizes
+    return {name: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i, name in enumerate(labels.names)}
+
+
+def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequence[np.ndarray]) -> tuple[int, list[float]]:
+    """Voxels of an organ, and the means of maps over its mask and one voxel around (faces, edges and corners).
+
+    Args:
+        label_map: ``(Z, Y, X)`` or ``(Y, X)`` internal values.
+        labels: Of the map.
+        organ: A name in `labels`.
+        maps: Of the same shape.
+
+    Returns:
+        The count, and a mean for each map, NaN where the organ is empty.
+    """
+    mask = organ_mask(label_map, labels, labels.names.index(organ))
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return 0, [math.nan] * len(maps)
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in found)
+    near = ndimage.binary_dilation(mask[box], np.ones((3,) * mask.ndim, bool))
+    return count, [float(one[box][near].mean(dtype=np.float64)) for one in maps]
+
+
+def _streams(opinion: Opinion) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
+    """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every voter."""
+    channels = opinion.channels
+    mean = probabilities(opinion.members, opinion.labels)
+    voters = [probabilities([voter], opinion.labels) for voter in opinion.voters]
+    for (start, slab), *others in zip(mean, *voters, strict=True):
+        yield start, slab[channels], [other[channels] for _, other in others]
+
+
+def _entropy(total: np.ndarray, information: np.ndarray, organs: int) -> np.ndarray:
+    """Entropy 0..1 from the sums over organs of p and of ``-p log2 p``; where the organs' probabilities exceed 1 they are normalised."""
+    rest = np.clip(1 - total, 0, 1)
+    scale = np.maximum(total, 1)
+    # H(p/Z) = (sum(-p log p) + log Z sum(p)) / Z
+    entropy = (information - _surprise(rest) + np.log2(scale) * (total + rest)) / scale
+    return entropy / np.float32(math.log2(organs + 1))
+
+
+def _bits(share: np.ndarray) -> np.ndarray:
+    """Entropy in bits of "yes with probability p"."""
+    return -_surprise(share) - _surprise(1 - share)
+
+
+def _surprise(share: np.ndarray) -> np.ndarray:
+    """``p log2 p``, 0 at 0."""
+    return share * np.log2(np.maximum(share, np.finfo(np.float32).tiny))

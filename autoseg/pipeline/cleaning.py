@@ -1,0 +1,221 @@
+"""What is done to the masks of the chosen models, and how well their Dice can be foretold: both from the cross-validation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+from ..evaluation.cleaning_choice import choose_cleaning, parts_of, proposals
+from ..evaluation.counts import dice
+from ..evaluation.masks import MaskPair, diagonal, grown
+from ..evaluation.metrics import find_metric, function_of
+from ..evaluation.reliability import fit_reliability
+from ..inference.chosen import calibrated
+from ..inference.export import Logits
+from ..inference.uncertainty import promised_dice
+from ..labels import organ_mask
+from ..machine import cpu_count
+from ..model import Case, Choice, Cleaning, Dataset, Labels, Plan, Reliability
+from ..postprocessing import Components, clean
+from ..records import read_json, write_json
+from ..workspace import Workspace
+from .held_out import HeldOut, check_same_grid, reference_of
+
+log = logging.getLogger(__name__)
+
+SHAPES = "organ_shapes.json"
+"""In ``preprocessed/<dataset>``: case to the state of its label file and, for each organ, the volumes of its parts in mm³."""
+
+READERS = 4
+"""Label maps that are measured at once, at most."""
+
+AS_IT_IS = Cleaning()
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One organ of one case: proposal to metric and Dice (`AS_IT_IS`: untouched), and the Dice that the probabilities promise."""
+
+    group: str
+    tried: dict[Cleaning, tuple[float, float]]
+    promised: float
+
+
+def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: Choice, cases: dict[str, list[Case]]) -> Choice:
+    """The choice with the post-processing that helps each organ, and with how its Dice is predicted where there is no reference.
+
+    Args:
+        workspace: Where the models lie.
+        dataset: With the references.
+        plan: Of the dataset.
+        choice: Already calibrated.
+        cases: Fold to the validation cases that the choice rests on.
+
+    Raises:
+        ValueError: A label file does not fit its predictions any more.
+    """
+    held_out = HeldOut(workspace.results(dataset.name), plan, replace(choice, cleaning={}))
+    todo = [(fold, case) for fold, some in cases.items() if fold != "all" for case in some]
+    if not todo:
+        return choice
+    tries = _proposals(workspace, dataset, plan.labels)
+    trials: dict[str, list[_Trial]] = {organ: [] for organ in choice.organs}
+    for fold, case in tqdm(todo, desc="Trying post-processing", unit="case"):
+        for organ, trial in _try(held_out, fold, case, tries).items():
+            trials[organ].append(trial)
+    cleaning = {organ: found for organ, some in trials.items() if (found := _cleaning(some, choice.metric, tries[organ])) is not None}
+    for organ, found in cleaning.items():
+        log.info("Post-processing of %s: %s.", organ, found.why)
+    steps = {organ: replace(found, why="") for organ, found in cleaning.items()}
+    lines = {organ: _line(some, steps.get(organ, AS_IT_IS)) for organ, some in trials.items()}
+    return replace(choice, cleaning=cleaning, reliability={organ: line for organ, line in lines.items() if line is not None})
+
+
+def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
+    """Of every organ the volumes of its parts in each training label that has it, mm³, largest first.
+
+    Label maps that were measured before, and have not changed since, are not read again.
+
+    Args:
+        dataset: Whose labels.
+        path: Where the measurements are kept.
+    """
+    stored = read_json(path, dict) if path.is_file() else {}
+    stamps = {case.name: _stamp(case) for case in dataset.cases}
+    known = {name: entry for name, entry in stored.items() if entry["stamp"] == stamps.get(name)}
+    missing = [case for case in dataset.cases if case.name not in known]
+    if missing:
+        with ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
+            measured = pool.map(lambda case: _measure(case, dataset.labels), missing)
+            found = list(tqdm(measured, desc="Measuring organs", total=len(missing), unit="case"))
+        known |= {case.name: {"stamp": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
+        write_json(path, known)
+    entries = [known[case.name]["organs"] for case in dataset.cases]
+    return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
+
+
+def _stamp(case: Case) -> str:
+    stat = case.label.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {'all' if case.annotated is None else ' '.join(case.annotated)}"
+
+
+def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:
+    reference, spacing = reference_of(case, labels)
+    boxes = ndimage.find_objects(np.maximum(reference, 0), max_label=len(labels.base_values))
+    found = {}
+    for index, (organ, members) in enumerate(zip(labels.names, labels.internal_members, strict=True)):
+        box = _union([boxes[value - 1] for value in members])
+        if box is not None and (case.annotated is None or organ in case.annotated):
+            sizes = Components.of(organ_mask(reference[box], labels, index)).sizes[1:]
+            found[organ] = parts_of((sizes * math.prod(spacing)).tolist())
+    return found
+
+
+def _union(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around several, None where all are."""
+    there = [box for box in boxes if box is not None]
+    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*there, strict=True)) if there else None
+
+
+def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[Cleaning, ...]]:
+    """Organ to what is tried; nothing for regions, which share voxels."""
+    if labels.regions:
+        log.info("No post-processing: the organs of %s overlap, so what is removed from one would be missing in another.", dataset.name)
+        return dict.fromkeys(labels.names, ())
+    shapes = organ_shapes(dataset, workspace.preprocessed(dataset.name) / SHAPES)
+    return {organ: proposals(parts) for organ, parts in shapes.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A case: internal values ``(Z, Y, X)`` or ``(Y, X)`` of what was found and of the reference, and by what the two are compared."""
+
+    found: np.ndarray
+    reference: np.ndarray
+    labels: Labels
+    spacing: tuple[float, ...]
+    metric: str
+
+    @cached_property
+    def boxes(self) -> list[list[tuple[slice, ...] | None]]:
+        """Of every internal value, in both maps."""
+        maps = (np.maximum(self.found, 0), np.maximum(self.reference, 0))
+        return [ndimage.find_objects(one, max_label=len(self.labels.base_values)) for one in maps]
+
+    def tried(self, organ: str, tries: Sequence[Cleaning]) -> dict[Cleaning, tuple[float, float]]:
+        """Proposal to metric and Dice of an organ; what leaves the mask as it is has the values of `AS_IT_IS`."""
+        index = self.labels.names.index(organ)
+        box = _union([boxes[value - 1] for value in self.labels.internal_members[index] for boxes in self.boxes])
+        box = grown(box or (slice(0, 1),) * self.found.ndim, self.found.shape)
+        found, reference = self.found[box], self.reference[box]
+        ignored, before = reference == self.labels.internal_ignore, organ_mask(found, self.labels, index)
+        truth, size = organ_mask(reference, self.labels, index), diagonal(self.found.shape, self.spacing)
+
+        def score(mask: np.ndarray) -> tuple[float, float]:
+            return _score(MaskPair(truth, mask & ~ignored, self.spacing, size), self.metric)
+
+        values = {AS_IT_IS: score(before)}
+        for proposal in tries:
+            after = organ_mask(clean(found, self.labels, {organ: proposal}, self.spacing), self.labels, index)
+            values[proposal] = values[AS_IT_IS] if np.array_equal(before, after) else score(after)
+        return values
+
+
+def _try(held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[Cleaning]]) -> dict[str, _Trial]:
+    """Organ to how it did in a case, of those that its candidate segmented and that were annotated."""
+    predictions = held_out.kept(fold, case.name)
+    found, organs = held_out.label_map(fold, case.name, predictions)
+    if found is None:
+        return {}
+    reference, spacing = reference_of(case, held_out.plan.labels)
+    check_same_grid(case, found, reference)
+    scene = _Scene(found, reference, held_out.plan.labels, spacing, held_out.choice.metric)
+    promised = _promised(held_out, predictions)
+    judged = [organ for organ in organs if case.annotated is None or organ in case.annotated]
+    group = case.group or case.name
+    return {organ: _Trial(group, scene.tried(organ, tries[organ]), promised.get(organ, math.nan)) for organ in judged}
+
+
+def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
+    """The metric and Dice."""
+    wanted = find_metric(metric)
+    return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap)), dice(pair.overlap)
+
+
+def _promised(held_out: HeldOut, predictions: Mapping[str, Logits]) -> dict[str, float]:
+    """Organ to the Dice that its members' calibrated probabilities promise; organs with a member that is missing are left out."""
+    opinions = calibrated(predictions, held_out.choice, held_out.own)
+    found: dict[str, float] = {}
+    for members in dict.fromkeys(held_out.choice.organs.values()):
+        if all(name in opinions for name in members):
+            promised = promised_dice([opinions[name] for name in members], held_out.own[members[0]])
+            found |= {organ: promised[organ] for organ, chosen in held_out.choice.organs.items() if chosen == members}
+    return found
+
+
+def _cleaning(trials: Sequence[_Trial], metric: str, tries: Sequence[Cleaning]) -> Cleaning | None:
+    if not trials:
+        return None
+    values = {one: np.array([trial.tried[one][0] for trial in trials]) for one in (AS_IT_IS, *tries)}
+    before = values.pop(AS_IT_IS)
+    return choose_cleaning(before, values, metric=metric, perfect=_perfect(metric), groups=[trial.group for trial in trials])
+
+
+def _perfect(metric: str) -> float:
+    """The value of a metric where prediction and reference agree."""
+    mask = np.ones((3, 3, 3), bool)
+    return _score(MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), metric)[0]
+
+
+def _line(trials: Sequence[_Trial], steps: Cleaning) -> Reliability | None:
+    """How well the Dice after post-processing follows what was promised."""
+    return fit_reliability(np.array([trial.promised for trial in trials]), np.array([trial.tried[steps][1] for trial in trials]))

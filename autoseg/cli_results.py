@@ -13,17 +13,27 @@ def find_best_configuration(argv: list[str] | None = None) -> int:
     """autoseg_find_best_configuration"""
     parser = make_parser(
         "autoseg_find_best_configuration",
-        "Choose for every organ the model, or the average of two, with the best cross-validation score. autoseg_predict follows it.",
-        "autoseg_find_best_configuration 3",
+        "Choose for every organ the model, or the average of up to three, by their cross-validation; say with what evidence, and what to "
+        "expect on new images. autoseg_predict follows it.",
+        "autoseg_find_best_configuration 3\n  autoseg_find_best_configuration 3 --metric nsd_surface --cheapest",
     )
     parser.add_argument("dataset", help="dataset id, name or folder")
-    parser.add_argument("--max-members", type=int, default=2, help="largest number of models that are averaged (default 2)")
+    parser.add_argument("--metric", default="dice", help="score to choose by: dice (default), chaos, nsd_surface ...")
+    parser.add_argument("--max-members", type=int, default=3, help="largest number of models that are averaged (default 3)")
+    way = parser.add_mutually_exclusive_group()
+    what = "supported (default: the simplest unless another is better beyond luck), best_mean, cheapest, or module:function"
+    way.add_argument("--rule", default="supported", help=what)
+    what = "the cheapest whose mean lies within the 95 %% interval of the best; the same as --rule cheapest"
+    way.add_argument("--cheapest", action="store_const", const="cheapest", dest="rule", help=what)
+    what = "leave out what took longer a case in validation, with the networks of one fold"
+    parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=what)
 
     def _work(options: argparse.Namespace) -> str:
         from .pipeline import describe_choice
         from .pipeline import find_best_configuration as function
 
-        return describe_choice(function(options.dataset, home=options.home, max_members=options.max_members))
+        how = {"rule": options.rule, "max_members": options.max_members, "metric": options.metric, "max_seconds": options.max_seconds}
+        return describe_choice(function(options.dataset, home=options.home, **how))
 
     return run_command(parser, argv, _work)
 
@@ -32,31 +42,29 @@ def evaluate(argv: list[str] | None = None) -> int:
     """autoseg_evaluate"""
     parser = make_parser(
         "autoseg_evaluate",
-        "Compare segmentations with references, case by case and organ by organ. File formats may differ.",
-        "autoseg_evaluate -r labelsTs -p out\n  autoseg_evaluate -r labelsTs -p out -d 3 --json scores.json",
+        "Compare segmentations with references, case by case and organ by organ. File formats may differ. Of several folders of "
+        "segmentations the first is compared with each of the others, with paired tests.",
+        "autoseg_evaluate -r labelsTs -p out -d 3 --csv scores.csv\n"
+        "  autoseg_evaluate -r labelsTs -p out other_out -d 3 --tolerance 2 liver=3",
     )
     parser.add_argument("-r", "--reference", type=Path, required=True, help="folder (or file) of reference label maps")
-    parser.add_argument("-p", "--prediction", type=Path, required=True, help="folder (or file) of predicted label maps")
+    parser.add_argument("-p", "--prediction", type=Path, required=True, nargs="+", help="folders (or files) of predicted label maps")
     parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
-    parser.add_argument("--json", type=Path, help="write every case's scores to this file")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="besides Dice and IoU; a wrong name lists the right ones")
+    what = "mm within which surfaces count as the same (NSD): 2 for all organs, liver=3 for one (default: the dataset's, else 1)"
+    parser.add_argument("--tolerance", nargs="+", default=[], metavar="MM", help=what)
+    parser.add_argument("--json", type=Path, help="write every case's scores, the means and the comparisons to this file")
+    parser.add_argument("--csv", type=Path, help="write every case's scores to this file, for a spreadsheet")
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     parser.add_argument("--workers", type=int, help="cases compared at once (default: one a core, at most four)")
 
     def _work(options: argparse.Namespace) -> str:
-        from .evaluation.folders import table
-        from .pipeline import evaluate_folders
-        from .records import write_json
-        from .workspace import find_workspace
+        from .pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
 
-        labels, annotated = None, {}
-        if options.dataset is not None:
-            dataset = find_workspace(options.home, dataset=options.dataset).load_dataset(options.dataset)
-            labels, annotated = dataset.labels, {case.name: case.annotated for case in dataset.cases}
-        how = {"workers": options.workers, "partial": options.partial, "annotated": annotated}
-        scores = evaluate_folders(options.reference, options.prediction, labels, **how)
-        if options.json:
-            write_json(options.json, scores)
-        return table(scores)
+        how = {name: getattr(options, name) for name in ("dataset", "home", "metrics", "partial", "workers")}
+        found = evaluate_predictions(options.reference, options.prediction, **how, tolerances=options.tolerance)
+        write_evaluation(found, json=options.json, csv=options.csv)
+        return describe_evaluation(found)
 
     return run_command(parser, argv, _work)
 

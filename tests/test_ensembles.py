@@ -342,6 +342,17 @@ class TestModelsLikeAnyOther:
         for organ in ("ball", "bar"):
             assert choice.table[name][organ] == pytest.approx(mean(scores["0"] + scores["1"], organ))
 
+    def test_costs_what_its_members_cost_too(self, home: Path) -> None:
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        one, other = sorted(splits(home)[0].val)
+        for name, seconds in zip(members, ({one: 10.0, other: 20.0}, {one: 5.0}), strict=True):
+            write_json(results(home) / name / "fold_0" / "validation" / "timings.json", seconds)
+        fit(home, "argmax", *members)
+        validation = folder_of(home, "argmax") / "fold_0" / "validation"
+        own, whole = (read_json(validation / file, dict) for file in ("timings_own.json", "timings.json"))
+        assert set(own) == {one, other}
+        assert whole == {one: pytest.approx(15 + own[one], abs=2e-3)}, "what was not measured of every member is not known"
+
     def test_a_fold_alone_votes_with_its_members_fold(self, home: Path) -> None:
         fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"))
         model = load_model(folder_of(home, "argmax"), CPU, InferenceOptions(("1",)))

@@ -31,7 +31,7 @@ from ..trainers.fusion import CrossFitted, FusionTrainer, average_history, avera
 from ..trainers.job import RunFolders, TrainingJob
 from ..trainers.stacked_cases import write_joined, write_stacks
 from ..trainers.trainer import Trainer
-from ..trainers.validation import validate_fold
+from ..trainers.validation import TIMINGS, validate_fold
 from ..workspace import Workspace, find_workspace
 from .begun import is_finished
 from .ensemble_jobs import ITERATIONS, KINDS, UNTRAINED, Design, check_fusable
@@ -40,6 +40,9 @@ from .preparing import preprocess
 from .training import put_aside
 
 log = logging.getLogger(__name__)
+
+OWN_TIMINGS = "timings_own.json"
+"""In a validation folder: case to seconds without the members', of which `TIMINGS` has the sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +261,21 @@ def _train_fold(work: _Work, fold: str, *, budget: Budget, seed: int) -> list[Sc
             network = _untrained(job, folders) if work.design.kind in UNTRAINED else Trainer(job, folders, device=work.device).fit()
             how = {"device": work.device, "mirror": False, "step": 0.5 if work.design.kind == META else 1.0}
             predictor = Predictor([network.to(work.device)], job.configuration, job.plan.labels, **how)
-        return validate_fold(predictor, job, folders, work.dataset)
+        scores = validate_fold(predictor, job, folders, work.dataset)
+        if work.design.kind != FUSION:  # whose network holds the members'
+            _count_members(work, run)
+        return scores
+
+
+def _count_members(work: _Work, run: Path) -> None:
+    """Adds the members' seconds to those of each validated case: an ensemble costs what it combines, too."""
+    timings, own = run / "validation" / TIMINGS, run / "validation" / OWN_TIMINGS
+    alone = {**read_json(timings, dict), **(read_json(own, dict) if own.is_file() else {})}
+    write_json(own, alone)  # first, so that nothing is ever added twice
+    files = [member.folder / run.name / "validation" / TIMINGS for member in work.design.members]
+    theirs = [read_json(file, dict) if file.is_file() else {} for file in files]
+    known = [case for case in alone if all(case in one for one in theirs)]
+    write_json(timings, {case: round(alone[case] + sum(one[case] for one in theirs), 3) for case in known})
 
 
 def _prepare(work: _Work, fold: str) -> Split:

@@ -26,7 +26,7 @@ def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dic
     return {organ: _millimetres(value, f"{file}: tolerances: {organ}") for organ, value in entry.items()}
 
 
-def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, float]) -> dict[str, float] | float:
+def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, float]) -> dict[str, float]:
     """What a user says on the command line: ``2`` for every organ, ``liver=3`` for one.
 
     Args:
@@ -35,7 +35,7 @@ def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, floa
         known: The dataset's own; what the user says goes before.
 
     Returns:
-        One number where it holds for every organ, else organ to mm; the key ``""`` is for the organs that are not named.
+        Organ to mm; the key ``""`` is for the organs that are not named.
 
     Raises:
         ValueError: A word is neither.
@@ -49,7 +49,7 @@ def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, floa
         organ, equals, value = word.rpartition("=")
         if equals:
             named[organ] = _millimetres(value, f"tolerance: {organ}")
-    return {**named, "": number} if named else number
+    return {**named, "": number}
 
 
 def tolerance_of(organ: str, tolerance_mm: float | Mapping[str, float], usual: float) -> float:

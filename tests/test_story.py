@@ -157,7 +157,7 @@ def test_evaluate_names_the_organs(home: Path, predicted: Path, tmp_path: Path, 
     printed = capsys.readouterr().out
     assert "ball" in printed
     assert "bar" in printed
-    assert {(score["case"], score["organ"]) for score in json.loads(scores.read_text())} == {
+    assert {(score["case"], score["organ"]) for score in json.loads(scores.read_text())["results"][0]["scores"]} == {
         (f"case_{number}", organ) for number in (4, 5) for organ in ("ball", "bar")
     }
 

@@ -34,9 +34,9 @@ def test_what_is_none_is_refused(entry, message):
 
 
 def test_of_a_command_line():
-    assert read_tolerances([], 1.0, {}) == 1.0
+    assert read_tolerances([], 1.0, {}) == {"": 1.0}
     assert read_tolerances([], 1.0, {"liver": 3.0}) == {"liver": 3.0, "": 1.0}
-    assert read_tolerances(["2"], 1.0, {"liver": 3.0}) == 2.0
+    assert read_tolerances(["2"], 1.0, {"liver": 3.0}) == {"": 2.0}
     assert read_tolerances(["2", "liver=4"], 1.0, {"spleen": 3.0}) == {"liver": 4.0, "": 2.0}
     with pytest.raises(ValueError, match="tolerance: expected one number for all organs, found 1 2"):
         read_tolerances(["1", "2"], 1.0, {})

@@ -11,7 +11,7 @@ import numpy as np
 from ..model import Score
 from .metrics import goodness, value_of
 from .statistics import bootstrap_interval, holm, per_group, wilcoxon
-from .tables import align, caption, number
+from .tables import align, caption, number, with_unit
 
 COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
 """What is compared where no metrics are asked for: with every metric the table of many organs is too long to read."""
@@ -27,7 +27,7 @@ class Difference:
     Attributes:
         organ: Its name.
         metric: Name in `METRICS`.
-        cases: In which both have a value.
+        cases: In which both have a value. A false alarm where the other rightly finds nothing is in the means of a table, but not here.
         first: Mean of the first prediction over these cases.
         second: Mean of the second.
         difference: Second minus first, mean over the cases.
@@ -97,7 +97,7 @@ def comparison_table(
     """
     lines = [f"A = {names[0]}", f"B = {names[1]}"]
     for metric in dict.fromkeys(one.metric for one in differences):
-        rows = [[metric, "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "better"]]
+        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "better"]]
         rows += [_row(one) for one in differences if one.metric == metric]
         lines += ["", align(rows)]
     organs = list(dict.fromkeys(one.organ for one in differences))

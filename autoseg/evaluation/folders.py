@@ -18,6 +18,7 @@ from ..labels import to_internal
 from ..machine import cpu_count
 from ..model import Geometry, Image, Labels, Score
 from .masks import TOLERANCE_MM
+from .metrics import check_metrics
 from .overlap import score_case
 from .summaries import OrganSummary, mean_dice, summary
 from .tables import table
@@ -58,8 +59,10 @@ def evaluate_folders(
         One score for each case and annotated organ, cases sorted by name.
 
     Raises:
-        ValueError: A folder has no label maps, predictions are missing, or cases do not fit together; every such case is named.
+        ValueError: A folder has no label maps, predictions are missing, a metric is unknown, or cases do not fit together; every such case
+            is named.
     """
+    check_metrics(metrics or ())
     pairs = _pairs(reference, prediction, partial=partial)
     how = {"metrics": metrics, "tolerance_mm": tolerance_mm}
     compare = bind(_compare, labels=labels, annotated=annotated or {}, how=how)

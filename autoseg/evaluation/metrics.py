@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,16 @@ def function_of(metric: Metric) -> Callable[[Any], float]:
         ValueError: It cannot be imported.
     """
     return resolve(metric.function, "metric")
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Refuses metrics that do not exist before anything is computed.
+
+    Raises:
+        ValueError: One is neither in the table nor importable.
+    """
+    for name in names:
+        function_of(find_metric(name))
 
 
 def value_of(score: Score, name: str) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..model import Score
 from ..tolerances import tolerance_of
+from .components import MATCH_IOU
 from .counts import mean_of_known
 from .masks import TOLERANCE_MM
-from .metrics import METRICS, Metric, value_of
+from .metrics import METRICS, Metric, has_value, value_of
 from .summaries import summary
 
 DEFINITIONS = {
@@ -50,20 +51,27 @@ def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float |
     lines = [text for kind, text in DEFINITIONS.items() if kind in kinds]
     if any(name.startswith("nsd_") for name in known) and tolerance_mm is not None:
         lines.append(f"NSD: share within {_tolerances(organs, tolerance_mm)}")
+    if any(name.startswith("lesion_") for name in known):
+        lines.append(f"lesions: components that touch by a corner at least; two match from an IoU of {MATCH_IOU:g} on")
     return [*lines, ABSENT] if lines else []
 
 
-def csv_text(scores: Iterable[Score]) -> str:
-    """One line a case and organ with every metric, its unit in the header, for a spreadsheet; empty cells where there is no value."""
-    scores = list(scores)
-    metrics = list(dict.fromkeys(["dice", "iou", *(name for score in scores for name in score.other)]))
+def csv_text(scores: Mapping[str, Sequence[Score]]) -> str:
+    """One line a case and organ with every metric, its unit in the header, for a spreadsheet; empty cells where there is no value.
+
+    Args:
+        scores: Name of a prediction to its scores; the names are a column of their own where there are several.
+    """
+    everything = [(name, score) for name, some in scores.items() for score in some]
+    metrics = list(dict.fromkeys(["dice", "iou", *(name for _, score in everything for name in score.other)]))
+    several = ["prediction"] if len(scores) > 1 else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "organ", *(_with_unit(name) for name in metrics), "n_prediction (voxels)", "n_reference (voxels)"])
-    for score in scores:
-        values = [value_of(score, name) if name in ("dice", "iou", *score.other) else math.nan for name in metrics]
+    writer.writerow([*several, "case", "organ", *map(with_unit, metrics), "n_prediction (voxels)", "n_reference (voxels)"])
+    for name, score in everything:
+        values = [value_of(score, metric) if has_value(score, metric) else math.nan for metric in metrics]
         cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([score.case, score.organ, *cells, score.n_prediction, score.n_reference])
+        writer.writerow([*([name] if several else []), score.case, score.organ, *cells, score.n_prediction, score.n_reference])
     return text.getvalue()
 
 
@@ -73,6 +81,12 @@ def number(value: float, metric: str) -> str:
         return "-"
     known = METRICS.get(metric)
     return f"{value:.2f}" if known is not None and (known.unit or metric == "chaos") else f"{value:.4f}"
+
+
+def with_unit(name: str) -> str:
+    """A metric's name with its unit, if it has one."""
+    unit = METRICS[name].unit if name in METRICS else ""
+    return f"{name} ({unit})" if unit else name
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -90,11 +104,6 @@ def _title(name: str) -> tuple[str, str, str]:
     metric = METRICS.get(name, Metric("", title=name))
     title, _, kind = metric.title.partition(" (")
     return title, metric.unit, kind.removesuffix(")")
-
-
-def _with_unit(name: str) -> str:
-    unit = METRICS[name].unit if name in METRICS else ""
-    return f"{name} ({unit})" if unit else name
 
 
 def _tolerances(organs: Sequence[str], tolerance_mm: float | Mapping[str, float]) -> str:

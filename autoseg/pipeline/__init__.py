@@ -6,7 +6,7 @@
     train                    one fold: fit, then validate on whole volumes                         (training.py, begun.py)
     find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
-    evaluate_folders         label maps against references
+    evaluate_folders         label maps against references                                         (evaluating.py)
     run, demo                all of it                                                             (running.py)
     train_ensemble           trained models -> one of them all, a model like any other               (ensembles.py)
     list_networks            what each network costs                                               (networks.py)

@@ -1,0 +1,144 @@
+"""Label maps against references: scores of one prediction or several, their tables and files, and which of several is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
+from ..evaluation.folders import evaluate_folders
+from ..evaluation.masks import TOLERANCE_MM
+from ..evaluation.metrics import check_metrics
+from ..evaluation.summaries import OrganSummary, summary
+from ..evaluation.tables import csv_text, table
+from ..model import Dataset, Score
+from ..naming import unknown
+from ..records import atomic, write_json
+from ..tolerances import read_tolerances
+from ..workspace import find_workspace
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores of one prediction.
+
+    Attributes:
+        prediction: Folder or file.
+        scores: One a case and organ.
+        summary: Organ to its means.
+    """
+
+    prediction: Path
+    scores: list[Score]
+    summary: dict[str, OrganSummary]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two predictions compared.
+
+    Attributes:
+        first: Folder or file of the first prediction.
+        second: Of the second.
+        differences: One an organ and metric.
+    """
+
+    first: Path
+    second: Path
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All predictions of one evaluation, as ``--json`` writes it.
+
+    Attributes:
+        reference: Folder or file.
+        tolerance_mm: Organ to the tolerance of the NSD, ``""`` for those that are not named.
+        results: One a prediction.
+        comparisons: The first prediction with each of the others.
+    """
+
+    reference: Path
+    tolerance_mm: dict[str, float]
+    results: list[Evaluated]
+    comparisons: list[Compared]
+
+
+def evaluate_predictions(
+    reference: Path,
+    predictions: Sequence[Path],
+    *,
+    dataset: str | None = None,
+    home: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    tolerances: Sequence[str] = (),
+    partial: bool = False,
+    workers: int | None = None,
+) -> Evaluation:
+    """Scores one prediction or several against the same references; of several, the first is compared with each of the others.
+
+    Args:
+        reference: Folder of the true label maps, or one file.
+        predictions: Folders of label maps, or files.
+        dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: every value of a label
+            map is an organ.
+        home: Home folder.
+        metrics: Names in `METRICS` or ``module:name``; None: the usual ones.
+        tolerances: What goes before the dataset's: ``2`` for every organ, ``liver=3`` for one, in mm.
+        partial: Score what is there when predictions are missing.
+        workers: Cases compared at once.
+
+    Raises:
+        ValueError: What `evaluate_folders` refuses, or a metric, an organ of a tolerance or the dataset is unknown.
+    """
+    check_metrics(metrics or ())
+    known = None if dataset is None else find_workspace(home, dataset=dataset).load_dataset(dataset)
+    tolerance = read_tolerances(tolerances, TOLERANCE_MM, known.tolerances if known else {})
+    if known:
+        _check_organs(tolerance, known.labels.names)
+    annotated = {case.name: case.annotated for case in known.cases} if known else None
+    how = {"metrics": metrics, "tolerance_mm": tolerance, "annotated": annotated, "partial": partial, "workers": workers}
+    found = [evaluate_folders(reference, prediction, known.labels if known else None, **how) for prediction in predictions]
+    _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
+    compared = [
+        Compared(
+            predictions[0], prediction, compare_scores(found[0], scores, metrics=metrics or COMPARED_METRICS, patients=_patients(known))
+        )
+        for prediction, scores in zip(predictions[1:], found[1:], strict=True)
+    ]
+    results = [Evaluated(prediction, scores, summary(scores)) for prediction, scores in zip(predictions, found, strict=True)]
+    return Evaluation(reference, tolerance, results, compared)
+
+
+def describe_evaluation(evaluation: Evaluation) -> str:
+    """The tables of every prediction and of the comparisons."""
+    several = len(evaluation.results) > 1
+    blocks = []
+    for one in evaluation.results:
+        text = table(one.scores, tolerance_mm=evaluation.tolerance_mm)
+        blocks.append(f"{one.prediction}\n\n{text}" if several else text)
+    for one in evaluation.comparisons:
+        names = str(one.first), str(one.second)
+        blocks.append(comparison_table(one.differences, names, tolerance_mm=evaluation.tolerance_mm))
+    return "\n\n".join(blocks)
+
+
+def write_evaluation(evaluation: Evaluation, *, json: Path | None = None, csv: Path | None = None) -> None:
+    """Writes the scores, summaries and comparisons to a JSON file, and the scores of every case to one for a spreadsheet."""
+    if json is not None:
+        write_json(json, evaluation)
+    if csv is not None:
+        with atomic(csv) as file:
+            file.write_text(csv_text({str(one.prediction): one.scores for one in evaluation.results}), encoding="utf-8")
+
+
+def _check_organs(tolerance: Mapping[str, float], organs: Sequence[str] | Mapping[str, None]) -> None:
+    for organ in tolerance:
+        if organ and organ not in organs:
+            raise unknown("tolerance: organ", organ, organs)
+
+
+def _patients(dataset: Dataset | None) -> dict[str, str]:
+    return {case.name: case.group or case.name for case in dataset.cases} if dataset else {}

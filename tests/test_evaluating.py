@@ -1,0 +1,64 @@
+"""The evaluation command: several predictions, files, tolerances."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autoseg.cli_results import evaluate
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """References and two predictions of seven cases: `moved` is a voxel off, `right` is not."""
+    for number in range(7):
+        array = np.zeros((6, 12 + number, 12), np.uint8)
+        array[1:4, 3:8, 3:9] = 1
+        for name, some in (("labels", array), ("moved", np.roll(array, 1, axis=2)), ("right", array)):
+            image = sitk.GetImageFromArray(some)
+            image.SetSpacing((1.5, 1.0, 3.0))
+            (tmp_path / name).mkdir(exist_ok=True)
+            sitk.WriteImage(image, str(tmp_path / name / f"case_{number}.nii.gz"))
+    return tmp_path
+
+
+def run(folders, *arguments):
+    return evaluate([str(one) for one in ("-r", folders / "labels", *arguments)])
+
+
+def test_two_predictions_are_compared(folders, capsys):
+    assert run(folders, "-p", folders / "moved", folders / "right", "--json", folders / "x.json", "--csv", folders / "x.csv") == 0
+    printed = capsys.readouterr().out
+    assert f"B = {folders / 'right'}" in printed and "95 % interval" in printed
+    found = json.loads((folders / "x.json").read_text())
+    assert [one["summary"]["label 1"]["means"]["hd_border"] for one in found["results"]] == [1.5, 0.0]
+    (compared,) = found["comparisons"]
+    dice = next(one for one in compared["differences"] if one["metric"] == "dice")
+    assert (dice["first"], dice["second"]) == (pytest.approx(5 / 6), 1.0)
+    assert dice["p_value"] == pytest.approx(2 / 2**7)
+    rows = list(csv.DictReader((folders / "x.csv").open()))
+    assert len(rows) == 14 and float(rows[0]["hd_border (mm)"]) == 1.5
+
+
+def test_tolerance_and_metrics_are_the_users(folders, capsys):
+    assert run(folders, "-p", folders / "moved", "--metrics", "nsd_border", "--tolerance", "1.5") == 0
+    printed = capsys.readouterr().out
+    assert "1.0000" in printed and "NSD: share within 1.5 mm" in printed and "CHAOS score" not in printed
+    assert run(folders, "-p", folders / "moved", "--metrics", "nsd_border", "--tolerance", "label 1=1.4") == 0
+    assert "(label 1 1.4 mm)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tolerance", "liver=2"), "tolerance: organ: expected one of label 1, got 'liver'"),
+        (("--metrics", "dise"), "Did you mean 'dice'"),
+    ],
+)
+def test_what_does_not_exist_is_answered(folders, arguments, message, capsys):
+    assert run(folders, "-p", folders / "moved", *arguments) != 0
+    assert message in capsys.readouterr().err

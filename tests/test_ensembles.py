@@ -251,6 +251,14 @@ class TestWhatIsLearntFrom:
         members = add_model(home, {"ball": right()}, folds="012"), add_model(home, {"bar": right()}, folds="0124")
         assert list(fit(home, "argmax", *members)) == ["0", "1", "2"]
 
+    def test_a_model_of_fewer_folds_is_no_member_by_itself(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+        member = add_model(home, {"ball": speckled}, folds="01")
+        few = add_model(home, {"ball": right()}, tag="few", folds="0")
+        with caplog.at_level(logging.WARNING, "autoseg"):
+            fit(home, "logits", folds=("0",), iterations=1)
+        assert f"{few} is no member: its folds (0) are too few" in caplog.text
+        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", TrainingJob).trainer_options["members"] == [member]
+
     def test_missing_folds_are_listed_with_the_command_that_trains_them(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")
         with pytest.raises(ValueError, match="2 or more folds that every member") as caught:
@@ -296,6 +304,15 @@ class TestWhatIsRefused:
         other = add_model(home, {"bar": right()}, folds="0", seen=lambda plan: replace(small(plan), spacing=(3.0, 3.0)))
         with pytest.raises(ValueError, match="layer fusion: expected members on the same grid"):
             fit(home, "fusion", one, other)
+
+    def test_networks_that_cannot_be_cut_leave_nothing_behind(self, home: Path) -> None:
+        def dense(plan: Configuration) -> Configuration:
+            return replace(small(plan), network="dense_vnet", network_options={})
+
+        member = add_model(home, {"ball": right()}, folds="0", seen=dense)
+        with pytest.raises(ValueError, match=f"{member}: DenseVNet: its logits are no 1x1 convolution"):
+            fit(home, "fusion", member)
+        assert not list(results(home).glob("ensemble*"))
 
 
 class TestModelsLikeAnyOther:

@@ -165,7 +165,7 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
         device: Where to compute.
 
     Raises:
-        ValueError: A network cannot be cut before its logits.
+        ValueError: A network cannot be cut before its logits; the message names its model.
     """
     members = [described(folder, fold) for folder in folders]
     channels = len(members[0][0].channels) * members[0][1].slices
@@ -176,7 +176,11 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
         example = torch.randn((1, channels, *configuration.patch_size), generator=torch.Generator().manual_seed(0)).to(device)
         place = channels * seen.index(configuration.data)
         organs = tuple(labels.names.index(name) if name in labels.names else None for name in plan.labels.names)
-        branches.append(Branch(Seam(network, example), (place, place + channels), organs, not labels.regions))
+        try:
+            seam = Seam(network, example)
+        except ValueError as error:
+            raise ValueError(f"{folder.name}: {error}") from error
+        branches.append(Branch(seam, (place, place + channels), organs, not labels.regions))
     return Fusion(branches, dim=members[0][1].dim, organs=len(labels.names))
 
 

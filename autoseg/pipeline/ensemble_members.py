@@ -100,27 +100,30 @@ def named(models: Mapping[str, Member], names: Sequence[str]) -> list[Member]:
     return [models[name] for name in dict.fromkeys(names)]
 
 
-def comparable(models: Mapping[str, Member], folds: Sequence[str] = ()) -> tuple[list[Member], list[str]]:
-    """Models that share folds, and those folds; models of the fewest folds are left out, with a warning, until there are some.
+def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least: int = 1) -> list[Member]:
+    """Models that share folds; those of the fewest folds are left out, with a warning, until the others share enough.
 
     Args:
         models: By name.
         folds: That they must have; empty means any.
+        least: Folds that are enough. Where no models share so many, all are given back.
 
     Raises:
         ValueError: There are none.
     """
-    left = sorted(models.values(), key=lambda one: (-len(one.jobs), one.name))
-    if folds:
-        left = [one for one in left if set(folds) <= set(one.jobs)]
-    while left:
-        shared = [fold for fold in left[0].jobs if all(fold in one.jobs for one in left)]
-        if shared:
-            return sorted(left, key=lambda one: one.name), shared
-        log.warning("%s is no member: its folds %s are not those of the other models.", left[-1].name, ", ".join(left[-1].jobs))
+    able = [one for one in models.values() if set(folds) <= set(one.jobs)]
+    if not able:
+        asked = f" with fold {', '.join(folds)}" if folds else ""
+        raise ValueError(
+            f"ensemble: expected a trained and validated model{asked}, found none. Run: autoseg_train DATASET CONFIGURATION FOLD"
+        )
+    left = sorted(able, key=lambda one: (-len(one.jobs), one.name))
+    while left and len(set.intersection(*(set(one.jobs) for one in left))) < least:
         left = left[:-1]
-    asked = f" with fold {', '.join(folds)}" if folds else ""
-    raise ValueError(f"ensemble: expected a trained and validated model{asked}, found none. Run: autoseg_train DATASET CONFIGURATION FOLD")
+    for one in able if left else ():
+        if one not in left:
+            log.warning("%s is no member: its folds (%s) are too few.", one.name, ", ".join(one.jobs))
+    return sorted(left or able, key=lambda one: one.name)
 
 
 def best_of(models: Sequence[Member], organs: Sequence[str], folds: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..evaluation.folders import table
-from ..inference.learned_ensemble import FUSION, META
+from ..inference.learned_ensemble import FUSION, META, fuse
 from ..inference.predictor import Predictor
 from ..label_subsets import subset, word_for
 from ..machine import choose_device, prepare
@@ -166,16 +166,16 @@ def _budget(settings: EnsembleSettings) -> Budget:
 
 def _designed(workspace: Workspace, dataset: Dataset, folder: Path, settings: EnsembleSettings) -> tuple[Design, list[str]]:
     """The ensemble that is asked for, or that its other folds are, and the folds to train."""
-    models = base_models(workspace, dataset.name)
-    begun = _begun(folder)
+    models, begun = base_models(workspace, dataset.name), _begun(folder)
+    least = 2 if settings.kind in ("logits", META) else 1
     if begun is not None:
         candidates = named(models, begun.trainer_options["members"])
         log.info("%s: the members are those of its folds that were begun before (others with --restart or --members).", folder.name)
     elif settings.members:
         candidates = named(models, settings.members)
     else:
-        candidates, _ = comparable(models, settings.folds)
-    shared = shared_folds(candidates, least=2 if settings.kind in ("logits", META) else 1)
+        candidates = comparable(models, settings.folds, least=least)
+    shared = shared_folds(candidates, least=least)
     folds = _wanted_folds(settings.folds, candidates, shared)
     organs = _organs(settings.organs, candidates) if begun is None else begun.plan.labels.names
     best = {}
@@ -183,8 +183,9 @@ def _designed(workspace: Workspace, dataset: Dataset, folder: Path, settings: En
         best = {fold: best_of(candidates, organs, _others(shared, fold)) for fold in shared}
     if begun is None:
         candidates = _members(settings, candidates, organs, best, shared)
-    if settings.kind == FUSION:
+    if settings.kind == FUSION and begun is None:
         check_fusable(candidates)
+        fuse([one.folder for one in candidates], folds[0], subset(dataset.labels, organs), torch.device("cpu"))
     stored = {one.job.plan.stored_labels for one in candidates}
     if len(stored) > 1:
         raise ValueError(

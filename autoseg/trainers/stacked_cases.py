@@ -32,16 +32,16 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
     """
     store = Store(reference)
 
-    def stamp(case: str) -> str:
+    def _of(case: str) -> str:
         folder = f"fold_{cases[case]}"
         files = [results / member / folder / "validation" / f"{case}.b2nd" for member in layout.members]
         return _stamp([*files, store.trace_path(case)])
 
-    def make(case: str) -> np.ndarray:
+    def _made(case: str) -> np.ndarray:
         folders = [results / member / f"fold_{cases[case]}" / "validation" for member in layout.members]
         return stacked([kept(folder, case) for folder in folders], layout.labels, store.load(case).trace)
 
-    _write(sorted(cases), store, out, stamp=stamp, make=make)
+    _write(sorted(cases), store, out, stamp=_of, make=_made)
 
 
 def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> None:
@@ -57,7 +57,7 @@ def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> No
     """
     stores = [Store(source) for source in sources]
 
-    def make(case: str) -> np.ndarray:
+    def _made(case: str) -> np.ndarray:
         images = [np.asarray(store.load(case).image[:]) for store in stores]
         if len({image.shape[1:] for image in images}) > 1:
             raise ValueError(
@@ -65,7 +65,7 @@ def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> No
             )
         return np.concatenate(images)
 
-    _write(sorted(cases), stores[0], out, stamp=lambda case: _stamp([store.trace_path(case) for store in stores]), make=make)
+    _write(sorted(cases), stores[0], out, stamp=lambda case: _stamp([store.trace_path(case) for store in stores]), make=_made)
 
 
 def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[str], str], make: Callable[[str], np.ndarray]) -> None:

@@ -213,6 +213,20 @@ class TestWhatIsLearnt:
         assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
         assert torch.allclose(whole["head.weight"], (states[0]["head.weight"] + states[1]["head.weight"]) / 2)
 
+    def test_fused_networks_may_see_different_windows(self, home: Path, tmp_path: Path) -> None:
+        def windowed(plan: Configuration) -> Configuration:
+            return replace(small(plan), normalization=("window:300:100",), data="2d_w300_l100")
+
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0", seen=windowed)
+        scores = fit(home, "fusion", *members, iterations=2)["0"]
+        job = read_json(folder_of(home, "fusion") / "fold_0" / "run.json", TrainingJob)
+        assert len(job.plan.channels) == 2
+        assert {score.organ for score in scores} == {"ball", "bar"}
+        case, folders = splits(home)[0].val[0], (job.configuration.data, "2d", "2d_w300_l100")
+        joined, plain, window = (Store(home / "preprocessed" / NAME / name).load(case).image[:] for name in folders)
+        assert np.array_equal(joined, np.concatenate([plain, window]))
+        assert predict(home, tmp_path / "out", model=folder_of(home, "fusion").name).max() > 0
+
     def test_equal_seeds_give_equal_weights(self, home: Path) -> None:
         member = add_model(home, {"ball": speckled})
         states = []

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..evaluation.cleaning_choice import choose_cleaning, parts_of, proposals
 from ..evaluation.counts import dice
-from ..evaluation.masks import MaskPair, diagonal, grown
+from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from ..evaluation.metrics import find_metric, function_of
 from ..evaluation.reliability import fit_reliability
 from ..inference.chosen import calibrated
@@ -28,6 +28,7 @@ from ..model import Case, Choice, Cleaning, Dataset, Labels, Plan, Reliability
 from ..postprocessing import Components, clean
 from ..records import read_json, write_json
 from ..workspace import Workspace
+from .foretold import Foretold, note_foretold
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,18 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: C
         return choice
     tries = _proposals(workspace, dataset, plan.labels)
     trials: dict[str, list[_Trial]] = {organ: [] for organ in choice.organs}
+    names: dict[str, list[str]] = {organ: [] for organ in choice.organs}
     for fold, case in tqdm(todo, desc="Trying post-processing", unit="case"):
-        for organ, trial in _try(held_out, fold, case, tries).items():
+        for organ, trial in _try(held_out, fold, case, tries, dataset.tolerances).items():
             trials[organ].append(trial)
+            names[organ].append(case.name)
     cleaning = {organ: found for organ, some in trials.items() if (found := _cleaning(some, choice.metric, tries[organ])) is not None}
     for organ, found in cleaning.items():
         log.info("Post-processing of %s: %s.", organ, found.why)
     steps = {organ: replace(found, why="") for organ, found in cleaning.items()}
     lines = {organ: _line(some, steps.get(organ, AS_IT_IS)) for organ, some in trials.items()}
+    foretold = {organ: _foretold(names[organ], some, steps.get(organ, AS_IT_IS)) for organ, some in trials.items()}
+    note_foretold(workspace.results(dataset.name), foretold)
     return replace(choice, cleaning=cleaning, reliability={organ: line for organ, line in lines.items() if line is not None})
 
 
@@ -144,6 +149,7 @@ class _Scene:
     labels: Labels
     spacing: tuple[float, ...]
     metric: str
+    tolerances: Mapping[str, float]
 
     @cached_property
     def boxes(self) -> list[list[tuple[slice, ...] | None]]:
@@ -159,9 +165,10 @@ class _Scene:
         found, reference = self.found[box], self.reference[box]
         ignored, before = reference == self.labels.internal_ignore, organ_mask(found, self.labels, index)
         truth, size = organ_mask(reference, self.labels, index), diagonal(self.found.shape, self.spacing)
+        tolerance = self.tolerances.get(organ, TOLERANCE_MM)
 
         def score(mask: np.ndarray) -> tuple[float, float]:
-            return _score(MaskPair(truth, mask & ~ignored, self.spacing, size), self.metric)
+            return _score(MaskPair(truth, mask & ~ignored, self.spacing, size, tolerance), self.metric)
 
         values = {AS_IT_IS: score(before)}
         for proposal in tries:
@@ -170,7 +177,9 @@ class _Scene:
         return values
 
 
-def _try(held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[Cleaning]]) -> dict[str, _Trial]:
+def _try(
+    held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[Cleaning]], tolerances: Mapping[str, float]
+) -> dict[str, _Trial]:
     """Organ to how it did in a case, of those that its candidate segmented and that were annotated."""
     predictions = held_out.kept(fold, case.name)
     found, organs = held_out.label_map(fold, case.name, predictions)
@@ -178,7 +187,7 @@ def _try(held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[
         return {}
     reference, spacing = reference_of(case, held_out.plan.labels)
     check_same_grid(case, found, reference)
-    scene = _Scene(found, reference, held_out.plan.labels, spacing, held_out.choice.metric)
+    scene = _Scene(found, reference, held_out.plan.labels, spacing, held_out.choice.metric, tolerances)
     promised = _promised(held_out, predictions)
     judged = [organ for organ in organs if case.annotated is None or organ in case.annotated]
     group = case.group or case.name
@@ -219,3 +228,8 @@ def _perfect(metric: str) -> float:
 def _line(trials: Sequence[_Trial], steps: Cleaning) -> Reliability | None:
     """How well the Dice after post-processing follows what was promised."""
     return fit_reliability(np.array([trial.promised for trial in trials]), np.array([trial.tried[steps][1] for trial in trials]))
+
+
+def _foretold(cases: Sequence[str], trials: Sequence[_Trial], steps: Cleaning) -> list[Foretold]:
+    """What was promised of each case, and its Dice after post-processing."""
+    return [Foretold(case, trial.promised, trial.tried[steps][1]) for case, trial in zip(cases, trials, strict=True)]

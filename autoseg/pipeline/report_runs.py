@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..evaluation.report import RunFacts
+from ..evaluation.selection import DEFAULT_RULE
 from ..inference.trained import model_labels
 from ..machine import cpu_count
 from ..model import Choice, Configuration, Plan
@@ -126,7 +127,9 @@ def commands(dataset: str, plan: Plan | None, runs: tuple[RunFacts, ...], choice
     ordered = sorted(runs, key=lambda run: run.model.startswith(ENSEMBLE))
     lines += [run.command for run in ordered if run.command]
     if choice is not None:
-        how = f" --metric {choice.metric}" if choice.metric != "dice" else ""
+        how = (f" --metric {choice.metric}" if choice.metric != "dice" else "") + (
+            f" --rule {choice.by}" if choice.by != DEFAULT_RULE else ""
+        )
         lines.append(f"autoseg_find_best_configuration {dataset}{how}")
     lines += [f"autoseg_report {dataset}", f"autoseg_predict -d {dataset} -i IMAGES -o SEGMENTATIONS"]
     return tuple(lines)

@@ -15,11 +15,15 @@ from ..datasets import names_meant
 from ..evaluation.metrics import find_metric, has_value, value_of
 from ..evaluation.report import DatasetFacts, Missing, Report, RunFacts, render
 from ..evaluation.report.sections_cases import case_values, ranked_cases
+from ..label_subsets import file_name
 from ..model import Choice, Dataset, Fingerprint, Plan, Score, Split
 from ..pictures import css_colours
 from ..records import atomic, from_plain, read_json
 from ..workspace import Workspace, find_workspace, last_name
-from .report_cases import Source, draw_cases, is_there, pick_cases, worst_of_organs
+from .candidate_scores import FOLDER, Record
+from .foretold import read_promises
+from .held_out import HeldOut
+from .report_cases import draw_case, is_there, pick_cases, worst_of_organs
 from .report_runs import commands, count_parameters, hashes, read_runs, versions
 
 log = logging.getLogger(__name__)
@@ -101,8 +105,9 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         choice=choice,
         metric=words,
         better=kind.better,
-        scores=scores,
+        scores=read_computed(results, choice, metric) | scores,
         folds_of=folds_of,
+        promises=read_promises(results) if choice else {},
         runs=runs,
         splits=splits,
         commands=commands(name, plan, runs, choice),
@@ -138,6 +143,7 @@ def dataset_facts(plan: Plan, dataset: Dataset | None, fingerprint: Fingerprint 
         spacings=tuple(case.spacing for case in measured),
         orientations=dict(Counter(case.orientation for case in measured).most_common()),
         volumes=volumes if measured else {},
+        volume_unit="mm²" if measured and len(measured[0].spacing) == 2 else "ml",
         annotated=annotated if cases else {},
         intensities=plan.intensities,
     )
@@ -156,6 +162,19 @@ def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[dict
                 scores.setdefault(model, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
                 folds_of[score.case] = fold
     return scores, folds_of
+
+
+def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Candidate to organ to case to score, of those that the choice computed and kept case by case (`candidate_scores`): averages."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    if choice is None:
+        return found
+    for path in sorted(path for fold in choice.folds for path in (results / FOLDER / file_name(metric) / f"fold_{fold}").glob("*.json")):
+        for name, scores in read_json(path, Record).scores.items():
+            for score in scores if name in choice.table else ():
+                if has_value(score, metric):
+                    found.setdefault(name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
+    return found
 
 
 def _missing(report: Report, dataset: Dataset | None) -> list[Missing]:
@@ -186,31 +205,32 @@ def _is_validated(report: Report, run: RunFacts) -> bool:
 
 def _with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int) -> Report:
     """The report with pictures of some of the held-out cases whose predictions are stored."""
-    members = dict(report.choice.organs) if report.choice else {}
-    if not members:
-        for model, organs in report.scores.items():
-            members |= {organ: (model,) for organ in organs if organ not in members}
-    if not members:
+    choice = report.choice if report.choice and report.choice.organs else _first_models(report)
+    if not choice.organs:
         return report
-    source = Source(workspace.results(report.dataset.name), report.plan, members)
-    ranked = [(case, mean) for case, mean in ranked_cases(report) if is_there(source, case, report.folds_of.get(case, ""))]
-    whys = pick_cases(ranked, n)
+    held_out = HeldOut(workspace.results(report.dataset.name), report.plan, choice)
+    known, cases = ranked_cases(report), {case.name: case for case in dataset.cases}
+    ranked = [(case, mean) for case, mean in known if case in cases and is_there(held_out, case, report.folds_of.get(case, ""))]
     there = {case for case, _ in ranked}
-    of_organs = {organ: {case: value for case, value in case_values(report, organ).items() if case in there} for organ in members}
+    whys = pick_cases(ranked, n)
     if n >= PICTURED:
-        whys |= worst_of_organs(report, of_organs, whys)
-    pictures, lost = [], []
-    is_dice = report.choice is None or report.choice.metric == "dice"
-    for case, why in tqdm(whys.items(), desc="Drawing cases", unit="case", disable=not whys):
-        drawn, problems = draw_cases(source, dataset, {case: why}, report.folds_of, exact=is_dice)
-        pictures += [one if one.values else replace(one, values=_values(of_organs, case)) for one in drawn]
-        lost += problems
-    missing = report.missing
-    if not ranked and ranked_cases(report):
-        missing += (Missing("pictures of cases: the stored predictions were removed; validate again"),)
-    missing += tuple(Missing(f"a picture: {problem}") for problem in lost)
-    return replace(report, pictures=tuple(pictures), missing=missing)
+        values = {organ: case_values(report, organ) for organ in choice.organs}
+        whys |= worst_of_organs(report, {organ: {c: v for c, v in one.items() if c in there} for organ, one in values.items()}, whys)
+    pictures, missing = [], list(report.missing)
+    for name, why in tqdm(whys.items(), desc="Drawing cases", unit="case", disable=not whys):
+        try:
+            pictures.append(draw_case(held_out, dataset, cases[name], report.folds_of[name], why))
+        except (ValueError, OSError, RuntimeError) as error:
+            log.warning("%s is not drawn: %s", name, error)
+            missing.append(Missing(f"a picture: {error}"))
+    if known and not ranked:
+        missing.append(Missing("pictures of cases: their stored predictions were removed; validate again"))
+    return replace(report, pictures=tuple(pictures), missing=tuple(missing))
 
 
-def _values(of_organs: dict[str, dict[str, float]], case: str) -> dict[str, float]:
-    return {organ: values[case] for organ, values in of_organs.items() if case in values}
+def _first_models(report: Report) -> Choice:
+    """What stands in for a choice that was not made: for each organ the first model that has scores of it."""
+    organs: dict[str, tuple[str, ...]] = {}
+    for model, scores in report.scores.items():
+        organs |= {organ: (model,) for organ in scores if organ not in organs}
+    return Choice(organs, tuple(sorted(set(report.folds_of.values()))), {}, 0)

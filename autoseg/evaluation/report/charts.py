@@ -11,8 +11,10 @@ import numpy as np
 from .markup import number, tag
 from .svg import Scale, chart, diamond, label, line, polyline, stretched, words
 
-ROW = 38.0
-"""Pixels of a row of a box plot."""
+ROW = 46.0
+"""Pixels of a row of a box plot: the cases, below them their box, below that the mean."""
+POINTS, BOX, MEAN = 10.0, 26.0, 40.0
+"""Where these three lie in it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def common_scale(values: Sequence[float], *, within: tuple[float, float] | None 
 
 
 def box_row(values: Mapping[str, float], scale: Scale, *, mean: float, interval: tuple[float, float], is_chosen: bool, about: str) -> str:
-    """One candidate: its cases as points, their box, and the mean with its interval below.
+    """One candidate: its cases as points, below them their box, below that the mean with its interval.
 
     Args:
         values: Case to value; empty where the cases are not known one by one.
@@ -67,36 +69,35 @@ def box_row(values: Mapping[str, float], scale: Scale, *, mean: float, interval:
         is_chosen: Whether it is the chosen one.
         about: The same in words.
     """
-    middle, below = ROW * 0.4, ROW * 0.84
     parts = [line(scale.percent(tick), 0, scale.percent(tick), "100%", "grid") for tick in scale.ticks()]
     box = box_of(list(values.values())) if len(values) > 2 else None
     if box:
         parts += [
-            line(scale.percent(box.low), middle, scale.percent(box.high), middle, "whisker"),
+            line(scale.percent(box.low), BOX, scale.percent(box.high), BOX, "whisker"),
             tag(
                 "rect",
                 x=scale.percent(box.first),
-                y=middle - 8,
+                y=BOX - 6,
                 width=f"{max(0.25, scale.at(box.third) - scale.at(box.first)):.2f}%",
-                height=16,
+                height=12,
                 rx=2,
                 class_="box",
             ),
-            line(scale.percent(box.median), middle - 8, scale.percent(box.median), middle + 8, "median"),
+            line(scale.percent(box.median), BOX - 6, scale.percent(box.median), BOX + 6, "median"),
         ]
-    parts += [_point(case, value, scale, middle) for case, value in values.items() if math.isfinite(value)]
+    parts += [_point(case, value, scale) for case, value in values.items() if math.isfinite(value)]
     if math.isfinite(mean):
         if all(math.isfinite(end) for end in interval):
-            parts.append(line(scale.percent(interval[0]), below, scale.percent(interval[1]), below, "interval"))
-        parts.append(diamond(scale.percent(mean), below, 4.5, "mean"))
+            parts.append(line(scale.percent(interval[0]), MEAN, scale.percent(interval[1]), MEAN, "interval"))
+        parts.append(diamond(scale.percent(mean), MEAN, 4.5, "mean"))
     return chart(ROW, about, *parts, kind="boxes is-chosen" if is_chosen else "boxes")
 
 
-def _point(case: str, value: float, scale: Scale, middle: float) -> str:
+def _point(case: str, value: float, scale: Scale) -> str:
     """A case's point, moved up or down by its name, so that it does not hide its neighbours and lies at one place in every row."""
     shift = (sum(ord(letter) * (place + 3) for place, letter in enumerate(case)) % 11 - 5) * 1.1
     title = tag("title", f"{_escaped(case)}: {number(value)}")
-    return tag("circle", title, cx=scale.percent(value), cy=round(middle + shift, 1), r=2.1, class_="point")
+    return tag("circle", title, cx=scale.percent(value), cy=round(POINTS + shift, 1), r=2.1, class_="point")
 
 
 def _escaped(words_: str) -> str:

@@ -25,7 +25,8 @@ class DatasetFacts:
         shapes: Voxels per axis of each measured case, array order of its file, cropped to non-zero.
         spacings: mm, of the same cases, the same order.
         orientations: Orientation to number of cases.
-        volumes: Organ to ml in each case that has it.
+        volumes: Organ to its size in each measured case, 0 where it is absent.
+        volume_unit: ``ml``, or ``mm²`` of 2D images.
         annotated: Organ to number of cases in which it was annotated.
         intensities: Of the organs, one a channel.
     """
@@ -39,6 +40,7 @@ class DatasetFacts:
     spacings: tuple[tuple[float, ...], ...] = ()
     orientations: dict[str, int] = field(default_factory=dict)
     volumes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    volume_unit: str = "ml"
     annotated: dict[str, int] = field(default_factory=dict)
     intensities: tuple[Intensity, ...] = ()
 
@@ -94,7 +96,7 @@ class CasePicture:
         why: Why this one: "worst", "median" ...
         fold: In which it was held out.
         planes: Three, or one of a 2D image.
-        values: Organ to its score of the chosen candidate.
+        values: Organ to the Dice of what is drawn.
         window: Intensities drawn black and white, as a sentence.
     """
 

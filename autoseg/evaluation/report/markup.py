@@ -45,6 +45,16 @@ def number(value: float, digits: int = 3, *, unit: str = "") -> str:
     return f"{value:.{digits}f}{' ' + unit if unit else ''}"
 
 
+def figures(value: float, digits: int = 3) -> str:
+    """A number to some significant digits, without powers of ten as long as it can be read so."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or 1e-4 <= abs(value) < 1e7:
+        decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+        return f"{value:.{max(0, decimals)}f}" if decimals <= 0 else f"{value:.{decimals}f}".rstrip("0").rstrip(".")
+    return f"{value:.{digits}g}"
+
+
 def p_value(value: float) -> str:
     """A p-value: three decimals, or that it is smaller."""
     if not math.isfinite(value):
@@ -73,7 +83,9 @@ def short_name(candidate: str) -> str:
     return " + ".join(" · ".join(words[:1] + [word for word in words[1:] if word != "Trainer"]) for words in members)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", numeric: Sequence[int] = (), name: str = "") -> str:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", numeric: Sequence[int] = (), name: str = "", kind: str = ""
+) -> str:
     """A table that scrolls inside its own box where the page is too narrow.
 
     Args:
@@ -82,6 +94,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = 
         caption: HTML; what the table shows, read aloud before it.
         numeric: Columns set to the right.
         name: What the scrolling box is called.
+        kind: Class of the table.
     """
     kinds = ["num" if column in numeric else None for column in range(len(head))]
     heads = tag("tr", *(tag("th", cell, scope="col", class_=kind) for cell, kind in zip(head, kinds, strict=True)))
@@ -91,7 +104,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = 
         cells = [tag("th", first, scope="row", class_=kinds[0])]
         cells += [tag("td", cell, class_=kind) for cell, kind in zip(rest, kinds[1:], strict=True)]
         body.append(tag("tr", *cells))
-    whole = tag("table", tag("caption", caption) if caption else "", tag("thead", heads), tag("tbody", *body))
+    whole = tag("table", tag("caption", caption) if caption else "", tag("thead", heads), tag("tbody", *body), class_=kind or None)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=name or "table")
 
 

@@ -36,6 +36,8 @@ def plane_svg(plane: Plane, colours: Mapping[str, str], about: str) -> str:
             outline = outlines(mask, plane.pixel)
             if outline:
                 look = f"--organ:{colours[organ]}"
+                if kind == "truth":  # white is lost on bright tissue without it
+                    parts.append(tag("path", d=outline, class_="truth halo", vector_effect="non-scaling-stroke"))
                 parts.append(tag("path", tag("title", text(organ)), d=outline, class_=kind, style=look, vector_effect="non-scaling-stroke"))
     return tag("svg", *parts, viewBox=f"0 0 {width:.2f} {height:.2f}", role="img", aria_label=about, class_="plane")
 
@@ -86,8 +88,8 @@ def _shrunk(grey: np.ndarray) -> np.ndarray:
     return grey
 
 
-def picture_figure(picture: CasePicture, colours: Mapping[str, str], metric: str) -> str:
-    """A case: its planes side by side at one height, and the scores of its organs below."""
+def picture_figure(picture: CasePicture, colours: Mapping[str, str]) -> str:
+    """A case: its planes side by side at one height, and the Dice of its organs below."""
     planes = []
     for plane in picture.planes:
         rows, columns = plane.grey.shape[:2]
@@ -103,6 +105,6 @@ def picture_figure(picture: CasePicture, colours: Mapping[str, str], metric: str
     where = f"held out in fold {picture.fold}" if picture.fold else ""
     said = "; ".join(part for part in (where, picture.window) if part)
     head = tag("span", text(picture.why), class_="why") + tag("strong", text(picture.case))
-    caption = tag("div", head, class_="case-name") + tag("div", tag("span", text(metric), class_="quiet"), *chips, class_="chips")
+    caption = tag("div", head, class_="case-name") + tag("div", tag("span", "Dice", class_="quiet"), *chips, class_="chips")
     caption += tag("div", text(said), class_="quiet") if said else ""
     return tag("figure", tag("div", *planes, class_="planes"), tag("figcaption", caption), class_="case")

@@ -62,10 +62,10 @@ def cases_section(report: Report, colours: Mapping[str, str]) -> str:
             ),
             class_="switches",
         )
-        parts += [legend_of(marks), switches, *(picture_figure(one, colours, report.metric) for one in report.pictures)]
+        parts += [legend_of(marks), switches, *(picture_figure(one, colours) for one in report.pictures)]
     if ranked:
         parts += [tag("h3", "All held-out cases, worst first"), _table(report, ranked, colours)]
-    lead = "Held-out cases as the chosen models segment them. Planes go through the organs; proportions are true."
+    lead = "Held-out cases as the chosen models segment them, after post-processing. Planes go through the organs; proportions are true."
     return section("cases", "Cases", *parts, lead=lead)
 
 

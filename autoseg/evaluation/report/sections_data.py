@@ -10,7 +10,7 @@ import numpy as np
 from ...model import Configuration, Evidence, Plan
 from .charts import axis_row, common_scale, interval_bar, strip
 from .content import DatasetFacts, Report
-from .markup import count, details, facts, number, section, short_name, table, tag, text
+from .markup import count, details, facts, figures, number, section, short_name, table, tag, text
 from .svg import Scale
 
 
@@ -131,7 +131,9 @@ def _organs(about: DatasetFacts, colours: Mapping[str, str]) -> str:
         row = [organ_name(organ, colours), text(", ".join(map(str, members))), f"{len(volumes)} of {judged}" if known else "–"]
         if volumes and scale:
             median, low, high = float(np.median(volumes)), min(volumes), max(volumes)
-            drawn = strip(volumes, scale, f"{organ}: volumes from {low:.3g} to {high:.3g} ml, median {median:.3g} ml")
+            drawn = strip(
+                volumes, scale, f"{organ}: volumes from {figures(low)} to {figures(high)} {about.volume_unit}, median {figures(median)}"
+            )
             row += [
                 text(f"{median:.3g}"),
                 text(f"{low:.3g} – {high:.3g}"),
@@ -142,8 +144,9 @@ def _organs(about: DatasetFacts, colours: Mapping[str, str]) -> str:
         rows.append(row)
     if scale:
         kind = ", logarithmic" if scale.log else ""
-        rows.append([tag("span", "ml" + kind, class_="quiet"), "", "", "", "", axis_row(scale, "scale of the volumes in ml")])
-    names = ("Organ", "Label", "Cases with it", "Median, ml", "Range, ml", "Volume of each case, and the median")
+        rows.append([tag("span", about.volume_unit + kind, class_="quiet"), "", "", "", "", axis_row(scale, "scale of the volumes")])
+    unit = about.volume_unit
+    names = ("Organ", "Label", "Cases with it", f"Median, {unit}", f"Range, {unit}", "Volume of each case, and the median")
     return table(names, rows, numeric=(3, 4), name="organs of the dataset", caption="Organs")
 
 
@@ -153,7 +156,7 @@ def _intensities(about: DatasetFacts) -> str:
     rows = []
     for channel, one in zip(about.channels, about.intensities, strict=False):
         numbers = (one.mean, one.std, one.min, one.percentile_00_5, one.median, one.percentile_99_5, one.max)
-        rows.append([text(channel), *(text(f"{value:.4g}") for value in numbers)])
+        rows.append([text(channel), *(figures(value, 4) for value in numbers)])
     names = ("Channel", "mean", "std", "min", "0.5 %", "median", "99.5 %", "max")
     return table(names, rows, numeric=range(1, 8), name="intensities", caption="Intensities inside the organs, in the units of the files")
 
@@ -167,7 +170,7 @@ def plan_section(report: Report) -> str:
     names = ("Configuration", "Spacing, mm", "Median case", "Patch", "Batch", "Network", "Features", "Parameters")
     shown = table(names, rows, numeric=(4, 7), name="configurations", caption="Configurations")
     reasons = [[text(one.configuration), text(one.what), text(one.value), text(one.why)] for one in plan.reasons]
-    why = table(("Configuration", "What", "Value", "Why"), reasons, name="reasons of the plan") if reasons else ""
+    why = table(("Configuration", "What", "Value", "Why"), reasons, name="reasons of the plan", kind="reasons") if reasons else ""
     lead = f"Preset {text(plan.preset)}, planned for {plan.memory_gb:g} GB of memory."
     return section("plan", "Plan", shown, details("Why the plan is what it is", why, is_open=True) if why else "", lead=lead)
 

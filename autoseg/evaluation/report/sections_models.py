@@ -179,41 +179,48 @@ def _shortened(reason: str, choice: Choice) -> str:
 
 
 def _evidence_table(report: Report, organ: str, names: Sequence[str], evidence: Evidence | None, scale: Scale) -> str:
+    """A row a candidate: what it is, its cases drawn, and numbers; columns of which nothing is known are left out."""
     chosen = report.chosen_name(organ)
+    cells = {name: _numbers(report, organ, name, _compared(report, organ, name, evidence)) for name in names}
+    columns = [what for what in next(iter(cells.values())) if any(one[what] != "–" for one in cells.values())]
+    top = [tag("th", "Candidate", scope="col"), tag("th", text(report.metric), scope="col", class_="plot")]
+    top += [tag("th", text(what), scope="col", class_="num") for what in columns]
     rows = []
     for name in names:
-        rows.append(_evidence_row(report, organ, name, _compared(report, organ, name, evidence), scale))
-    heads = ("Candidate", report.metric, "Mean [95 %]", "Chosen minus this", "p", "p, corrected", "s / case")
-    kinds = (None, "plot", "num", "num", "num", "num", "num")
-    top = tag("tr", *(tag("th", text(one), scope="col", class_=kind) for one, kind in zip(heads, kinds, strict=True)))
-    about = f"scale of {report.metric} of {organ}"
-    foot = tag("tr", tag("th", ""), tag("td", axis_row(scale, about), class_="plot"), *(tag("td", "") for _ in heads[2:]))
+        numbers = {what: cells[name][what] for what in columns}
+        rows.append(_evidence_row(report, organ, name, _compared(report, organ, name, evidence), scale, numbers))
+    axis = tag("td", axis_row(scale, f"scale of {report.metric} of {organ}"), class_="plot")
+    foot = tag("tr", tag("th", ""), axis, *(tag("td", "") for _ in columns))
     caption = tag("caption", text(f"Candidates for {organ}, best mean first" + (f"; {short_name(chosen)} is chosen" if chosen else "")))
-    whole = tag("table", caption, tag("thead", top), tag("tbody", *rows), tag("tfoot", foot), class_="evidence")
+    whole = tag("table", caption, tag("thead", tag("tr", *top)), tag("tbody", *rows), tag("tfoot", foot), class_="evidence")
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=f"candidates for {organ}")
 
 
-def _evidence_row(report: Report, organ: str, name: str, one: Compared, scale: Scale) -> str:
+def _numbers(report: Report, organ: str, name: str, one: Compared) -> dict[str, str]:
+    """Column to its text."""
+    is_chosen = name == report.chosen_name(organ)
+    interval = f" [{number(one.low)}, {number(one.high)}]" if math.isfinite(one.low) else ""
+    return {
+        "Mean [95 %]": number(one.mean) + interval,
+        "Chosen minus this": "–" if is_chosen else _signed(one.difference),
+        "p": "–" if is_chosen else p_value(one.p_value),
+        "p, corrected": "–" if is_chosen else p_value(one.corrected),
+        "s / case": number(report.choice.seconds.get(name, math.nan) if report.choice else math.nan, 1),
+    }
+
+
+def _evidence_row(report: Report, organ: str, name: str, one: Compared, scale: Scale, numbers: Mapping[str, str]) -> str:
     is_chosen = name == report.chosen_name(organ)
     cases = report.scores.get(name, {}).get(organ, {})
-    interval = f" [{number(one.low)}, {number(one.high)}]" if math.isfinite(one.low) else ""
-    about = f"{name}, {organ}: mean {number(one.mean)}{interval}" + ("; chosen" if is_chosen else "")
+    about = f"{name}, {organ}: {next(iter(numbers.values()), '')}" + ("; chosen" if is_chosen else "")
     drawn = box_row(cases, scale, mean=one.mean, interval=(one.low, one.high), is_chosen=is_chosen, about=about)
-    seconds = report.choice.seconds.get(name, math.nan) if report.choice else math.nan
-    difference = "–" if is_chosen else _signed(one.difference)
-    cells = [
-        ("Mean [95 %]", text(number(one.mean) + interval)),
-        ("Chosen minus this", text(difference)),
-        ("p", text("–" if is_chosen else p_value(one.p_value))),
-        ("p, corrected", text("–" if is_chosen else p_value(one.corrected))),
-        ("s / case", text(number(seconds, 1))),
-    ]
     first = text(short_name(name)) + (tag("span", "chosen", class_="mark") if is_chosen else "")
+    cells = [tag("td", text(value), class_="num none" if value == "–" else "num", data_what=what) for what, value in numbers.items()]
     return tag(
         "tr",
         tag("th", first, scope="row", title=name),
         tag("td", drawn, class_="plot"),
-        *(tag("td", value, class_="num", data_what=what) for what, value in cells),
+        *cells,
         class_="chosen" if is_chosen else None,
     )
 

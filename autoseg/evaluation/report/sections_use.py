@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from .content import Report
-from .markup import count, details, duration, facts, number, section, short_name, table, tag, text
+from .markup import count, details, duration, facts, figures, number, section, short_name, table, tag, text
 from .sections_data import organ_name
 
 
@@ -22,9 +22,9 @@ def cleaning_section(report: Report, colours: Mapping[str, str]) -> str:
             continue
         steps = []
         if one.min_volume_mm3:
-            steps.append(f"pieces below {one.min_volume_mm3 / 1000:.3g} ml are removed")
+            steps.append(f"pieces below {figures(one.min_volume_mm3 / 1000)} ml are removed")
         if one.components is not None:
-            steps.append(f"the largest {count(one.components, 'piece')} {'is' if one.components == 1 else 'are'} kept")
+            steps.append("only the largest piece is kept" if one.components == 1 else f"only the {one.components} largest pieces are kept")
         if one.fill_holes:
             steps.append("holes are filled")
         rows.append([organ_name(organ, colours), text("; ".join(steps) or "nothing"), text(one.why)])

@@ -29,7 +29,7 @@ a { color: var(--accent); }
 main { min-width: 0; }
 header { padding: 36px 0 8px; }
 .kind { margin: 0; color: var(--soft); font-size: 13px; letter-spacing: .04em; text-transform: uppercase; }
-h1 { margin: 2px 0 4px; font-size: 34px; line-height: 1.15; letter-spacing: -.015em; overflow-wrap: anywhere; }
+h1 { margin: 2px 0 4px; font-size: clamp(20px, 6vw, 34px); line-height: 1.15; letter-spacing: -.015em; overflow-wrap: anywhere; }
 h2 { margin: 0 0 6px; font-size: 21px; letter-spacing: -.01em; }
 h3 { margin: 26px 0 8px; font-size: 16px; }
 h3 .organ-name { margin-right: 6px; }
@@ -44,9 +44,9 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
   min-width: 0; }
 .card .value { font-size: 32px; font-weight: 650; letter-spacing: -.02em; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .card .by { font-size: 13px; color: var(--soft); overflow-wrap: anywhere; }
-.organ-name { font-weight: 600; overflow-wrap: anywhere; }
-.organ-name::before { content: ""; display: inline-block; width: .72em; height: .72em; border-radius: 50%; background: var(--organ);
-  margin-right: .5em; }
+.organ-name { font-weight: 600; overflow-wrap: break-word; position: relative; display: inline-block; padding-left: 1.2em; }
+.organ-name::before { content: ""; position: absolute; left: 0; top: .42em; width: .72em; height: .72em; border-radius: 50%;
+  background: var(--organ); }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px 22px; margin: 14px 0 18px; }
 .facts dt { color: var(--soft); font-size: 12.5px; }
 .facts dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
@@ -59,7 +59,9 @@ th:last-child, td:last-child { padding-right: 2px; }
 thead th { color: var(--soft); font-weight: 550; font-size: 12.5px; vertical-align: bottom; }
 tbody th { font-weight: 550; }
 tbody tr:last-child > * { border-bottom: 0; }
-.num { text-align: right; white-space: nowrap; }
+.num { text-align: right; white-space: nowrap; padding-right: 20px; }
+th.num:last-child, td.num:last-child { padding-right: 4px; }
+tbody th .organ-name { white-space: nowrap; }
 .nowrap { white-space: nowrap; }
 .mark { display: inline-block; background: var(--accent); color: var(--card); border-radius: 4px; padding: 0 6px; font-size: 11.5px;
   font-weight: 600; margin-left: 6px; white-space: nowrap; }
@@ -102,7 +104,8 @@ CHARTS = """
 .strip .stroke { stroke: var(--organ); stroke-opacity: .45; stroke-width: 1.6; } .strip .mean { fill: var(--ink); }
 .strip .before { fill: var(--card); stroke: var(--plain); stroke-width: 2; } .strip .after { fill: var(--accent); }
 .curves polyline { fill: none; stroke: var(--line, var(--ink)); stroke-width: 1.4; stroke-linejoin: round; stroke-linecap: round; }
-.curves .strong { stroke-width: 2.2; } .curves .train { --line: var(--plain); } .curves .validation { --line: var(--accent); }
+.curves .strong { stroke-width: 2.2; } .curves .single { stroke-width: 5; } .curves .train { --line: var(--plain); }
+  .curves .validation { --line: var(--accent); }
 .curves .faint { stroke-opacity: .45; } .diagonal { stroke: var(--plain); stroke-width: 1.2; stroke-dasharray: 5 4; fill: none; }
 .axis-name { fill: var(--soft); }
 .evidence { width: 100%; } .evidence td.plot { width: 46%; padding: 0 18px 0 0; vertical-align: middle; min-width: 260px; }
@@ -115,6 +118,7 @@ CHARTS = """
 .multiples h3 { margin: 12px 0 2px; overflow-wrap: anywhere; }
 .multiples .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; } .multiples h4 { margin: 0; font-size: 12.5px;
   font-weight: 500; color: var(--soft); }
+.halo { stroke: #000; stroke-opacity: .55; stroke-width: 3.2; stroke-dasharray: none; }
 .case { margin: 22px 0 30px; } .planes { display: flex; flex-wrap: wrap; gap: 6px; background: #000; border-radius: 8px; padding: 6px;
   justify-content: center; }
 .plane-box { position: relative; flex: var(--share) 1 calc(var(--share) * 210px); max-width: calc(var(--share) * 440px);
@@ -129,7 +133,8 @@ CHARTS = """
 .chip b { font-variant-numeric: tabular-nums; }
 .switches { display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 13.5px; } .switches label { cursor: pointer; }
 main:has(#hide-found:checked) .found, main:has(#hide-truth:checked) .truth { display: none; }
-.heat { background: color-mix(in srgb, var(--accent) var(--depth), transparent); padding: 1px 5px; border-radius: 4px; }
+.heat { background: color-mix(in srgb, var(--accent) var(--depth), transparent); padding: 1px 5px; margin-right: -5px;
+  border-radius: 4px; }
 """
 
 NARROW = """
@@ -141,7 +146,7 @@ NARROW = """
   header { padding-top: 18px; }
 }
 @media (max-width: 640px) {
-  body { font-size: 14.5px; } h1 { font-size: 26px; } section { padding: 18px 14px; border-radius: 10px; }
+  body { font-size: 14.5px; } section { padding: 18px 14px; border-radius: 10px; }
   .cards { grid-template-columns: 1fr 1fr; gap: 10px; } .card { padding: 11px 12px; } .card .value { font-size: 26px; }
   .facts { grid-template-columns: 1fr 1fr; gap: 10px 14px; }
   .multiples .pair { grid-template-columns: 1fr; }
@@ -149,6 +154,10 @@ NARROW = """
     .evidence, .evidence tbody, .evidence tfoot, .evidence tfoot tr, .evidence tfoot td { display: block; width: 100%; }
   .evidence tbody tr { display: grid; grid-template-columns: 1fr 1fr 1fr; border-bottom: 1px solid var(--rule); padding: 8px 6px; }
   .evidence tr.chosen { background: var(--accent-soft); border-radius: 6px; } .evidence tr.chosen > * { background: none; }
+  .reasons thead { display: none; } .reasons tr { display: flex; flex-wrap: wrap; gap: 0 12px; padding: 6px 0;
+    border-bottom: 1px solid var(--rule); }
+  .reasons tr > * { border: 0; padding: 0; } .reasons td:last-child { flex: 1 0 100%; color: var(--soft); }
+  .evidence caption { display: block; width: 100%; } .evidence td.none { display: none; } tbody th .organ-name { white-space: normal; }
   .evidence tbody th, .evidence tbody td.plot { grid-column: 1 / -1; width: auto; padding: 0; }
   .evidence tbody > tr > * { border: 0 !important; padding: 1px 8px 1px 0; } .evidence .num { text-align: left; }
   .evidence td[data-what]::before { content: attr(data-what); display: block; color: var(--soft); font-size: 11.5px; }

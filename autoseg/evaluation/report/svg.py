@@ -97,8 +97,9 @@ def polyline(xs: Sequence[float], ys: Sequence[float], kind: str, **more: object
             pieces[-1].append(f"{x:.2f},{y:.2f}")
         elif pieces[-1]:
             pieces.append([])
-    drawn = [piece if len(piece) > 1 else piece * 2 for piece in pieces if piece]
-    return "".join(tag("polyline", points=" ".join(piece), class_=kind, vector_effect="non-scaling-stroke", **more) for piece in drawn)
+    drawn = [(piece, kind) if len(piece) > 1 else (piece * 2, f"{kind} single") for piece in pieces if piece]
+    look = {"vector_effect": "non-scaling-stroke", **more}
+    return "".join(tag("polyline", points=" ".join(piece), class_=of.strip() or None, **look) for piece, of in drawn)
 
 
 def stretched(*parts: str, x: str = "0", y: str = "0", width: str = "100%", height: str = "100%") -> str:

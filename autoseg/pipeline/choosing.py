@@ -11,10 +11,13 @@ from pathlib import Path
 from ..evaluation.choice_table import describe_choice
 from ..evaluation.metrics import find_metric
 from ..evaluation.selection import DEFAULT_RULE, Circumstances, candidates_for, choose, narrowed
-from ..model import Candidate, Choice
+from ..model import Candidate, Choice, Score
 from ..records import write_json
 from ..workspace import find_workspace
+from .calibrating import calibrated_choice
 from .candidate_scores import Task, scores_of_averages, scores_of_models
+from .cleaning import cleaned_choice
+from .merged_organs import merged_choice
 from .validated import (
     common_cases,
     comparable,
@@ -72,20 +75,16 @@ def find_best_configuration(
     cases = common_cases(workspace, dataset, {name: organs[name] for name in names}, folds)
     task = Task(results, plan, cases, metric, dataset.tolerances)
     seconds = seconds_of(results, names, folds)
-    scores = scores_of_models(task, names)
-    candidates = candidates_for(with_scores(scores), max_members, organs=organs)
-    candidates = _quick(candidates, seconds, max_seconds) if max_seconds is not None else candidates
-    candidates = narrowed(with_probabilities(results, candidates, cases), scores, metric, MOST_AVERAGES[find_metric(metric).needs])
-    scores |= scores_of_averages(task, [candidate for candidate in candidates if len(candidate.members) > 1])
-    candidates = [candidate for candidate in candidates if scores[candidate.name]]
+    candidates, scores = _candidates(task, {name: organs[name] for name in names}, max_members, seconds, max_seconds)
     alone = _without_comparison(task, models, organs, candidates)
-    wanted = [organ for organ in plan.labels.names if organ not in alone]
-    known = _circumstances(task, candidates, seconds)
     choice = Choice({}, tuple(folds), {}, 0, by=rule, metric=metric)
     if candidates:
-        choice = choose(scores, candidates, wanted, folds=folds, rule=rule, known=known)
+        wanted = [organ for organ in plan.labels.names if organ not in alone]
+        choice = choose(scores, candidates, wanted, folds=folds, rule=rule, known=_circumstances(task, candidates, seconds))
     choice = _with_others(choice, alone, plan.labels.names)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
+    choice = merged_choice(task, calibrated_choice(workspace, dataset, plan, choice, cases), scores)
+    choice = cleaned_choice(workspace, dataset, plan, choice, cases)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
     return choice
@@ -94,6 +93,27 @@ def find_best_configuration(
 def voting_folds(trained: Sequence[str]) -> tuple[str, ...]:
     """The folds of a model that vote: all numbered ones; fold ``all`` where there are none."""
     return tuple(fold for fold in trained if fold != "all") or tuple(trained)
+
+
+def _candidates(
+    task: Task, organs: Mapping[str, tuple[str, ...]], max_members: int, seconds: Mapping[str, float], max_seconds: float | None
+) -> tuple[list[Candidate], dict[str, list[Score]]]:
+    """The candidates that have scores, and those scores.
+
+    Args:
+        task: By what they are judged.
+        organs: Model to its organs.
+        max_members: Largest number of models that are averaged.
+        seconds: Model to seconds a case.
+        max_seconds: Candidates that take longer are left out; None leaves out none.
+    """
+    scores = scores_of_models(task, list(organs))
+    candidates = candidates_for(with_scores(scores), max_members, organs=organs)
+    candidates = candidates if max_seconds is None else _quick(candidates, seconds, max_seconds)
+    candidates = with_probabilities(task.results, candidates, task.cases)
+    candidates = narrowed(candidates, scores, task.metric, MOST_AVERAGES[find_metric(task.metric).needs])
+    scores |= scores_of_averages(task, [candidate for candidate in candidates if len(candidate.members) > 1])
+    return [candidate for candidate in candidates if scores[candidate.name]], scores
 
 
 def _quick(candidates: Sequence[Candidate], seconds: Mapping[str, float], most: float) -> list[Candidate]:

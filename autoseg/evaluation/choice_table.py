@@ -28,6 +28,7 @@ def describe_choice(choice: Choice) -> str:
         lines += [f"  why: {choice.reasons[organ]}"] if organ in choice.reasons else []
         lines += [_expectation(evidence, choice.metric)] if evidence is not None else []
         lines.append("")
+    lines += _merging(choice)
     unit = f" in {metric.unit}" if metric.unit else ""
     lines.append(f"{title}{unit} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.by}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
@@ -85,6 +86,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in aligned
     ]
+
+
+def _merging(choice: Choice) -> list[str]:
+    """What making one map of the organs does, and to which organs it makes a difference."""
+    merged = choice.merged
+    if merged is None:
+        return []
+    told = f"Organs of several models in one map: {merged.conflicts:.0f} voxels a case are claimed by two organs (at most {merged.most})."
+    shown = {organ: (number(merged.alone[organ], choice.metric), number(mean, choice.metric)) for organ, mean in merged.together.items()}
+    changed = [f"{organ} {before} -> {after}" for organ, (before, after) in shown.items() if before != after]
+    return [f"{told} The more confident one gets them; that changes {', '.join(changed) or 'no score'}.", ""]
 
 
 def _expectation(evidence: Evidence, metric: str) -> str:

@@ -3,7 +3,7 @@
 from .data import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
 from .plans import Configuration, Locator, Mirroring, Plan, Reason, Region
 from .runs import Budget, Split
-from .scores import Calibration, Candidate, Choice, Cleaning, Compared, Evidence, Expected, Reliability, Score
+from .scores import Calibration, Candidate, Choice, Cleaning, Compared, Evidence, Expected, Merged, Reliability, Score
 from .volumes import Box, Geometry, Image, Trace
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Labels",
     "Locator",
     "Mirroring",
+    "Merged",
     "Plan",
     "Reason",
     "Region",

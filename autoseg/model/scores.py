@@ -162,6 +162,25 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class Merged:
+    """What became of organs of different candidates when their label maps were made one, on the cross-validation.
+
+    Attributes:
+        conflicts: Voxels a case that more than one organ claimed, on average.
+        most: The same of the case with the most.
+        cases: That were merged.
+        alone: Organ to its mean score in its own candidate's label map.
+        together: Organ to its mean score on the same cases in the merged map.
+    """
+
+    conflicts: float
+    most: int
+    cases: int
+    alone: dict[str, float]
+    together: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which candidate segments which organ, and the evidence.
 
@@ -179,6 +198,7 @@ class Choice:
         cleaning: Organ to the post-processing that helps it; organs that it does not help are missing.
         calibration: Member to what its probabilities are worth.
         reliability: Organ to how its Dice is predicted where there is no reference.
+        merged: What merging does to the organs; None where they come from one candidate, or overlap.
     """
 
     organs: dict[str, tuple[str, ...]]
@@ -186,7 +206,7 @@ class Choice:
     table: dict[str, dict[str, float]]
     cases: int
     reasons: dict[str, str] = field(default_factory=dict)
-    by: str = "best_mean_dice"
+    by: str = "supported"
     voters: dict[str, tuple[str, ...]] = field(default_factory=dict)
     metric: str = "dice"
     evidence: dict[str, Evidence] = field(default_factory=dict)
@@ -194,3 +214,4 @@ class Choice:
     cleaning: dict[str, Cleaning] = field(default_factory=dict)
     calibration: dict[str, Calibration] = field(default_factory=dict)
     reliability: dict[str, Reliability] = field(default_factory=dict)
+    merged: Merged | None = None

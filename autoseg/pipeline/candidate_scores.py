@@ -122,7 +122,7 @@ def _scores(task: Task, candidates: Sequence[Candidate], what: str) -> dict[str,
                 voxels += _size(task, fold, case, missing)
             parts[name] = known
     workers = None if voxels > MANY else 0
-    memory = BYTES_A_VOXEL * max((_file_voxels(task, fold, case) for _, fold, case, *_ in jobs.values()), default=0)
+    memory = memory_for(task, [(fold, case) for _, fold, case, *_ in jobs.values()])
     computed, failures = run_cases(score_candidates, jobs, workers=workers, what=what, memory_per_job=memory)
     if failures:
         name, reason = next(iter(failures.items()))
@@ -252,10 +252,15 @@ def _stamp(path: Path) -> str:
 def _size(task: Task, fold: str, case: Case, candidates: Sequence[Candidate]) -> int:
     """Voxels that a case has in all predictions that are looked at."""
     models = {name for candidate in candidates for name in candidate.members}
-    return len(models) * _file_voxels(task, fold, case)
+    return len(models) * file_voxels(task, fold, case)
 
 
-def _file_voxels(task: Task, fold: str, case: Case) -> int:
+def memory_for(task: Task, cases: Sequence[tuple[str, Case]]) -> int:
+    """Bytes to plan for in a process that works on the largest of some cases, given with their folds."""
+    return BYTES_A_VOXEL * max((file_voxels(task, fold, case) for fold, case in cases), default=0)
+
+
+def file_voxels(task: Task, fold: str, case: Case) -> int:
     """Voxels of a case's label map, from any trace that was kept of it; 0 where none was."""
     paths = task.results.glob(f"*/fold_{fold}/validation/{case.name}.trace.json")
     path = next(iter(paths), None)

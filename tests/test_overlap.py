@@ -1,4 +1,4 @@
-"""Counts and scores on label maps small enough to count by hand."""
+"""Scores of label maps small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from autoseg.conventions import OUTSIDE
-from autoseg.evaluation import counts as overlap
-from autoseg.evaluation.overlap import Overlap, confusion, mean_of_known, organ_overlap, score_case
+from autoseg.evaluation.masks import MaskPair
+from autoseg.evaluation.metrics import DEFAULT_METRICS, find_metric, function_of
+from autoseg.evaluation.overlap import score_case
 from autoseg.model import Labels
 
 TWO = Labels(("liver", "spleen"), ((4,), (9,)))
@@ -19,26 +20,6 @@ REGIONS = Labels(("kidney", "tumour"), ((1, 2), (2,)), regions=True, paint=(1, 2
 
 def by_organ(scores):
     return {score.organ: score for score in scores}
-
-
-def test_metrics_of_known_counts():
-    counts = Overlap(true_positive=6, false_positive=2, false_negative=4)
-    assert (counts.n_prediction, counts.n_reference) == (8, 10)
-    assert overlap.dice(counts) == pytest.approx(12 / 18)
-    assert overlap.iou(counts) == pytest.approx(6 / 12)
-    assert overlap.sensitivity(counts) == pytest.approx(0.6)
-    assert overlap.precision(counts) == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize(("counts", "expected"), [(Overlap(0, 0, 5), 0.0), (Overlap(0, 5, 0), 0.0), (Overlap(0, 0, 0), math.nan)])
-def test_organ_that_one_or_both_sides_lack(counts, expected):
-    assert overlap.dice(counts) == pytest.approx(expected, nan_ok=True)
-    assert overlap.iou(counts) == pytest.approx(expected, nan_ok=True)
-
-
-def test_rates_without_a_denominator_are_nan():
-    assert math.isnan(overlap.sensitivity(Overlap(0, 5, 0)))
-    assert math.isnan(overlap.precision(Overlap(0, 0, 5)))
 
 
 def test_score_case_counts_two_cubes():
@@ -79,25 +60,6 @@ def test_outside_is_background():
     assert (liver.n_prediction, liver.n_reference) == (2, 1)
 
 
-def test_confusion_equals_counting_pairs_whatever_the_slabs(monkeypatch):
-    rng = np.random.default_rng(0)
-    reference, prediction = rng.integers(-1, 4, (2, 7, 5, 6)).astype(np.int16)
-    expected = np.zeros((4, 4), int)
-    for true, guess in zip(reference.ravel(), prediction.ravel(), strict=True):
-        expected[max(true, 0), max(guess, 0)] += true != 3
-    for slab in (1, 60, 10_000):
-        monkeypatch.setattr(overlap, "SLAB_VOXELS", slab)
-        np.testing.assert_array_equal(confusion(prediction, reference, 4, ignore=3), expected)
-
-
-def test_organ_overlap_agrees_with_masks():
-    rng = np.random.default_rng(1)
-    reference, prediction = rng.integers(0, 4, (2, 6, 5, 4))
-    true, guess = np.isin(reference, (1, 3)), np.isin(prediction, (1, 3))
-    expected = Overlap(int((true & guess).sum()), int((~true & guess).sum()), int((true & ~guess).sum()))
-    assert organ_overlap(confusion(prediction, reference, 4), (1, 3)) == expected
-
-
 def test_big_unsigned_values_are_not_wrapped():
     reference = np.array([200, 0, 200], np.uint8)
     labels = Labels(tuple(f"organ {i}" for i in range(1, 201)), tuple((i,) for i in range(1, 201)))
@@ -123,7 +85,64 @@ def test_unknown_metric_is_answered_with_the_valid_ones():
         score_case("a", nothing, nothing, TWO, metrics=("sensitivty",))
 
 
-def test_mean_of_known():
-    assert mean_of_known([0.5, math.nan, 1.0]) == 0.75
-    assert math.isnan(mean_of_known([math.nan]))
-    assert math.isnan(mean_of_known([]))
+def two_organs():
+    """Reference and prediction of two organs in an image of 6 x 12 x 12, the second at its border."""
+    reference, prediction = np.zeros((2, 6, 12, 12), np.int16)
+    reference[1:5, 2:6, 2:6], prediction[1:5, 3:7, 2:6] = 1, 1
+    reference[:2, 8:, 8:], prediction[:3, 8:, 8:] = 2, 2
+    return prediction, reference
+
+
+def test_organs_are_measured_on_their_own_masks():
+    prediction, reference = two_organs()
+    metrics = ("hd_border", "assd_surface", "chaos", "lesion_f1", "volume_error")
+    scores = by_organ(score_case("a", prediction, reference, TWO, metrics=metrics, spacing_mm=(3.0, 1.0, 1.0)))
+    for index, organ in enumerate(TWO.names, 1):
+        pair = MaskPair.crop(reference == index, prediction == index, (3.0, 1.0, 1.0))
+        assert scores[organ].other == {name: function_of(find_metric(name))(pair) for name in metrics}
+    assert scores["liver"].other["hd_border"] == 1.0 and scores["spleen"].other["hd_border"] == 3.0
+
+
+def test_region_is_measured_as_a_whole():
+    reference = np.zeros((10, 10), np.int16)
+    reference[2:6, 2:6], reference[3:5, 3:5] = 1, 2
+    prediction = np.where(reference == 2, 1, reference)
+    scores = by_organ(score_case("a", prediction, reference, REGIONS, metrics=("hd_surface",), spacing_mm=(1.0, 1.0)))
+    assert scores["kidney"].other["hd_surface"] == 0.0
+    assert scores["tumour"].other["hd_surface"] == pytest.approx(math.hypot(10, 10))
+
+
+def test_prediction_in_ignored_voxels_is_not_measured():
+    reference = np.zeros((12, 12), np.int16)
+    reference[2:5, 2:5], reference[8:] = 1, 3
+    prediction = np.where(reference == 1, 1, 0)
+    prediction[9:11, 9:11] = 1
+    (liver, _) = score_case("a", prediction, reference, WITH_IGNORE, metrics=("hd_border",), spacing_mm=(1.0, 1.0))
+    assert liver.other["hd_border"] == 0.0
+    (liver, _) = score_case(
+        "a", prediction, np.where(reference == 3, 0, reference), WITH_IGNORE, metrics=("hd_border",), spacing_mm=(1.0, 1.0)
+    )
+    assert liver.other["hd_border"] > 5
+
+
+def test_organ_that_nobody_annotated_has_no_score():
+    prediction, reference = two_organs()
+    assert [score.organ for score in score_case("a", prediction, reference, TWO, organs=("spleen",), spacing_mm=(1.0,) * 3)] == ["spleen"]
+
+
+def test_tolerance_of_each_organ():
+    prediction, reference = two_organs()
+    how = {"metrics": ("nsd_border",), "spacing_mm": (3.0, 1.0, 1.0)}
+    strict = by_organ(score_case("a", prediction, reference, TWO, tolerance_mm=0.5, **how))
+    mixed = by_organ(score_case("a", prediction, reference, TWO, tolerance_mm={"spleen": 3.0, "": 0.5}, **how))
+    assert mixed["liver"] == strict["liver"] and strict["spleen"].other["nsd_border"] < mixed["spleen"].other["nsd_border"] == 1.0
+
+
+def test_metrics_of_masks_need_a_spacing():
+    prediction, reference = two_organs()
+    assert list(score_case("a", prediction, reference, TWO)[0].other) == ["sensitivity", "precision", "ravd"]
+    assert list(score_case("a", prediction, reference, TWO, spacing_mm=(1.0,) * 3)[0].other) == list(DEFAULT_METRICS[2:])
+    with pytest.raises(ValueError, match="case a: chaos cannot be computed without the spacing"):
+        score_case("a", prediction, reference, TWO, metrics=("ravd", "chaos"))
+    with pytest.raises(ValueError, match=r"case a: expected a spacing for each axis of the shape \(6, 12, 12\), found \(1.0, 1.0\)"):
+        score_case("a", prediction, reference, TWO, spacing_mm=(1.0, 1.0))

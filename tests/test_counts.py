@@ -1,0 +1,57 @@
+"""Voxel counts, and the metrics that follow from them, small enough to count by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from autoseg.evaluation import counts
+from autoseg.evaluation.counts import Overlap, confusion, mean_of_known, organ_overlap
+
+
+def test_metrics_of_known_counts():
+    overlap = Overlap(true_positive=6, false_positive=2, false_negative=4)
+    assert (overlap.n_prediction, overlap.n_reference) == (8, 10)
+    assert counts.dice(overlap) == pytest.approx(12 / 18)
+    assert counts.iou(overlap) == pytest.approx(6 / 12)
+    assert counts.sensitivity(overlap) == pytest.approx(0.6)
+    assert counts.precision(overlap) == pytest.approx(0.75)
+    assert counts.ravd(overlap) == pytest.approx(20)
+
+
+@pytest.mark.parametrize(("overlap", "expected"), [(Overlap(0, 0, 5), 0.0), (Overlap(0, 5, 0), 0.0), (Overlap(0, 0, 0), math.nan)])
+def test_organ_that_one_or_both_sides_lack(overlap, expected):
+    assert counts.dice(overlap) == pytest.approx(expected, nan_ok=True)
+    assert counts.iou(overlap) == pytest.approx(expected, nan_ok=True)
+
+
+def test_rates_without_a_denominator_are_nan():
+    assert math.isnan(counts.sensitivity(Overlap(0, 5, 0)))
+    assert math.isnan(counts.precision(Overlap(0, 0, 5)))
+
+
+def test_confusion_equals_counting_pairs_whatever_the_slabs(monkeypatch):
+    rng = np.random.default_rng(0)
+    reference, prediction = rng.integers(-1, 4, (2, 7, 5, 6)).astype(np.int16)
+    expected = np.zeros((4, 4), int)
+    for true, guess in zip(reference.ravel(), prediction.ravel(), strict=True):
+        expected[max(true, 0), max(guess, 0)] += true != 3
+    for slab in (1, 60, 10_000):
+        monkeypatch.setattr(counts, "SLAB_VOXELS", slab)
+        np.testing.assert_array_equal(confusion(prediction, reference, 4, ignore=3), expected)
+
+
+def test_organ_overlap_agrees_with_masks():
+    rng = np.random.default_rng(1)
+    reference, prediction = rng.integers(0, 4, (2, 6, 5, 4))
+    true, guess = np.isin(reference, (1, 3)), np.isin(prediction, (1, 3))
+    expected = Overlap(int((true & guess).sum()), int((~true & guess).sum()), int((true & ~guess).sum()))
+    assert organ_overlap(confusion(prediction, reference, 4), (1, 3)) == expected
+
+
+def test_mean_of_known():
+    assert mean_of_known([0.5, math.nan, 1.0]) == 0.75
+    assert math.isnan(mean_of_known([math.nan]))
+    assert math.isnan(mean_of_known([]))

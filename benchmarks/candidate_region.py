@@ -1,6 +1,6 @@
 """What a cascade's candidate region saves: recall and false positives against the radius, tiles, seconds and Dice with and without it.
 
-    python benchmarks/candidate_region.py [--home HOME -d 900] [--time 120] [--cases 10] [--size 1.0]
+    python benchmarks/candidate_region.py [--home HOME -d 900] [--time 120] [--cases 10] [--size 1.0] [--memory 0.05]
 
 Without a home folder a phantom dataset is made in a temporary one, planned and preprocessed there, and both stages are trained shortly.
 With one, what is trained there is taken, and what is missing is trained. The predictions with and without the region are by the same
@@ -40,7 +40,7 @@ from autoseg.workspace import Workspace, find_workspace
 
 TRAINER = "CascadeTrainer"
 DATASET = "Dataset900_Phantom"
-COARSE = (6.0, 5.0, 5.0)
+COARSE = (4.0, 3.0, 3.0)
 """Spacing of the phantom, coarser than planned, so that minutes are enough."""
 
 
@@ -60,7 +60,7 @@ def prepared(options: argparse.Namespace, home: Path) -> tuple[Workspace, str]:
     if options.home is None:
         make_phantom(home / "raw" / DATASET, n_train=options.cases, n_test=0, seed=0, size=options.size)
         which = DATASET
-        plan_and_preprocess(which, PlanSettings(force_lowres=True, spacing=COARSE), home=home)
+        plan_and_preprocess(which, PlanSettings(force_lowres=True, spacing=COARSE, memory_gb=options.memory), home=home)
     settings = TrainSettings(trainer=TRAINER, seconds=options.time, device=options.device)
     train(which, "3d_cascade", 0, settings, home=home)
     workspace = find_workspace(home)
@@ -102,6 +102,12 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=120.0, help="seconds a training (stage one has one a fold)")
     parser.add_argument("--cases", type=int, default=10)
     parser.add_argument("--size", type=float, default=1.0, help="of the phantom's volumes")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=0.05,
+        help="GB that the phantom is planned for: tiles can be skipped only if patches are small beside the volume",
+    )
     parser.add_argument("--step", type=float, default=0.5)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

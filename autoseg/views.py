@@ -124,7 +124,14 @@ def window_for(
     values = image[tuple(slice(*span) for span in surroundings(foreground, (1.0,) * image.ndim))]
     values = values[np.isfinite(values)]
     low, high = (float(value) for value in np.percentile(values, (1, 99.5))) if values.size else (0.0, 1.0)
-    return (low, max(high, low + 1e-6)), f"black below {low:.4g}, white above {high:.4g} (1st and 99.5th percentile around the organs)"
+    return (
+        low,
+        max(high, low + 1e-6),
+    ), f"black below {_plain(low)}, white above {_plain(high)} (1st and 99.5th percentile around the organs)"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:

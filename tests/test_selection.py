@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.rules import best_mean
-from autoseg.evaluation.selection import RULES, Circumstances, candidates_for, choose
+from autoseg.evaluation.selection import RULES, Circumstances, candidates_for, choose, narrowed
 from autoseg.model import Candidate, Choice, Score
 from autoseg.records import read_json, write_json
 
@@ -222,3 +222,17 @@ def test_seconds_decide_which_is_the_simplest():
     assert quick.organs["liver"] == ("3d",) and quick.seconds == {"2d": 9.0, "3d": 2.0}
     unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(seconds={"3d": 2.0}))
     assert unknown.organs["liver"] == ("2d",)
+
+
+def test_of_too_many_averages_those_of_the_best_models_of_an_organ_are_kept(caplog):
+    models = ["a", "b", "c", "d"]
+    table = {"a": scores(liver=[0.9], spleen=[0.1]), "b": scores(liver=[0.8], spleen=[0.2])}
+    table |= {"c": scores(liver=[0.3], spleen=[0.8]), "d": scores(liver=[0.2], spleen=[math.nan])}
+    candidates = candidates_for(models)
+    assert narrowed(candidates, table, "dice", 10) == candidates
+    with caplog.at_level(logging.INFO):
+        names = [one.name for one in narrowed(candidates, table, "dice", 5)]
+    assert names == ["a", "b", "c", "d", "a + b", "a + c", "b + c", "a + b + c"]
+    assert "Of 10 averages those 4 are compared that are made of the best 3 models of an organ" in caplog.text
+    fewest = [one.name for one in narrowed(candidates, table, "dice", 1)]
+    assert fewest == ["a", "b", "c", "d", "a + b", "b + c"], "the best two of each organ in any case"

@@ -9,7 +9,7 @@ import pytest
 
 from autoseg.inference.export import Logits
 from autoseg.inference.uncertainty import FLOOR, Opinion, along_organ, promised_dice, uncertainty_maps
-from autoseg.model import Geometry, Labels, Trace
+from autoseg.model import Cleaning, Geometry, Labels, Trace
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
 BALL, BLOCK = (Labels((name,), ((value,),)) for name, value in (("ball", 2), ("block", 5)))
@@ -72,12 +72,12 @@ def test_regions_are_each_in_doubt_by_themselves_and_pictures_have_two_axes() ->
 
 
 def test_promised_dice_by_hand() -> None:
-    shares = [0.9, 0.6, 0.3, FLOOR / 2, 0.0]
+    shares = [0.9, 0.6, 0.3, FLOOR / 2, 0.0]  # of a line of voxels
     said = says([1 - p for p in shares], shares, [0] * 5)
     found = promised_dice([said], ORGANS)
     assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth promises nothing"
     assert math.isnan(found["block"])
-    faint = says([0.8, 1], [0.2, 0], [0, 0])
+    faint = says([0.75, 1], [0.25, 0], [0, 0])
     assert promised_dice([faint], ORGANS)["ball"] == 0
 
 
@@ -85,6 +85,16 @@ def test_promised_dice_of_regions_and_of_averages() -> None:
     assert promised_dice([says([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
     both = [says([0.1], [0.9], [0]), says([0.3], [0.7], [0])]
     assert promised_dice(both, ORGANS)["ball"] == pytest.approx(1.6 / 1.8, abs=1e-5)
+
+
+def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little() -> None:
+    ball = [0.9, 0.9, 0.1, 0.8]
+    said = says([1 - p for p in ball], ball, [0] * 4)
+    assert promised_dice([said], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
+    assert promised_dice([said], ORGANS, {"ball": Cleaning(components=1)})["ball"] == pytest.approx(2 * 1.8 / (1.8 + 2), abs=1e-5)
+    block = says([1, 0, 0], [0, 0, 0], [0, 1, 1])
+    assert promised_dice([block], ORGANS)["block"] == 1
+    assert math.isnan(promised_dice([block], ORGANS, {"block": Cleaning(min_volume_mm3=3)})["block"])
 
 
 def test_along_an_organ_counts_its_mask_and_what_touches_it() -> None:

@@ -212,14 +212,14 @@ def _predict_case(case: Case, outputs: Outputs, ensemble: Ensemble, bar: tqdm) -
     if outputs.probabilities is not None:
         _write_probabilities(outputs.probabilities, ensemble, logits)
     found = ensemble.segment(logits)
-    findings = None if votes is None else _write_uncertainty(outputs, ensemble.opinions(logits, votes), found, ensemble.labels)
+    findings = None if votes is None else _write_uncertainty(outputs, ensemble, ensemble.opinions(logits, votes), found)
     write_label(outputs.label_map, to_file(found, ensemble.labels), geometry)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
     return findings
 
 
-def _write_uncertainty(outputs: Outputs, opinions: Sequence[Opinion], found: np.ndarray, labels: Labels) -> list[Finding]:
+def _write_uncertainty(outputs: Outputs, ensemble: Ensemble, opinions: Sequence[Opinion], found: np.ndarray) -> list[Finding]:
     """Writes the maps of a case whose label map is `found` (internal values), and says how each organ was found."""
     trace = opinions[0].members[0].trace
     maps = uncertainty_maps(opinions)
@@ -228,11 +228,12 @@ def _write_uncertainty(outputs: Outputs, opinions: Sequence[Opinion], found: np.
         write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry)
     promised: dict[str, float] = {}
     for opinion in opinions:
-        own = promised_dice(opinion.members, opinion.labels)
+        steps = {organ: steps for organ, steps in ensemble.choice.cleaning.items() if organ in opinion.organs}
+        own = promised_dice(opinion.members, opinion.labels, steps)
         promised |= {organ: own[organ] for organ in opinion.organs}
     findings = []
-    for organ in (name for name in labels.names if name in promised):
-        voxels, (entropy, disagreement) = along_organ(found, labels, organ, maps)
+    for organ in (name for name in ensemble.labels.names if name in promised):
+        voxels, (entropy, disagreement) = along_organ(found, ensemble.labels, organ, maps)
         volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
         findings.append(Finding(trace.case, organ, volume, promised[organ], entropy, disagreement))
     return findings

@@ -8,19 +8,21 @@ for networks trained apart Lakshminarayanan et al., NeurIPS 2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from ..labels import organ_mask
-from ..model import Labels
+from ..model import Cleaning, Labels
+from ..postprocessing import clean
 from .export import Logits, probabilities
 from .tempered import on_first_grid
 
-FLOOR = 0.05
-"""Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ."""
+FLOOR = 0.2
+"""Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
+cases better than 0.05 and 0.02, and those better than counting everything."""
 
 LEVELS = 255
 """The maps have so many levels above 0, which compresses them to a fraction."""
@@ -108,30 +110,49 @@ def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarra
     return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
 
 
-def promised_dice(members: Sequence[Logits], labels: Labels) -> dict[str, float]:
+def promised_dice(members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning] | None = None) -> dict[str, float]:
     """The Dice that the probabilities promise for each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
 
     That is the Dice of the mask with a reference in which every voxel is drawn with its probability, up to the ratio of means standing for
-    the mean ratio. Sums go over the mask and where p is at least `FLOOR`, on the grid of the first member.
+    the mean ratio. Sums go over the mask and where p is at least `FLOOR`, on the grid of the first member; components that post-processing
+    removes count for nothing.
 
     Args:
         members: Calibrated predictions of one case, whose probabilities are averaged.
         labels: Of the members.
+        cleaning: Organ to its post-processing, of organs of `labels`; none where they overlap.
 
     Returns:
         Organ to 0..1; 0 where it is promised somewhere but given no voxel, NaN where not even that.
     """
+    gridded = on_first_grid(members)
+    tidy = _tidied(gridded, labels, cleaning) if cleaning else None
     both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
-    for _, slab in probabilities(on_first_grid(members), labels):
+    for start, slab in probabilities(gridded, labels):
         winner = None if labels.regions else slab.argmax(axis=0)
         for index in range(len(labels.names)):
             share = slab[index if labels.regions else index + 1]
             mask = share > 0.5 if winner is None else winner == index + 1
+            near = mask | (share >= FLOOR)
+            if tidy is not None:
+                kept = tidy[start : start + len(mask)] == index + 1
+                mask, near = kept, kept | (near & ~mask)
             both[index] += share[mask].sum(dtype=np.float64)
-            shares[index] += share[mask | (share >= FLOOR)].sum(dtype=np.float64)
+            shares[index] += share[near].sum(dtype=np.float64)
             sizes[index] += np.count_nonzero(mask)
     sums = shares + sizes
     return {name: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i, name in enumerate(labels.names)}
+
+
+def _tidied(members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning]) -> np.ndarray:
+    """After post-processing the place of each voxel's organ in `labels`, plus one; 0 is background. ``(Z, Y, X)`` on the first grid."""
+    values = np.array([0, *(members[0] for members in labels.internal_members)], np.int16)
+    winners = np.concatenate([values[slab.argmax(axis=0)] for _, slab in probabilities(members, labels)])
+    spacing = members[0].trace.geometry.spacing
+    found = clean(winners, labels, cleaning, spacing if len(spacing) == 3 else (1.0, *spacing))
+    places = np.zeros(int(values.max()) + 1, np.int16)
+    places[values] = np.arange(len(values))
+    return places[found]
 
 
 def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequence[np.ndarray]) -> tuple[int, list[float]]:

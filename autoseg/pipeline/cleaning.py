@@ -18,17 +18,14 @@ from ..evaluation.cleaning_choice import choose_cleaning, parts_of, proposals
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from ..evaluation.metrics import find_metric, function_of
-from ..evaluation.reliability import fit_reliability
-from ..inference.chosen import calibrated
-from ..inference.export import Logits
-from ..inference.uncertainty import promised_dice
 from ..labels import organ_mask
 from ..machine import cpu_count
-from ..model import Case, Choice, Cleaning, Dataset, Labels, Plan, Reliability
+from ..model import Case, Choice, Cleaning, Dataset, Labels, Plan
 from ..postprocessing import Components, clean
 from ..records import read_json, write_json
 from ..workspace import Workspace
-from .foretold import Foretold, note_foretold
+from .foretelling import foretell, reliability_of
+from .foretold import note_foretold
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
@@ -44,11 +41,11 @@ AS_IT_IS = Cleaning()
 
 @dataclass(frozen=True)
 class _Trial:
-    """One organ of one case: proposal to metric and Dice (`AS_IT_IS`: untouched), and the Dice that the probabilities promise."""
+    """One organ of one case: proposal to metric and Dice (`AS_IT_IS`: untouched)."""
 
+    case: str
     group: str
     tried: dict[Cleaning, tuple[float, float]]
-    promised: float
 
 
 def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: Choice, cases: dict[str, list[Case]]) -> Choice:
@@ -70,18 +67,17 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: C
         return choice
     tries = _proposals(workspace, dataset, plan.labels)
     trials: dict[str, list[_Trial]] = {organ: [] for organ in choice.organs}
-    names: dict[str, list[str]] = {organ: [] for organ in choice.organs}
     for fold, case in tqdm(todo, desc="Trying post-processing", unit="case"):
         for organ, trial in _try(held_out, fold, case, tries, dataset.tolerances).items():
             trials[organ].append(trial)
-            names[organ].append(case.name)
     cleaning = {organ: found for organ, some in trials.items() if (found := _cleaning(some, choice.metric, tries[organ])) is not None}
     for organ, found in cleaning.items():
         log.info("Post-processing of %s: %s.", organ, found.why)
     steps = {organ: replace(found, why="") for organ, found in cleaning.items()}
-    lines = {organ: _line(some, steps.get(organ, AS_IT_IS)) for organ, some in trials.items()}
-    foretold = {organ: _foretold(names[organ], some, steps.get(organ, AS_IT_IS)) for organ, some in trials.items()}
+    dice_of = {organ: {one.case: one.tried[steps.get(organ, AS_IT_IS)][1] for one in some} for organ, some in trials.items()}
+    foretold = foretell(replace(held_out, choice=replace(choice, cleaning=cleaning)), todo, dice_of)
     note_foretold(workspace.results(dataset.name), foretold)
+    lines = {organ: reliability_of(some) for organ, some in foretold.items()}
     return replace(choice, cleaning=cleaning, reliability={organ: line for organ, line in lines.items() if line is not None})
 
 
@@ -188,27 +184,14 @@ def _try(
     reference, spacing = reference_of(case, held_out.plan.labels)
     check_same_grid(case, found, reference)
     scene = _Scene(found, reference, held_out.plan.labels, spacing, held_out.choice.metric, tolerances)
-    promised = _promised(held_out, predictions)
     judged = [organ for organ in organs if case.annotated is None or organ in case.annotated]
-    group = case.group or case.name
-    return {organ: _Trial(group, scene.tried(organ, tries[organ]), promised.get(organ, math.nan)) for organ in judged}
+    return {organ: _Trial(case.name, case.group or case.name, scene.tried(organ, tries[organ])) for organ in judged}
 
 
 def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
     """The metric and Dice."""
     wanted = find_metric(metric)
     return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap)), dice(pair.overlap)
-
-
-def _promised(held_out: HeldOut, predictions: Mapping[str, Logits]) -> dict[str, float]:
-    """Organ to the Dice that its members' calibrated probabilities promise; organs with a member that is missing are left out."""
-    opinions = calibrated(predictions, held_out.choice, held_out.own)
-    found: dict[str, float] = {}
-    for members in dict.fromkeys(held_out.choice.organs.values()):
-        if all(name in opinions for name in members):
-            promised = promised_dice([opinions[name] for name in members], held_out.own[members[0]])
-            found |= {organ: promised[organ] for organ, chosen in held_out.choice.organs.items() if chosen == members}
-    return found
 
 
 def _cleaning(trials: Sequence[_Trial], metric: str, tries: Sequence[Cleaning]) -> Cleaning | None:
@@ -223,13 +206,3 @@ def _perfect(metric: str) -> float:
     """The value of a metric where prediction and reference agree."""
     mask = np.ones((3, 3, 3), bool)
     return _score(MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), metric)[0]
-
-
-def _line(trials: Sequence[_Trial], steps: Cleaning) -> Reliability | None:
-    """How well the Dice after post-processing follows what was promised."""
-    return fit_reliability(np.array([trial.promised for trial in trials]), np.array([trial.tried[steps][1] for trial in trials]))
-
-
-def _foretold(cases: Sequence[str], trials: Sequence[_Trial], steps: Cleaning) -> list[Foretold]:
-    """What was promised of each case, and its Dice after post-processing."""
-    return [Foretold(case, trial.promised, trial.tried[steps][1]) for case, trial in zip(cases, trials, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_label, stem_of
+from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
 from ..labels import to_internal
-from ..machine import cpu_count
 from ..model import Geometry, Image, Labels, Score
+from ..workers import worker_count
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
 from .overlap import score_case
@@ -29,6 +30,12 @@ log = logging.getLogger(__name__)
 
 SHOWN = 10
 """Cases or problems spelled out in a message before the rest is only counted."""
+
+BYTES_PER_VOXEL = 12
+"""Memory of a case while it is compared: both label maps as read and as internal values, and the masks of the largest organ."""
+
+MOST_WORKERS = 4
+"""Cases compared at once at most: more only wait for the disk."""
 
 
 def evaluate_folders(
@@ -48,7 +55,7 @@ def evaluate_folders(
         reference: Folder of the true label maps, or one file.
         prediction: Folder of the label maps to judge, or one file.
         labels: The organs. None: every value that occurs but 0 is an organ, named ``label 3``.
-        workers: Cases compared at once, each of which holds two label maps in memory; None: one a core, at most four.
+        workers: Cases compared at once; None: one a core, at most four, as far as the memory reaches.
         partial: Score what is there when predictions are missing, instead of refusing.
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
         annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score. Cases that are
@@ -66,7 +73,7 @@ def evaluate_folders(
     pairs = _pairs(reference, prediction, partial=partial)
     how = {"metrics": metrics, "tolerance_mm": tolerance_mm}
     compare = bind(_compare, labels=labels, annotated=annotated or {}, how=how)
-    n_workers = workers or min(cpu_count(), 4)
+    n_workers = workers or _workers([path for _, path, _ in pairs])
     with ThreadPoolExecutor(n_workers) as pool:
         results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
     problems = [result for result in results if isinstance(result, str)]
@@ -74,6 +81,14 @@ def evaluate_folders(
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
     scores = [score for result in results for score in result]
     return scores if labels is not None else _complete(scores, [name for name, _, _ in pairs])
+
+
+def _workers(references: Sequence[Path]) -> int:
+    """Cases compared at once: threads, since nothing in it keeps Python to itself, as many as cores and memory allow."""
+    with contextlib.suppress(ValueError, OSError, RuntimeError):  # a file that cannot be read is named when it is compared
+        largest = max(math.prod(read_geometry(path).shape) for path in references)
+        return min(worker_count(len(references), BYTES_PER_VOXEL * largest), MOST_WORKERS)
+    return 1
 
 
 def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[str, Path, Path]]:

@@ -29,6 +29,6 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],
-    extras_require={"test": ["pytest>=8"]},
+    extras_require={"test": ["pytest>=8", "surface-distance>=0.1"]},
     entry_points={"console_scripts": [f"autoseg_{name} = autoseg.{module}:{name}" for module, names in COMMANDS.items() for name in names]},
 )

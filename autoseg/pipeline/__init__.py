@@ -9,6 +9,8 @@
     evaluate_folders         label maps against references                                         (evaluating.py)
     run, demo                all of it                                                             (running.py)
     train_ensemble           trained models -> one of them all, a model like any other               (ensembles.py)
+    write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
+    draw_overlays            images and label maps -> pictures                                     (overlays.py)
     list_networks            what each network costs                                               (networks.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
@@ -21,14 +23,17 @@ from .choosing import describe_choice, find_best_configuration
 from .ensembles import EnsembleSettings, train_ensemble
 from .merging import merge
 from .networks import describe_networks, list_networks
+from .overlays import OverlaySettings, draw_overlays
 from .predicting import predict, predict_folder
 from .preparing import plan_and_preprocess
+from .reporting import write_report
 from .running import demo, run
 from .settings import PlanSettings, PredictSettings, TrainSettings
 from .training import train
 
 __all__ = [
     "EnsembleSettings",
+    "OverlaySettings",
     "PlanSettings",
     "PredictSettings",
     "TrainSettings",
@@ -36,6 +41,7 @@ __all__ = [
     "demo",
     "describe_choice",
     "describe_networks",
+    "draw_overlays",
     "evaluate_folders",
     "find_best_configuration",
     "fix_dataset",
@@ -47,4 +53,5 @@ __all__ = [
     "run",
     "train",
     "train_ensemble",
+    "write_report",
 ]

@@ -62,15 +62,14 @@ def upright_spacing(geometry: Geometry) -> tuple[float, ...]:
     return tuple(geometry.spacing[axis] for axis in order)
 
 
-def cuts(labels: np.ndarray, spacing: Sequence[float], *, whole: bool = False) -> list[Cut]:
-    """The slices that show most of the organs: three of a volume, the image itself in 2D.
+def cuts(labels: np.ndarray, spacing: Sequence[float]) -> list[Cut]:
+    """The slices that show most of the organs, cut to their surroundings: three of a volume, the image itself in 2D.
 
     Args:
         labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is to be seen.
         spacing: mm.
-        whole: Show whole slices, not only the surroundings of the organs.
     """
-    box = surroundings(labels > 0, spacing) if not whole else tuple((0, n) for n in labels.shape)
+    box = surroundings(labels > 0, spacing)
     if labels.ndim == 2:
         return [Cut(None, 0, "", box, (spacing[0], spacing[1]))]
     found = []

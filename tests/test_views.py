@@ -36,7 +36,6 @@ def test_cuts_go_through_the_organ_with_the_head_up() -> None:
     rows = coronal.of(volume)[:, 0]
     assert rows[0] > rows[-1], "the head, where the first axis is largest, is up"
     assert axial.of(labels).shape == (5 + 24, 8 + 10 + 12), "12 mm around the organ, or to the edge of the image"
-    assert cuts(labels, (2.0, 1.0, 1.0), whole=True)[0].of(labels).shape == (50, 60)
     assert [one.title for one in cuts(labels[31], (1.0, 1.0))] == [""]
 
 

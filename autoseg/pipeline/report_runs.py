@@ -16,7 +16,6 @@ import torch
 
 from ..evaluation.report import RunFacts
 from ..evaluation.selection import DEFAULT_RULE
-from ..inference.trained import model_labels
 from ..machine import cpu_count
 from ..model import Choice, Configuration, Plan
 from ..naming import ENSEMBLE
@@ -72,6 +71,7 @@ def _facts(job: TrainingJob) -> dict[str, str]:
         "loss": options.loss,
         "optimiser": f"{options.optimizer}, rate {options.learning_rate:g}, {options.schedule}",
         "weight average": f"{options.average_decay:g}",
+        "memory target": f"{job.plan.memory_gb:g} GB",
         "cases": f"{len(job.split.train)} + {len(job.split.val)} held out",
     }
     if job.pretrained is not None:
@@ -185,8 +185,3 @@ def hashes(folders: tuple[Path, ...]) -> dict[str, str]:
         if path is not None:
             found[f"{path.parent.parent.name}/{path.parent.name}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
-
-
-def organs_of(results: Path, model: str, plan: Plan) -> tuple[str, ...]:
-    """Organs that a model segments."""
-    return model_labels(results / model, plan.labels).names

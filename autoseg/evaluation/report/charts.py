@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .markup import number, tag
+from .markup import number, tag, text
 from .svg import Scale, chart, diamond, label, line, polyline, stretched, words
 
 ROW = 46.0
@@ -96,12 +96,8 @@ def box_row(values: Mapping[str, float], scale: Scale, *, mean: float, interval:
 def _point(case: str, value: float, scale: Scale) -> str:
     """A case's point, moved up or down by its name, so that it does not hide its neighbours and lies at one place in every row."""
     shift = (sum(ord(letter) * (place + 3) for place, letter in enumerate(case)) % 11 - 5) * 1.1
-    title = tag("title", f"{_escaped(case)}: {number(value)}")
+    title = tag("title", text(f"{case}: {number(value)}"))
     return tag("circle", title, cx=scale.percent(value), cy=round(POINTS + shift, 1), r=2.1, class_="point")
-
-
-def _escaped(words_: str) -> str:
-    return words_.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def axis_row(scale: Scale, about: str) -> str:
@@ -215,7 +211,7 @@ def scatter(points: Sequence[tuple[str, float, float]], scale: Scale, *, about: 
         ticks.append(words(str(left - 6), y + 4, label(tick), text_anchor="end"))
     dots = []
     for name, x, y in points:
-        title = tag("title", _escaped(f"{name}: predicted {number(x)}, true {number(y)}"))
+        title = tag("title", text(f"{name}: predicted {number(x)}, true {number(y)}"))
         dots.append(tag("circle", title, cx=scale.percent(x), cy=round((100 - scale.at(y)) / 100 * panel, 1), r=3.2, class_="organ-point"))
     diagonal = stretched(polyline([0, 100], [100, 0], "diagonal"))
     below = [words(scale.percent(tick), panel + 16, label(tick), text_anchor="middle") for tick in scale.ticks(5)]

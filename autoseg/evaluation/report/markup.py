@@ -113,11 +113,6 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     return tag("dl", *(tag("div", tag("dt", text(name)), tag("dd", value)) for name, value in pairs), class_="facts")
 
 
-def figure(content: str, caption: str, *, kind: str = "") -> str:
-    """A figure with its caption, both HTML."""
-    return tag("figure", content, tag("figcaption", caption), class_=kind or None)
-
-
 def details(summary: str, content: str, *, is_open: bool = False) -> str:
     """What is shown on demand; summary and content are HTML."""
     return tag("details", tag("summary", summary), content, open=is_open)

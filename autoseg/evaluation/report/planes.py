@@ -11,7 +11,7 @@ import numpy as np
 from .content import CasePicture, Plane
 from .markup import number, tag, text
 
-LARGEST = 640
+LARGEST = 512
 """Pixels of the longer side of an embedded slice; finer ones are averaged down."""
 LOSSLESS = 160 * 160
 """Slices of fewer pixels are embedded without loss: they are drawn much larger than they are."""
@@ -69,7 +69,7 @@ def embedded(grey: np.ndarray) -> str:
     from matplotlib.image import imsave
 
     small = _shrunk(grey)
-    kind, options = ("png", {"optimize": True}) if small.shape[0] * small.shape[1] < LOSSLESS else ("jpeg", {"quality": 85})
+    kind, options = ("png", {"optimize": True}) if small.shape[0] * small.shape[1] < LOSSLESS else ("jpeg", {"quality": 82})
     coloured = small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=2)
     file = io.BytesIO()
     imsave(file, np.ascontiguousarray(coloured), format=kind, pil_kwargs=options)

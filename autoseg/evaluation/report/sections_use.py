@@ -42,31 +42,28 @@ def cost_section(report: Report) -> str:
     """Training time, prediction time, size of the networks."""
     if not report.runs:
         return ""
-    rows = []
-    for name in dict.fromkeys(run.model for run in report.runs):
-        runs = [run for run in report.runs if run.model == name]
-        training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
-        seconds = [value for run in runs for value in run.validation_seconds.values()]
-        per_case = sum(seconds) / len(seconds) if seconds else (report.choice.seconds.get(name, math.nan) if report.choice else math.nan)
-        parameters = report.parameters.get(name)
-        memory = [float(run.facts["peak memory, GB"]) for run in runs if "peak memory, GB" in run.facts]
-        rows.append(
-            [
-                tag("span", text(short_name(name)), title=name),
-                text(", ".join(run.fold for run in runs)),
-                text(duration(sum(training) / len(training)) if training else "–"),
-                text(duration(sum(training)) if training else "–"),
-                text(number(per_case, 1)),
-                text(f"{parameters / 1e6:.2f} M" if parameters else "–"),
-                text(number(max(memory), 1) if memory else "–"),
-            ]
-        )
-    names = ("Model", "Folds", "Training, a fold", "Training, all", "Prediction, s / case", "Parameters", "Peak memory, GB")
-    if all(row[-1] == "–" for row in rows):
-        names, rows = names[:-1], [row[:-1] for row in rows]
+    rows = [_cost(report, name) for name in dict.fromkeys(run.model for run in report.runs)]
+    names = ("Model", "Folds", "Training, a fold", "Training, all", "Prediction, s / case", "Parameters", "Memory, planned")
     shown = table(names, rows, numeric=range(2, len(names)), name="time and memory")
-    averages = _averages(report)
-    return section("cost", "Time and memory", shown, averages)
+    return section("cost", "Time and memory", shown, _averages(report))
+
+
+def _cost(report: Report, name: str) -> list[str]:
+    """The row of a model; what was not measured is a dash."""
+    runs = [run for run in report.runs if run.model == name]
+    training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
+    seconds = [value for run in runs for value in run.validation_seconds.values()]
+    known = report.choice.seconds.get(name, math.nan) if report.choice else math.nan
+    parameters = report.parameters.get(name)
+    return [
+        tag("span", text(short_name(name)), title=name),
+        text(", ".join(run.fold for run in runs)),
+        duration(sum(training) / len(training)) if training else "–",
+        duration(sum(training)) if training else "–",
+        number(sum(seconds) / len(seconds) if seconds else known, 1),
+        f"{parameters / 1e6:.2f} M" if parameters else "–",
+        text(next((run.facts["memory target"] for run in runs if "memory target" in run.facts), "–")),
+    ]
 
 
 def _averages(report: Report) -> str:

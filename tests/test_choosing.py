@@ -18,6 +18,7 @@ from autoseg.label_subsets import subset, translate
 from autoseg.model import Geometry, Plan, Score, Trace
 from autoseg.naming import FINAL_CHECKPOINT
 from autoseg.pipeline import describe_choice, find_best_configuration
+from autoseg.pipeline.choosing import choose_again
 from autoseg.records import write_json
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
@@ -97,6 +98,16 @@ def test_cases_that_left_the_dataset_are_left_out(home, caplog):
     assert choice.cases == 1
     assert len(choice.table) == 3
     assert "no longer in the dataset and left out: b" in caplog.text
+
+
+def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):
+    assert choose_again(1, home=home).by == "supported"
+    find_best_configuration(1, home=home, rule="cheapest", metric="iou", max_members=1)
+    again = choose_again(1, home=home)
+    assert (again.by, again.metric) == ("cheapest", "iou")
+    path = home / "results" / DATASET / "choice.json"
+    write_json(path, json.loads(path.read_text()) | {"by": "a rule that is no more"})
+    assert choose_again(1, home=home).by == "supported"
 
 
 class TestModelsOfSomeOrgans:

@@ -180,13 +180,19 @@ def _comparisons(
             cases,
             known.metric,
             folds=tuple(known.fold_of[case] for case in cases) if known.fold_of else (),
-            patients=tuple(known.patient_of.get(case) or case for case in cases),
+            patients=_patients(cases, known.patient_of),
             seconds=known.seconds,
             seed=SEED + number,
         )
     for counts in sorted(incomplete):
         log.warning("The models are compared on the %d of %d cases that all of them were validated on.", *counts)
     return found
+
+
+def _patients(cases: Sequence[str], patient_of: Mapping[str, str]) -> tuple[str, ...]:
+    """Of each case the patient; empty where no two cases share one."""
+    names = tuple(patient_of.get(case) or case for case in cases)
+    return names if len(set(names)) < len(names) else ()
 
 
 def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> list[Candidate]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..evaluation.choice_table import describe_choice
 from ..evaluation.metrics import find_metric
-from ..evaluation.selection import DEFAULT_RULE, Circumstances, candidates_for, choose, narrowed
+from ..evaluation.selection import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
 from ..model import Candidate, Choice, Score
-from ..records import write_json
+from ..records import read_json, write_json
 from ..workspace import find_workspace
 from .calibrating import calibrated_choice
 from .candidate_scores import Task, scores_of_averages, scores_of_models
@@ -29,7 +29,7 @@ from .validated import (
     with_scores,
 )
 
-__all__ = ["describe_choice", "find_best_configuration", "voting_folds"]
+__all__ = ["choose_again", "describe_choice", "find_best_configuration", "voting_folds"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,19 @@ def find_best_configuration(
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
     return choice
+
+
+def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
+    """As `find_best_configuration`, by the rule and the metric of the choice that was made before, where there is one.
+
+    Raises:
+        ValueError: Nothing is trained yet.
+    """
+    workspace = find_workspace(home, dataset=str(which))
+    path = workspace.results(workspace.load_dataset(which).name) / "choice.json"
+    before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, by=DEFAULT_RULE)
+    rule = before.by if before.by in RULES or ":" in before.by else DEFAULT_RULE
+    return find_best_configuration(which, home=home, rule=rule, metric=before.metric)
 
 
 def voting_folds(trained: Sequence[str]) -> tuple[str, ...]:

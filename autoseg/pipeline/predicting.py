@@ -22,7 +22,7 @@ from ..postprocessing import describe
 from ..records import read_json
 from ..workspace import Workspace, find_workspace, last_name
 from .check_list import write_check_list
-from .choosing import find_best_configuration, voting_folds
+from .choosing import choose_again, voting_folds
 from .settings import PredictSettings
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         folds = voting_folds(trained[name])
         return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, by="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
-    return find_best_configuration(dataset, home=workspace.home)
+    return choose_again(dataset, home=workspace.home)
 
 
 def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:

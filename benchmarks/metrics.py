@@ -105,6 +105,7 @@ def peak_memory() -> float:
 
 
 def main() -> None:
+    """Measures each method in a process of its own, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512))
     parser.add_argument("--organs", type=int, default=14)

@@ -127,7 +127,8 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     prepare(device)
     work = _Work(workspace, dataset, design, folder, cases, device)
     scores = {fold: _train_fold(work, fold, budget=budget, seed=settings.seed) for fold in folds}
-    log.info("%s, whole volumes:\n%s", folder.name, table([score for some in scores.values() for score in some]))
+    everything = [score for some in scores.values() for score in some]
+    log.info("%s, whole volumes:\n%s", folder.name, table(everything, tolerance_mm=dataset.tolerances))
     return scores
 
 

@@ -76,7 +76,7 @@ def train(
     device = trainer.device
     del network, trainer  # what comes next in this process may need their memory
     free_memory(device)
-    log.info("%s, fold %s, whole volumes:\n%s", run.parent.name, fold, table(result))
+    log.info("%s, fold %s, whole volumes:\n%s", run.parent.name, fold, table(result, tolerance_mm=dataset.tolerances))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result

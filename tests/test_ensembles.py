@@ -14,7 +14,7 @@ import story_data as data
 import torch
 
 import autoseg
-from autoseg import cli_results
+from autoseg import cli
 from autoseg.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.evaluation.overlap import score_case
 from autoseg.images import read_label
@@ -153,20 +153,23 @@ def predict(home: Path, out: Path, **settings: object) -> np.ndarray:
 
 class TestWhatIsLearnt:
     def test_argmax_of_models_that_are_right_is_right(self, home: Path) -> None:
-        scores = fit(home, "argmax", add_model(home, {"ball": right()}), add_model(home, {"bar": right()}))
-        assert list(scores) == list("01234")
+        scores = fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"))
+        assert list(scores) == ["0", "1"]
         assert min(score.dice for some in scores.values() for score in some) > 0.95
 
     def test_argmax_where_two_organs_are_claimed_takes_the_surer(self, home: Path) -> None:
         """The bar's model claims a corner of the ball; how sure it is decides."""
-        bar = add_model(home, {"bar": wrong_in_a_corner(2.0)})
-        surer = fit(home, "argmax", add_model(home, {"ball": right(4.0)}), bar, folds=("0",))["0"]
-        less = fit(home, "argmax", add_model(home, {"ball": right(1.0)}, tag="shy"), bar, folds=("0",))["0"]
+        bar = add_model(home, {"bar": wrong_in_a_corner(2.0)}, folds="0")
+        surer = fit(home, "argmax", add_model(home, {"ball": right(4.0)}, folds="0"), bar, folds=("0",))["0"]
+        less = fit(home, "argmax", add_model(home, {"ball": right(1.0)}, tag="shy", folds="0"), bar, folds=("0",))["0"]
         assert mean(surer, "ball") > mean(less, "ball")
         assert mean(surer, "ball") > 0.95
 
     def test_logits_learn_to_trust_the_better_of_two_models(self, home: Path) -> None:
-        members = add_model(home, {"ball": right(1.0)}), add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash")
+        members = (
+            add_model(home, {"ball": right(1.0)}, folds="012"),
+            add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash", folds="012"),
+        )
         assert stored_mean(home, members[0], "ball", "0") > 0.95
         before = mean(fit(home, "argmax", *members, folds=("0",))["0"], "ball")
         after = mean(fit(home, "logits", *members, folds=("0",), iterations=100)["0"], "ball")
@@ -177,15 +180,15 @@ class TestWhatIsLearnt:
 
     def test_meta_improves_on_a_model_that_is_wrong_here_and_there(self, home: Path) -> None:
         """A voxel alone cannot tell; its neighbours can."""
-        member = add_model(home, {"ball": speckled})
+        member = add_model(home, {"ball": speckled}, folds="012")
         before = stored_mean(home, member, "ball", "0")
         assert before < 0.8
         assert mean(fit(home, "logits", member, folds=("0",), iterations=10)["0"], "ball") == pytest.approx(before, abs=0.02)
         assert mean(fit(home, "meta", member, folds=("0",), iterations=60)["0"], "ball") > before + 0.1
 
     def test_multi_takes_each_organ_from_its_best_model(self, home: Path) -> None:
-        good = add_model(home, {"ball": right()}), add_model(home, {"ball": wrong_in_a_corner(), "bar": right()})
-        add_model(home, {"bar": speckled})
+        good = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"ball": wrong_in_a_corner(), "bar": right()}, folds="01")
+        add_model(home, {"bar": speckled}, folds="01")
         scores = fit(home, "multi")
         job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", TrainingJob)
         assert set(job.trainer_options["members"]) == set(good)
@@ -202,7 +205,7 @@ class TestWhatIsLearnt:
         assert mean(scores["0"], "ball") == pytest.approx(stored_mean(home, steady, "ball", "0"), abs=1e-3)
 
     def test_fusion_fits_heads_on_held_out_cases_in_two_halves(self, home: Path) -> None:
-        members = add_model(home, {"ball": right()}), add_model(home, {"bar": right()})
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
         scores = fit(home, "fusion", *members, folds=("0",), iterations=6)["0"]
         run = folder_of(home, "fusion") / "fold_0"
         held_out = set(splits(home)[0].val)
@@ -228,7 +231,7 @@ class TestWhatIsLearnt:
         assert predict(home, tmp_path / "out", model=folder_of(home, "fusion").name).max() > 0
 
     def test_equal_seeds_give_equal_weights(self, home: Path) -> None:
-        member = add_model(home, {"ball": speckled})
+        member = add_model(home, {"ball": speckled}, folds="01")
         states = []
         for seed in (0, 0, 1):
             fit(home, "meta", member, folds=("0",), iterations=4, seed=seed, restart=True)
@@ -253,7 +256,7 @@ class TestWhatIsLearntFrom:
                 assert np.array_equal(np.asarray(store.load(case).image[:])[0] > 6.2345, np.asarray(mine.array[:])[1] > 127)
 
     def test_models_trained_on_what_others_hold_out_are_refused(self, home: Path) -> None:
-        members = add_model(home, {"ball": right()}), add_model(home, {"bar": right()})
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
         path = results(home) / members[1] / "fold_0" / "run.json"
         record = json.loads(path.read_text())
         record["split"] = {"train": record["split"]["val"], "val": record["split"]["train"]}
@@ -402,10 +405,10 @@ class TestModelsLikeAnyOther:
 
 class TestGoingOn:
     def test_what_is_finished_stays_and_what_was_begun_keeps_its_members(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
-        first = add_model(home, {"ball": speckled})
+        first = add_model(home, {"ball": speckled}, folds="01")
         fit(home, "argmax", folds=("0",))
         before = data.snapshot(folder_of(home, "argmax") / "fold_0")
-        add_model(home, {"ball": right()}, tag="better")
+        add_model(home, {"ball": right()}, tag="better", folds="01")
         with caplog.at_level(logging.INFO, "autoseg"):
             fit(home, "argmax", folds=("0", "1"))
         assert "finished already" in caplog.text
@@ -415,7 +418,7 @@ class TestGoingOn:
         assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [f"{first}__better"]
 
     def test_an_interrupted_training_goes_on_to_the_same_weights(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        member = add_model(home, {"ball": speckled})
+        member = add_model(home, {"ball": speckled}, folds="01")
         fit(home, "logits", member, folds=("0",), iterations=50)
         whole = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
         monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
@@ -444,9 +447,9 @@ def stop_after(rounds: int) -> Callable[..., None]:
 def test_the_command_prints_the_scores(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add_model(home, {"ball": right()}, folds="0")
     add_model(home, {"bar": right()}, folds="0")
-    assert cli_results.train_ensemble(["3", "--kind", "argmax", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 0
+    assert cli.train_ensemble(["3", "--kind", "argmax", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 0
     printed = capsys.readouterr().out
     assert "ball" in printed
     assert "bar" in printed
-    assert cli_results.train_ensemble(["3", "--kind", "meta", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 2
+    assert cli.train_ensemble(["3", "--kind", "meta", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 2
     assert "autoseg_train" in capsys.readouterr().err

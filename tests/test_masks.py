@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from skimage.metrics import hausdorff_distance
 
 from autoseg.evaluation import masks
 from autoseg.evaluation.masks import MaskPair, border
+from autoseg.images import read_label
 
+HEARTS = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "Dataset027_ACDC" / "labelsTr"
 SHAPES = [((9, 8, 10), (3.0, 0.7, 1.3)), ((7, 9, 8), (1.0, 1.0, 1.0)), ((17, 15), (0.5, 2.0))]
 KINDS = ["blobs", "noise", "touching the border", "full"]
 
@@ -90,6 +94,25 @@ def test_hausdorff_distance_equals_scikit_image_and_scipy(shape, spacing):
     points, others = (np.argwhere(edge) * spacing for edge in edges)
     expected = max(directed_hausdorff(points, others)[0], directed_hausdorff(others, points)[0])
     assert masks.hd_border(MaskPair.crop(reference, prediction, spacing)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.skipif(not HEARTS.is_dir(), reason="the ACDC data set is not there (AUTOSEG_TEST_DATA)")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_real_hearts_at_two_times_equal_the_public_package():
+    package = pytest.importorskip("surface_distance")
+    images = [read_label(file) for file in sorted(HEARTS.glob("patient001_*.nii.gz"))[:2]]
+    spacing = images[0].geometry.spacing
+    for organ in (1, 2, 3):
+        reference, prediction = (image.array == organ for image in images)
+        pair = MaskPair.crop(reference, prediction, spacing, tolerance_mm=2.0)
+        theirs = package.compute_surface_distances(reference, prediction, spacing)
+        assert masks.hd95_surface(pair) == pytest.approx(package.compute_robust_hausdorff(theirs, 95), abs=1e-6)
+        assert masks.assd_surface(pair) == pytest.approx(np.mean(package.compute_average_surface_distance(theirs)), abs=1e-6)
+        assert masks.nsd_surface(pair) == pytest.approx(package.compute_surface_dice_at_tolerance(theirs, 2.0), abs=1e-6)
+        edges = border(reference), border(prediction)
+        far = [ndimage.distance_transform_edt(~other, sampling=spacing)[edge] for edge, other in (edges, edges[::-1])]
+        assert masks.hd_border(pair) == pytest.approx(max(some.max() for some in far), abs=1e-6)
+        assert masks.assd_border(pair) == pytest.approx(np.concatenate(far).mean(), abs=1e-6)
 
 
 def cubes(shift=2, spacing=(2.0, 1.0, 1.0), **options):

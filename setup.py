@@ -2,11 +2,21 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-COMMANDS = {
-    "cli": ("plan_and_preprocess", "check", "merge", "train", "predict", "run", "networks", "demo"),
-    "cli_results": ("find_best_configuration", "evaluate", "train_ensemble", "report", "overlay"),
-}
-"""Module in the package -> its functions, each a command of that name."""
+COMMANDS = (
+    "plan_and_preprocess",
+    "check",
+    "merge",
+    "train",
+    "train_ensemble",
+    "find_best_configuration",
+    "predict",
+    "evaluate",
+    "overlay",
+    "report",
+    "run",
+    "networks",
+    "demo",
+)
 
 setup(
     name="autoseg",
@@ -30,5 +40,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={"test": ["pytest>=8", "surface-distance>=0.1"]},
-    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.{module}:{name}" for module, names in COMMANDS.items() for name in names]},
+    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS]},
 )

@@ -13,7 +13,7 @@ import pytest
 import story_data as data
 from test_prediction import LABELS, Only, Threshold, ensemble_of, predict
 
-from autoseg import cli, cli_results
+from autoseg import cli
 from autoseg.images import read_image, read_label, write_image
 from autoseg.inference.export import Logits
 from autoseg.inference.manifest import MANIFEST
@@ -164,7 +164,7 @@ def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pyte
     assert cli.plan_and_preprocess(["-d", "3", "-c", "2d", "--workers", "1", *at]) == 0
     assert cli.train(["3", "2d", "0", "--iterations", "4", "--batch", "2", "--device", "cpu", *at]) == 0
     assert cli.train(["3", "2d", "1", "--iterations", "4", "--batch", "2", "--device", "cpu", *at]) == 0
-    assert cli_results.find_best_configuration(["3", *at]) == 0
+    assert cli.find_best_configuration(["3", *at]) == 0
     path = home / "results" / "Dataset003_Tiny" / "choice.json"
     choice = read_json(path, Choice)
     assert set(choice.calibration) == {"2d__Trainer"}

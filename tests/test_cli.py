@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import story_data as data
 
-from autoseg import cli, cli_options
+from autoseg import cli
+from autoseg.cli import options as cli_options
 
 COMMANDS = (
     "plan_and_preprocess",
@@ -33,12 +34,12 @@ Fails = Callable[..., str]
 
 HELP = """
 import io, contextlib, sys
-from autoseg import cli, cli_results
+from autoseg import cli
 for name in sys.argv[1:]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         try:
-            getattr(cli, name, getattr(cli_results, name, None))(["--help"])
+            getattr(cli, name)(["--help"])
         except SystemExit as end:
             assert end.code == 0, name
     assert f"usage: autoseg_{name}" in text.getvalue(), name
@@ -54,7 +55,7 @@ def test_help_of_every_command_answers_without_torch() -> None:
 
 
 def test_every_command_is_installed() -> None:
-    setup = (Path(cli.__file__).parents[1] / "setup.py").read_text(encoding="utf-8")
+    setup = (Path(cli.__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
     assert all(f'"{name}"' in setup for name in COMMANDS)
 
 

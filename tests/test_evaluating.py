@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from autoseg.cli_results import evaluate
+from autoseg.cli import evaluate
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "autoseg").rglob("*.py"))
 ROOMS = ("planners", "trainers", "inference", "evaluation")
-TOP = ("", "pipeline", "cli", "cli_results", "__main__")
+TOP = ("", "pipeline", "cli", "__main__")
 """Names below ``autoseg`` (the first is the package itself) that may import everything and that nobody else imports."""
 ALLOWED = {
     "core": {"core"},
@@ -61,7 +61,7 @@ def test_imports_go_downwards(module):
 
 
 def test_only_the_command_line_prints():
-    for module in {name for name in MODULES if name != "autoseg.cli"}:
+    for module in {name for name in MODULES if name != "autoseg.cli.cli"}:
         calls = [node for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], f"{module} prints"
 

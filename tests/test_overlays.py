@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from skimage.io import imread
 
-from autoseg import cli_results
+from autoseg import cli
 from autoseg.pictures import organ_colours
 from autoseg.pipeline.overlays import OverlaySettings, describe_problems, draw_overlays
 
@@ -85,7 +85,7 @@ def test_mistakes_are_explained(arguments: dict[str, str], expected: str, data: 
 def test_the_command_counts_pictures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "pictures"
     arguments = ["-i", str(data / "imagesTr"), "-r", str(data / "labelsTr"), "-o", str(out), "-d", "1", "--home", str(tmp_path)]
-    assert cli_results.overlay(arguments) == 0
+    assert cli.overlay(arguments) == 0
     assert f"4 pictures are in {out}" in capsys.readouterr().out
-    assert cli_results.overlay([*arguments, "--channel", "3"]) == 2
+    assert cli.overlay([*arguments, "--channel", "3"]) == 2
     assert "--channel: expected 0 to 0 (MR), got 3" in capsys.readouterr().err

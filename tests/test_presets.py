@@ -10,7 +10,7 @@ import torch
 from conftest import ORGANS, make_configuration, make_plan, write_dataset
 
 from autoseg import cli, pipeline
-from autoseg.cli_options import PAPERS
+from autoseg.cli.options import PAPERS
 from autoseg.model import Budget
 from autoseg.networks import NETWORKS, build_network
 from autoseg.pipeline import PlanSettings, TrainSettings

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from conftest import CASES, make_case, make_job, make_plan
 
-from autoseg import cli_results
+from autoseg import cli
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised import keep
 from autoseg.model import Choice, Compared, Evidence, Expected, Geometry, Score, Split, Trace
@@ -172,7 +172,7 @@ def test_pictured_cases_lie_at_even_distances() -> None:
 
 def test_the_command_says_where_the_report_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = home / "sub" / "report.html"
-    assert cli_results.report(["1", "-o", str(out), "--cases", "0", "--home", str(home)]) == 0
+    assert cli.report(["1", "-o", str(out), "--cases", "0", "--home", str(home)]) == 0
     assert str(out) in capsys.readouterr().out
     assert out.is_file()
-    assert cli_results.report(["9", "--home", str(home)]) == 2
+    assert cli.report(["9", "--home", str(home)]) == 2

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import story_data as data
 
 import autoseg
-from autoseg import cli, cli_results
+from autoseg import cli
 from autoseg.images import read_label
 from autoseg.model import Choice, Plan
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings
@@ -49,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(cli.plan_and_preprocess, "-d", 3, "--force-lowres", "--memory", "0.2GB", "--workers", 1) == 0
     for configuration in ("2d", "3d_fullres", "3d_cascade"):
         assert train(run, configuration) == 0
-    assert run(cli_results.find_best_configuration, 3) == 0
+    assert run(cli.find_best_configuration, 3) == 0
     assert data.snapshot(folder / "raw") == before, "the data is never written to"
     return folder
 
@@ -153,7 +153,7 @@ def test_any_model_can_be_asked_for(home: Path, model: str, tmp_path: Path) -> N
 
 def test_evaluate_names_the_organs(home: Path, predicted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores, reference = tmp_path / "scores.json", home / "raw" / VOLUMES / "labelsTs"
-    assert run_in(home)(cli_results.evaluate, "-r", reference, "-p", predicted, "-d", 3, "--json", scores) == 0
+    assert run_in(home)(cli.evaluate, "-r", reference, "-p", predicted, "-d", 3, "--json", scores) == 0
     printed = capsys.readouterr().out
     assert "ball" in printed
     assert "bar" in printed

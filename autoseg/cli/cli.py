@@ -1,6 +1,6 @@
 """The commands up to prediction: parse, call one function of the pipeline, print. What is heavy waits until the arguments are understood.
 
-Those that look at results are in `cli_results`.
+Those that look at results are in `results`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .cli_options import (
+from .options import (
     PAPERS,
     dataset_option,
     duration,
@@ -35,8 +35,8 @@ def plan_and_preprocess(argv: list[str] | None = None) -> int:
     plan_options(parser)
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import plan_and_preprocess as function
-        from .planners.plan import describe
+        from ..pipeline import plan_and_preprocess as function
+        from ..planners.plan import describe
 
         plan = function(options.dataset, plan_settings(options), home=options.home)
         print(describe(plan))
@@ -61,8 +61,8 @@ def check(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import check_dataset, fix_dataset
-        from .workspace import find_workspace, fixed_name
+        from ..pipeline import check_dataset, fix_dataset
+        from ..workspace import find_workspace, fixed_name
 
         folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
         problems = check_dataset(folder, groups=options.groups, workers=options.workers)
@@ -96,7 +96,7 @@ def merge(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", help="its name (default: those of the datasets joined by _)")
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import merge as function
+        from ..pipeline import merge as function
 
         folder, told = function(options.datasets, options.out, name=options.name, home=options.home)
         print("\n".join(told))
@@ -121,8 +121,8 @@ def train(argv: list[str] | None = None) -> int:
     train_options(parser)
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import train as function
-        from .pipeline.presets import check_paper, explain
+        from ..pipeline import train as function
+        from ..pipeline.presets import check_paper, explain
 
         check_paper(options.preset)
         explain(options.preset)
@@ -153,7 +153,7 @@ def predict(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import PredictSettings, predict_folder
+        from ..pipeline import PredictSettings, predict_folder
 
         settings = PredictSettings(
             dataset=options.dataset,
@@ -189,9 +189,9 @@ def run(argv: list[str] | None = None) -> int:
     train_options(parser)
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import describe_choice
-        from .pipeline import run as function
-        from .pipeline.presets import explain, trainings
+        from ..pipeline import describe_choice
+        from ..pipeline import run as function
+        from ..pipeline.presets import explain, trainings
 
         asked, folds = plan_settings(options), tuple(options.folds) if options.folds else None
         explain(options.preset)
@@ -218,7 +218,7 @@ def networks(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def _work(options: argparse.Namespace) -> int:
-        from .pipeline import describe_networks, list_networks
+        from ..pipeline import describe_networks, list_networks
 
         chosen = {"in_channels": options.channels, "out_channels": options.classes, "dim": options.dim, "patch": options.patch}
         rows = list_networks(options.names, **chosen)
@@ -241,9 +241,9 @@ def demo(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the phantom and the training")
 
     def _work(options: argparse.Namespace) -> int:
-        from .evaluation.folders import table
-        from .pipeline import demo as function
-        from .pipeline import describe_choice
+        from ..evaluation.folders import table
+        from ..pipeline import demo as function
+        from ..pipeline import describe_choice
 
         result = function(options.output, seconds=options.time, seed=options.seed)
         print(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
@@ -256,14 +256,14 @@ def demo(argv: list[str] | None = None) -> int:
 
 def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The planner's options, and what a preset adds, as `PlanSettings`."""
-    from .pipeline.presets import plan_settings as with_preset
+    from ..pipeline.presets import plan_settings as with_preset
 
     return with_preset(options.preset, **said_of_plan(options))
 
 
 def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The training's options, and what a preset adds, as `TrainSettings`."""
-    from .pipeline.presets import train_settings as with_preset
+    from ..pipeline.presets import train_settings as with_preset
 
     return with_preset(options.preset, **said_of_training(options))
 

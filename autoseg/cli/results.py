@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .cli import run_command
-from .cli_options import duration, make_parser
+from .options import duration, make_parser
 
 
 def find_best_configuration(argv: list[str] | None = None) -> int:
@@ -29,8 +29,8 @@ def find_best_configuration(argv: list[str] | None = None) -> int:
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=what)
 
     def _work(options: argparse.Namespace) -> str:
-        from .pipeline import describe_choice
-        from .pipeline import find_best_configuration as function
+        from ..pipeline import describe_choice
+        from ..pipeline import find_best_configuration as function
 
         how = {"rule": options.rule, "max_members": options.max_members, "metric": options.metric, "max_seconds": options.max_seconds}
         return describe_choice(function(options.dataset, home=options.home, **how))
@@ -59,7 +59,7 @@ def evaluate(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="cases compared at once (default: one a core, at most four)")
 
     def _work(options: argparse.Namespace) -> str:
-        from .pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
+        from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
 
         how = {name: getattr(options, name) for name in ("dataset", "home", "metrics", "partial", "workers")}
         found = evaluate_predictions(options.reference, options.prediction, **how, tolerances=options.tolerance)
@@ -93,9 +93,9 @@ def train_ensemble(argv: list[str] | None = None) -> int:
     parser.add_argument("--restart", action="store_true", help="put existing runs aside and begin anew")
 
     def _work(options: argparse.Namespace) -> str:
-        from .evaluation.folders import table
-        from .pipeline import EnsembleSettings
-        from .pipeline import train_ensemble as function
+        from ..evaluation.folders import table
+        from ..pipeline import EnsembleSettings
+        from ..pipeline import train_ensemble as function
 
         said = {name: getattr(options, name) for name in ("kind", "iterations", "seed", "device", "restart")}
         listed = {name: tuple(getattr(options, name)) for name in ("members", "folds", "organs")}
@@ -118,7 +118,7 @@ def report(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases drawn, from the best to the worst (default 3; 0: none)")
 
     def _work(options: argparse.Namespace) -> str:
-        from .pipeline.reporting import write_report
+        from ..pipeline.reporting import write_report
 
         return f"The report is {write_report(options.dataset, home=options.home, out=options.output, cases=options.cases)}"
 
@@ -143,7 +143,7 @@ def overlay(argv: list[str] | None = None) -> int:
     parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
 
     def _work(options: argparse.Namespace) -> str:
-        from .pipeline.overlays import OverlaySettings, describe_problems, draw_overlays
+        from ..pipeline.overlays import OverlaySettings, describe_problems, draw_overlays
 
         settings = OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom)
         maps = {"prediction": options.prediction, "reference": options.reference}

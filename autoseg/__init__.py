@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = (
     "check_dataset",
     "demo",
+    "draw_overlays",
     "evaluate_folders",
     "find_best_configuration",
     "fix_dataset",
@@ -21,6 +22,10 @@ _FUNCTIONS = (
     "predict_folder",
     "run",
     "train",
+    "train_ensemble",
+    "write_report",
+    "EnsembleSettings",
+    "OverlaySettings",
     "PlanSettings",
     "PredictSettings",
     "TrainSettings",

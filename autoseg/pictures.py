@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -17,6 +18,9 @@ PLANES = ("axial", "coronal", "sagittal")
 
 HEIGHT = 4.6
 """Inches of the first plane."""
+
+LEGEND_CELL = (1.6, 0.22)
+"""Inches that an organ's name takes in the legend."""
 
 
 def overlay(
@@ -58,16 +62,22 @@ def overlay(
     axes_across = range(3) if image.ndim == 3 else [None]
     shown = tuple(stop - start for start, stop in box)
     sizes = [_extent(shown, spacing, axis) for axis in axes_across]
-    figure = _figure((max(4.0, sum(w for w, _ in sizes) * HEIGHT / sizes[0][1]), HEIGHT + 1))
-    grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], left=0.01, right=0.99, top=0.94, bottom=0.15, wspace=0.03)
+    width = max(4.0, sum(w for w, _ in sizes) * HEIGHT / sizes[0][1])
+    organs = [(name, values, colour) for name, values, colour in zip(names, members, colours, strict=True)]
+    handles = _handles(organs, maps, reference is not None and prediction is not None)
+    fitting = max(1, min(len(handles), int(width / LEGEND_CELL[0])))
+    below = 0.25 + LEGEND_CELL[1] * -(-len(handles) // fitting)
+    figure = _figure((width, HEIGHT + 0.35 + below))
+    edges = {"left": 0.01, "right": 0.99, "top": 1 - 0.3 / (HEIGHT + 0.35 + below), "bottom": below / (HEIGHT + 0.35 + below)}
+    grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], wspace=0.03, **edges)
     for column, axis in enumerate(axes_across):
         at = None if axis is None else best_slice(either, axis)
         plane = figure.add_subplot(grid[column])
         cut = [None if one is None else _cut(one, axis, at, box) for one in (image, prediction, reference)]
         _draw_plane(plane, cut, window, sizes[column], list(zip(members, colours, strict=True)))
         plane.set_title("" if axis is None else f"{PLANES[axis]} {at + 1} / {image.shape[axis]}", fontsize=10)
-    organs = [(name, values, colour) for name, values, colour in zip(names, members, colours, strict=True)]
-    _organ_legend(figure, organs, maps, reference is not None and prediction is not None)
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=fitting, fontsize=9, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
 
@@ -255,15 +265,13 @@ def _draw_plane(
     plane.set_yticks([])
 
 
-def _organ_legend(figure: Figure, organs: Sequence[tuple[str, Sequence[int], tuple]], maps: Sequence[np.ndarray], both: bool) -> None:
-    """Names of the organs that occur, below the planes, and what the dashed line means."""
+def _handles(organs: Sequence[tuple[str, Sequence[int], tuple]], maps: Sequence[np.ndarray], both: bool) -> list[Artist]:
+    """What the legend lists: the organs that occur, and what the dashed line means."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     present = {int(value) for labels in maps for value in np.unique(labels)}
-    handles = [Patch(color=colour, label=name) for name, values, colour in organs if present.intersection(values)]
+    handles: list[Artist] = [Patch(color=colour, label=name) for name, values, colour in organs if present.intersection(values)]
     if both:
         handles.append(Line2D([], [], color="black", linestyle="dashed", linewidth=1.3, label="reference (dashed)"))
-    if handles:
-        fitting = max(1, int(figure.get_figwidth() / 1.6))
-        figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), fitting), fontsize=9, frameon=False)
+    return handles

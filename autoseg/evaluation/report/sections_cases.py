@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from .charts import common_scale, scatter
-from .content import Report
+from ...model import Reliability
+from .charts import axis_row, common_scale, dumbbell, scatter
+from .content import Promise, Report
 from .markup import details, facts, number, section, short_name, table, tag, text
 from .planes import picture_figure
 from .sections_data import organ_name
 from .sections_models import legend_of
+from .svg import Scale
 
 LISTED = 25
 """Cases in the table before the rest is shown on demand."""
@@ -96,34 +98,33 @@ def uncertainty_section(report: Report, colours: Mapping[str, str]) -> str:
     choice = report.choice
     if choice is None or not (choice.calibration or choice.reliability):
         return ""
-    parts = []
-    if choice.calibration:
-        parts.append(_calibration(report))
-    for organ, one in choice.reliability.items():
-        promised = report.promises.get(organ, ())
-        pairs = [
-            ("Mean error of the predicted Dice", text(number(one.error))),
-            ("Rank correlation with the true one", text(number(one.correlation, 2))),
-            ("Line", text(f"{one.slope:.2f} × promised {one.intercept:+.2f}")),
-            ("Cases", text(one.cases)),
-        ]
-        inner = tag("h3", organ_name(organ, colours), " predicted Dice") + facts(pairs)
-        if promised:
-            points = [(point.case, point.predicted, point.true) for point in promised]
-            scale = common_scale([value for _, *both in points for value in both], within=(0.0, 1.0))
-            scale = type(scale)(scale.low, scale.high)
-            about = f"{organ}: predicted against true Dice of {len(points)} held-out cases"
-            inner += tag("div", scatter(points, scale, about=about, x_name="predicted Dice", y_name="true Dice"), style="max-width:520px")
-        parts.append(tag("div", inner, style=f"--organ:{colours[organ]}"))
-    parts.append(_likely_wrong(report, colours))
+    lines = [_predicted(organ, one, report.promises.get(organ, ()), colours) for organ, one in choice.reliability.items()]
     lead = "How far probabilities can be believed, and how well a case that went wrong is recognised without its reference."
+    parts = (_calibration(report), tag("div", *lines, class_="multiples") if lines else "", _likely_wrong(report, colours))
     return section("uncertainty", "Calibration and reliability", *parts, lead=lead)
 
 
-def _calibration(report: Report) -> str:
-    from .charts import axis_row, dumbbell
+def _predicted(organ: str, line: Reliability, promises: Sequence[Promise], colours: Mapping[str, str]) -> str:
+    """How well an organ's Dice is predicted: numbers, and the cases as points."""
+    pairs = [
+        ("Mean error of the predicted Dice", number(line.error)),
+        ("Rank correlation with the true one", number(line.correlation, 2)),
+        ("Line", text(f"{line.slope:.2f} × promised {line.intercept:+.2f}".replace("-", "−"))),
+        ("Cases", text(line.cases)),
+    ]
+    inner = tag("h3", organ_name(organ, colours), " predicted Dice") + facts(pairs)
+    if promises:
+        points = [(one.case, one.predicted, one.true) for one in promises]
+        around = common_scale([value for _, *both in points for value in both], within=(0.0, 1.0))
+        about = f"{organ}: predicted against true Dice of {len(points)} held-out cases"
+        inner += scatter(points, Scale(around.low, around.high), about=about, x_name="predicted Dice", y_name="true Dice")
+    return tag("div", inner, style=f"--organ:{colours[organ]}")
 
+
+def _calibration(report: Report) -> str:
     found = report.choice.calibration
+    if not found:
+        return ""
     errors = [value for one in found.values() for value in (one.error_before, one.error_after) if math.isfinite(value)]
     scale = common_scale([0.0, *errors])
     rows = []

@@ -97,9 +97,9 @@ def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarra
     for opinion in opinions:
         for start, mean, own in _streams(opinion):
             part = slice(start, start + mean.shape[1])
-            voters_mean = sum(own) / len(own)
-            doubt = _bits(voters_mean) - sum(_bits(one) for one in own) / len(own)
-            np.maximum(disagreement[part], doubt.max(axis=0), out=disagreement[part])
+            if own:
+                doubt = _bits(sum(own) / len(own)) - sum(_bits(one) for one in own) / len(own)
+                np.maximum(disagreement[part], doubt.max(axis=0), out=disagreement[part])
             if regions:
                 np.maximum(information[part], _bits(mean).max(axis=0), out=information[part])
             else:
@@ -178,10 +178,11 @@ def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequenc
 
 
 def _streams(opinion: Opinion) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
-    """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every voter."""
+    """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every voter of several."""
     channels = opinion.channels
     mean = probabilities(opinion.members, opinion.labels)
-    voters = [probabilities([voter], opinion.labels) for voter in opinion.voters]
+    asked = opinion.voters if len(opinion.voters) > 1 else ()  # a single one cannot disagree
+    voters = [probabilities([voter], opinion.labels) for voter in asked]
     for (start, slab), *others in zip(mean, *voters, strict=True):
         yield start, slab[channels], [other[channels] for _, other in others]
 

@@ -16,6 +16,9 @@ from ..model import Labels
 from .ensemble import internal_paint
 from .export import UNSURE, Grid, Logits, Span, check_members, chunks, decide, survey_of, taken
 
+TOGETHER = 2**26
+"""Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""
+
 Members = tuple[str, ...]
 
 
@@ -60,7 +63,8 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     agreed = np.zeros(trace.shape_before_crop, np.int16)
     box = tuple(slice(start, stop) for start, stop in trace.crop)
     height = trace.crop[0][1] - trace.crop[0][0]
-    rows = max(1, min(grid.rows for grid in grids.values()) // len(grids))
+    numbers = sum(int(np.prod(grid.array.shape)) for grid in grids.values())
+    rows = max(1, min(TOGETHER * height // numbers, *(grid.rows for grid in grids.values())))
     where, said = [], []
     for start in range(0, height, rows):
         span = (start, min(start + rows, height))

@@ -37,8 +37,8 @@ FOLDER = "candidates"
 MANY = 200_000_000
 """Voxels of models' predictions to go through, all cases and models together, from which starting further processes pays."""
 
-BYTES_A_VOXEL = 24
-"""Peak memory of a case for each voxel of its label map, ten models, as measured; more models hold little more."""
+BASE_BYTES, BYTES_A_VOXEL = 450 * 2**20, 20
+"""Peak memory of a process, and for each voxel of a case's label map: as measured with ten models; more models hold little more."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _size(task: Task, fold: str, case: Case, candidates: Sequence[Candidate]) ->
 
 def memory_for(task: Task, cases: Sequence[tuple[str, Case]]) -> int:
     """Bytes to plan for in a process that works on the largest of some cases, given with their folds."""
-    return BYTES_A_VOXEL * max((file_voxels(task, fold, case) for fold, case in cases), default=0)
+    return BASE_BYTES + BYTES_A_VOXEL * max((file_voxels(task, fold, case) for fold, case in cases), default=0)
 
 
 def file_voxels(task: Task, fold: str, case: Case) -> int:

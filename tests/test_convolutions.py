@@ -1,5 +1,8 @@
 """Small convolutions leave mixed precision on processors, large ones do not; the rest is torch's."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -27,3 +30,43 @@ def test_gradients_of_deep_wide_layers_are_finite():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             layer(torch.randn(2, 320, 2, 4, 4)).float().square().mean().backward()
         assert torch.isfinite(layer.weight.grad).all()
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (1, 1, 1), (1, 3, 5), (3, 3, 3)])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_convolution_of_single_slices_is_the_same_numbers_in_the_same_layout(kernel, stride, layout):
+    layer = convolution(3)(4, 6, kernel, stride=stride, padding=[k // 2 for k in kernel]).to(memory_format=layout)
+    ours = torch.randn(2, 4, 5, 12, 14).to(memory_format=layout).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    found = layer(ours)
+    expected = nn.functional.conv3d(theirs, layer.weight, layer.bias, stride, layer.padding)
+    torch.testing.assert_close(found, expected)
+    if layout is torch.channels_last_3d:
+        assert found.is_contiguous(memory_format=layout)
+    found.square().sum().backward()
+    gradient = layer.weight.grad.clone()
+    layer.weight.grad = None
+    expected.square().sum().backward()
+    torch.testing.assert_close(gradient, layer.weight.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+LARGE_SLICES = """
+import torch
+from autoseg.networks.blocks import convolution
+layer = convolution(3)(32, 32, (1, 3, 3), padding=(0, 1, 1)).to(memory_format=torch.channels_last_3d)
+image = torch.randn(1, 32, 2, 256, 192).to(memory_format=torch.channels_last_3d).requires_grad_()
+for _ in range(3):
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(image)
+    found.float().sum().backward()
+    scratch = [torch.randn(size) for size in (10, 1000, 100_000)]
+assert torch.isfinite(layer.weight.grad).all()
+"""
+
+
+def test_gradients_of_large_slices_stay_within_their_memory():
+    """In a process of its own: where this goes wrong, the process ends."""
+    done = subprocess.run([sys.executable, "-c", LARGE_SLICES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,10 @@
 In torch 2.13 the bf16 weight gradient of a wide convolution over a few dozen voxels now and then holds NaN on processors (oneDNN; about one
 backward pass in ten at 320 channels and 2x4x4 voxels). The deepest stages of a U-Net are such convolutions. They are computed in fp32
 here: they are the smallest part of the work.
+
+The bf16 gradients of a 3D convolution that looks at one slice only (kernel 1x3x3) over slices of some 50 000 voxels write beyond their
+memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over all
+slices; in channels-last layout this is a view and costs nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +35,19 @@ class Conv2d(_SmallInFp32, nn.Conv2d):
 
 class Conv3d(_SmallInFp32, nn.Conv3d):
     """`torch.nn.Conv3d`, safe in mixed precision."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type != "cpu" or not self._sees_one_slice or x.ndim != 5:
+            return super()._conv_forward(x, weight, bias)
+        slices = x.transpose(1, 2).flatten(0, 1)
+        how = self.stride[1:], self.padding[1:], self.dilation[1:], self.groups
+        found = nn.functional.conv2d(slices, weight[:, :, 0], bias, *how)
+        return found.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
+
+    @property
+    def _sees_one_slice(self) -> bool:
+        alone = (self.kernel_size[0], self.stride[0]) == (1, 1) and self.padding_mode == "zeros"
+        return alone and not isinstance(self.padding, str) and self.padding[0] == 0
 
 
 class ConvTranspose2d(_SmallInFp32, nn.ConvTranspose2d):

@@ -5,8 +5,8 @@ backward pass in ten at 320 channels and 2x4x4 voxels). The deepest stages of a 
 here: they are the smallest part of the work.
 
 The bf16 gradients of a 3D convolution that looks at one slice only (kernel 1x3x3) over slices of some 50 000 voxels write beyond their
-memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over all
-slices; in channels-last layout this is a view and costs nothing.
+memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over
+all slices; in channels-last layout this is a view and costs nothing.
 """
 
 from __future__ import annotations

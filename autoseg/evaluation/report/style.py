@@ -108,11 +108,11 @@ CHARTS = """
   .curves .validation { --line: var(--accent); }
 .curves .faint { stroke-opacity: .45; } .diagonal { stroke: var(--plain); stroke-width: 1.2; stroke-dasharray: 5 4; fill: none; }
 .axis-name { fill: var(--soft); }
-.evidence { width: 100%; } .evidence td.plot { width: 46%; padding: 0 18px 0 0; vertical-align: middle; min-width: 260px; }
+.evidence { width: 100%; } .evidence td.plot { width: 40%; padding: 0 18px 0 0; vertical-align: middle; min-width: 260px; }
 .evidence th, .evidence td { vertical-align: middle; padding-top: 2px; padding-bottom: 2px; }
 .evidence thead th { padding-bottom: 6px; vertical-align: bottom; }
 .evidence tr.chosen > * { background: var(--accent-soft); } .evidence tr.chosen th { font-weight: 700; }
-  .evidence tbody th { padding-left: 10px; }
+  .evidence tbody th { padding-left: 10px; min-width: 180px; }
 .evidence tfoot > tr > * { border: 0; } .evidence tbody tr:last-child > * { border-bottom: 1px solid var(--rule); }
 .multiples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); gap: 18px 26px; }
 .multiples h3 { margin: 12px 0 2px; overflow-wrap: anywhere; }
@@ -158,7 +158,7 @@ NARROW = """
     border-bottom: 1px solid var(--rule); }
   .reasons tr > * { border: 0; padding: 0; } .reasons td:last-child { flex: 1 0 100%; color: var(--soft); }
   .evidence caption { display: block; width: 100%; } .evidence td.none { display: none; } tbody th .organ-name { white-space: normal; }
-  .evidence tbody th, .evidence tbody td.plot { grid-column: 1 / -1; width: auto; padding: 0; }
+  .evidence tbody th, .evidence tbody td.plot { grid-column: 1 / -1; width: auto; min-width: 0; padding: 0; }
   .evidence tbody > tr > * { border: 0 !important; padding: 1px 8px 1px 0; } .evidence .num { text-align: left; }
   .evidence td[data-what]::before { content: attr(data-what); display: block; color: var(--soft); font-size: 11.5px; }
   .evidence tfoot > tr > td:not(.plot), .evidence tfoot > tr > th { display: none !important; }

@@ -50,6 +50,13 @@ PLAN = model.Plan(
 )
 CASE = model.Case("a", (Path("/raw/a_0000.nii.gz"), Path("relative.nrrd")), Path("/raw/a.nii.gz"), "patient")
 SPLIT = model.Split(("a", "b"), ())
+COMPARED = model.Compared(0.9, 0.85, 0.95, 0.01, 0.04, 0.08)
+EXPECTED = model.Expected(0.89, 0.84, 0.94, 0.9, 4, {"0": "2d__Trainer"})
+EVIDENCE = model.Evidence("2d__Trainer", 4, {"2d__Trainer": COMPARED}, EXPECTED)
+CLEANING = model.Cleaning(12.5, 2, True, "helps")
+CALIBRATION = model.Calibration(1.5, 0.04, 0.02)
+RELIABILITY = model.Reliability(0.9, 0.05, 0.03, 0.7, 40)
+MERGED = model.Merged(1.5, 6, 4, {"whole": 0.9}, {"whole": 0.89})
 BUDGET = model.Budget("time", 1200.0, 30, "as asked")
 EXAMPLES = [
     GEOMETRY,
@@ -71,6 +78,25 @@ EXAMPLES = [
     model.Score("a", "whole", 0.5, 0.25, 10, 12, {"surface_distance_mm": 1.5}),
     model.Candidate(("2d__Trainer", "3d_fullres__Trainer")),
     model.Choice({"whole": ("2d__Trainer",)}, ("0", "all"), {"2d__Trainer": {"whole": 0.9}}, 4, {"whole": "best"}),
+    model.Choice(
+        {"whole": ("2d__Trainer",)},
+        ("0",),
+        {},
+        4,
+        evidence={"whole": EVIDENCE},
+        seconds={"2d__Trainer": 1.5},
+        cleaning={"whole": CLEANING},
+        calibration={"2d__Trainer": CALIBRATION},
+        reliability={"whole": RELIABILITY},
+        merged=MERGED,
+    ),
+    COMPARED,
+    EXPECTED,
+    EVIDENCE,
+    CLEANING,
+    CALIBRATION,
+    RELIABILITY,
+    MERGED,
     TrainingJob(
         PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"
     ),

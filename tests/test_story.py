@@ -95,7 +95,7 @@ def test_choice_compares_every_model_and_average(home: Path) -> None:
     choice = read_json(home / "results" / VOLUMES / "choice.json", Choice)
     singles = {name for name in choice.table if " + " not in name}
     assert singles == {f"{name}__Trainer" for name in ("2d", "3d_fullres", "3d_lowres", "3d_cascade")}
-    assert len(choice.table) == 4 + 6
+    assert len(choice.table) == 4 + 6 + 4
     assert choice.folds == ("0",)
     for organ in ("ball", "bar"):
         best = max(row[organ] for row in choice.table.values())

@@ -89,7 +89,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
             logits = predictor.logits(image, previous=seen, region=region, source=name)
             result.seconds += time.perf_counter() - started
             result.computed, result.skipped = result.computed + predictor.computed, result.skipped + predictor.skipped
-            found, _ = export_labels([Logits(logits, stored.trace)], job.plan.labels)
+            found = export_labels([Logits(logits, stored.trace)], job.plan.labels)
             result.scores += tuple(score_case(name, found, reference, job.plan.labels))
     return results
 

@@ -54,7 +54,7 @@ def by_export(logits: np.ndarray, size: Size) -> np.ndarray:
     spacing = tuple(n_out / n_in for n_out, n_in in zip(size.file, size.grid, strict=True))
     trace = Trace("case", geometry, (0, 1, 2), size.file, tuple((0, n) for n in size.file), size.grid, spacing)
     labels = Labels(tuple(f"organ {i}" for i in range(1, size.organs + 1)), tuple((i,) for i in range(1, size.organs + 1)))
-    return export_labels([Logits(logits, trace)], labels)[0]
+    return export_labels([Logits(logits, trace)], labels)
 
 
 def by_torch(logits: np.ndarray, size: Size) -> np.ndarray:

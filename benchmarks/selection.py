@@ -104,7 +104,7 @@ def make_home(home: Path, size: Size) -> None:
     for number in tqdm(range(min(size.distinct, size.cases)), desc="making cases"):
         cases = [f"case{one:03d}" for one in range(number, size.cases, size.distinct)]
         logits = truth(size, number)
-        reference, _ = export_labels([Logits(logits, size.trace(cases[0]))], size.labels)
+        reference = export_labels([Logits(logits, size.trace(cases[0]))], size.labels)
         first = raw / "labelsTr" / f"{cases[0]}.nii.gz"
         write_label(first, reference, size.trace(cases[0]).geometry)
         for case in cases:
@@ -114,7 +114,7 @@ def make_home(home: Path, size: Size) -> None:
             told = Logits(opinion(size, logits, model, number), size.trace(cases[0]))
             made = [results / name / f"fold_{int(case[4:]) % FOLDS}" / "validation" for case in cases]
             keep(made[0], cases[0], told, size.labels)
-            found, _ = export_labels([told], size.labels)
+            found = export_labels([told], size.labels)
             write_label(made[0] / f"{cases[0]}.nii.gz", found, told.trace.geometry)
             own = score_case(cases[0], found, reference, size.labels, metrics=METRICS, spacing_mm=told.trace.geometry.spacing)
             for case, folder in zip(cases, made, strict=True):

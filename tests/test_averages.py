@@ -41,7 +41,7 @@ def test_each_average_is_that_of_the_export(case, labels):
     together = average_all(said, ALL, labels)
     differing = 0
     for members in ALL:
-        expected, _ = export_labels([said[name] for name in members], labels)
+        expected = export_labels([said[name] for name in members], labels)
         found = as_file(together.label_map(members), trace)
         assert found.dtype == expected.dtype and found.shape == expected.shape
         differing += np.count_nonzero(found != expected)
@@ -56,7 +56,7 @@ def test_models_on_different_grids_and_slab_by_slab(monkeypatch):
     said = models(finer, ORGANS, grids={"b": same, "d": same})
     whole = average_all(said, ALL, ORGANS)
     for members in ALL:
-        expected, _ = export_labels([said[name] for name in members], ORGANS)
+        expected = export_labels([said[name] for name in members], ORGANS)
         assert np.count_nonzero(whole.label_map(members) != expected) <= 3
     monkeypatch.setattr("autoseg.inference.export.LABEL_SLAB", 2000)
     monkeypatch.setattr("autoseg.inference.export.CHUNK", 500)
@@ -69,7 +69,7 @@ def test_models_that_agree_leave_no_dispute():
     same = dict.fromkeys(NAMES, said["a"])
     together = average_all(same, ALL, ORGANS)
     assert len(together.disputed) == 0
-    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], ORGANS)[0])
+    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], ORGANS))
 
 
 def test_models_of_different_cases_are_refused():

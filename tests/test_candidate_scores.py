@@ -52,7 +52,7 @@ def add_model(home: Path, model: str, seed: int) -> None:
         right = np.stack([(truth[places] == value) * 2.0 for value in range(plan.labels.n_outputs)])
         logits = Logits((right + np.random.default_rng([seed, ord(name)]).normal(0, 1, right.shape)).astype(np.float32), trace)
         keep(run / "validation", name, logits, plan.labels)
-        found, _ = export_labels([kept(run / "validation", name)], plan.labels)
+        found = export_labels([kept(run / "validation", name)], plan.labels)
         write_label(run / "validation" / f"{name}.nii.gz", to_file(found, plan.labels), geometry)
         own = score_case(name, found, truth, plan.labels, metrics=())
         scores += own
@@ -72,7 +72,7 @@ def one_by_one(task: Task, candidate: Candidate) -> list[Score]:
     found = []
     for case in task.cases["0"]:
         folders = [task.results / name / "fold_0" / "validation" for name in candidate.members]
-        prediction, _ = export_labels([kept(folder, case.name) for folder in folders], task.plan.labels)
+        prediction = export_labels([kept(folder, case.name) for folder in folders], task.plan.labels)
         image = read_label(case.label)
         reference = to_internal(image.array, task.plan.labels, source="")
         how = {"metrics": task.metrics, "spacing_mm": image.geometry.spacing, "tolerance_mm": task.tolerances, "organs": case.annotated}

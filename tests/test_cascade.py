@@ -59,7 +59,7 @@ def test_there_and_back_gives_the_same_organs(prepared):
     labels, _, trace = prepared
     grid = torch.from_numpy(on_grid(labels, trace)).long()
     logits = 20 * torch.nn.functional.one_hot(grid, 3).movedim(-1, 0).float()
-    back, _ = export_labels([Logits(logits, trace)], SIDES)
+    back = export_labels([Logits(logits, trace)], SIDES)
     assert back.shape == labels.shape
     same_grid = trace.spacing == tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
     if same_grid:

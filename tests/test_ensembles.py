@@ -114,7 +114,7 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
             ratios = [say(truth == value, rng) for value, say in enumerate(organs.values(), start=1)]
             logits = Logits(torch.from_numpy(np.stack([np.zeros(truth.shape), *ratios])), stored.trace)
             keep(run / "validation", case, logits, plan.labels)
-            found, _ = export_labels([kept(run / "validation", case)], plan.labels)
+            found = export_labels([kept(run / "validation", case)], plan.labels)
             reference = read_label(home / "raw" / NAME / "labelsTr" / f"{case}.nii.gz").array
             reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
             scores += score_case(case, found, reference, plan.labels)

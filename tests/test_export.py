@@ -125,7 +125,7 @@ def same_arithmetic_everywhere(members, labels):
     grids = [export.Grid.of(member) for member in members]
     spans = [(0, len(axis.low)) for axis in grids[0].axes]
     values = [grid.interpolated(spans).reshape(labels.n_outputs, -1) for grid in grids]
-    winner, _ = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
+    winner = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
     trace = members[0].trace
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     painted = labels.paint if labels.regions else [member[0] for member in labels.internal_members]
@@ -150,10 +150,9 @@ def test_labels_are_exactly_those_of_full_interpolation(name, labels, slabs):
     for seed in range(3):
         member = Logits(torch.from_numpy(blobs(CASES[name].shape, labels.n_outputs, seed=seed)), CASES[name])
         expected, mean = brute_force([member], labels, [NEAREST.get(name)])
-        found, confidence = export_labels([member], labels)
-        assert found.shape == CASES[name].geometry.shape == confidence.shape
+        found = export_labels([member], labels)
+        assert found.shape == CASES[name].geometry.shape
         assert found.dtype == np.int16
-        assert confidence.dtype == np.uint8
         np.testing.assert_array_equal(found, same_arithmetic_everywhere([member], labels))
         assert_equal_but_for_ties(found, expected, mean, labels)
         assert len(np.unique(found)) == 4
@@ -164,7 +163,7 @@ def test_labels_are_exactly_those_of_full_interpolation(name, labels, slabs):
 def test_members_on_the_same_grid_are_averaged_exactly(names, labels):
     members = [Logits(blobs(CASES[name].shape, labels.n_outputs, seed=5 + i), CASES[name]) for i, name in enumerate(names)]
     expected, mean = brute_force(members, labels, [NEAREST.get(name) for name in names])
-    found, _ = export_labels(members, labels)
+    found = export_labels(members, labels)
     np.testing.assert_array_equal(found, same_arithmetic_everywhere(members, labels))
     assert_equal_but_for_ties(found, expected, mean, labels)
 
@@ -181,7 +180,7 @@ def test_members_on_different_grids_and_of_different_kinds_are_averaged_exactly(
     members = [Logits(blobs(t.shape, labels.n_outputs, seed=i), t) for i, t in enumerate(traces[:2])]
     members.append(Logits(blosc2.asarray(quantised, chunks=(1, 4, 20, 30)), traces[2], "probability8"))
     expected, mean = brute_force(members, labels, [None, None, 0])
-    found, _ = export_labels(members, labels)
+    found = export_labels(members, labels)
     np.testing.assert_array_equal(found, same_arithmetic_everywhere(members, labels))
     assert_equal_but_for_ties(found, expected, mean, labels)
 
@@ -191,7 +190,7 @@ def test_labels_equal_those_after_the_reference_resize():
     array = blobs(case.shape, 4, seed=9).astype(np.float32)
     size = [stop - start for start, stop in case.crop]
     resized = np.stack([resize(channel, size, 1, mode="edge", anti_aliasing=False, clip=True) for channel in array])
-    found, _ = export_labels([Logits(array, case)], ORGANS)
+    found = export_labels([Logits(array, case)], ORGANS)
     inside = found[tuple(slice(*span) for span in case.crop)]
     np.testing.assert_array_equal(inside, np.array([0, 3, 1, 2])[resized.argmax(0)])
     assert found.sum() == inside.sum()
@@ -203,7 +202,7 @@ def test_an_organ_that_wins_at_no_corner_is_found():
     array[1, ..., 0], array[1, ..., 1] = 10, -10
     array[2, ..., 0], array[2, ..., 1] = -10, 10
     array[3] = 8
-    found, _ = export_labels([Logits(array, trace((2, 2, 2), ((0, 2), (0, 2), (0, 20)), (2, 2, 20)))], ORGANS)
+    found = export_labels([Logits(array, trace((2, 2, 2), ((0, 2), (0, 2), (0, 20)), (2, 2, 20)))], ORGANS)
     assert set(np.unique(found)) == {1, 2, 3}
 
 
@@ -222,31 +221,14 @@ def test_interpolating_single_voxels_and_boxes_gives_the_same_bits():
     grid = export.Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), CASES["finer"]))
     box = grid.interpolated([(0, 18), (0, 23), (0, 22)])
     points = np.unravel_index(np.arange(18 * 23 * 22), (18, 23, 22))
-    single = grid.at(grid.read([(0, 9), (0, 10), (0, 11)]), 0, points)
+    single = grid.at(grid.read([(0, 9), (0, 10), (0, 11)]), (0, 0, 0), points)
     assert torch.equal(single, box.reshape(4, -1))
 
 
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
-def test_confidence_is_the_probability_of_the_label(labels):
-    member = Logits(blobs(CASES["finer"].shape, labels.n_outputs, seed=4), CASES["same"])
-    found, confidence = export_labels([member, member], labels)
-    _, mean = brute_force([member, member], labels, [None] * 2)
-    channel = {0: 0, 3: 1, 1: 2, 2: 3}
-    for value in range(4):
-        where = found == value
-        if labels.regions:
-            expected = 1 - mean.max(0)[where] if value == 0 else mean[value - 1][where]
-        else:
-            expected = mean[channel[value]][where]
-        assert np.abs(confidence[where] / 255 - expected).max() <= 0.5 / 255 + 1 / 255
-
-
-def test_outside_the_crop_is_certain_background():
-    found, confidence = export_labels([Logits(blobs((9, 10, 11), 4, seed=4), CASES["finer"])], ORGANS)
+def test_outside_the_crop_is_background():
+    found = export_labels([Logits(blobs((9, 10, 11), 4, seed=4), CASES["finer"])], ORGANS)
     assert not found[0].any()
     assert found.any()
-    assert (confidence[0] == 255).all()
-    assert (confidence[19:] == 255).all()
 
 
 def test_only_voxels_near_borders_are_interpolated(monkeypatch):
@@ -256,12 +238,12 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
     asked = []
     original = export.Grid.at
 
-    def spy(self, slab, first, points):
+    def spy(self, box, first, points):
         asked.append(len(points[0]))
-        return original(self, slab, first, points)
+        return original(self, box, first, points)
 
     monkeypatch.setattr(export.Grid, "at", spy)
-    found, _ = export_labels([Logits(array, trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], ORGANS)
+    found = export_labels([Logits(array, trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], ORGANS)
     assert (found[..., 30:] == 3).all()
     assert not found[..., :30].any()
     assert 0 < sum(asked) <= 60 * 60 * 3

@@ -17,6 +17,7 @@ from autoseg.images import read_label, write_image
 from autoseg.inference import manifest
 from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.manifest import MANIFEST
+from autoseg.inference.points import shares_at
 from autoseg.inference.prediction import Ensemble, predict_cases
 from autoseg.label_subsets import subset
 from autoseg.model import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
@@ -283,11 +284,12 @@ class TestModelsOfSomeOrgans:
         """The ball's model takes all that is bright, so the bar too; the bar's logits rise five times as fast."""
         ensemble = ensemble_of(a=Only("ball", certainty=0.05), b=Only("bar", certainty=0.02))
         logits = ensemble.logits(self.image())
-        alone = {name: export_labels([logits[name]], ensemble.models[name].plan.labels) for name in "ab"}
-        both = (alone["a"][0] == 1) & (alone["b"][0] == 1)
+        labels = {name: ensemble.models[name].plan.labels for name in "ab"}
+        both = np.logical_and(*(export_labels([logits[name]], labels[name]) == 1 for name in "ab"))
+        ball, bar = (shares_at([logits[name]], np.stack(np.nonzero(both)), labels[name])[:, 1] for name in "ab")
         found = ensemble.segment(logits)
         assert set(np.unique(found[both])) == {1, 2}
-        assert np.array_equal(found[both], np.where(alone["b"][1][both] > alone["a"][1][both], 2, 1))
+        assert np.array_equal(found[both], np.where(bar > ball, 2, 1))
 
     def test_together_with_a_model_of_all_organs(self) -> None:
         ensemble = ensemble_of(a=Threshold(), b=Only("bar"))

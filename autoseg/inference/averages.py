@@ -59,7 +59,7 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     values = np.array([0, *internal_paint(labels)], np.int16)
     grids = {name: Grid.of(logits) for name, logits in models.items()}
     small = np.int8 if labels.n_outputs < np.iinfo(np.int8).max else np.int16
-    cells = {name: survey_of(grid, regions=labels.regions).cells.astype(small) for name, grid in grids.items()}
+    cells = {name: survey_of(grid, regions=labels.regions).astype(small) for name, grid in grids.items()}
     agreed = np.zeros(trace.shape_before_crop, np.int16)
     box = tuple(slice(start, stop) for start, stop in trace.crop)
     height = trace.crop[0][1] - trace.crop[0][0]
@@ -109,12 +109,12 @@ def _settled(
         for part in chunks(len(unsure), classes * len(grids)):
             z, y, x = np.unravel_index(unsure[part], winner.shape)
             points = (z + span[0], y, x)
-            shares = {name: grid.at(slabs[name], needed[name][0], points) for name, grid in grids.items()}
-            alone = np.stack([decide([values], [grids[name].kind], regions=regions)[0] for name, values in shares.items()])
+            shares = {name: grid.at(slabs[name], (needed[name][0], 0, 0), points) for name, grid in grids.items()}
+            alone = np.stack([decide([values], [grids[name].kind], regions=regions) for name, values in shares.items()])
             differ = (alone != alone[0]).any(axis=0)
             flat[unsure[part]] = np.where(differ, 0, alone[0])
             places.append(unsure[part][differ])
             some = {name: values[:, differ] for name, values in shares.items()}
-            found = [decide([some[name] for name in one], [grids[name].kind for name in one], regions=regions)[0] for one in averages]
+            found = [decide([some[name] for name in one], [grids[name].kind for name in one], regions=regions) for one in averages]
             said.append(np.stack(found) if found else np.empty((0, int(differ.sum())), np.int16))
     return np.concatenate(places), np.concatenate(said, axis=1)

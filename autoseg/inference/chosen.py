@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..label_subsets import subset, translate
 from ..model import Choice, Labels
 from ..postprocessing import clean
+from .averages import Members, average_all
 from .ensemble import merge_organs
-from .export import Logits, export_labels
+from .export import Logits, as_file, export_labels
+from .points import shares_at
 from .tempered import tempered
 
 
@@ -29,7 +31,7 @@ def calibrated(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[s
 def segment_chosen(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels], labels: Labels) -> tuple[np.ndarray, int]:
     """The label map of a case.
 
-    The members of each organ are averaged, each organ is taken from its own average, where two claim a voxel the more confident one wins
+    The members of each organ are averaged, each organ is taken from its own average, where two claim a voxel the more probable one wins
     (all of these see calibrated probabilities), and what is known to help an organ is done to its mask.
 
     Args:
@@ -45,11 +47,32 @@ def segment_chosen(predictions: Mapping[str, Logits], choice: Choice, own: Mappi
     candidates = list(dict.fromkeys(choice.organs.values()))
     if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
         predictions = calibrated(predictions, choice, own)
-    maps = {}
-    for members in candidates:
-        found, confidence = export_labels([predictions[name] for name in members], own[members[0]])
-        maps["+".join(members)] = translate(found, own[members[0]], chosen), confidence
-    merged, conflicts = merge_organs(maps, {organ: "+".join(members) for organ, members in choice.organs.items()}, chosen)
+    maps = {members: translate(found, own[members[0]], chosen) for members, found in _label_maps(predictions, candidates, own).items()}
+
+    def confidence(organ: str, voxels: np.ndarray) -> np.ndarray:
+        """What the organ's models think of it, on average."""
+        members = choice.organs[organ]
+        labels = own[members[0]]
+        return shares_at([predictions[name] for name in members], voxels, labels)[:, 1 + labels.names.index(organ)]
+
+    merged, conflicts = merge_organs(maps, choice.organs, chosen, confidence)
     cleaning = {organ: steps for organ, steps in choice.cleaning.items() if organ in choice.organs}
     spacing = predictions[candidates[0][0]].trace.geometry.spacing
     return clean(translate(merged, chosen, labels), labels, cleaning, spacing), conflicts
+
+
+def _label_maps(predictions: Mapping[str, Logits], candidates: Sequence[Members], own: Mapping[str, Labels]) -> dict[Members, np.ndarray]:
+    """The label map of each candidate in its own internal values; those of the same organs are made together."""
+    groups: dict[Labels, list[Members]] = {}
+    for members in candidates:
+        groups.setdefault(own[members[0]], []).append(members)
+    maps = {}
+    for labels, some in groups.items():
+        models = {name: predictions[name] for members in some for name in members}
+        if len(some) == 1:
+            maps[some[0]] = export_labels(list(models.values()), labels)
+        else:
+            together = average_all(models, some, labels)
+            trace = next(iter(models.values())).trace
+            maps |= {members: as_file(together.label_map(members), trace) for members in some}
+    return maps

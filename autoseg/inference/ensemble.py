@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ..model import Labels
 from ..naming import unknown
 
-Segmented = tuple[np.ndarray, np.ndarray]
-"""Internal label map and confidence (uint8, 255 = certain), both of the file's shape."""
+Confidence = Callable[[str, np.ndarray], np.ndarray]
+"""Organ and voxels ``(3, N)`` or ``(2, N)`` to how probable its chosen models think it there, ``(N,)``."""
 
 
-def merge_organs(maps: Mapping[str, Segmented], choice: Mapping[str, str], labels: Labels) -> tuple[np.ndarray, int]:
+def merge_organs(
+    maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels, confidence: Confidence
+) -> tuple[np.ndarray, int]:
     """Takes each organ from the label map of its chosen candidate.
 
-    Where two organs claim a voxel, the map that is more confident there wins; at equal confidence the organ that comes first in `labels`.
+    Where organs claim the same voxel, the most probable one wins; of equal ones the organ that comes first in `labels`.
     What nobody claims is background. Regions are painted on top of each other in the order of `labels`, so they never conflict.
 
     Args:
-        maps: Candidate to its internal label map ``(Z, Y, X)`` or ``(Y, X)`` and confidence (uint8, same shape).
+        maps: Candidate to its internal label map ``(Z, Y, X)`` or ``(Y, X)``.
         choice: Organ to the candidate in `maps` that segments it; every organ of `labels`.
         labels: The organs.
+        confidence: Asked only for voxels that several organs claim.
 
     Returns:
         Merged internal label map, int16, and the number of voxels that more than one organ claimed.
@@ -32,25 +35,30 @@ def merge_organs(maps: Mapping[str, Segmented], choice: Mapping[str, str], label
     """
     _check(maps, choice, labels)
     sources = {choice[name] for name in labels.names}
-    shape = next(iter(maps.values()))[0].shape
+    shape = next(iter(maps.values())).shape
     if len(sources) == 1:
-        return maps[sources.pop()][0].astype(np.int16, copy=False), 0
+        return maps[sources.pop()].astype(np.int16, copy=False), 0
     merged = np.zeros(shape, np.int16)
     if labels.regions:
         for index, name in enumerate(labels.names):
-            merged[np.isin(maps[choice[name]][0], labels.internal_members[index])] = internal_paint(labels)[index]
+            merged[np.isin(maps[choice[name]], labels.internal_members[index])] = internal_paint(labels)[index]
         return merged, 0
-    best = np.zeros(shape, np.uint8)
+    values = dict(zip(labels.names, internal_paint(labels), strict=True))
     contested = np.zeros(shape, bool)
-    for index, name in enumerate(labels.names):
-        segmentation, confidence = maps[choice[name]]
-        claimed = np.isin(segmentation, labels.internal_members[index])
-        taken = claimed & (merged > 0)
-        contested |= taken
-        wins = claimed & (~taken | (confidence > best))
-        merged[wins] = labels.internal_members[index][0]
-        best[wins] = confidence[wins]
-    return merged, int(np.count_nonzero(contested))
+    for name, value in values.items():
+        claimed = maps[choice[name]] == value
+        contested |= claimed & (merged > 0)
+        merged[claimed] = value
+    voxels = np.stack(np.nonzero(contested))
+    if voxels.shape[1]:
+        best = np.full(voxels.shape[1], -1, np.float32)
+        for name, value in values.items():
+            claiming = np.flatnonzero(maps[choice[name]][tuple(voxels)] == value)
+            sure = confidence(name, voxels[:, claiming])
+            better = sure > best[claiming]
+            best[claiming[better]] = sure[better]
+            merged[tuple(voxels[:, claiming[better]])] = value
+    return merged, voxels.shape[1]
 
 
 def internal_paint(labels: Labels) -> tuple[int, ...]:
@@ -72,7 +80,7 @@ def internal_paint(labels: Labels) -> tuple[int, ...]:
     return tuple(index[value] for value in labels.paint)
 
 
-def _check(maps: Mapping[str, Segmented], choice: Mapping[str, str], labels: Labels) -> None:
+def _check(maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels) -> None:
     for organ, candidate in choice.items():
         if organ not in labels.names:
             raise unknown("organ of the choice", organ, labels.names)
@@ -81,8 +89,7 @@ def _check(maps: Mapping[str, Segmented], choice: Mapping[str, str], labels: Lab
     missing = [name for name in labels.names if name not in choice]
     if missing or not maps:
         raise ValueError(f"choice: expected a model for every organ, none for {', '.join(missing) or 'any'}")
-    expected = next(iter(maps.values()))[0].shape
-    for name, (segmentation, confidence) in maps.items():
-        if segmentation.shape != expected or confidence.shape != expected:
-            found = f"{segmentation.shape}, its confidence {confidence.shape}"
-            raise ValueError(f"label maps to merge: expected shape {expected} for all, {name} has {found}")
+    expected = next(iter(maps.values())).shape
+    for name, segmentation in maps.items():
+        if segmentation.shape != expected:
+            raise ValueError(f"label maps to merge: expected shape {expected} for all, {name} has {segmentation.shape}")

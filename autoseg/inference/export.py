@@ -9,7 +9,7 @@ that of interpolating everything. For regions the same holds of "the last region
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Logits:
             raise ValueError(f"{self.trace.case}: expected logits on the grid {tuple(self.trace.shape)}, got {tuple(self.array.shape)}")
 
 
-def export_labels(members: Sequence[Logits], labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
     """The label map of a case: probabilities averaged over `members`, the likeliest organ (regions: each above one half, painted in order).
 
     Each member is interpolated linearly to the file's grid (the nearest slice along `separate_z_axis`), then softmax or sigmoid,
@@ -72,8 +72,7 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> tuple[np.ndarray
         labels: Its organs.
 
     Returns:
-        Internal label map (int16) and confidence (uint8, 255 = certain), both with the file's axis order and shape. The confidence is the
-        probability of the label given: interpolated near borders, the nearest grid point's elsewhere.
+        Internal label map, int16, with the file's axis order and shape.
 
     Raises:
         ValueError: No members, or members that do not belong together or to `labels`.
@@ -84,15 +83,12 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> tuple[np.ndarray
     grids = [Grid.of(member) for member in members]
     surveys = [survey_of(grid, regions=labels.regions) for grid in grids]
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
-    confidence = np.full(trace.shape_before_crop, 255, np.uint8)
     crop = tuple(slice(start, stop) for start, stop in trace.crop)
     rows = min(grid.rows for grid in grids)
     for start in range(0, segmentation[crop].shape[0], rows):
         span = (start, min(start + rows, segmentation[crop].shape[0]))
-        winner, share = _slab(grids, surveys, span, regions=labels.regions)
-        segmentation[crop][slice(*span)] = values[winner]
-        confidence[crop][slice(*span)] = share
-    return _as_file(segmentation, trace), _as_file(confidence, trace)
+        segmentation[crop][slice(*span)] = values[_slab(grids, surveys, span, regions=labels.regions)]
+    return as_file(segmentation, trace)
 
 
 def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[int, np.ndarray]]:
@@ -126,7 +122,7 @@ def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[i
         if box[axis][0] < box[axis][1]:
             spans = [(begin - first, end - first) for (begin, end), (first, _) in zip(box, trace.crop, strict=True)]
             box[axis] = (box[axis][0] - low, box[axis][1] - low)
-            mean = sum(_probability(grid.interpolated(spans), grid.kind, regions=labels.regions) for grid in grids) / len(grids)
+            mean = sum(probability(grid.interpolated(spans), grid.kind, regions=labels.regions) for grid in grids) / len(grids)
             slab[(slice(None), *(slice(*span) for span in box))] = mean.numpy()
         yield start, restore(slab, trace.transpose, trace.flips)
 
@@ -198,77 +194,68 @@ class Grid:
             values = lower
         return values
 
-    def at(self, slab: np.ndarray, first: int, points: Sequence[np.ndarray]) -> torch.Tensor:
+    def at(self, box: np.ndarray, first: Sequence[int], points: Sequence[np.ndarray]) -> torch.Tensor:
         """Logits of single output voxels, ``(K, N)`` float32, bit by bit those of `interpolated`.
 
         Args:
-            slab: Whole slices ``(K, z, Y, X)`` that hold all the corners.
-            first: Grid index of its first slice.
+            box: Logits ``(K, z, y, x)`` of a box that holds all the corners.
+            first: Grid indices (z, y, x) of its first point.
             points: Output coordinates (z, y, x), ``(N,)`` each.
         """
-        flat = slab.reshape(len(slab), -1)
-        steps = (slab.shape[2] * slab.shape[3], slab.shape[3], 1)
-        index = sum((axis.low[p] - base) * step for axis, p, base, step in zip(self.axes, points, (first, 0, 0), steps, strict=True))
+        flat = box.reshape(len(box), -1)
+        steps = (box.shape[2] * box.shape[3], box.shape[3], 1)
+        index = sum((axis.low[p] - base) * step for axis, p, base, step in zip(self.axes, points, first, steps, strict=True))
         weights = [(step, torch.from_numpy(axis.weight[p])) for axis, p, step in zip(self.axes, points, steps, strict=True) if axis.mixes]
         return _corners(flat, index, weights)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What the grid alone tells: the winner of each cell (`UNSURE` where its corners disagree), the confidence at each grid point."""
+def survey_of(grid: Grid, *, regions: bool) -> np.ndarray:
+    """What the grid alone tells: the winner of each cell, `UNSURE` where its corners disagree, int16. Looks at every grid point once.
 
-    cells: np.ndarray
-    confidence: np.ndarray
-
-
-def survey_of(grid: Grid, *, regions: bool) -> Survey:
-    """Looks at every grid point once."""
+    An array that is computed where it is read may have an attribute `same_winners`: a cheaper one with the same winners, read instead.
+    """
+    grid = replace(grid, array=getattr(grid.array, "same_winners", grid.array))
     shape = tuple(grid.array.shape[1:])
-    winner, confidence = np.empty(shape, np.int16), np.empty(shape, np.uint8)
+    winner = np.empty(shape, np.int16)
     count = grid.array.shape[0]
     rows = max(1, SLAB // (count * shape[1] * shape[2]))
     for start in range(0, shape[0], rows):
         span = (start, min(start + rows, shape[0]))
         slab = grid.read([span, (0, shape[1]), (0, shape[2])]).reshape(count, -1)
-        best, share = winner[slice(*span)].reshape(-1), confidence[slice(*span)].reshape(-1)
+        best = winner[slice(*span)].reshape(-1)
         for part in chunks(slab.shape[1], count):
             values = torch.from_numpy(np.ascontiguousarray(slab[:, part])).float()
-            best[part], share[part] = decide([values], [grid.kind], regions=regions)
+            best[part] = decide([values], [grid.kind], regions=regions)
     cells = winner
     for dim, axis in enumerate(grid.axes):
         if axis.mixes:
             left, right = (np.moveaxis(cells, dim, 0)[part] for part in (slice(None, -1), slice(1, None)))
             cells = np.moveaxis(np.where(left == right, left, np.int16(UNSURE)), 0, dim)
-    return Survey(np.ascontiguousarray(cells), confidence)
+    return np.ascontiguousarray(cells)
 
 
-def _slab(grids: Sequence[Grid], surveys: Sequence[Survey], span: Span, *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Winner and confidence of the output slices in `span`."""
-    winner = taken(surveys[0].cells, [axis.low for axis in grids[0].axes], span)
-    confidence = taken(surveys[0].confidence, [axis.nearest for axis in grids[0].axes], span)
-    if len(grids) > 1:
-        total = confidence.astype(np.uint32)
-        for grid, survey in zip(grids[1:], surveys[1:], strict=True):
-            winner[winner != taken(survey.cells, [axis.low for axis in grid.axes], span)] = UNSURE
-            total += taken(survey.confidence, [axis.nearest for axis in grid.axes], span)
-        confidence = (total // len(grids)).astype(np.uint8)
-    flat, share = winner.reshape(-1), confidence.reshape(-1)
+def _slab(grids: Sequence[Grid], surveys: Sequence[np.ndarray], span: Span, *, regions: bool) -> np.ndarray:
+    """Winner at the output slices in `span`."""
+    winner = taken(surveys[0], [axis.low for axis in grids[0].axes], span)
+    for grid, survey in zip(grids[1:], surveys[1:], strict=True):
+        winner[winner != taken(survey, [axis.low for axis in grid.axes], span)] = UNSURE
+    flat = winner.reshape(-1)
     unsure = np.flatnonzero(flat == UNSURE)
     if len(unsure) == 0:
-        return winner, confidence
+        return winner
     kinds = [grid.kind for grid in grids]
     needed = [grid.axes[0].needed(span) for grid in grids]
     slabs = [grid.read([rows, (0, grid.array.shape[2]), (0, grid.array.shape[3])]) for grid, rows in zip(grids, needed, strict=True)]
     for part in chunks(len(unsure), slabs[0].shape[0]):
         z, y, x = np.unravel_index(unsure[part], winner.shape)
         points = (z + span[0], y, x)
-        values = [grid.at(slab, rows[0], points) for grid, slab, rows in zip(grids, slabs, needed, strict=True)]
-        flat[unsure[part]], share[unsure[part]] = decide(values, kinds, regions=regions)
-    return winner, confidence
+        values = [grid.at(slab, (rows[0], 0, 0), points) for grid, slab, rows in zip(grids, slabs, needed, strict=True)]
+        flat[unsure[part]] = decide(values, kinds, regions=regions)
+    return winner
 
 
-def decide(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Winner among the output channels (regions: 1 + the last above one half, 0 if none) and its confidence, 0..255.
+def decide(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> np.ndarray:
+    """Winner among the output channels (regions: 1 + the last above one half, 0 if none).
 
     Args:
         values: Per member ``(K, N)`` float32.
@@ -276,25 +263,22 @@ def decide(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: boo
         regions: Independent channels.
 
     Returns:
-        ``(N,)`` int16 and ``(N,)`` uint8.
+        ``(N,)`` int16.
     """
     if regions:
         # tanh(x/2) is 2p - 1 but keeps its sign next to zero, where p itself would be rounded to one half.
         signed = sum(_signed(value, kind) for value, kind in zip(values, kinds, strict=True)) / len(values)
         numbers = torch.arange(1, len(signed) + 1, dtype=torch.int16)[:, None]
-        winner = ((signed > 0) * numbers).amax(0).long()
-        chosen = signed.gather(0, (winner - 1).clamp_(min=0)[None])[0]
-        share = (1 + torch.where(winner > 0, chosen, -signed.amax(0))) / 2
+        winner = ((signed > 0) * numbers).amax(0)
     elif len(values) == 1:
-        best, winner = values[0].max(0)
-        share = best / 255 if kinds[0] == "probability8" else 1 / (values[0] - best).exp_().sum(0)
+        winner = values[0].max(0).indices
     else:
-        best, winner = sum(_probability(value, kind, regions=False) for value, kind in zip(values, kinds, strict=True)).max(0)
-        share = best / len(values)
-    return winner.numpy().astype(np.int16), (share * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
+        winner = sum(probability(value, kind, regions=False) for value, kind in zip(values, kinds, strict=True)).max(0).indices
+    return winner.numpy().astype(np.int16)
 
 
-def _probability(values: torch.Tensor, kind: str, *, regions: bool) -> torch.Tensor:
+def probability(values: torch.Tensor, kind: str, *, regions: bool) -> torch.Tensor:
+    """What a model says, ``(K, N)``, as probabilities: softmax over the channels (regions: sigmoid) of logits, 0..255 scaled to 0..1."""
     if kind == "probability8":
         return values / 255
     return torch.sigmoid(values) if regions else torch.softmax(values, 0)
@@ -337,7 +321,8 @@ def chunks(count: int, classes: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _as_file(volume: np.ndarray, trace: Trace) -> np.ndarray:
+def as_file(volume: np.ndarray, trace: Trace) -> np.ndarray:
+    """A volume in the trace's axis order before cropping as the file has it; a 2D image without its one slice."""
     restored = np.ascontiguousarray(restore(volume[None], trace.transpose, trace.flips)[0])
     return restored[0] if trace.geometry.dim == 2 else restored
 

@@ -1,4 +1,4 @@
-"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid, at single points."""
+"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 
-from ..model import Geometry, Labels, Trace
-from ..resampling import axis_coordinates, nearest_indices, separate_z_axis
+from ..model import Geometry, Labels
 from .export import Logits
 
 
@@ -28,14 +26,22 @@ class _Tempered:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape)
 
+    @property
+    def same_winners(self) -> Any:
+        """A temperature changes no winner of a single model."""
+        return self.array
+
     def __getitem__(self, index: Any) -> np.ndarray:
         part = _numbers(self.array[index])
         if self.kind == "logits":
             return part / np.float32(self.temperature)
-        share = np.power(part / 255, np.float32(1 / self.temperature))
-        rest = np.power(1 - part / 255, np.float32(1 / self.temperature)) if self.regions else None
-        total = share.sum(axis=0) if rest is None else share + rest
-        return 255 * share / np.maximum(total, np.finfo(np.float32).tiny)
+        part /= 255
+        power, tiny = np.float32(1 / self.temperature), np.finfo(np.float32).tiny
+        rest = np.power(1 - part, power) if self.regions else None
+        share = np.power(part, power, out=part)
+        total = share.sum(axis=0) if rest is None else np.add(rest, share, out=rest)
+        share *= 255 / np.maximum(total, tiny, out=total)
+        return share
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,43 +106,6 @@ def on_first_grid(members: Sequence[Logits]) -> list[Logits]:
         "crop": tuple((0, size) for size in trace.shape),
     }
     return [replace(member, trace=replace(member.trace, **grid)) for member in members]
-
-
-def shares_at(kept: Logits, points: np.ndarray, labels: Labels) -> np.ndarray:
-    """Probabilities of a kept prediction at single voxels of the file, interpolated as for export.
-
-    Args:
-        kept: Of the kind ``probability8``.
-        points: ``(3, N)`` or ``(2, N)`` voxels in the file's axis order.
-        labels: Of the model.
-
-    Returns:
-        ``(N, K)`` float32, 0..1; outside what preprocessing kept background is certain. One channel is in memory at a time.
-    """
-    trace = kept.trace
-    arranged = points[list(trace.transpose)]
-    if len(arranged) == 2:
-        arranged = np.concatenate([np.zeros_like(arranged[:1]), arranged])
-    for axis in trace.flips:
-        arranged[axis] = trace.shape_before_crop[axis] - 1 - arranged[axis]
-    inside = np.logical_and.reduce([(at >= start) & (at < stop) for at, (start, stop) in zip(arranged, trace.crop, strict=True)])
-    where = np.stack([_coordinates(trace, axis, arranged[axis][inside]) for axis in range(3)])
-    shares = np.zeros((points.shape[1], kept.array.shape[0]), np.float32)
-    if not labels.regions:
-        shares[:, 0] = 1
-    for channel in range(shares.shape[1]):
-        volume = np.asarray(kept.array[channel : channel + 1])[0]
-        shares[inside, channel] = ndimage.map_coordinates(volume, where, output=np.float32, order=1, mode="nearest") / 255
-    return shares
-
-
-def _coordinates(trace: Trace, axis: int, voxels: np.ndarray) -> np.ndarray:
-    """Where voxels along one axis lie on the grid of the logits."""
-    start, stop = trace.crop[axis]
-    spacing = [trace.geometry.spacing[a] for a in trace.transpose]
-    slices = 0 if trace.geometry.dim == 2 else separate_z_axis(trace.spacing, spacing)
-    place = nearest_indices if axis == slices else axis_coordinates
-    return place(trace.shape[axis], stop - start)[voxels - start].astype(np.float64)
 
 
 def _numbers(part: Any) -> np.ndarray:

@@ -101,7 +101,7 @@ class TrainedModel:
         report, organs = progress, None
         if self.previous is not None:
             report = None if progress is None else lambda share: progress(share / 2)
-            first, _ = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
+            first = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
             organs = on_grid(first, trace)
         source = case or image.source
         region = region_of(self.configuration, array, organs, source=source)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..evaluation.calibration import Sample, calibrate
 from ..inference.export import Logits
-from ..inference.tempered import shares_at
+from ..inference.points import shares_at
 from ..model import Calibration, Case, Choice, Dataset, Labels, Plan
 from ..workspace import Workspace
 from .held_out import HeldOut, check_same_grid, reference_of
@@ -102,7 +102,7 @@ def _organs_at(truth: np.ndarray, labels: Labels, own: Labels) -> np.ndarray:
 
 def _sample(logits: Logits, points: np.ndarray, organs: np.ndarray, own: Labels, case: Case) -> Sample:
     """What a model said at voxels, beside what would have been right."""
-    shares = shares_at(logits, points, own)
+    shares = shares_at([logits], points, own)
     known = np.array([case.annotated is None or name in case.annotated for name in own.names])
     if own.regions:
         inside, truth = shares[:, known].reshape(-1), organs[:, known].reshape(-1)

@@ -142,7 +142,7 @@ def _validate_case(
     region = region_of(job.configuration, image, previous, source=case.name)
     seen = previous if job.configuration.sees_previous else None
     logits = Logits(predictor.logits(image, previous=seen, region=region, source=case.name), stored.trace)
-    found, _ = export_labels([logits], labels)
+    found = export_labels([logits], labels)
     _keep_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
     keep(out, case.name, logits, labels)

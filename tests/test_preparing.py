@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import story_data as data
 
 import autoseg
 from autoseg.machine import StepCost
+from autoseg.model import Split
 from autoseg.pipeline import PlanSettings, TrainSettings, jobs, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.variants import Variant
@@ -49,6 +51,44 @@ def test_new_cases_are_refused_once_a_training_was_begun_and_nothing_is_overwrit
     with pytest.raises(ValueError, match="have changed since a training of Dataset003_Tiny was begun"):
         plan_and_preprocess(3, SETTINGS, home=home)
     assert data.snapshot(home / "preprocessed") == before
+
+
+class TestFolds:
+    """`splits.json` is kept as long as it fits, whoever wrote it."""
+
+    def plan(self, home: Path) -> list[Split]:
+        plan_and_preprocess(3, SETTINGS, home=home)
+        return read_json(self.path(home), list[Split])
+
+    def path(self, home: Path) -> Path:
+        return home / "preprocessed" / DATASET / "splits.json"
+
+    def test_the_users_own_folds_are_used(self, home):
+        before = self.plan(home)
+        own = [{"train": one.train, "val": one.val} for one in reversed(before)]  # as in nnU-Net's splits_final.json
+        write_json(self.path(home), own)
+        assert self.plan(home) == before[::-1]
+
+    def test_organs_that_come_later_change_no_fold(self, home):
+        """A rare organ would be dealt out evenly; models trained before and after could not be compared."""
+        before = self.plan(home)
+        write_json(home / "results" / DATASET / "2d__Trainer" / "fold_0" / "run.json", {})
+        _, labels, geometry = data.draw_case(2)
+        data.write_label(home / "raw" / DATASET / "labelsTr" / "case_2.nii.gz", np.where(labels == data.BAR, 0, labels), geometry)
+        assert self.plan(home) == before
+
+    @pytest.mark.parametrize("wrong", ["a case is missing", "a patient on both sides", "nothing to train on"])
+    def test_folds_that_do_not_fit_are_dealt_anew_and_it_is_said(self, home, wrong, caplog):
+        before = self.plan(home)
+        names = sorted(Store(home / "preprocessed" / DATASET / "2d").names())
+        folds = {
+            "a case is missing": {"train": names[2:], "val": names[1:2]},
+            "a patient on both sides": {"train": names, "val": names[:1]},
+            "nothing to train on": {"train": [], "val": names},
+        }
+        write_json(self.path(home), [folds[wrong]])
+        assert self.plan(home) == before
+        assert "fold 0 does not fit the dataset" in caplog.text
 
 
 def test_a_fingerprint_that_lacks_what_is_measured_now_is_measured_again(home):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     with only_one(folder, "planning or preprocessing"):
         remove_partial(folder)
         fingerprint, key = _fingerprint(dataset, folder, settings.workers)
-        splits = make_splits(fingerprint, {case.name: case.group for case in dataset.cases})
+        groups = {case.name: case.group or case.name for case in dataset.cases}
+        splits = _kept_splits(folder / "splits.json", fingerprint, groups) or make_splits(fingerprint, groups)
         _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
         write_json(folder / "dataset.json", dataset)
         _keep_fingerprint(folder, fingerprint, key)
@@ -61,6 +62,24 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
             preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
     return plan
+
+
+def _kept_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str]) -> list[Split]:
+    """The folds that are there already, made before or by the user; none where they do not fit the cases and groups.
+
+    Planning anew, with other organs say, then leaves the folds as they are, and models of before and after can be compared.
+    """
+    if not path.is_file():
+        return []
+    splits, usable = read_json(path, list[Split]), {case.name for case in fingerprint.cases}
+    for number, split in enumerate(splits):
+        both = {groups[name] for name in split.train if name in groups} & {groups[name] for name in split.val if name in groups}
+        unfit = {*split.train, *split.val} ^ usable
+        if both or unfit or not split.train or not split.val:
+            reason = f"{min(both)} is on both sides" if both else f"{min(unfit)} is new or gone" if unfit else "one side is empty"
+            log.warning("%s: fold %d does not fit the dataset (%s); the folds are dealt anew", path, number, reason)
+            return []
+    return splits
 
 
 def _fingerprint(dataset: Dataset, folder: Path, workers: int | None) -> tuple[Fingerprint, dict[str, Any]]:

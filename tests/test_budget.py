@@ -191,6 +191,21 @@ class TestFitTime:
         assert math.prod(fitted.patch_size) < 8000
         assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
 
+    @pytest.mark.parametrize(("fixed", "batch", "patch"), [(0.0, 4, (10, 10, 10)), (0.5, 4, (14, 16, 16)), (1.5, 8, (20, 20, 20))])
+    def test_no_further_than_it_pays(self, planned, fixed, batch, patch):
+        """Two seconds a step, of which a part, that of large weights, stays however few voxels there are."""
+        asked = []
+
+        def measure(one):
+            asked.append(one)
+            return StepCost(fixed + (2 - fixed) * one.batch_size * math.prod(one.patch_size) / 64_000, 5)
+
+        fitted, cost, why = fit_time(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, narrows=False)
+        assert (fitted.batch_size, fitted.patch_size) == (batch, patch)
+        assert cost.seconds == pytest.approx(measure(fitted).seconds)
+        assert bool(why) == (fixed < 1)
+        assert len(asked) <= 3, "a trial takes seconds"
+
     def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
         fitted, *_ = fit_time(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
         assert fitted.batch_size == 8

@@ -139,7 +139,8 @@ def fit_time(
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch, network and patch smaller until a time budget holds enough steps.
 
-    First the batch, down to `least_batch`; then the network's features are halved; then the patch is cut, to half.
+    First the batch, down to `least_batch`; then the network's features are halved; then the patch is cut, to half. Each only where a
+    measured step gets so much faster that it pays: a part of a step's cost, that of large weights above all, does not go with the voxels.
 
     Args:
         configuration: Spacing and depth of the network stay as they are.
@@ -150,21 +151,18 @@ def fit_time(
         least_batch: The batch is not halved below it; the user's own, where there is one, is not halved at all.
 
     Returns:
-        The configuration, the cost of its step (estimated from the voxels where only batch or patch changed), and a sentence for the user,
-        empty where nothing was changed.
+        The configuration, the cost of its step, and a sentence for the user, empty where nothing was changed.
     """
     if budget.kind != "time":
         return configuration, cost, ""
-    fitted, now = configuration, cost
-    while budget.amount / now.seconds < STEPS_TO_LEARN and fitted.batch_size // 2 >= least_batch:
-        fitted, now = _scaled(dataclasses.replace(fitted, batch_size=fitted.batch_size // 2), fitted, now)
+    enough = budget.amount / STEPS_TO_LEARN
+    fitted, now = _with_fewer_voxels(configuration, cost, measure, enough, lambda one: _half_batch(one, least_batch))
     narrow = narrower(fitted) if narrows else None
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
         measured = measure(narrow)
         fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)
     least = tuple(size * LEAST_PATCH for size in configuration.patch_size)
-    while budget.amount / now.seconds < STEPS_TO_LEARN and (cut := cut_patch(fitted, least)) is not None:
-        fitted, now = _scaled(cut, fitted, now)
+    fitted, now = _with_fewer_voxels(fitted, now, measure, enough, lambda one: cut_patch(one, least))
     if fitted is configuration:
         return configuration, cost, ""
     words, planned = (_shape(one) for one in (fitted, configuration))
@@ -187,10 +185,40 @@ def _shape(configuration: Configuration) -> str:
     return f"batch {configuration.batch_size}, patch {patch}{features}"
 
 
-def _scaled(smaller: Configuration, measured: Configuration, cost: StepCost) -> tuple[Configuration, StepCost]:
-    """A configuration with another batch or patch, and the cost of its step by the number of voxels."""
-    voxels, measured_voxels = (one.batch_size * math.prod(one.patch_size) for one in (smaller, measured))
-    return smaller, dataclasses.replace(cost, seconds=cost.seconds * voxels / measured_voxels)
+def _half_batch(configuration: Configuration, least: int) -> Configuration | None:
+    half = configuration.batch_size // 2
+    return dataclasses.replace(configuration, batch_size=half) if half >= least else None
+
+
+def _with_fewer_voxels(
+    configuration: Configuration,
+    cost: StepCost,
+    measure: Callable[[Configuration], StepCost | None],
+    enough: float,
+    smaller: Callable[[Configuration], Configuration | None],
+) -> tuple[Configuration, StepCost]:
+    """Takes `smaller` until a step takes `enough` seconds, but no further than it pays.
+
+    The last one is measured; those between it and the present one cost what a straight line through both says. A step with a fourth of the
+    voxels must be twice as fast: four times the steps with as many voxels in all are worth more, half of the voxels for nothing are not.
+    """
+    sizes, voxels = [configuration], [_voxels(configuration)]
+    while cost.seconds * voxels[-1] / voxels[0] > enough and (next_one := smaller(sizes[-1])) is not None:
+        sizes.append(next_one)
+        voxels.append(_voxels(next_one))
+    least = measure(sizes[-1]) if len(sizes) > 1 else None
+    if least is None:
+        return configuration, cost
+    per_voxel = max(0.0, cost.seconds - least.seconds) / (voxels[0] - voxels[-1])
+    for size, n in zip(sizes[:0:-1], voxels[:0:-1], strict=True):
+        seconds = least.seconds + per_voxel * (n - voxels[-1])
+        if seconds <= cost.seconds * math.sqrt(n / voxels[0]):
+            return size, least if n == voxels[-1] else dataclasses.replace(cost, seconds=seconds)
+    return configuration, cost
+
+
+def _voxels(configuration: Configuration) -> int:
+    return configuration.batch_size * math.prod(configuration.patch_size)
 
 
 def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:

@@ -70,6 +70,24 @@ def test_table_says_which_is_better():
     assert text[7].split()[:5] == ["liver", "8", "4.50", "9.00", "+4.50"] and text[7].split()[-1] == "A"
 
 
+def test_mean_against_the_ranks_is_no_winner():
+    slightly = np.array([0.6 + 0.001 * number for number in range(20)] + [0.0])
+    few_much = np.append(slightly[:20] - 0.01, 0.9)
+    (found,) = compare_scores(scores(slightly), scores(few_much), metrics=("dice",))
+    assert found.corrected < 0.05 and found.difference > 0 and found.better == ""
+    (found,) = compare_scores(scores(slightly), scores(np.append(few_much[:20], 0.0)), metrics=("dice",))
+    assert found.corrected < 0.05 and found.better == "first"
+
+
+@pytest.mark.parametrize("metric", ["volume", "volume_error"])
+def test_what_has_no_order_has_no_better_one(metric):
+    values = {metric: [9.0 + number for number in range(8)]}, {metric: [-8.0 - number for number in range(8)]}
+    first, second = (scores(np.full(8, 0.5), **some) for some in values)
+    (found,) = differences = compare_scores(first, second, metrics=(metric,))
+    assert found.corrected < 0.05 and found.better == ""
+    assert f"{metric} (ml)" in comparison_table(differences, ("one", "other"))
+
+
 def test_same_seed_same_interval():
     first, second = scores(np.zeros(9)), scores(np.arange(9.0))
     assert compare_scores(first, second, metrics=("dice",)) == compare_scores(first, second, metrics=("dice",))

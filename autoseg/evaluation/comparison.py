@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ..model import Score
-from .metrics import goodness, value_of
-from .statistics import bootstrap_interval, holm, per_group, wilcoxon
+from .metrics import find_metric, value_of
+from .statistics import DECIMALS, bootstrap_interval, holm, per_group, wilcoxon
 from .tables import align, caption, number, with_unit
 
 COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
@@ -35,6 +36,8 @@ class Difference:
         high: Upper end.
         p_value: Of Wilcoxon's signed-rank test; NaN where too few cases differ.
         corrected: The same, corrected for the number of organs (Holm 1979).
+        better: ``first`` or ``second`` where the corrected p-value is below `LEVEL` and the mean and the test's ranks favour the same; else
+            empty. A signed error and what only describes a prediction have no better one.
     """
 
     organ: str
@@ -47,6 +50,7 @@ class Difference:
     high: float
     p_value: float = math.nan
     corrected: float = math.nan
+    better: str = ""
 
 
 def compare_scores(
@@ -81,7 +85,8 @@ def compare_scores(
             pairs = [(score, other[score.case, organ]) for score in first if score.organ == organ and (score.case, organ) in other]
             found.append(_difference(organ, metric, pairs, rng=rng, patients=patients or {}))
         corrected = holm([one.p_value for one in found])
-        result += [replace(one, corrected=float(value)) for one, value in zip(found, corrected, strict=True)]
+        for one, value in zip(found, corrected, strict=True):
+            result.append(replace(one, corrected=float(value), better=one.better if value < LEVEL else ""))
     return result
 
 
@@ -104,7 +109,7 @@ def comparison_table(
     lines += [
         "",
         f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ), corrected for "
-        f"{len(organs)} organs; better: where the corrected p is below {LEVEL:g}.",
+        f"{len(organs)} organs; better: where the corrected p is below {LEVEL:g} and mean and ranks agree.",
         *caption(list(dict.fromkeys(one.metric for one in differences)), organs, tolerance_mm),
     ]
     return "\n".join(lines)
@@ -121,14 +126,24 @@ def _difference(
         return Difference(organ, metric, 0, *(math.nan,) * 5)
     apart = values[:, 1] - values[:, 0]
     low, high = bootstrap_interval(apart, rng=rng, groups=groups)
-    p_value = wilcoxon(per_group(apart, groups))
-    return Difference(organ, metric, len(values), *map(float, values.mean(axis=0)), float(apart.mean()), low, high, p_value)
+    patient_wise, mean = per_group(apart, groups), float(apart.mean())
+    how = {"p_value": wilcoxon(patient_wise), "better": _favoured(patient_wise, mean, metric)}
+    return Difference(organ, metric, len(values), *map(float, values.mean(axis=0)), mean, low, high, **how)
+
+
+def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
+    """What the mean difference and the test's ranks both favour: a few large differences can turn the mean against all the others."""
+    known = np.round(apart, DECIMALS)
+    known = known[known != 0]
+    direction = {"higher": 1, "lower": -1}.get(find_metric(metric).better, 0)
+    ranks = float(np.sign(known) @ rankdata(np.abs(known)))
+    if direction * ranks * mean == 0 or (ranks > 0) != (mean > 0):
+        return ""
+    return "second" if direction * mean > 0 else "first"
 
 
 def _row(one: Difference) -> list[str]:
-    better = ""
-    if one.corrected < LEVEL:
-        better = "B" if goodness(one.second, one.metric) > goodness(one.first, one.metric) else "A"
+    better = {"first": "A", "second": "B"}.get(one.better, "")
     means = [number(value, one.metric) for value in (one.first, one.second)]
     sign = "+" if one.difference > 0 else ""
     interval = f"[{number(one.low, one.metric)}, {number(one.high, one.metric)}]" if not math.isnan(one.low) else "-"

@@ -169,6 +169,16 @@ def test_tolerance_counts_what_is_exactly_as_far():
         assert masks.nsd_border(pair) == expected
 
 
+def test_tolerance_forgives_spacings_of_32_bits():
+    reference, prediction = np.zeros((2, 12, 3), bool)
+    reference[4:8], prediction[5:9] = True, True
+    spacing = (float(np.float32(1.2)), 1.0)
+    assert spacing[0] > 1.2
+    right, strict = (MaskPair.crop(reference, prediction, spacing, tolerance_mm=tolerance) for tolerance in (1.2, 1.199))
+    assert masks.nsd_border(right) == masks.nsd_surface(right) == 1.0
+    assert masks.nsd_border(strict) == 0.0 and masks.nsd_surface(strict) < 0.8
+
+
 def test_image_border_is_no_border_but_has_a_surface():
     mask = np.zeros((6, 6), bool)
     mask[:3] = True

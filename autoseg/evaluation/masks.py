@@ -31,6 +31,9 @@ from .surface import SurfaceDistances, surface_distances
 TOLERANCE_MM = 1.0
 """Distance up to which two surfaces agree where nothing else is said (Thaler et al., 2021)."""
 
+ROUNDING = 1e-6
+"""Share by which a distance may exceed the tolerance: files keep spacings in 32 bits, and a voxel of 1.2 mm is read as 1.20000005."""
+
 MM3_PER_ML = 1000
 
 
@@ -99,6 +102,11 @@ class MaskPair:
         return match_components(self.reference, self.prediction)
 
     @property
+    def within_mm(self) -> float:
+        """The tolerance with room for the rounding of spacings."""
+        return self.tolerance_mm * (1 + ROUNDING)
+
+    @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml; of a 2D image as if it were 1 mm thick."""
         return math.prod(self.spacing_mm) / MM3_PER_ML
@@ -136,7 +144,7 @@ def assd_border(pair: MaskPair) -> float:
 
 def nsd_border(pair: MaskPair) -> float:
     """Share of both borders' voxels that are within the tolerance of the other border, 0..1; NaN where absent from both."""
-    return _unless_empty(pair, 0.0, lambda: float((np.concatenate(pair.borders) <= pair.tolerance_mm).mean()))
+    return _unless_empty(pair, 0.0, lambda: float((np.concatenate(pair.borders) <= pair.within_mm).mean()))
 
 
 def hd_surface(pair: MaskPair) -> float:
@@ -158,7 +166,7 @@ def nsd_surface(pair: MaskPair) -> float:
     """Share of both surfaces' area that is within the tolerance of the other surface, 0..1; NaN where absent from both."""
 
     def share() -> float:
-        return sum(side.area_within(pair.tolerance_mm) for side in pair.surfaces) / sum(float(side.areas.sum()) for side in pair.surfaces)
+        return sum(side.area_within(pair.within_mm) for side in pair.surfaces) / sum(float(side.areas.sum()) for side in pair.surfaces)
 
     return _unless_empty(pair, 0.0, share)
 

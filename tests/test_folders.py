@@ -68,6 +68,28 @@ def test_without_labels_the_values_are_the_organs(folders):
     assert scores[0].other.keys() == scores[-1].other.keys()
 
 
+def test_organ_that_a_case_lacks_counts_as_with_labels(folders):
+    values = Labels(("label 3", "label 7"), ((3,), (7,)))
+    how = {"metrics": ("lesion_false_positives", "hd_border")}
+    alone, declared = (evaluate_folders(*folders, labels, **how) for labels in (None, values))
+    assert repr(alone) == repr(declared)
+    assert (alone[-1].case, alone[-1].organ, alone[-1].other["lesion_false_positives"]) == ("b", "label 7", 0.0)
+
+
+def test_without_labels_and_organs_there_is_nothing_to_score(tmp_path):
+    for folder in ("r", "p"):
+        save(tmp_path / folder / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    with pytest.raises(ValueError, match="expected label maps with an organ, found none with another value than 0"):
+        evaluate_folders(tmp_path / "r", tmp_path / "p")
+
+
+def test_distances_are_in_mm_if_only_the_prediction_has_a_spacing(tmp_path):
+    save(tmp_path / "r" / "a.tif", volume())
+    save(tmp_path / "p" / "a.nii.gz", volume(shift=1))
+    liver, _ = evaluate_folders(tmp_path / "r", tmp_path / "p", LABELS, metrics=("hd_border",))
+    assert liver.other["hd_border"] == 3.0
+
+
 def test_formats_may_differ_and_two_files_may_be_given(folders):
     reference, prediction = folders
     (prediction / "a.nii.gz").unlink()

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial as bind
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def evaluate_folders(
 
     Raises:
         ValueError: A folder has no label maps, predictions are missing, a metric is unknown, or cases do not fit together; every such case
-            is named.
+            is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
     pairs = _pairs(reference, prediction, partial=partial)
@@ -80,7 +81,11 @@ def evaluate_folders(
     if problems:
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
     scores = [score for result in results for score in result]
-    return scores if labels is not None else _complete(scores, [name for name, _, _ in pairs])
+    if labels is not None:
+        return scores
+    if not scores:
+        raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
+    return _complete(scores, [name for name, _, _ in pairs], how)
 
 
 def _workers(references: Sequence[Path]) -> int:
@@ -152,7 +157,8 @@ def _compare(
         known = labels or _labels_of(reference, prediction)
         guess = to_internal(prediction.array, known, source=str(prediction_path))
         true = to_internal(reference.array, known, source=str(reference_path))
-        spacing = reference.geometry.spacing
+        placed = prediction if ending_of(reference_path) in PICTURES and ending_of(prediction_path) not in PICTURES else reference
+        spacing = placed.geometry.spacing
         return score_case(name, guess, true, known, organs=annotated.get(name), spacing_mm=spacing, **how)
     except (ValueError, OSError, RuntimeError) as error:
         return f"case {name} ({prediction_path} against {reference_path}): {error}"
@@ -172,12 +178,16 @@ def _labels_of(*images: Image) -> Labels:
     return Labels(tuple(f"label {value}" for value in values), tuple((value,) for value in values))
 
 
-def _complete(scores: list[Score], cases: Sequence[str]) -> list[Score]:
+def _complete(scores: list[Score], cases: Sequence[str], how: Mapping[str, Any]) -> list[Score]:
     """Adds "absent from both" for the organs that a case without declared labels does not show."""
     organs = sorted({score.organ for score in scores}, key=lambda organ: int(organ.split()[1]))
     found = {(score.case, score.organ): score for score in scores}
-    nothing = {name: math.nan for score in scores[:1] for name in score.other}
-    return [found.get((case, organ)) or Score(case, organ, math.nan, math.nan, 0, 0, dict(nothing)) for case in cases for organ in organs]
+    missing = [(case, organ) for case in cases for organ in organs if (case, organ) not in found]
+    if missing:
+        empty = np.zeros((1, 1), np.uint8)
+        (absent,) = score_case(missing[0][0], empty, empty, Labels(("organ",), ((1,),)), spacing_mm=(1.0, 1.0), **how)
+        found |= {(case, organ): replace(absent, case=case, organ=organ) for case, organ in missing}
+    return [found[case, organ] for case in cases for organ in organs]
 
 
 def _shorten(names: Sequence[str], separator: str = ", ") -> str:

@@ -47,6 +47,8 @@ def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, floa
     named = {} if every else dict(known)
     for word in words:
         organ, equals, value = word.rpartition("=")
+        if equals and not organ:
+            raise ValueError(f"tolerance: expected a number, or an organ with its own such as liver=3, found {word}")
         if equals:
             named[organ] = _millimetres(value, f"tolerance: {organ}")
     return {**named, "": number}

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from conftest import write_dataset
 
 from autoseg.cli import evaluate
 
@@ -52,10 +53,23 @@ def test_tolerance_and_metrics_are_the_users(folders, capsys):
     assert "(label 1 1.4 mm)" in capsys.readouterr().out
 
 
+def test_tolerance_of_an_organ_that_no_case_annotates(tmp_path, capsys):
+    folder = write_dataset(tmp_path / "Dataset001_Tiny")
+    info = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**info, "annotated": {"a": ["ball"]}, "tolerances": {"block": 3.0}}))
+    path = folder / "labelsTr" / "a.nii.gz"
+    label = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.Cast(label == 2, sitk.sitkUInt8) * 2, str(path))
+    assert evaluate([str(one) for one in ("-r", path, "-p", path, "-d", folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "ball" in printed and "block" not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--tolerance", "liver=2"), "tolerance: organ: expected one of label 1, got 'liver'"),
+        (("--tolerance", "=2"), "an organ with its own such as liver=3, found =2"),
         (("--metrics", "dise"), "Did you mean 'dice'"),
     ],
 )

@@ -101,7 +101,8 @@ def evaluate_predictions(
     annotated = {case.name: case.annotated for case in known.cases} if known else None
     how = {"metrics": metrics, "tolerance_mm": tolerance, "annotated": annotated, "partial": partial, "workers": workers}
     found = [evaluate_folders(reference, prediction, known.labels if known else None, **how) for prediction in predictions]
-    _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
+    if not known:
+        _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
     compared = [
         Compared(
             predictions[0], prediction, compare_scores(found[0], scores, metrics=metrics or COMPARED_METRICS, patients=_patients(known))

@@ -138,6 +138,12 @@ def test_tolerance_of_each_organ():
     assert mixed["liver"] == strict["liver"] and strict["spleen"].other["nsd_border"] < mixed["spleen"].other["nsd_border"] == 1.0
 
 
+def test_spacing_may_be_an_array():
+    prediction, reference = two_organs()
+    found = score_case("a", prediction, reference, TWO, spacing_mm=np.array([3.0, 1.0, 1.0]))
+    assert found == score_case("a", prediction, reference, TWO, spacing_mm=(3.0, 1.0, 1.0))
+
+
 def test_metrics_of_masks_need_a_spacing():
     prediction, reference = two_organs()
     assert list(score_case("a", prediction, reference, TWO)[0].other) == ["sensitivity", "precision", "ravd"]

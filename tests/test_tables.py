@@ -6,6 +6,7 @@ import csv
 import io
 import math
 
+from autoseg.evaluation.metrics import Metric
 from autoseg.evaluation.tables import csv_text, number, table
 from autoseg.model import Score
 
@@ -36,8 +37,18 @@ def test_caption_says_only_what_is_shown():
     assert "within" not in table([one("a", "liver", 0.5, nsd_surface=0.5)])
 
 
+miss = Metric("nowhere:miss", needs="masks", better="lower", unit="mm")
+
+
 def test_unknown_metric_has_its_own_name():
     assert "my_metrics:ratio" in table([one("a", "liver", 0.5, **{"my_metrics:ratio": 0.25})])
+
+
+def test_metric_of_the_users_own_has_its_unit():
+    name = f"{__name__}:miss"
+    lines = table([one("a", "liver", 0.5, **{name: 1.25})]).splitlines()
+    assert lines[0].split()[3] == name and lines[1].split() == ["mm"] and lines[2].split()[3] == "1.25"
+    assert csv_text({"out": [one("a", "liver", 0.5, **{name: 1.25})]}).startswith(f"case,organ,dice,iou,{name} (mm),")
 
 
 def test_digits():

@@ -68,7 +68,7 @@ def score_case(
         if boxes:
             tolerance = tolerance_of(organ, tolerance_mm, TOLERANCE_MM)
             masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
-            spacing = tuple(float(value) for value in spacing_mm or ())
+            spacing = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
             evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)
         other = {name: float(function_of(metric)(evidence[metric.needs])) for name, metric in wanted.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -12,7 +13,7 @@ from ..tolerances import tolerance_of
 from .components import MATCH_IOU
 from .counts import mean_of_known
 from .masks import TOLERANCE_MM
-from .metrics import METRICS, Metric, has_value, value_of
+from .metrics import METRICS, Metric, find_metric, has_value, value_of
 from .summaries import summary
 
 DEFINITIONS = {
@@ -79,13 +80,12 @@ def number(value: float, metric: str) -> str:
     """A metric's value with as many digits as make sense; ``-`` for NaN."""
     if math.isnan(value):
         return "-"
-    known = METRICS.get(metric)
-    return f"{value:.2f}" if known is not None and (known.unit or metric == "chaos") else f"{value:.4f}"
+    return f"{value:.2f}" if _metric(metric).unit or metric == "chaos" else f"{value:.4f}"
 
 
 def with_unit(name: str) -> str:
     """A metric's name with its unit, if it has one."""
-    unit = METRICS[name].unit if name in METRICS else ""
+    unit = _metric(name).unit
     return f"{name} ({unit})" if unit else name
 
 
@@ -101,9 +101,16 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def _title(name: str) -> tuple[str, str, str]:
     """Title, unit and definition of a metric, for the lines of a table's head."""
-    metric = METRICS.get(name, Metric("", title=name))
-    title, _, kind = metric.title.partition(" (")
+    metric = _metric(name)
+    title, _, kind = (metric.title or name).partition(" (")
     return title, metric.unit, kind.removesuffix(")")
+
+
+def _metric(name: str) -> Metric:
+    """The metric of a name; of one that is no longer known, as in old scores, one without a unit."""
+    with contextlib.suppress(ValueError):
+        return find_metric(name)
+    return Metric("")
 
 
 def _tolerances(organs: Sequence[str], tolerance_mm: float | Mapping[str, float]) -> str:

@@ -76,3 +76,14 @@ def test_logits_are_the_head_of_the_features_for_any_size(norm: str) -> None:
                 features = network.eval().features(x)
                 assert features.shape == (1, 4, *x.shape[2:])
                 assert torch.equal(network.head(features), network(x))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_the_first_loss_is_small(norm: str) -> None:
+    """Nine residual stages without normalisation must not add up to logits in the thousands."""
+    torch.manual_seed(0)
+    network = build_network("vnet", dim=2, in_channels=1, out_channels=3, norm=norm)
+    logits = network(torch.randn(2, 1, 32, 32))
+    assert 0.01 < logits.std() < 5
+    logits.logsumexp(1).sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in (stage.body[-1][0].weight for stage in network.encoder))

@@ -41,6 +41,14 @@ class ResidualStage(nn.Module):
         """``(B, C, *spatial)`` to ``(B, C', *spatial)``."""
         return self.activation(self.body(x) + self.skip(x))
 
+    def start_as_identity(self) -> None:
+        """Makes the last convolution 0, so that only what is added passes at first.
+
+        Without normalisation every stage would double the variance, and the first losses be in the thousands (Zhang, Dauphin and Ma, ICLR
+        2019, arXiv 1901.09321).
+        """
+        nn.init.zeros_(self.body[-1][0].weight)
+
 
 class VNet(nn.Module):
     """Residual stages of 5x5x5 convolutions, 2x2x2 convolutions with stride 2 down and up, concatenated skips, PReLU, no normalisation.
@@ -81,6 +89,9 @@ class VNet(nn.Module):
             self.decoder.append(ResidualStage(dim, (below, below), n, norm=norm))
         self.head = convolution(dim)(self.feature_channels, out_channels, 1)
         self.apply(initialise)
+        if norm == "none":
+            for stage in (*self.encoder, *self.decoder):
+                stage.start_as_identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""

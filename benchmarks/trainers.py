@@ -35,7 +35,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "2.5d PyramidTrainer": ("2.5d", "-tr", "PyramidTrainer"),
     "2d dense_unet": ("2d", "--network", "dense_unet"),
     "2d se_resunet": ("2d", "--network", "se_resunet"),
-    "2d deeplab": ("2d", "--network", "deeplab"),
+    "2d deeplabv3": ("2d", "--network", "deeplabv3"),
     "3d": ("3d_fullres",),
     "3d CascadeTrainer": ("3d_fullres", "-tr", "CascadeTrainer"),
     "3d SpatialConfigurationTrainer": ("3d_fullres", "-tr", "SpatialConfigurationTrainer"),

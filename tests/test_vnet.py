@@ -12,7 +12,7 @@ from autoseg.networks.vnet import CONVS, ResidualStage, VNet
 
 def on_meta(dim: int = 3, **options: object) -> nn.Module:
     with torch.device("meta"):
-        return build_network("vnet", **{"dim": dim, "in_channels": 1, "out_channels": 2, **options})
+        return build_network("vnet", **{"dim": dim, "in_channels": 1, "out_channels": 2, "norm": "none", **options})
 
 
 def count(network: nn.Module) -> int:

@@ -1,154 +1,62 @@
-"""Ensembles from trained models to predictions: what they learn from, what they learn, and that they are models like any other."""
+"""Ensembles from trained models to predictions: what they learn, that they are models like any other, and that they go on."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import story_data as data
 import torch
+from ensemble_models import (
+    NAME,
+    SURE,
+    add_model,
+    fit,
+    folder_of,
+    linked,
+    mean,
+    plan_patients,
+    predict,
+    results,
+    right,
+    small,
+    speckled,
+    splits,
+    stored_mean,
+    wrong_in_a_corner,
+)
 
 import autoseg
 from autoseg import cli
 from autoseg.checkpoints import load_checkpoint, save_checkpoint
-from autoseg.evaluation.overlap import score_case
-from autoseg.images import read_label
-from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised import keep, kept
 from autoseg.inference.trained import InferenceOptions, TrainedModel, load_model
-from autoseg.label_subsets import translate
-from autoseg.model import Choice, Configuration, Plan, Score, Split
+from autoseg.model import Choice, Configuration
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.networks import build_network
-from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
-from autoseg.pipeline.variants import of_organs
-from autoseg.records import from_plain, read_json, write_json
+from autoseg.pipeline.validated import seconds_of
+from autoseg.records import read_json, write_json
 from autoseg.storage import Store
-from autoseg.trainers.job import TrainingJob, TrainingOptions
+from autoseg.trainers.job import TrainingJob
 
-NAME = "Dataset003_Tiny"
 CPU = torch.device("cpu")
-SURE = 4.0
-"""Logit of a model that knows."""
-
-Says = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""From the true mask of an organ ``(Z, Y, X)`` to the logit of that organ."""
-
-
-Planned = Callable[[Configuration], Configuration]
-"""From the planned configuration to that of a model."""
-
-
-def right(sure: float = SURE) -> Says:
-    return lambda mask, rng: np.where(mask, sure, -sure)
-
-
-def wrong_in_a_corner(sure: float = SURE) -> Says:
-    """Sees the organ also where it is not, and is sure of it."""
-
-    def say(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        seen = mask.copy()
-        seen[:, : mask.shape[1] // 3, : mask.shape[2] // 3] = True
-        return np.where(seen, sure, -sure)
-
-    return say
-
-
-def speckled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One voxel in five is wrong, as surely as the others are right."""
-    return np.where(mask ^ (rng.random(mask.shape) < 0.2), SURE, -SURE)
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Ten patients, planned and preprocessed for 2d; plots are left out."""
-    home = tmp_path_factory.mktemp("ensembles")
-    data.make_volumes(home / "raw" / NAME, n_train=10, n_test=1, numTraining=10, groups=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
-        autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=home)
-        yield home
+        yield plan_patients(tmp_path_factory.mktemp("ensembles"))
 
 
 @pytest.fixture
 def home(planned: Path, tmp_path: Path) -> Path:
     """The same data, nothing trained; what ensembles preprocess is removed afterwards."""
-    for part in ("raw", "preprocessed"):
-        (tmp_path / part).symlink_to(planned / part)
-    return tmp_path
-
-
-def results(home: Path) -> Path:
-    return home / "results" / NAME
-
-
-def splits(home: Path) -> list[Split]:
-    return read_json(home / "preprocessed" / NAME / "splits.json", list[Split])
-
-
-def small(configuration: Configuration) -> Configuration:
-    grid = {"strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
-    options = {"features": [4, 8], "convs_per_stage": [1, 1], "decoder_convs": [1], **grid}
-    return replace(configuration, network_options=options, patch_size=(16, 16), batch_size=2)
-
-
-def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: str = "01234", seen: Planned = small) -> str:
-    """A model with random weights that, so its validation says, segments `organs` as told. Returns its name."""
-    plan, word = of_organs(read_json(home / "preprocessed" / NAME / "plan.json", Plan), tuple(organs))
-    one = seen(plan.configurations["2d"])
-    name = "__".join(filter(None, ("2d", "Trainer", word, tag)))
-    store = Store(home / "preprocessed" / NAME / "2d")
-    write_json(results(home) / "plan.json", read_json(home / "preprocessed" / NAME / "plan.json", Plan))
-    for fold in folds:
-        run, split, scores = results(home) / name / f"fold_{fold}", splits(home)[int(fold)], []
-        job = TrainingJob(plan, one, fold, split, autoseg.model.Budget("iterations", 1, 1), 0, TrainingOptions())
-        for case in split.val:
-            stored = store.load(case)
-            truth = translate(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)
-            rng = np.random.default_rng([int(fold), *case.encode()])
-            ratios = [say(truth == value, rng) for value, say in enumerate(organs.values(), start=1)]
-            logits = Logits(torch.from_numpy(np.stack([np.zeros(truth.shape), *ratios])), stored.trace)
-            keep(run / "validation", case, logits, plan.labels)
-            found = export_labels([kept(run / "validation", case)], plan.labels)
-            reference = read_label(home / "raw" / NAME / "labelsTr" / f"{case}.nii.gz").array
-            reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
-            scores += score_case(case, found, reference, plan.labels)
-        write_json(run / "validation" / "scores.json", scores)
-        write_json(run / "run.json", job)
-        torch.manual_seed(int(fold))
-        network = build_network(one.network, dim=2, in_channels=1, out_channels=plan.labels.n_outputs, **one.network_options)
-        save_checkpoint(run / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
-    return name
-
-
-def fit(home: Path, kind: str, *members: str, **settings: object) -> dict[str, list[Score]]:
-    return train_ensemble(3, EnsembleSettings(kind=kind, members=members, device="cpu", **settings), home=home)
-
-
-def mean(scores: list[Score], organ: str) -> float:
-    return float(np.nanmean([score.dice for score in scores if score.organ == organ]))
-
-
-def stored_mean(home: Path, model: str, organ: str, fold: str) -> float:
-    path = results(home) / model / f"fold_{fold}" / "validation" / "scores.json"
-    return mean(from_plain(read_json(path, list), list[Score]), organ)
-
-
-def folder_of(home: Path, kind: str) -> Path:
-    (found,) = results(home).glob(f"ensemble__{kind.capitalize()}*")
-    return found
-
-
-def predict(home: Path, out: Path, **settings: object) -> np.ndarray:
-    asked = PredictSettings(mirror=False, device="cpu", **settings)
-    image = home / "raw" / NAME / "imagesTs" / "case_10_0000.nii.gz"
-    assert autoseg.predict_folder(image, out, asked, home=home) == {}
-    return read_label(out / "case_10.nii.gz").array
+    return linked(planned, tmp_path)
 
 
 class TestWhatIsLearnt:
@@ -241,97 +149,6 @@ class TestWhatIsLearnt:
         assert not all(other)
 
 
-class TestWhatIsLearntFrom:
-    def test_no_case_of_the_fold_and_each_by_networks_that_have_not_seen_it(self, home: Path) -> None:
-        member = add_model(home, {"ball": right()})
-        fit(home, "logits", member, folds=("2",), iterations=2)
-        job = read_json(folder_of(home, "logits") / "fold_2" / "run.json", TrainingJob)
-        own = splits(home)[2].val
-        assert job.split.val == tuple(sorted(own))
-        assert set(job.split.train) == {case for split in splits(home) for case in split.val} - set(own)
-        store = Store(home / "preprocessed" / NAME / job.configuration.data)
-        for fold, split in enumerate(splits(home)):
-            for case in split.val:
-                mine = kept(results(home) / member / f"fold_{fold}" / "validation", case)
-                assert np.array_equal(np.asarray(store.load(case).image[:])[0] > 6.2345, np.asarray(mine.array[:])[1] > 127)
-
-    def test_models_trained_on_what_others_hold_out_are_refused(self, home: Path) -> None:
-        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
-        path = results(home) / members[1] / "fold_0" / "run.json"
-        record = json.loads(path.read_text())
-        record["split"] = {"train": record["split"]["val"], "val": record["split"]["train"]}
-        path.write_text(json.dumps(record))
-        with pytest.raises(ValueError, match="would learn from what it should not know"):
-            fit(home, "argmax", *members)
-
-    def test_folds_that_every_member_has_are_used(self, home: Path) -> None:
-        members = add_model(home, {"ball": right()}, folds="012"), add_model(home, {"bar": right()}, folds="0124")
-        assert list(fit(home, "argmax", *members)) == ["0", "1", "2"]
-
-    def test_a_model_of_fewer_folds_is_no_member_by_itself(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
-        member = add_model(home, {"ball": speckled}, folds="01")
-        few = add_model(home, {"ball": right()}, tag="few", folds="0")
-        with caplog.at_level(logging.WARNING, "autoseg"):
-            fit(home, "logits", folds=("0",), iterations=1)
-        assert f"{few} is no member: its folds (0) are too few" in caplog.text
-        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", TrainingJob).trainer_options["members"] == [member]
-
-    def test_missing_folds_are_listed_with_the_command_that_trains_them(self, home: Path) -> None:
-        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")
-        with pytest.raises(ValueError, match="2 or more folds that every member") as caught:
-            fit(home, "logits", *members)
-        assert f"autoseg_train {NAME} 2d 1 --organs ball\n" in str(caught.value)
-        assert f"autoseg_train {NAME} 2d 0 --organs bar --tag wide" in str(caught.value)
-        with pytest.raises(ValueError, match="fold 3 needs members"):
-            fit(home, "argmax", members[0], folds=("3",))
-
-    def test_probabilities_that_were_removed_are_missed(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
-        member = add_model(home, {"ball": right()}, folds="01")
-        one, other = sorted(splits(home)[0].val)
-        (results(home) / member / "fold_0" / "validation" / f"{one}.b2nd").unlink()
-        with caplog.at_level(logging.WARNING):
-            assert {score.case for score in fit(home, "argmax", member, folds=("0",))["0"]} == {other}
-        assert f"not every member's probabilities are there: {one}" in caplog.text
-        (results(home) / member / "fold_1" / "validation").joinpath(f"{splits(home)[1].val[0]}.b2nd").unlink()
-        (results(home) / member / "fold_1" / "validation").joinpath(f"{splits(home)[1].val[1]}.b2nd").unlink()
-        with pytest.raises(ValueError, match=r"no case of which every member's probabilities \(.b2nd\) are there"):
-            fit(home, "argmax", member, folds=("1",))
-
-
-class TestWhatIsRefused:
-    def test_unknown_names_are_answered_with_those_there(self, home: Path) -> None:
-        member = add_model(home, {"ball": right()}, folds="01")
-        for settings, message in (
-            ({"kind": "meat"}, "Did you mean 'meta'"),
-            ({"kind": "argmax", "members": ("2d__Trainer__bal",)}, "Did you mean '2d__Trainer__ball'"),
-            ({"kind": "argmax", "members": ("ensemble__Meta",)}, "not ensembles"),
-            ({"kind": "argmax", "members": (member,), "organs": ("bar",)}, "organ of the members: expected one of ball"),
-            ({"kind": "meta", "iterations": -1}, "expected a positive number"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                train_ensemble(3, EnsembleSettings(**settings, device="cpu"), home=home)
-        assert not list(results(home).glob("ensemble*"))
-
-    def test_without_models_the_message_says_what_to_train(self, home: Path) -> None:
-        with pytest.raises(ValueError, match="Run: autoseg_train"):
-            fit(home, "multi")
-
-    def test_features_on_different_grids_cannot_be_fused(self, home: Path) -> None:
-        one = add_model(home, {"ball": right()}, folds="0")
-        other = add_model(home, {"bar": right()}, folds="0", seen=lambda plan: replace(small(plan), spacing=(3.0, 3.0)))
-        with pytest.raises(ValueError, match="layer fusion: expected members on the same grid"):
-            fit(home, "fusion", one, other)
-
-    def test_networks_that_cannot_be_cut_leave_nothing_behind(self, home: Path) -> None:
-        def dense(plan: Configuration) -> Configuration:
-            return replace(small(plan), network="dense_vnet", network_options={})
-
-        member = add_model(home, {"ball": right()}, folds="0", seen=dense)
-        with pytest.raises(ValueError, match=f"{member}: DenseVNet: its logits are no 1x1 convolution"):
-            fit(home, "fusion", member)
-        assert not list(results(home).glob("ensemble*"))
-
-
 class TestModelsLikeAnyOther:
     @pytest.mark.parametrize("kind", ["argmax", "multi"])
     def test_predicts_what_its_members_say(self, home: Path, tmp_path: Path, kind: str) -> None:
@@ -376,16 +193,14 @@ class TestModelsLikeAnyOther:
         for organ in ("ball", "bar"):
             assert choice.table[name][organ] == pytest.approx(mean(scores["0"] + scores["1"], organ))
 
-    def test_costs_what_its_members_cost_too(self, home: Path) -> None:
+    def test_costs_what_its_members_cost_too(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("autoseg.trainers.validation.time", SimpleNamespace(perf_counter=lambda: 0.0))
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
-        one, other = sorted(splits(home)[0].val)
-        for name, seconds in zip(members, ({one: 10.0, other: 20.0}, {one: 5.0}), strict=True):
-            write_json(results(home) / name / "fold_0" / "validation" / "timings.json", seconds)
+        for name, seconds in zip(members, (10.0, 5.0), strict=True):
+            write_json(results(home) / name / "fold_0" / "validation" / "timings.json", dict.fromkeys(splits(home)[0].val, seconds))
         fit(home, "argmax", *members)
-        validation = folder_of(home, "argmax") / "fold_0" / "validation"
-        own, whole = (read_json(validation / file, dict) for file in ("timings_own.json", "timings.json"))
-        assert set(own) == {one, other}
-        assert whole == {one: pytest.approx(15 + own[one], abs=2e-3)}, "what was not measured of every member is not known"
+        name = folder_of(home, "argmax").name
+        assert seconds_of(results(home), [name], ["0"]) == {name: 15.0}
 
     def test_a_fold_alone_votes_with_its_members_fold(self, home: Path) -> None:
         fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"))
@@ -416,6 +231,28 @@ class TestGoingOn:
         assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [first]
         fit(home, "argmax", restart=True)
         assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [f"{first}__better"]
+
+    def test_a_restart_that_is_refused_leaves_what_is_there(self, home: Path) -> None:
+        member = add_model(home, {"ball": right()}, folds="01")
+        scores = fit(home, "argmax", folds=("0",))
+        before = data.snapshot(folder_of(home, "argmax"))
+        for path in (results(home) / member / "fold_0" / "validation").glob("*.b2nd"):
+            path.unlink()
+        with pytest.raises(ValueError, match="no case of which every member's probabilities"):
+            fit(home, "argmax", folds=("0",), restart=True)
+        assert data.snapshot(folder_of(home, "argmax")) == before
+        again = fit(home, "argmax", folds=("0",))
+        assert [score.dice for score in again["0"]] == [score.dice for score in scores["0"]], "what is finished needs them no more"
+
+    def test_networks_that_were_trained_again_are_not_taken_for_those_of_before(self, home: Path) -> None:
+        member = add_model(home, {"ball": right()}, folds="0")
+        fit(home, "fusion", folds=("0",), iterations=1)
+        load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
+        path = results(home) / member / "fold_0" / FINAL_CHECKPOINT
+        states, meta = load_checkpoint(path)
+        save_checkpoint(path, {"network": {name: weight + 1 for name, weight in states["network"].items()}}, meta)
+        with pytest.raises(ValueError, match=f"ensemble__Fusion, fold 0: {member} were trained again since"):
+            load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
 
     def test_an_interrupted_training_goes_on_to_the_same_weights(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         member = add_model(home, {"ball": speckled}, folds="01")

@@ -31,6 +31,9 @@ FUSION = "fusion"
 META = "meta"
 """The kind that looks at a voxel's surroundings too; all others at voxels one by one."""
 
+FUSED = "fused"
+"""In a checkpoint of that kind: the networks that its head belongs to (`Fusion.key`)."""
+
 Runs = dict[str, dict[str, Any]]
 """Fold to what its ``run.json`` holds."""
 
@@ -186,6 +189,11 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
 
 def _fused_network(folder: Path, members: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> nn.Module:
     network = fuse(members, fold, labels, device)
-    states, _ = load_checkpoint(folder / f"fold_{fold}" / FINAL_CHECKPOINT)
+    states, meta = load_checkpoint(folder / f"fold_{fold}" / FINAL_CHECKPOINT)
+    if meta.get(FUSED, network.key) != network.key:
+        raise ValueError(
+            f"{folder.name}, fold {fold}: {', '.join(one.name for one in members)} were trained again since, and features of other "
+            "networks are no use to it. Run the same autoseg_train_ensemble with --restart"
+        )
     network.load_state_dict(states["network"])
     return network.to(device).eval()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +72,9 @@ class Member:
         same = job.configuration.normalization == planned.normalization
         words += [] if same else ["--normalization", *dict.fromkeys(job.configuration.normalization)]
         own = (job.configuration.network.replace(":", "."), word_for(job.plan.labels))
+        words += [word for name, value in job.trainer_options.items() for word in ("--trainer-option", f"{name}={json.dumps(value)}")]
         further = [word for word in self.name.split("__")[2:] if word not in own][0 if same else 1 :]
-        return " ".join(words + (["--tag", further[-1]] if further else []))
+        return shlex.join(words + (["--tag", further[-1]] if further else []))
 
 
 def base_models(workspace: Workspace, dataset: str) -> dict[str, Member]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..evaluation.folders import table
-from ..inference.learned_ensemble import FUSION, META, fuse
+from ..inference.learned_ensemble import FUSED, FUSION, META, fuse
 from ..inference.predictor import Predictor
 from ..label_subsets import subset, word_for
 from ..machine import choose_device, prepare
@@ -31,7 +31,7 @@ from ..trainers.fusion import CrossFitted, FusionTrainer, average_history, avera
 from ..trainers.job import RunFolders, TrainingJob
 from ..trainers.stacked_cases import write_joined, write_stacks
 from ..trainers.trainer import Trainer
-from ..trainers.validation import TIMINGS, validate_fold
+from ..trainers.validation import validate_fold
 from ..workspace import Workspace, find_workspace
 from .begun import is_finished
 from .ensemble_jobs import ITERATIONS, KINDS, UNTRAINED, Design, check_fusable
@@ -40,9 +40,6 @@ from .preparing import preprocess
 from .training import put_aside
 
 log = logging.getLogger(__name__)
-
-OWN_TIMINGS = "timings_own.json"
-"""In a validation folder: case to seconds without the members', of which `TIMINGS` has the sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +114,17 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.load_dataset(which)
     folder = workspace.model(dataset.name, ENSEMBLE, settings.kind.capitalize(), *_words(dataset, settings))
-    if settings.restart:
-        _put_aside(folder, settings.folds)
-    design, folds = _designed(workspace, dataset, folder, settings)
+    former = _former(folder, settings)
+    design, folds = _designed(workspace, dataset, folder, settings, former)
     log.info("%s: %s of %s; fold %s.", folder.name, settings.kind, ", ".join(one.name for one in design.members), ", ".join(folds))
-    needed = folds if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
-    cases = {fold: held_out(design.members, fold) for fold in needed}
+    waiting = [fold for fold in folds if (run := folder / f"fold_{fold}") in former or not is_finished(run)]
+    needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
+    cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
     device = choose_device(settings.device)
     prepare(device)
+    for run in former:  # last, so that what is refused leaves them where they are
+        with only_one(run, "training"):
+            put_aside(run)
     work = _Work(workspace, dataset, design, folder, cases, device)
     scores = {fold: _train_fold(work, fold, budget=budget, seed=settings.seed) for fold in folds}
     everything = [score for some in scores.values() for score in some]
@@ -148,11 +148,10 @@ def word_of_members(members: Sequence[str]) -> str:
     return f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"
 
 
-def _put_aside(folder: Path, folds: Sequence[str]) -> None:
-    there = [path for path in sorted(folder.glob("fold_*")) if not folds or path.name.removeprefix("fold_") in folds]
-    for run in there:
-        with only_one(run, "training"):
-            put_aside(run)
+def _former(folder: Path, settings: EnsembleSettings) -> list[Path]:
+    """Runs that are to be begun anew."""
+    there = sorted(folder.glob("fold_*")) if settings.restart else []
+    return [path for path in there if not settings.folds or path.name.removeprefix("fold_") in settings.folds]
 
 
 def _budget(settings: EnsembleSettings) -> Budget:
@@ -165,9 +164,11 @@ def _budget(settings: EnsembleSettings) -> Budget:
     return replace(choose_budget("cpu", iterations=steps), why=f"{steps} iterations, the default of {settings.kind}")
 
 
-def _designed(workspace: Workspace, dataset: Dataset, folder: Path, settings: EnsembleSettings) -> tuple[Design, list[str]]:
-    """The ensemble that is asked for, or that its other folds are, and the folds to train."""
-    models, begun = base_models(workspace, dataset.name), _begun(folder)
+def _designed(
+    workspace: Workspace, dataset: Dataset, folder: Path, settings: EnsembleSettings, former: Sequence[Path]
+) -> tuple[Design, list[str]]:
+    """The ensemble that is asked for, or that its other folds are (the `former` ones left out), and the folds to train."""
+    models, begun = base_models(workspace, dataset.name), _begun(folder, former)
     least = 2 if settings.kind in ("logits", META) else 1
     if begun is not None:
         candidates = named(models, begun.trainer_options["members"])
@@ -195,9 +196,9 @@ def _designed(workspace: Workspace, dataset: Dataset, folder: Path, settings: En
     return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, begun, shared), best), folds
 
 
-def _begun(folder: Path) -> TrainingJob | None:
-    """A fold of this ensemble that was begun before."""
-    records = sorted(folder.glob("fold_*/run.json"))
+def _begun(folder: Path, former: Sequence[Path]) -> TrainingJob | None:
+    """A fold of this ensemble that was begun before and stays."""
+    records = [record for record in sorted(folder.glob("fold_*/run.json")) if record.parent not in former]
     return read_json(records[0], TrainingJob) if records else None
 
 
@@ -263,21 +264,7 @@ def _train_fold(work: _Work, fold: str, *, budget: Budget, seed: int) -> list[Sc
             network = _untrained(job, folders) if work.design.kind in UNTRAINED else Trainer(job, folders, device=work.device).fit()
             how = {"device": work.device, "mirror": False, "step": 0.5 if work.design.kind == META else 1.0}
             predictor = Predictor([network.to(work.device)], job.configuration, job.plan.labels, **how)
-        scores = validate_fold(predictor, job, folders, work.dataset)
-        if work.design.kind != FUSION:  # whose network holds the members'
-            _count_members(work, run)
-        return scores
-
-
-def _count_members(work: _Work, run: Path) -> None:
-    """Adds the members' seconds to those of each validated case: an ensemble costs what it combines, too."""
-    timings, own = run / "validation" / TIMINGS, run / "validation" / OWN_TIMINGS
-    alone = {**read_json(timings, dict), **(read_json(own, dict) if own.is_file() else {})}
-    write_json(own, alone)  # first, so that nothing is ever added twice
-    files = [member.folder / run.name / "validation" / TIMINGS for member in work.design.members]
-    theirs = [read_json(file, dict) if file.is_file() else {} for file in files]
-    known = [case for case in alone if all(case in one for one in theirs)]
-    write_json(timings, {case: round(alone[case] + sum(one[case] for one in theirs), 3) for case in known})
+        return validate_fold(predictor, job, folders, work.dataset)
 
 
 def _prepare(work: _Work, fold: str) -> Split:
@@ -324,8 +311,9 @@ def _fit_halves(work: _Work, job: TrainingJob, folders: RunFolders) -> CrossFitt
     for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
         half = replace(job, split=Split(learnt, judged))
         trainer = FusionTrainer(half, replace(folders, run=run), device=work.device)
-        predictors |= dict.fromkeys(judged, trainer.predictor(trainer.fit()))
+        network = trainer.fit()
+        predictors |= dict.fromkeys(judged, trainer.predictor(network))
     states = [load_checkpoint(run / FINAL_CHECKPOINT)[0]["network"] for run in runs]
     average_history(folders.run, runs)
-    save_checkpoint(folders.run / FINAL_CHECKPOINT, {"network": averaged(states)}, {"fold": job.fold})
+    save_checkpoint(folders.run / FINAL_CHECKPOINT, {"network": averaged(states)}, {"fold": job.fold, FUSED: network.key})
     return CrossFitted(predictors)

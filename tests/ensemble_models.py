@@ -1,0 +1,139 @@
+"""Models for ensembles to combine, with random weights, whose kept validation says whatever a test wants it to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import story_data as data
+import torch
+
+import autoseg
+from autoseg.checkpoints import save_checkpoint
+from autoseg.evaluation.overlap import score_case
+from autoseg.images import read_label
+from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.quantised import keep, kept
+from autoseg.label_subsets import translate
+from autoseg.model import Budget, Configuration, Plan, Score, Split
+from autoseg.naming import FINAL_CHECKPOINT
+from autoseg.networks import build_network
+from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
+from autoseg.pipeline.variants import of_organs
+from autoseg.records import from_plain, read_json, write_json
+from autoseg.storage import Store
+from autoseg.trainers.job import TrainingJob, TrainingOptions
+
+NAME = "Dataset003_Tiny"
+SURE = 4.0
+"""Logit of a model that knows."""
+
+Says = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""From the true mask of an organ ``(Z, Y, X)`` to the logit of that organ."""
+
+Planned = Callable[[Configuration], Configuration]
+"""From the planned configuration to that of a model."""
+
+
+def right(sure: float = SURE) -> Says:
+    return lambda mask, rng: np.where(mask, sure, -sure)
+
+
+def wrong_in_a_corner(sure: float = SURE) -> Says:
+    """Sees the organ also where it is not, and is sure of it."""
+
+    def say(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        seen = mask.copy()
+        seen[:, : mask.shape[1] // 3, : mask.shape[2] // 3] = True
+        return np.where(seen, sure, -sure)
+
+    return say
+
+
+def speckled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One voxel in five is wrong, as surely as the others are right."""
+    return np.where(mask ^ (rng.random(mask.shape) < 0.2), SURE, -SURE)
+
+
+def plan_patients(home: Path) -> Path:
+    """Ten patients, planned and preprocessed for 2d; one more to predict. Returns `home`."""
+    data.make_volumes(home / "raw" / NAME, n_train=10, n_test=1, numTraining=10, groups=None)
+    autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=home)
+    return home
+
+
+def linked(planned: Path, home: Path) -> Path:
+    """The data of `planned` in another home, whose results are its own. Returns it."""
+    for part in ("raw", "preprocessed"):
+        (home / part).symlink_to(planned / part)
+    return home
+
+
+def results(home: Path) -> Path:
+    return home / "results" / NAME
+
+
+def splits(home: Path) -> list[Split]:
+    return read_json(home / "preprocessed" / NAME / "splits.json", list[Split])
+
+
+def small(configuration: Configuration) -> Configuration:
+    grid = {"strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
+    options = {"features": [4, 8], "convs_per_stage": [1, 1], "decoder_convs": [1], **grid}
+    return replace(configuration, network_options=options, patch_size=(16, 16), batch_size=2)
+
+
+def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: str = "01234", seen: Planned = small) -> str:
+    """A model with random weights that, so its validation says, segments `organs` as told. Returns its name."""
+    plan, word = of_organs(read_json(home / "preprocessed" / NAME / "plan.json", Plan), tuple(organs))
+    one = seen(plan.configurations["2d"])
+    name = "__".join(filter(None, ("2d", "Trainer", word, tag)))
+    store = Store(home / "preprocessed" / NAME / "2d")
+    write_json(results(home) / "plan.json", read_json(home / "preprocessed" / NAME / "plan.json", Plan))
+    for fold in folds:
+        run, split, scores = results(home) / name / f"fold_{fold}", splits(home)[int(fold)], []
+        job = TrainingJob(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions())
+        for case in split.val:
+            stored = store.load(case)
+            truth = translate(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)
+            rng = np.random.default_rng([int(fold), *case.encode()])
+            ratios = [say(truth == value, rng) for value, say in enumerate(organs.values(), start=1)]
+            logits = Logits(torch.from_numpy(np.stack([np.zeros(truth.shape), *ratios])), stored.trace)
+            keep(run / "validation", case, logits, plan.labels)
+            found = export_labels([kept(run / "validation", case)], plan.labels)
+            reference = read_label(home / "raw" / NAME / "labelsTr" / f"{case}.nii.gz").array
+            reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
+            scores += score_case(case, found, reference, plan.labels)
+        write_json(run / "validation" / "scores.json", scores)
+        write_json(run / "run.json", job)
+        torch.manual_seed(int(fold))
+        network = build_network(one.network, dim=2, in_channels=1, out_channels=plan.labels.n_outputs, **one.network_options)
+        save_checkpoint(run / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
+    return name
+
+
+def fit(home: Path, kind: str, *members: str, **settings: object) -> dict[str, list[Score]]:
+    return train_ensemble(3, EnsembleSettings(kind=kind, members=members, device="cpu", **settings), home=home)
+
+
+def mean(scores: list[Score], organ: str) -> float:
+    return float(np.nanmean([score.dice for score in scores if score.organ == organ]))
+
+
+def stored_mean(home: Path, model: str, organ: str, fold: str) -> float:
+    path = results(home) / model / f"fold_{fold}" / "validation" / "scores.json"
+    return mean(from_plain(read_json(path, list), list[Score]), organ)
+
+
+def folder_of(home: Path, kind: str) -> Path:
+    (found,) = results(home).glob(f"ensemble__{kind.capitalize()}*")
+    return found
+
+
+def predict(home: Path, out: Path, **settings: object) -> np.ndarray:
+    asked = PredictSettings(mirror=False, device="cpu", **settings)
+    image = home / "raw" / NAME / "imagesTs" / "case_10_0000.nii.gz"
+    assert autoseg.predict_folder(image, out, asked, home=home) == {}
+    return read_label(out / "case_10.nii.gz").array

@@ -125,9 +125,13 @@ def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> 
         ValueError: One is unknown or its value makes no sense.
     """
     known = {item.name for item in fields(kind)}
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise unknown(f"option of {trainer}", name, known)
+        try:
+            kind(**{name: value})
+        except TypeError as error:  # a word where a number is compared
+            raise ValueError(f"{name}: expected a value as the default {getattr(kind(), name)!r}, got {value!r}") from error
     return kind(**options)
 
 

@@ -54,8 +54,8 @@ class VNet(nn.Module):
     """Residual stages of 5x5x5 convolutions, 2x2x2 convolutions with stride 2 down and up, concatenated skips, PReLU.
 
     Channels 16, 32, 64, 128, 256 down; going up, half of a stage's 256, 128, 64, 32 come from below and half from the skip. With one input
-    channel and two classes, and without normalisation, as in the paper: 65,175,314 parameters in 3D, 13,275,346 in 2D. That network diverges
-    at learning rates at which all others learn (sums over up to 64,000 inputs), so normalisation is the default here.
+    channel and two classes, and without normalisation, as in the paper: 65,175,314 parameters in 3D, 13,275,346 in 2D. That network
+    diverges at learning rates at which all others learn (sums over up to 64,000 inputs), so normalisation is the default here.
 
     Args:
         dim: Spatial axes, 2 or 3.

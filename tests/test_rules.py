@@ -91,8 +91,17 @@ class TestSupported:
 
     def test_an_organ_that_no_case_has_goes_to_who_predicts_none(self):
         assert winner_of(supported, {"2d": [0.0, math.nan] * 5, "3d": [math.nan] * 10})[0] == "3d"
+        assert winner_of(supported, {"2d": [0.0] * 10, "3d": [math.nan] * 10})[0] == "3d"
         name, reason = winner_of(supported, {"2d": [math.nan] * 10, "3d": [math.nan] * 10})
         assert name == "2d" and "no validation case has this organ" in reason
+
+    @pytest.mark.parametrize(("metric", "alarm"), [("dice", 0.0), ("hd95_surface", 200.0), ("chaos", 0.0)])
+    def test_false_alarms_are_evidence_against_who_raises_them(self, metric, alarm):
+        """Both are the same where the organ is; only the first also sees it in eight cases without it."""
+        alarms, none = np.r_[BASE, [alarm] * 8], np.r_[BASE, [math.nan] * 8]
+        name, reason = winner_of(supported, {"2d": alarms, "3d": none}, metric=metric)
+        assert name == "3d" and "p = 0.0078 corrected for 1 comparison" in reason
+        assert winner_of(supported, {"2d": none, "3d": alarms}, metric=metric)[0] == "2d"
 
 
 class TestCheapest:

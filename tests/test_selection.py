@@ -18,7 +18,12 @@ FLAT, DEEP, BOTH = candidates_for(["2d", "3d"])
 
 def scores(**organs):
     """``liver=[.9, .8]`` -> a score for each organ in the cases c0, c1 ..."""
-    return [Score(f"c{i}", organ, dice, dice, 1, 1) for organ, values in organs.items() for i, dice in enumerate(values)]
+    count = {organ: [0 if math.isnan(value) else 1 for value in values] for organ, values in organs.items()}
+    return [
+        Score(f"c{i}", organ, dice, dice, count[organ][i], count[organ][i])
+        for organ, values in organs.items()
+        for i, dice in enumerate(values)
+    ]
 
 
 def test_candidates_are_singles_then_pairs():
@@ -115,6 +120,17 @@ def test_organ_that_no_case_has_goes_to_who_predicts_none():
     assert choice.organs["liver"] == ("3d",)
     assert math.isnan(choice.table["3d"]["liver"])
     assert "no validation case has this organ" in choice.reasons["liver"]
+
+
+@pytest.mark.parametrize(("metric", "good"), [("precision", 0.6), ("ravd", 30.0)])
+def test_who_finds_nothing_is_not_right_because_its_metric_has_no_number(metric, good):
+    """The precision of an empty mask is no number; of a metric that shall be low the worst that anybody has takes its place."""
+    some = [Score(f"c{i}", "liver", 0.5, 0.4, 10, 10, {metric: good + i / 100}) for i in range(8)]
+    none = [Score(f"c{i}", "liver", 0.0, 0.0, 0, 10, {metric: math.nan}) for i in range(8)]
+    for order in ([FLAT, DEEP], [DEEP, FLAT]):
+        choice = choose({"2d": none, "3d": some}, order, ["liver"], folds=[0], known=Circumstances(metric))
+        assert choice.organs["liver"] == ("3d",)
+    assert choice.table["2d"]["liver"] == pytest.approx(0 if metric == "precision" else good + 0.07)
 
 
 def test_single_candidate_says_so():

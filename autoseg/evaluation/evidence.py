@@ -11,7 +11,8 @@ import numpy as np
 
 from ..model import Candidate, Compared, Evidence, Expected
 from .counts import mean_of_known
-from .metrics import find_metric, goodness
+from .masks import MaskPair
+from .metrics import find_metric, function_of, goodness
 from .statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
 
 RIVAL = 0.05
@@ -69,9 +70,26 @@ class Comparison:
         measured = all(one.name in self.seconds for one in self.candidates)
         return self.seconds[candidate.name] if measured else float(len(candidate.members))
 
+    @cached_property
+    def perfect(self) -> float:
+        """The merit of a prediction that agrees with its reference."""
+        return goodness(perfect_value(self.metric), self.metric)
+
+    def by_case(self, one: Candidate, other: Candidate) -> np.ndarray:
+        """By how much the first is better, ``(cases,)``; NaN where neither has a value.
+
+        Where only one of both has none, the organ is absent and the other raised a false alarm: who is right there counts as perfect, or
+        false alarms would cost nothing in a comparison of two.
+        """
+        first, second = self.merits[one.name], self.merits[other.name]
+        alone = np.isnan(first) != np.isnan(second)
+        if alone.any():
+            first, second = (np.where(alone & np.isnan(merits), self.perfect, merits) for merits in (first, second))
+        return first - second
+
     def differences(self, one: Candidate, other: Candidate) -> np.ndarray:
-        """By how much the first is better, ``(patients,)``: a patient's cases averaged; NaN where one of both has no value."""
-        return per_group(self.merits[one.name] - self.merits[other.name], self.patients or None)
+        """By how much the first is better, ``(patients,)``: a patient's cases (`by_case`) averaged."""
+        return per_group(self.by_case(one, other), self.patients or None)
 
     def p_value(self, one: Candidate, other: Candidate) -> float:
         """Of the paired test over patients whether they differ; NaN where too few patients do (`statistics.wilcoxon`)."""
@@ -107,6 +125,13 @@ class Comparison:
         return replace(self, values=values, cases=some(self.cases), folds=some(self.folds), patients=some(self.patients))
 
 
+def perfect_value(metric: str) -> float:
+    """The value of a metric where prediction and reference agree: what an absent organ counts as where nothing was predicted."""
+    mask = np.ones((3, 3, 3), bool)
+    pair, wanted = MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), find_metric(metric)
+    return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap))
+
+
 Rule = Callable[[Comparison], tuple[Candidate, str]]
 """Decides for one organ: the winner among ``comparison.candidates``, and one sentence that says why."""
 
@@ -127,7 +152,7 @@ def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evide
     compared = {}
     for candidate, lower, upper in zip(comparison.candidates, low.tolist(), high.tolist(), strict=True):
         name = candidate.name
-        difference = mean_of_known(comparison.merits[chosen.name] - comparison.merits[name]) if candidate is not chosen else math.nan
+        difference = mean_of_known(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
         compared[name] = Compared(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
     return Evidence(chosen.name, len(comparison.cases), compared, expected_of(comparison, chosen, rule))
 
@@ -179,8 +204,7 @@ def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarr
     whole = _variance(values)
     if not rivals or not whole > 0:
         return 0.0
-    own = comparison.values[chosen.name]
-    parts = [_variance(own - comparison.values[rival.name]) / 2 for rival in rivals]
+    parts = [_variance(comparison.by_case(chosen, rival)) / 2 for rival in rivals]
     return min(1.0, float(np.nanmean(parts)) / whole) if not np.isnan(parts).all() else 0.0
 
 

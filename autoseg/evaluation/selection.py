@@ -160,7 +160,8 @@ def _comparisons(
     absent = [candidate.name for candidate in candidates if not scores.get(candidate.name)]
     if absent:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
-    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, known.metric) for candidate in candidates}
+    worst = _worst([score for candidate in candidates for score in scores[candidate.name]], known.metric)
+    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, known.metric, worst) for candidate in candidates}
     validated = {name: {case for _, case in one} for name, one in values.items()}
     ranked = _simplest_first(candidates, known.seconds)
     found: dict[str, Comparison] = {}
@@ -201,14 +202,27 @@ def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float
     return sorted(candidates, key=lambda one: (len(one.members), seconds[one.name] if measured else 0.0))
 
 
-def _by_organ_and_case(scores: Sequence[Score], candidate: str, metric: str) -> dict[tuple[str, str], float]:
-    """(Organ, case) to the metric; of a signed error its size, since a mean of both signs would hide it."""
+def _worst(scores: Sequence[Score], metric: str) -> float:
+    """What a case counts as that has the organ but no number, as has the precision of an empty mask.
+
+    0 of what shall be high, else the largest that any candidate has anywhere; NaN where there is none.
+    """
+    if find_metric(metric).better == "higher":
+        return 0.0
+    known = [abs(value) for score in scores if not math.isnan(value := value_of(score, metric))]
+    return max(known, default=math.nan)
+
+
+def _by_organ_and_case(scores: Sequence[Score], candidate: str, metric: str, worst: float) -> dict[tuple[str, str], float]:
+    """(Organ, case) to the metric, NaN only where nobody has the organ; of a signed error its size: a mean of both signs would hide it."""
     signed = find_metric(metric).better == "zero"
     values: dict[tuple[str, str], float] = {}
     for score in scores:
         if (score.organ, score.case) in values:
             raise ValueError(f"{candidate}: case {score.case} has two scores for {score.organ}; expected each case in one fold only")
         value = value_of(score, metric)
+        if math.isnan(value) and score.n_prediction + score.n_reference:
+            value = worst
         values[score.organ, score.case] = abs(value) if signed else value
     return values
 

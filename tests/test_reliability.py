@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.evaluation.reliability import fit_reliability, predicted_dice
+from autoseg.evaluation.reliability import fit_reliability, foretold_by_others, predicted_dice
 
 PROMISED = np.array([0.7, 0.8, 0.9, 0.95, 0.99])
 
@@ -40,6 +40,21 @@ def test_cases_without_the_organ_do_not_count_and_few_are_not_enough() -> None:
     nothing = float("nan")
     assert fit_reliability(np.append(PROMISED, [nothing, 0.3]), np.append(PROMISED, [0.5, nothing])).cases == 5
     assert fit_reliability(PROMISED[:3], PROMISED[:3]) is None
+
+
+def test_an_empty_mask_keeps_its_promise_of_nothing() -> None:
+    """The line that falls became the mean, 0.9: no Dice of an empty mask."""
+    flat = fit_reliability(PROMISED, 1.8 - PROMISED)
+    assert predicted_dice(flat, 0.3) == pytest.approx(1.8 - float(PROMISED.mean()))
+    assert predicted_dice(flat, 0.0) == 0
+
+
+def test_others_foretell_a_case_or_it_keeps_its_promise() -> None:
+    true = 2 * PROMISED - 1
+    true[0] = 0.9
+    assert foretold_by_others(PROMISED, true)[0] == pytest.approx(0.4)
+    assert fit_reliability(PROMISED, true).error == pytest.approx(np.abs(foretold_by_others(PROMISED, true) - true).mean())
+    assert foretold_by_others(PROMISED[:3], true[:3]).tolist() == PROMISED[:3].tolist()
 
 
 def test_without_a_line_the_promise_stands() -> None:

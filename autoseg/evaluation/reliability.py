@@ -34,10 +34,21 @@ def fit_reliability(promised: np.ndarray, true: np.ndarray) -> Reliability | Non
     x, y = promised[known], true[known]
     if len(x) < FEWEST:
         return None
-    errors = [abs(_at(*_line(np.delete(x, i), np.delete(y, i)), x[i]) - y[i]) for i in range(len(x))]
     varied = np.ptp(x) > 0 and np.ptp(y) > 0
     correlation = float(spearmanr(x, y).statistic) if varied else math.nan
-    return Reliability(*_line(x, y), float(np.mean(errors)), correlation, len(x))
+    return Reliability(*_line(x, y), float(np.abs(foretold_by_others(x, y) - y).mean()), correlation, len(x))
+
+
+def foretold_by_others(promised: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The Dice of each case by a line through all others, ``(cases,)``; the promise itself where these are too few for a line.
+
+    Args:
+        promised: ``(cases,)``, without NaN.
+        true: ``(cases,)``, without NaN.
+    """
+    if len(promised) < FEWEST:
+        return np.clip(np.asarray(promised, np.float64), 0, 1)
+    return np.array([_at(*_line(np.delete(promised, i), np.delete(true, i)), promised[i]) for i in range(len(promised))])
 
 
 def predicted_dice(reliability: Reliability | None, promised: float) -> float:
@@ -54,4 +65,6 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _at(slope: float, intercept: float, x: float) -> float:
+    if x == 0:  # promised by an empty mask, whose Dice is 0 whatever a line through masks says
+        return 0.0
     return float(min(1.0, max(0.0, slope * x + intercept)))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.reliability import fit_reliability, predicted_dice
+from ..evaluation.reliability import foretold_by_others
 from ..evaluation.report import Promise
-from ..records import from_plain, read_json, write_json
+from ..records import read_json, write_json
 
 FORETOLD = "foretold_dice.json"
 """In ``results/<dataset>``: organ to its `Foretold`."""
@@ -40,16 +40,12 @@ def read_promises(results: Path) -> dict[str, tuple[Promise, ...]]:
     path = results / FORETOLD
     if not path.is_file():
         return {}
-    found = from_plain(read_json(path, dict), dict[str, list[Foretold]])
+    found = read_json(path, dict[str, list[Foretold]])
     return {organ: promises for organ, some in found.items() if (promises := _promises(some))}
 
 
 def _promises(some: list[Foretold]) -> tuple[Promise, ...]:
     promised, true = (np.array([getattr(one, name) for one in some], float) for name in ("promised", "true"))
     known = np.flatnonzero(~(np.isnan(promised) | np.isnan(true)))
-    result = []
-    for place in known:
-        others = known[known != place]
-        line = fit_reliability(promised[others], true[others])
-        result.append(Promise(some[place].case, predicted_dice(line, float(promised[place])), float(true[place])))
-    return tuple(result)
+    expected = foretold_by_others(promised[known], true[known]).tolist()
+    return tuple(Promise(some[place].case, dice, float(true[place])) for place, dice in zip(known, expected, strict=True))

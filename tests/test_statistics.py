@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import rankdata
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
-from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, paired_interval, per_group, wilcoxon
+from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
 
 
 def counted(differences):
@@ -94,15 +94,6 @@ def test_cases_of_a_patient_are_drawn_together():
     assert all(math.isnan(end) for end in bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p", "p"]))
     with pytest.raises(ValueError, match="expected one patient a case, 2, got 1"):
         bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p"])
-
-
-def test_paired_interval_sees_what_two_intervals_do_not():
-    """Cases differ far more than models do."""
-    second = np.random.default_rng(0).uniform(0.2, 0.9, 20)
-    first = second + 0.02 + np.random.default_rng(1).normal(0, 0.01, 20)
-    low, high = paired_interval(first, second, rng=np.random.default_rng(2))
-    assert 0 < low < 0.02 < high < 0.04
-    assert bootstrap_interval(first, rng=np.random.default_rng(2))[0] < second.mean()
 
 
 def test_one_number_a_patient():

@@ -137,20 +137,6 @@ def bootstrap_intervals(
     return low, high
 
 
-def paired_interval(
-    first: Sequence[float] | np.ndarray,
-    second: Sequence[float] | np.ndarray,
-    *,
-    rng: np.random.Generator,
-    n: int = 2000,
-    level: float = 0.95,
-    groups: Sequence[Hashable] | None = None,
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean difference `first` minus `second` over the cases that have both; see `bootstrap_interval`."""
-    differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return bootstrap_interval(differences, rng=rng, n=n, level=level, groups=groups)
-
-
 def per_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
     """One number a patient, the mean over its cases that are not NaN, in the order in which patients first appear.
 

@@ -105,9 +105,28 @@ def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):
     find_best_configuration(1, home=home, rule="cheapest", metric="iou", max_members=1)
     again = choose_again(1, home=home)
     assert (again.by, again.metric) == ("cheapest", "iou")
+    assert (again.max_members, again.table.keys()) == (1, set(MODELS)), "and to its limits"
     path = home / "results" / DATASET / "choice.json"
     write_json(path, json.loads(path.read_text()) | {"by": "a rule that is no more"})
     assert choose_again(1, home=home).by == "supported"
+
+
+def test_models_that_are_too_slow_stay_left_out(home):
+    for seconds, model in zip((2.0, 9.0), MODELS, strict=True):
+        write_json(home / "results" / DATASET / model / "fold_0" / "validation" / "timings.json", {"a": seconds, "b": seconds})
+    choice = find_best_configuration(1, home=home, max_seconds=5)
+    assert set(choice.organs.values()) == {MODELS[:1]}
+    again = choose_again(1, home=home)
+    assert (again.max_seconds, set(again.organs.values())) == (5, {MODELS[:1]})
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [({"metric": "volume"}, "metric volume: expected one that says"), ({"rule": "bset_mean"}, "best_mean")]
+)
+def test_what_cannot_be_chosen_by_is_refused_before_anything_is_computed(home, monkeypatch, how, told):
+    monkeypatch.setattr("autoseg.pipeline.choosing.scores_of_models", None)
+    with pytest.raises(ValueError, match=told):
+        find_best_configuration(1, home=home, **how)
 
 
 class TestModelsOfSomeOrgans:

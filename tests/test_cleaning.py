@@ -17,7 +17,9 @@ from autoseg.inference.quantised import keep
 from autoseg.label_subsets import subset
 from autoseg.labels import to_file
 from autoseg.model import Calibration, Case, Choice, Geometry, Labels, Plan, Trace
+from autoseg.pipeline import candidate_scores
 from autoseg.pipeline.calibrating import calibrated_choice
+from autoseg.pipeline.candidate_scores import Task
 from autoseg.pipeline.cleaning import SHAPES, cleaned_choice, organ_shapes
 from autoseg.records import read_json, write_json
 from autoseg.workspace import Workspace
@@ -52,7 +54,8 @@ class Home:
         return cleaned_choice(self.workspace, self.dataset, self.plan, choice or self.choice, self.cases)
 
     def calibrated(self, choice: Choice | None = None) -> Choice:
-        return calibrated_choice(self.workspace, self.dataset, self.plan, choice or self.choice, self.cases)
+        task = Task(self.workspace.results(DATASET), self.plan, self.cases)
+        return calibrated_choice(task, choice or self.choice)
 
 
 @pytest.fixture
@@ -107,6 +110,17 @@ class TestCleaning:
             home.validate(case.name, with_stray_ball(case.name))
         partial = Home(home.workspace.home)
         assert "over 3 cases, 3 better" in partial.cleaned().cleaning["ball"].why
+
+    def test_an_emptied_mask_is_no_precise_one(self, home: Home) -> None:
+        """What was found of the ball is smaller than any ball: to remove it leaves nothing to be wrong, and nothing of the organ."""
+        for case in CASES:
+            found = truth(case)
+            places = np.argwhere(found == 1)
+            found[found == 1] = 0
+            found[tuple(places[len(places) // 2])] = 1
+            found[0, 0, 0:2] = 1
+            home.validate(case, found)
+        assert "ball" not in home.cleaned(replace(home.choice, metric="precision")).cleaning
 
     def test_regions_are_left_alone(self, home: Home, caplog: pytest.LogCaptureFixture) -> None:
         regions = Labels(("whole", "core"), ((2, 5), (5,)), regions=True, paint=(2, 5))
@@ -170,6 +184,9 @@ def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("autoseg.pipeline.cleaning._measure", refuse)
     assert organ_shapes(home.dataset, path) == found
+    renamed = replace(home.dataset, labels=replace(home.dataset.labels, names=("globe", "block")))
+    with pytest.raises(AssertionError, match="a is measured again"):
+        organ_shapes(renamed, path)
     write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
     with pytest.raises(AssertionError, match="a is measured again"):
         organ_shapes(home.dataset, path)
@@ -191,6 +208,32 @@ class TestCalibration:
         found = home.calibrated().calibration[MODEL]
         assert found.temperature < 0.5
         assert found.error_after < found.error_before
+
+    def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        for case in CASES:
+            home.validate(case, np.roll(truth(case), 1, axis=2))
+        expected = home.calibrated().calibration
+        monkeypatch.setattr(candidate_scores, "MANY", 0)
+        assert home.calibrated().calibration == expected
+
+    def test_a_case_that_fails_is_named(self, home: Home) -> None:
+        for case in CASES:
+            home.validate(case, truth(case))
+        (home.workspace.results(DATASET) / MODEL / "fold_1" / "validation" / "d.b2nd").write_bytes(b"damaged")
+        with pytest.raises(ValueError, match="Calibrating: 1 of 4 cases failed; the first: fold 1, d: .*d.b2nd"):
+            home.calibrated()
+
+    def test_voxels_with_the_ignore_label_are_left_out(self, home: Home) -> None:
+        """The model is wrong only where nobody said what is right."""
+        home.plan = replace(home.plan, labels=replace(home.plan.labels, ignore=9))
+        home.dataset = replace(home.dataset, labels=home.plan.labels)
+        for case in home.dataset.cases:
+            right = truth(case.name)
+            values = to_file(right, home.plan.labels)
+            values[:, :, :6] = np.where(right[:, :, :6] == 0, 9, values[:, :, :6])
+            write_label(case.label, values, GEOMETRY)
+            home.validate(case.name, np.where(values == 9, 1, right).astype(np.int16), sure=6)
+        assert home.calibrated().calibration[MODEL].error_before < 0.01
 
     def test_what_was_not_annotated_is_no_false_alarm(self, home: Home) -> None:
         """Nobody drew the ball; the model sees it. That is no error of its probabilities."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.model import Candidate, Choice
+from autoseg.model import Candidate, Choice, Score
 from autoseg.pipeline.choosing import _quick
-from autoseg.pipeline.validated import seconds_of
+from autoseg.pipeline.validated import own_merits, seconds_of, stored_scores
 from autoseg.records import write_json
 
 
@@ -49,6 +49,22 @@ def test_candidates_that_take_longer_are_left_out(caplog):
     assert "nobody measured how long they take: c" in caplog.text
     with pytest.raises(ValueError, match="at most 0.5 seconds a case: no model is that quick; measured: a 1, b 2, a \\+ b 3"):
         _quick(candidates, {"a": 1.0, "b": 2.0}, 0.5)
+
+
+def test_models_are_judged_by_one_metric_even_where_one_lacks_it(tmp_path):
+    """The new model, with distances, is the better one; -3 mm must not be compared with a Dice of 0.5."""
+    write_json(tmp_path / "new__T" / "fold_0" / "validation" / "scores.json", [Score("a", "liver", 0.9, 0.8, 5, 5, {"hd_border": 3.0})])
+    write_json(tmp_path / "old__T" / "fold_1" / "validation" / "scores.json", [Score("b", "liver", 0.5, 0.3, 5, 5)])
+    folds = {"new__T": ["0", "all"], "old__T": ["1"]}
+    assert own_merits(tmp_path, folds, "hd_border") == {"new__T": {"liver": 0.9}, "old__T": {"liver": 0.5}}
+    assert own_merits(tmp_path, {"new__T": ["0"]}, "hd_border") == {"new__T": {"liver": -3.0}}
+
+
+def test_scores_of_another_version_are_named(tmp_path):
+    path = tmp_path / "2d__T" / "fold_0" / "validation" / "scores.json"
+    write_json(path, [{"case": "a", "organ": "liver", "hausdorff": 3.0}])
+    with pytest.raises(ValueError, match="scores.json: cannot be read"):
+        stored_scores(tmp_path, "2d__T", "0")
 
 
 def test_a_choice_without_evidence_can_still_be_told():

@@ -199,6 +199,8 @@ class Choice:
         calibration: Member to what its probabilities are worth.
         reliability: Organ to how its Dice is predicted where there is no reference.
         merged: What merging does to the organs; None where they come from one candidate, or overlap.
+        max_members: Largest number of models that were averaged.
+        max_seconds: Candidates that took longer a case were left out; None left out none.
     """
 
     organs: dict[str, tuple[str, ...]]
@@ -215,3 +217,5 @@ class Choice:
     calibration: dict[str, Calibration] = field(default_factory=dict)
     reliability: dict[str, Reliability] = field(default_factory=dict)
     merged: Merged | None = None
+    max_members: int = 3
+    max_seconds: float | None = None

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from ..evaluation.calibration import Sample, calibrate
 from ..inference.export import Logits
 from ..inference.points import shares_at
-from ..model import Calibration, Case, Choice, Dataset, Labels, Plan
-from ..workspace import Workspace
+from ..model import Calibration, Case, Choice, Labels
+from .candidate_scores import Task, file_voxels, memory_for, run_all
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
@@ -33,24 +31,27 @@ NUMBERS = 2**22
 """Probabilities of a model that are looked at over all cases; more would not move the temperature."""
 
 
-def calibrated_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: Choice, cases: dict[str, list[Case]]) -> Choice:
+def calibrated_choice(task: Task, choice: Choice) -> Choice:
     """The choice with what its members' probabilities are worth.
 
     Drawn from each case, always the same ones: voxels within `NEAR` of an organ, in the reference or in what a member predicted. Voxels
     with the ignore label are left out; organs that were not annotated in a case may be anywhere in its background.
 
     Args:
-        workspace: Where the models lie.
-        dataset: With the references.
-        plan: Of the dataset.
+        task: Where the models lie, and the validation cases that the choice rests on.
         choice: Its members are calibrated; those whose probabilities are gone, or that have no held-out case, are left out.
-        cases: Fold to the validation cases that the choice rests on.
+
+    Raises:
+        ValueError: A case cannot be looked at, as its files are damaged or do not belong together.
     """
-    held_out = HeldOut(workspace.results(dataset.name), plan, choice)
-    todo = [(fold, case) for fold, some in cases.items() if fold != "all" for case in some]
+    held_out = HeldOut(task.results, task.plan, choice)
+    todo = [(fold, case) for fold, some in task.cases.items() if fold != "all" for case in some]
+    jobs = {f"fold {fold}, {case.name}": (held_out, fold, case, len(todo)) for fold, case in todo}
+    voxels = sum(file_voxels(task, fold, case) for fold, case in todo) * len(held_out.own)
+    drawn = run_all(draw_samples, jobs, what="Calibrating", voxels=voxels, memory=memory_for(task, todo))
     samples: dict[str, dict[str, list[Sample]]] = {name: {} for name in held_out.own}
-    for fold, case in tqdm(todo, desc="Calibrating", unit="case", disable=not todo):
-        for member, sample in _samples(held_out, fold, case, len(todo)).items():
+    for (_, fold, *_), of_case in zip(jobs.values(), drawn.values(), strict=True):
+        for member, sample in of_case.items():
             samples[member].setdefault(fold, []).append(sample)
     found = {member: calibrate([Sample.joined(some) for some in of.values()]) for member, of in samples.items() if of}
     for member, calibration in found.items():
@@ -58,37 +59,45 @@ def calibrated_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice
     return replace(choice, calibration=found)
 
 
-def _samples(held_out: HeldOut, fold: str, case: Case, n_cases: int) -> dict[str, Sample]:
-    """Member to what it said at the drawn voxels of a case."""
+def draw_samples(held_out: HeldOut, fold: str, case: Case, n_cases: int) -> dict[str, Sample]:
+    """Member to what it said at the drawn voxels of a case, one of `n_cases`; runs in a process of its own where there is much to do."""
     predictions = held_out.kept(fold, case.name)
     if not predictions:
         return {}
     reference, _ = reference_of(case, held_out.plan.labels)
-    maps = [found for name in predictions if (found := held_out.told(name, fold, case.name)) is not None]
-    for found in maps:
-        check_same_grid(case, found, reference)
+    ignore = held_out.plan.labels.internal_ignore
+    shown = (reference > 0) & (reference != ignore) if ignore is not None else reference > 0
+    for name in predictions:
+        found = held_out.told(name, fold, case.name)
+        if found is not None:
+            check_same_grid(case, found, reference)
+            shown |= found > 0
     channels = max(logits.array.shape[0] for logits in predictions.values())
     most = int(np.clip(NUMBERS // (channels * n_cases), FEWEST, MOST))
-    points = _drawn(case, reference, maps, held_out.plan.labels.internal_ignore, most)
+    points = _drawn(case.name, shown, reference != ignore if ignore is not None else None, most)
     truth = reference[tuple(points)]
     pairs = ((name, logits, held_out.own[name]) for name, logits in predictions.items())
     return {name: _sample(logits, points, _organs_at(truth, held_out.plan.labels, own), own, case) for name, logits, own in pairs}
 
 
-def _drawn(case: Case, reference: np.ndarray, maps: Sequence[np.ndarray], ignore: int | None, most: int) -> np.ndarray:
-    """``(3, N)`` or ``(2, N)`` voxels near organs, at most `most`, the same for the same case whatever else is looked at."""
-    shown = (reference > 0) & (reference != ignore) if ignore is not None else reference > 0
-    for found in maps:
-        shown |= found > 0
+def _drawn(case: str, shown: np.ndarray, known: np.ndarray | None, most: int) -> np.ndarray:
+    """``(3, N)`` or ``(2, N)`` voxels near organs, at most `most`, the same at every call.
+
+    Args:
+        case: Its name, from which the random numbers come.
+        shown: Where reference or predictions have an organ, bool.
+        known: Where the reference says something, bool; None means everywhere.
+        most: Number of voxels.
+    """
     boxes = ndimage.find_objects(shown.astype(np.uint8))
     if not boxes:
-        return np.empty((reference.ndim, 0), np.int64)
+        return np.empty((shown.ndim, 0), np.int64)
     box = tuple(slice(max(0, side.start - NEAR), side.stop + NEAR) for side in boxes[0])
     near = ndimage.binary_dilation(shown[box], iterations=NEAR)
-    if ignore is not None:
-        near &= reference[box] != ignore
+    if known is not None:
+        near &= known[box]
     places = np.flatnonzero(near)
-    rng = np.random.default_rng([zlib.crc32(case.name.encode()), 15])
+    rng = np.random.default_rng([zlib.crc32(case.encode()), 15])
     if len(places) > most:
         places = places[np.sort(rng.choice(len(places), most, replace=False))]
     return np.stack(np.unravel_index(places, near.shape)) + np.array([[side.start] for side in box])

@@ -8,9 +8,10 @@ finished runs are never written to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,15 +122,31 @@ def _scores(task: Task, candidates: Sequence[Candidate], what: str) -> dict[str,
                 jobs[name] = (task, fold, case, missing, Record(state, known.scores))
                 voxels += _size(task, fold, case, missing)
             parts[name] = known
-    workers = None if voxels > MANY else 0
     memory = memory_for(task, [(fold, case) for _, fold, case, *_ in jobs.values()])
-    computed, failures = run_cases(score_candidates, jobs, workers=workers, what=what, memory_per_job=memory)
-    if failures:
-        name, reason = next(iter(failures.items()))
-        raise ValueError(f"{what}: {len(failures)} of {len(parts)} cases failed; the first: {name}: {reason}")
+    computed = run_all(score_candidates, jobs, what=what, voxels=voxels, memory=memory)
     for name, record in parts.items():
         for candidate, scores in found.items():
             scores += record.scores.get(candidate) or computed.get(name, {}).get(candidate, [])
+    return found
+
+
+def run_all(function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], *, what: str, voxels: int, memory: int) -> dict[str, Any]:
+    """`workers.run_cases` for work that is worth nothing unless every case succeeds; in this process where there is little to do.
+
+    Args:
+        function: As there.
+        jobs: As there.
+        what: Title of the progress bar and of the error.
+        voxels: That all jobs go through together.
+        memory: Bytes to plan for in a process.
+
+    Raises:
+        ValueError: A case failed; the message names the first that did.
+    """
+    found, failures = run_cases(function, jobs, workers=None if voxels > MANY else 0, what=what, memory_per_job=memory)
+    if failures:
+        name, reason = next(iter(failures.items()))
+        raise ValueError(f"{what}: {len(failures)} of {len(jobs)} cases failed; the first: {name}: {reason}")
     return found
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..evaluation.choice_table import describe_choice
-from ..evaluation.metrics import find_metric
+from ..evaluation.metrics import find_metric, goodness
 from ..evaluation.selection import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
 from ..model import Candidate, Choice, Score
+from ..naming import lookup
 from ..records import read_json, write_json
 from ..workspace import find_workspace
 from .calibrating import calibrated_choice
@@ -60,9 +61,10 @@ def find_best_configuration(
         The choice with its evidence, which also lies in ``results/<dataset>/choice.json``.
 
     Raises:
-        ValueError: Nothing is trained yet, or nothing is quick enough.
+        ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.
     """
-    find_metric(metric)
+    lookup(RULES, rule, "rule of selection")
+    goodness(0.0, metric)
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.load_dataset(which)
     plan = workspace.plan(dataset.name)
@@ -81,9 +83,9 @@ def find_best_configuration(
     if candidates:
         wanted = [organ for organ in plan.labels.names if organ not in alone]
         choice = choose(scores, candidates, wanted, folds=folds, rule=rule, known=_circumstances(task, candidates, seconds))
-    choice = _with_others(choice, alone, plan.labels.names)
+    choice = replace(_with_others(choice, alone, plan.labels.names), max_members=max_members, max_seconds=max_seconds)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
-    choice = merged_choice(task, calibrated_choice(workspace, dataset, plan, choice, cases), scores)
+    choice = merged_choice(task, calibrated_choice(task, choice), scores)
     choice = cleaned_choice(workspace, dataset, plan, choice, cases)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
@@ -91,7 +93,7 @@ def find_best_configuration(
 
 
 def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
-    """As `find_best_configuration`, by the rule and the metric of the choice that was made before, where there is one.
+    """As `find_best_configuration`, by the rule, the metric and the limits of the choice that was made before, where there is one.
 
     Raises:
         ValueError: Nothing is trained yet.
@@ -100,7 +102,8 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     path = workspace.results(workspace.load_dataset(which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, by=DEFAULT_RULE)
     rule = before.by if before.by in RULES or ":" in before.by else DEFAULT_RULE
-    return find_best_configuration(which, home=home, rule=rule, metric=before.metric)
+    limits = {"max_members": before.max_members, "max_seconds": before.max_seconds}
+    return find_best_configuration(which, home=home, rule=rule, metric=before.metric, **limits)
 
 
 def voting_folds(trained: Sequence[str]) -> tuple[str, ...]:
@@ -164,7 +167,7 @@ def _without_comparison(
 ) -> dict[str, tuple[str, str]]:
     """Organ that no candidate covers, but a model does -> the best such model by its own numbered folds, and one sentence."""
     lacking = {organ for name in models for organ in organs[name]} - {organ for candidate in candidates for organ in candidate.organs}
-    merits = {name: own_merits(task.results, name, folds, task.metric) for name, folds in models.items() if lacking & set(organs[name])}
+    merits = own_merits(task.results, {name: folds for name, folds in models.items() if lacking & set(organs[name])}, task.metric)
     found: dict[str, tuple[str, str]] = {}
     for organ in sorted(lacking):
         able = [name for name in models if organ in organs[name]]

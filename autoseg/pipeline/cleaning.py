@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from ..evaluation.cleaning_choice import choose_cleaning, parts_of, proposals
 from ..evaluation.counts import dice
+from ..evaluation.evidence import perfect_value
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from ..evaluation.metrics import find_metric, function_of
 from ..labels import organ_mask
@@ -64,6 +66,7 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: C
     held_out = HeldOut(workspace.results(dataset.name), plan, replace(choice, cleaning={}))
     todo = [(fold, case) for fold, some in cases.items() if fold != "all" for case in some]
     if not todo:
+        note_foretold(workspace.results(dataset.name), {})
         return choice
     tries = _proposals(workspace, dataset, plan.labels)
     trials: dict[str, list[_Trial]] = {organ: [] for organ in choice.organs}
@@ -84,14 +87,14 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: C
 def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
     """Of every organ the volumes of its parts in each training label that has it, mm³, largest first.
 
-    Label maps that were measured before, and have not changed since, are not read again.
+    Label maps that were measured before are not read again unless they, or what their values mean, have changed since.
 
     Args:
         dataset: Whose labels.
         path: Where the measurements are kept.
     """
     stored = read_json(path, dict) if path.is_file() else {}
-    stamps = {case.name: _stamp(case) for case in dataset.cases}
+    stamps = {case.name: _stamp(case, dataset.labels) for case in dataset.cases}
     known = {name: entry for name, entry in stored.items() if entry["stamp"] == stamps.get(name)}
     missing = [case for case in dataset.cases if case.name not in known]
     if missing:
@@ -104,9 +107,9 @@ def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ..
     return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
 
 
-def _stamp(case: Case) -> str:
-    stat = case.label.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {'all' if case.annotated is None else ' '.join(case.annotated)}"
+def _stamp(case: Case, labels: Labels) -> str:
+    stat, meaning = case.label.stat(), zlib.crc32(repr(labels).encode())
+    return f"{stat.st_size} {stat.st_mtime_ns} {'all' if case.annotated is None else ' '.join(case.annotated)} {meaning}"
 
 
 def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:
@@ -189,9 +192,12 @@ def _try(
 
 
 def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
-    """The metric and Dice."""
-    wanted = find_metric(metric)
-    return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap)), dice(pair.overlap)
+    """The metric and Dice; 0 where one that shall be high has no number although the organ is there, as the precision of an empty mask."""
+    wanted, overlap = find_metric(metric), pair.overlap
+    value = float(function_of(wanted)(pair if wanted.needs == "masks" else overlap))
+    if math.isnan(value) and wanted.better == "higher" and overlap.n_prediction + overlap.n_reference:
+        value = 0.0
+    return value, dice(overlap)
 
 
 def _cleaning(trials: Sequence[_Trial], metric: str, tries: Sequence[Cleaning]) -> Cleaning | None:
@@ -199,10 +205,4 @@ def _cleaning(trials: Sequence[_Trial], metric: str, tries: Sequence[Cleaning]) 
         return None
     values = {one: np.array([trial.tried[one][0] for trial in trials]) for one in (AS_IT_IS, *tries)}
     before = values.pop(AS_IT_IS)
-    return choose_cleaning(before, values, metric=metric, perfect=_perfect(metric), groups=[trial.group for trial in trials])
-
-
-def _perfect(metric: str) -> float:
-    """The value of a metric where prediction and reference agree."""
-    mask = np.ones((3, 3, 3), bool)
-    return _score(MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), metric)[0]
+    return choose_cleaning(before, values, metric=metric, perfect=perfect_value(metric), groups=[trial.group for trial in trials])

@@ -13,8 +13,7 @@ from ..evaluation.metrics import value_of
 from ..evaluation.overlap import score_case
 from ..inference.chosen import segment_chosen
 from ..model import Case, Choice, Merged, Score
-from ..workers import run_cases
-from .candidate_scores import MANY, Task, file_voxels, memory_for
+from .candidate_scores import Task, file_voxels, memory_for, run_all
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
@@ -40,11 +39,7 @@ def merged_choice(task: Task, choice: Choice, scores: Mapping[str, Sequence[Scor
     todo = [(fold, case) for fold, some in task.cases.items() if fold != "all" for case in some]
     jobs = {f"fold {fold}, {case.name}": (task, held_out, fold, case) for fold, case in todo}
     voxels = sum(file_voxels(task, fold, case) for fold, case in todo) * len(candidates)
-    workers = None if voxels > MANY else 0
-    found, failures = run_cases(merge_case, jobs, workers=workers, what="Merging organs", memory_per_job=memory_for(task, todo))
-    if failures:
-        name, reason = next(iter(failures.items()))
-        raise ValueError(f"merging organs: {len(failures)} of {len(jobs)} cases failed; the first: {name}: {reason}")
+    found = run_all(merge_case, jobs, what="Merging organs", voxels=voxels, memory=memory_for(task, todo))
     known = [outcome for outcome in found.values() if outcome is not None]
     if not known:
         return choice

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from ..inference.quantised import is_kept
 from ..inference.trained import model_labels
 from ..model import Candidate, Case, Dataset, Plan, Score
 from ..naming import ENSEMBLE
-from ..records import from_plain, read_json
+from ..records import read_json
 from ..workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ def with_probabilities(results: Path, candidates: Sequence[Candidate], cases: Ma
 
 def stored_scores(results: Path, model: str, fold: str) -> list[Score]:
     """The scores of a model's validation of a fold."""
-    return from_plain(read_json(validation_folder(results, model, fold) / "scores.json", list), list[Score])
+    return read_json(validation_folder(results, model, fold) / "scores.json", list[Score])
 
 
 def with_scores(scores: Mapping[str, Sequence[Score]]) -> list[str]:
@@ -136,17 +135,26 @@ def with_scores(scores: Mapping[str, Sequence[Score]]) -> list[str]:
     return [name for name, found in scores.items() if found]
 
 
-def own_merits(results: Path, model: str, folds: Sequence[str], metric: str) -> dict[str, float]:
-    """Organ to the model's mean over its own folds, turned so that higher is better; of the organs that a held-out case has.
+def own_merits(results: Path, models: Mapping[str, Sequence[str]], metric: str) -> dict[str, dict[str, float]]:
+    """Model to organ to its mean over its own folds, turned so that higher is better; of the organs that a held-out case has.
 
-    Where scores lack the metric, Dice is what it is judged by.
+    Where scores of any model lack the metric, all are judged by Dice: means of two metrics cannot be compared.
+
+    Args:
+        results: ``results/<dataset>``.
+        models: Name to folds.
+        metric: By which models are compared.
     """
-    values: dict[str, list[float]] = {}
-    scores = [score for fold in folds if fold != "all" for score in stored_scores(results, model, fold)]
-    known = metric if all(has_value(score, metric) for score in scores) else "dice"
-    for score in scores:
-        values.setdefault(score.organ, []).append(goodness(value_of(score, known), known))
-    return {organ: mean for organ, some in values.items() if not math.isnan(mean := mean_of_known(some))}
+    held_out = {name: [fold for fold in folds if fold != "all"] for name, folds in models.items()}
+    scores = {name: [one for fold in folds for one in stored_scores(results, name, fold)] for name, folds in held_out.items()}
+    known = metric if all(has_value(score, metric) for some in scores.values() for score in some) else "dice"
+    found: dict[str, dict[str, float]] = {}
+    for name, some in scores.items():
+        values: dict[str, list[float]] = {}
+        for score in some:
+            values.setdefault(score.organ, []).append(goodness(value_of(score, known), known))
+        found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := mean_of_known(of))}
+    return found
 
 
 def seconds_of(results: Path, models: Sequence[str], folds: Sequence[str]) -> dict[str, float]:
@@ -161,7 +169,7 @@ def _seconds(results: Path, model: str, folds: Sequence[str]) -> float:
     for fold in folds:
         path = validation_folder(results, model, fold) / TIMINGS
         if path.is_file():
-            measured += [float(value) for value in json.loads(path.read_text(encoding="utf-8")).values() if isinstance(value, (int, float))]
+            measured += [float(value) for value in read_json(path, dict).values() if isinstance(value, (int, float))]
     record = results / model / f"fold_{folds[0]}" / "run.json" if folds else results / model
     run: dict[str, Any] = read_json(record, dict) if record.is_file() else {}
     return mean_of_known(measured) + sum(_seconds(results, name, folds) for name in _needed(run))

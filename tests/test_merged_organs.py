@@ -69,7 +69,7 @@ def test_voxels_that_two_organs_claim_are_counted_and_go_to_the_surer_one(task):
 def test_it_is_told_which_scores_change(task):
     told = describe_choice(merged_choice(task, CHOICE, own_scores()))
     assert "16 voxels a case are claimed by two organs (at most 16)" in told
-    assert "that changes ball 0." in told and " -> 1.0000" in told and "block 1.0000" not in told
+    assert "calibrated averages, change ball 0." in told and " -> 1.0000" in told and "block 1.0000" not in told
 
 
 def test_one_candidate_for_all_has_nothing_to_merge(task):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import METRICS, Metric, check_metrics, find_metric, goodness, has_value, is_better, value_of
+from autoseg.evaluation.metrics import METRICS, Metric, check_metrics, find_metric, goodness, has_value, value_of
 from autoseg.evaluation.overlap import Overlap, score_case
 from autoseg.model import Labels, Score
 
@@ -37,10 +37,10 @@ def test_value_of_a_score():
 
 
 def test_order_follows_the_direction():
-    assert is_better(0.9, 0.8, "dice") and not is_better(0.8, 0.8, "dice")
-    assert is_better(3.0, 4.0, "hd_border")
-    assert is_better(-1.0, 2.0, "volume_error") and not is_better(-3.0, 2.0, "volume_error")
-    assert not is_better(math.nan, 0.1, "dice") and not is_better(0.1, math.nan, "dice")
+    assert goodness(0.9, "dice") > goodness(0.8, "dice")
+    assert goodness(3.0, "hd_border") > goodness(4.0, "hd_border")
+    assert goodness(-1.0, "volume_error") > goodness(2.0, "volume_error") > goodness(-3.0, "volume_error")
+    assert math.isnan(goodness(math.nan, "dice"))
     np.testing.assert_array_equal(goodness(np.array([1.0, 2.0]), "assd_surface"), [-1.0, -2.0])
     with pytest.raises(ValueError, match="metric volume: expected one that says which of two predictions is better"):
         goodness(1.0, "volume")

@@ -96,7 +96,8 @@ def _merging(choice: Choice) -> list[str]:
     told = f"Organs of several models in one map: {merged.conflicts:.0f} voxels a case are claimed by two organs (at most {merged.most})."
     shown = {organ: (number(merged.alone[organ], choice.metric), number(mean, choice.metric)) for organ, mean in merged.together.items()}
     changed = [f"{organ} {before} -> {after}" for organ, (before, after) in shown.items() if before != after]
-    return [f"{told} The more confident one gets them; that changes {', '.join(changed) or 'no score'}.", ""]
+    effect = f"That, and calibrated averages, change {', '.join(changed)}" if changed else "That changes no score"
+    return [f"{told} The more probable one gets them. {effect}.", ""]
 
 
 def _expectation(evidence: Evidence, metric: str) -> str:

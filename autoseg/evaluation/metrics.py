@@ -121,8 +121,3 @@ def goodness(value: Any, name: str) -> Any:
     if better == "higher":
         return value
     return -abs(value) if better == "zero" else -value
-
-
-def is_better(one: float, other: float, name: str) -> bool:
-    """Whether the first value of a metric is better than the second; never where one of them is NaN."""
-    return bool(goodness(one, name) > goodness(other, name))

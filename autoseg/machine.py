@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import os
+import platform
 import resource
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,45 @@ class StepCost:
 
     seconds: float
     peak_bytes: int
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Where a training ran, or the part of it since it was last continued elsewhere.
+
+    Attributes:
+        device: Name of the GPU or processor.
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        torch: Version.
+        peak_bytes: Most memory held: by tensors on a CUDA GPU, elsewhere by the whole process.
+    """
+
+    device: str
+    kind: str
+    torch: str
+    peak_bytes: int
+
+
+def trained_on(device: torch.device) -> TrainedOn:
+    """What is computed on now, and the most memory that has been held since `reset_peak_memory`."""
+    import torch
+
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return TrainedOn(device_name(device), device.type, str(torch.__version__), peak)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker; of a processor also how many cores may be used."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    cores = cpu_count()
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}" + (" (MPS)" if device.type == "mps" else "")
 
 
 def cpu_count() -> int:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
 from ..inference.predictor import Predictor
-from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare
+from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare, reset_peak_memory
 from ..model import Configuration, Labels, Plan
 from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
 from ..networks import build_network
@@ -38,6 +38,7 @@ from .partial import Annotated, TargetAdaptive
 from .schedules import learning_rate_factor
 from .supervision import SUPERVISIONS
 from .validation import PatchScores
+from .whereabouts import forget_trained_on, note_trained_on
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +184,7 @@ class Trainer:
     def fit(self) -> nn.Module:
         """Trains until the budget is used up, from where a former run stopped, and returns the network to predict with."""
         if not (self.folders.run / FINAL_CHECKPOINT).is_file():
+            reset_peak_memory()
             self.restore()
             self.prepare()
             make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
@@ -191,6 +193,7 @@ class Trainer:
                 while self.used < 1:
                     self.train_round(batches, bar)
                     self.finish_round(bar)
+            note_trained_on(self.folders.run, self.device)
             save_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.final_states(), self._meta())
             (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
         else:
@@ -294,6 +297,7 @@ class Trainer:
         if self.average is not None:
             states["average"] = self.average.state_dict()
         states |= self.extra_states()
+        note_trained_on(self.folders.run, self.device)
         save_checkpoint(self.folders.run / LATEST_CHECKPOINT, states, self._meta())
         self._saved_at = time.monotonic()
 
@@ -314,6 +318,7 @@ class Trainer:
         path = self.folders.run / LATEST_CHECKPOINT
         if not path.is_file():
             self.history.clear()
+            forget_trained_on(self.folders.run)
             self._load_pretrained()
             return
         # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.

@@ -15,6 +15,8 @@ from autoseg.evaluation.report.charts import box_of
 from autoseg.evaluation.report.markup import VOID, duration, number, p_value, short_name, tag
 from autoseg.evaluation.report.planes import embedded, outlines
 from autoseg.evaluation.report.sections_cases import case_values, ranked_cases
+from autoseg.evaluation.report.sections_data import head
+from autoseg.evaluation.report.sections_use import cost_section
 from autoseg.evaluation.report.svg import Scale, log_ticks, round_ticks
 from autoseg.model import Choice
 from autoseg.pictures import css_colours
@@ -90,6 +92,7 @@ def test_all_is_there(report: Report, parsed: Page) -> None:
         assert wanted in words, wanted
     for wanted in ("nested estimate", "better in 5 cases", "Learning curves", "a" * 64, "CT window", "autoseg_train 7 2d 2"):
         assert wanted in words, wanted
+    assert not re.search(r"\d\.?\de[+-]\d", words), "numbers without powers of ten"
     expected = report.choice.evidence["liver"].expected
     assert f"{expected.mean:.3f} [0.801, 0.866]" in words
     assert f"is {expected.naive:.3f}" in words
@@ -163,6 +166,32 @@ def test_cases_are_ranked_worst_first_and_unknown_scores_are_left_out(report: Re
     values = case_values(report, "liver")
     of_members = [report.scores[model]["liver"]["case_03"] for model in data.MODELS[:2]]
     assert values["case_03"] == pytest.approx(np.mean(of_members)), "an average that is not known case by case"
+
+
+def test_cases_of_a_signed_error_are_ranked_by_its_size(report: Report) -> None:
+    scores = {data.MODELS[0]: {"liver": {"even": 5.0, "good": 1.0}, "spleen": {"even": -5.0, "good": 1.0}}}
+    signed = replace(report, better="zero", choice=None, scores=scores)
+    assert ranked_cases(signed) == [("even", 5.0), ("good", 1.0)]
+
+
+def test_what_a_model_was_trained_on_is_told_where_it_is_known(report: Report) -> None:
+    cost = Page(cost_section(report)).words
+    assert "Quick <GPU>" in cost and "2.9.1" in cost and "4.0 GB" in cost, "the largest peak of the folds"
+    nobody = replace(report, runs=tuple(replace(run, trained_on=()) for run in report.runs))
+    bare = Page(cost_section(nobody)).words
+    assert "Trained on" not in bare and "PyTorch" not in bare and "peak" not in bare and "Folds" in bare
+
+
+def test_the_cost_of_a_case_counts_all_networks_that_vote(report: Report) -> None:
+    assert "5.0 s a case with the networks of one fold, 10.0 s with those of all folds" in Page(cost_section(report)).words
+    voters = dict.fromkeys(data.MODELS, ("0",))
+    assert "of all folds" not in Page(cost_section(replace(report, choice=replace(report.choice, voters=voters)))).words
+
+
+def test_a_mean_dice_is_not_shown_as_another_metric(report: Report) -> None:
+    other = replace(report, metric="HD95, mm", better="lower", choice=replace(report.choice, metric="hd95", evidence={}))
+    words = " ".join(Page(head(other, dict(zip(data.ORGANS.names, css_colours(3), strict=True)))).words.split())
+    assert "no held-out case" in words and f"{report.choice.table[data.AVERAGE]['liver']:.3f}" not in words
 
 
 def test_outlines_run_along_the_voxels_edges_in_mm() -> None:

@@ -6,22 +6,25 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import CASES, make_case, make_job, make_plan
+from conftest import CASES, make_case, make_configuration, make_job, make_plan
 
 from autoseg import cli
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised import keep
+from autoseg.machine import TrainedOn
 from autoseg.model import Choice, Compared, Evidence, Expected, Geometry, Score, Split, Trace
 from autoseg.naming import FINAL_CHECKPOINT
 from autoseg.pipeline.foretold import Foretold, note_foretold, read_promises
 from autoseg.pipeline.report_cases import pick_cases
 from autoseg.pipeline.reporting import read_report, write_report
 from autoseg.records import write_json
+from autoseg.trainers.whereabouts import TRAINED_ON
 from autoseg.workspace import Workspace
 
 DATASET = "Dataset001_Tiny"
@@ -115,6 +118,8 @@ def test_before_any_training_there_is_a_plan_to_show(home: Path) -> None:
     page = write_report(1, home=home).read_text(encoding="utf-8")
     assert "none is trained yet" in page
     assert "autoseg_train Dataset001_Tiny 3d_fullres 0" in page
+    write_json(home / "preprocessed" / DATASET / "plan.json", make_plan(make_configuration(2)))
+    assert "autoseg_train Dataset001_Tiny 2d 0" in write_report(1, home=home).read_text(encoding="utf-8"), "what there is"
     (home / "preprocessed" / DATASET / "plan.json").unlink()
     with pytest.raises(ValueError, match="autoseg_plan_and_preprocess -d Dataset001_Tiny"):
         write_report(1, home=home)
@@ -128,8 +133,55 @@ def test_one_fold_gives_no_nested_estimate_and_says_which_command_adds_one(home:
     choice = choose(home)
     write_json(home / "results" / DATASET / "choice.json", Choice(choice.organs, ("0",), choice.table, 2))
     page = write_report(1, home=home, cases=0).read_text(encoding="utf-8")
-    assert "autoseg_train Dataset001_Tiny 2d 1" in page
+    assert "two folds of every model: <code>autoseg_train Dataset001_Tiny 3d_fullres 1 --iterations 8" in page, "all that fold 0 was asked"
     assert "autoseg_find_best_configuration Dataset001_Tiny" in page
+
+
+def test_folds_that_the_choice_does_not_count_are_validated_all_the_same(home: Path) -> None:
+    shutil.rmtree(home / "results" / DATASET / MODELS[1] / "fold_1")
+    write_json(home / "results" / DATASET / MODELS[1] / "fold_0" / "run.json", replace(make_job(make_plan()), trainer="AdversarialTrainer"))
+    choice = choose(home)
+    table = {name: row for name, row in choice.table.items() if name != MODELS[0]}
+    write_json(home / "results" / DATASET / "choice.json", replace(choice, folds=("0",), table=table))
+    workspace = Workspace(home)
+    missing = {one.what.partition(":")[0]: one.command for one in read_report(workspace, DATASET, workspace.load_dataset(1)).missing}
+    assert not any("validation of" in what for what in missing), missing
+    assert missing[f"the comparison of {MODELS[0]}"] == f"autoseg_find_best_configuration {DATASET}"
+    lacking = missing["the nested estimate"]
+    assert lacking.startswith(f"autoseg_train {DATASET} 3d_fullres 1 ") and "--trainer AdversarialTrainer" in lacking, (
+        "the model without it"
+    )
+    (home / "results" / DATASET / MODELS[0] / "fold_1" / "validation" / "scores.json").unlink()
+    report = read_report(workspace, DATASET, workspace.load_dataset(1))
+    assert any(one.what.startswith(f"validation of {MODELS[0]} fold 1") for one in report.missing)
+
+
+def test_scores_of_another_version_are_a_mistake_that_names_the_file(home: Path) -> None:
+    path = home / "results" / DATASET / MODELS[0] / "fold_1" / "validation" / "scores.json"
+    path.write_text(json.dumps([{"case": "c", "unknown": 1}]))
+    with pytest.raises(ValueError, match="scores.json"):
+        write_report(1, home=home, cases=0)
+
+
+def test_organs_that_were_declared_after_planning_do_not_spoil_the_pictures(home: Path) -> None:
+    choose(home)
+    path = home / "raw" / DATASET / "dataset.json"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"labels": {"background": 0, "another": 1, "ball": 2, "block": 5}}))
+    page = write_report(1, home=home).read_text(encoding="utf-8")
+    assert len(PICTURE.findall(page)) == 3 * 3
+    assert page.count("ball</b>") == 0 and ">ball <b>1.000" in page
+
+
+def test_what_a_run_was_trained_on_is_read(home: Path) -> None:
+    run = home / "results" / DATASET / MODELS[1] / "fold_0"
+    where = TrainedOn("A processor, 2 cores", "cpu", "2.9", 2 * 10**9)
+    write_json(run / TRAINED_ON, [where])
+    workspace = Workspace(home)
+    runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, workspace.load_dataset(1)).runs}
+    assert runs[MODELS[1], "0"].trained_on == (where,) and runs[MODELS[1], "1"].trained_on == ()
+    assert runs[MODELS[1], "0"].command.endswith("--device cpu")
+    assert "A processor, 2 cores" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
 
 
 def test_averages_are_read_case_by_case_from_what_the_choice_kept(home: Path) -> None:

@@ -85,13 +85,13 @@ def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: s
     scores = score_case(case.name, found, reference, labels, metrics=(), organs=case.annotated)
     values = {score.organ: score.dice for score in scores if score.organ in organs}
     known = np.where(reference == labels.internal_ignore, 0, reference) if labels.ignore is not None else reference
-    planes, window = _planes(dataset, case, known, found)
+    planes, window = _planes(dataset, labels, case, known, found)
     return CasePicture(case.name, why, fold, planes, values, window)
 
 
-def _planes(dataset: Dataset, case: Case, reference: np.ndarray, found: np.ndarray) -> tuple[tuple[Plane, ...], str]:
-    """Slices through the organs, and the window in words."""
-    image, labels = read_image(case.images), dataset.labels
+def _planes(dataset: Dataset, labels: Labels, case: Case, reference: np.ndarray, found: np.ndarray) -> tuple[tuple[Plane, ...], str]:
+    """Slices through the organs of the plan, whose label values both maps have, and the window in words."""
+    image = read_image(case.images)
     geometry, spacing = image.geometry, upright_spacing(image.geometry)
     standing, truth, guess = (upright(one, geometry) for one in (image.array[0], reference, found))
     either = np.where(truth > 0, truth, np.maximum(guess, 0))

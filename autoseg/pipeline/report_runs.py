@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import platform
-import shlex
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from ..evaluation.report import RunFacts
-from ..evaluation.selection import DEFAULT_RULE
-from ..machine import cpu_count
+from ..machine import TrainedOn, cpu_count
 from ..model import Choice, Configuration, Plan
 from ..naming import ENSEMBLE
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
-from ..planners.patch import PRESETS
 from ..records import read_json
 from ..trainers.job import TrainingJob
 from ..trainers.validation import FAILURES
+from ..trainers.whereabouts import read_trained_on
+from .commands import choice_command, plan_command, training_command
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +36,23 @@ def read_runs(results: Path, dataset: str) -> tuple[RunFacts, ...]:
 
 def _read_run(run: Path, dataset: str) -> RunFacts:
     model, fold = run.parent.name, run.name.removeprefix("fold_")
-    command, facts = "", {}
+    command, facts, needs, where = "", {}, (), _trained_on(run)
     try:
         job = read_json(run / "run.json", TrainingJob)
-        command, facts = training_command(job, dataset, model), _facts(job)
+        folds = [record.parent.name.removeprefix("fold_") for record in sorted(run.parent.glob("fold_*/run.json"))]
+        command = training_command(job, dataset, model, device=where[-1].kind if where else "", folds=folds)
+        facts, needs = _facts(job), _needs(job)
     except ValueError as error:  # written by another version: the rest of the report is worth having
         log.warning("%s", error)
     validation = run / "validation"
     seconds = {case: float(value) for case, value in _json(validation / "timings.json").items() if isinstance(value, (int, float))}
-    return RunFacts(model, fold, _history(run / "history.csv"), command, facts, seconds, _json(validation / FAILURES))
+    history, failures = _history(run / "history.csv"), _json(validation / FAILURES)
+    return RunFacts(model, fold, history, command, facts, seconds, failures, (validation / "scores.json").is_file(), needs, where)
+
+
+def _trained_on(run: Path) -> tuple[TrainedOn, ...]:
+    """Of the run, or of the parts that an ensemble is trained in."""
+    return tuple(one for folder in (run, *sorted(run.glob("half_*"))) for one in read_trained_on(folder))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -60,7 +68,7 @@ def _history(path: Path) -> tuple[dict[str, float], ...]:
 
 def _facts(job: TrainingJob) -> dict[str, str]:
     options, one = job.options, job.configuration
-    amount = f"{job.budget.amount:g} steps" if job.budget.kind == "iterations" else f"{job.budget.amount:g} s"
+    amount = f"{job.budget.amount:.10g} steps" if job.budget.kind == "iterations" else f"{job.budget.amount:.10g} s"
     facts = {
         "seed": str(job.seed),
         "budget": amount,
@@ -79,60 +87,26 @@ def _facts(job: TrainingJob) -> dict[str, str]:
     return facts
 
 
-def training_command(job: TrainingJob, dataset: str, model: str) -> str:
-    """The command that trains this again, with what differs from the defaults and the batch that the device got."""
-    budget = f"--iterations {job.budget.amount:g}" if job.budget.kind == "iterations" else f"--time {job.budget.amount:g}s"
-    seed = f" --seed {job.seed}" if job.seed else ""
-    if job.configuration.name == ENSEMBLE:
-        own = job.trainer_options
-        members = " ".join(map(shlex.quote, own.get("members", ())))
-        kind = own.get("kind", job.trainer.lower())
-        return f"autoseg_train_ensemble {dataset} --kind {kind} --members {members} --folds {job.fold} {budget}{seed}"
-    words = [f"autoseg_train {dataset} {job.configuration.name} {job.fold}", budget + seed, f"--batch {job.configuration.batch_size}"]
-    if job.trainer != "Trainer":
-        words.append(f"--trainer {shlex.quote(job.trainer)}")
-    planned = job.plan.configurations.get(job.configuration.name)
-    if planned is not None and planned.network != job.configuration.network:
-        words.append(f"--network {shlex.quote(job.configuration.network)}")
-    if job.plan.data_labels is not None:
-        words.append("--organs " + " ".join(map(shlex.quote, job.plan.labels.names)))
-    if planned is not None and planned.normalization != job.configuration.normalization:
-        words.append("--normalization " + " ".join(map(shlex.quote, job.configuration.normalization)))
-    words += [f"--trainer-option {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in job.trainer_options.items()]
-    tag = _tag(job, model)
-    return " ".join(words) + (f" --tag {shlex.quote(tag)}" if tag else "")
+def _needs(job: TrainingJob) -> tuple[str, ...]:
+    """Model folders that must be there before this can be trained."""
+    pretrained = () if job.pretrained is None else (job.pretrained.parent.parent.name,)
+    previous = () if job.previous_model is None else (job.previous_model,)
+    members = tuple(job.trainer_options.get("members", ())) if job.configuration.name == ENSEMBLE else ()
+    return (*pretrained, *previous, *members)
 
 
-def _tag(job: TrainingJob, model: str) -> str:
-    """The word at the end of a model folder's name that nothing in the job explains."""
-    words = model.split("__")[2:]
-    explained = len([one for one in (job.plan.data_labels is not None,) if one])
-    planned = job.plan.configurations.get(job.configuration.name)
-    if planned is not None:
-        explained += planned.network != job.configuration.network
-        explained += planned.normalization != job.configuration.normalization
-    return words[-1] if len(words) > explained else ""
-
-
-def commands(dataset: str, plan: Plan | None, runs: tuple[RunFacts, ...], choice: Choice | None) -> tuple[str, ...]:
-    """All commands from the data to a prediction."""
-    lines = []
-    if plan is not None:
-        preset = PRESETS.get(plan.preset)
-        line = f"autoseg_plan_and_preprocess -d {dataset}" + (f" --preset {plan.preset}" if plan.preset != "default" else "")
-        if preset is None or preset.gigabytes != plan.memory_gb:
-            line += f" --memory {plan.memory_gb:g}GB"
-        asked = [one.value.replace(" x ", " ") for one in plan.reasons if one.what == "spacing" and one.why == "as you asked"]
-        lines.append(line + (f" --spacing {asked[0]}" if asked else ""))
-    ordered = sorted(runs, key=lambda run: run.model.startswith(ENSEMBLE))
-    lines += [run.command for run in ordered if run.command]
-    if choice is not None:
-        how = (f" --metric {choice.metric}" if choice.metric != "dice" else "") + (
-            f" --rule {choice.by}" if choice.by != DEFAULT_RULE else ""
-        )
-        lines.append(f"autoseg_find_best_configuration {dataset}{how}")
+def commands(dataset: str, plan: Plan | None, runs: Sequence[RunFacts], choice: Choice | None) -> tuple[str, ...]:
+    """All commands from the data to a prediction, each after those whose models it needs."""
+    lines = [] if plan is None else [plan_command(plan, dataset)]
+    left = list(runs)
+    while left:
+        waiting = {run.model for run in left}
+        ready = [run for run in left if not waiting & ({*run.needs} - {run.model})] or left
+        lines += [run.command for run in ready if run.command]
+        left = [run for run in left if run not in ready]
+    lines += [] if choice is None else [choice_command(choice, dataset)]
     lines += [f"autoseg_report {dataset}", f"autoseg_predict -d {dataset} -i IMAGES -o SEGMENTATIONS"]
-    return tuple(lines)
+    return tuple(dict.fromkeys(lines))
 
 
 def count_parameters(results: Path, plan: Plan | None) -> dict[str, int]:

@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from ..datasets import names_meant
 from ..evaluation.metrics import find_metric, has_value, value_of
-from ..evaluation.report import DatasetFacts, Missing, Report, RunFacts, render
+from ..evaluation.report import DatasetFacts, Missing, Report, render
 from ..evaluation.report.sections_cases import case_values, ranked_cases
 from ..label_subsets import file_name
 from ..model import Choice, Dataset, Fingerprint, Plan, Score, Split
 from ..pictures import css_colours
-from ..records import atomic, from_plain, read_json
+from ..records import atomic, read_json
 from ..workspace import Workspace, find_workspace, last_name
 from .candidate_scores import FOLDER, Record
+from .commands import choice_command, with_fold
 from .foretold import read_promises
 from .held_out import HeldOut
 from .report_cases import draw_case, is_there, pick_cases, worst_of_organs
@@ -157,7 +158,7 @@ def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[dict
         model, fold = path.parents[2].name, path.parents[1].name.removeprefix("fold_")
         if fold == "all" or (choice is not None and choice.cases and fold not in choice.folds):
             continue
-        for score in from_plain(read_json(path, list), list[Score]):
+        for score in read_json(path, list[Score]):
             if has_value(score, metric):
                 scores.setdefault(model, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
                 folds_of[score.case] = fold
@@ -183,24 +184,32 @@ def _missing(report: Report, dataset: Dataset | None) -> list[Missing]:
     if dataset is None:
         found.append(Missing("pictures of cases: the images are no longer in raw/"))
     if not report.runs:
-        return [*found, Missing("models: none is trained yet", f"autoseg_train {name} 3d_fullres 0")]
-    unfinished = [f"{run.model} fold {run.fold}" for run in report.runs if not _is_validated(report, run)]
+        first = [one for one in ("3d_fullres", "2d", *report.plan.configurations) if one in report.plan.configurations][0]
+        return [*found, Missing("models: none is trained yet", f"autoseg_train {name} {first} 0")]
+    unfinished = [f"{run.model} fold {run.fold}" for run in report.runs if not run.validated]
     if unfinished:
-        found.append(Missing(f"validation of {', '.join(unfinished)}: not finished, or of all cases; the same autoseg_train goes on"))
+        found.append(Missing(f"validation of {', '.join(unfinished)}: not finished; the same autoseg_train goes on"))
     if report.choice is None:
         return [*found, Missing("the choice of models with intervals and tests", f"autoseg_find_best_configuration {name}")]
     if not report.choice.evidence:
         found.append(Missing("confidence intervals and tests: the choice was made without", f"autoseg_find_best_configuration {name}"))
-    folds = {run.fold for run in report.runs}
+    unknown = sorted(name for name in report.scores if " + " not in name and name not in report.choice.table)
+    if unknown:
+        found.append(Missing(f"the comparison of {', '.join(unknown)}: the choice does not know them", choice_command(report.choice, name)))
     if len(report.choice.folds) < 2:
-        known = [str(fold) for fold in range(len(report.splits)) if str(fold) not in folds][:1]
-        command = f"autoseg_train {name} {report.runs[0].model.split('__')[0]} {known[0]}" if known else ""
-        found.append(Missing("the nested estimate: it needs at least two folds of every model", command))
+        found.append(Missing("the nested estimate: it needs at least two folds of every model", _another_fold(report)))
     return found
 
 
-def _is_validated(report: Report, run: RunFacts) -> bool:
-    return any(report.folds_of.get(case) == run.fold for one in report.scores.get(run.model, {}).values() for case in one)
+def _another_fold(report: Report) -> str:
+    """The command of a model's fold without which the choice cannot rest on one fold more; of folds that few models lack first."""
+    trained = {run.model: {other.fold for other in report.runs if other.model == run.model} for run in report.runs}
+    folds = [str(fold) for fold in range(len(report.splits)) if str(fold) not in report.choice.folds]
+    for fold in sorted(folds, key=lambda fold: -sum(fold in there for there in trained.values())):
+        lacking = [run.command for run in report.runs if fold not in trained[run.model] and run.command.startswith("autoseg_train ")]
+        if lacking:
+            return with_fold(lacking[0], fold)
+    return f"autoseg_find_best_configuration {report.dataset.name}" if folds else ""
 
 
 def _with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int) -> Report:

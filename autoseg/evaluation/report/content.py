@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...machine import TrainedOn
 from ...model import Choice, Intensity, Labels, Plan, Split
 
 Row = dict[str, float]
@@ -57,6 +58,9 @@ class RunFacts:
         facts: Name to value of what else is worth knowing (seed, budget, loss ...).
         validation_seconds: Of computation for each validated case; empty where it was not measured.
         failures: Cases whose validation failed, with the reason.
+        validated: Whether it has scores of its held-out cases.
+        needs: Models that must be trained before.
+        trained_on: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
     """
 
     model: str
@@ -66,6 +70,9 @@ class RunFacts:
     facts: dict[str, str] = field(default_factory=dict)
     validation_seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    validated: bool = False
+    needs: tuple[str, ...] = ()
+    trained_on: tuple[TrainedOn, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,17 @@ def case_values(report: Report, organ: str) -> dict[str, float]:
 
 
 def ranked_cases(report: Report) -> list[tuple[str, float]]:
-    """Cases and the mean over their organs, worst first; cases without any value are left out."""
+    """Cases and the mean over their organs, worst first; cases without any value are left out.
+
+    Of a signed error the mean is of its sizes: too much of one organ and too little of another do not make a good case.
+    """
     values = {organ: case_values(report, organ) for organ in report.organs}
     means = []
     for case in sorted({case for one in values.values() for case in one}):
         known = [one[case] for one in values.values() if math.isfinite(one.get(case, math.nan))]
-        if known:
-            means.append((case, sum(known) / len(known)))
+        sizes = [abs(value) for value in known] if report.better == "zero" else known
+        if sizes:
+            means.append((case, sum(sizes) / len(sizes)))
     return sorted(means, key=lambda pair: report.badness(pair[1]), reverse=True)
 
 
@@ -67,7 +71,8 @@ def cases_section(report: Report, colours: Mapping[str, str]) -> str:
         parts += [legend_of(marks), switches, *(picture_figure(one, colours) for one in report.pictures)]
     if ranked:
         parts += [tag("h3", "All held-out cases, worst first"), _table(report, ranked, colours)]
-    lead = "Held-out cases as the chosen models segment them, after post-processing. Planes go through the organs; proportions are true."
+    whose = "the chosen models segment them, after post-processing" if report.choice else "the first model of each organ segments them"
+    lead = f"Held-out cases as {whose}. Planes go through the organs; proportions are true."
     return section("cases", "Cases", *parts, lead=lead)
 
 

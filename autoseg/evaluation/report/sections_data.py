@@ -13,6 +13,10 @@ from .content import DatasetFacts, Report
 from .markup import count, details, facts, figures, number, section, short_name, table, tag, text
 from .svg import Scale
 
+FIXED = "\N{NO-BREAK SPACE}"
+TIMES = f"{FIXED}×{FIXED}"
+"""Between the numbers of a size, which stay on one line: a table that is too wide scrolls."""
+
 
 def organ_name(organ: str, colours: Mapping[str, str]) -> str:
     """An organ's name with its colour before it."""
@@ -66,7 +70,9 @@ def headline(report: Report, organ: str) -> tuple[float, float, float, bool]:
         return nothing
     evidence = report.choice.evidence.get(organ)
     if evidence is None:
-        mean = report.choice.table.get(report.chosen_name(organ), {}).get(organ, math.nan)
+        # What the table holds is Dice, whatever was compared.
+        table = report.choice.table if report.choice.metric == "dice" else {}
+        mean = table.get(report.chosen_name(organ), {}).get(organ, math.nan)
         return mean, math.nan, math.nan, False
     return _of_evidence(evidence)
 
@@ -107,13 +113,13 @@ def dataset_section(report: Report, colours: Mapping[str, str]) -> str:
 
 
 def _median(rows: Sequence[Sequence[float]], digits: int) -> str:
-    return text(" × ".join(_short(value, digits) for value in np.median(np.array(rows, float), axis=0)))
+    return text(TIMES.join(_short(value, digits) for value in np.median(np.array(rows, float), axis=0)))
 
 
 def _range(rows: Sequence[Sequence[float]], digits: int) -> str:
     array = np.array(rows, float)
     pairs = zip(array.min(axis=0), array.max(axis=0), strict=True)
-    return text(" × ".join(_short(a, digits) if a == b else f"{_short(a, digits)}–{_short(b, digits)}" for a, b in pairs))
+    return text(TIMES.join(_short(a, digits) if a == b else f"{_short(a, digits)}–{_short(b, digits)}" for a, b in pairs))
 
 
 def _short(value: float, digits: int) -> str:
@@ -128,15 +134,19 @@ def _organs(about: DatasetFacts, colours: Mapping[str, str]) -> str:
     for organ, members in zip(about.labels.names, about.labels.members, strict=True):
         volumes = [value for value in about.volumes.get(organ, ()) if value > 0]
         judged = about.annotated.get(organ, about.cases)
-        row = [organ_name(organ, colours), text(", ".join(map(str, members))), f"{len(volumes)} of {judged}" if known else "–"]
+        row = [
+            organ_name(organ, colours),
+            text(", ".join(map(str, members))),
+            f"{len(volumes)} of {judged}".replace(" ", FIXED) if known else "–",
+        ]
         if volumes and scale:
             median, low, high = float(np.median(volumes)), min(volumes), max(volumes)
             drawn = strip(
                 volumes, scale, f"{organ}: volumes from {figures(low)} to {figures(high)} {about.volume_unit}, median {figures(median)}"
             )
             row += [
-                text(f"{median:.3g}"),
-                text(f"{low:.3g} – {high:.3g}"),
+                figures(median),
+                f"{figures(low)} – {figures(high)}",
                 tag("div", drawn, style=f"--organ:{colours[organ]};min-width:200px"),
             ]
         else:
@@ -181,9 +191,9 @@ def _configuration(plan: Plan, one: Configuration, parameters: Mapping[str, int]
     known = parameters.get(one.name)
     return [
         text(one.name),
-        text(" × ".join(f"{value:.3g}" for value in one.spacing)),
-        text(" × ".join(map(str, one.median_shape))),
-        text(" × ".join(map(str, one.patch_size))),
+        text(TIMES.join(f"{value:.3g}" for value in one.spacing)),
+        text(TIMES.join(map(str, one.median_shape))),
+        text(TIMES.join(map(str, one.patch_size))),
         text(one.batch_size),
         text(one.network),
         text(listed or "–"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .content import Report
 from .markup import count, details, duration, facts, figures, number, section, short_name, table, tag, text
@@ -39,43 +39,59 @@ def cleaning_section(report: Report, colours: Mapping[str, str]) -> str:
 
 
 def cost_section(report: Report) -> str:
-    """Training time, prediction time, size of the networks."""
+    """Training time, prediction time, size of the networks, and what they were trained on; columns that nobody knows are left out."""
     if not report.runs:
         return ""
     rows = [_cost(report, name) for name in dict.fromkeys(run.model for run in report.runs)]
-    names = ("Model", "Folds", "Training, a fold", "Training, all", "Prediction, s / case", "Parameters", "Memory, planned")
-    shown = table(names, rows, numeric=range(2, len(names)), name="time and memory")
-    return section("cost", "Time and memory", shown, _averages(report))
+    names = [name for name in rows[0] if name in ("Model", "Folds") or any(row[name] != "–" for row in rows)]
+    numeric = [place for place, name in enumerate(names) if name not in ("Model", "Folds", "Trained on", "PyTorch")]
+    shown = table(names, [[row[name] for name in names] for row in rows], numeric=numeric, name="time and memory")
+    words = "Peak memory is that of a training: of tensors on a GPU, of the whole process on a processor; the largest of the folds."
+    note = tag("p", words, class_="quiet") if "Memory, peak" in names else ""
+    return section("cost", "Time and memory", shown, note, _averages(report))
 
 
-def _cost(report: Report, name: str) -> list[str]:
-    """The row of a model; what was not measured is a dash."""
+def _cost(report: Report, name: str) -> dict[str, str]:
+    """The row of a model, by column; what was not measured is a dash."""
     runs = [run for run in report.runs if run.model == name]
     training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
     seconds = [value for run in runs for value in run.validation_seconds.values()]
     known = report.choice.seconds.get(name, math.nan) if report.choice else math.nan
-    parameters = report.parameters.get(name)
-    return [
-        tag("span", text(short_name(name)), title=name),
-        text(", ".join(run.fold for run in runs)),
-        duration(sum(training) / len(training)) if training else "–",
-        duration(sum(training)) if training else "–",
-        number(sum(seconds) / len(seconds) if seconds else known, 1),
-        f"{parameters / 1e6:.2f} M" if parameters else "–",
-        text(next((run.facts["memory target"] for run in runs if "memory target" in run.facts), "–")),
-    ]
+    parameters, where = report.parameters.get(name), [one for run in runs for one in run.trained_on]
+    return {
+        "Model": tag("span", text(short_name(name)), title=name),
+        "Folds": text(", ".join(run.fold for run in runs)),
+        "Training, a fold": duration(sum(training) / len(training)) if training else "–",
+        "Training, all": duration(sum(training)) if training else "–",
+        "Prediction, s / case": number(sum(seconds) / len(seconds) if seconds else known, 1),
+        "Parameters": f"{parameters / 1e6:.2f} M" if parameters else "–",
+        "Memory, planned": text(next((run.facts["memory target"] for run in runs if "memory target" in run.facts), "–")),
+        "Memory, peak": f"{max(one.peak_bytes for one in where) / 1e9:.1f} GB" if where else "–",
+        "Trained on": _different(one.device for one in where),
+        "PyTorch": _different(one.torch for one in where),
+    }
+
+
+def _different(values: Iterable[str]) -> str:
+    """Each once, in the order in which they came."""
+    return text("; ".join(dict.fromkeys(values)) or "–")
 
 
 def _averages(report: Report) -> str:
-    """What the chosen candidates cost together."""
-    if report.choice is None or not report.choice.organs:
+    """What the chosen candidates cost together: with one fold's networks, as measured, and with all that vote."""
+    choice = report.choice
+    if choice is None or not choice.organs:
         return ""
-    members = sorted({member for members in report.choice.organs.values() for member in members})
-    seconds = [report.choice.seconds.get(member, math.nan) for member in members]
-    total = f" and take about {number(sum(seconds), 1)} s a case" if all(map(math.isfinite, seconds)) else ""
+    members = sorted({member for members in choice.organs.values() for member in members})
+    seconds = {member: choice.seconds.get(member, math.nan) for member in members}
+    once, all_ = sum(seconds.values()), sum(seconds[member] * len(choice.voters.get(member, choice.folds)) for member in members)
+    cost = ""
+    if math.isfinite(once):
+        cost = f" and take about {number(once, 1)} s a case with the networks of one fold"
+        cost += f", {number(all_, 1)} s with those of all folds, as in prediction" if all_ > once else ""
     return tag(
         "p",
-        text(f"The chosen candidates need {count(len(members), 'model')}{total}: {', '.join(map(short_name, members))}."),
+        text(f"The chosen candidates need {count(len(members), 'model')}{cost}: {', '.join(map(short_name, members))}."),
         class_="quiet",
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,3 +215,49 @@ def test_a_command_in_its_own_process_ends_with_code_2_and_no_traceback(planned:
 def test_verbose_shows_where_an_error_comes_from(planned: Path) -> None:
     with pytest.raises(ValueError, match="Dataset003_Tiny"):
         cli.train(["9", "2d", "0", "--home", str(planned), "--verbose"])
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class Understood(Exception):
+    """The arguments are those of the command."""
+
+
+def written_commands(text: str) -> list[tuple[str, bool]]:
+    """Commands in code, and whether they must be whole: lines of blocks; what stands in a sentence may name an option only."""
+    block = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    lines = [(line.partition(" #")[0].strip(), True) for found in block.findall(text) for line in found.splitlines()]
+    spans = [(" ".join(span.split()), False) for span in re.findall(r"`([^`]+)`", block.sub("", text))]
+    return [(line, whole) for line, whole in lines + spans if line.startswith("autoseg_") and " " in line and "..." not in line]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_documentation_are_understood(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser: argparse.ArgumentParser, *arguments: object) -> None:
+        parse(parser, *arguments)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    for line, whole in written_commands(page.read_text(encoding="utf-8")):
+        program, *words = shlex.split(line)
+        with pytest.raises((Understood, SystemExit)) as end:
+            getattr(cli, program.removeprefix("autoseg_"))(words)
+        said = capsys.readouterr().err
+        assert end.type is Understood or (not whole and "arguments are required" in said), f"{line}: {said}"
+
+
+def test_options_in_the_table_of_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = re.findall(r"^\| `autoseg_([a-z_]+)[^|]*\|.*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(COMMANDS) - {"train_ensemble"} <= set(rows)
+    for row in re.finditer(r"^\| `autoseg_([a-z_]+)[^|]*\|(.*)\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
+        with pytest.raises(SystemExit):
+            getattr(cli, row[1])(["--help"])
+        known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out))
+        told = set(re.findall(r"(?<=`)--?[a-z][a-z-]*", row[2]))
+        assert told <= known, f"autoseg_{row[1]}"

@@ -62,6 +62,23 @@ def test_what_does_not_fit_is_named_and_the_others_are_drawn(data: Path, tmp_pat
     assert "the prediction lies elsewhere than the image" in problems["a"]
 
 
+def test_a_channel_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+    channel = sitk.ReadImage(str(data / "imagesTr" / "a_0000.nii.gz"))
+    sitk.WriteImage(sitk.JoinSeries([channel, channel]), str(tmp_path / "both.nii.gz"))
+    drawn, problems = draw_overlays(tmp_path / "both.nii.gz", tmp_path / "p", settings=OverlaySettings(channel=2))
+    assert not drawn and "--channel: expected 0 to 1, got 2" in problems["both"]
+    drawn, _ = draw_overlays(tmp_path / "both.nii.gz", tmp_path / "p", settings=OverlaySettings(channel=1))
+    assert len(drawn) == 1
+
+
+def test_headers_that_disagree_are_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    label = sitk.ReadImage(str(data / "labelsTr" / "a.nii.gz"))
+    label.SetOrigin((50.0, 0.0, 0.0))
+    sitk.WriteImage(label, str(tmp_path / "moved.nii.gz"))
+    drawn, _ = draw_overlays(data / "imagesTr" / "a_0000.nii.gz", tmp_path / "one.png", prediction=tmp_path / "moved.nii.gz")
+    assert len(drawn) == 1 and "voxel by voxel" in caplog.text and "origin by 50 mm" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -87,5 +104,9 @@ def test_the_command_counts_pictures(data: Path, tmp_path: Path, capsys: pytest.
     arguments = ["-i", str(data / "imagesTr"), "-r", str(data / "labelsTr"), "-o", str(out), "-d", "1", "--home", str(tmp_path)]
     assert cli.overlay(arguments) == 0
     assert f"4 pictures are in {out}" in capsys.readouterr().out
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(tmp_path / "small.nii.gz"))
+    small = ["-i", str(data / "imagesTr" / "a_0000.nii.gz"), "-p", str(tmp_path / "small.nii.gz"), "-o", str(out)]
+    assert cli.overlay(small) == 2, "nothing is drawn"
+    assert "lies elsewhere" in capsys.readouterr().err
     assert cli.overlay([*arguments, "--channel", "3"]) == 2
     assert "--channel: expected 0 to 0 (MR), got 3" in capsys.readouterr().err

@@ -148,6 +148,8 @@ def overlay(argv: list[str] | None = None) -> int:
         settings = OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom)
         maps = {"prediction": options.prediction, "reference": options.reference}
         drawn, problems = draw_overlays(options.input, options.output, settings=settings, home=options.home, **maps)
+        if not drawn:
+            raise ValueError("; ".join(describe_problems(problems)))
         done = str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"
         return "\n".join([*describe_problems(problems), done])
 

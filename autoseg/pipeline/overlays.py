@@ -121,7 +121,8 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
     numbered = {path: re.search(r"_(\d{4})$", stem_of(path)) for path in paths}
     found = {_case_of(path): (path,) for path, number in numbered.items() if number is None or int(number[1]) == channel}
     if not found:
-        raise ValueError(f"{folder}: expected images (of channel {channel}), found {len(paths)} image files of other channels")
+        others = f"{len(paths)} image files of other channels" if paths else "no image"
+        raise ValueError(f"{folder}: expected images of channel {channel}, found {others}")
     return found
 
 
@@ -182,12 +183,16 @@ def describe_problems(problems: Mapping[str, str], shown: int = 10) -> list[str]
 
 def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: Dataset | None, settings: OverlaySettings) -> None:
     image = read_image(paths)
-    channel = settings.channel if dataset is not None else min(settings.channel, len(image.array) - 1)
+    channel = settings.channel if len(image.array) > 1 else 0  # a file of its own holds just the channel that was asked for
+    if channel >= len(image.array):
+        raise ValueError(f"--channel: expected 0 to {len(image.array) - 1}, got {channel}: {paths[0]} has {len(image.array)} channels")
     read = {what: read_label(file) for what, file in maps.items()}
     for what, one in read.items():
+        difference = geometry_difference(image.geometry, one.geometry)
         if one.array.shape != image.geometry.shape:
-            difference = geometry_difference(image.geometry, one.geometry)
             raise ValueError(f"{maps[what]}: the {what} lies elsewhere than the image {paths[0]}: {difference}")
+        if difference:
+            log.warning("%s: drawn voxel by voxel, although the headers put it elsewhere than %s: %s", maps[what], paths[0], difference)
     labels = dataset.labels if dataset is not None else _labels_of(list(read.values()))
     arrays = {what: to_internal(one.array, labels, source=str(maps[what])) for what, one in read.items()}
     if labels.internal_ignore is not None:

@@ -51,11 +51,14 @@ class Home:
         write_json(run / "run.json", {"plan": plan})
 
     def cleaned(self, choice: Choice | None = None) -> Choice:
-        return cleaned_choice(self.workspace, self.dataset, self.plan, choice or self.choice, self.cases)
+        return cleaned_choice(self.workspace, self.dataset, self.task, choice or self.choice)
 
     def calibrated(self, choice: Choice | None = None) -> Choice:
-        task = Task(self.workspace.results(DATASET), self.plan, self.cases)
-        return calibrated_choice(task, choice or self.choice)
+        return calibrated_choice(self.task, choice or self.choice)
+
+    @property
+    def task(self) -> Task:
+        return Task(self.workspace.results(DATASET), self.plan, self.cases)
 
 
 @pytest.fixture
@@ -211,10 +214,11 @@ class TestCalibration:
 
     def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         for case in CASES:
-            home.validate(case, np.roll(truth(case), 1, axis=2))
-        expected = home.calibrated().calibration
+            home.validate(case, with_stray_ball(case))
+        expected = home.cleaned(home.calibrated())
+        assert expected.cleaning and expected.reliability
         monkeypatch.setattr(candidate_scores, "MANY", 0)
-        assert home.calibrated().calibration == expected
+        assert home.cleaned(home.calibrated()) == expected
 
     def test_a_case_that_fails_is_named(self, home: Home) -> None:
         for case in CASES:

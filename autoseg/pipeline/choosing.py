@@ -86,7 +86,7 @@ def find_best_configuration(
     choice = replace(_with_others(choice, alone, plan.labels.names), max_members=max_members, max_seconds=max_seconds)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
     choice = merged_choice(task, calibrated_choice(task, choice), scores)
-    choice = cleaned_choice(workspace, dataset, plan, choice, cases)
+    choice = cleaned_choice(workspace, dataset, task, choice)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
     return choice

@@ -22,10 +22,11 @@ from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from ..evaluation.metrics import find_metric, function_of
 from ..labels import organ_mask
 from ..machine import cpu_count
-from ..model import Case, Choice, Cleaning, Dataset, Labels, Plan
+from ..model import Case, Choice, Cleaning, Dataset, Labels
 from ..postprocessing import Components, clean
 from ..records import read_json, write_json
 from ..workspace import Workspace
+from .candidate_scores import Task, file_voxels, memory_for, run_all
 from .foretelling import foretell, reliability_of
 from .foretold import note_foretold
 from .held_out import HeldOut, check_same_grid, reference_of
@@ -50,35 +51,37 @@ class _Trial:
     tried: dict[Cleaning, tuple[float, float]]
 
 
-def cleaned_choice(workspace: Workspace, dataset: Dataset, plan: Plan, choice: Choice, cases: dict[str, list[Case]]) -> Choice:
+def cleaned_choice(workspace: Workspace, dataset: Dataset, task: Task, choice: Choice) -> Choice:
     """The choice with the post-processing that helps each organ, and with how its Dice is predicted where there is no reference.
 
     Args:
         workspace: Where the models lie.
         dataset: With the references.
-        plan: Of the dataset.
+        task: The plan, and the validation cases that the choice rests on.
         choice: Already calibrated.
-        cases: Fold to the validation cases that the choice rests on.
 
     Raises:
         ValueError: A label file does not fit its predictions any more.
     """
-    held_out = HeldOut(workspace.results(dataset.name), plan, replace(choice, cleaning={}))
-    todo = [(fold, case) for fold, some in cases.items() if fold != "all" for case in some]
+    held_out = HeldOut(task.results, task.plan, replace(choice, cleaning={}))
+    todo = [(fold, case) for fold, some in task.cases.items() if fold != "all" for case in some]
     if not todo:
         note_foretold(workspace.results(dataset.name), {})
         return choice
-    tries = _proposals(workspace, dataset, plan.labels)
+    tries = _proposals(workspace, dataset, task.plan.labels)
+    jobs = {f"fold {fold}, {case.name}": (held_out, fold, case, tries, dataset.tolerances) for fold, case in todo}
+    voxels = sum(file_voxels(task, fold, case) for fold, case in todo)
+    work = {"voxels": voxels * len(held_out.own), "memory": memory_for(task, todo)}
     trials: dict[str, list[_Trial]] = {organ: [] for organ in choice.organs}
-    for fold, case in tqdm(todo, desc="Trying post-processing", unit="case"):
-        for organ, trial in _try(held_out, fold, case, tries, dataset.tolerances).items():
+    for found in run_all(try_case, jobs, what="Trying post-processing", **work).values():
+        for organ, trial in found.items():
             trials[organ].append(trial)
     cleaning = {organ: found for organ, some in trials.items() if (found := _cleaning(some, choice.metric, tries[organ])) is not None}
     for organ, found in cleaning.items():
         log.info("Post-processing of %s: %s.", organ, found.why)
     steps = {organ: replace(found, why="") for organ, found in cleaning.items()}
     dice_of = {organ: {one.case: one.tried[steps.get(organ, AS_IT_IS)][1] for one in some} for organ, some in trials.items()}
-    foretold = foretell(replace(held_out, choice=replace(choice, cleaning=cleaning)), todo, dice_of)
+    foretold = foretell(replace(held_out, choice=replace(choice, cleaning=cleaning)), todo, dice_of, **work)
     note_foretold(workspace.results(dataset.name), foretold)
     lines = {organ: reliability_of(some) for organ, some in foretold.items()}
     return replace(choice, cleaning=cleaning, reliability={organ: line for organ, line in lines.items() if line is not None})
@@ -176,10 +179,10 @@ class _Scene:
         return values
 
 
-def _try(
+def try_case(
     held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[Cleaning]], tolerances: Mapping[str, float]
 ) -> dict[str, _Trial]:
-    """Organ to how it did in a case, of those that its candidate segmented and that were annotated."""
+    """Organ to how it did in a case, of those that its candidate segmented and that were annotated; in a process of its own."""
     predictions = held_out.kept(fold, case.name)
     found, organs = held_out.label_map(fold, case.name, predictions)
     if found is None:

@@ -6,27 +6,35 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from ..evaluation.reliability import fit_reliability
 from ..inference.chosen import calibrated
 from ..inference.uncertainty import promised_dice
 from ..model import Case, Reliability
+from .candidate_scores import run_all
 from .foretold import Foretold
 from .held_out import HeldOut
 
 
-def foretell(held_out: HeldOut, todo: Sequence[tuple[str, Case]], dice: Mapping[str, Mapping[str, float]]) -> dict[str, list[Foretold]]:
+def foretell(
+    held_out: HeldOut, todo: Sequence[tuple[str, Case]], dice: Mapping[str, Mapping[str, float]], *, voxels: int, memory: int
+) -> dict[str, list[Foretold]]:
     """Organ to what was promised of each case, and its Dice.
 
     Args:
         held_out: The choice with its temperatures and its post-processing.
         todo: Folds and the cases that were held out there.
         dice: Organ to case to the Dice after post-processing; only these are looked at.
+        voxels: See `candidate_scores.run_all`.
+        memory: Likewise.
+
+    Raises:
+        ValueError: What models said of a case cannot be read.
     """
+    jobs = {f"fold {fold}, {case.name}": (held_out, fold, case.name) for fold, case in todo}
+    promises = run_all(promised_of, jobs, what="Foretelling the Dice", voxels=voxels, memory=memory)
     found: dict[str, list[Foretold]] = {organ: [] for organ in dice}
-    for fold, case in tqdm(todo, desc="Foretelling the Dice", unit="case"):
-        promised = _promised(held_out, fold, case.name)
+    for (_, case), promised in zip(todo, promises.values(), strict=True):
         for organ, true in dice.items():
             if case.name in true:
                 found[organ].append(Foretold(case.name, promised.get(organ, math.nan), true[case.name]))
@@ -38,8 +46,11 @@ def reliability_of(foretold: Sequence[Foretold]) -> Reliability | None:
     return fit_reliability(np.array([one.promised for one in foretold]), np.array([one.true for one in foretold]))
 
 
-def _promised(held_out: HeldOut, fold: str, case: str) -> dict[str, float]:
-    """Organ to the Dice that its members' calibrated probabilities promise; organs with a member that is missing are left out."""
+def promised_of(held_out: HeldOut, fold: str, case: str) -> dict[str, float]:
+    """Organ to the Dice that its members' calibrated probabilities promise; organs with a member that is missing are left out.
+
+    Runs in a process of its own where there is much to do.
+    """
     choice = held_out.choice
     opinions = calibrated(held_out.kept(fold, case), choice, held_out.own)
     found: dict[str, float] = {}

@@ -169,15 +169,16 @@ def main() -> None:
         shutil.rmtree(home / "results" / DATASET / "candidates", ignore_errors=True)
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             choice, clock, cpu, peak = pool.apply(measure, (home, given.metric, given.max_members))
+            log.info("%s\n", describe_choice(choice))
+            log.info("%d models, %d candidates, %d cases, %d cores", size.models, len(choice.table), choice.cases, cpu_count())
+            volume = 2 * np.prod(size.file)
+            log.info("%.0f s by the clock, %.0f s of CPU", clock, cpu)
+            log.info("peak %.2f GB: %.1f label maps of a case (16 bits)", peak / 1e9, peak / volume)
             again = pool.apply(measure, (home, given.metric, given.max_members))[1]
+            log.info("a second choice, whose averages are known: %.0f s", again)
     finally:
         if given.home is None:
             shutil.rmtree(home)
-    volume = 2 * np.prod(size.file)
-    log.info("%s\n", describe_choice(choice))
-    log.info("%d models, %d candidates, %d cases, %d cores", size.models, len(choice.table), choice.cases, cpu_count())
-    log.info("%.0f s by the clock, %.0f s of CPU; a second choice %.1f s", clock, cpu, again)
-    log.info("peak %.2f GB: %.1f label maps of a case (16 bits)", peak / 1e9, peak / volume)
 
 
 if __name__ == "__main__":

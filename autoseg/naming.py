@@ -14,6 +14,9 @@ FINAL_CHECKPOINT = "checkpoint_final.pt"
 ENSEMBLE = "ensemble"
 """Name of the configuration of models that combine others; their folders begin with it."""
 
+UNTRAINED = ("argmax", "multi")
+"""Kinds of ensembles that have nothing to learn."""
+
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: says what was expected and the nearest valid name."""

@@ -7,6 +7,7 @@ import logging
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,11 @@ class TestWhatIsLearntFrom:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")
         with pytest.raises(ValueError, match="2 or more folds that every member") as caught:
             fit(home, "logits", *members)
-        assert f"autoseg_train {NAME} 2d 1 --organs ball\n" in str(caught.value)
-        assert f"autoseg_train {NAME} 2d 0 --organs bar --tag wide" in str(caught.value)
+        one, other = (shlex.split(line) for line in str(caught.value).splitlines()[1:])
+        assert one[:4] == ["autoseg_train", NAME, "2d", "1"] and " --organs ball " in f"{shlex.join(one)} " and "--tag" not in one
+        assert other[:4] == ["autoseg_train", NAME, "2d", "0"] and {"--organs bar", "--tag wide"} <= {
+            " ".join(pair) for pair in pairwise(other)
+        }
         with pytest.raises(ValueError, match="fold 3 needs members"):
             fit(home, "argmax", members[0], folds=("3",))
 
@@ -85,8 +89,8 @@ class TestWhatIsLearntFrom:
         plan = replace(job.plan, labels=replace(job.plan.labels, names=("left ball",)))
         job = replace(job, plan=plan, trainer="PyramidTrainer", trainer_options={"fusion_from": 0.8})
         command = Member("2d__PyramidTrainer__left_ball", home, {"0": job}).command("1")
-        wanted = ["-tr", "PyramidTrainer", "--organs", "left ball", "--trainer-option", "fusion_from=0.8"]
-        assert shlex.split(command) == ["autoseg_train", NAME, "2d", "1", *wanted]
+        assert shlex.split(command)[:4] == ["autoseg_train", NAME, "2d", "1"]
+        assert all(part in command for part in ("--trainer PyramidTrainer", "--organs 'left ball'", "--trainer-option fusion_from=0.8"))
 
     def test_probabilities_that_were_removed_are_missed(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         member = add_model(home, {"ball": right()}, folds="01")

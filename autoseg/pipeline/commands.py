@@ -12,14 +12,13 @@ from typing import Any
 from ..evaluation.selection import DEFAULT_RULE
 from ..label_subsets import word_for
 from ..model import Budget, Choice, Configuration, Plan
-from ..naming import ENSEMBLE, lookup
+from ..naming import ENSEMBLE, UNTRAINED, lookup
 from ..planners.budget import ITERATIONS_PER_EPOCH, choose_budget
 from ..planners.patch import PRESETS
 from ..records import to_plain
 from ..trainers import TRAINERS
 from ..trainers.job import TrainingJob, TrainingOptions, default_options
 from ..windows import with_normalization
-from .ensemble_jobs import UNTRAINED
 from .settings import TrainSettings
 from .variants import variant
 

@@ -12,7 +12,7 @@ from ..inference.learned_ensemble import FUSION, META
 from ..inference.stacking import Layout
 from ..label_subsets import subset
 from ..model import Budget, Configuration, Mirroring, Plan, Split
-from ..naming import ENSEMBLE
+from ..naming import ENSEMBLE, UNTRAINED
 from ..planners.topology import plan_topology
 from ..trainers.augmentation import AugmentationOptions
 from ..trainers.job import TrainingJob, TrainingOptions
@@ -26,9 +26,6 @@ KINDS = {
     "multi": "autoseg.networks.combiners:Strongest",
 }
 """Kind of ensemble -> what it puts on top of its members."""
-
-UNTRAINED = ("argmax", "multi")
-"""Kinds that have nothing to learn."""
 
 ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
 RATES = {"logits": 3e-2, META: 3e-3, FUSION: 1e-3}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..evaluation.overlap import mean_of_known
 from ..inference.quantised import is_kept
-from ..label_subsets import word_for
 from ..model import Configuration, Labels, Score
 from ..naming import ENSEMBLE, unknown
 from ..records import from_plain, read_json
 from ..trainers.job import TrainingJob
 from ..workspace import Workspace
+from .commands import training_command
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +61,7 @@ class Member:
 
     def command(self, fold: str) -> str:
         """What trains another fold of it."""
-        job = self.job
-        words = ["autoseg_train", job.plan.dataset, job.configuration.name, fold]
-        planned = job.plan.configurations.get(job.configuration.name, job.configuration)
-        words += [] if job.trainer == "Trainer" else ["-tr", job.trainer]
-        words += [] if job.configuration.network == planned.network else ["--network", job.configuration.network]
-        words += [] if job.plan.data_labels is None else ["--organs", *job.plan.labels.names]
-        same = job.configuration.normalization == planned.normalization
-        words += [] if same else ["--normalization", *dict.fromkeys(job.configuration.normalization)]
-        own = (job.configuration.network.replace(":", "."), word_for(job.plan.labels))
-        words += [word for name, value in job.trainer_options.items() for word in ("--trainer-option", f"{name}={json.dumps(value)}")]
-        further = [word for word in self.name.split("__")[2:] if word not in own][0 if same else 1 :]
-        return shlex.join(words + (["--tag", further[-1]] if further else []))
+        return training_command(replace(self.job, fold=fold), self.job.plan.dataset, self.name)
 
 
 def base_models(workspace: Workspace, dataset: str) -> dict[str, Member]:

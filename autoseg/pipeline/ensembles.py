@@ -23,7 +23,7 @@ from ..inference.predictor import Predictor
 from ..label_subsets import subset, word_for
 from ..machine import choose_device, prepare
 from ..model import Budget, Dataset, Score, Split
-from ..naming import ENSEMBLE, FINAL_CHECKPOINT, unknown
+from ..naming import ENSEMBLE, FINAL_CHECKPOINT, UNTRAINED, unknown
 from ..networks import build_network
 from ..planners.budget import choose_budget
 from ..records import from_plain, only_one, read_json, write_json
@@ -34,7 +34,7 @@ from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from ..workspace import Workspace, find_workspace
 from .begun import is_finished
-from .ensemble_jobs import ITERATIONS, KINDS, UNTRAINED, Design, check_fusable
+from .ensemble_jobs import ITERATIONS, KINDS, Design, check_fusable
 from .ensemble_members import Member, base_models, best_of, comparable, held_out, named, shared_folds
 from .preparing import preprocess
 from .training import put_aside

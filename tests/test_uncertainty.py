@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from autoseg.inference import uncertainty
 from autoseg.inference.export import Logits
+from autoseg.inference.tempered import tempered
 from autoseg.inference.uncertainty import FLOOR, Opinion, along_organ, promised_dice, uncertainty_maps
 from autoseg.model import Cleaning, Geometry, Labels, Trace
 
@@ -95,6 +97,31 @@ def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little(
     block = says([1, 0, 0], [0, 0, 0], [0, 1, 1])
     assert promised_dice([block], ORGANS)["block"] == 1
     assert math.isnan(promised_dice([block], ORGANS, {"block": Cleaning(min_volume_mm3=3)})["block"])
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cleaned, monkeypatch) -> None:
+    rng, asked = np.random.default_rng(0), []
+    size = (9, 20, 30)
+    geometry = Geometry(size, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
+    trace = Trace("case", geometry, (0, 1, 2), size, tuple((0, n) for n in size), size, geometry.spacing)
+    members = []
+    for seed in range(2):
+        array = np.zeros((labels.n_outputs, *size), np.uint8)
+        array[-1, 2:6, 3 + seed : 12, 20:28] = rng.integers(0, 180, (4, 9 - seed, 8))
+        array[-2, 1:8, 2:19, 2:9] = rng.integers(0, 75, (7, 17, 7))
+        if not labels.regions:
+            array[0] = 255 - array[1:].sum(axis=0)
+        members.append(tempered(Logits(array, trace, "probability8"), 1.5, labels))
+    steps = {labels.names[-1]: Cleaning(components=1, fill_holes=True)} if cleaned and not labels.regions else None
+    read = uncertainty.probabilities
+    monkeypatch.setattr(uncertainty, "probabilities", lambda some, own: asked.append(some[0].array.shape) or read(some, own))
+    found = {name: promised_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
+    assert max(math.prod(shape[1:]) for shape in asked) < math.prod(size) / 4
+    monkeypatch.setattr(uncertainty, "_where_possible", lambda some, channels: list(some))
+    assert found == pytest.approx(promised_dice(members, labels, steps))
+    assert 0 < found[labels.names[-1]] < 1
 
 
 def test_along_an_organ_counts_its_mask_and_what_touches_it() -> None:

@@ -229,8 +229,7 @@ def _write_uncertainty(outputs: Outputs, ensemble: Ensemble, opinions: Sequence[
     promised: dict[str, float] = {}
     for opinion in opinions:
         steps = {organ: steps for organ, steps in ensemble.choice.cleaning.items() if organ in opinion.organs}
-        own = promised_dice(opinion.members, opinion.labels, steps)
-        promised |= {organ: own[organ] for organ in opinion.organs}
+        promised |= promised_dice(opinion.members, opinion.labels, steps, organs=opinion.organs)
     findings = []
     for organ in (name for name in ensemble.labels.names if name in promised):
         voxels, (entropy, disagreement) = along_organ(found, ensemble.labels, organ, maps)

@@ -1,4 +1,4 @@
-"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid."""
+"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid, in a box."""
 
 from __future__ import annotations
 
@@ -59,6 +59,29 @@ class _Mean:
         for array in self.arrays[1:]:
             total += _numbers(array[index])
         return total / np.float32(len(self.arrays))
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """A box of an array ``(K, Z, Y, X)``; it is read with slices from one number to another, or whole axes."""
+
+    array: Any
+    box: tuple[slice, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.array.shape[0], *(side.stop - side.start for side in self.box))
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        pairs = zip(index[1:], self.box, strict=True)
+        spans = [(side.start, *part.indices(side.stop - side.start)) for part, side in pairs]
+        return self.array[(index[0], *(slice(first + low, first + high) for first, low, high, _ in spans))]
+
+
+def within(logits: Logits, box: tuple[slice, ...]) -> Logits:
+    """A prediction in a box of its grid. Its trace says the size of the box, but no longer where that lies in the file."""
+    window = _Window(logits.array, box)
+    return replace(logits, array=window, trace=replace(logits.trace, shape=window.shape[1:]))
 
 
 def tempered(logits: Logits, temperature: float, labels: Labels) -> Logits:

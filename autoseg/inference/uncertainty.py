@@ -18,7 +18,7 @@ from ..labels import organ_mask
 from ..model import Cleaning, Labels
 from ..postprocessing import clean
 from .export import Logits, probabilities
-from .tempered import on_first_grid
+from .tempered import on_first_grid, within
 
 FLOOR = 0.2
 """Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
@@ -110,7 +110,9 @@ def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarra
     return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
 
 
-def promised_dice(members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning] | None = None) -> dict[str, float]:
+def promised_dice(
+    members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning] | None = None, *, organs: Sequence[str] | None = None
+) -> dict[str, float]:
     """The Dice that the probabilities promise for each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
 
     That is the Dice of the mask with a reference in which every voxel is drawn with its probability, up to the ratio of means standing for
@@ -121,16 +123,18 @@ def promised_dice(members: Sequence[Logits], labels: Labels, cleaning: Mapping[s
         members: Calibrated predictions of one case, whose probabilities are averaged.
         labels: Of the members.
         cleaning: Organ to its post-processing, of organs of `labels`; none where they overlap.
+        organs: Only these; None: all.
 
     Returns:
         Organ to 0..1; 0 where it is promised somewhere but given no voxel, NaN where not even that.
     """
-    gridded = on_first_grid(members)
+    wanted = [labels.names.index(organ) for organ in (labels.names if organs is None else organs)]
+    gridded = on_first_grid(_where_possible(members, [index if labels.regions else index + 1 for index in wanted]))
     tidy = _tidied(gridded, labels, cleaning) if cleaning else None
     both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
     for start, slab in probabilities(gridded, labels):
         winner = None if labels.regions else slab.argmax(axis=0)
-        for index in range(len(labels.names)):
+        for index in wanted:
             share = slab[index if labels.regions else index + 1]
             mask = share > 0.5 if winner is None else winner == index + 1
             near = mask | (share >= FLOOR)
@@ -141,7 +145,24 @@ def promised_dice(members: Sequence[Logits], labels: Labels, cleaning: Mapping[s
             shares[index] += share[near].sum(dtype=np.float64)
             sizes[index] += np.count_nonzero(mask)
     sums = shares + sizes
-    return {name: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i, name in enumerate(labels.names)}
+    return {labels.names[i]: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i in wanted}
+
+
+def _where_possible(members: Sequence[Logits], channels: Sequence[int]) -> list[Logits]:
+    """Members within the box outside of which all of them give 0 to some channels: most of a volume is far from an organ.
+
+    Kept probabilities are 0 there at every temperature; logits never are, and on different grids no box is the same: these come back whole.
+    """
+    shapes = {tuple(member.array.shape) for member in members}
+    if len(shapes) > 1 or any(member.kind != "probability8" for member in members):
+        return list(members)
+    seen = np.zeros(shapes.pop()[1:], bool)
+    for member in members:
+        said = getattr(member.array, "same_winners", member.array)
+        for channel in channels:
+            seen |= np.asarray(said[channel : channel + 1, :, :, :])[0] > 0
+    box = next(iter(ndimage.find_objects(seen.view(np.uint8))), (slice(0, 1),) * 3)
+    return [within(member, box) for member in members]
 
 
 def _tidied(members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning]) -> np.ndarray:

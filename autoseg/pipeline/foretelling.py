@@ -58,6 +58,5 @@ def promised_of(held_out: HeldOut, fold: str, case: str) -> dict[str, float]:
         if all(name in opinions for name in members):
             organs = [organ for organ, chosen in choice.organs.items() if chosen == members]
             steps = {organ: choice.cleaning[organ] for organ in organs if organ in choice.cleaning}
-            promised = promised_dice([opinions[name] for name in members], held_out.own[members[0]], steps)
-            found |= {organ: promised[organ] for organ in organs}
+            found |= promised_dice([opinions[name] for name in members], held_out.own[members[0]], steps, organs=organs)
     return found

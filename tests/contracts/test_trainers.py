@@ -21,6 +21,7 @@ from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
 from autoseg.trainers.job import RunFolders, TrainingJob
 from autoseg.trainers.trainer import Trainer
+from autoseg.trainers.whereabouts import TRAINED_ON
 
 CPU = torch.device("cpu")
 
@@ -172,7 +173,7 @@ class TestContract:
         folders.run.mkdir()
         (folders.run / ".partial-99999999-checkpoint_latest.pt").write_bytes(b"half")
         build(name, job(), folders).fit()
-        assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png"]
+        assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png", TRAINED_ON]
 
     def test_checkpoints_load_without_running_code(self, name, job, folders):
         trainer = build(name, job(average_decay=0.9), folders)

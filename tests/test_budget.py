@@ -204,7 +204,18 @@ class TestFitTime:
         assert (fitted.batch_size, fitted.patch_size) == (batch, patch)
         assert cost.seconds == pytest.approx(measure(fitted).seconds)
         assert bool(why) == (fixed < 1)
-        assert len(asked) <= 3, "a trial takes seconds"
+        assert len(asked) <= 7, "a trial takes seconds"
+
+    def test_a_moment_without_the_processor_decides_nothing(self, planned):
+        """The first trial of the smaller step takes ten times as long as it should."""
+        trials = []
+
+        def measure(one):
+            trials.append(one)
+            return dataclasses.replace(self.measure(one), seconds=self.measure(one).seconds * (10 if len(trials) == 1 else 1))
+
+        fitted, *_ = fit_time(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, narrows=False)
+        assert fitted.batch_size == 4
 
     def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
         fitted, *_ = fit_time(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)

@@ -209,12 +209,20 @@ def _with_fewer_voxels(
     least = measure(sizes[-1]) if len(sizes) > 1 else None
     if least is None:
         return configuration, cost
+    if not _pays(least, cost, voxels[-1] / voxels[0]):  # or another program took the processor for a moment: both once more
+        again = [measure(configuration) or cost, measure(sizes[-1]) or least]
+        cost, least = (min(pair, key=lambda one: one.seconds) for pair in zip((cost, least), again, strict=True))
     per_voxel = max(0.0, cost.seconds - least.seconds) / (voxels[0] - voxels[-1])
     for size, n in zip(sizes[:0:-1], voxels[:0:-1], strict=True):
-        seconds = least.seconds + per_voxel * (n - voxels[-1])
-        if seconds <= cost.seconds * math.sqrt(n / voxels[0]):
-            return size, least if n == voxels[-1] else dataclasses.replace(cost, seconds=seconds)
+        between = dataclasses.replace(cost, seconds=least.seconds + per_voxel * (n - voxels[-1]))
+        if _pays(between, cost, n / voxels[0]):
+            return size, least if n == voxels[-1] else between
     return configuration, cost
+
+
+def _pays(smaller: StepCost, cost: StepCost, share: float) -> bool:
+    """Whether a step with a share of the voxels is so much faster that more of them are worth it."""
+    return smaller.seconds <= cost.seconds * math.sqrt(share)
 
 
 def _voxels(configuration: Configuration) -> int:

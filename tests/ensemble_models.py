@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import story_data as data
 import torch
 
@@ -57,18 +58,21 @@ def speckled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(mask ^ (rng.random(mask.shape) < 0.2), SURE, -SURE)
 
 
-def plan_patients(home: Path) -> Path:
-    """Ten patients, planned and preprocessed for 2d; one more to predict. Returns `home`."""
-    data.make_volumes(home / "raw" / NAME, n_train=10, n_test=1, numTraining=10, groups=None)
-    autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=home)
-    return home
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For a fixture of a module: ten patients, planned and preprocessed for 2d, and one more to predict; plots are left out."""
+    home = tmp_path_factory.mktemp("ensembles")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+        data.make_volumes(home / "raw" / NAME, n_train=10, n_test=1, numTraining=10, groups=None)
+        autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=home)
+        yield home
 
 
-def linked(planned: Path, home: Path) -> Path:
-    """The data of `planned` in another home, whose results are its own. Returns it."""
+def linked_home(planned: Path, tmp_path: Path) -> Path:
+    """For a fixture: the same data, nothing trained; what ensembles preprocess is removed afterwards."""
     for part in ("raw", "preprocessed"):
-        (home / part).symlink_to(planned / part)
-    return home
+        (tmp_path / part).symlink_to(planned / part)
+    return tmp_path
 
 
 def results(home: Path) -> Path:

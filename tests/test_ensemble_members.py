@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ensemble_models import NAME, add_model, fit, folder_of, linked, plan_patients, results, right, small, speckled, splits
+from ensemble_models import NAME, add_model, fit, folder_of, linked_home, planned_once, results, right, small, speckled, splits
 
 from autoseg.inference.quantised import kept
 from autoseg.model import Configuration
@@ -22,19 +21,8 @@ from autoseg.records import read_json
 from autoseg.storage import Store
 from autoseg.trainers.job import TrainingJob
 
-
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Ten patients, planned and preprocessed for 2d; plots are left out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
-        yield plan_patients(tmp_path_factory.mktemp("ensembles"))
-
-
-@pytest.fixture
-def home(planned: Path, tmp_path: Path) -> Path:
-    """The same data, nothing trained; what ensembles preprocess is removed afterwards."""
-    return linked(planned, tmp_path)
+planned = pytest.fixture(scope="module")(planned_once)
+home = pytest.fixture(linked_home)
 
 
 class TestWhatIsLearntFrom:

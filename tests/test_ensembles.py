@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,9 @@ from ensemble_models import (
     add_model,
     fit,
     folder_of,
-    linked,
+    linked_home,
     mean,
-    plan_patients,
+    planned_once,
     predict,
     results,
     right,
@@ -45,18 +45,8 @@ from autoseg.trainers.job import TrainingJob
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Ten patients, planned and preprocessed for 2d; plots are left out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
-        yield plan_patients(tmp_path_factory.mktemp("ensembles"))
-
-
-@pytest.fixture
-def home(planned: Path, tmp_path: Path) -> Path:
-    """The same data, nothing trained; what ensembles preprocess is removed afterwards."""
-    return linked(planned, tmp_path)
+planned = pytest.fixture(scope="module")(planned_once)
+home = pytest.fixture(linked_home)
 
 
 class TestWhatIsLearnt:

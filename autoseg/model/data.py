@@ -57,6 +57,7 @@ class Case:
         label: Its label map, None for new cases.
         group: What must stay together in one fold: the patient; the case's own name where nothing was said.
         annotated: Names of the organs (or regions) that its label map was made for; None where it was made for all (`autoseg.annotations`).
+        digests: Content ids (`autoseg.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Case:
     label: Path | None = None
     group: str = ""
     annotated: tuple[str, ...] | None = None
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,7 @@ class Choice:
         merged: What merging does to the organs; None where they come from one candidate, or overlap.
         max_members: Largest number of models that were averaged.
         max_seconds: Candidates that took longer a case were left out; None left out none.
+        made_from: ``model/fold`` of everything that was validated then, to the content id of its scores; empty in choices of 0.1.0.
     """
 
     organs: dict[str, tuple[str, ...]]
@@ -219,3 +220,4 @@ class Choice:
     merged: Merged | None = None
     max_members: int = 3
     max_seconds: float | None = None
+    made_from: dict[str, str] = field(default_factory=dict)

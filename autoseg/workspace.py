@@ -4,7 +4,7 @@
 
     home/raw/Dataset003_Name/                       the data, never written to
     home/preprocessed/Dataset003_Name/              dataset.json fingerprint.json plan.json splits.json, one folder a configuration
-    home/results/Dataset003_Name/plan.json, choice.json
+    home/results/Dataset003_Name/dataset.json, plan.json, choice.json
     home/results/Dataset003_Name/3d_fullres__Trainer/fold_0/   run.json checkpoint_final.pt history.csv progress.png validation/
 """
 
@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from .datasets import find_dataset, load_dataset, names_meant
+from .descriptions import described_folder, read_description, write_description
 from .model import Dataset, Fingerprint, Plan, Split
 from .naming import FINAL_CHECKPOINT
-from .records import read_json
+from .records import atomic, read_json
 
 log = logging.getLogger(__name__)
 
 RAW_NAMES = ("raw", "nnUNet_raw")
+
+DESCRIPTION = "dataset.json"
+"""Of a planned dataset, in ``preprocessed/`` and ``results/``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Workspace:
         return self.results(dataset) / "__".join(part.replace(":", ".") for part in (configuration, trainer, *variant))
 
     def dataset_folder(self, which: str | int) -> Path:
-        """The dataset that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.
+        """The dataset folder that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.
 
         Raises:
             ValueError: None or several fit; the message lists what is there.
@@ -63,16 +68,55 @@ class Workspace:
         try:
             return find_dataset(self.raw, which)
         except ValueError:
-            known = {source.parent.name: source for source in sorted((self.home / "preprocessed").glob("*/dataset.json"))}
-            elsewhere = [name for name in known if not (self.raw / name).is_dir()]
+            elsewhere = [name for name in self._described() if not (self.raw / name).is_dir()]
             fitting = names_meant(elsewhere, last_name(which))
             if len(fitting) != 1:
                 raise
-            return Path(read_json(known[fitting[0]], dict)["folder"])
+            return described_folder(self._described()[fitting[0]], home=self.home, raw=self.raw)
 
-    def load_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
-        """The dataset as its folder describes it."""
+    def read_raw_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
+        """The dataset as its own folder describes it today: for what comes before planning.
+
+        Args:
+            which: Id, name or folder.
+            groups: As for `autoseg.datasets.load_dataset`.
+        """
         return load_dataset(self.dataset_folder(which), groups=groups)
+
+    def dataset(self, which: str | int) -> Dataset:
+        """The dataset as it was planned: cases, patients, labels and windows; as its own folder describes it where nothing is planned.
+
+        Whether its images are still there is not looked at (`autoseg.descriptions.check_files`).
+
+        Args:
+            which: Id, name or folder.
+
+        Raises:
+            ValueError: None or several fit, or a dataset that is not planned cannot be used.
+        """
+        folder = self.dataset_folder(which)
+        path = self._described().get(folder.name)
+        if path is None:
+            return load_dataset(folder)
+        found = read_description(path, home=self.home, raw=folder.parent)
+        is_given = folder != self.raw / folder.name  # a folder that the user named is read, whatever was planned under its name
+        return load_dataset(folder) if is_given and not _is_same_folder(found.folder, folder) else found
+
+    def write_dataset(self, dataset: Dataset) -> None:
+        """Writes the description that every stage after planning reads."""
+        write_description(self.preprocessed(dataset.name) / DESCRIPTION, dataset, self.home)
+
+    def copy_dataset(self, dataset: str) -> None:
+        """Copies the planned description beside the models, unchanged."""
+        source = self.preprocessed(dataset) / DESCRIPTION
+        if source.is_file():
+            with atomic(self.results(dataset) / DESCRIPTION) as partial:
+                shutil.copyfile(source, partial)
+
+    def _described(self) -> dict[str, Path]:
+        """Name of each planned dataset to its description; the one in ``results/`` where a folder was copied without the data."""
+        found = [path for part in ("results", "preprocessed") for path in sorted((self.home / part).glob(f"*/{DESCRIPTION}"))]
+        return {path.parent.name: path for path in found}
 
     def plan(self, dataset: str) -> Plan:
         """The dataset's plan.
@@ -110,6 +154,10 @@ class Workspace:
 def last_name(which: str | int) -> str:
     """What the user gave as dataset, without the folders before it where it is a path."""
     return Path(str(which).strip()).expanduser().absolute().name
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))
 
 
 def find_workspace(home: str | Path | None = None, *, dataset: str | None = None) -> Workspace:

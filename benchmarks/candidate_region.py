@@ -64,7 +64,7 @@ def prepared(options: argparse.Namespace, home: Path) -> tuple[Workspace, str]:
     settings = TrainSettings(trainer=TRAINER, seconds=options.time, device=options.device)
     train(which, "3d_cascade", 0, settings, home=home)
     workspace = find_workspace(home)
-    return workspace, workspace.load_dataset(which).name
+    return workspace, workspace.dataset(which).name
 
 
 def compare(workspace: Workspace, dataset: str, device: torch.device, step: float) -> dict[str, Result]:
@@ -76,7 +76,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
     predictor = Predictor(
         [load_network(model / "fold_0", job.plan, job.configuration, device)], job.configuration, job.plan.labels, device=device, step=step
     )
-    cases = {case.name: case for case in workspace.load_dataset(dataset).cases}
+    cases = {case.name: case for case in workspace.dataset(dataset).cases}
     results = {"with the region": Result(), "without": Result()}
     for name in job.split.val:
         stored = store.load(name)

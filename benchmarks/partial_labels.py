@@ -61,7 +61,7 @@ def _erase(case: Case, dataset: Dataset, organ: str, path: Path) -> None:
 def trained(options: argparse.Namespace, number: int, kind: str) -> list[Score]:
     """Scores of the held-out cases of a model of this kind; goes on where it was stopped."""
     workspace = find_workspace(options.home)
-    dataset = workspace.load_dataset(options.dataset)
+    dataset = workspace.dataset(options.dataset)
     splits = workspace.splits(dataset.name)
     name = f"Dataset{number:03d}_{kind.title().replace(' ', '')}"
     home = options.home / "partial"

@@ -35,7 +35,7 @@ VARIANTS = {
 def train_variant(variant: dict, options: argparse.Namespace, out: Path) -> tuple[int, float, dict[str, float]]:
     """Trains and validates one variant; returns iterations, mean Dice and Dice per organ."""
     workspace = find_workspace(options.home)
-    dataset = workspace.load_dataset(options.dataset)
+    dataset = workspace.dataset(options.dataset)
     plan, device = workspace.plan(dataset.name), choose_device(options.device)
     configuration = plan.configurations[options.configuration]
     if variant.get("batch") != "planned":

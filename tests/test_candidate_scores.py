@@ -62,7 +62,7 @@ def add_model(home: Path, model: str, seed: int) -> None:
 
 
 def task_of(home: Path, metric: str = "dice", **more: object) -> Task:
-    dataset = Workspace(home).load_dataset(1)
+    dataset = Workspace(home).dataset(1)
     cases = {"0": [case for case in dataset.cases if case.name in "ab"]}
     return Task(home / "results" / DATASET, make_plan(), cases, metric, **more)
 

@@ -34,7 +34,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.workspace, self.plan = Workspace(folder), make_plan()
-        self.dataset = self.workspace.load_dataset(1)
+        self.dataset = self.workspace.dataset(1)
         self.cases = {"0": list(self.dataset.cases[:2]), "1": list(self.dataset.cases[2:])}
         self.choice = Choice({"ball": (MODEL,), "block": (MODEL,)}, ("0", "1"), {}, 4)
 

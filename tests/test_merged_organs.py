@@ -41,7 +41,7 @@ def task(tmp_path, tiny_dataset) -> Task:
             trace = Trace(name, geometry, (0, 1, 2), labels.shape, tuple((0, n) for n in labels.shape), labels.shape, geometry.spacing)
             keep(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
         write_json(run / "run.json", {"plan": plan})
-    cases = [case for case in Workspace(tmp_path).load_dataset(1).cases if case.name in "ab"]
+    cases = [case for case in Workspace(tmp_path).dataset(1).cases if case.name in "ab"]
     return Task(results, make_plan(), {"0": cases})
 
 

@@ -90,7 +90,7 @@ class TestDatasets:
 
     def test_reference_data_is_used_as_it_is(self, home):
         (home / "raw").rename(home / "nnUNet_raw")
-        dataset = Workspace(home).load_dataset(3)
+        dataset = Workspace(home).dataset(3)
         assert dataset.name == "Dataset003_Liver"
         assert dataset.folder == home / "nnUNet_raw" / "Dataset003_Liver"
 
@@ -100,9 +100,9 @@ class TestDatasets:
         alone = tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", ("a", "b"))
         with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart"):
             workspace.dataset_folder(which)
-        write_json(workspace.preprocessed("Dataset005_Brain") / "dataset.json", workspace.load_dataset(str(alone)))
+        write_json(workspace.preprocessed("Dataset005_Brain") / "dataset.json", workspace.dataset(str(alone)))
         assert workspace.dataset_folder(which) == alone
-        assert [case.name for case in workspace.load_dataset(which).cases] == ["a", "b"]
+        assert [case.name for case in workspace.dataset(which).cases] == ["a", "b"]
 
     def test_an_unknown_dataset_is_answered_with_those_that_are_there(self, home):
         with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart, got '4'"):

@@ -66,7 +66,7 @@ def find_best_configuration(
     lookup(RULES, rule, "rule of selection")
     goodness(0.0, metric)
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.load_dataset(which)
+    dataset = workspace.dataset(which)
     plan = workspace.plan(dataset.name)
     results = workspace.results(dataset.name)
     models, organs = validated_models(workspace, plan)
@@ -99,7 +99,7 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
         ValueError: Nothing is trained yet.
     """
     workspace = find_workspace(home, dataset=str(which))
-    path = workspace.results(workspace.load_dataset(which).name) / "choice.json"
+    path = workspace.results(workspace.dataset(which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, by=DEFAULT_RULE)
     rule = before.by if before.by in RULES or ":" in before.by else DEFAULT_RULE
     limits = {"max_members": before.max_members, "max_seconds": before.max_seconds}

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..checkpoints import load_checkpoint, save_checkpoint
+from ..descriptions import check_files
 from ..evaluation.folders import table
 from ..inference.learned_ensemble import FUSED, FUSION, META, fuse
 from ..inference.predictor import Predictor
@@ -112,7 +113,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
         raise unknown("kind of ensemble", settings.kind, KINDS)
     budget = _budget(settings)
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.load_dataset(which)
+    dataset = workspace.dataset(which)
     folder = workspace.model(dataset.name, ENSEMBLE, settings.kind.capitalize(), *_words(dataset, settings))
     former = _former(folder, settings)
     design, folds = _designed(workspace, dataset, folder, settings, former)
@@ -120,6 +121,8 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     waiting = [fold for fold in folds if (run := folder / f"fold_{fold}") in former or not is_finished(run)]
     needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
+    if waiting:
+        check_files(dataset)
     device = choose_device(settings.device)
     prepare(device)
     for run in former:  # last, so that what is refused leaves them where they are

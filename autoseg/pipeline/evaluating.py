@@ -94,7 +94,7 @@ def evaluate_predictions(
         ValueError: What `evaluate_folders` refuses, or a metric, an organ of a tolerance or the dataset is unknown.
     """
     check_metrics(metrics or ())
-    known = None if dataset is None else find_workspace(home, dataset=dataset).load_dataset(dataset)
+    known = None if dataset is None else find_workspace(home, dataset=dataset).dataset(dataset)
     tolerance = read_tolerances(tolerances, TOLERANCE_MM, known.tolerances if known else {})
     if known:
         _check_organs(tolerance, known.labels.names)

@@ -80,7 +80,7 @@ def draw_overlays(
     settings, images, out = settings or OverlaySettings(), Path(images), Path(out)
     dataset = None
     if settings.dataset is not None:
-        dataset = find_workspace(home, dataset=settings.dataset).load_dataset(settings.dataset)
+        dataset = find_workspace(home, dataset=settings.dataset).dataset(settings.dataset)
     files = find_images(images, dataset, settings.channel)
     maps = {
         what: label_files(Path(folder)) for what, folder in (("prediction", prediction), ("reference", reference)) if folder is not None

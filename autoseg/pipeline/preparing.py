@@ -38,7 +38,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     """
     settings = settings or PlanSettings()
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.load_dataset(which, groups=settings.groups)
+    dataset = workspace.read_raw_dataset(which, groups=settings.groups)
     folder = workspace.preprocessed(dataset.name)
     with only_one(folder, "planning or preprocessing"):
         remove_partial(folder)
@@ -46,7 +46,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         groups = {case.name: case.group or case.name for case in dataset.cases}
         splits = _kept_splits(folder / "splits.json", fingerprint, groups) or make_splits(fingerprint, groups)
         _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
-        write_json(folder / "dataset.json", dataset)
+        workspace.write_dataset(dataset)
         _keep_fingerprint(folder, fingerprint, key)
         plan = make_plan(
             dataset,

@@ -263,7 +263,8 @@ def trainings(name: str | None, which: str | int, *, home: str | Path | None = N
         networks = (said["network"],)
     organs: Sequence[tuple[str, ...]] = [said.get("organs", ())]
     if preset.organ_by_organ and "organs" not in said:
-        organs = [(organ,) for organ in find_workspace(home, dataset=str(which)).load_dataset(which).labels.names]
+        # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
+        organs = [(organ,) for organ in find_workspace(home, dataset=str(which)).read_raw_dataset(which).labels.names]
     return [train_settings(name, **(said | {"network": network, "organs": some})) for some in organs for network in networks]
 
 

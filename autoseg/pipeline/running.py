@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets import load_dataset
 from ..evaluation.folders import evaluate_folders
 from ..images import read_image, read_label
 from ..labels import to_internal
@@ -62,7 +61,7 @@ def run(
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
-    dataset = workspace.load_dataset(which)
+    dataset = workspace.dataset(which)
     for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
         variant(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
@@ -110,14 +109,14 @@ def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_tes
     failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home)
     if failures:
         raise RuntimeError(f"prediction failed: {failures}")
-    labels = load_dataset(raw).labels
+    labels = Workspace(home).dataset(DEMO_DATASET).labels
     scores = evaluate_folders(raw / "labelsTs", out, labels)
     return DemoResult(choice, scores, draw_predictions(raw / "imagesTs", out, home / "pictures", raw / "labelsTs", home=home))
 
 
 def draw_predictions(images: Path, predictions: Path, out: Path, references: Path | None, *, home: Path) -> list[Path]:
     """Draws each predicted case over its image (and the reference's outline, where there is one) as a PNG."""
-    labels = load_dataset(Workspace(home).dataset_folder(DEMO_DATASET)).labels
+    labels = Workspace(home).dataset(DEMO_DATASET).labels
     files = []
     for path in sorted(predictions.glob("*.nii.gz")):
         image = read_image([next(images.glob(f"{path.name.removesuffix('.nii.gz')}_0000*"))])

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from ..descriptions import check_files
 from ..evaluation.folders import mean_dice, table
 from ..machine import choose_device, free_memory
 from ..model import Dataset, Plan, Score
@@ -48,7 +49,7 @@ def train(
     """
     settings = settings or TrainSettings()
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.load_dataset(which)
+    dataset = workspace.dataset(which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
     asked = variant(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, asked, fold)
@@ -58,6 +59,7 @@ def train(
         if (run / "run.json").is_file():
             warn_if_otherwise(run, asked.configuration, settings.trainer_options, changes_of(settings))
         return read_json(run / "validation" / "scores.json", list[Score])
+    check_files(dataset)
     # Before anything else, as preprocessing for another plan would replace the data of what was begun.
     check_begun(run, asked.plan, asked.configuration, restart=settings.restart)
     if settings.restart and run.exists():
@@ -70,7 +72,7 @@ def train(
             trainer = _trainer(workspace, asked, run, previous, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
-        write_json(workspace.results(dataset.name) / "dataset.json", dataset)
+        workspace.copy_dataset(dataset.name)
         network = trainer.fit()
         result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     device = trainer.device
@@ -119,7 +121,7 @@ def _first_stage(workspace: Workspace, dataset: Dataset, asked: Variant, run: Pa
     folds = folds_that_validate(workspace.splits(dataset.name))
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
         log.info("%s needs %s's prediction of every case: training its fold %s first, same budget.", configuration.name, stage, fold)
-        train(dataset.folder, stage, fold, _without_restart(settings), home=workspace.home)
+        train(dataset.name, stage, fold, _without_restart(settings), home=workspace.home)
     return prepare_previous(model, folds, names, data, plan)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .model import Case, Choice, Dataset
-from .provenance import annotated_setting, case_paths, files_of, size_in
+from .provenance import annotated_setting, case_paths, size_in
 from .records import to_plain
 
 OLD_FINGERPRINT_KEY = "fingerprint_of.json"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from .conventions import ANNOTATED, OUTSIDE
 from .images import count_channels, geometry_difference, read_geometry, read_image, read_label
 from .labels import organ_mask, to_internal
 from .machine import GIB
+from .migrate import stamp_of_0_1_0_fits
 from .model import Box, Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
 from .normalization import find_scheme
 from .orientation import arrange, arrangement
+from .provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, value_id
 from .records import read_json, write_json
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord
@@ -202,7 +204,8 @@ def preprocess_dataset(
 ) -> dict[str, str]:
     """Preprocesses every case of a dataset that is not there yet; may be interrupted and called again.
 
-    What was made by another recipe (spacing, normalisation, labels ...) or from files that changed since is made again.
+    What was made by another recipe (spacing, normalisation, labels ...) or from files of another content is made again. Contents are
+    known from `Case.digests`; only where those are empty are the files of preprocessed cases read to tell.
 
     Args:
         dataset: Whose labelled cases.
@@ -216,8 +219,9 @@ def preprocess_dataset(
     """
     store = Store(folder, patch=_patch(configuration))
     store.clean()
-    _keep_recipe(store, recipe_of(plan, configuration))
-    waiting = [case for case in dataset.cases if not _is_current(store, case)]
+    recipe = recipe_of(plan, configuration)
+    _keep_recipe(store, recipe)
+    waiting = _not_current(store, dataset.cases, recipe)
     if not waiting:
         log.info("%s: all %d cases are preprocessed already", configuration.name, len(dataset.cases))
         return {}
@@ -231,7 +235,7 @@ def preprocess_dataset(
 
 
 def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, folder: Path) -> None:
-    stamp = stamp_of(case)
+    case = _identified(case)
     image = read_image(case.images)
     segmentation = None
     if case.label is not None:
@@ -246,7 +250,7 @@ def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, 
     locations = None
     if segmentation is not None:
         locations = class_locations(segmentation, plan.stored_labels, np.random.default_rng(SEED), annotated=case.annotated)
-    record = StoredRecord(trace, stamp, case.annotated)
+    record = StoredRecord(trace, stamp_of(case, recipe_of(plan, configuration)), case.annotated)
     Store(folder, patch=_patch(configuration)).write(case.name, array, segmentation, record, locations)
 
 
@@ -286,22 +290,64 @@ def _keep_recipe(store: Store, recipe: Recipe) -> None:
     write_json(path, recipe)
 
 
-def _is_current(store: Store, case: Case) -> bool:
-    if not store.has(case.name):
-        return False
+def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Case]:
+    """The cases that are not there as their files and the recipe would make them now."""
+    records = {case.name: record for case in cases if (record := _stored_record(store, case.name)) is not None}
+    unknown = [case for case in cases if not case.digests and case.name in records and records[case.name].made_from is not None]
+    ids = content_ids((path for case in unknown for path in case_paths(case)), what="Comparing files with preprocessed cases")
+    waiting = []
+    for case in cases:
+        known = replace(case, digests=tuple(ids[path] for path in case_paths(case))) if case in unknown else case
+        record = records.get(case.name)
+        if record is None or not _is_current(store, known, record, recipe):
+            waiting.append(case)
+    return waiting
+
+
+def _stored_record(store: Store, name: str) -> StoredRecord | None:
+    """What was noted of a preprocessed case, None where it is not there or damaged."""
     try:
-        return store.load(case.name).stamp == stamp_of(case)
+        return store.load(name).record if store.has(name) else None
     except (ValueError, OSError):
+        return None
+
+
+def _is_current(store: Store, case: Case, record: StoredRecord, recipe: Recipe) -> bool:
+    """Whether a case was preprocessed from the files that it has now; one of version 0.1.0 gets its stamp if its sizes agree."""
+    if record.made_from is not None:
+        return record.made_from == stamp_of(case, recipe)
+    if not stamp_of_0_1_0_fits(record.stamp, case):
         return False
+    if case.digests:
+        store.write_record(case.name, replace(record, made_from=stamp_of(case, recipe), stamp=""))
+    return True
 
 
-def stamp_of(case: Case) -> str:
-    """Size and time of change of the case's files, and what was annotated: another text where one of them was replaced."""
-    paths = [path for path in (*case.images, case.label) if path is not None and path.exists()]
-    states = [file.stat() for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
-    newest = max((state.st_mtime_ns for state in states), default=0)
-    organs = "" if case.annotated is None else f", annotated: {', '.join(case.annotated)}"
-    return f"{len(states)} files, {sum(state.st_size for state in states)} bytes, {newest}{organs}"
+def _identified(case: Case) -> Case:
+    """The case with the content ids of its files as they are now.
+
+    Raises:
+        ValueError: A file was replaced since the dataset was planned.
+    """
+    now = case_ids(replace(case, digests=()))
+    for path, expected, found in zip(case_paths(case), case.digests or now, now, strict=True):
+        if expected != found:
+            raise ValueError(
+                f"{case.name}: {path}: expected the content {expected} that was planned with, found {found}; "
+                "after a change of the data run autoseg_plan_and_preprocess again"
+            )
+    return replace(case, digests=now)
+
+
+def stamp_of(case: Case, recipe: Recipe) -> Stamp:
+    """What a preprocessed case is made from.
+
+    Args:
+        case: With the content ids of its files.
+        recipe: By which it is preprocessed.
+    """
+    settings = {"annotated": annotated_setting(case), "recipe": value_id(recipe)}
+    return Stamp(case_inputs(case, case.digests), settings)
 
 
 def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .conventions import ANNOTATED
 from .model import Trace
+from .provenance import Stamp, file_id
 from .records import atomic, read_json, remove_partial, write_json
 
 BLOCK_BYTES = 128 * 1024
@@ -40,13 +41,15 @@ class StoredRecord:
 
     Attributes:
         trace: What preprocessing did.
-        stamp: Identifies the state of the files the case was made from; empty where nobody asked.
+        made_from: Files and settings that the case was made from; None where they were not noted.
         annotated: `Case.annotated`.
+        stamp: Written by version 0.1.0 instead of `made_from` (`migrate.stamp_of_0_1_0_fits`).
     """
 
     trace: Trace
-    stamp: str = ""
+    made_from: Stamp | None = None
     annotated: tuple[str, ...] | None = None
+    stamp: str = ""
 
 
 class Locations(Mapping[str, np.ndarray]):
@@ -86,16 +89,17 @@ class StoredCase:
 
     Attributes:
         name: The case.
+        record: All that was noted of it.
         trace: What preprocessing did to it.
-        stamp: State of the files it was made from.
+        made_from: Files and settings that it was made from; None where they were not noted.
         annotated: Names of the organs that were annotated, None where all were.
     """
 
     def __init__(self, folder: Path, name: str, organs: Sequence[int] | None = None) -> None:
         self.name = name
         self._folder, self.organs = folder, organs
-        record = read_json(folder / (name + TRACE), StoredRecord)
-        self.trace, self.stamp, self.annotated = record.trace, record.stamp, record.annotated
+        self.record = read_json(folder / (name + TRACE), StoredRecord)
+        self.trace, self.made_from, self.annotated = self.record.trace, self.record.made_from, self.record.annotated
 
     @cached_property
     def image(self) -> blosc2.NDArray:
@@ -138,6 +142,10 @@ class Store:
         """The file that is written last when a case is stored."""
         return self.folder / (name + TRACE)
 
+    def content_id(self, name: str) -> str:
+        """Identifies a preprocessed case by what it was made from and how it lies, without reading its arrays."""
+        return file_id(self.trace_path(name))
+
     def load(self, name: str, *, organs: Sequence[int] | None = None) -> StoredCase:
         """Opens a case.
 
@@ -166,7 +174,7 @@ class Store:
             name: The case.
             image: ``(C, Z, Y, X)`` float32.
             segmentation: ``(Z, Y, X)`` int16, or None.
-            record: The trace, with or without a stamp.
+            record: The trace, with or without what the case was made from.
             locations: `class_locations` of the segmentation.
         """
         self.remove(name)
@@ -175,7 +183,11 @@ class Store:
             write_array(self.folder / (name + LABELS), segmentation, patch=self._patch)
             with atomic(self.folder / (name + LOCATIONS)) as partial:
                 np.savez(partial, **dict(locations or {}))
-        write_json(self.folder / (name + TRACE), record if isinstance(record, StoredRecord) else StoredRecord(record))
+        self.write_record(name, record if isinstance(record, StoredRecord) else StoredRecord(record))
+
+    def write_record(self, name: str, record: StoredRecord) -> None:
+        """Notes what is known of a case whose arrays are complete."""
+        write_json(self.trace_path(name), record)
 
     def remove(self, name: str) -> None:
         """Removes a case, its mark of completeness first."""

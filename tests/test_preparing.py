@@ -15,6 +15,7 @@ from autoseg.model import Split
 from autoseg.pipeline import PlanSettings, TrainSettings, jobs, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.variants import Variant
+from autoseg.provenance import Stamp, record, stamp_path
 from autoseg.records import read_json, write_json
 from autoseg.storage import Store
 
@@ -92,11 +93,11 @@ class TestFolds:
 
 
 def test_a_fingerprint_that_lacks_what_is_measured_now_is_measured_again(home):
-    key = home / "preprocessed" / DATASET / "fingerprint_of.json"
-    old = {name: value for name, value in read_json(key, dict).items() if name != "measured"}
-    write_json(key, old)
+    path = home / "preprocessed" / DATASET / "fingerprint.json"
+    stamp = read_json(stamp_path(path), Stamp)
+    record(path, replace(stamp, settings={name: value for name, value in stamp.settings.items() if name != "measured"}))
     plan_and_preprocess(3, SETTINGS, home=home)
-    assert "measured" in read_json(key, dict)
+    assert read_json(stamp_path(path), Stamp) == stamp
 
 
 def test_a_run_is_checked_before_its_data_is_replaced(home, tiny_job):

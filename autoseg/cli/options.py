@@ -81,6 +81,9 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
+    parser.add_argument(
+        "--trust-files", action="store_true", help="planned before: do not read files of unchanged path and size to verify their content"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
 
@@ -92,6 +95,7 @@ def said_of_plan(options: argparse.Namespace) -> dict[str, Any]:
         "spacing": tuple(options.spacing) if options.spacing else None,
         "force_lowres": options.force_lowres or None,
         "groups": options.groups,
+        "trust_files": options.trust_files or None,
         "workers": options.workers,
     }
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ..model import CaseFingerprint, Configuration, Dataset, Fingerprint, Plan, Split
+from ..model import Configuration, Dataset, Fingerprint, Plan, Split
 from ..naming import unknown
-from ..planners.fingerprint import extract_fingerprint
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
 from ..preprocessing import preprocess_dataset
-from ..records import only_one, read_json, remove_partial, to_plain, write_json
+from ..records import only_one, read_json, remove_partial, write_json
 from ..storage import Store
 from ..workspace import Workspace, find_workspace
+from .measuring import keep_fingerprint, measured_dataset
 from .settings import PlanSettings
 
 log = logging.getLogger(__name__)
@@ -42,12 +41,13 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     folder = workspace.preprocessed(dataset.name)
     with only_one(folder, "planning or preprocessing"):
         remove_partial(folder)
-        fingerprint, key = _fingerprint(dataset, folder, settings.workers)
+        measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
+        dataset, fingerprint = measured.dataset, measured.fingerprint
         groups = {case.name: case.group or case.name for case in dataset.cases}
         splits = _kept_splits(folder / "splits.json", fingerprint, groups) or make_splits(fingerprint, groups)
         _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
         workspace.write_dataset(dataset)
-        _keep_fingerprint(folder, fingerprint, key)
+        keep_fingerprint(folder, measured)
         plan = make_plan(
             dataset,
             fingerprint,
@@ -80,35 +80,6 @@ def _kept_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str]
             log.warning("%s: fold %d does not fit the dataset (%s); the folds are dealt anew", path, number, reason)
             return []
     return splits
-
-
-def _fingerprint(dataset: Dataset, folder: Path, workers: int | None) -> tuple[Fingerprint, dict[str, Any]]:
-    """Measured once; measured again when the dataset's files have changed. With it, what says which files it is of."""
-    path, key_path, key = folder / "fingerprint.json", folder / "fingerprint_of.json", _dataset_key(dataset)
-    if path.is_file() and key_path.is_file() and read_json(key_path, dict) == key:
-        return read_json(path, Fingerprint), key
-    fingerprint, failures = extract_fingerprint(dataset, workers=workers)
-    for case, reason in failures.items():
-        log.error("%s is left out: %s", case, reason)
-    if not fingerprint.cases:
-        raise ValueError(f"{dataset.folder}: not one of the {len(dataset.cases)} cases can be used; see autoseg_check")
-    return fingerprint, {} if failures else key
-
-
-def _keep_fingerprint(folder: Path, fingerprint: Fingerprint, key: dict[str, Any]) -> None:
-    """Writes both; a kill in between must not leave a new fingerprint under an old key."""
-    (folder / "fingerprint_of.json").unlink(missing_ok=True)
-    write_json(folder / "fingerprint.json", fingerprint)
-    write_json(folder / "fingerprint_of.json", key)
-
-
-def _dataset_key(dataset: Dataset) -> dict[str, Any]:
-    """Size and time of every file, by case, and what is measured of it: changes when the data does, or when more is measured."""
-    files = {case.name: [*case.images, *([case.label] if case.label else [])] for case in dataset.cases}
-    stamps = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
-    key = {"labels": to_plain(dataset.labels), "files": stamps, "measured": [field.name for field in fields(CaseFingerprint)]}
-    partly = {case.name: list(case.annotated) for case in dataset.cases if case.annotated is not None}
-    return key | ({"annotated": partly} if partly else {})
 
 
 def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:

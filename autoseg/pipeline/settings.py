@@ -18,6 +18,7 @@ class PlanSettings:
         spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
         force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
         groups: Regular expression that finds the patient in a case's name.
+        trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
         workers: Processes; None means as many as cores and memory allow.
     """
 
@@ -27,6 +28,7 @@ class PlanSettings:
     spacing: tuple[float, ...] | None = None
     force_lowres: bool = False
     groups: str | None = None
+    trust_files: bool = False
     workers: int | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ..labels import to_internal
 from ..model import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
 from ..orientation import orientation_of
 from ..preprocessing import nonzero_box
+from ..provenance import case_ids
 from ..workers import run_cases
 
 log = logging.getLogger(__name__)
@@ -40,29 +41,61 @@ class Sketch:
     variance: float
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measured dataset.
+
+    Attributes:
+        fingerprint: Of the cases that could be read.
+        failures: Case to the reason, of the others.
+        digests: Case to the content ids of what was read (`Case.digests`).
+    """
+
+    fingerprint: Fingerprint
+    failures: dict[str, str]
+    digests: dict[str, tuple[str, ...]]
+
+
 def extract_fingerprint(dataset: Dataset, *, workers: int | None = None) -> tuple[Fingerprint, dict[str, str]]:
-    """Measures all cases of a dataset.
+    """The fingerprint and the failures of `measure_dataset`."""
+    measured = measure_dataset(dataset, workers=workers)
+    return measured.fingerprint, measured.failures
+
+
+def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured:
+    """Measures all cases of a dataset, and takes the content ids of their files while they are read.
 
     Args:
         dataset: With labelled cases.
         workers: Processes; None takes what cores and memory allow, 0 works in this process.
 
     Returns:
-        The fingerprint of the cases that could be read, and the reason of each failure by case name.
+        The fingerprint of the cases that could be read, the reason of each failure, and the content ids.
 
     Raises:
         ValueError: No case could be measured, or no case has any foreground.
     """
     jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
     memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
-    results, failures = run_cases(measure_case, jobs, workers=workers, what="Fingerprint", memory_per_job=memory)
+    results, failures = run_cases(_measure_and_identify, jobs, workers=workers, what="Fingerprint", memory_per_job=memory)
     if not results:
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; " + _first(failures))
-    sketches = [sketch for _, sketch in results.values() if sketch]
+    sketches = [sketch for _, sketch, _ in results.values() if sketch]
     if not sketches:
         raise ValueError(f"{dataset.name}: expected foreground in the label maps, found only background in all {len(results)} of them")
     intensities = tuple(combine([case[channel] for case in sketches]) for channel in range(len(dataset.channels)))
-    return Fingerprint(tuple(measured for measured, _ in results.values()), intensities), failures
+    fingerprint = Fingerprint(tuple(measured for measured, _, _ in results.values()), intensities)
+    return Measured(fingerprint, failures, {name: digests for name, (_, _, digests) in results.items()})
+
+
+def _measure_and_identify(
+    case: Case, labels: Labels, n_channels: int
+) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
+    """`measure_case` with the case's content ids, which are taken first: a file that changes meanwhile is then noticed later."""
+    if case.label is None:
+        raise ValueError(f"{case.name}: expected a label map, found none")
+    digests = case_ids(replace(case, digests=()))
+    return (*measure_case(case, labels, n_channels), digests)
 
 
 def _first(failures: dict[str, str]) -> str:

@@ -1,0 +1,139 @@
+"""The fingerprint of a dataset, measured again only where its files have another content than the recorded one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from ..descriptions import read_description
+from ..migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
+from ..model import Case, CaseFingerprint, Dataset, Fingerprint
+from ..planners.fingerprint import measure_dataset
+from ..provenance import Stamp, annotated_setting, case_inputs, case_paths, content_ids, forget, is_current, record, size_in, size_of, value_id
+from ..records import read_json, write_json
+from ..workspace import DESCRIPTION, Workspace
+
+log = logging.getLogger(__name__)
+
+FINGERPRINT = "fingerprint.json"
+MEASURED = tuple(field.name for field in fields(CaseFingerprint))
+"""What is measured of a case; a fingerprint that lacks one of them is made again."""
+
+
+@dataclass(frozen=True)
+class MeasuredDataset:
+    """A dataset with the content ids of its files.
+
+    Attributes:
+        dataset: With `Case.digests` of all cases that could be measured.
+        fingerprint: Of these cases.
+        is_complete: Every case could be measured; else it is tried again next time.
+    """
+
+    dataset: Dataset
+    fingerprint: Fingerprint
+    is_complete: bool = True
+
+
+def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | None = None, trust_files: bool = False) -> MeasuredDataset:
+    """Measures a dataset, or reads its fingerprint where its files still have the content that was measured.
+
+    Args:
+        workspace: Where the fingerprint lies.
+        dataset: As its own folder describes it.
+        workers: Processes for measuring.
+        trust_files: Do not read files whose path and size are as recorded to verify their content.
+
+    Raises:
+        ValueError: Not one case can be used.
+    """
+    folder = workspace.preprocessed(dataset.name)
+    path = folder / FINGERPRINT
+    known = _identified(workspace, dataset, trust_files=trust_files)
+    if known is not None and is_current(path, fingerprint_stamp(known)):
+        return MeasuredDataset(known, read_json(path, Fingerprint))
+    known = _identified_since_0_1_0(folder, dataset)
+    if known is not None:
+        return MeasuredDataset(known, read_json(path, Fingerprint))
+    measured = measure_dataset(dataset, workers=workers)
+    for case, reason in measured.failures.items():
+        log.error("%s is left out: %s", case, reason)
+    return MeasuredDataset(_with_digests(dataset, measured.digests), measured.fingerprint, not measured.failures)
+
+
+def keep_fingerprint(folder: Path, measured: MeasuredDataset) -> None:
+    """Writes a fingerprint with its stamp; one that lacks cases gets none, so that they are tried again."""
+    path = folder / FINGERPRINT
+    forget(path)
+    (folder / OLD_FINGERPRINT_KEY).unlink(missing_ok=True)
+    write_json(path, measured.fingerprint)
+    if measured.is_complete:
+        record(path, fingerprint_stamp(measured.dataset))
+
+
+def fingerprint_stamp(dataset: Dataset) -> Stamp:
+    """What a fingerprint is made from; all cases have their content ids."""
+    inputs = {f"{case.name} {name}": one for case in dataset.cases for name, one in case_inputs(case, case.digests).items()}
+    annotated = {case.name: annotated_setting(case) for case in dataset.cases if case.annotated is not None}
+    settings = {"labels": dataset.labels, "channels": len(dataset.channels), "annotated": annotated, "measured": MEASURED}
+    return Stamp(inputs, {name: value_id(value) for name, value in settings.items()})
+
+
+def _identified(workspace: Workspace, dataset: Dataset, *, trust_files: bool) -> Dataset | None:
+    """The dataset with the content ids of its files, read now; None where some have none recorded that could be compared with.
+
+    A file of another size has changed for certain: then nothing is read here, as everything is measured again anyway.
+    """
+    recorded = _recorded_cases(workspace, dataset)
+    if not all(case.name in recorded for case in dataset.cases):
+        return None
+    paths = {path: one for case in dataset.cases for path, one in zip(case_paths(case), recorded[case.name].digests, strict=True)}
+    if any(size_of(path) != size_in(one) for path, one in paths.items()):
+        return None
+    trusted: set[Path] = set()
+    if trust_files:
+        trusted = {path for case in dataset.cases if _same_paths(case, recorded[case.name]) for path in case_paths(case)}
+        log.info(
+            "--trust-files: the contents of %d of %d files are not verified, as their paths and sizes are as recorded.",
+            len(trusted),
+            len(paths),
+        )
+    found = content_ids((path for path in paths if path not in trusted), what="Verifying files")
+    paths |= found
+    return _with_digests(dataset, {case.name: tuple(paths[path] for path in case_paths(case)) for case in dataset.cases})
+
+
+def _recorded_cases(workspace: Workspace, dataset: Dataset) -> dict[str, Case]:
+    """Cases of the same name and number of files that were planned before, with their content ids."""
+    path = workspace.preprocessed(dataset.name) / DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        planned = read_description(path, home=workspace.home, raw=dataset.folder.parent)
+    except ValueError as error:
+        log.warning("%s; everything is measured again", error)
+        return {}
+    numbers = {case.name: len(case_paths(case)) for case in dataset.cases}
+    return {case.name: case for case in planned.cases if case.digests and len(case.digests) == numbers.get(case.name)}
+
+
+def _same_paths(case: Case, recorded: Case) -> bool:
+    return case_paths(case) == case_paths(recorded)
+
+
+def _identified_since_0_1_0(folder: Path, dataset: Dataset) -> Dataset | None:
+    """The dataset with content ids, read now, where version 0.1.0 measured files of the same sizes; else None."""
+    key = folder / OLD_FINGERPRINT_KEY
+    if not (key.is_file() and (folder / FINGERPRINT).is_file()):
+        return None
+    if not fingerprint_of_0_1_0_fits(read_json(key, dict), dataset, MEASURED):
+        return None
+    log.info("%s: measured by version 0.1.0, which recorded no contents; the files are read once to identify them.", folder / FINGERPRINT)
+    ids = content_ids((path for case in dataset.cases for path in case_paths(case)), what="Identifying files")
+    return _with_digests(dataset, {case.name: tuple(ids[path] for path in case_paths(case)) for case in dataset.cases})
+
+
+def _with_digests(dataset: Dataset, digests: Mapping[str, tuple[str, ...]]) -> Dataset:
+    return replace(dataset, cases=tuple(replace(case, digests=digests.get(case.name, ())) for case in dataset.cases))

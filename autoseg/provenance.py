@@ -170,6 +170,11 @@ def forget(artefact: Path) -> None:
     stamp_path(artefact).unlink(missing_ok=True)
 
 
+def forget_id(path: Path) -> None:
+    """Removes what `record_id` noted; to be called before the file is replaced."""
+    _id_path(path).unlink(missing_ok=True)
+
+
 def record_id(path: Path) -> None:
     """Notes the content id of a large file beside it; to be called by who has just written it."""
     write_json(_id_path(path), {"id": file_id(path)})

@@ -24,7 +24,8 @@ from autoseg.label_subsets import subset
 from autoseg.model import Labels, Mirroring, Score, Split
 from autoseg.planners.fingerprint import extract_fingerprint
 from autoseg.planners.splits import make_splits
-from autoseg.preprocessing import class_locations, preprocess_dataset, stamp_of
+from autoseg.preprocessing import class_locations, preprocess_dataset
+from autoseg.records import read_json, write_json
 from autoseg.storage import Store
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
@@ -193,10 +194,15 @@ class TestPreprocessing:
         assert [name for name in before if before[name] != after[name]] == ["a.trace.json"]
         assert Store(tmp_path / "data").load("a").annotated is None
 
-    def test_the_stamp_of_a_fully_annotated_case_is_as_ever(self, folder):
-        case = load_dataset(folder).cases[1]
-        assert "annotated" not in stamp_of(case)
-        assert stamp_of(dataclasses.replace(case, annotated=("ball",))) == f"{stamp_of(case)}, annotated: ball"
+    def test_a_preprocessed_case_of_0_1_0_is_kept_for_the_same_organs_only(self, folder, plan, tmp_path):
+        self.preprocess(folder, plan, tmp_path / "data")
+        case, path = load_dataset(folder).cases[0], tmp_path / "data" / "a.trace.json"
+        sizes = [file.stat().st_size for file in (*case.images, case.label)]
+        record = {"trace": read_json(path, dict)["trace"], "annotated": ["ball"]}
+        for organs, is_kept in (("ball", True), ("block", False)):
+            write_json(path, record | {"stamp": f"2 files, {sum(sizes)} bytes, 1700000000000000000, annotated: {organs}"})
+            self.preprocess(folder, plan, tmp_path / "data")
+            assert (Store(tmp_path / "data").load("a").made_from is None) == is_kept
 
     def test_a_contradiction_is_refused_by_name(self, folder, plan, tmp_path):
         say(folder, {"b": ["ball"]})

@@ -159,7 +159,7 @@ class TestMasks:
         prepare_regions(job, cascade_folders, progress=False)
         after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
         assert after.keys() == before.keys()
-        assert {name for name in after if after[name] != before[name]} == {"b.b2nd", "b.npz"}
+        assert {name for name in after if after[name] != before[name]} == {"b.b2nd", "b.b2nd.stamp.json", "b.npz"}
 
     def test_organ_voxels_outside_the_region_are_no_centres(self, second, cascade_folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.region_masks.region_of", lambda *_, **__: np.indices(SHAPE)[0] < 3)

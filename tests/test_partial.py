@@ -179,7 +179,7 @@ def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, mon
         # What was not annotated is not in the label map: of the nested regions only the block alone.
         shown = values if labels.regions and organ == 0 else np.where(values == organ + 1, values, 0)
         locations = class_locations(shown, labels, np.random.default_rng(0), annotated=annotated)
-        store.write(name, np.asarray(case.image[:]), shown, StoredRecord(case.trace, "", annotated), locations)
+        store.write(name, np.asarray(case.image[:]), shown, StoredRecord(case.trace, annotated=annotated), locations)
     job = make_job(plan, iterations=iterations, rounds=1, learning_rate=2e-2, validation_batches=8)
     job = dataclasses.replace(job, split=Split(("a", "b", "c", "d"), ("e", "f")))
     trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=torch.device("cpu"), progress=False)

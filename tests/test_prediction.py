@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from autoseg.inference.points import shares_at
 from autoseg.inference.prediction import Ensemble, predict_cases
 from autoseg.label_subsets import subset
 from autoseg.model import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
+from autoseg.records import read_json
 
 LABELS = Labels(("ball", "bar"), ((data.BALL,), (data.BAR,)))
 
@@ -136,8 +138,22 @@ def test_a_changed_input_is_predicted_again(cases: list[Case], tmp_path: Path) -
     image, _, geometry = data.draw_case(1)
     write_image(cases[1].images[0], image[None, ::-1], geometry)
     assert redone(cases, tmp_path / "out", Threshold()) == ["new_1"]
-    os.utime(cases[2].images[0], ns=(1, 1))
-    assert redone(cases, tmp_path / "out", Threshold()) == ["new_2"], "same size, other time"
+    assert redone(cases, tmp_path / "out", Threshold()) == []
+
+
+def test_a_copied_output_folder_and_inputs_of_another_time_are_as_they_were(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold())
+    for case in cases:
+        os.utime(case.images[0], ns=(1, 1))
+    assert redone(cases, shutil.copytree(tmp_path / "out", tmp_path / "copied"), Threshold()) == []
+
+
+def test_what_was_found_in_a_former_input_is_forgotten_also_where_the_new_one_fails(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", Threshold(), uncertainty=True)
+    cases[1].images[0].write_bytes(b"no image")
+    assert list(predict(cases, tmp_path / "out", ensemble_of(a=Threshold()), uncertainty=True)) == ["new_1"]
+    rows = manifest.Manifest(tmp_path / "out", read_json(tmp_path / "out" / manifest.MANIFEST, dict)["models"]).findings(cases)
+    assert {row["case"] for row in rows} == {"new_0", "new_2"}
 
 
 def test_a_new_or_removed_file_is_made(cases: list[Case], tmp_path: Path) -> None:
@@ -345,4 +361,6 @@ def test_manifest_of_a_dicom_folder_sees_every_slice(tmp_path: Path) -> None:
     before = manifest.input_key(case)
     assert manifest.input_key(case) == before
     os.utime(tmp_path / "series" / "1.dcm", ns=(1, 1))
+    assert manifest.input_key(case) == before
+    (tmp_path / "series" / "1.dcm").write_bytes(b"SLICE")
     assert manifest.input_key(case) != before

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from autoseg.conventions import OUTSIDE
+from autoseg.images import read_label, write_label
 from autoseg.model import Case, Configuration, Dataset, Geometry, Image, Intensity, Labels, Mirroring, Plan
 from autoseg.preprocessing import ANNOTATED, case_memory, class_locations, nonzero_box, preprocess_case, preprocess_dataset
 from autoseg.resampling import resample_image
@@ -187,7 +188,12 @@ def test_dataset_is_made_again_when_recipe_or_files_change(tmp_path: Path) -> No
     bigger = dataclasses.replace(one, patch_size=(16, 16, 16))
     preprocess_dataset(data, plan(bigger), bigger, out, workers=0)
     assert marks(out) == before
-    os.utime(data.cases[0].label, ns=(1, before["a.trace.json"] + 10**9))
+    for path in tmp_path.glob("*.nii*"):
+        os.utime(path, ns=(1, 1))
+    preprocess_dataset(data, plan(one), one, out, workers=0)
+    assert marks(out) == before, "times say nothing"
+    turned = read_label(data.cases[0].label)
+    write_label(data.cases[0].label, turned.array[::-1].copy(), turned.geometry)
     preprocess_dataset(data, plan(one), one, out, workers=0)
     changed = [name for name, time in marks(out).items() if time != before[name]]
     assert changed == ["a.trace.json"]

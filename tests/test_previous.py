@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ORGANS
 
-from autoseg.images import write_label
+from autoseg.images import read_label, write_label
 from autoseg.model import Labels, Split
+from autoseg.provenance import Stamp
 from autoseg.records import write_json
 from autoseg.storage import Store, read_array, write_array
 from autoseg.trainers.previous import cases_without_prediction, folds_that_validate, prepare_previous
@@ -72,38 +75,42 @@ def test_a_case_without_prediction_is_named_and_left_out(model, data, plan, capl
     with caplog.at_level(logging.WARNING):
         out = prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
     assert "left out of the second stage: c" in caplog.text
-    assert sorted(path.name for path in out.iterdir()) == ["a.b2nd", "b [1]*.b2nd", "d.b2nd"]
+    assert sorted(path.name for path in out.glob("*.b2nd")) == ["a.b2nd", "b [1]*.b2nd", "d.b2nd"]
     with pytest.raises(ValueError, match="no cross-validation prediction of any of the 1 cases"):
         prepare_previous(model, FOLDS, ["c"], data, plan, progress=False)
 
 
 def test_only_the_wanted_cases_are_prepared(model, data, plan):
     out = prepare_previous(model, FOLDS, ["a"], data, plan, progress=False)
-    assert [path.name for path in out.iterdir()] == ["a.b2nd"]
+    assert [path.name for path in out.glob("*.b2nd")] == ["a.b2nd"]
 
 
 def test_what_is_still_right_is_kept(model, data, plan):
     out = prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    for path in (*data.iterdir(), *(model / "fold_0" / "validation").iterdir()):
+        os.utime(path, ns=(4 * 10**18, 4 * 10**18))
     prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
-    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before, "times say nothing"
 
 
 @pytest.mark.parametrize("what", ["prediction", "data", "grid", "damaged"])
 def test_what_is_no_longer_right_is_made_again(model, data, plan, what):
     target = prepare_previous(model, FOLDS, ["a"], data, plan, progress=False) / "a.b2nd"
     write_array(target, np.full(Store(data).load("a").segmentation.shape, 7, np.uint8)[None])
-    future = (target.stat().st_mtime + 5,) * 2
     if what == "prediction":
-        os.utime(model / "fold_0" / "validation" / "a.nii.gz", future)
+        path = model / "fold_0" / "validation" / "a.nii.gz"
+        found = read_label(path)
+        write_label(path, np.full_like(found.array, ORGANS.members[1][0]), found.geometry)
     elif what == "data":
-        os.utime(data / "a.trace.json", future)
+        record = Store(data).load("a").record
+        Store(data).write_record("a", replace(record, made_from=Stamp({"label": "of today"})))
     elif what == "grid":
         write_array(target, np.full((1, 3, 4, 5), 7, np.uint8))
     else:
         target.write_bytes(b"half")
     prepare_previous(model, FOLDS, ["a"], data, plan, progress=False)
-    assert values(target.parent, "a") == {1}
+    assert values(target.parent, "a") == ({2} if what == "prediction" else {1})
     assert read_array(target).shape[1:] == Store(data).load("a").trace.shape
 
 

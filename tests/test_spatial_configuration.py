@@ -196,7 +196,8 @@ class TestCoarseCases:
         first, second = sorted(job.split.train)[:2]
         for name, annotated in ((first, ("spleen",)), (second, ("ball",))):
             image, labels = make_case(0)
-            store.write(name, image, np.where(labels == 1, labels, 0).astype(np.int16), StoredRecord(store.load(name).trace, "", annotated))
+            record = StoredRecord(store.load(name).trace, annotated=annotated)
+            store.write(name, image, np.where(labels == 1, labels, 0).astype(np.int16), record)
         stale = folders.run.parent / "coarse_on_data" / f"{first}.npz"
         stale.parent.mkdir(parents=True)
         stale.write_bytes(b"of before")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.model import Geometry, Trace
+from autoseg.provenance import Stamp
 from autoseg.storage import CHUNK_BYTES, Store, StoredRecord, chunks_and_blocks, read_array, write_array
 
 GEOMETRY = Geometry((20, 30, 40), (1.0, 0.7, 0.1), (0.1, 0.2, 0.3), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
@@ -23,10 +24,10 @@ def test_round_trip(tmp_path: Path) -> None:
     store = Store(tmp_path, patch=(8, 16, 16))
     assert store.names() == [] and not store.has("a")
     store.write("b", image, None, TRACE)
-    store.write("a", image, labels, StoredRecord(TRACE, "stamp"), locations)
+    store.write("a", image, labels, StoredRecord(TRACE, Stamp({"label": "l:1"})), locations)
     assert store.names() == ["a", "b"]
     stored = store.load("a")
-    assert (stored.trace, stored.stamp) == (TRACE, "stamp")
+    assert (stored.trace, stored.made_from) == (TRACE, Stamp({"label": "l:1"}))
     np.testing.assert_array_equal(stored.image[:], image)
     np.testing.assert_array_equal(stored.image[:, 3:7, 5:20, 30:], image[:, 3:7, 5:20, 30:])
     np.testing.assert_array_equal(stored.segmentation[3:5], labels[3:5])

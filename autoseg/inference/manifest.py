@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model import Case, Choice
+from ..provenance import content_id, value_id
 from ..records import read_json, to_plain, write_json
 from .trained import TrainedModel
 
@@ -24,11 +25,20 @@ class Manifest:
 
     def __init__(self, out: Path, key: str) -> None:
         self.out, self.path, self.key = out, out / MANIFEST, key
+        self._inputs: dict[str, str] = {}
         old = read_json(self.path, dict) if self.path.is_file() else {}
         self.cases: dict[str, dict[str, Any]] = old.get("cases", {}) if old.get("models") == self.key else {}
 
     def done(self, case: Case, files: Sequence[Path]) -> bool:
-        """Whether all these files of a case are there, made by these models from the input as it is now."""
+        """Whether all these files of a case are there, made by these models from the input as it is now.
+
+        Reads the input to identify it, before it is predicted: what changes meanwhile is noticed next time. What was made from another
+        input is forgotten at once.
+        """
+        self._inputs[case.name] = input_key(case)
+        if case.name in self.cases and self.cases[case.name]["input"] != self._inputs[case.name]:
+            del self.cases[case.name]
+            self._write()
         return all(self._name(file) in self._files(case) and file.exists() for file in files)
 
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
@@ -36,18 +46,19 @@ class Manifest:
         names = {*self._files(case), *map(self._name, files)}
         old = self.cases[case.name].get("findings") if self._files(case) else None
         told = old if findings is None else to_plain(list(findings))
-        entry = {"input": input_key(case), "files": sorted(names)}
+        entry = {"input": self._inputs.get(case.name) or input_key(case), "files": sorted(names)}
         self.cases[case.name] = entry if told is None else entry | {"findings": told}
-        write_json(self.path, {"models": self.key, "cases": self.cases})
+        self._write()
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
-        """What was noted of these cases."""
-        return [row for case in cases if self._files(case) for row in self.cases[case.name].get("findings", [])]
+        """What was noted of these cases, after `done` was asked of each."""
+        return [row for case in cases for row in self.cases.get(case.name, {}).get("findings", [])]
 
     def _files(self, case: Case) -> list[str]:
-        """Made by these models from the input as it is now."""
-        entry = self.cases.get(case.name, {})
-        return entry["files"] if entry.get("input") == input_key(case) else []
+        return self.cases.get(case.name, {}).get("files", [])
+
+    def _write(self) -> None:
+        write_json(self.path, {"models": self.key, "cases": self.cases})
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.out).as_posix()
@@ -65,9 +76,5 @@ def models_key(choice: Choice, models: Mapping[str, TrainedModel]) -> str:
 
 
 def input_key(case: Case) -> str:
-    """Identifies a case's images without reading them: names, sizes and times."""
-    facts = []
-    for path in case.images:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        facts += [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("|".join(facts).encode()).hexdigest()
+    """Identifies a case's images by their content."""
+    return value_id([content_id(path) for path in case.images])

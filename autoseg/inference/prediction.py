@@ -177,13 +177,13 @@ def predict_cases(
     with _bar(len(cases)) as bar:
         for number, case in enumerate(cases):
             outputs = _outputs(case, out, ending, save_probabilities=save_probabilities, uncertainty=uncertainty)
-            if not manifest.done(case, outputs.files):
-                try:
+            try:
+                if not manifest.done(case, outputs.files):
                     manifest.add(case, outputs.files, _predict_case(case, outputs, ensemble, bar))
-                except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                    what = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
-                    failures[case.name] = f"{what}{error}".removesuffix(": ")
-                    log.error("%s: %s", case.name, failures[case.name])
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                what = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
+                failures[case.name] = f"{what}{error}".removesuffix(": ")
+                log.error("%s: %s", case.name, failures[case.name])
             bar.update(number + 1 - bar.n)
     return failures
 

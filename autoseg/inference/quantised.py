@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..model import Labels, Trace
+from ..provenance import forget_id, record_id
 from ..records import read_json, write_json
 from ..storage import read_array, write_array
 from .export import Logits
@@ -37,8 +38,10 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
 
 
 def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
-    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``."""
+    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``, and notes the content id of the former."""
+    forget_id(folder / f"{case}.b2nd")
     write_array(folder / f"{case}.b2nd", quantise(logits.array, labels))
+    record_id(folder / f"{case}.b2nd")
     write_json(folder / f"{case}.trace.json", logits.trace)
 
 

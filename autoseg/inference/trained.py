@@ -19,6 +19,7 @@ from ..naming import ENSEMBLE, FINAL_CHECKPOINT
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..preprocessing import preprocess_case
+from ..provenance import file_id
 from ..records import from_plain, read_json
 from .cascade import on_grid
 from .export import Logits, export_labels
@@ -223,6 +224,5 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
 
 
 def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:
-    """Identifies the weights of a model folder's folds without reading them: size and time of each checkpoint."""
-    stats = [(fold, (folder / f"fold_{fold}" / FINAL_CHECKPOINT).stat()) for fold in folds]
-    return " ".join(f"{fold}:{stat.st_size}:{stat.st_mtime_ns}" for fold, stat in stats)
+    """Identifies the weights of a model folder's folds by the contents of their checkpoints, which are loaded at the same time anyway."""
+    return " ".join(f"{fold}:{file_id(folder / f'fold_{fold}' / FINAL_CHECKPOINT)}" for fold in folds)

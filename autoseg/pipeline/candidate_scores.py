@@ -1,7 +1,7 @@
 """Scores of every candidate over the cross-validation: of single models as they were stored, of averages from the kept probabilities.
 
-What has to be computed is kept in ``results/<dataset>/candidates/<metric>/fold_<k>/<case>.json`` together with the state of the files
-that it was made from: a second choice, by another rule or with one model more, computes only what is new. The validation folders of
+What has to be computed is kept in ``results/<dataset>/candidates/<metric>/fold_<k>/<case>.json`` together with the content ids of the
+files that it was made from: a second choice, by another rule or with one model more, computes only what is new. The validation folders of
 finished runs are never written to.
 """
 
@@ -25,8 +25,10 @@ from ..inference.quantised import kept
 from ..inference.trained import model_labels
 from ..label_subsets import file_name, subset, translate
 from ..labels import to_internal
+from ..migrate import state_of_0_1_0_fits
 from ..model import Candidate, Case, Labels, Plan, Score
 from ..orientation import arrange
+from ..provenance import label_id, recorded_ids
 from ..records import read_json, write_json
 from ..workers import run_cases
 from .validated import stored_scores, validation_folder
@@ -68,10 +70,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Record:
-    """Content of a case's file: `made_from` says in which state the files were, `scores` has what was computed from them.
+    """Content of a case's file: `made_from` says from which contents, `scores` has what was computed from them.
 
     Attributes:
-        made_from: Model (empty: the label map and the tolerances) to the state of its file.
+        made_from: Model (empty: the label map, its organs and the tolerances) to the content ids of its files.
         scores: Candidate name to its scores.
     """
 
@@ -113,9 +115,10 @@ def scores_of_averages(task: Task, averages: Sequence[Candidate]) -> dict[str, l
 def _scores(task: Task, candidates: Sequence[Candidate], what: str) -> dict[str, list[Score]]:
     jobs, found, voxels = {}, {candidate.name: [] for candidate in candidates}, 0
     parts: dict[str, Record] = {}
+    ids = _ids(task, candidates)
     for fold, some in task.cases.items():
         for case in some:
-            name, state = f"fold {fold}, {case.name}", _state(task, candidates, fold, case)
+            name, state = f"fold {fold}, {case.name}", _state(task, candidates, fold, case, ids)
             known = _known(_record_path(task, fold, case), state)
             missing = [candidate for candidate in candidates if candidate.name not in known.scores]
             if missing:
@@ -239,31 +242,44 @@ def _record_path(task: Task, fold: str, case: Case) -> Path:
 
 
 def _known(path: Path, state: Mapping[str, str]) -> Record:
-    """What was computed before from files in the same state."""
+    """What was computed before from the same contents."""
     if not path.is_file():
         return Record()
     record = read_json(path, Record)
-    same = {name for name, stamp in record.made_from.items() if state.get(name) == stamp}
+    same = {name for name, made_from in record.made_from.items() if name in state and _is_same(made_from, state[name])}
     if "" not in same:
         return Record()
     return Record(record.made_from, {name: scores for name, scores in record.scores.items() if set(name.split(" + ")) <= same})
 
 
-def _state(task: Task, candidates: Sequence[Candidate], fold: str, case: Case) -> dict[str, str]:
-    """Model (empty: the label) to what identifies the state of the file that its scores are made from."""
+def _is_same(made_from: str, state: str) -> bool:
+    return made_from == state or state_of_0_1_0_fits(made_from, state)
+
+
+def _state(task: Task, candidates: Sequence[Candidate], fold: str, case: Case, ids: Mapping[Path, str]) -> dict[str, str]:
+    """Model (empty: the label) to what identifies the contents that its scores are made from."""
     tolerances = " ".join(f"{organ}={task.tolerances.get(organ, TOLERANCE_MM)}" for organ in task.plan.labels.names)
-    state = {"": f"{_stamp(case.label)} {'all' if case.annotated is None else ' '.join(case.annotated)} {tolerances}"}
-    for name in dict.fromkeys(name for candidate in candidates for name in candidate.members):
-        folder = validation_folder(task.results, name, fold)
-        state[name] = f"{_stamp(folder / f'{case.name}.b2nd')} {_stamp(folder / f'{case.name}{task.plan.file_ending}')}"
+    state = {"": f"{label_id(case)} {'all' if case.annotated is None else ' '.join(case.annotated)} {tolerances}"}
+    for name in _members(candidates):
+        state[name] = " ".join(ids.get(path, "-") for path in _files(task, name, fold, case))
     return state
 
 
-def _stamp(path: Path) -> str:
-    if not path.is_file():
-        return "-"
-    stat = path.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+def _ids(task: Task, candidates: Sequence[Candidate]) -> dict[Path, str]:
+    """Content ids of all predictions that candidates are scored from, as far as they are there."""
+    cases = [(fold, case) for fold, some in task.cases.items() for case in some]
+    files = [path for name in _members(candidates) for fold, case in cases for path in _files(task, name, fold, case) if path.is_file()]
+    return recorded_ids(files, what="Identifying predictions")
+
+
+def _members(candidates: Sequence[Candidate]) -> list[str]:
+    return list(dict.fromkeys(name for candidate in candidates for name in candidate.members))
+
+
+def _files(task: Task, model: str, fold: str, case: Case) -> tuple[Path, Path]:
+    """What a model left of a case in validation: its probabilities and its label map."""
+    folder = validation_folder(task.results, model, fold)
+    return folder / f"{case.name}.b2nd", folder / f"{case.name}{task.plan.file_ending}"
 
 
 def _size(task: Task, fold: str, case: Case, candidates: Sequence[Candidate]) -> int:

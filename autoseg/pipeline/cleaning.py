@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,7 +23,8 @@ from ..labels import organ_mask
 from ..machine import cpu_count
 from ..model import Case, Choice, Cleaning, Dataset, Labels
 from ..postprocessing import Components, clean
-from ..records import read_json, write_json
+from ..provenance import Stamp, annotated_setting, label_id, value_id
+from ..records import read_json, to_plain, write_json
 from ..workspace import Workspace
 from .candidate_scores import Task, file_voxels, memory_for, run_all
 from .foretelling import foretell, reliability_of
@@ -34,7 +34,7 @@ from .held_out import HeldOut, check_same_grid, reference_of
 log = logging.getLogger(__name__)
 
 SHAPES = "organ_shapes.json"
-"""In ``preprocessed/<dataset>``: case to the state of its label file and, for each organ, the volumes of its parts in mm³."""
+"""In ``preprocessed/<dataset>``: case to the stamp of what was measured and, for each organ, the volumes of its parts in mm³."""
 
 READERS = 4
 """Label maps that are measured at once, at most."""
@@ -90,29 +90,28 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, task: Task, choice: C
 def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
     """Of every organ the volumes of its parts in each training label that has it, mm³, largest first.
 
-    Label maps that were measured before are not read again unless they, or what their values mean, have changed since.
+    Label maps that were measured before are not read again unless their content, or what their values mean, has changed since.
 
     Args:
         dataset: Whose labels.
         path: Where the measurements are kept.
     """
     stored = read_json(path, dict) if path.is_file() else {}
-    stamps = {case.name: _stamp(case, dataset.labels) for case in dataset.cases}
-    known = {name: entry for name, entry in stored.items() if entry["stamp"] == stamps.get(name)}
+    stamps = {case.name: to_plain(_stamp(case, dataset.labels)) for case in dataset.cases}
+    known = {name: entry for name, entry in stored.items() if entry.get("made_from") == stamps.get(name)}
     missing = [case for case in dataset.cases if case.name not in known]
     if missing:
         with ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
             measured = pool.map(lambda case: _measure(case, dataset.labels), missing)
             found = list(tqdm(measured, desc="Measuring organs", total=len(missing), unit="case"))
-        known |= {case.name: {"stamp": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
+        known |= {case.name: {"made_from": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
         write_json(path, known)
     entries = [known[case.name]["organs"] for case in dataset.cases]
     return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
 
 
-def _stamp(case: Case, labels: Labels) -> str:
-    stat, meaning = case.label.stat(), zlib.crc32(repr(labels).encode())
-    return f"{stat.st_size} {stat.st_mtime_ns} {'all' if case.annotated is None else ' '.join(case.annotated)} {meaning}"
+def _stamp(case: Case, labels: Labels) -> Stamp:
+    return Stamp({"label": label_id(case)}, {"annotated": annotated_setting(case), "labels": value_id(labels)})
 
 
 def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:

@@ -12,6 +12,7 @@ from ..annotations import annotated_indices
 from ..inference.localisation import coarse_shape, to_coarse
 from ..label_subsets import translate
 from ..model import Configuration, Labels, Plan
+from ..provenance import Stamp, forget, is_current, record
 from ..records import atomic, read_json, remove_partial, write_json
 from ..resampling import resample_labels
 from ..storage import Store
@@ -32,8 +33,8 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         progress: Show a bar.
 
     Returns:
-        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16
-        and ``annotated``, `_known`. A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
+        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.
+        A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
     """
     out = model / f"coarse_on_{data.name}"
     out.mkdir(parents=True, exist_ok=True)
@@ -42,23 +43,27 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
     store = Store(data)
     organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
     for name in (name for name, some in organs.items() if some == ()):
+        forget(out / f"{name}.npz")
         (out / f"{name}.npz").unlink(missing_ok=True)
-    there = {name: _known(some, plan) for name, some in organs.items() if some != ()}
-    waiting = [name for name, known in there.items() if not _is_current(out / f"{name}.npz", store.trace_path(name), known)]
+    stamps = {name: _stamp(store, name, some, plan) for name, some in organs.items() if some != ()}
+    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.npz", stamp)]
     for name in tqdm(waiting, desc="Coarse volumes", unit="case", disable=not progress or not waiting):
+        forget(out / f"{name}.npz")
         stored = store.load(name)
         image = to_coarse(np.asarray(stored.image[:]), configuration.locator, configuration.spacing)
         labels = _foreground(np.asarray(stored.segmentation[:]), plan, partly=organs[name] is not None)
         shape = coarse_shape(configuration.locator, labels.shape, configuration.spacing)
         spacings = {"spacing": configuration.spacing, "new_spacing": configuration.locator.spacing}
         with atomic(out / f"{name}.npz") as partial:
-            np.savez(partial, image=image, labels=resample_labels(labels, shape, **spacings), annotated=there[name])
+            np.savez(partial, image=image, labels=resample_labels(labels, shape, **spacings))
+        record(out / f"{name}.npz", stamps[name])
     return out
 
 
-def _known(organs: tuple[int, ...] | None, plan: Plan) -> np.ndarray:
-    """Names of the annotated ones among the plan's organs; none at all where every organ was annotated."""
-    return np.array([plan.labels.names[index] for index in organs or ()], str)
+def _stamp(store: Store, name: str, organs: tuple[int, ...] | None, plan: Plan) -> Stamp:
+    """What a coarse case is made from, besides the grid of the whole folder: the case, and which of the plan's organs it has annotated."""
+    names = "all" if organs is None else ", ".join(plan.labels.names[index] for index in organs)
+    return Stamp({"case": store.content_id(name)}, {"annotated": names})
 
 
 def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.ndarray:
@@ -82,11 +87,3 @@ def _keep_recipe(out: Path, configuration: Configuration) -> None:
         for old in out.glob("*.npz"):
             old.unlink(missing_ok=True)
         write_json(path, grid)
-
-
-def _is_current(target: Path, source: Path, known: np.ndarray) -> bool:
-    """Whether a coarse file is younger than its case and was made for the same annotated organs."""
-    if not target.is_file() or source.stat().st_mtime > target.stat().st_mtime:
-        return False
-    with np.load(target, allow_pickle=False) as case:
-        return "annotated" in case and case["annotated"].tolist() == known.tolist()

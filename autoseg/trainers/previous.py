@@ -13,6 +13,7 @@ from ..images import label_ending, read_label
 from ..inference.cascade import on_grid
 from ..labels import to_internal
 from ..model import Labels, Plan, Split, Trace
+from ..provenance import Stamp, content_id, forget, is_current, record
 from ..records import remove_partial
 from ..storage import Store, read_array, write_array
 
@@ -59,6 +60,7 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     if missing:
         log.warning("%s did not predict these cases, which are left out of the second stage: %s", model.name, ", ".join(missing))
     for name in missing:
+        forget(out / f"{name}.b2nd")
         (out / f"{name}.b2nd").unlink(missing_ok=True)
     there = [name for name in names if name not in missing]
     if not there:
@@ -67,10 +69,13 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     for name in tqdm(there, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
         source = _validation(model, folds[name]) / f"{name}{label_ending(plan.file_ending)}"
         target, trace = out / f"{name}.b2nd", store.load(name).trace
-        if _is_current(target, trace, source, store.trace_path(name)):
+        stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)})
+        if is_current(target, stamp) and _lies_on(target, trace):
             continue
+        forget(target)
         found = to_internal(read_label(source).array, plan.labels, source=str(source))
         write_array(target, on_grid(found, trace)[None].astype(_kind(plan.labels)))
+        record(target, stamp)
     return out
 
 
@@ -83,10 +88,8 @@ def _kind(labels: Labels) -> type[np.unsignedinteger]:
     return np.uint8 if len(labels.base_values) + 1 < 2**8 else np.uint16
 
 
-def _is_current(target: Path, trace: Trace, *sources: Path) -> bool:
-    """Whether `target` was made after its sources and lies on the trace's grid."""
-    if not target.is_file() or any(source.stat().st_mtime > target.stat().st_mtime for source in sources):
-        return False
+def _lies_on(target: Path, trace: Trace) -> bool:
+    """Whether an array is readable and lies on the trace's grid."""
     try:
         return tuple(read_array(target).shape[1:]) == tuple(trace.shape)
     except ValueError:

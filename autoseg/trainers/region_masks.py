@@ -17,6 +17,7 @@ from ..conventions import ANNOTATED
 from ..inference.regions import region_of
 from ..label_subsets import positions
 from ..model import Configuration, Labels, Region
+from ..provenance import Stamp, content_id, forget, is_current, record
 from ..records import atomic, read_json, remove_partial, write_json
 from ..storage import Locations, Store, StoredCase, read_array, write_array
 from .job import RunFolders, TrainingJob
@@ -46,13 +47,16 @@ def prepare_regions(job: TrainingJob, folders: RunFolders, *, progress: bool = T
     _keep_recipe(out, job.configuration.region)
     store, organs = Store(folders.data), positions(job.plan.stored_labels, job.plan.labels)
     names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and _has_previous(folders, name)]
-    waiting = [name for name in names if not _is_current(out, name, store, folders)]
+    stamps = {name: _stamp(name, store, folders) for name in names}
+    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.b2nd", stamp)]
     for name in tqdm(waiting, desc="Candidate regions", unit="case", disable=not progress or not waiting):
+        forget(out / f"{name}.b2nd")
         stored = store.load(name, organs=organs)
         mask = _mask(job.configuration, stored, folders)
         with atomic(out / f"{name}.npz") as partial:
             np.savez(partial, **_centres(stored, mask, job.plan.stored_labels))
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))
+        record(out / f"{name}.b2nd", stamps[name])
     return out
 
 
@@ -96,11 +100,10 @@ def _has_previous(folders: RunFolders, name: str) -> bool:
     return folders.previous is None or (folders.previous / f"{name}.b2nd").is_file()
 
 
-def _is_current(out: Path, name: str, store: Store, folders: RunFolders) -> bool:
-    """Whether a region was made after what it follows from; its mask is written last."""
-    target = out / f"{name}.b2nd"
-    sources = [store.trace_path(name), *([] if folders.previous is None else [folders.previous / f"{name}.b2nd"])]
-    return target.is_file() and all(source.stat().st_mtime <= target.stat().st_mtime for source in sources)
+def _stamp(name: str, store: Store, folders: RunFolders) -> Stamp:
+    """What the region of a case follows from, besides the recipe of the whole folder."""
+    previous = {} if folders.previous is None else {"previous": content_id(folders.previous / f"{name}.b2nd")}
+    return Stamp({"case": store.content_id(name), **previous})
 
 
 def _mask(configuration: Configuration, stored: StoredCase, folders: RunFolders) -> np.ndarray:

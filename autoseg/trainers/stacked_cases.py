@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..inference.quantised import kept
 from ..inference.stacking import Layout, stacked
+from ..provenance import Stamp, recorded_ids
 from ..records import only_one
 from ..storage import Store, StoredRecord
 
@@ -32,10 +33,15 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
     """
     store = Store(reference)
 
-    def _of(case: str) -> str:
-        folder = f"fold_{cases[case]}"
-        files = [results / member / folder / "validation" / f"{case}.b2nd" for member in layout.members]
-        return _stamp([*files, store.trace_path(case)])
+    def _file(case: str, member: str) -> Path:
+        return results / member / f"fold_{cases[case]}" / "validation" / f"{case}.b2nd"
+
+    files = [path for case in cases for member in layout.members if (path := _file(case, member)).is_file()]
+    ids = recorded_ids(files, what="Identifying predictions")
+
+    def _of(case: str) -> Stamp:
+        members = {member: ids.get(_file(case, member), "missing") for member in layout.members}
+        return Stamp({"case": store.content_id(case), **members})
 
     def _made(case: str) -> np.ndarray:
         folders = [results / member / f"fold_{cases[case]}" / "validation" for member in layout.members]
@@ -65,14 +71,17 @@ def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> No
             )
         return np.concatenate(images)
 
-    _write(sorted(cases), stores[0], out, stamp=lambda case: _stamp([store.trace_path(case) for store in stores]), make=_made)
+    def _of(case: str) -> Stamp:
+        return Stamp({f"source {number}": store.content_id(case) for number, store in enumerate(stores)})
+
+    _write(sorted(cases), stores[0], out, stamp=_of, make=_made)
 
 
-def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[str], str], make: Callable[[str], np.ndarray]) -> None:
+def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[str], Stamp], make: Callable[[str], np.ndarray]) -> None:
     with only_one(out, "stacking predictions", wait=True):
         store = Store(out)
         store.clean()
-        missing = [case for case in cases if not store.has(case) or store.load(case).stamp != stamp(case)]
+        missing = [case for case in cases if not store.has(case) or store.load(case).made_from != stamp(case)]
         for case in tqdm(missing, desc="Stacking predictions", unit="case", disable=not missing):
             stored = source.load(case)
             image = make(case)
@@ -84,7 +93,3 @@ def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[s
             segmentation = None if stored.segmentation is None else np.asarray(stored.segmentation[:])
             record = StoredRecord(stored.trace, stamp(case), stored.annotated)
             store.write(case, image, segmentation, record, dict(stored.locations))
-
-
-def _stamp(files: Sequence[Path]) -> str:
-    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in (file.stat() for file in files))

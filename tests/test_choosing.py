@@ -101,6 +101,20 @@ def test_cases_that_left_the_dataset_are_left_out(home, caplog):
     assert "no longer in the dataset and left out: b" in caplog.text
 
 
+def test_cases_that_were_removed_after_planning_are_left_out(home, caplog):
+    Workspace(home).write_dataset(Workspace(home).read_raw_dataset(1))
+    labels = home / "raw" / DATASET / "labelsTr"
+    (labels / "b.nii.gz").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert find_best_configuration(1, home=home).cases == 1
+    assert "no longer in the dataset and left out: b" in caplog.text
+    written = (home / "results" / DATASET / "choice.json").read_bytes()
+    shutil.rmtree(home / "raw" / DATASET)
+    with pytest.raises(ValueError, match="expected the label maps of the cases"):
+        find_best_configuration(1, home=home)
+    assert (home / "results" / DATASET / "choice.json").read_bytes() == written
+
+
 def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home, monkeypatch):
     workspace = Workspace(home)
     raw = workspace.read_raw_dataset(1)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..descriptions import with_references
 from ..evaluation.choice_table import describe_choice
 from ..evaluation.metrics import find_metric, goodness
 from ..evaluation.selection import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
@@ -74,6 +75,7 @@ def find_best_configuration(
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     names, folds = comparable(models, organs)
     names = with_scores({name: [score for fold in folds for score in stored_scores(results, name, fold)] for name in names})
+    dataset = with_references(dataset)
     cases = common_cases(workspace, dataset, {name: organs[name] for name in names}, folds)
     task = Task(results, plan, cases, metric, dataset.tolerances)
     seconds = seconds_of(results, names, folds)

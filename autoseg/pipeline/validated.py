@@ -80,11 +80,8 @@ def comparable(models: Mapping[str, list[str]], organs: Mapping[str, tuple[str, 
 def common_cases(
     workspace: Workspace, dataset: Dataset, models: Mapping[str, tuple[str, ...]], folds: Sequence[str]
 ) -> dict[str, list[Case]]:
-    """Fold -> the cases that every model (name to organs) was validated on, if they could judge it, and that are still in the dataset.
-
-    A case is still there as long as its reference is.
-    """
-    there = {case.name: case for case in dataset.cases if case.label is not None and case.label.is_file()}
+    """Fold -> the cases that every model (name to organs) was validated on, if they could judge it, and that are still in the dataset."""
+    there = {case.name: case for case in dataset.cases}
     found: dict[str, list[Case]] = {}
     for fold in folds:
         validated = {model: {score.case for score in stored_scores(workspace.results(dataset.name), model, fold)} for model in models}

@@ -114,6 +114,18 @@ def check_files(dataset: Dataset) -> None:
         )
 
 
+def with_references(dataset: Dataset) -> Dataset:
+    """The dataset without the cases whose label map was removed since it was described.
+
+    Raises:
+        ValueError: No label map is left.
+    """
+    cases = tuple(case for case in dataset.cases if case.label is not None and case.label.is_file())
+    if not cases:
+        raise ValueError(f"{dataset.folder}: expected the label maps of the cases, by which models are judged, found none")
+    return replace(dataset, cases=cases)
+
+
 def _is_copied(stored: _Stored, home: Path, raw: Path) -> bool:
     """Whether 0.1.0 wrote this for a dataset of a home folder: what lies in the present one is then this home's own."""
     return stored.format == 0 and raw.parent == home and stored.folder.parent.name == raw.name

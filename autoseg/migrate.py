@@ -69,18 +69,24 @@ def _same_size(old: str, word: str) -> bool:
     return int(known[1]) == size_in(word)
 
 
-def choice_of_0_1_0_fits(choice: Choice, models: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a choice that does not say what it was made of knows every validated model and every fold that could add to its evidence.
+def models_unknown_to_0_1_0(choice: Choice, models: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a choice that does not say what it was made from cannot know; empty where it knows every model, and every fold that counts.
+
+    A model is known that was compared or chosen. A fold counts that would vote in a chosen model, or that all models share, so that they
+    would be compared by it.
 
     Args:
         choice: Without `Choice.made_from`.
         models: Model folder to its validated folds.
+
+    Returns:
+        As ``model/fold``.
     """
     chosen = {name for members in choice.organs.values() for name in members}
-    if not set(models) <= {*choice.table, *choice.voters, *chosen}:
-        return False
-    numbered = {name: {fold for fold in folds if fold != "all"} for name, folds in models.items()}
-    if any(numbered.get(name, set()) - set(voting) for name, voting in choice.voters.items()):
-        return False
-    shared = set.intersection(*numbered.values()) if numbered else set()
-    return shared <= set(choice.folds)
+    known = {*choice.table, *choice.voters, *chosen}
+    shared = set.intersection(*(set(folds) for folds in models.values())) if models else set()
+    unknown = []
+    for name, folds in models.items():
+        expected = set(choice.voters.get(name, folds)) - (shared - set(choice.folds))
+        unknown += [f"{name}/{fold}" for fold in folds if name not in known or (fold != "all" and fold not in expected)]
+    return unknown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -109,9 +110,13 @@ def test_only_what_is_new_is_computed(home, monkeypatch):
     scores_of_averages(task, AVERAGES[:1])
     scores_of_averages(task, AVERAGES)
     assert asked[2:] == [[one.members for one in AVERAGES[1:]]] * 2
-    path = task.results / MODELS[2] / "fold_0" / "validation" / "a.b2nd"
-    os.utime(path, ns=(1, 1))
+    folder = task.results / MODELS[2] / "fold_0" / "validation"
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
     del asked[:]
+    scores_of_averages(task, AVERAGES)
+    assert asked == [], "times say nothing"
+    keep(folder, "a", replace(kept(folder, "b"), trace=kept(folder, "a").trace), task.plan.labels)
     scores_of_averages(task, AVERAGES)
     assert asked == [[one.members for one in AVERAGES if MODELS[2] in one.members]], "of case a, whose file is another one"
 
@@ -125,7 +130,38 @@ def test_another_reference_or_tolerance_makes_everything_new(home, monkeypatch):
     task = task_of(home, "nsd_surface", tolerances={"ball": 3.0})
     os.utime(task.cases["0"][1].label, ns=(1, 1))
     scores_of_averages(task, AVERAGES)
+    assert len(asked) == 2, "times say nothing"
+    image = read_label(task.cases["0"][1].label)
+    write_label(task.cases["0"][1].label, image.array[::-1].copy(), image.geometry)
+    scores_of_averages(task, AVERAGES)
     assert len(asked) == 3
+
+
+def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, monkeypatch):
+    task = task_of(home)
+    described = [replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"]]
+    scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+    for case in described:
+        case.label.unlink()
+    monkeypatch.setattr(candidate_scores, "average_all", None)
+    assert scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+
+
+def test_what_0_1_0_computed_is_kept_where_the_sizes_agree(home, monkeypatch):
+    task = task_of(home)
+    first, asked, real = scores_of_averages(task, AVERAGES), [], candidate_scores.average_all
+    for path in (task.results / candidate_scores.FOLDER).rglob("*.json"):
+        record = read_json(path, dict)
+        by_size = {name: re.sub(r"[0-9a-f]{64}:(\d+)", r"\1:1700000000000000000", state) for name, state in record["made_from"].items()}
+        assert by_size != record["made_from"]
+        write_json(path, record | {"made_from": by_size})
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
+    assert scores_of_averages(task, AVERAGES) == first
+    assert asked == []
+    label = task.cases["0"][1].label
+    label.write_bytes(label.read_bytes() + b"\0")
+    scores_of_averages(task, AVERAGES)
+    assert len(asked) == 1
 
 
 def test_organs_that_were_not_annotated_have_no_score(home):

@@ -17,9 +17,10 @@ from autoseg.inference.quantised import keep
 from autoseg.label_subsets import subset, translate
 from autoseg.model import Geometry, Plan, Score, Trace
 from autoseg.naming import FINAL_CHECKPOINT
-from autoseg.pipeline import describe_choice, find_best_configuration
+from autoseg.pipeline import choosing, cleaning, describe_choice, find_best_configuration
 from autoseg.pipeline.choosing import choose_again
 from autoseg.records import write_json
+from autoseg.workspace import Workspace
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
 DATASET = "Dataset001_Tiny"
@@ -98,6 +99,39 @@ def test_cases_that_left_the_dataset_are_left_out(home, caplog):
     assert choice.cases == 1
     assert len(choice.table) == 3
     assert "no longer in the dataset and left out: b" in caplog.text
+
+
+def test_cases_that_were_removed_after_planning_are_left_out(home, caplog):
+    Workspace(home).write_dataset(Workspace(home).read_raw_dataset(1))
+    labels = home / "raw" / DATASET / "labelsTr"
+    (labels / "b.nii.gz").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert find_best_configuration(1, home=home).cases == 1
+    assert "no longer in the dataset and left out: b" in caplog.text
+    written = (home / "results" / DATASET / "choice.json").read_bytes()
+    shutil.rmtree(home / "raw" / DATASET)
+    with pytest.raises(ValueError, match="expected the label maps of the cases"):
+        find_best_configuration(1, home=home)
+    assert (home / "results" / DATASET / "choice.json").read_bytes() == written
+
+
+def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home, monkeypatch):
+    workspace = Workspace(home)
+    raw = workspace.read_raw_dataset(1)
+    patients = {"a": "p1", "b": "p1", "c": "p2", "d": "p2"}
+    workspace.write_dataset(replace(raw, cases=tuple(replace(case, group=patients[case.name]) for case in raw.cases)))
+    for model in MODELS:
+        add_model(home, model, make_plan(), fold="1", cases="cd")
+    heard: dict[str, object] = {}
+    choose, choose_cleaning = choosing.choose, cleaning.choose_cleaning
+    monkeypatch.setattr(
+        choosing, "choose", lambda *given, **named: heard.update(tests=named["known"].patient_of) or choose(*given, **named)
+    )
+    monkeypatch.setattr(
+        cleaning, "choose_cleaning", lambda *given, **named: heard.update(masks=named["groups"]) or choose_cleaning(*given, **named)
+    )
+    find_best_configuration(1, home=home)
+    assert heard == {"tests": patients, "masks": ["p1", "p1", "p2", "p2"]}
 
 
 def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):

@@ -15,7 +15,7 @@ from autoseg import cli
 from autoseg.machine import StepCost
 from autoseg.model import Budget, Choice, Configuration, Plan, Reason, Split
 from autoseg.naming import ENSEMBLE
-from autoseg.pipeline import TrainSettings, jobs
+from autoseg.pipeline import PlanSettings, TrainSettings, jobs
 from autoseg.pipeline.commands import choice_command, plan_command, training_command, with_fold
 from autoseg.pipeline.report_runs import commands
 from autoseg.pipeline.variants import variant
@@ -137,7 +137,32 @@ def test_an_ensemble_of_all_folds_is_one_command(plan: Plan) -> None:
     assert training_command(one, DATASET, "ensemble__Argmax__ball+block").endswith("--organs ball block --folds 0")
 
 
-def test_the_plan_is_told_exactly(plan: Plan) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        PlanSettings(),
+        PlanSettings(groups=r"^p\d+"),
+        PlanSettings(groups=r"-(\w+)$", configurations=("2d", "3d_lowres"), preset="resenc_m", memory_gb=6.3, force_lowres=True),
+        PlanSettings(spacing=(3.0, 0.1 + 0.2, 1 / 3), configurations=("2d",)),
+    ],
+)
+def test_a_command_plans_with_the_settings_that_the_plan_records(
+    asked: PlanSettings, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "plan.json", replace(plan, settings=asked))
+    program, *words = shlex.split(plan_command(read_json(tmp_path / "plan.json", Plan), DATASET))
+    heard: list[tuple] = []
+    monkeypatch.setattr(autoseg.pipeline, "plan_and_preprocess", lambda *arguments, home: heard.append(arguments) or plan)
+    assert program == "autoseg_plan_and_preprocess" and cli.plan_and_preprocess(words) == 0
+    assert heard == [(DATASET, asked)]
+
+
+def test_a_plan_of_0_1_0_records_no_settings(plan: Plan, tmp_path: Path) -> None:
+    write_json(tmp_path / "plan.json", {name: value for name, value in to_plain(plan).items() if name != "settings"})
+    assert read_json(tmp_path / "plan.json", Plan).settings is None
+
+
+def test_the_command_of_a_plan_without_settings_is_reconstructed(plan: Plan) -> None:
     three = replace(plan.configurations["3d_fullres"], spacing=(3.0, 0.78125, 1.0))
     asked = (
         Reason("all", "spacing", "0.7812 x 3 x 1", "as you asked"),

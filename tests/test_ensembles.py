@@ -37,10 +37,13 @@ from autoseg.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.inference.trained import InferenceOptions, TrainedModel, load_model
 from autoseg.model import Choice, Configuration
 from autoseg.naming import FINAL_CHECKPOINT
+from autoseg.pipeline import ensembles
 from autoseg.pipeline.validated import seconds_of
 from autoseg.records import read_json, write_json
 from autoseg.storage import Store
+from autoseg.trainers import fusion
 from autoseg.trainers.job import TrainingJob
+from autoseg.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -113,6 +116,28 @@ class TestWhatIsLearnt:
         assert set(whole) == {"head.weight", "head.bias"}
         assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
         assert torch.allclose(whole["head.weight"], (states[0]["head.weight"] + states[1]["head.weight"]) / 2)
+
+    def test_the_planned_patients_are_what_the_halves_keep_together(
+        self, home: Path, planned: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "preprocessed").unlink()
+        (home / "preprocessed" / NAME).mkdir(parents=True)
+        for path in (planned / "preprocessed" / NAME).iterdir():
+            if path.name != "dataset.json":
+                (home / "preprocessed" / NAME / path.name).symlink_to(path)
+        workspace, held_out = Workspace(home), splits(home)[0].val
+        raw = workspace.read_raw_dataset(NAME)
+        workspace.write_dataset(replace(raw, cases=tuple(replace(case, group=f"patient of {case.name}") for case in raw.cases)))
+        heard: list[dict[str, str]] = []
+
+        def halves(groups: dict[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+            heard.append(groups)
+            return fusion.halves(groups, rng)
+
+        monkeypatch.setattr(ensembles, "halves", halves)
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        fit(home, "fusion", *members, folds=("0",), iterations=1)
+        assert heard == [{case: f"patient of {case}" for case in held_out}]
 
     def test_fused_networks_may_see_different_windows(self, home: Path, tmp_path: Path) -> None:
         def windowed(plan: Configuration) -> Configuration:

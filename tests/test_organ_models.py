@@ -92,7 +92,7 @@ def test_each_organ_is_chosen_among_the_models_that_cover_it(home: Path) -> None
 
 @pytest.mark.parametrize("ball", [BALL, BOTH])
 def test_prediction_merges_the_models_into_the_datasets_own_values(home: Path, tmp_path: Path, ball: str) -> None:
-    choice = Choice({"ball": (ball,), "bar": (BAR,)}, ("0",), {}, 2)
+    choice = Choice({"ball": (ball,), "bar": (BAR,)}, ("0",), dict.fromkeys((BOTH, BALL, BAR), {}), 2)
     write_json(home / "results" / NAME / "choice.json", choice)
     image = home / "raw" / NAME / "imagesTs" / "case_4_0000.nii.gz"
     assert autoseg.predict_folder(image, tmp_path, replace(FAST, save_probabilities=True), home=home) == {}

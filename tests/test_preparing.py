@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import story_data as data
 
 import autoseg
 from autoseg.machine import StepCost
-from autoseg.model import Split
-from autoseg.pipeline import PlanSettings, TrainSettings, jobs, training
+from autoseg.model import Dataset, Split
+from autoseg.pipeline import PlanSettings, TrainSettings, evaluating, jobs, training
+from autoseg.pipeline.commands import plan_command
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.variants import Variant
 from autoseg.provenance import Stamp, record, stamp_path
 from autoseg.records import read_json, write_json
 from autoseg.storage import Store
+from autoseg.workspace import find_workspace
 
 DATASET = "Dataset003_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
@@ -90,6 +93,60 @@ class TestFolds:
         write_json(self.path(home), [folds[wrong]])
         assert self.plan(home) == before
         assert "fold 0 does not fit the dataset" in caplog.text
+
+
+class TestPatients:
+    """What planning knows of the patients, the later stages know too."""
+
+    CASES = {"p0_case_0", "p0_case_1", "p1_case_2", "p1_case_3"}
+
+    @pytest.fixture
+    def planned(self, tmp_path: Path) -> Path:
+        data.make_volumes(tmp_path / "raw" / DATASET, n_test=0, groups=None)
+        for path in sorted((tmp_path / "raw" / DATASET).glob("*Tr/case_*")):
+            path.rename(path.with_name(f"p{int(path.name[5]) // 2}_{path.name}"))
+        plan_and_preprocess(3, replace(SETTINGS, groups=r"^p\d+"), home=tmp_path)
+        return tmp_path
+
+    def test_they_are_those_that_the_user_told_the_planner(self, planned):
+        workspace = find_workspace(planned)
+        assert {case.group for case in workspace.read_raw_dataset(3).cases} == self.CASES
+        assert [case.group for case in workspace.dataset(3).cases] == ["p0", "p0", "p1", "p1"]
+
+    def test_the_plan_records_what_was_asked_for_and_the_report_prints_it(self, planned):
+        plan = find_workspace(planned).plan(DATASET)
+        assert plan.settings == replace(SETTINGS, groups=r"^p\d+", workers=None)
+        assert plan_command(plan, DATASET).endswith("-c 2d --memory 0.2GB --groups '^p\\d+'")
+
+    def test_training_copies_the_description_unchanged_and_its_cases_have_the_patients(self, planned, monkeypatch):
+        seen: list[Dataset] = []
+        monkeypatch.setattr(training, "validate_fold", lambda predictor, job, folders, dataset: seen.append(dataset) or [])
+        monkeypatch.setattr(training, "mean_dice", lambda scores: 1.0)
+        autoseg.train(3, "2d", 0, TrainSettings(iterations=1, device="cpu", batch=1), home=planned)
+        assert {case.group for case in seen[0].cases} == {"p0", "p1"}
+        planned_file, copied = (planned / part / DATASET / "dataset.json" for part in ("preprocessed", "results"))
+        assert copied.read_bytes() == planned_file.read_bytes()
+
+    def test_a_copied_home_trains_on_its_own_files(self, planned, tmp_path_factory, monkeypatch):
+        there = shutil.copytree(planned, tmp_path_factory.mktemp("moved") / "home")
+        shutil.rmtree(planned)
+        seen: list[Dataset] = []
+        monkeypatch.setattr(training, "validate_fold", lambda predictor, job, folders, dataset: seen.append(dataset) or [])
+        monkeypatch.setattr(training, "mean_dice", lambda scores: 1.0)
+        autoseg.train(3, "2d", 0, TrainSettings(iterations=1, device="cpu", batch=1), home=there)
+        assert all(case.label.is_relative_to(there) and case.label.is_file() for case in seen[0].cases)
+
+    def test_an_evaluation_compares_by_patient(self, planned, tmp_path, monkeypatch):
+        heard: list[dict[str, str]] = []
+        monkeypatch.setattr(evaluating, "compare_scores", lambda *_, patients, **__: heard.append(patients) or [])
+        labels = planned / "raw" / DATASET / "labelsTr"
+        evaluating.evaluate_predictions(labels, [labels, labels], dataset="3", home=planned, metrics=["dice"], workers=0)
+        assert heard == [{case: case[:2] for case in self.CASES}]
+
+    def test_a_case_whose_image_is_gone_is_named_before_training(self, planned):
+        (planned / "raw" / DATASET / "imagesTr" / "p0_case_1_0000.nii.gz").unlink()
+        with pytest.raises(ValueError, match=r"case p0_case_1: missing channel, expected .*case_1_0000\.nii\.gz"):
+            autoseg.train(3, "2d", 0, TrainSettings(iterations=1, device="cpu"), home=planned)
 
 
 def test_a_fingerprint_that_lacks_what_is_measured_now_is_measured_again(home):

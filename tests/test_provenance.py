@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.migrate import choice_of_0_1_0_fits, state_of_0_1_0_fits
+from autoseg.migrate import models_unknown_to_0_1_0, state_of_0_1_0_fits
 from autoseg.model import Case, Choice
 from autoseg.provenance import (
     Stamp,
@@ -127,18 +127,18 @@ def test_states_of_0_1_0_agree_by_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "fits"),
+    ("models", "unknown"),
     [
-        ({"2d__T": ["0", "1"], "3d__T": ["0"]}, True),
-        ({"2d__T": ["0", "1"], "3d__T": ["0"], "new__T": ["0"]}, False),
-        ({"2d__T": ["0", "1", "2"], "3d__T": ["0"]}, False),
-        ({"2d__T": ["0", "1"], "3d__T": ["0", "1"]}, False),
-        ({"2d__T": ["0", "1", "all"], "3d__T": ["0", "all"]}, True),
-        ({"2d__T": ["0"]}, True),
+        ({"2d__T": ["0", "1"], "3d__T": ["0"]}, []),
+        ({"2d__T": ["0", "1"], "3d__T": ["0"], "new__T": ["0"]}, ["new__T/0"]),
+        ({"2d__T": ["0", "1", "2"], "3d__T": ["0"]}, ["2d__T/2"]),
+        ({"2d__T": ["0", "1"], "3d__T": ["0", "1"]}, ["2d__T/1", "3d__T/1"]),
+        ({"2d__T": ["0", "1", "all"], "3d__T": ["0", "all"]}, []),
+        ({"2d__T": ["0", "1"], "3d__T": ["0", "2"]}, []),
     ],
-    ids=["as then", "a new model", "a fold that would vote", "a fold that all have", "fold all", "a model less"],
+    ids=["as then", "a new model", "a fold that would vote", "a fold that all have", "fold all", "a fold that is not compared"],
 )
-def test_a_choice_of_0_1_0_fits_while_it_knows_every_model(models: dict[str, list[str]], fits: bool) -> None:
+def test_a_choice_of_0_1_0_fits_while_it_knows_every_model(models: dict[str, list[str]], unknown: list[str]) -> None:
     table = {name: {"ball": 0.5} for name in ("2d__T", "3d__T", "2d__T + 3d__T")}
     choice = Choice({"ball": ("2d__T",)}, ("0",), table, 2, voters={"2d__T": ("0", "1")})
-    assert choice_of_0_1_0_fits(choice, models) == fits
+    assert models_unknown_to_0_1_0(choice, models) == unknown

@@ -104,6 +104,19 @@ def test_the_data_may_be_gone(home: Path) -> None:
     assert "0.770" in page
 
 
+def test_the_data_may_be_gone_after_it_was_planned(home: Path) -> None:
+    choose(home)
+    workspace = Workspace(home)
+    raw = workspace.read_raw_dataset(1)
+    workspace.write_dataset(replace(raw, cases=tuple(replace(case, group="one") for case in raw.cases)))
+    shutil.rmtree(home / "raw" / DATASET)
+    page = write_report(1, home=home).read_text(encoding="utf-8")
+    assert "the images are no longer in raw/" in page
+    assert not PICTURE.search(page)
+    facts = read_report(workspace, DATASET, workspace.dataset(1)).dataset
+    assert (facts.cases, facts.patients) == (4, 1)
+
+
 def test_removed_predictions_leave_out_their_pictures(home: Path) -> None:
     choose(home)
     for path in (home / "results").rglob("*.b2nd"):

@@ -1,6 +1,7 @@
 """The values that cross boundaries between the stages: small, frozen. Axis and spacing order, boxes and labels: `autoseg.conventions`."""
 
 from .data import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
+from .options import PlanSettings
 from .plans import Configuration, Locator, Mirroring, Plan, Reason, Region
 from .runs import Budget, Split
 from .scores import Calibration, Candidate, Choice, Cleaning, Compared, Evidence, Expected, Merged, Reliability, Score
@@ -29,6 +30,7 @@ __all__ = [
     "Mirroring",
     "Merged",
     "Plan",
+    "PlanSettings",
     "Reason",
     "Region",
     "Reliability",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .data import Intensity, Labels
+from .options import PlanSettings
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class Plan:
         orientation: To which volumes are turned (`autoseg.orientation`): most cases' own; empty to take all as they lie.
         data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
         lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in plans that do not say.
+        settings: What the user asked of the planner, but for its processes; None in plans of 0.1.0.
     """
 
     dataset: str
@@ -169,6 +171,7 @@ class Plan:
     orientation: str = ""
     data_labels: Labels | None = None
     lateral_axis: int | None = None
+    settings: PlanSettings | None = None
 
     @property
     def stored_labels(self) -> Labels:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..descriptions import with_references
 from ..evaluation.choice_table import describe_choice
 from ..evaluation.metrics import find_metric, goodness
 from ..evaluation.selection import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
@@ -25,6 +26,7 @@ from .validated import (
     own_merits,
     seconds_of,
     stored_scores,
+    validated_ids,
     validated_models,
     with_probabilities,
     with_scores,
@@ -72,8 +74,10 @@ def find_best_configuration(
     models, organs = validated_models(workspace, plan)
     if not models:
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
+    made_from = validated_ids(results, models)
     names, folds = comparable(models, organs)
     names = with_scores({name: [score for fold in folds for score in stored_scores(results, name, fold)] for name in names})
+    dataset = with_references(dataset)
     cases = common_cases(workspace, dataset, {name: organs[name] for name in names}, folds)
     task = Task(results, plan, cases, metric, dataset.tolerances)
     seconds = seconds_of(results, names, folds)
@@ -83,7 +87,7 @@ def find_best_configuration(
     if candidates:
         wanted = [organ for organ in plan.labels.names if organ not in alone]
         choice = choose(scores, candidates, wanted, folds=folds, rule=rule, known=_circumstances(task, candidates, seconds))
-    choice = replace(_with_others(choice, alone, plan.labels.names), max_members=max_members, max_seconds=max_seconds)
+    choice = replace(_with_others(choice, alone, plan.labels.names), max_members=max_members, max_seconds=max_seconds, made_from=made_from)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
     choice = merged_choice(task, calibrated_choice(task, choice), scores)
     choice = cleaned_choice(workspace, dataset, task, choice)

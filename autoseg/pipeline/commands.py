@@ -11,7 +11,7 @@ from typing import Any
 
 from ..evaluation.selection import DEFAULT_RULE
 from ..label_subsets import word_for
-from ..model import Budget, Choice, Configuration, Plan
+from ..model import Budget, Choice, Configuration, Plan, PlanSettings
 from ..naming import ENSEMBLE, UNTRAINED, lookup
 from ..planners.budget import ITERATIONS_PER_EPOCH, choose_budget
 from ..planners.patch import PRESETS
@@ -153,15 +153,36 @@ def _assigned(whose: str, options: Mapping[str, Any]) -> list[str]:
 
 
 def plan_command(plan: Plan, dataset: str) -> str:
-    """The command that plans so again; which patients belong together is taken from ``dataset.json`` then."""
+    """The command that plans so again."""
+    words = _recorded_words(plan.settings) if plan.settings is not None else _reconstructed_words(plan)
+    return shlex.join(["autoseg_plan_and_preprocess", "-d", dataset, *words])
+
+
+def _recorded_words(settings: PlanSettings) -> list[str]:
+    """Options that say what a plan records."""
+    words = [] if settings.configurations is None else ["-c", *settings.configurations]
+    words += [] if settings.preset == "default" else ["--preset", settings.preset]
+    words += [] if settings.memory_gb is None else ["--memory", f"{_exact(settings.memory_gb)}GB"]
+    words += [] if settings.spacing is None else ["--spacing", *map(_exact, settings.spacing)]
+    words += ["--force-lowres"] if settings.force_lowres else []
+    if settings.groups is None:
+        return words
+    # argparse takes a word that begins with a dash for an option.
+    return words + ([f"--groups={settings.groups}"] if settings.groups.startswith("-") else ["--groups", settings.groups])
+
+
+def _exact(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")
+
+
+def _reconstructed_words(plan: Plan) -> list[str]:
+    """Options that explain a plan of 0.1.0; which patients belong together is taken from the raw ``dataset.json`` then."""
     preset = PRESETS.get(plan.preset)
-    words = ["autoseg_plan_and_preprocess", "-d", dataset]
-    words += [] if plan.preset == "default" else ["--preset", plan.preset]
+    words = [] if plan.preset == "default" else ["--preset", plan.preset]
     words += [] if preset is not None and preset.gigabytes == plan.memory_gb else ["--memory", f"{plan.memory_gb:.10g}GB"]
     asked = [(one.configuration, one.what, one.value) for one in plan.reasons if one.why.startswith("as you asked")]
     words += [word for where, what, value in asked if (where, what) == ("all", "spacing") for word in ("--spacing", *_spacing(plan, value))]
-    words += ["--force-lowres"] if ("3d_lowres", "spacing") in [one[:2] for one in asked] else []
-    return shlex.join(words)
+    return words + (["--force-lowres"] if ("3d_lowres", "spacing") in [one[:2] for one in asked] else [])
 
 
 def _spacing(plan: Plan, rounded: str) -> list[str]:

@@ -24,6 +24,7 @@ from ..workspace import Workspace, find_workspace, last_name
 from .check_list import write_check_list
 from .choosing import choose_again, voting_folds
 from .settings import PredictSettings
+from .validated import not_in_choice, validated_folds
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,13 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     trained = workspace.trained_models(dataset)
     path = workspace.results(dataset) / "choice.json"
-    if model is None and path.is_file() and not _newer_models(path, workspace, dataset):
-        return read_json(path, Choice)
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
+    if model is None and path.is_file():
+        choice = read_json(path, Choice)
+        unknown = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
+        if not unknown:
+            return choice
+        log.info("%s was made before these were validated: %s", path, ", ".join(unknown))
     if model is not None or not data_is_here:
         if model is None and len(trained) > 1:
             raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
@@ -151,14 +156,6 @@ def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:
     if len(largest) != 1:
         raise unknown("model", model, largest or organs)
     return largest[0]
-
-
-def _newer_models(choice: Path, workspace: Workspace, dataset: str) -> bool:
-    """True where a fold was validated after the choice was made, and the data to judge it by is still here."""
-    if not (workspace.preprocessed(dataset) / "plan.json").is_file():
-        return False
-    made = choice.stat().st_mtime
-    return any(path.stat().st_mtime > made for path in workspace.results(dataset).glob("*__*/fold_*/validation/scores.json"))
 
 
 def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Workspace, str]:

@@ -56,6 +56,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             spacing=settings.spacing,
             force_lowres=settings.force_lowres,
         )
+        plan = replace(plan, settings=replace(settings, workers=None, trust_files=False))  # on neither of which a plan depends
         wanted = wanted_configurations(settings.configurations, plan)
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from .foretold import read_promises
 from .held_out import HeldOut
 from .report_cases import draw_case, is_there, pick_cases, worst_of_organs
 from .report_runs import commands, count_parameters, hashes, read_runs, versions
+from .validated import not_in_choice, validated_folds
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,8 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         versions=versions(),
         files=hashes((results, preprocessed)),
     )
-    return replace(report, missing=tuple(_missing(report, dataset)))
+    newer = [] if choice is None else not_in_choice(choice, results, validated_folds(workspace, name))
+    return replace(report, missing=tuple(_missing(report, dataset, newer)))
 
 
 def _read(kind: type, *paths: Path):  # noqa: ANN202 - what `kind` says
@@ -180,8 +183,8 @@ def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str
     return found
 
 
-def _missing(report: Report, dataset: Dataset | None) -> list[Missing]:
-    """What a complete report would have besides."""
+def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> list[Missing]:
+    """What a complete report would have besides; `newer` are the ``model/fold`` that were validated after the choice was made."""
     name, found = report.dataset.name, []
     if dataset is None or not dataset.folder.is_dir():
         found.append(Missing("pictures of cases: the images are no longer in raw/"))
@@ -198,6 +201,9 @@ def _missing(report: Report, dataset: Dataset | None) -> list[Missing]:
     unknown = sorted(name for name in report.scores if " + " not in name and name not in report.choice.table)
     if unknown:
         found.append(Missing(f"the comparison of {', '.join(unknown)}: the choice does not know them", choice_command(report.choice, name)))
+    if anew := [one for one in newer if one.partition("/")[0] not in unknown]:
+        command = choice_command(report.choice, name)
+        found.append(Missing(f"a choice that knows {', '.join(anew)}: the present one was made before they were validated", command))
     if len(report.choice.folds) < 2:
         found.append(Missing("the nested estimate: it needs at least two folds of every model", _another_fold(report)))
     return found

@@ -12,8 +12,10 @@ from ..evaluation.counts import mean_of_known
 from ..evaluation.metrics import goodness, has_value, value_of
 from ..inference.quantised import is_kept
 from ..inference.trained import model_labels
-from ..model import Candidate, Case, Dataset, Plan, Score
+from ..migrate import models_unknown_to_0_1_0
+from ..model import Candidate, Case, Choice, Dataset, Plan, Score
 from ..naming import ENSEMBLE
+from ..provenance import file_id
 from ..records import read_json
 from ..workspace import Workspace
 
@@ -34,20 +36,46 @@ def validation_folder(results: Path, model: str, fold: str) -> Path:
     return results / model / f"fold_{fold}" / "validation"
 
 
+def validated_folds(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
+    """Model folder name to its folds that are trained and validated, of models that have one."""
+    root = workspace.results(dataset)
+    done = {
+        name: [fold for fold in folds if (validation_folder(root, name, fold) / "scores.json").is_file()]
+        for name, folds in workspace.trained_models(dataset).items()
+    }
+    return {name: folds for name, folds in done.items() if folds}
+
+
 def validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
     """Model folder name -> folds that are trained and validated, and -> organs; cheapest configuration first.
 
     Of one configuration the model of most organs comes first: a choice that needs fewer networks is the cheaper one.
     """
-    found = {}
     root = workspace.results(plan.dataset)
-    for name, folds in workspace.trained_models(plan.dataset).items():
-        done = [fold for fold in folds if (validation_folder(root, name, fold) / "scores.json").is_file()]
-        if done:
-            found[name] = done
+    found = validated_folds(workspace, plan.dataset)
     organs = {name: model_labels(root / name, plan.labels).names for name in found}
     order = sorted(found, key=lambda name: (COST.get(name.partition("__")[0], 9), -len(organs[name]), name))
     return {name: found[name] for name in order}, organs
+
+
+def validated_ids(results: Path, models: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """``model/fold`` to the content id of its scores, of all validated folds: what a choice is made from (`Choice.made_from`)."""
+    return {
+        f"{name}/{fold}": file_id(validation_folder(results, name, fold) / "scores.json") for name, folds in models.items() for fold in folds
+    }
+
+
+def not_in_choice(choice: Choice, results: Path, models: Mapping[str, Sequence[str]]) -> list[str]:
+    """``model/fold`` of what was validated, or validated anew, since a choice was made; empty where the choice still fits the models.
+
+    Args:
+        choice: As it was made.
+        results: ``results/<dataset>``.
+        models: Model folder to its validated folds.
+    """
+    if not choice.made_from:
+        return models_unknown_to_0_1_0(choice, models)
+    return [name for name, identity in validated_ids(results, models).items() if choice.made_from.get(name) != identity]
 
 
 def comparable(models: Mapping[str, list[str]], organs: Mapping[str, tuple[str, ...]]) -> tuple[list[str], list[str]]:
@@ -80,11 +108,8 @@ def comparable(models: Mapping[str, list[str]], organs: Mapping[str, tuple[str, 
 def common_cases(
     workspace: Workspace, dataset: Dataset, models: Mapping[str, tuple[str, ...]], folds: Sequence[str]
 ) -> dict[str, list[Case]]:
-    """Fold -> the cases that every model (name to organs) was validated on, if they could judge it, and that are still in the dataset.
-
-    A case is still there as long as its reference is.
-    """
-    there = {case.name: case for case in dataset.cases if case.label is not None and case.label.is_file()}
+    """Fold -> the cases that every model (name to organs) was validated on, if they could judge it, and that are still in the dataset."""
+    there = {case.name: case for case in dataset.cases}
     found: dict[str, list[Case]] = {}
     for fold in folds:
         validated = {model: {score.case for score in stored_scores(workspace.results(dataset.name), model, fold)} for model in models}

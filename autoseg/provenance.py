@@ -1,4 +1,4 @@
-"""What artefacts were made from, by content: an artefact is up to date if its inputs have the same content ids and its settings are the same.
+"""What artefacts were made from, by content: one is up to date if the content ids of its inputs and its settings are the same.
 
 Times of files decide nothing: a copied, moved or unzipped folder is as current as the original, and a replaced file is noticed however old
 it claims to be. A content id holds the size of what it identifies, so that another size tells without reading that the content changed.
@@ -166,7 +166,7 @@ def record(artefact: Path, stamp: Stamp) -> None:
 
 
 def forget(artefact: Path) -> None:
-    """Removes an artefact's stamp; to be called before it is replaced, so that it is never taken for what its former content was made from."""
+    """Removes an artefact's stamp; to be called before it is replaced, as the stamp says nothing of its new content."""
     stamp_path(artefact).unlink(missing_ok=True)
 
 

@@ -12,7 +12,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autoseg.model import Budget, Configuration, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
+from autoseg.model import Budget, Configuration, Dataset, Fingerprint, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
+from autoseg.planners.fingerprint import measure_dataset
 from autoseg.preprocessing import class_locations
 from autoseg.storage import Store, write_array
 from autoseg.trainers.job import RunFolders, TrainingJob, TrainingOptions
@@ -127,6 +128,12 @@ def write_dataset(folder: Path, names: Sequence[str] = CASES, *, spacing: tuple[
     }
     (folder / "dataset.json").write_text(json.dumps(info))
     return folder
+
+
+def fingerprint_of(dataset: Dataset, *, workers: int = 0) -> tuple[Fingerprint, dict[str, str]]:
+    """The fingerprint of a dataset, and the reasons of the cases that could not be measured."""
+    measured = measure_dataset(dataset, workers=workers)
+    return measured.fingerprint, measured.failures
 
 
 @pytest.fixture

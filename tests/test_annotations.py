@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_case, make_configuration, make_job, make_plan, write_dataset
+from conftest import fingerprint_of, make_case, make_configuration, make_job, make_plan, write_dataset
 
 from autoseg.annotations import annotated_indices, parse_annotated, unannotated_voxels
 from autoseg.dataset_checks import UNANNOTATED, check_dataset
@@ -22,7 +22,6 @@ from autoseg.evaluation.selection import candidates_for, choose
 from autoseg.images import read_label, write_label
 from autoseg.label_subsets import subset
 from autoseg.model import Labels, Mirroring, Score, Split
-from autoseg.planners.fingerprint import extract_fingerprint
 from autoseg.planners.splits import make_splits
 from autoseg.preprocessing import class_locations, preprocess_dataset
 from autoseg.records import read_json, write_json
@@ -140,23 +139,23 @@ class TestChecks:
 
 class TestPlanning:
     def test_an_unannotated_organ_has_no_voxels_and_intensities_stay(self, folder):
-        measured, failures = extract_fingerprint(load_dataset(folder), workers=0)
+        measured, failures = fingerprint_of(load_dataset(folder), workers=0)
         assert failures == {}
         assert [case.voxels[1] > 0 for case in measured.cases] == [False, True, True, True]
         say(folder, None)
-        assert extract_fingerprint(load_dataset(folder), workers=0)[0] == measured
+        assert fingerprint_of(load_dataset(folder), workers=0)[0] == measured
 
     def test_of_regions_too(self, folder):
         info = json.loads((folder / "dataset.json").read_text())
         info |= {"labels": {"background": 0, "both": [2, 5], "block": [5]}, "regions_class_order": [2, 5]}
         (folder / "dataset.json").write_text(json.dumps({**info, "annotated": {"b": ["both"]}}))
-        measured, failures = extract_fingerprint(load_dataset(folder), workers=0)
+        measured, failures = fingerprint_of(load_dataset(folder), workers=0)
         assert failures == {}
         assert measured.cases[1].voxels[1] == 0 < measured.cases[1].voxels[0]
 
     def test_a_contradicting_case_is_left_out_by_name(self, folder):
         say(folder, {"b": ["ball"]})
-        measured, failures = extract_fingerprint(load_dataset(folder), workers=0)
+        measured, failures = fingerprint_of(load_dataset(folder), workers=0)
         assert [case.name for case in measured.cases] == ["a", "c", "d"]
         assert "b.nii.gz" in failures["b"] and "found also block" in failures["b"]
 
@@ -166,7 +165,7 @@ class TestPlanning:
         for name in names[:4]:
             label = read_label(folder / "labelsTr" / f"{name}.nii.gz")
             write_label(folder / "labelsTr" / f"{name}.nii.gz", np.where(label.array == 5, 0, label.array), label.geometry)
-        measured, _ = extract_fingerprint(load_dataset(say(folder, [{"cases": names[:4], "organs": ["ball"]}])), workers=0)
+        measured, _ = fingerprint_of(load_dataset(say(folder, [{"cases": names[:4], "organs": ["ball"]}])), workers=0)
         splits = make_splits(measured, {}, n_folds=4)
         assert [sum(name in names[4:] for name in split.val) for split in splits] == [1, 1, 1, 1]
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fingerprint_of
 
 from autoseg.datasets import load_dataset
 from autoseg.images import write_image
 from autoseg.model import Dataset, Geometry, Labels
-from autoseg.planners.fingerprint import SKETCH_SIZE, combine, count_organs, extract_fingerprint, sketch, weighted_percentiles
+from autoseg.planners.fingerprint import SKETCH_SIZE, combine, count_organs, sketch, weighted_percentiles
 from autoseg.planners.plan import make_plan
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -45,7 +46,7 @@ def box_case(value: float, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def test_shapes_organs_and_intensities(tmp_path: Path) -> None:
     (image_a, label_a), (image_b, label_b) = box_case(10.0), box_case(30.0, size=2)
-    fingerprint, failures = extract_fingerprint(make_dataset(tmp_path, [image_a, image_b], [label_a, label_b]), workers=0)
+    fingerprint, failures = fingerprint_of(make_dataset(tmp_path, [image_a, image_b], [label_a, label_b]), workers=0)
     assert failures == {}
     first = fingerprint.cases[0]
     assert (first.name, first.shape, first.lateral_axis, first.voxels) == ("c0", (4, 6, 8), 2, (4, 2))
@@ -62,7 +63,7 @@ def test_worker_processes_give_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pairs = [box_case(1.0) for _ in range(3)]
     dataset = make_dataset(tmp_path, [image * rng.normal(50, 9, image.shape) for image, _ in pairs], [label for _, label in pairs])
-    assert extract_fingerprint(dataset, workers=2) == extract_fingerprint(dataset, workers=0)
+    assert fingerprint_of(dataset, workers=2) == fingerprint_of(dataset, workers=0)
 
 
 def test_bad_cases_are_named_and_the_others_go_on(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_bad_cases_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     labels[3] = labels[3][:, :, :-1]
     dataset = make_dataset(tmp_path, images, labels)
     (tmp_path / "imagesTr" / "c4_0000.mha").write_bytes(b"no image")
-    fingerprint, failures = extract_fingerprint(dataset, workers=0)
+    fingerprint, failures = fingerprint_of(dataset, workers=0)
     assert [case.name for case in fingerprint.cases] == ["c0"]
     assert sorted(failures) == ["c1", "c2", "c3", "c4"]
     assert "found 1 that are NaN" in failures["c1"]
@@ -87,7 +88,7 @@ def test_label_in_another_place_is_pointed_out(tmp_path: Path, caplog: pytest.Lo
     dataset = make_dataset(tmp_path, [image], [label])
     write(tmp_path / "labelsTr" / "c0.mha", label.astype(np.uint8), (3.0, 1.5, 1.0))
     with caplog.at_level(logging.WARNING):
-        fingerprint, _ = extract_fingerprint(dataset, workers=0)
+        fingerprint, _ = fingerprint_of(dataset, workers=0)
     assert "lies elsewhere than its image" in caplog.text
     assert fingerprint.cases[0].spacing == pytest.approx((3.0, 1.0, 1.0))
 
@@ -95,14 +96,14 @@ def test_label_in_another_place_is_pointed_out(tmp_path: Path, caplog: pytest.Lo
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     image, label = box_case(10.0)
     with pytest.raises(ValueError, match="only background in all 1"):
-        extract_fingerprint(make_dataset(tmp_path / "a", [image], [label * 0]), workers=0)
+        fingerprint_of(make_dataset(tmp_path / "a", [image], [label * 0]), workers=0)
     with pytest.raises(ValueError, match="at least one readable labelled case, found none; c0: .*NaN"):
-        extract_fingerprint(make_dataset(tmp_path / "b", [image * np.nan], [label]), workers=0)
+        fingerprint_of(make_dataset(tmp_path / "b", [image * np.nan], [label]), workers=0)
 
 
 def test_empty_label_map_still_counts_for_the_shapes(tmp_path: Path) -> None:
     (image, label), (other, _) = box_case(10.0), box_case(99.0)
-    fingerprint, _ = extract_fingerprint(make_dataset(tmp_path, [image, other], [label, label * 0]), workers=0)
+    fingerprint, _ = fingerprint_of(make_dataset(tmp_path, [image, other], [label, label * 0]), workers=0)
     assert len(fingerprint.cases) == 2
     assert fingerprint.cases[1].voxels == (0, 0)
     assert fingerprint.intensities[0].max == 10.0
@@ -110,7 +111,7 @@ def test_empty_label_map_still_counts_for_the_shapes(tmp_path: Path) -> None:
 
 def test_flat_images(tmp_path: Path) -> None:
     image, label = box_case(10.0)
-    fingerprint, failures = extract_fingerprint(make_dataset(tmp_path, [image[2]], [label[2]], (0.5, 0.5)), workers=0)
+    fingerprint, failures = fingerprint_of(make_dataset(tmp_path, [image[2]], [label[2]], (0.5, 0.5)), workers=0)
     assert failures == {}
     assert (fingerprint.cases[0].shape, fingerprint.cases[0].lateral_axis) == ((6, 8), 1)
     assert fingerprint.cases[0].orientation == ""
@@ -147,7 +148,7 @@ def test_mixture_of_cases_matches_drawing_equally_many_from_each() -> None:
 @pytest.mark.skipif(not (DATA / "Dataset004_Hippocampus").is_dir(), reason="the Hippocampus data set is not there (AUTOSEG_TEST_DATA)")
 def test_hippocampus_gets_the_plan_of_the_reference() -> None:
     dataset = load_dataset(DATA / "Dataset004_Hippocampus")
-    fingerprint, failures = extract_fingerprint(dataset, workers=0)
+    fingerprint, failures = fingerprint_of(dataset, workers=0)
     assert failures == {}
     assert len(fingerprint.cases) == 208
     plan = make_plan(dataset, fingerprint)

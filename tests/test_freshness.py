@@ -8,24 +8,31 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_dataset
+from conftest import CASES, write_dataset
 
-from autoseg.images import read_label, write_label
-from autoseg.model import CaseFingerprint
+import autoseg
 from autoseg import preprocessing
-from autoseg.pipeline import PlanSettings, preparing
+from autoseg.images import read_label, write_label
+from autoseg.model import CaseFingerprint, Choice
+from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, candidate_scores, cleaning, predicting, preparing
 from autoseg.pipeline.preparing import plan_and_preprocess
+from autoseg.pipeline.reporting import read_report
 from autoseg.planners import fingerprint
-from autoseg.provenance import file_id
+from autoseg.provenance import content_id, file_id
 from autoseg.records import read_json, to_plain, write_json
 from autoseg.storage import Store
+from autoseg.trainers.previous import folds_that_validate, prepare_previous
 from autoseg.workspace import Workspace
 
 DATASET = "Dataset001_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
+CASCADE = PlanSettings(configurations=("3d_cascade",), force_lowres=True, memory_gb=0.2, workers=0)
+FAST = PredictSettings(mirror=False, device="cpu")
+SHORT = TrainSettings(iterations=2, batch=2, device="cpu")
 
 
 @pytest.fixture
@@ -45,13 +52,16 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are measured, and preprocessed, from now on."""
     found: list[str] = []
     for module, name, word in ((fingerprint, "measure_case", "measured"), (preprocessing, "preprocess_case", "preprocessed")):
-
-        def noted(*given: object, real: Callable = getattr(module, name), word: str = word, **named: object) -> object:
-            found.append(f"{word} {named.get('case') or given[0].name}")
-            return real(*given, **named)
-
-        monkeypatch.setattr(module, name, noted)
+        monkeypatch.setattr(module, name, noted(found, word, getattr(module, name)))
     return found
+
+
+def noted(found: list[str], word: str, real: Callable) -> Callable:
+    def work(*given: Any, **named: Any) -> object:
+        found.append(f"{word} {named.get('case') or given[0].name}")
+        return real(*given, **named)
+
+    return work
 
 
 def label_of(home: Path, case: str) -> Path:
@@ -68,10 +78,13 @@ def exchange_labels(path: Path) -> None:
 
 def copied(home: Path) -> Path:
     """The home folder in another place, every file with the same time."""
-    copy = shutil.copytree(home, home.with_name("copied"))
-    for path in copy.rglob("*"):
-        os.utime(path, ns=(10**18, 10**18))
-    return copy
+    return with_one_time(shutil.copytree(home, home.with_name("copied")), 10**18)
+
+
+def with_one_time(folder: Path, time: int) -> Path:
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(time, time))
+    return folder
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -164,6 +177,135 @@ class TestOf010:
         plan = workspace.plan(DATASET)
         preparing.preprocess(workspace, workspace.dataset(DATASET), plan, plan.configurations["2d"], workers=0)
         assert work == []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with both stages of a cascade, a choice among them and a prediction; two patients, hence two folds."""
+    home = tmp_path_factory.mktemp("trained") / "home"
+    folder = write_dataset(home / "raw" / DATASET)
+    info = read_json(folder / "dataset.json", dict)
+    write_json(folder / "dataset.json", info | {"groups": {name: f"patient {number % 2}" for number, name in enumerate(CASES)}})
+    (folder / "imagesTs").mkdir()
+    shutil.copy(folder / "imagesTr" / "a_0000.nii.gz", folder / "imagesTs" / "new_0000.nii.gz")
+    plan_and_preprocess(1, CASCADE, home=home)
+    autoseg.train(1, "3d_cascade", 0, SHORT, home=home)
+    autoseg.find_best_configuration(1, home=home)
+    predict(home)
+    return home
+
+
+def predict(home: Path, images: Path | None = None) -> None:
+    images = images or home / "raw" / DATASET / "imagesTs"
+    assert autoseg.predict_folder(images, home / "out", FAST, home=home) == {}
+
+
+class TestCopies:
+    """A folder that was copied, unzipped or moved is as current as it was before, whatever the times of its files."""
+
+    @pytest.fixture
+    def copy(self, trained: Path, tmp_path: Path) -> Path:
+        return with_one_time(shutil.copytree(trained, tmp_path / "copy"), 10**18)
+
+    def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predicting, "choose_again", None)
+        before = snapshot(copy)
+        for path in (copy / "results").rglob("scores.json"):
+            os.utime(path, ns=(2 * 10**18, 2 * 10**18))
+        predict(copy)
+        after = snapshot(copy)
+        assert {name for name in after if name not in before or after[name][1] != before[name][1]} == set()
+        assert {name for name in after if after[name][0] != before[name][0]} == {name for name in after if name.endswith("/scores.json")}
+
+    def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predicting, "choose_again", None)
+        other = tmp_path / "other"
+        results = with_one_time(shutil.copytree(trained / "results" / DATASET, other / "results" / DATASET), 10**18)
+        before = snapshot(results)
+        predict(other, trained / "raw" / DATASET / "imagesTs")
+        assert snapshot(results) == before
+        for path in (trained / "out").glob("*.nii.gz"):
+            assert np.array_equal(read_label(path).array, read_label(other / "out" / path.name).array)
+
+    def test_training_is_finished_and_the_previous_stage_current(
+        self, copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = snapshot(copy)
+        with caplog.at_level(logging.INFO):
+            autoseg.train(1, "3d_cascade", 0, SHORT, home=copy)
+        assert "is finished already" in caplog.text
+        monkeypatch.setattr("autoseg.trainers.previous.on_grid", None)
+        model, data, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
+        folds = folds_that_validate(workspace.splits(DATASET))
+        prepare_previous(model, folds, CASES, data / "3d_fullres", workspace.plan(DATASET), progress=False)
+        assert snapshot(copy) == before
+
+    def test_planning_touches_no_case(self, copy: Path, work: list[str]) -> None:
+        before = snapshot(copy)
+        plan_and_preprocess(1, CASCADE, home=copy)
+        assert work == []
+        assert {name: content for name, (_, content) in snapshot(copy).items()} == {name: content for name, (_, content) in before.items()}
+
+    def test_averages_are_not_computed_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidate_scores, "average_all", None)
+        monkeypatch.setattr(cleaning, "_measure", None)
+        read: list[Path] = []
+        monkeypatch.setattr("autoseg.provenance.content_id", lambda path: read.append(path) or content_id(path))
+        before = (copy / "results" / DATASET / "choice.json").read_bytes()
+        autoseg.find_best_configuration(1, home=copy)
+        assert (copy / "results" / DATASET / "choice.json").read_bytes() == before
+        assert {"".join(path.suffixes) for path in read} == {".nii.gz"}, "probabilities have their ids beside them"
+        assert not any(path.is_relative_to(copy / "raw") for path in read), "later stages read no raw files to identify them"
+
+
+class TestChoice:
+    """It is made again when a fold was validated that it does not know, or validated anew."""
+
+    @pytest.fixture
+    def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
+        monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
+        return with_one_time(shutil.copytree(trained, tmp_path / "copy"), 10**18)
+
+    def is_made_again(self, home: Path) -> bool:
+        path = home / "results" / DATASET / "choice.json"
+        before = path.stat().st_mtime_ns
+        predicting.load_ensemble(Workspace(home), DATASET, FAST)
+        return path.stat().st_mtime_ns != before
+
+    def missing(self, home: Path) -> list[str]:
+        workspace = Workspace(home)
+        return [one.what for one in read_report(workspace, DATASET, workspace.dataset(1)).missing]
+
+    def test_it_says_what_it_was_made_of(self, chosen: Path) -> None:
+        made_from = read_json(chosen / "results" / DATASET / "choice.json", Choice).made_from
+        assert sorted(made_from) == ["3d_cascade__Trainer/0", "3d_lowres__Trainer/0", "3d_lowres__Trainer/1"]
+        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+        assert made_from["3d_lowres__Trainer/0"] == file_id(path)
+
+    def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path) -> None:
+        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+        write_json(path, [score | {"dice": score["dice"] / 2} for score in read_json(path, list)])
+        os.utime(path, ns=(1, 1))
+        assert any(what.startswith("a choice that knows 3d_lowres__Trainer/0") for what in self.missing(chosen))
+        assert self.is_made_again(chosen)
+        assert not any(what.startswith("a choice that knows") for what in self.missing(chosen))
+        assert not self.is_made_again(chosen)
+
+    def test_without_the_data_it_stays(self, chosen: Path) -> None:
+        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+        write_json(path, [])
+        shutil.rmtree(chosen / "preprocessed")
+        assert not self.is_made_again(chosen)
+
+    def test_one_of_0_1_0_stays_until_there_is_a_model_it_does_not_know(self, chosen: Path) -> None:
+        path = chosen / "results" / DATASET / "choice.json"
+        write_json(path, without(read_json(path, dict), "made_from"))
+        os.utime(path, ns=(1, 1))
+        assert not self.is_made_again(chosen)
+        shutil.copytree(chosen / "results" / DATASET / "3d_lowres__Trainer", chosen / "results" / DATASET / "3d_lowres__Trainer__again")
+        assert self.is_made_again(chosen)
+        assert "3d_lowres__Trainer__again/0" in read_json(path, Choice).made_from
 
 
 def as_0_1_0_wrote_it(home: Path) -> None:

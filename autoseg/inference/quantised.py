@@ -38,7 +38,7 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
 
 
 def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
-    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``, and notes the content id of the former."""
+    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``, with the content id of the former."""
     forget_id(folder / f"{case}.b2nd")
     write_array(folder / f"{case}.b2nd", quantise(logits.array, labels))
     record_id(folder / f"{case}.b2nd")

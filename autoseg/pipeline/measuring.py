@@ -11,7 +11,19 @@ from ..descriptions import read_description
 from ..migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
 from ..model import Case, CaseFingerprint, Dataset, Fingerprint
 from ..planners.fingerprint import measure_dataset
-from ..provenance import Stamp, annotated_setting, case_inputs, case_paths, content_ids, forget, is_current, record, size_in, size_of, value_id
+from ..provenance import (
+    Stamp,
+    annotated_setting,
+    case_inputs,
+    case_paths,
+    content_ids,
+    forget,
+    is_current,
+    record,
+    size_in,
+    size_of,
+    value_id,
+)
 from ..records import read_json, write_json
 from ..workspace import DESCRIPTION, Workspace
 

@@ -56,12 +56,6 @@ class Measured:
     digests: dict[str, tuple[str, ...]]
 
 
-def extract_fingerprint(dataset: Dataset, *, workers: int | None = None) -> tuple[Fingerprint, dict[str, str]]:
-    """The fingerprint and the failures of `measure_dataset`."""
-    measured = measure_dataset(dataset, workers=workers)
-    return measured.fingerprint, measured.failures
-
-
 def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured:
     """Measures all cases of a dataset, and takes the content ids of their files while they are read.
 
@@ -88,9 +82,7 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     return Measured(fingerprint, failures, {name: digests for name, (_, _, digests) in results.items()})
 
 
-def _measure_and_identify(
-    case: Case, labels: Labels, n_channels: int
-) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
+def _measure_and_identify(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
     """`measure_case` with the case's content ids, which are taken first: a file that changes meanwhile is then noticed later."""
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")

@@ -33,7 +33,7 @@ def write_description(path: Path, dataset: Dataset, home: Path) -> None:
         dataset: With absolute paths.
         home: The home folder.
     """
-    roots, plain = _names_of(home, dataset.folder), to_plain(dataset)
+    roots, plain = _home_aliases(home, dataset.folder), to_plain(dataset)
     plain["folder"] = _stored_path(dataset.folder, roots)
     for entry, case in zip(plain["cases"], dataset.cases, strict=True):
         entry["images"] = [_stored_path(image, roots) for image in case.images]
@@ -56,10 +56,10 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
         ValueError: The file cannot be read as a dataset.
     """
     stored = read_json(path, _Stored)
-    former = (home / stored.folder).parent
+    former, copied = (home / stored.folder).parent, _is_copied(stored, home, raw)
 
     def absolute(file: Path) -> Path:
-        return path_in_present_home(home / file, former, raw, copied=_is_copied(stored, home, raw))
+        return path_in_present_home(home / file, former, raw, copied=copied)
 
     cases = tuple(
         replace(case, images=tuple(map(absolute, case.images)), label=None if case.label is None else absolute(case.label))
@@ -131,7 +131,7 @@ def _is_copied(stored: _Stored, home: Path, raw: Path) -> bool:
     return stored.format == 0 and raw.parent == home and stored.folder.parent.name == raw.name
 
 
-def _names_of(home: Path, folder: Path) -> list[Path]:
+def _home_aliases(home: Path, folder: Path) -> list[Path]:
     """The home folder, and how else a path inside it may begin: through a link."""
     linked = [one for one in folder.parents if one != home and home.is_dir() and one.is_dir() and one.samefile(home)]
     return [Path(os.path.abspath(home)), home, *linked]

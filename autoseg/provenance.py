@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from .machine import cpu_count
 from .model import Case
 from .records import read_json, to_plain, write_json
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 2**20
 """Read at once while a file is hashed."""
@@ -136,10 +138,10 @@ def label_id(case: Case) -> str:
     return content_id(case.label)
 
 
-def case_inputs(case: Case, digests: Sequence[str]) -> dict[str, str]:
-    """The content ids of a case by what they are of: ``image 0`` ... and ``label``."""
+def case_inputs(case: Case, values: Sequence[T]) -> dict[str, T]:
+    """What is known of a case's files, in the order of `case_paths`, by what they are: ``image 0`` ... and ``label``."""
     names = [*(f"image {channel}" for channel in range(len(case.images))), *([] if case.label is None else ["label"])]
-    return dict(zip(names, digests, strict=True))
+    return dict(zip(names, values, strict=True))
 
 
 def annotated_setting(case: Case) -> str:
@@ -154,10 +156,15 @@ def stamp_path(artefact: Path) -> Path:
 
 def is_current(artefact: Path, stamp: Stamp) -> bool:
     """Whether an artefact is there and was made from what `stamp` says; False where its own stamp is missing or unreadable."""
+    return artefact.exists() and recorded_stamp(artefact) == stamp
+
+
+def recorded_stamp(artefact: Path) -> Stamp | None:
+    """What an artefact was made from, as `record` noted it; None where nothing readable was noted."""
     try:
-        return artefact.exists() and read_json(stamp_path(artefact), Stamp) == stamp
+        return read_json(stamp_path(artefact), Stamp)
     except (ValueError, OSError):
-        return False
+        return None
 
 
 def record(artefact: Path, stamp: Stamp) -> None:

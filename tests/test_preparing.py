@@ -95,6 +95,17 @@ class TestFolds:
         assert "fold 0 does not fit the dataset" in caplog.text
 
 
+def test_a_plan_that_is_refused_leaves_the_former_description_with_the_former_plan(home):
+    workspace = find_workspace(home)
+    before = workspace.dataset(DATASET)
+    data.write_description(home / "raw" / DATASET, labels={"background": 0, "ball": data.BALL, "post": data.BAR})
+    with pytest.raises(ValueError, match="2x"):
+        plan_and_preprocess(3, replace(SETTINGS, configurations=("2x",)), home=home)
+    assert workspace.dataset(DATASET) == before
+    plan_and_preprocess(3, SETTINGS, home=home)
+    assert workspace.dataset(DATASET).labels.names == workspace.plan(DATASET).labels.names == ("ball", "post")
+
+
 class TestPatients:
     """What planning knows of the patients, the later stages know too."""
 

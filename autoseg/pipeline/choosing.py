@@ -93,6 +93,7 @@ def find_best_configuration(
     choice = cleaned_choice(workspace, dataset, task, choice)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
+    workspace.copy_dataset(plan.dataset)
     return choice
 
 

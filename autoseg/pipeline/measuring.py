@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..descriptions import read_description
 from ..migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
-from ..model import Case, CaseFingerprint, Dataset, Fingerprint
+from ..model import CaseFingerprint, Dataset, Fingerprint
 from ..planners.fingerprint import measure_dataset
 from ..provenance import (
     Stamp,
@@ -20,6 +20,7 @@ from ..provenance import (
     forget,
     is_current,
     record,
+    recorded_stamp,
     size_in,
     size_of,
     value_id,
@@ -87,52 +88,49 @@ def keep_fingerprint(folder: Path, measured: MeasuredDataset) -> None:
 
 def fingerprint_stamp(dataset: Dataset) -> Stamp:
     """What a fingerprint is made from; all cases have their content ids."""
-    inputs = {f"{case.name} {name}": one for case in dataset.cases for name, one in case_inputs(case, case.digests).items()}
+    ids = {case.name: case_inputs(case, case.digests) for case in dataset.cases}
+    return Stamp({f"{case} {name}": one for case, some in ids.items() for name, one in some.items()}, _settings(dataset))
+
+
+def _settings(dataset: Dataset) -> dict[str, str]:
+    """What a fingerprint depends on besides files."""
     annotated = {case.name: annotated_setting(case) for case in dataset.cases if case.annotated is not None}
     settings = {"labels": dataset.labels, "channels": len(dataset.channels), "annotated": annotated, "measured": MEASURED}
-    return Stamp(inputs, {name: value_id(value) for name, value in settings.items()})
+    return {name: value_id(value) for name, value in settings.items()}
 
 
 def _identified(workspace: Workspace, dataset: Dataset, *, trust_files: bool) -> Dataset | None:
-    """The dataset with the content ids of its files, read now; None where some have none recorded that could be compared with.
+    """The dataset with the content ids of its files, read now; None where everything is to be measured anyway.
 
-    A file of another size has changed for certain: then nothing is read here, as everything is measured again anyway.
+    That is so without a fingerprint of these cases and settings, and where a file has another size: it has changed for certain.
     """
-    recorded = _recorded_cases(workspace, dataset)
-    if not all(case.name in recorded for case in dataset.cases):
+    recorded = _recorded_ids(workspace, dataset)
+    if recorded is None or any(size_of(path) != size_in(one) for path, one in recorded.items()):
         return None
-    paths = {path: one for case in dataset.cases for path, one in zip(case_paths(case), recorded[case.name].digests, strict=True)}
-    if any(size_of(path) != size_in(one) for path, one in paths.items()):
-        return None
-    trusted: set[Path] = set()
+    trusted = _same_paths(workspace, dataset) if trust_files else set()
     if trust_files:
-        trusted = {path for case in dataset.cases if _same_paths(case, recorded[case.name]) for path in case_paths(case)}
-        log.info(
-            "--trust-files: the contents of %d of %d files are not verified, as their paths and sizes are as recorded.",
-            len(trusted),
-            len(paths),
-        )
-    found = content_ids((path for path in paths if path not in trusted), what="Verifying files")
-    paths |= found
-    return _with_digests(dataset, {case.name: tuple(paths[path] for path in case_paths(case)) for case in dataset.cases})
+        what = "are not verified, as their paths and sizes are as recorded"
+        log.info("--trust-files: the contents of %d of %d files %s.", len(trusted), len(recorded), what)
+    return _with_ids(dataset, recorded | content_ids((path for path in recorded if path not in trusted), what="Verifying files"))
 
 
-def _recorded_cases(workspace: Workspace, dataset: Dataset) -> dict[str, Case]:
-    """Cases of the same name and number of files that were planned before, with their content ids."""
+def _recorded_ids(workspace: Workspace, dataset: Dataset) -> dict[Path, str] | None:
+    """Every file to its content id when the fingerprint was measured; None without a fingerprint of these cases and settings."""
+    stamp = recorded_stamp(workspace.preprocessed(dataset.name) / FINGERPRINT)
+    files = {f"{case.name} {name}": file for case in dataset.cases for name, file in case_inputs(case, case_paths(case)).items()}
+    if stamp is None or stamp.settings != _settings(dataset) or stamp.inputs.keys() != files.keys():
+        return None
+    return {file: stamp.inputs[name] for name, file in files.items()}
+
+
+def _same_paths(workspace: Workspace, dataset: Dataset) -> set[Path]:
+    """Files of cases that were planned with the same paths."""
     path = workspace.preprocessed(dataset.name) / DESCRIPTION
     if not path.is_file():
-        return {}
-    try:
-        planned = read_description(path, home=workspace.home, raw=dataset.folder.parent)
-    except ValueError as error:
-        log.warning("%s; everything is measured again", error)
-        return {}
-    numbers = {case.name: len(case_paths(case)) for case in dataset.cases}
-    return {case.name: case for case in planned.cases if case.digests and len(case.digests) == numbers.get(case.name)}
-
-
-def _same_paths(case: Case, recorded: Case) -> bool:
-    return case_paths(case) == case_paths(recorded)
+        return set()
+    planned = {case.name: case for case in read_description(path, home=workspace.home, raw=dataset.folder.parent).cases}
+    same = [case for case in dataset.cases if case.name in planned and case_paths(planned[case.name]) == case_paths(case)]
+    return {path for case in same for path in case_paths(case)}
 
 
 def _identified_since_0_1_0(folder: Path, dataset: Dataset) -> Dataset | None:
@@ -143,7 +141,10 @@ def _identified_since_0_1_0(folder: Path, dataset: Dataset) -> Dataset | None:
     if not fingerprint_of_0_1_0_fits(read_json(key, dict), dataset, MEASURED):
         return None
     log.info("%s: measured by version 0.1.0, which recorded no contents; the files are read once to identify them.", folder / FINGERPRINT)
-    ids = content_ids((path for case in dataset.cases for path in case_paths(case)), what="Identifying files")
+    return _with_ids(dataset, content_ids((path for case in dataset.cases for path in case_paths(case)), what="Identifying files"))
+
+
+def _with_ids(dataset: Dataset, ids: Mapping[Path, str]) -> Dataset:
     return _with_digests(dataset, {case.name: tuple(ids[path] for path in case_paths(case)) for case in dataset.cases})
 
 

@@ -46,7 +46,6 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         groups = {case.name: case.group or case.name for case in dataset.cases}
         splits = _kept_splits(folder / "splits.json", fingerprint, groups) or make_splits(fingerprint, groups)
         _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
-        workspace.write_dataset(dataset)
         keep_fingerprint(folder, measured)
         plan = make_plan(
             dataset,
@@ -58,6 +57,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         )
         plan = replace(plan, settings=replace(settings, workers=None, trust_files=False))  # on neither of which a plan depends
         wanted = wanted_configurations(settings.configurations, plan)
+        workspace.write_dataset(dataset)  # with the plan and not before: what is refused must leave the former two together
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):

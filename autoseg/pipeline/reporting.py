@@ -55,7 +55,7 @@ def write_report(which: str | int, *, home: str | Path | None = None, out: str |
     workspace = find_workspace(home, dataset=str(which))
     name, dataset = _find(workspace, which)
     report = read_report(workspace, name, dataset)
-    if cases and dataset is not None and dataset.folder.is_dir():
+    if cases and dataset is not None and _has_images(dataset):
         report = _with_pictures(workspace, report, dataset, cases)
     path = Path(out) if out else workspace.results(name) / "report.html"
     if path.is_dir():
@@ -66,10 +66,10 @@ def write_report(which: str | int, *, home: str | Path | None = None, out: str |
 
 
 def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:
-    """The dataset's name, and the dataset where its files are still there: results can be looked at without them."""
+    """The dataset's name, and the dataset where it is known: results can be looked at without it, and without its images."""
     try:
         dataset = workspace.dataset(which)
-        if not dataset.folder.is_dir():
+        if not _has_images(dataset):
             log.warning("The images of %s are no longer there: a report without pictures.", dataset.name)
         return dataset.name, dataset
     except ValueError:
@@ -79,6 +79,10 @@ def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:
             raise
         log.warning("The images of %s are no longer there: a report without pictures.", fitting[0])
         return fitting[0], None
+
+
+def _has_images(dataset: Dataset) -> bool:
+    return dataset.folder.is_dir()
 
 
 def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Report:
@@ -186,7 +190,7 @@ def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str
 def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> list[Missing]:
     """What a complete report would have besides; `newer` are the ``model/fold`` that were validated after the choice was made."""
     name, found = report.dataset.name, []
-    if dataset is None or not dataset.folder.is_dir():
+    if dataset is None or not _has_images(dataset):
         found.append(Missing("pictures of cases: the images are no longer in raw/"))
     if not report.runs:
         first = [one for one in ("3d_fullres", "2d", *report.plan.configurations) if one in report.plan.configurations][0]

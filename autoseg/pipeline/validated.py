@@ -60,11 +60,8 @@ def validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[s
 
 def validated_ids(results: Path, models: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """``model/fold`` to the content id of its scores, of all validated folds: what a choice is made from (`Choice.made_from`)."""
-    return {
-        f"{name}/{fold}": file_id(validation_folder(results, name, fold) / "scores.json")
-        for name, folds in models.items()
-        for fold in folds
-    }
+    scores = {f"{name}/{fold}": validation_folder(results, name, fold) / "scores.json" for name, folds in models.items() for fold in folds}
+    return {name: file_id(path) for name, path in scores.items()}
 
 
 def not_in_choice(choice: Choice, results: Path, models: Mapping[str, Sequence[str]]) -> list[str]:

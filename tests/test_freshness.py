@@ -15,7 +15,7 @@ import pytest
 from conftest import CASES, write_dataset
 
 import autoseg
-from autoseg import preprocessing
+from autoseg import cli, preprocessing
 from autoseg.images import read_label, write_label
 from autoseg.model import CaseFingerprint, Choice
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, candidate_scores, cleaning, predicting, preparing
@@ -122,6 +122,21 @@ class TestPlanning:
             plan_and_preprocess(1, PlanSettings(**{**vars(SETTINGS), "trust_files": True}), home=home)
         assert work == []
         assert "--trust-files: the contents of 8 of 8 files are not verified" in caplog.text
+
+    def test_the_command_knows_the_option(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+        plan = (home / "preprocessed" / DATASET / "plan.json").read_bytes()
+        options = ("-d", "1", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(home))
+        assert cli.plan_and_preprocess([*options, "--trust-files"]) == 0
+        assert "8 of 8 files are not verified" in caplog.text
+        assert (home / "preprocessed" / DATASET / "plan.json").read_bytes() == plan, "it is no part of the plan"
+
+    def test_what_was_measured_for_a_plan_that_is_refused_is_not_measured_again(self, home: Path, work: list[str]) -> None:
+        shutil.rmtree(home / "preprocessed")
+        with pytest.raises(ValueError, match="configuration of Dataset001_Tiny"):
+            plan_and_preprocess(1, PlanSettings(configurations=("2f",), memory_gb=0.2, workers=0), home=home)
+        assert len(work) == 4
+        plan_and_preprocess(1, SETTINGS, home=home)
+        assert [word for word in work[4:] if word.startswith("measured")] == []
 
     def test_trust_ends_where_a_size_has_changed(self, home: Path, work: list[str]) -> None:
         image = home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"

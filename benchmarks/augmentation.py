@@ -23,9 +23,10 @@ from batchgenerators.transforms.resample_transforms import SimulateLowResolution
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 from scipy.ndimage import gaussian_filter
 
-from autoseg.model import Labels, Mirroring
-from autoseg.trainers.augmentation import Augmentation, AugmentationOptions, apply, draw, load_size, size_for
-from autoseg.trainers.spatial_transforms import center_crop, rotation_matrix
+from autoseg.schema import Labels, Mirroring
+from autoseg.schema.training_options import AugmentationOptions
+from autoseg.trainers.augmentation.augment import Augmentation, apply, draw, load_size, size_for
+from autoseg.trainers.augmentation.spatial import center_crop, rotation_matrix
 
 MIDDLE_ANGLE, MIDDLE_SCALE = np.pi / 12, 1.2
 

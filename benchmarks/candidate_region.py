@@ -19,24 +19,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autoseg.data.images import read_label
+from autoseg.data.labels import to_internal
+from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.folders import mean_dice
 from autoseg.evaluation.overlap import score_case
-from autoseg.images import read_label
+from autoseg.inference.candidate_region import region_of
 from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.regions import region_of
-from autoseg.inference.trained import load_network
-from autoseg.labels import to_internal
-from autoseg.machine import choose_device
-from autoseg.model import Score
-from autoseg.phantom import make_phantom
+from autoseg.inference.trained_model import load_network
 from autoseg.pipeline import PlanSettings, TrainSettings, plan_and_preprocess, train
-from autoseg.records import read_json
-from autoseg.storage import Store, read_array
-from autoseg.trainers.candidate_region import CandidateRegion
-from autoseg.trainers.cascade import CANDIDATE_REGION
-from autoseg.trainers.job import TrainingJob
-from autoseg.workspace import Workspace, find_workspace
+from autoseg.preprocessing.storage import Store, read_array
+from autoseg.runtime.hardware import choose_device
+from autoseg.runtime.serialization import read_json
+from autoseg.runtime.workspace import Workspace, find_workspace
+from autoseg.schema import Score
+from autoseg.schema.run_record import TrainingJob
+from autoseg.trainers.cascade.candidate_region import CandidateRegion
+from autoseg.trainers.cascade.trainer import CANDIDATE_REGION
 
 TRAINER = "CascadeTrainer"
 DATASET = "Dataset900_Phantom"

@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autoseg.data.label_subsets import subset, word_for
+from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.metrics import METRICS, value_of
 from autoseg.evaluation.overlap import mean_of_known
-from autoseg.label_subsets import subset, word_for
-from autoseg.model import Score
-from autoseg.phantom import make_phantom
 from autoseg.pipeline import EnsembleSettings, PlanSettings, TrainSettings, plan_and_preprocess, train, train_ensemble
-from autoseg.records import from_plain, read_json, write_json
-from autoseg.workspace import Workspace
+from autoseg.runtime.serialization import from_plain, read_json, write_json
+from autoseg.runtime.workspace import Workspace
+from autoseg.schema import Score
 
 DATASET = "Dataset900_Phantom"
 COARSE = (6.0, 5.0, 5.0)

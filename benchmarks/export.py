@@ -20,8 +20,8 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from autoseg.inference.export import Logits, export_labels
-from autoseg.machine import peak_memory
-from autoseg.model import Geometry, Labels, Trace
+from autoseg.runtime.hardware import peak_memory
+from autoseg.schema import Geometry, Labels, Trace
 
 log = logging.getLogger("benchmark")
 

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from autoseg.evaluation.masks import border, grown
 from autoseg.evaluation.overlap import score_case
-from autoseg.model import Labels
+from autoseg.schema import Labels
 
 SPACING = (1.5, 0.8, 0.8)
 

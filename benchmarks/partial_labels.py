@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from autoseg.data.images import read_label, write_label
 from autoseg.evaluation.folders import mean_dice, summary
 from autoseg.evaluation.statistics import wilcoxon
-from autoseg.images import read_label, write_label
-from autoseg.model import Case, Dataset, Score, Split
 from autoseg.pipeline import PlanSettings, TrainSettings, plan_and_preprocess, train
-from autoseg.records import write_json
-from autoseg.workspace import find_workspace
+from autoseg.runtime.serialization import write_json
+from autoseg.runtime.workspace import find_workspace
+from autoseg.schema import Case, Dataset, Score, Split
 
 KINDS = ("full", "target adaptive", "as background")
 NETWORK = {"network": "plain_unet", "network_options": {"features": [16, 32, 64, 128]}}

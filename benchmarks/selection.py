@@ -24,15 +24,15 @@ import torch
 from tqdm import tqdm
 
 from autoseg import find_best_configuration
+from autoseg.data.images import write_label
 from autoseg.evaluation.overlap import score_case
-from autoseg.images import write_label
 from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised import keep
-from autoseg.machine import cpu_count, peak_memory
-from autoseg.model import Choice, Geometry, Intensity, Labels, Plan, Trace
-from autoseg.naming import FINAL_CHECKPOINT
+from autoseg.inference.quantised_logits import keep
 from autoseg.pipeline import describe_choice
-from autoseg.records import write_json
+from autoseg.runtime.hardware import cpu_count, peak_memory
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import write_json
+from autoseg.schema import Choice, Geometry, Intensity, Labels, Plan, Trace
 
 log = logging.getLogger("benchmark")
 

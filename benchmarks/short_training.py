@@ -16,12 +16,14 @@ from pathlib import Path
 
 from autoseg.evaluation.folders import mean_dice, summary
 from autoseg.inference.predictor import Predictor
-from autoseg.machine import choose_device
 from autoseg.planners.budget import choose_budget, fit_batch
-from autoseg.trainers.job import RunFolders, TrainingJob, TrainingOptions, default_options
+from autoseg.runtime.hardware import choose_device
+from autoseg.runtime.workspace import find_workspace
+from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.training_options import TrainingOptions
+from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation import validate_fold
-from autoseg.workspace import find_workspace
 
 REFERENCE = {"optimizer": "sgd", "learning_rate": 1e-2, "weight_decay": 3e-5, "schedule": "poly", "warmup": 0.0, "average_decay": 0.0}
 VARIANTS = {

@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.checkpoints import load_checkpoint
 from autoseg.evaluation.folders import mean_dice, summary
-from autoseg.model import Score
-from autoseg.records import read_json
+from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.serialization import read_json
+from autoseg.schema import Score
 
 ENTRIES: dict[str, tuple[str, ...]] = {
     "2d": ("2d",),

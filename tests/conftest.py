@@ -12,11 +12,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from autoseg.model import Budget, Configuration, Dataset, Fingerprint, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
 from autoseg.planners.fingerprint import measure_dataset
-from autoseg.preprocessing import class_locations
-from autoseg.storage import Store, write_array
-from autoseg.trainers.job import RunFolders, TrainingJob, TrainingOptions
+from autoseg.preprocessing.preprocess import class_locations
+from autoseg.preprocessing.storage import Store, write_array
+from autoseg.schema import Budget, Configuration, Dataset, Fingerprint, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
+from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.training_options import TrainingOptions
+from autoseg.trainers.job import RunFolders
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
 SHAPE = (10, 14, 16)

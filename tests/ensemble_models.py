@@ -12,20 +12,21 @@ import story_data as data
 import torch
 
 import autoseg
-from autoseg.checkpoints import save_checkpoint
+from autoseg.data.images import read_label
+from autoseg.data.label_subsets import translate
 from autoseg.evaluation.overlap import score_case
-from autoseg.images import read_label
 from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised import keep, kept
-from autoseg.label_subsets import translate
-from autoseg.model import Budget, Configuration, Plan, Score, Split
-from autoseg.naming import FINAL_CHECKPOINT
+from autoseg.inference.quantised_logits import keep, kept
 from autoseg.networks import build_network
 from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
-from autoseg.pipeline.variants import of_organs
-from autoseg.records import from_plain, read_json, write_json
-from autoseg.storage import Store
-from autoseg.trainers.job import TrainingJob, TrainingOptions
+from autoseg.preprocessing.storage import Store
+from autoseg.runtime.checkpoints import save_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import from_plain, read_json, write_json
+from autoseg.schema import Budget, Configuration, Plan, Score, Split
+from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.training_options import TrainingOptions
+from autoseg.trainers.training_spec import of_organs
 
 NAME = "Dataset003_Tiny"
 SURE = 4.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from conftest import make_configuration, make_plan
 
-from autoseg.evaluation.report import CasePicture, DatasetFacts, Missing, Plane, Promise, Report, RunFacts
-from autoseg.machine import TrainedOn
-from autoseg.model import Calibration, Choice, Cleaning, Compared, Evidence, Expected, Labels, Reason, Reliability, Split
+from autoseg.report import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
+from autoseg.schema import Calibration, Choice, Cleaning, Compared, Evidence, Expected, Labels, Reason, Reliability, Split
+from autoseg.schema.run_record import TrainedOn
+from autoseg.selection.estimated_dice import Promise
 
 AWKWARD = '<b>organ & "x"'
 ORGANS = Labels(("liver", AWKWARD, "spleen"), ((1,), (2,), (6,)))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from autoseg.images import write_image, write_label
-from autoseg.model import Geometry
+from autoseg.data.images import write_image, write_label
+from autoseg.schema import Geometry
 
 BALL, BAR = 2, 7
 """Label values of the two bodies; not consecutive on purpose."""

@@ -21,7 +21,7 @@ ALLOWED = {
     "evaluation": {"core", "evaluation"},
     "trainers": {"core", "inference", "evaluation", "trainers"},
 }
-EXCEPTIONS = {("autoseg.evaluation.selection", "autoseg.inference.ensemble")}
+EXCEPTIONS = {("autoseg.selection.choice", "autoseg.inference.merge_labels")}
 
 
 def module_name(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of `autoseg.workers` let worker processes do."""
+"""What the tests of `autoseg.runtime.worker_pool` let worker processes do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from autoseg.records import atomic
+from autoseg.runtime.serialization import atomic
 
 
 def square(number: int) -> int:

@@ -12,16 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .options import (
-    PAPERS,
-    dataset_option,
-    duration,
-    make_parser,
-    plan_options,
-    said_of_plan,
-    said_of_training,
-    train_options,
-)
+from .options import PAPERS, dataset_option, duration, make_parser, plan_options, said_of_plan, said_of_training, train_options
 
 
 def plan_and_preprocess(argv: list[str] | None = None) -> int:
@@ -62,7 +53,7 @@ def check(argv: list[str] | None = None) -> int:
 
     def _work(options: argparse.Namespace) -> int:
         from ..pipeline import check_dataset, fix_dataset
-        from ..workspace import find_workspace, fixed_name
+        from ..runtime.workspace import find_workspace, fixed_name
 
         folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
         problems = check_dataset(folder, groups=options.groups, workers=options.workers)
@@ -122,7 +113,7 @@ def train(argv: list[str] | None = None) -> int:
 
     def _work(options: argparse.Namespace) -> int:
         from ..pipeline import train as function
-        from ..pipeline.presets import check_paper, explain
+        from ..presets.presets import check_paper, explain
 
         check_paper(options.preset)
         explain(options.preset)
@@ -191,7 +182,7 @@ def run(argv: list[str] | None = None) -> int:
     def _work(options: argparse.Namespace) -> int:
         from ..pipeline import describe_choice
         from ..pipeline import run as function
-        from ..pipeline.presets import explain, trainings
+        from ..presets.presets import explain, trainings
 
         asked, folds = plan_settings(options), tuple(options.folds) if options.folds else None
         explain(options.preset)
@@ -256,14 +247,14 @@ def demo(argv: list[str] | None = None) -> int:
 
 def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The planner's options, and what a preset adds, as `PlanSettings`."""
-    from ..pipeline.presets import plan_settings as with_preset
+    from ..presets.presets import plan_settings as with_preset
 
     return with_preset(options.preset, **said_of_plan(options))
 
 
 def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The training's options, and what a preset adds, as `TrainSettings`."""
-    from ..pipeline.presets import train_settings as with_preset
+    from ..presets.presets import train_settings as with_preset
 
     return with_preset(options.preset, **said_of_training(options))
 

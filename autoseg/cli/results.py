@@ -143,7 +143,7 @@ def overlay(argv: list[str] | None = None) -> int:
     parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
 
     def _work(options: argparse.Namespace) -> str:
-        from ..pipeline.overlays import OverlaySettings, describe_problems, draw_overlays
+        from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 
         settings = OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom)
         maps = {"prediction": options.prediction, "reference": options.reference}

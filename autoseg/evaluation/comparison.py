@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
-from ..model import Score
+from ..schema import Score
 from .metrics import find_metric, value_of
 from .statistics import DECIMALS, bootstrap_interval, holm, per_group, wilcoxon
 from .tables import align, caption, number, with_unit

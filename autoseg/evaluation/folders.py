@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
-from ..labels import to_internal
-from ..model import Geometry, Image, Labels, Score
-from ..workers import worker_count
+from ..data.images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
+from ..data.labels import to_internal
+from ..runtime.worker_pool import worker_count
+from ..schema import Geometry, Image, Labels, Score
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
 from .overlap import score_case

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Score
-from ..naming import lookup, resolve, unknown
+from ..runtime.registry import lookup, resolve, unknown
+from ..schema import Score
 
 
 @dataclass(frozen=True)

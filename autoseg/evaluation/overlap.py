@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from ..labels import organ_mask
-from ..model import Labels, Score
-from ..tolerances import tolerance_of
+from ..data.labels import organ_mask
+from ..data.tolerances import tolerance_of
+from ..schema import Labels, Score
 from .counts import Overlap, confusion, dice, iou, mean_of_known, organ_overlap
 from .masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, function_of
@@ -35,7 +35,7 @@ def score_case(
 
     Args:
         case: Its name, for the scores and for messages.
-        prediction: ``(Z, Y, X)`` or ``(Y, X)``, *internal* values (`autoseg.conventions`); `OUTSIDE` counts as background.
+        prediction: ``(Z, Y, X)`` or ``(Y, X)``, *internal* values (`autoseg.schema.conventions`); `OUTSIDE` counts as background.
         reference: Same shape, internal values.
         labels: The organs; of regions each is the union of its members.
         ignore: Internal value of reference voxels to leave out; None means the dataset's own, `Labels.internal_ignore`. What is predicted

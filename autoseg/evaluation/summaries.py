@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..model import Score
+from ..schema import Score
 from .counts import mean_of_known
 
 

@@ -8,8 +8,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-from ..model import Score
-from ..tolerances import tolerance_of
+from ..data.tolerances import tolerance_of
+from ..schema import Score
 from .components import MATCH_IOU
 from .counts import mean_of_known
 from .masks import TOLERANCE_MM

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..model import Labels
-from .ensemble import internal_paint
+from ..schema import Labels
 from .export import UNSURE, Grid, Logits, Span, check_members, chunks, decide, survey_of, taken
+from .merge_labels import internal_paint
 
 TOGETHER = 2**26
 """Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..model import Labels, Trace
-from ..orientation import arrange
-from ..preprocessing import slices_of
-from ..resampling import resample_labels
+from ..preprocessing.cropping import slices_of
+from ..preprocessing.orientation import arrange
+from ..preprocessing.resampling import resample_labels
+from ..schema import Labels, Trace
 
 
 def on_grid(segmentation: np.ndarray, trace: Trace) -> np.ndarray:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..model import Labels, Trace
-from ..orientation import restore
-from ..resampling import axis_coordinates, nearest_indices, separate_z_axis
-from .ensemble import internal_paint
+from ..preprocessing.orientation import restore
+from ..preprocessing.resampling import axis_coordinates, nearest_indices, separate_z_axis
+from ..schema import Labels, Trace
+from .merge_labels import internal_paint
 
 KINDS = ("logits", "probability8")
 

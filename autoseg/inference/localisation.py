@@ -15,12 +15,12 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from ..machine import autocast, free_memory, memory_format
-from ..model import Box, Configuration, Locator
 from ..networks import build_network
-from ..preprocessing import slices_of
-from ..resampling import resample_image
-from .outputs import background_logits, empty_logits
+from ..preprocessing.cropping import slices_of
+from ..preprocessing.resampling import resample_image
+from ..runtime.hardware import autocast, free_memory, memory_format
+from ..schema import Box, Configuration, Locator
+from .patch_aggregator import background_logits, empty_logits
 from .predictor import Predictor
 
 log = logging.getLogger(__name__)

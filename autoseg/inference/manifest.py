@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..model import Case, Choice
-from ..provenance import content_id, value_id
-from ..records import read_json, to_plain, write_json
-from .trained import TrainedModel
+from ..runtime.provenance import content_id, value_id
+from ..runtime.serialization import read_json, to_plain, write_json
+from ..schema import Case, Choice
+from .trained_model import TrainedModel
 
 MANIFEST = "autoseg_prediction.json"
 

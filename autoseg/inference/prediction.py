@@ -13,19 +13,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..images import PICTURES, ending_of, label_ending, read_image, write_image, write_label, written_ending
-from ..labels import to_file
-from ..machine import peak_gpu_memory, peak_memory, reset_peak_memory
-from ..model import Case, Choice, Image, Labels
-from ..naming import unknown
-from ..records import atomic, remove_partial
-from .chosen import calibrated, segment_chosen
+from ..data.images import PICTURES, ending_of, label_ending, read_image, write_image, write_label, written_ending
+from ..data.labels import to_file
+from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
+from ..runtime.locks import remove_partial
+from ..runtime.registry import unknown
+from ..runtime.serialization import atomic
+from ..schema import Case, Choice, Image, Labels
+from .apply_selection import calibrated, segment_chosen
 from .export import Logits, probabilities
+from .lazy_logits import mean_of
+from .low_memory import SparingPredictor
 from .manifest import Manifest, models_key
 from .predictor import Predictor
-from .sparing import SparingPredictor
-from .tempered import mean_of
-from .trained import Progress, TrainedModel, worth_noting
+from .trained_model import Progress, TrainedModel, worth_noting
 from .uncertainty import LEVELS, MM3_PER_ML, Finding, Opinion, along_organ, promised_dice, uncertainty_maps
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..machine import autocast, is_out_of_memory, memory_format
-from ..model import Configuration, Labels
-from ..slices import neighbours
+from ..preprocessing.adjacent_slices import neighbours
+from ..runtime.hardware import autocast, is_out_of_memory, memory_format
+from ..schema import Configuration, Labels
 from .cascade import organs_as_channels
-from .outputs import Sums, background_logits, box_at, empty_logits
+from .patch_aggregator import Sums, background_logits, box_at, empty_logits
 from .tiling import tile_starts
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..labels import organ_mask
-from ..model import Cleaning, Labels
-from ..postprocessing import clean
+from ..data.labels import organ_mask
+from ..schema import Cleaning, Labels
 from .export import Logits, probabilities
-from .tempered import on_first_grid, within
+from .lazy_logits import on_first_grid, within
+from .postprocessing import clean
 
 FLOOR = 0.2
 """Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked

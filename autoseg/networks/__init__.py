@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..naming import lookup
+from ..runtime.registry import lookup
 
 if TYPE_CHECKING:
     from torch import nn

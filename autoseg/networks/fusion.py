@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import convolution
-from .seams import Seam
+from .feature_taps import Seam
 
 
 @dataclass(frozen=True)

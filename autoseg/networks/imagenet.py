@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..naming import unknown
+from ..runtime.registry import unknown
 
 IMAGENET = "imagenet"
 """Value of the option ``pretrained`` that stands for the public file."""

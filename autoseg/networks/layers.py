@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..naming import unknown
+from ..runtime.registry import unknown
 from .blocks import convolution
 
 

@@ -16,19 +16,19 @@
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
 """
 
-from ..dataset_checks import check_dataset
-from ..dataset_repair import fix_dataset
+from ..data.checks import check_dataset
+from ..data.repair import fix_dataset
 from ..evaluation.folders import evaluate_folders
+from ..report.overlays import OverlaySettings, draw_overlays
+from ..schema.settings import EnsembleSettings, PlanSettings, PredictSettings, TrainSettings
 from .choosing import describe_choice, find_best_configuration
-from .ensembles import EnsembleSettings, train_ensemble
+from .ensembles import train_ensemble
 from .merging import merge
 from .networks import describe_networks, list_networks
-from .overlays import OverlaySettings, draw_overlays
 from .predicting import predict, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report
 from .running import demo, run
-from .settings import PlanSettings, PredictSettings, TrainSettings
 from .training import train
 
 __all__ = [

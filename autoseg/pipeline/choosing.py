@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..descriptions import with_references
-from ..evaluation.choice_table import describe_choice
+from ..data.descriptions import with_references
 from ..evaluation.metrics import find_metric, goodness
-from ..evaluation.selection import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
-from ..model import Candidate, Choice, Score
-from ..naming import lookup
-from ..records import read_json, write_json
-from ..workspace import find_workspace
-from .calibrating import calibrated_choice
-from .candidate_scores import Task, scores_of_averages, scores_of_models
-from .cleaning import cleaned_choice
-from .merged_organs import merged_choice
-from .validated import (
+from ..runtime.registry import lookup
+from ..runtime.serialization import read_json, write_json
+from ..runtime.workspace import find_workspace
+from ..schema import Candidate, Choice, Score
+from ..selection.candidate_scores import Task, scores_of_averages, scores_of_models
+from ..selection.choice import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
+from ..selection.choice_table import describe_choice
+from ..selection.member_calibration import calibrated_choice
+from ..selection.organ_merging import merged_choice
+from ..selection.postprocessing_trials import cleaned_choice
+from ..selection.stored_scores import (
     common_cases,
     comparable,
     own_merits,
@@ -54,7 +54,7 @@ def find_best_configuration(
     Args:
         which: Dataset id, name or folder.
         home: Home folder.
-        rule: Name in `autoseg.evaluation.selection.RULES`, or ``module:function`` of a `Comparison`.
+        rule: Name in `autoseg.selection.choice.RULES`, or ``module:function`` of a `Comparison`.
         max_members: Largest number of models that are averaged.
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.

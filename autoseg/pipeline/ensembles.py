@@ -16,58 +16,34 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoints import load_checkpoint, save_checkpoint
-from ..descriptions import check_files
+from ..data.descriptions import check_files
+from ..data.label_subsets import subset, word_for
+from ..ensembling.design import ITERATIONS, KINDS, Design, check_fusable
+from ..ensembling.fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
+from ..ensembling.members import Member, base_models, best_of, comparable, held_out, named, shared_folds
+from ..ensembling.prediction import FUSED, FUSION, META, fuse
+from ..ensembling.stacked_cases import write_joined, write_stacks
 from ..evaluation.folders import table
-from ..inference.learned_ensemble import FUSED, FUSION, META, fuse
 from ..inference.predictor import Predictor
-from ..label_subsets import subset, word_for
-from ..machine import choose_device, prepare
-from ..model import Budget, Dataset, Score, Split
-from ..naming import ENSEMBLE, FINAL_CHECKPOINT, UNTRAINED, unknown
 from ..networks import build_network
 from ..planners.budget import choose_budget
-from ..records import from_plain, only_one, read_json, write_json
-from ..trainers.fusion import CrossFitted, FusionTrainer, average_history, averaged, halves
-from ..trainers.job import RunFolders, TrainingJob
-from ..trainers.stacked_cases import write_joined, write_stacks
+from ..runtime.checkpoints import load_checkpoint, save_checkpoint
+from ..runtime.hardware import choose_device, prepare
+from ..runtime.locks import only_one
+from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT, UNTRAINED, unknown
+from ..runtime.serialization import from_plain, read_json, write_json
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Budget, Dataset, Score, Split
+from ..schema.run_record import TrainingJob
+from ..schema.settings import EnsembleSettings
+from ..trainers.job import RunFolders
+from ..trainers.resume_checks import is_finished
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
-from ..workspace import Workspace, find_workspace
-from .begun import is_finished
-from .ensemble_jobs import ITERATIONS, KINDS, Design, check_fusable
-from .ensemble_members import Member, base_models, best_of, comparable, held_out, named, shared_folds
 from .preparing import preprocess
 from .training import put_aside
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnsembleSettings:
-    """What a user may ask of an ensemble.
-
-    Attributes:
-        kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
-        members: Names of model folders; none means the best model of each organ by its validation.
-        folds: To train; none means all that every member has.
-        organs: That it segments; none means all that a member segments.
-        iterations: Budget of a fold in steps.
-        seconds: Budget of a fold in wall time.
-        seed: Of every random choice.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
-        restart: Put existing runs of these folds aside and begin anew.
-    """
-
-    kind: str
-    members: tuple[str, ...] = ()
-    folds: tuple[str, ...] = ()
-    organs: tuple[str, ...] = ()
-    iterations: int | None = None
-    seconds: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    restart: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
 from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics
 from ..evaluation.summaries import OrganSummary, summary
 from ..evaluation.tables import csv_text, table
-from ..model import Dataset, Score
-from ..naming import unknown
-from ..records import atomic, write_json
-from ..tolerances import read_tolerances
-from ..workspace import find_workspace
+from ..runtime.registry import unknown
+from ..runtime.serialization import atomic, write_json
+from ..runtime.workspace import find_workspace
+from ..schema import Dataset, Score
 
 
 @dataclass(frozen=True)

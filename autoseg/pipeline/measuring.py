@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..descriptions import read_description
-from ..migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
-from ..model import CaseFingerprint, Dataset, Fingerprint
+from ..data.descriptions import read_description
 from ..planners.fingerprint import measure_dataset
-from ..provenance import (
+from ..runtime.migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
+from ..runtime.provenance import (
     Stamp,
     annotated_setting,
     case_inputs,
@@ -25,8 +24,9 @@ from ..provenance import (
     size_of,
     value_id,
 )
-from ..records import read_json, write_json
-from ..workspace import DESCRIPTION, Workspace
+from ..runtime.serialization import read_json, write_json
+from ..runtime.workspace import DESCRIPTION, Workspace
+from ..schema import CaseFingerprint, Dataset, Fingerprint
 
 log = logging.getLogger(__name__)
 

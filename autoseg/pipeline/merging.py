@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..dataset_merge import bare_name, merge_datasets
-from ..datasets import list_datasets, names_meant
-from ..records import remove_partial
-from ..workspace import find_workspace
+from ..data.merge import bare_name, merge_datasets
+from ..runtime.dataset_folders import list_datasets, names_meant
+from ..runtime.locks import remove_partial
+from ..runtime.workspace import find_workspace
 
 
 def merge(which: Sequence[str | int], number: int, *, name: str | None = None, home: str | Path | None = None) -> tuple[Path, list[str]]:
-    """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.dataset_merge`).
+    """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.data.merge`).
 
     Args:
         which: Ids, names or folders of the datasets.

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..naming import unknown
 from ..networks import NETWORKS
 from ..networks.catalogue import PAPERS, Info
 from ..networks.measure import NetworkCost, measure
 from ..planners.patch import network_options
 from ..planners.topology import plan_topology
+from ..runtime.registry import unknown
 
 DEFAULT_PATCH = {2: (128, 128), 3: (64, 64, 64)}
 PLANNED = ("plain_unet", "residual_unet")

@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets import find_new_cases, names_meant
-from ..images import from_sitk, read_image, to_sitk
+from ..data.datasets import find_new_cases
+from ..data.images import from_sitk, read_image, to_sitk
+from ..data.labels import to_file
+from ..inference.postprocessing import describe
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained import InferenceOptions, Loaded, TrainedModel, load_model, model_labels
-from ..labels import to_file
-from ..machine import choose_device, prepare
-from ..model import Choice, Geometry, Image, Plan
-from ..naming import unknown
-from ..postprocessing import describe
-from ..records import read_json
-from ..workspace import Workspace, find_workspace, last_name
-from .check_list import write_check_list
+from ..inference.trained_model import InferenceOptions, Loaded, TrainedModel, load_model, model_labels
+from ..runtime.dataset_folders import names_meant
+from ..runtime.hardware import choose_device, prepare
+from ..runtime.registry import unknown
+from ..runtime.serialization import read_json
+from ..runtime.workspace import Workspace, find_workspace, last_name
+from ..schema import Choice, Geometry, Image, Plan
+from ..schema.settings import PredictSettings
+from ..selection.case_ranking import write_check_list
+from ..selection.stored_scores import not_in_choice, validated_folds
 from .choosing import choose_again, voting_folds
-from .settings import PredictSettings
-from .validated import not_in_choice, validated_folds
 
 log = logging.getLogger(__name__)
 

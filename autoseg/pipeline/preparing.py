@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..model import Configuration, Dataset, Fingerprint, Plan, Split
-from ..naming import unknown
+from ..planners.configurations import wanted_configurations
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
-from ..preprocessing import preprocess_dataset
-from ..records import only_one, read_json, remove_partial, write_json
-from ..storage import Store
-from ..workspace import Workspace, find_workspace
+from ..preprocessing.preprocess import preprocess_dataset
+from ..preprocessing.storage import Store
+from ..runtime.locks import only_one, remove_partial
+from ..runtime.serialization import read_json, write_json
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Configuration, Dataset, Fingerprint, Plan, Split
+from ..schema.settings import PlanSettings
 from .measuring import keep_fingerprint, measured_dataset
-from .settings import PlanSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     Args:
         which: Dataset id, name or folder.
         settings: See `PlanSettings`.
-        home: Home folder; see `autoseg.workspace.find_workspace`.
+        home: Home folder; see `autoseg.runtime.workspace.find_workspace`.
 
     Returns:
         The plan, which also lies in ``preprocessed/<dataset>/plan.json``.
@@ -81,18 +82,6 @@ def _kept_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str]
             log.warning("%s: fold %d does not fit the dataset (%s); the folds are dealt anew", path, number, reason)
             return []
     return splits
-
-
-def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
-    for name in configurations or ():
-        if name not in plan.configurations:
-            raise unknown(f"configuration of {plan.dataset}", name, plan.configurations)
-    return list(configurations or default_configurations(plan))
-
-
-def default_configurations(plan: Plan) -> list[str]:
-    """What is trained unless the user says what: all that is planned, but 2.5D, which sees what 2D and 3D see."""
-    return [name for name, one in plan.configurations.items() if one.slices == 1]
 
 
 def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:

@@ -12,22 +12,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..datasets import names_meant
+from ..data.label_subsets import file_name
 from ..evaluation.metrics import find_metric, has_value, value_of
-from ..evaluation.report import DatasetFacts, Missing, Report, render
-from ..evaluation.report.sections_cases import case_values, ranked_cases
-from ..label_subsets import file_name
-from ..model import Choice, Dataset, Fingerprint, Plan, Score, Split
-from ..pictures import css_colours
-from ..records import atomic, read_json
-from ..workspace import Workspace, find_workspace, last_name
-from .candidate_scores import FOLDER, Record
-from .commands import choice_command, with_fold
-from .foretold import read_promises
-from .held_out import HeldOut
-from .report_cases import draw_case, is_there, pick_cases, worst_of_organs
-from .report_runs import commands, count_parameters, hashes, read_runs, versions
-from .validated import not_in_choice, validated_folds
+from ..report import DatasetFacts, Missing, Report, render
+from ..report.cases import draw_case, is_there, pick_cases, worst_of_organs
+from ..report.commands import choice_command, with_fold
+from ..report.runs import commands, count_parameters, hashes, read_runs, versions
+from ..report.sections_cases import case_values, ranked_cases
+from ..runtime.dataset_folders import names_meant
+from ..runtime.figures import css_colours
+from ..runtime.serialization import atomic, read_json
+from ..runtime.workspace import Workspace, find_workspace, last_name
+from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split
+from ..selection.candidate_scores import FOLDER, Record
+from ..selection.estimated_dice import read_promises
+from ..selection.held_out import HeldOut
+from ..selection.stored_scores import not_in_choice, validated_folds
 
 log = logging.getLogger(__name__)
 

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.images import read_image, read_label
+from ..data.labels import to_internal
+from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
-from ..images import read_image, read_label
-from ..labels import to_internal
-from ..model import Choice, Score
-from ..phantom import make_phantom
-from ..pictures import overlay
-from ..workspace import Workspace, find_workspace
+from ..planners.configurations import wanted_configurations
+from ..report.overlay_figure import overlay
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Choice, Score
+from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
+from ..trainers.training_spec import variant
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
-from .preparing import plan_and_preprocess, wanted_configurations
-from .settings import PlanSettings, PredictSettings, TrainSettings
+from .preparing import plan_and_preprocess
 from .training import train
-from .variants import variant
 
 log = logging.getLogger(__name__)
 

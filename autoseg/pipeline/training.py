@@ -6,25 +6,27 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from ..descriptions import check_files
+from ..data.descriptions import check_files
 from ..evaluation.folders import mean_dice, table
-from ..machine import choose_device, free_memory
-from ..model import Dataset, Plan, Score
-from ..naming import lookup
-from ..records import only_one, read_json, remove_partial, write_json
-from ..storage import Store
+from ..preprocessing.storage import Store
+from ..runtime.hardware import choose_device, free_memory
+from ..runtime.locks import only_one, remove_partial
+from ..runtime.registry import lookup
+from ..runtime.serialization import read_json, write_json
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Dataset, Plan, Score
+from ..schema.run_record import TrainingJob
+from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
-from ..trainers.job import RunFolders, TrainingJob, default_options
-from ..trainers.previous import cases_without_prediction, folds_that_validate, prepare_previous
+from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
+from ..trainers.cascade.planned_region import note_region
+from ..trainers.job import RunFolders, default_options
+from ..trainers.resume_checks import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise
+from ..trainers.run_setup import budget_of, changes_of, new_job, split_of
 from ..trainers.trainer import Trainer
+from ..trainers.training_spec import Variant, variant
 from ..trainers.validation import validate_fold
-from ..workspace import Workspace, find_workspace
-from .begun import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise
-from .jobs import budget_of, changes_of, new_job, split_of
 from .preparing import preprocess
-from .regions import note_region
-from .settings import TrainSettings
-from .variants import Variant, variant
 
 log = logging.getLogger(__name__)
 

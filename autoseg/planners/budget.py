@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from ..machine import StepCost
-from ..model import Budget, Configuration
+from ..runtime.hardware import StepCost
+from ..schema import Budget, Configuration
 from .memory import conv_elements
 
 ITERATIONS_PER_EPOCH = 250

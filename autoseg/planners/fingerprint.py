@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..annotations import annotated_indices, refuse_unannotated
-from ..images import geometry_difference, read_geometry, read_image, read_label
-from ..labels import to_internal
-from ..model import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
-from ..orientation import orientation_of
-from ..preprocessing import nonzero_box
-from ..provenance import case_ids
-from ..workers import run_cases
+from ..data.annotations import annotated_indices, refuse_unannotated
+from ..data.images import geometry_difference, read_geometry, read_image, read_label
+from ..data.labels import to_internal
+from ..preprocessing.cropping import nonzero_box
+from ..preprocessing.orientation import orientation_of
+from ..runtime.provenance import case_ids
+from ..runtime.worker_pool import run_cases
+from ..schema import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..model import Labels
 from ..networks.imagenet import without_pretrained
 from ..networks.measure import measure
+from ..schema import Labels
 
 
 class Planned(Protocol):

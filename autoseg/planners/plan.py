@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..labels import plan_mirroring
-from ..model import Configuration, Dataset, Fingerprint, Mirroring, Plan, Reason
-from ..naming import lookup
-from ..normalization import scheme_for
+from ..data.labels import plan_mirroring
+from ..preprocessing.normalization import scheme_for
+from ..runtime.registry import lookup
+from ..schema import Configuration, Dataset, Fingerprint, Mirroring, Plan, Reason
 from .memory import label_keys
 from .patch import PRESETS, Preset, Setting, Sizing, plan_size
 from .spacing import common_orientation, in_orientation, median_resampled_shape, spacing_statistics, target_spacing, transpose_order

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..model import CaseFingerprint
-from ..orientation import turn
-from ..resampling import resampled_shape
+from ..preprocessing.orientation import turn
+from ..preprocessing.resampling import resampled_shape
+from ..schema import CaseFingerprint
 
 ANISOTROPY = 3.0
 """An axis this many times coarser (and with this many times fewer voxels) than the others makes a dataset anisotropic."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..model import Fingerprint, Split
+from ..schema import Fingerprint, Split
 
 log = logging.getLogger(__name__)
 

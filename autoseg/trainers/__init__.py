@@ -5,9 +5,9 @@ if __name__ != "autoseg.trainers":
 
 TRAINERS = {
     "Trainer": "autoseg.trainers.trainer:Trainer",
-    "CascadeTrainer": "autoseg.trainers.cascade:CascadeTrainer",
+    "CascadeTrainer": "autoseg.trainers.cascade.trainer:CascadeTrainer",
     "AdversarialTrainer": "autoseg.trainers.adversarial:AdversarialTrainer",
     "PyramidTrainer": "autoseg.trainers.pyramid:PyramidTrainer",
-    "SpatialConfigurationTrainer": "autoseg.trainers.spatial_configuration:SpatialConfigurationTrainer",
+    "SpatialConfigurationTrainer": "autoseg.trainers.spatial_configuration.trainer:SpatialConfigurationTrainer",
 }
 """Name to class; ``module:Class`` works too without an entry here."""

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine import autocast, memory_format
-from ..model import Configuration, Plan
 from ..networks.discriminator import build_discriminator
-from .adversarial_losses import discriminator_loss, generator_loss, judged_maps
+from ..runtime.hardware import autocast, memory_format
+from ..schema import Configuration, Plan
+from ..schema.run_record import TrainingJob
 from .batches import Batch
-from .job import RunFolders, TrainingJob, checked_options
+from .job import RunFolders, checked_options
+from .losses.adversarial import discriminator_loss, generator_loss, judged_maps
 from .optimizers import build_optimizer
 from .trainer import Trainer
 

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..annotations import annotated_indices
-from ..conventions import OUTSIDE
-from ..label_subsets import positions, translate
-from ..machine import memory_format
-from ..model import Box
-from ..slices import for_each_slice
-from ..storage import Store, StoredCase, read_array
-from .augmentation import Augmentation, apply, draw, size_for
-from .job import RunFolders, TrainingJob
-from .neighbour_slices import outside_maps, read_slices, repeated, without_last
-from .partial import Annotated, after_flip
-from .previous_stage import augment_previous
-from .region_masks import in_region, mark_outside
-from .sampling import draw_sample, is_foreground_slot, read_box, read_patch
+from ..data.annotations import annotated_indices
+from ..data.label_subsets import positions, translate
+from ..preprocessing.adjacent_slices import for_each_slice
+from ..preprocessing.storage import Store, StoredCase, read_array
+from ..runtime.hardware import memory_format
+from ..schema import Box
+from ..schema.conventions import OUTSIDE
+from ..schema.run_record import TrainingJob
+from .adjacent_slices import outside_maps, read_slices, repeated, without_last
+from .augmentation.augment import Augmentation, apply, draw, size_for
+from .cascade.augmentation import augment_previous
+from .cascade.region_masks import in_region, mark_outside
+from .job import RunFolders
+from .losses.target_adaptive import Annotated, after_flip
+from .patch_sampling import draw_sample, is_foreground_slot, read_box, read_patch
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers; a validation batch never shares draws with a training batch."""

@@ -6,8 +6,8 @@ import csv
 import logging
 from pathlib import Path
 
-from ..pictures import plot_history
-from ..records import atomic
+from ..runtime.serialization import atomic
+from .plots import plot_history
 
 log = logging.getLogger(__name__)
 

@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..model import Budget, Configuration, Plan, Split
-from ..naming import unknown
-from ..records import read_json
-from .augmentation import AugmentationOptions
+from ..runtime.registry import unknown
+from ..runtime.serialization import read_json
+from ..schema import Budget, Configuration
+from ..schema.run_record import TrainingJob
+from ..schema.training_options import TrainingOptions
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Numbers a user may want to change; none of them needs a subclass.
-
-    Attributes:
-        loss: Name in `autoseg.trainers.losses.LOSSES`.
-        optimizer: Name in `autoseg.trainers.optimizers.OPTIMIZERS`.
-        learning_rate: At the start (after warm-up).
-        momentum: Of ``sgd`` (Nesterov).
-        weight_decay: L2 penalty, or decoupled decay (``adamw``).
-        schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
-        warmup: Share of the budget with a rising learning rate.
-        gradient_clip: Largest norm of the gradient.
-        relative_clip: Multiple of the moving average of that norm which it may not exceed either; 0 switches that off.
-        foreground: Share of a batch that must be centred on an organ.
-        average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
-        deep_supervision: Loss on the decoder's coarser outputs too.
-        supervision: How these count: name in `autoseg.trainers.supervision.SUPERVISIONS`.
-        validation_batches: Patches batches scored after every round.
-        augmentation: Probabilities and ranges.
-    """
-
-    loss: str = "dice_ce"
-    optimizer: str = "sgd"
-    learning_rate: float = 1e-2
-    momentum: float = 0.99
-    weight_decay: float = 3e-5
-    schedule: str = "poly"
-    warmup: float = 0.0
-    gradient_clip: float = 12.0
-    relative_clip: float = 0.0
-    foreground: float = 0.33
-    average_decay: float = 0.0
-    deep_supervision: bool = True
-    supervision: str = "deep"
-    validation_batches: int = 50
-    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
-
-    def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
-        if self.gradient_clip <= 0 or self.relative_clip < 0:
-            found = f"{self.gradient_clip} and {self.relative_clip}"
-            raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay: expected 0 (off) up to below 1, got {self.average_decay}")
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One fold of one configuration, completely described: the same job and seed give the same weights on a CPU.
-
-    Attributes:
-        plan: Of the dataset.
-        configuration: The planned one, with the batch (and if need be the patch) that fits the device.
-        fold: ``0`` .. ``4`` or ``all``.
-        split: Cases of that fold.
-        budget: How long.
-        seed: Of every random choice.
-        options: Optimisation and augmentation.
-        trainer: Name in `autoseg.trainers.TRAINERS`.
-        pretrained: Checkpoint whose fitting weights are the start, or None.
-        previous_model: Model folder of a cascade's first stage, or None.
-        trainer_options: What only this trainer knows; its `Options` say which there are.
-    """
-
-    plan: Plan
-    configuration: Configuration
-    fold: str
-    split: Split
-    budget: Budget
-    seed: int
-    options: TrainingOptions
-    trainer: str = "Trainer"
-    pretrained: Path | None = None
-    previous_model: str | None = None
-    trainer_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

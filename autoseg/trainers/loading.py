@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from ..machine import GIB, cpu_count
-from .job import TrainingJob
+from ..runtime.hardware import GIB, cpu_count
+from ..schema.run_record import TrainingJob
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
-from ..naming import lookup
-from .job import TrainingOptions
+from ..runtime.registry import lookup
+from ..schema.training_options import TrainingOptions
 
 
 def sgd(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:

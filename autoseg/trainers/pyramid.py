@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import Configuration, Plan
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..networks.pipo_fan import FEATURES
+from ..schema import Configuration, Plan
+from ..schema.training_options import TrainingOptions
 from .batches import Batch
-from .job import TrainingOptions, checked_options
+from .job import checked_options
 from .trainer import Trainer
 
 NETWORK = "pipo_fan"

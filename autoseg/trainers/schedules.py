@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ..naming import lookup
+from ..runtime.registry import lookup
 
 
 def poly(progress: float) -> float:

@@ -19,26 +19,28 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints import load_checkpoint, load_matching, save_checkpoint
 from ..inference.predictor import Predictor
-from ..machine import autocast, half_type, is_out_of_memory, memory_format, prepare, reset_peak_memory
-from ..model import Configuration, Labels, Plan
-from ..naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
-from ..records import remove_partial
+from ..runtime.checkpoints import load_checkpoint, load_matching, save_checkpoint
+from ..runtime.hardware import autocast, half_type, is_out_of_memory, memory_format, prepare, reset_peak_memory
+from ..runtime.locks import remove_partial
+from ..runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
+from ..schema import Configuration, Labels, Plan
+from ..schema.run_record import TrainingJob
+from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
-from .clipping import GradientClip
+from .gradient_clipping import GradientClip
 from .history import History
-from .job import RunFolders, TrainingJob, TrainingOptions
+from .job import RunFolders
 from .loading import Prefetcher, loader_size
 from .losses import build_loss
+from .losses.deep_supervision import SUPERVISIONS
+from .losses.target_adaptive import Annotated, TargetAdaptive
 from .optimizers import build_optimizer
-from .partial import Annotated, TargetAdaptive
+from .run_environment import forget_trained_on, note_trained_on
 from .schedules import learning_rate_factor
-from .supervision import SUPERVISIONS
 from .validation import PatchScores
-from .whereabouts import forget_trained_on, note_trained_on
 
 log = logging.getLogger(__name__)
 

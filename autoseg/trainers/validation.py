@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.images import read_label, write_label
+from ..data.label_subsets import translate
+from ..data.labels import to_file, to_internal
 from ..evaluation.overlap import score_case
-from ..images import read_label, write_label
+from ..inference.candidate_region import region_of
 from ..inference.export import Logits, export_labels
 from ..inference.predictor import Predictor
-from ..inference.quantised import keep
-from ..inference.regions import region_of
-from ..label_subsets import translate
-from ..labels import to_file, to_internal
-from ..model import Case, Dataset, Labels, Score
-from ..records import from_plain, read_json, remove_partial, write_json
-from ..storage import Store, read_array
-from .job import RunFolders, TrainingJob
+from ..inference.quantised_logits import keep
+from ..preprocessing.storage import Store, read_array
+from ..runtime.locks import remove_partial
+from ..runtime.serialization import from_plain, read_json, write_json
+from ..schema import Case, Dataset, Labels, Score
+from ..schema.run_record import TrainingJob
+from .job import RunFolders
 from .losses import make_target
-from .partial import Annotated, unknown_organs
+from .losses.target_adaptive import Annotated, unknown_organs
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from autoseg.evaluation.masks import MaskPair
 from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, function_of, goodness, value_of
 from autoseg.evaluation.overlap import Overlap, score_case
-from autoseg.model import Labels
+from autoseg.schema import Labels
 
 ONE = Labels(("organ",), ((1,),))
 SPACINGS = [(2.0, 1.0, 0.5), (1.5, 0.5)]

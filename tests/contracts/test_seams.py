@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from test_networks import BUILDS, ODD, OUT, PLANNED, SIZE, batch, small, train_once
 
-from autoseg.networks.seams import Seam
+from autoseg.networks.feature_taps import Seam
 
 WITHOUT = {"pipo_fan": "fuses maps of several scales", "scn": "merges two networks' outputs", "dense_vnet": "has a 3x3 head"}
 CUT = [(name, dim) for name, dim in BUILDS if name not in WITHOUT]

@@ -13,15 +13,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from autoseg.checkpoints import load_checkpoint
-from autoseg.model import Budget, Labels
-from autoseg.naming import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
+from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
+from autoseg.schema import Budget, Labels
+from autoseg.schema.run_record import TrainingJob
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
-from autoseg.trainers.job import RunFolders, TrainingJob
+from autoseg.trainers.job import RunFolders
+from autoseg.trainers.run_environment import TRAINED_ON
 from autoseg.trainers.trainer import Trainer
-from autoseg.trainers.whereabouts import TRAINED_ON
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,303 @@
+"""A dataset folder (nnU-Net's or the Medical Segmentation Decathlon's) -> `Dataset`; and the cases in a folder of new images."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.dataset_folders import natural
+from ..schema import Case, Dataset
+from .annotations import parse_annotated
+from .dicom import is_dicom_file, is_dicom_folder
+from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
+from .label_names import parse_labels
+from .tolerances import parse_tolerances
+from .windows import parse_windows
+
+log = logging.getLogger(__name__)
+
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A file that a case should have.
+
+    Attributes:
+        case: Its name.
+        kind: ``missing channel`` or ``missing label``.
+        file: The file that was expected.
+        found: What there is instead.
+    """
+
+    case: str
+    kind: str
+    file: Path
+    found: str
+
+
+def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
+    """Reads a dataset folder in nnU-Net's format or the Decathlon's.
+
+    Args:
+        folder: Holds ``dataset.json``.
+        groups: Regular expression on case names; what it matches (its first group, if it has one) is the patient whose cases
+            stay together in one fold. Goes before the ``groups`` entry (case -> patient, or such an expression) of ``dataset.json``.
+
+    Raises:
+        ValueError: ``dataset.json`` missing or wrong, no cases, or cases without all their files.
+    """
+    dataset, missing = inspect_dataset(folder, groups=groups)
+    if missing:
+        shown = "; ".join(f"case {m.case}: {m.kind}, expected {m.file}, found {m.found}" for m in missing[:5])
+        more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
+        raise ValueError(f"{folder}: {shown}{more}")
+    if not dataset.cases:
+        raise ValueError(f"{folder}: expected training cases in {folder / 'imagesTr'}, found none")
+    return dataset
+
+
+def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[Missing, ...]]:
+    """As `load_dataset`, but hands back what is missing; the dataset holds the complete cases only.
+
+    Raises:
+        ValueError: ``dataset.json`` missing or wrong, or two files for one thing.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    channels = _channels(info, folder)
+    if isinstance(info.get("dataset"), dict):
+        cases, missing = _listed(folder, info["dataset"], channels)
+    elif _is_decathlon(folder, info):
+        listed = {stem_of(Path(entry["image"])): {"images": [entry["image"]], "label": entry["label"]} for entry in info["training"]}
+        cases, missing = _listed(folder, listed, channels)
+    else:
+        cases, missing = _scanned(folder, channels)
+    if info.get("numTraining") not in (None, len(cases)) and not missing:
+        log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
+    patients = _groups(folder, [case.name for case in cases], groups or info.get("groups"))
+    labels = parse_labels(info, folder / "dataset.json")
+    known = {*patients, *(gap.case for gap in missing)}
+    annotated = parse_annotated(info.get("annotated"), known, labels, folder / "dataset.json")
+    cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
+    ending = _label_ending(str(info.get("file_ending") or ""), cases)
+    windows = parse_windows(info, labels, folder / "dataset.json")
+    tolerances = parse_tolerances(info, labels, folder / "dataset.json")
+    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
+
+
+def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
+    """The cases in what a user wants segmented.
+
+    Args:
+        path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
+            one DICOM file, or a folder of such folders.
+        channels: Channel names of the model.
+
+    Returns:
+        In natural order.
+
+    Raises:
+        ValueError: Nothing there, a channel missing, or two files for one thing.
+    """
+    path = Path(path)
+    if path.is_dir() and is_dicom_folder(path):
+        items = {(path.resolve().name, None): path}
+    elif path.is_dir():
+        items = _image_items(path, len(channels))
+    elif path.is_file() and ending_of(path):
+        name = _split_channel(path, len(channels))[0]
+        items = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else {(name, None): path}
+    elif is_dicom_file(path):
+        items = {(path.stem, None): path}
+    elif path.is_file():
+        raise ValueError(f"{path}: not an image file that can be read")
+    else:
+        raise ValueError(f"{path}: no such file or folder")
+    if not items:
+        raise ValueError(f"{path}: expected images or DICOM series, found none")
+    names = sorted({name for name, _ in items}, key=natural)
+    found = [_case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names]
+    missing = [gap for _, gap in found if gap]
+    if missing:
+        raise ValueError("; ".join(f"case {m.case}: {m.kind}, expected {m.file}, found {m.found}" for m in missing[:5]))
+    return [Case(name, images, None, name) for name, (images, _) in zip(names, found, strict=True)]
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """The content of a dataset's ``dataset.json``.
+
+    Raises:
+        ValueError: Missing, or no JSON object.
+    """
+    file = folder / "dataset.json"
+    if not file.is_file():
+        raise ValueError(f"{file}: expected a dataset description (dataset.json), found none")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(info, dict):
+        raise ValueError(f"{file}: expected an object, found {type(info).__name__}")
+    return info
+
+
+def _channels(info: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    entry = info.get("channel_names", info.get("modality"))
+    if isinstance(entry, dict) and entry:
+        numbers = [str(i) for i in range(len(entry))]
+        if set(entry) == set(numbers):
+            return tuple(str(entry[number]) for number in numbers)
+        if {str(value) for value in entry.values()} == set(numbers):
+            raise ValueError(f'{folder / "dataset.json"}: expected channel_names as {{"number": "name"}}, found {entry!r}: turn them round')
+    if isinstance(entry, list) and entry:
+        return tuple(str(name) for name in entry)
+    raise ValueError(f'{folder / "dataset.json"}: expected channel_names such as {{"0": "CT", "1": "PET"}}, found {entry!r}')
+
+
+def _is_decathlon(folder: Path, info: Mapping[str, Any]) -> bool:
+    training = info.get("training")
+    if not isinstance(training, list) or not training or not isinstance(training[0], dict):
+        return False
+    return (folder / str(training[0].get("image"))).is_file()
+
+
+def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -> tuple[list[Case], list[Missing]]:
+    """Cases that ``dataset.json`` names with their files; relative paths start at the dataset folder."""
+    cases, missing = [], []
+    for name in sorted(entries):
+        entry = entries[name]
+        if not isinstance(entry, dict) or not entry.get("images") or not entry.get("label"):
+            raise ValueError(f"{folder / 'dataset.json'}: case {name}: expected 'images' (a list) and 'label', found {entry!r}")
+        files = [entry["images"]] if isinstance(entry["images"], str) else entry["images"]
+        images = tuple(_listed_path(folder, file) for file in files)
+        label = _listed_path(folder, entry["label"])
+        gaps = [Missing(name, "missing channel", file, "nothing") for file in images if not file.exists()]
+        gaps += [] if label.exists() else [Missing(name, "missing label", label, "nothing")]
+        if not gaps and len(images) not in (1, len(channels)):
+            found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
+            gaps.append(Missing(name, "missing channel", images[-1], found))
+        if gaps:
+            missing += gaps
+        else:
+            cases.append(Case(name, images, label))
+    return cases, missing
+
+
+def _listed_path(folder: Path, file: str) -> Path:
+    return folder / Path(os.path.expandvars(file)).expanduser()
+
+
+def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Missing]]:
+    """Cases of ``imagesTr`` and ``labelsTr``; image and label may differ in format."""
+    labels = _label_files(folder / "labelsTr")
+    items = _image_items(folder / "imagesTr", len(channels), known=set(labels))
+    cases, missing = [], []
+    for name in sorted({name for name, _ in items} | set(labels)):
+        images, gap = _case_images(folder / "imagesTr", name, items, channels)
+        gaps = [gap] if gap else []
+        if name not in labels:
+            ending = _commonest(ending_of(file) for file in labels.values())
+            gaps.append(Missing(name, "missing label", folder / "labelsTr" / f"{name}{ending}", "nothing"))
+        if gaps:
+            missing += gaps
+        else:
+            cases.append(Case(name, images, labels[name]))
+    return cases, missing
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if ending_of(file) and not file.name.startswith("."):
+            name = stem_of(file)
+            if name in files:
+                raise ValueError(f"case {name}: expected one label map, found {files[name]} and {file}")
+            files[name] = file
+    return files
+
+
+def _image_items(
+    folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset()
+) -> dict[tuple[str, int | None], Path]:
+    """Image files and DICOM folders by (case, channel); the channel is None where the name does not say it.
+
+    Args:
+        folder: Where to look, not in subfolders.
+        n_channels: Of the dataset; a number in the name that is no channel belongs to the case's name.
+        stem: Only this case.
+        known: Names of cases that exist (labels): such a name is never taken apart.
+    """
+    items: dict[tuple[str, int | None], Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else []:
+        if path.name.startswith(".") or not (is_dicom_folder(path) if path.is_dir() else ending_of(path)):
+            continue
+        name = path.name if path.is_dir() else stem_of(path)
+        key = (name, None) if name in known else _split_channel(path, n_channels)
+        if stem is not None and key[0] != stem:
+            continue
+        if key in items or (n_channels == 1 and stem is None and {(key[0], None), (key[0], 0)} & set(items)):
+            other = items.get(key) or items.get((key[0], None)) or items[key[0], 0]
+            raise ValueError(f"case {key[0]}: expected one file a channel, found {other} and {path}")
+        items[key] = path
+    return items
+
+
+def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
+    name = path.name if path.is_dir() else stem_of(path)
+    match = _CHANNEL.match(name)
+    return (match[1], int(match[2])) if match and int(match[2]) < n_channels else (name, None)
+
+
+def _case_images(
+    folder: Path, name: str, items: Mapping[tuple[str, int | None], Path], channels: Sequence[str]
+) -> tuple[tuple[Path, ...], Missing | None]:
+    """The files of a case in channel order, or what is missing; one file may hold all channels."""
+    files = {channel: items[name, channel] for channel in (None, *range(len(channels))) if (name, channel) in items}
+    if all(channel in files for channel in range(len(channels))):
+        return tuple(files[channel] for channel in range(len(channels))), None
+    present = list(files.values())
+    if len(present) == 1 and (len(channels) == 1 or count_channels(present[0]) == len(channels)):
+        return (present[0],), None
+    gap = next(channel for channel in range(len(channels)) if channel not in files)
+    ending = ending_of(present[0]) if present else _commonest(ending_of(path) for path in items.values())
+    found = ", ".join(path.name for path in present) or "nothing"
+    what = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
+    return (), Missing(name, what, folder / f"{name}_{gap:04d}{ending}", found)
+
+
+def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:
+    """Case to patient."""
+    if not groups:
+        return {name: name for name in names}
+    if isinstance(groups, str):
+        try:
+            matches = {name: re.search(groups, name) for name in names}
+        except re.error as error:
+            raise ValueError(f"groups: {groups!r} is no regular expression: {error}") from error
+        found = {name: match[1] if match.re.groups and match[1] is not None else match[0] for name, match in matches.items() if match}
+    else:
+        found = {name: str(groups[name]) for name in names if name in groups}
+    without = [name for name in names if not found.get(name)]
+    if without:
+        shown = f"{', '.join(without[:5])} ({len(without)} in all)"
+        raise ValueError(f"{folder}: groups: expected a patient for every case, found none for {shown}")
+    return found
+
+
+def _label_ending(said: str, cases: Sequence[Case]) -> str:
+    """Ending of label maps to write: what ``dataset.json`` says where files can be written so, else the images' own."""
+    said = f".{said.lower().lstrip('.')}"
+    return label_ending(said if said in ENDINGS else _commonest(ending_of(case.images[0]) for case in cases))
+
+
+def _commonest(endings: Any) -> str:
+    counts = Counter(ending for ending in endings if ending)
+    return counts.most_common(1)[0][0] if counts else ".nii.gz"

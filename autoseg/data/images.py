@@ -1,0 +1,375 @@
+"""Image files to arrays and back, with their place in space: all reading and writing of images goes through SimpleITK here.
+
+Axis and spacing order: `autoseg.schema.conventions`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..runtime.serialization import atomic, write_json
+from ..schema import Geometry, Image
+from . import nifti_header
+from .dicom import is_dicom_file, read_series
+
+PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+"""Endings of formats without a place in space: their spacing is 1 whatever their resolution tag says."""
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", *PICTURES)
+"""Image files that can be read, besides folders with a DICOM series."""
+
+SAME_PLACE = 0.1
+"""Two geometries are the same where no corner of the volume is further away than this share of the smallest spacing."""
+
+LABEL_ROUNDING = 1e-5
+"""Label values nearer to an integer than this are that integer: files with a scale factor do not give it exactly."""
+
+
+def ending_of(path: Path) -> str:
+    """The file's ending as in `ENDINGS` (lower case), or an empty string where it is none of them."""
+    name = path.name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its image ending."""
+    return path.name[: len(path.name) - len(ending_of(path))]
+
+
+def label_ending(ending: str) -> str:
+    """Ending for label maps of images with `ending`: JPEG would alter labels, ``.mhd`` needs a second file, and DICOM has none."""
+    ending = ending.lower()
+    return {"": ".nii.gz", ".mhd": ".mha", ".jpg": ".png", ".jpeg": ".png"}.get(ending, ending)
+
+
+def written_ending(wanted: str, dim: int) -> str:
+    """Ending for label maps of `dim` axes where the user asked for `wanted`, which may lack its dot: known before the first is made.
+
+    Raises:
+        ValueError: Label maps of that many axes cannot be written so.
+    """
+    ending = label_ending(f".{wanted.strip().lstrip('.')}")
+    if not _writable(ending, dim):
+        fitting = sorted({label_ending(one) for one in ENDINGS if _writable(label_ending(one), dim)})
+        raise ValueError(f"ending of label maps of {dim} axes: expected one of {', '.join(fitting)}, got {wanted!r}")
+    return ending
+
+
+def read_image(paths: Sequence[Path]) -> Image:
+    """Reads the channels of one case.
+
+    Args:
+        paths: One file or DICOM folder a channel, in order; a 4D or colour file gives all its channels (alpha is dropped).
+
+    Returns:
+        Array ``(C, Z, Y, X)`` or ``(C, Y, X)``, float32. NaN and infinite voxels of NIfTI files arrive as 0 (ITK's doing;
+        `autoseg.data.checks` finds them).
+
+    Raises:
+        ValueError: A file is missing or unreadable, or the channels lie in different places.
+    """
+    if not paths:
+        raise ValueError("read_image: expected at least one file, got none")
+    images = [_read(Path(path)) for path in paths]
+    first = images[0]
+    for image in images[1:]:
+        difference = geometry_difference(first.geometry, image.geometry)
+        if difference:
+            raise ValueError(
+                f"channels of one case must lie in the same place: {image.source} differs from {first.source} in {difference};"
+                f" {first.source} has {first.geometry}, {image.source} has {image.geometry}"
+            )
+    arrays = [image.array.astype(np.float32, copy=False) for image in images]
+    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Image(array, first.geometry, first.source)
+
+
+def read_label(path: Path) -> Image:
+    """Reads a label map.
+
+    Returns:
+        Array ``(Z, Y, X)`` or ``(Y, X)`` of an integer type.
+
+    Raises:
+        ValueError: Missing or unreadable, several channels, or values that are no integers (their count and one of them are named).
+    """
+    image = _read(Path(path))
+    array = image.array[0]
+    if len(image.array) > 1 and any(not np.array_equal(array, other) for other in image.array[1:]):
+        raise ValueError(f"{path}: expected a label map with one number a voxel, found {len(image.array)} channels (a colour picture?)")
+    return Image(integer_labels(array, str(path)), image.geometry, image.source)
+
+
+def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_ROUNDING) -> np.ndarray:
+    """Label values as integers.
+
+    Args:
+        array: Any shape and number type.
+        source: File, for the message.
+        tolerance: Largest distance from an integer that is rounded away.
+
+    Raises:
+        ValueError: NaN, infinite or fractional values.
+    """
+    if array.dtype.kind in "iub":
+        return array
+    rounded = np.rint(array)
+    wrong = ~(np.abs(array - rounded) <= tolerance)
+    if wrong.any():
+        raise ValueError(
+            f"{source}: expected integer labels, found {int(wrong.sum())} voxels with other values, for example {array[wrong][0]:.6g}"
+        )
+    return rounded.astype(np.int32 if np.abs(rounded).max(initial=0) < 2**31 else np.int64)
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Where the voxels of a file or DICOM folder lie, from its header alone.
+
+    Raises:
+        ValueError: Missing or unreadable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_series(path).geometry
+    reader = _header(path)
+    return _geometry(path, reader, min(reader.GetDimension(), 3))
+
+
+def count_channels(path: Path) -> int:
+    """Channels in a file, from its header alone; a DICOM folder has one."""
+    path = Path(path)
+    if path.is_dir():
+        return 1
+    reader = _header(path)
+    components = reader.GetNumberOfComponents()
+    if ending_of(path) in PICTURES and components in (2, 4):
+        components -= 1
+    return components * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
+
+
+def geometry_difference(expected: Geometry, found: Geometry) -> str:
+    """What separates two geometries, with its measure; empty where they are the same.
+
+    The same means: equal shape, and no corner voxel displaced by more than `SAME_PLACE` times the smallest spacing.
+    """
+    if expected.shape != found.shape:
+        return f"shape {found.shape} instead of {expected.shape}"
+    if displacement(expected, found) <= SAME_PLACE * min(expected.spacing):
+        return ""
+    parts = []
+    if not np.allclose(expected.spacing, found.spacing, rtol=1e-4):
+        parts.append(f"spacing {_digits(found.spacing)} instead of {_digits(expected.spacing)} mm")
+    distance = float(np.linalg.norm(np.subtract(expected.origin, found.origin)))
+    if distance > 1e-3:
+        parts.append(f"origin by {distance:.4g} mm")
+    angle = _angle(expected, found)
+    if angle > 1e-3:
+        parts.append(f"direction by {angle:.4g} degrees")
+    return ", ".join(parts) or f"corners by up to {displacement(expected, found):.4g} mm"
+
+
+def displacement(expected: Geometry, found: Geometry) -> float:
+    """Largest distance in mm between equal corners of two volumes of equal shape."""
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in expected.shape[::-1]))), float)
+    return float(np.linalg.norm(to_world(expected, corners) - to_world(found, corners), axis=1).max())
+
+
+def to_world(geometry: Geometry, points: np.ndarray) -> np.ndarray:
+    """Voxel indices ``(N, dim)`` in ITK's order (x, y, z) -> millimetres in space, same shape."""
+    matrix = np.array(geometry.direction).reshape(geometry.dim, geometry.dim) * np.array(geometry.spacing[::-1])
+    return points @ matrix.T + np.array(geometry.origin)
+
+
+def to_index(geometry: Geometry, points: np.ndarray) -> np.ndarray:
+    """Inverse of `to_world`."""
+    matrix = np.array(geometry.direction).reshape(geometry.dim, geometry.dim) * np.array(geometry.spacing[::-1])
+    return np.linalg.solve(matrix, (points - np.array(geometry.origin)).T).T
+
+
+def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+    """Writes a label map, compressed, in the smallest unsigned type that holds it; the file appears whole or not at all.
+
+    Args:
+        path: Its ending chooses the format, changed where `label_ending` says so: ``.jpg`` becomes ``.png``, ``.mhd`` ``.mha``.
+        array: ``(Z, Y, X)`` or ``(Y, X)``, integers >= 0.
+        geometry: Of the image it belongs to: what ITK reads from the label map is exactly that (NIfTI and MetaImage bit by bit).
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ValueError: Unknown ending, wrong shape, negative values, or values that the format cannot hold.
+    """
+    path = Path(path)
+    if ending_of(path):
+        path = path.with_name(stem_of(path) + label_ending(ending_of(path)))
+    if array.shape != geometry.shape or array.dtype.kind not in "iub":
+        raise ValueError(f"{path}: expected integer labels of shape {geometry.shape}, got {array.dtype} of shape {array.shape}")
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < 0 or high >= 2**32:
+        raise ValueError(f"{path}: expected label values between 0 and {2**32 - 1}, got {low} to {high}")
+    kind = np.uint8 if high < 2**8 else np.uint16 if high < 2**16 else np.uint32
+    largest = {".bmp": 2**8, ".png": 2**16}.get(ending_of(path), 2**32)
+    if high >= largest:
+        raise ValueError(f"{path}: {ending_of(path)} holds label values below {largest}, got {high}; use .tif or a medical format")
+    return _write(path, array.astype(kind, copy=False), geometry)
+
+
+def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+    """Writes an image ``(C, Z, Y, X)`` or ``(C, Y, X)`` in its own number type, compressed, atomically.
+
+    Raises:
+        ValueError: Unknown ending, or a shape that is not that of `geometry`.
+    """
+    path = Path(path)
+    if array.shape[1:] != geometry.shape:
+        raise ValueError(f"{path}: expected an image of shape (C, {geometry.shape}), got {array.shape}")
+    return _write(path, array, geometry)
+
+
+def from_sitk(image: sitk.Image, source: str = "SimpleITK image") -> Image:
+    """An `Image` with array ``(C, Z, Y, X)`` or ``(C, Y, X)`` in the image's number type; a fourth axis and components are channels.
+
+    Raises:
+        ValueError: More than four axes, or several components in a 4D image.
+    """
+    dim, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
+    axes = min(dim, 3)
+    if dim > 4 or (dim == 4 and components > 1):
+        raise ValueError(f"{source}: expected 2 or 3 spatial axes and one of channels, found {dim} axes of {components} components")
+    array = sitk.GetArrayFromImage(image)
+    if dim < 4:
+        array = np.moveaxis(array, -1, 0) if components > 1 else array[None]
+    matrix = np.array(image.GetDirection()).reshape(dim, dim)[:axes, :axes]
+    geometry = Geometry(array.shape[1:], image.GetSpacing()[:axes][::-1], image.GetOrigin()[:axes], tuple(matrix.ravel().tolist()))
+    return Image(array, geometry, source)
+
+
+def to_sitk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
+    """A SimpleITK image of an array ``(Z, Y, X)`` or ``(Y, X)``, or of one with channels in front (several become components)."""
+    with_channels = array.ndim == geometry.dim + 1
+    several = with_channels and array.shape[0] > 1
+    if with_channels:
+        array = np.moveaxis(array, 0, -1) if several else array[0]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=several)
+    image.SetSpacing(geometry.spacing[::-1])
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image
+
+
+def _read(path: Path) -> Image:
+    """Array ``(C, ...)`` in the file's own number type."""
+    if path.is_dir():
+        series = read_series(path)
+        image = sitk.ReadImage(list(series.files) if len(series.files) > 1 else series.files[0])
+        return Image(from_sitk(image).array, series.geometry, str(path))
+    reader = _header(path)
+    if nifti_header.is_nifti(path) and nifti_header.is_cut_short(path):
+        raise ValueError(f"{path}: cannot be read: the file ends before its last voxel (an interrupted copy or download?)")
+    try:
+        image = from_sitk(reader.Execute(), str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: cannot be read: {_last_line(error)}") from error
+    array = image.array
+    if ending_of(path) in PICTURES and len(array) in (2, 4):
+        array = array[:-1]
+    return Image(array, _geometry(path, reader, image.geometry.dim), str(path))
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    if not path.is_file():
+        raise ValueError(f"{path}: expected an image file, found nothing")
+    if not ending_of(path) and not is_dicom_file(path):
+        raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            skew = nifti_header.skew(nifti_header.read_orientation(path))
+            raise ValueError(
+                f"{path}: expected orthogonal image axes, found a direction that is not orthonormal (largest cosine between two axes"
+                f" {skew:.2g}); autoseg_check --fix writes a corrected copy"
+            ) from error
+        raise ValueError(f"{path}: cannot be read: {_last_line(error)}") from error
+    return reader
+
+
+def _geometry(path: Path, reader: sitk.ImageFileReader, axes: int) -> Geometry:
+    shape = tuple(reader.GetSize()[:axes][::-1])
+    if ending_of(path) in PICTURES:
+        return Geometry(shape, _sidecar_spacing(path, axes), (0.0,) * axes, tuple(np.eye(axes).ravel().tolist()), oriented=False)
+    dim = reader.GetDimension()
+    matrix = np.array(reader.GetDirection()).reshape(dim, dim)[:axes, :axes]
+    nifti = nifti_header.read_orientation(path) if nifti_header.is_nifti(path) else ()
+    return Geometry(shape, reader.GetSpacing()[:axes][::-1], reader.GetOrigin()[:axes], tuple(matrix.ravel().tolist()), nifti)
+
+
+def _sidecar_spacing(path: Path, axes: int) -> tuple[float, ...]:
+    """Spacing of a picture: 1, or for TIFF stacks what ``case.json`` beside it says (nnU-Net's convention)."""
+    if axes == 3:
+        stem = stem_of(path)
+        for name in (stem, stem[:-5]):
+            sidecar = path.with_name(f"{name}.json")
+            if name and sidecar.is_file():
+                spacing = tuple(float(value) for value in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"])
+                if len(spacing) != axes:
+                    raise ValueError(f"{sidecar}: expected 'spacing' with {axes} numbers (Z, Y, X), found {list(spacing)}")
+                return spacing
+    return (1.0,) * axes
+
+
+def _write(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+    ending = ending_of(path)
+    if not _writable(ending, geometry.dim):
+        raise ValueError(f"{path}: an image of {geometry.dim} axes cannot be written there; expected .nii.gz, .nii, .nrrd, .mha or .tif")
+    image = to_sitk(array, geometry)
+    with atomic(path) as partial:
+        if nifti_header.is_nifti(path):
+            _write_nifti(image, partial, geometry)
+        else:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+    if ending in PICTURES and geometry.dim == 3 and set(geometry.spacing) != {1.0}:
+        write_json(path.with_name(f"{stem_of(path)}.json"), {"spacing": geometry.spacing})
+    return path
+
+
+def _writable(ending: str, dim: int) -> bool:
+    """Whether one file of that ending holds an image of `dim` axes."""
+    return ending in ENDINGS and ending != ".mhd" and (dim == 2 or ending not in PICTURES or ending in (".tif", ".tiff"))
+
+
+def _write_nifti(image: sitk.Image, path: Path, geometry: Geometry) -> None:
+    """Writes with the source's own orientation fields where these still describe `geometry`, with ITK's otherwise."""
+    raw = path.with_name(f"{path.name}-raw.nii")
+    try:
+        sitk.WriteImage(image, str(raw), useCompression=False)
+        nifti_header.copy_with_orientation(raw, path, geometry.nifti)
+        if geometry.nifti and read_geometry(path) != geometry:
+            nifti_header.copy_with_orientation(raw, path, ())
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _angle(expected: Geometry, found: Geometry) -> float:
+    """Largest angle in degrees between equal axes."""
+    first, second = (np.array(g.direction).reshape(g.dim, g.dim) for g in (expected, found))
+    cosines = (first * second).sum(axis=0) / (np.linalg.norm(first, axis=0) * np.linalg.norm(second, axis=0))
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
+
+
+def _digits(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in values)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

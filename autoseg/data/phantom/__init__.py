@@ -1,0 +1,1 @@
+"""A phantom of the abdomen: the built-in example data."""

@@ -1,0 +1,223 @@
+"""Writes a repaired copy of a dataset; the original is never touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from ..runtime.serialization import atomic, write_json
+from ..schema import Case, Dataset, Geometry, Image
+from . import nifti_header
+from .checks import EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, TWICE, Problem, check_case, fits_by_header, read_with_non_finite
+from .datasets import inspect_dataset, read_info
+from .images import (
+    ending_of,
+    from_sitk,
+    geometry_difference,
+    integer_labels,
+    label_ending,
+    read_geometry,
+    read_image,
+    stem_of,
+    to_sitk,
+    write_image,
+    write_label,
+)
+
+log = logging.getLogger(__name__)
+
+
+def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) -> list[str]:
+    """Writes a copy of a dataset in which what `check_dataset` found is repaired.
+
+    Labels get their image's header where the voxels fit (`fits_by_header`) and are resampled (nearest neighbour) where they do not;
+    NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
+    directions become orthonormal; of equal images the first stays. Cases beyond repair are left out. An empty label stays. Every
+    repaired case is checked again before it is kept.
+
+    Args:
+        folder: The dataset.
+        problems: Of `check_dataset`.
+        destination: New folder; appears when it is complete. Real copies, no links.
+
+    Returns:
+        One sentence for each case that was changed or left out.
+
+    Raises:
+        ValueError: The destination exists and is not empty, or no case is left.
+    """
+    folder, destination = Path(folder), Path(destination)
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination}: expected a new or empty folder for the repaired copy")
+    dataset, _ = inspect_dataset(folder)
+    by_case: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_case[problem.case].append(problem)
+    told = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
+    kept: list[Case] = []
+    with atomic(destination) as partial:
+        for part in ("imagesTr", "labelsTr"):
+            (partial / part).mkdir(parents=True, exist_ok=True)
+        for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
+            if not _is_lost(by_case[case.name]):
+                sentence, complete = _repair_case(case, by_case[case.name], dataset, partial)
+                kept += [case] if complete else []
+                told += [sentence] if sentence else []
+        if not kept:
+            raise ValueError(f"{folder}: no case is left after repairing: {'; '.join(told[:5])}")
+        _copy_rest(folder, partial, kept)
+    return sorted(told)
+
+
+def _is_lost(problems: Sequence[Problem]) -> bool:
+    return any(problem.kind == TWICE or not (problem.fixable or problem.kind == EMPTY) for problem in problems)
+
+
+def _reasons(problems: Sequence[Problem]) -> str:
+    lost = [problem for problem in problems if _is_lost([problem])]
+    return "; ".join(f"{problem.kind} in {Path(problem.file).name} ({problem.found})" for problem in lost)
+
+
+def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path) -> tuple[str, bool]:
+    """Copies or rewrites one case; returns what was done in a sentence ("" where nothing was) and whether the case was kept."""
+    done: list[str] = []
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for problem in problems:
+        kinds[problem.file].add(problem.kind)
+    try:
+        images: list[Path] = []
+        for index, path in enumerate(case.images):
+            number = f"_{index:04d}" if len(case.images) == len(dataset.channels) else ""
+            reference = read_geometry(images[0]) if images else None
+            images.append(_repair_image(path, target / "imagesTr" / f"{case.name}{number}", kinds[str(path)], reference, done))
+        label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], read_geometry(images[0]), done)
+        left, _ = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
+        left = [problem for problem in left if problem.kind != EMPTY]
+        reason = "; ".join(f"{problem.kind} ({problem.found})" for problem in left)
+    except ValueError as error:
+        reason = str(error)
+    if not reason:
+        return (f"case {case.name}: {', '.join(done)}" if done else ""), True
+    for file in (*(target / "imagesTr").glob(f"{case.name}*"), *(target / "labelsTr").glob(f"{case.name}*")):
+        if (file.name if file.is_dir() else stem_of(file)) in _names_of(case):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    return f"case {case.name}: left out: {reason}", False
+
+
+def _names_of(case: Case) -> set[str]:
+    return {case.name, *(f"{case.name}_{index:04d}" for index in range(len(case.images)))}
+
+
+def _repair_image(source: Path, stem: Path, kinds: set[str], reference: Geometry | None, done: list[str]) -> Path:
+    """Writes the image as `stem` plus its ending; `reference` is the geometry of the first channel for the others."""
+    target, straightened = _copy_straight(source, stem, kinds)
+    if straightened:
+        done.append(f"{source.name}: direction made orthonormal")
+    if NOT_FINITE in kinds:
+        image = read_with_non_finite(target)
+        array, count = _finite(image.array)
+        done.append(f"{source.name}: {count} NaN or infinite voxels replaced")
+        target = _rewrite(target, stem, Image(array, image.geometry))
+    if reference is not None and (difference := geometry_difference(reference, read_geometry(target))):
+        if not fits_by_header(reference, read_geometry(target)):
+            raise ValueError(f"{source}: geometry differs from the first channel in {difference}")
+        target = _rewrite(target, stem, Image(read_image([target]).array, reference))
+        done.append(f"{source.name}: header of the first channel (differed in {difference})")
+    return target
+
+
+def _repair_label(case: Case, stem: Path, kinds: set[str], reference: Geometry, done: list[str]) -> Path:
+    source = Path(str(case.label))
+    target, straightened = _copy_straight(source, stem, kinds)
+    found = read_geometry(target)
+    difference = geometry_difference(reference, found)
+    raw = read_image([target]).array[0]
+    array = integer_labels(raw, str(source), tolerance=ROUNDING)
+    rounded = int((raw != array).sum())
+    if difference and not fits_by_header(reference, found):
+        array = _resample(array, found, reference)
+        done.append(f"label resampled to its image (differed in {difference})")
+    elif difference:
+        done.append(f"label given its image's header (differed in {difference})")
+    if rounded:
+        done.append(f"{rounded} label voxels rounded to integers")
+    if straightened:
+        done.append("label: direction made orthonormal")
+    if NOT_FINITE in kinds:
+        done.append("NaN label voxels made background")
+    if not (difference or rounded or NOT_FINITE in kinds):
+        return target
+    target.unlink()
+    return write_label(stem.with_name(stem.name + label_ending(ending_of(source))), array, reference)
+
+
+def _copy_straight(source: Path, stem: Path, kinds: set[str]) -> tuple[Path, bool]:
+    """Copies a file or DICOM folder to `stem` plus ending, with an orthonormal direction where that was a problem."""
+    ending = ending_of(source) if source.is_file() else ""
+    target = stem.with_name(stem.name + (".mha" if ending == ".mhd" else ending))
+    if NOT_ORTHONORMAL in kinds and nifti_header.is_nifti(source):
+        nifti_header.copy_with_orientation(source, target, nifti_header.orthonormalised(nifti_header.read_orientation(source)))
+        return target, True
+    if NOT_ORTHONORMAL in kinds or ending == ".mhd":
+        image = from_sitk(sitk.ReadImage(str(source)), str(source))
+        u, _, vt = np.linalg.svd(np.array(image.geometry.direction).reshape(image.geometry.dim, -1))
+        direction = tuple((u @ vt).ravel().tolist()) if NOT_ORTHONORMAL in kinds else image.geometry.direction
+        write_image(target, image.array, dataclasses.replace(image.geometry, direction=direction))
+        return target, NOT_ORTHONORMAL in kinds
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+        for sidecar in (source.with_name(f"{name}.json") for name in (stem_of(source), stem_of(source)[:-5])):
+            if ending in (".tif", ".tiff") and sidecar.is_file():
+                shutil.copyfile(sidecar, stem.with_name(f"{stem.name}.json"))
+                break
+    return target, False
+
+
+def _rewrite(old: Path, stem: Path, image: Image) -> Path:
+    """Replaces a copied image; a DICOM folder becomes a NIfTI file, a picture that cannot hold fractions a TIFF."""
+    ending = ending_of(old) if old.is_file() else ".nii.gz"
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    ending = ".tif" if ending in (".png", ".bmp", ".jpg", ".jpeg") else ending
+    return write_image(stem.with_name(stem.name + ending), image.array, image.geometry)
+
+
+def _finite(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """NaN and -inf become the smallest finite value of their channel, +inf the largest; and how many there were."""
+    array = array.copy()
+    count = 0
+    for channel in array:
+        finite = np.isfinite(channel)
+        if not finite.any():
+            raise ValueError("a channel without any finite voxel")
+        count += int(channel.size - finite.sum())
+        low, high = channel[finite].min(), channel[finite].max()
+        np.nan_to_num(channel, copy=False, nan=low, neginf=low, posinf=high)
+    return array, count
+
+
+def _resample(array: np.ndarray, found: Geometry, reference: Geometry) -> np.ndarray:
+    """Nearest neighbour on the grid of `reference`, background outside."""
+    grid = to_sitk(np.zeros(reference.shape, np.int32), reference)
+    values = sitk.Resample(to_sitk(array.astype(np.int32), found), grid, sitk.Transform(), sitk.sitkNearestNeighbor)
+    return sitk.GetArrayFromImage(values)
+
+
+def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:
+    """Test cases as they are, and the description for the plain folder layout; what it says of cases, of those that were kept."""
+    for part in ("imagesTs", "labelsTs"):
+        if (folder / part).is_dir():
+            shutil.copytree(folder / part, target / part)
+    info = {key: value for key, value in read_info(folder).items() if key not in ("training", "test", "dataset", "numTest")}
+    if "annotated" in info:
+        info["annotated"] = {case.name: case.annotated for case in cases if case.annotated is not None}
+    write_json(target / "dataset.json", {**info, "numTraining": len(cases)})

@@ -1,0 +1,107 @@
+"""CT windows by organ: the usual ones, and those of a ``dataset.json``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime.registry import unknown
+from ..schema import Labels
+
+Window = tuple[float, float]
+"""Width and level in Hounsfield units."""
+
+
+SOFT_TISSUE, BONE, BRAIN = (400.0, 50.0), (1800.0, 400.0), (80.0, 40.0)
+
+
+WINDOWS: dict[str, Window] = {
+    # Crespi et al. 2023, table I
+    "lung": (1500.0, -600.0),
+    "heart": (350.0, 50.0),
+    "esophagus": (300.0, 80.0),
+    "oesophagus": (300.0, 80.0),
+    "trachea": (1200.0, -440.0),
+    "spinal cord": (600.0, 0.0),
+    # Usual in radiology (Radiopaedia, "Windowing (CT)"). Abdominal organs get the window of soft tissue: the narrower one that is used to
+    # look for lesions of the liver would clip what contrast medium enhances.
+    **dict.fromkeys(("liver", "spleen", "pancreas", "kidney", "stomach", "gallbladder", "adrenal", "duodenum", "colon"), SOFT_TISSUE),
+    **dict.fromkeys(("bowel", "bladder", "prostate", "uterus", "aorta", "cava", "muscle"), SOFT_TISSUE),
+    **dict.fromkeys(("bone", "rib", "vertebra", "vertebrae", "femur", "pelvis", "hip", "sacrum", "sternum", "mandible", "skull"), BONE),
+    **dict.fromkeys(("brain", "cerebrum", "cerebellum", "brainstem"), BRAIN),
+    "mediastinum": (350.0, 50.0),
+}
+"""Organ to the window in which it is usually looked at."""
+
+
+def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, Window]:
+    """The ``windows`` entry of a ``dataset.json``: organ to width and level in HU.
+
+    Raises:
+        ValueError: It names what is no organ, or has other than a positive width and a level.
+    """
+    entry = info.get("windows") or {}
+    if not isinstance(entry, dict):
+        raise ValueError(f'{file}: windows: expected an object such as {{"liver": [400, 50]}}, found {entry!r}')
+    windows = {}
+    for organ, numbers in entry.items():
+        if organ not in labels.names:
+            raise unknown(f"{file}: windows: organ", organ, labels.names)
+        windows[organ] = check_window(numbers, f"{file}: windows: {organ}")
+    return windows
+
+
+def check_window(numbers: Any, what: str) -> Window:
+    """Width and level, if they are some.
+
+    Raises:
+        ValueError: They are not; the message begins with `what`.
+    """
+    good = isinstance(numbers, (list, tuple)) and len(numbers) == 2
+    good = good and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
+    if not good or numbers[0] <= 0:
+        raise ValueError(f"{what}: expected width and level in HU such as [400, 50], the width above 0, found {numbers!r}")
+    return float(numbers[0]), float(numbers[1])
+
+
+def window_of(organ: str, own: Mapping[str, Window]) -> Window | None:
+    """The window of an organ: the dataset's own, else the usual one by the words of its name, else None.
+
+    Args:
+        organ: Its name, like ``lung_left`` or ``Spinal Cord``.
+        own: The dataset's ``windows``.
+    """
+    if organ in own:
+        return own[organ]
+    words = _words(organ)
+    fitting = [name for name in WINDOWS if set(name.split()) <= words or name.replace(" ", "") in words]
+    return WINDOWS[max(fitting, key=len)] if fitting else None
+
+
+def common_window(organs: Sequence[str], own: Mapping[str, Window]) -> Window:
+    """The window of a model of these organs.
+
+    Raises:
+        ValueError: An organ has no known window, or they have different ones; the message says which.
+    """
+    found = {organ: window_of(organ, own) for organ in organs}
+    without = [organ for organ, window in found.items() if window is None]
+    if without:
+        raise ValueError(
+            f'--window auto: no window is known for {", ".join(without)}; give one in dataset.json ("windows": {{"{without[0]}": '
+            f"[WIDTH, LEVEL]}}) or with --window WIDTH LEVEL. Known by name: {', '.join(WINDOWS)}"
+        )
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{organ} {width:g}/{level:g}" for organ, (width, level) in found.items())
+        raise ValueError(f"--window auto: a model has one window, these differ ({listed}); give --window WIDTH LEVEL or fewer --organs")
+    return next(iter(found.values()))
+
+
+def _words(organ: str) -> set[str]:
+    """The words of a name in lower case, and each without the s of a plural."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", organ)
+    words = set(re.findall(r"[^\W_]+", spaced.lower()))
+    return words | {word.removesuffix("s") for word in words}

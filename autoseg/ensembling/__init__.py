@@ -1,0 +1,1 @@
+"""Learned ensembles: models on top of trained models."""

@@ -1,0 +1,197 @@
+"""What training an ensemble is told: which organs, on which grid, with which network on top, for how long."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..data.label_subsets import subset
+from ..planners.topology import plan_topology
+from ..runtime.registry import ENSEMBLE, UNTRAINED
+from ..schema import Budget, Configuration, Mirroring, Plan, Split
+from ..schema.run_record import TrainingJob
+from ..schema.training_options import AugmentationOptions, TrainingOptions
+from .members import Member
+from .prediction import FUSION, META
+from .stacking import Layout
+
+KINDS = {
+    "argmax": "autoseg.networks.combiners:Strongest",
+    "logits": "autoseg.networks.combiners:LogitsConvolution",
+    META: "autoseg.networks.combiners:MetaUNet",
+    FUSION: "autoseg.networks.fusion:Fusion",
+    "multi": "autoseg.networks.combiners:Strongest",
+}
+"""Kind of ensemble -> what it puts on top of its members."""
+
+ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
+RATES = {"logits": 3e-2, META: 3e-3, FUSION: 1e-3}
+"""Learning rates at the start."""
+
+META_FEATURES = (8, 16, 32)
+PATCH_VOXELS = 2**17
+"""Most voxels of a patch: what is learnt is little, and should be learnt on a processor in minutes."""
+BATCH_VOXELS = 2**18
+BATCHES = (2, 8)
+"""Fewest and most patches a step."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """An ensemble before it is trained.
+
+    Attributes:
+        kind: In `KINDS`.
+        members: Its models.
+        organs: That it segments, in the order of the dataset.
+        reference: The member whose grid, plan and preprocessed cases it works with.
+        best: For ``multi``: fold to organ to the member that segments it.
+    """
+
+    kind: str
+    members: tuple[Member, ...]
+    organs: tuple[str, ...]
+    reference: Member
+    best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the stack of its members' predictions."""
+        names, labels = zip(*((member.name, member.labels) for member in self.members), strict=True)
+        return Layout(names, labels, self.organs)
+
+    @property
+    def data(self) -> str:
+        """Folder of the preprocessed cases that it reads."""
+        if self.kind != FUSION:
+            return _data_name([member.name for member in self.members], self.reference.name)
+        return self.sources[0] if len(self.sources) == 1 else _data_name(self.sources, FUSION)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Folders of the preprocessed cases that its members read."""
+        return tuple(dict.fromkeys(member.configuration.data for member in self.members))
+
+    def job(self, fold: str, split: Split, *, budget: Budget, seed: int) -> TrainingJob:
+        """Everything of one fold.
+
+        Args:
+            fold: Its name.
+            split: Cases to learn from and to validate on.
+            budget: How long.
+            seed: Of every random choice.
+        """
+        configuration = self._fused() if self.kind == FUSION else self._stacked(fold)
+        options = TrainingOptions(
+            optimizer="adamw",
+            learning_rate=RATES.get(self.kind, RATES["logits"]),
+            weight_decay=0.0,  # the average, from which it starts, is not to be forgotten
+            schedule="cosine",
+            warmup=0.05,
+            foreground=0.67,
+            deep_supervision=False,
+            validation_batches=4,
+            augmentation=_only_flips(),
+        )
+        own = {"kind": self.kind, "members": [member.name for member in self.members], "reference": self.reference.name}
+        plan = self._plan(configuration)
+        return TrainingJob(plan, configuration, fold, split, budget, seed, options, self.kind.capitalize(), trainer_options=own)
+
+    def _plan(self, configuration: Configuration) -> Plan:
+        """The reference's, for the ensemble's organs and the channels that it sees."""
+        plan = self.reference.job.plan
+        labels = subset(plan.stored_labels, self.organs)
+        channels = plan.channels * len(self.sources) if self.kind == FUSION else self.layout.names
+        stored = None if labels == plan.stored_labels else plan.stored_labels
+        return replace(plan, labels=labels, data_labels=stored, channels=channels, configurations={ENSEMBLE: configuration}, reasons=())
+
+    def _stacked(self, fold: str) -> Configuration:
+        reference = self.reference.configuration
+        patch = _patch(reference.patch_size)
+        options: dict[str, Any] = {"channels": self.layout.channels(self.best[fold] if self.best else None)}
+        if self.kind in UNTRAINED:
+            options["members"] = self.layout.spans
+        if self.kind == META:
+            topology = plan_topology(reference.spacing, patch)
+            stages = min(len(META_FEATURES), len(topology.strides))
+            options["features"] = list(META_FEATURES[:stages])
+            options["strides"] = [list(one) for one in topology.strides[:stages]]
+            options["kernel_sizes"] = [list(one) for one in topology.kernel_sizes[:stages]]
+        return replace(self._bare(reference, len(self.layout.names)), patch_size=patch, slices=1, network_options=options)
+
+    def _fused(self) -> Configuration:
+        return self._bare(self.reference.configuration, len(self.sources) * len(self.reference.job.plan.channels))
+
+    def _bare(self, reference: Configuration, channels: int) -> Configuration:
+        """The reference without what only a network on images needs."""
+        lowest, highest = BATCHES
+        batch = max(lowest, min(highest, BATCH_VOXELS // math.prod(_patch(reference.patch_size))))
+        return replace(
+            reference,
+            name=ENSEMBLE,
+            batch_size=batch if self.kind != FUSION else min(batch, reference.batch_size),
+            normalization=("none",) * channels,
+            mask_normalization=(False,) * channels,
+            network=KINDS[self.kind],
+            network_options={},
+            batch_dice=True,
+            mirroring=Mirroring(self._flips()),
+            data=self.data,
+            previous_stage=None,
+            region=None,
+            patch_multiple=(),
+            locator=None,
+            width=1.0,
+        )
+
+    def _flips(self) -> tuple[int, ...]:
+        """Axes along which every member on this kind of grid may be flipped, but for the one that exchanges left and right."""
+        alike = [one.configuration.mirroring for one in self.members if one.configuration.dim == self.reference.configuration.dim]
+        axes = set.intersection(*(set(one.axes) - {one.lateral_axis} for one in alike))
+        return tuple(sorted(axes))
+
+
+def check_fusable(members: Sequence[Member]) -> None:
+    """Refuses members whose features do not lie on the same voxels.
+
+    Raises:
+        ValueError: They have different grids, or see more than the image.
+    """
+    first = members[0].configuration
+    for member in members:
+        one = member.configuration
+        if (one.dim, one.spacing, one.slices) != (first.dim, first.spacing, first.slices):
+            raise ValueError(
+                f"layer fusion: expected members on the same grid, {members[0].name} has {_grid(first)}, {member.name} {_grid(one)}; "
+                "name members of one configuration with --members, or take another kind"
+            )
+        seen = [what for what in ("previous_stage", "region", "locator") if getattr(one, what) is not None]
+        if seen:
+            raise ValueError(f"layer fusion: expected members that see the image alone, {member.name} has a {seen[0].replace('_', ' ')}")
+
+
+def _grid(configuration: Configuration) -> str:
+    spacing = " x ".join(f"{size:g}" for size in configuration.spacing)
+    return f"{configuration.dim}D, {spacing} mm, {configuration.slices} slice{'s' if configuration.slices > 1 else ''}"
+
+
+def _patch(planned: Sequence[int]) -> tuple[int, ...]:
+    """The planned patch, its longest axis halved until it is small enough."""
+    patch = list(planned)
+    while math.prod(patch) > PATCH_VOXELS:
+        longest = patch.index(max(patch))
+        patch[longest] = -(-patch[longest] // 2)
+    return tuple(patch)
+
+
+def _only_flips() -> AugmentationOptions:
+    """The members have seen deformed and noisy images; what they make of them cannot be made up."""
+    kinds = ("rotation", "scale", "noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+    return AugmentationOptions(**{f"{kind}_probability": 0.0 for kind in kinds})
+
+
+def _data_name(names: Sequence[str], of: str) -> str:
+    return f"{ENSEMBLE}_{hashlib.sha256('|'.join([*names, of]).encode()).hexdigest()[:8]}"

@@ -1,0 +1,88 @@
+"""Training of the head that fuses several networks' features (`networks.fusion`), on cases that none of the networks was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..inference.predictor import Predictor
+from ..trainers.history import History
+from ..trainers.trainer import Trainer
+from .prediction import fuse
+
+
+class FusionTrainer(Trainer):
+    """As the plain trainer, for the head alone; the networks of the members' same fold stay as they are.
+
+    Its run lies two folders below the ensemble's model folder, as each fold is fitted in halves (`halves`).
+    """
+
+    def build_network(self) -> nn.Module:
+        """The members' networks of this fold under a head that begins as their average."""
+        results = self.folders.run.parents[2]
+        folders = [results / name for name in self.job.trainer_options["members"]]
+        return fuse(folders, self.job.fold, self.job.plan.labels, self.device)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Predicts each case by the head that was fitted without it.
+
+    Attributes:
+        predictors: By case.
+    """
+
+    predictors: Mapping[str, Predictor]
+
+    def logits(self, image: np.ndarray, *, source: str, **options: Any) -> torch.Tensor:
+        """As `Predictor.logits`."""
+        return self.predictors[source].logits(image, source=source, **options)
+
+
+def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Splits cases into two halves, all cases of a patient in the same one.
+
+    Args:
+        groups: Case to patient.
+        rng: Decides which patient goes where.
+
+    Raises:
+        ValueError: They are all of one patient.
+    """
+    patients: dict[str, list[str]] = {}
+    for case in sorted(groups):
+        patients.setdefault(groups[case], []).append(case)
+    if len(patients) < 2:
+        raise ValueError(f"layer fusion: expected held-out cases of two patients or more in each fold, got {', '.join(sorted(groups))}")
+    names = sorted(patients)
+    shuffled = sorted((names[index] for index in rng.permutation(len(names))), key=lambda name: -len(patients[name]))
+    parts: tuple[list[str], list[str]] = ([], [])
+    for name in shuffled:
+        min(parts, key=len).extend(patients[name])
+    return tuple(sorted(parts[0])), tuple(sorted(parts[1]))
+
+
+def averaged(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of the heads' weights: for a linear head that is the mean of their logits."""
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+def average_history(run: Path, parts: Sequence[Path]) -> None:
+    """Writes the mean of several runs' learning curves as that of `run`, as far as the shortest goes.
+
+    Args:
+        run: Folder of the result.
+        parts: Folders of the runs.
+    """
+    rows = [[dict(row) for row in History(part).rows] for part in parts]
+    means = [{name: float(np.mean([row[name] for row in same])) for name in same[0]} for same in zip(*rows, strict=False)]
+    history = History(run)
+    history.rows = means[:-1]
+    history.begin(**means[-1])
+    history.finish()

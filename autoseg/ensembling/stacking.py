@@ -1,0 +1,111 @@
+"""Several models' predictions of one case as channels of one array: what ensembles learn from, and look at in prediction.
+
+A channel is the logarithm of how much likelier one organ of one model is than background (of a region: than its absence), plus
+`networks.combiners.CERTAIN`. It comes from probabilities in eight bits, in training as they were kept in validation, in prediction as they
+would be kept, so that both see the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..inference.export import Logits
+from ..inference.quantised_logits import quantise
+from ..networks.combiners import CERTAIN
+from ..preprocessing.resampling import resample_image
+from ..schema import Labels, Trace
+
+LEAST = 0.5
+"""Of 255: what a probability counts as that was rounded to 0."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each member's organs lie in the stack.
+
+    Attributes:
+        members: Names of the models.
+        labels: Of each member.
+        organs: Of the ensemble.
+    """
+
+    members: tuple[str, ...]
+    labels: tuple[Labels, ...]
+    organs: tuple[str, ...]
+
+    @property
+    def spans(self) -> list[list[int]]:
+        """For each member its first channel and the one after its last."""
+        ends = np.cumsum([0, *(len(labels.names) for labels in self.labels)]).tolist()
+        return [[start, stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the channels: the organ and whose it is."""
+        return tuple(f"{organ} of {member}" for member, labels in zip(self.members, self.labels, strict=True) for organ in labels.names)
+
+    def channels(self, only: Mapping[str, str] | None = None) -> list[list[int]]:
+        """For each organ of the ensemble its channels: of all members that know it, or of the one that `only` names for it."""
+        owners = list(zip(self.members, self.labels, self.spans, strict=True))
+        return [
+            [
+                start + labels.names.index(organ)
+                for name, labels, (start, _) in owners
+                if organ in labels.names and (only is None or only[organ] == name)
+            ]
+            for organ in self.organs
+        ]
+
+
+def as_kept(logits: Logits, labels: Labels) -> Logits:
+    """A prediction as validation would have kept it, and as `quantised.kept` would open it."""
+    return logits if logits.kind == "probability8" else replace(logits, array=quantise(logits.array, labels), kind="probability8")
+
+
+def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -> np.ndarray:
+    """The channels of a case on one grid; members with other grids are interpolated linearly, as for export.
+
+    Args:
+        members: Of the same case, as `as_kept` gives them.
+        labels: Of each member.
+        trace: Of the grid that is wanted, a member's.
+
+    Returns:
+        ``(M, Z, Y, X)`` float16, M the organs of all members; 0 is background for certain.
+
+    Raises:
+        ValueError: The members do not show the same part of the same image.
+    """
+    result = np.empty((sum(len(one.names) for one in labels), *trace.shape), np.float16)
+    channel = 0
+    for member, own in zip(members, labels, strict=True):
+        _check(member.trace, trace)
+        background = None if own.regions else _logarithm(_on_grid(member, 0, trace))
+        for organ in range(len(own.names)):
+            share = _on_grid(member, organ + (not own.regions), trace)
+            rest = _logarithm(255 - share) if background is None else background
+            result[channel] = np.clip(_logarithm(share) - rest + CERTAIN, 0, 2 * CERTAIN)
+            channel += 1
+    return result
+
+
+def _on_grid(member: Logits, output: int, trace: Trace) -> np.ndarray:
+    """255 times the probability of one output, on the wanted grid, float32."""
+    values = np.asarray(member.array[output : output + 1])
+    return resample_image(values, trace.shape, spacing=member.trace.spacing, new_spacing=trace.spacing, order=1)[0]
+
+
+def _logarithm(share: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(share, LEAST) / 255)
+
+
+def _check(found: Trace, wanted: Trace) -> None:
+    for what in ("case", "transpose", "flips", "shape_before_crop", "crop"):
+        if getattr(found, what) != getattr(wanted, what):
+            one, other = getattr(found, what), getattr(wanted, what)
+            raise ValueError(
+                f"{wanted.case}: models of one ensemble must see the same part of an image; {what}: expected {other}, found {one}"
+            )

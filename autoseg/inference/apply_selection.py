@@ -1,0 +1,78 @@
+"""From what the chosen models say about a case to its label map: calibrated, merged organ by organ, tidied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..data.label_subsets import subset, translate
+from ..schema import Choice, Labels
+from .averages import Members, average_all
+from .export import Logits, as_file, export_labels
+from .lazy_logits import tempered
+from .merge_labels import merge_organs
+from .postprocessing import clean
+from .sampled_probabilities import shares_at
+
+
+def calibrated(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels]) -> dict[str, Logits]:
+    """Predictions of one case with the temperature of the model that made them.
+
+    Args:
+        predictions: By member.
+        choice: Holds the temperatures; members without one keep what they say.
+        own: Member to its labels.
+    """
+    temperatures = {name: choice.calibration[name].temperature for name in predictions if name in choice.calibration}
+    return {name: tempered(logits, temperatures.get(name, 1.0), own[name]) for name, logits in predictions.items()}
+
+
+def segment_chosen(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels], labels: Labels) -> tuple[np.ndarray, int]:
+    """The label map of a case.
+
+    The members of each organ are averaged, each organ is taken from its own average, where two claim a voxel the more probable one wins
+    (all of these see calibrated probabilities), and what is known to help an organ is done to its mask.
+
+    Args:
+        predictions: What each member says, by its name.
+        choice: Organ to members; organs that it lacks are background.
+        own: Member to its labels.
+        labels: Of the dataset.
+
+    Returns:
+        Label map, int16, in internal values of the dataset and the file's axis order, and the number of voxels that two organs claimed.
+    """
+    chosen = subset(labels, tuple(choice.organs))
+    candidates = list(dict.fromkeys(choice.organs.values()))
+    if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
+        predictions = calibrated(predictions, choice, own)
+    maps = {members: translate(found, own[members[0]], chosen) for members, found in _label_maps(predictions, candidates, own).items()}
+
+    def confidence(organ: str, voxels: np.ndarray) -> np.ndarray:
+        """What the organ's models think of it, on average."""
+        members = choice.organs[organ]
+        labels = own[members[0]]
+        return shares_at([predictions[name] for name in members], voxels, labels)[:, 1 + labels.names.index(organ)]
+
+    merged, conflicts = merge_organs(maps, choice.organs, chosen, confidence)
+    cleaning = {organ: steps for organ, steps in choice.cleaning.items() if organ in choice.organs}
+    spacing = predictions[candidates[0][0]].trace.geometry.spacing
+    return clean(translate(merged, chosen, labels), labels, cleaning, spacing), conflicts
+
+
+def _label_maps(predictions: Mapping[str, Logits], candidates: Sequence[Members], own: Mapping[str, Labels]) -> dict[Members, np.ndarray]:
+    """The label map of each candidate in its own internal values; those of the same organs are made together."""
+    groups: dict[Labels, list[Members]] = {}
+    for members in candidates:
+        groups.setdefault(own[members[0]], []).append(members)
+    maps = {}
+    for labels, some in groups.items():
+        models = {name: predictions[name] for members in some for name in members}
+        if len(some) == 1:
+            maps[some[0]] = export_labels(list(models.values()), labels)
+        else:
+            together = average_all(models, some, labels)
+            trace = next(iter(models.values())).trace
+            maps |= {members: as_file(together.label_map(members), trace) for members in some}
+    return maps

@@ -1,0 +1,153 @@
+"""Where to look at all: the patient's body, or the surroundings of what a first stage found.
+
+A coarse-to-fine cascade trains and predicts inside such candidate regions only (Roth et al., Comput. Med. Imaging Graph. 66, 2018).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from ..schema import Configuration
+
+log = logging.getLogger(__name__)
+
+AIR = 0.1
+"""Voxels that are brighter than what is darkest by less than this share of the image's range are no body."""
+CONSTANT = 0.1
+"""A single value that more of the voxels have than this is what surrounds the body (clipped air, or zeros around a mask)."""
+CONSTANT_AIR = 0.02
+"""Share of the range within which a voxel counts as that value."""
+LARGE_PART = 0.25
+"""Components of this share of the largest are body too: two legs, or two halves of a mask."""
+NEARLY_ALL = 0.95
+"""A body that fills more of the image than this has no outside worth leaving out."""
+COARSE = 2**24
+"""Voxels above which the body is looked for on every second (third ...) voxel an axis: it need not be exact, and memory stays bounded."""
+SAMPLE = 2**18
+"""Voxels from which the threshold is taken."""
+SLAB = 2**22
+"""Voxels whose distances are computed at once."""
+
+
+def body_mask(image: np.ndarray) -> np.ndarray:
+    """The patient's body: threshold, largest component, holes filled in every plane.
+
+    Args:
+        image: Preprocessed, ``(C, Z, Y, X)``: HU clipped and scaled, z-scored, or z-scored inside a mask with zeros around it.
+
+    Returns:
+        ``(Z, Y, X)`` bool; True everywhere where hardly anything is left out, or nothing stands out.
+    """
+    step = math.ceil((math.prod(image.shape[1:]) / COARSE) ** (1 / 3) - 1e-9)
+    grid = (slice(None, None, max(1, step)),) * 3
+    mask = np.zeros(image[0][grid].shape, bool)
+    for channel in image:
+        mask |= _stands_out(channel[grid])
+    mask = _filled(_large_parts(mask | ndimage.binary_closing(mask)))
+    if not mask.any() or mask.mean() > NEARLY_ALL:
+        return np.ones(image.shape[1:], bool)
+    if step > 1:
+        mask = ndimage.binary_dilation(mask)
+        for axis, size in enumerate(image.shape[1:]):
+            mask = np.repeat(mask, step, axis).take(np.arange(size), axis)
+    return mask
+
+
+def _stands_out(channel: np.ndarray) -> np.ndarray:
+    """Voxels that differ from what surrounds the body."""
+    sample = channel.reshape(-1)[:: max(1, channel.size // SAMPLE)]
+    low, high = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
+    values, counts = np.unique(sample, return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] > CONSTANT * sample.size:
+        return np.abs(channel - values[most]) > CONSTANT_AIR * (high - low)
+    return channel > low + AIR * (high - low)
+
+
+def _large_parts(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask)
+    sizes = np.bincount(parts.reshape(-1), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes >= max(1, LARGE_PART * sizes.max()))[parts]
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The mask with its holes: what is cut off from the border of a plane across any axis (a lung may be open above)."""
+    filled = mask.copy()
+    for axis in range(mask.ndim):
+        neighbours = ndimage.generate_binary_structure(mask.ndim, 1)
+        for side in (0, 2):
+            neighbours[tuple(side if other == axis else 1 for other in range(mask.ndim))] = False
+        parts, count = ndimage.label(~mask, neighbours)
+        enclosed = np.ones(count + 1, bool)
+        enclosed[0] = False
+        for other in range(mask.ndim):
+            if other != axis:
+                enclosed[np.take(parts, 0, other)] = False
+                enclosed[np.take(parts, -1, other)] = False
+        filled |= enclosed[parts]
+    return filled
+
+
+def distances(mask: np.ndarray, most: int) -> np.ndarray:
+    """The smallest whole radius (voxels, Euclidean ball) with which the dilated mask reaches each voxel.
+
+    Args:
+        mask: ``(Z, Y, X)`` bool.
+        most: Largest radius of interest, below 255.
+
+    Returns:
+        ``(Z, Y, X)`` uint8: 0 in the mask, `most` + 1 where not even the largest radius reaches.
+    """
+    result = np.full(mask.shape, most + 1, np.uint8)
+    lines = [np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))) for axis in range(mask.ndim)]
+    if not len(lines[0]):
+        return result
+    box = tuple(slice(max(0, line[0] - most), line[-1] + 1 + most) for line in lines)
+    near, inside = result[box], mask[box]
+    rows = max(2 * most + 1, SLAB // max(1, inside[0].size))
+    for start in range(0, len(inside), rows):
+        low, stop = max(0, start - most), min(len(inside), start + rows)
+        part = inside[low : stop + most]
+        if part.any():
+            away = ndimage.distance_transform_edt(~part)[start - low : stop - low]
+            near[start:stop] = np.minimum(np.ceil(away), most + 1)
+    return result
+
+
+def dilated(mask: np.ndarray, radius: int) -> np.ndarray:
+    """All voxels within `radius` (voxels, Euclidean) of the mask ``(Z, Y, X)``; computed around it only, slab by slab."""
+    return mask.astype(bool) if radius == 0 else distances(mask, radius) <= radius
+
+
+def region_of(configuration: Configuration, image: np.ndarray, organs: np.ndarray | None, *, source: str = "image") -> np.ndarray | None:
+    """Where a configuration looks at a case.
+
+    Args:
+        configuration: Its `region` says where.
+        image: Preprocessed, ``(C, Z, Y, X)``.
+        organs: What the previous stage found, ``(Z, Y, X)`` internal values; None where there is none.
+        source: Name of the case, for messages.
+
+    Returns:
+        ``(Z, Y, X)`` bool, or None where it looks everywhere: without a region, or where the previous stage found nothing.
+
+    Raises:
+        ValueError: The region is around the previous stage's organs and those are missing.
+    """
+    region = configuration.region
+    if region is None:
+        return None
+    if region.source == "body":
+        return dilated(body_mask(image), region.radius)
+    if organs is None:
+        raise ValueError(f"{source}: {configuration.name} looks around the organs of {configuration.previous_stage}, which are missing")
+    found = organs > 0
+    if not found.any():
+        log.warning("%s: %s found no organ; %s looks everywhere", source, configuration.previous_stage, configuration.name)
+        return None
+    return dilated(found, region.radius)

@@ -1,0 +1,136 @@
+"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid, in a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..schema import Geometry, Labels
+from .export import Logits
+
+
+@dataclass(frozen=True, eq=False)
+class _Tempered:
+    """An array of logits, or of probabilities times 255, whose slices come with a temperature. All channels are read together."""
+
+    array: Any
+    kind: str
+    temperature: float
+    regions: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def same_winners(self) -> Any:
+        """A temperature changes no winner of a single model."""
+        return self.array
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        part = _numbers(self.array[index])
+        if self.kind == "logits":
+            return part / np.float32(self.temperature)
+        part /= 255
+        power, tiny = np.float32(1 / self.temperature), np.finfo(np.float32).tiny
+        rest = np.power(1 - part, power) if self.regions else None
+        share = np.power(part, power, out=part)
+        total = share.sum(axis=0) if rest is None else np.add(rest, share, out=rest)
+        share *= 255 / np.maximum(total, tiny, out=total)
+        return share
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    """The mean of several arrays of one shape, computed where it is read."""
+
+    arrays: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.arrays[0].shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        total = _numbers(self.arrays[0][index]).copy()
+        for array in self.arrays[1:]:
+            total += _numbers(array[index])
+        return total / np.float32(len(self.arrays))
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """A box of an array ``(K, Z, Y, X)``; it is read with slices from one number to another, or whole axes."""
+
+    array: Any
+    box: tuple[slice, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.array.shape[0], *(side.stop - side.start for side in self.box))
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        pairs = zip(index[1:], self.box, strict=True)
+        spans = [(side.start, *part.indices(side.stop - side.start)) for part, side in pairs]
+        return self.array[(index[0], *(slice(first + low, first + high) for first, low, high, _ in spans))]
+
+
+def within(logits: Logits, box: tuple[slice, ...]) -> Logits:
+    """A prediction in a box of its grid. Its trace says the size of the box, but no longer where that lies in the file."""
+    window = _Window(logits.array, box)
+    return replace(logits, array=window, trace=replace(logits.trace, shape=window.shape[1:]))
+
+
+def tempered(logits: Logits, temperature: float, labels: Labels) -> Logits:
+    """A prediction whose logits are divided by a temperature; probabilities become ``p^(1/T)``, normalised.
+
+    Args:
+        logits: Of one model; they are not changed.
+        temperature: Above 0; 1 gives the prediction itself.
+        labels: Of the model: say whether each channel is a probability of its own.
+    """
+    if temperature == 1:
+        return logits
+    return replace(logits, array=_Tempered(logits.array, logits.kind, temperature, labels.regions))
+
+
+def mean_of(predictions: Sequence[Logits]) -> Logits:
+    """The mean of what several networks say on one grid, as if one had said it.
+
+    Raises:
+        ValueError: They are not of one kind, or not on one grid.
+    """
+    first = predictions[0]
+    for one in predictions[1:]:
+        if one.kind != first.kind or tuple(one.array.shape) != tuple(first.array.shape):
+            raise ValueError(
+                f"{first.trace.case}: mean of predictions: expected {first.kind} of shape {tuple(first.array.shape)} from every network, "
+                f"found {one.kind} of shape {tuple(one.array.shape)}"
+            )
+    return first if len(predictions) == 1 else replace(first, array=_Mean(tuple(one.array for one in predictions)))
+
+
+def on_first_grid(members: Sequence[Logits]) -> list[Logits]:
+    """Predictions of one case with traces that lead to the grid of the first of them instead of the file's.
+
+    What is exported then has the shape of the first one's logits (a 2D image's without the axis of its one slice), at their resolution.
+    """
+    trace = members[0].trace
+    dim = trace.geometry.dim
+    place = ((0.0,) * dim, tuple(np.eye(dim).ravel().tolist()))
+    grid = {
+        "geometry": Geometry(tuple(trace.shape[-dim:]), tuple(trace.spacing[-dim:]), *place),
+        "transpose": tuple(range(dim)),
+        "flips": (),
+        "shape_before_crop": tuple(trace.shape),
+        "crop": tuple((0, size) for size in trace.shape),
+    }
+    return [replace(member, trace=replace(member.trace, **grid)) for member in members]
+
+
+def _numbers(part: Any) -> np.ndarray:
+    array = part.numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+    return array.astype(np.float32)

@@ -1,0 +1,95 @@
+"""One label map from several: each organ from the model that segments it best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ..runtime.registry import unknown
+from ..schema import Labels
+
+Confidence = Callable[[str, np.ndarray], np.ndarray]
+"""Organ and voxels ``(3, N)`` or ``(2, N)`` to how probable its chosen models think it there, ``(N,)``."""
+
+
+def merge_organs(
+    maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels, confidence: Confidence
+) -> tuple[np.ndarray, int]:
+    """Takes each organ from the label map of its chosen candidate.
+
+    Where organs claim the same voxel, the most probable one wins; of equal ones the organ that comes first in `labels`.
+    What nobody claims is background. Regions are painted on top of each other in the order of `labels`, so they never conflict.
+
+    Args:
+        maps: Candidate to its internal label map ``(Z, Y, X)`` or ``(Y, X)``.
+        choice: Organ to the candidate in `maps` that segments it; every organ of `labels`.
+        labels: The organs.
+        confidence: Asked only for voxels that several organs claim.
+
+    Returns:
+        Merged internal label map, int16, and the number of voxels that more than one organ claimed.
+
+    Raises:
+        ValueError: An organ has no candidate or is unknown, a candidate has no map, or the shapes differ.
+    """
+    _check(maps, choice, labels)
+    sources = {choice[name] for name in labels.names}
+    shape = next(iter(maps.values())).shape
+    if len(sources) == 1:
+        return maps[sources.pop()].astype(np.int16, copy=False), 0
+    merged = np.zeros(shape, np.int16)
+    if labels.regions:
+        for index, name in enumerate(labels.names):
+            merged[np.isin(maps[choice[name]], labels.internal_members[index])] = internal_paint(labels)[index]
+        return merged, 0
+    values = dict(zip(labels.names, internal_paint(labels), strict=True))
+    contested = np.zeros(shape, bool)
+    for name, value in values.items():
+        claimed = maps[choice[name]] == value
+        contested |= claimed & (merged > 0)
+        merged[claimed] = value
+    voxels = np.stack(np.nonzero(contested))
+    if voxels.shape[1]:
+        best = np.full(voxels.shape[1], -1, np.float32)
+        for name, value in values.items():
+            claiming = np.flatnonzero(maps[choice[name]][tuple(voxels)] == value)
+            sure = confidence(name, voxels[:, claiming])
+            better = sure > best[claiming]
+            best[claiming[better]] = sure[better]
+            merged[tuple(voxels[:, claiming[better]])] = value
+    return merged, voxels.shape[1]
+
+
+def internal_paint(labels: Labels) -> tuple[int, ...]:
+    """Internal value that stands for each organ or region in a label map, in the order of `Labels.names`.
+
+    Raises:
+        ValueError: A region is painted with a value that belongs to no region, or the number of painted values is wrong.
+    """
+    if not labels.regions:
+        return tuple(member[0] for member in labels.internal_members)
+    if len(labels.paint) != len(labels.names):
+        raise ValueError(f"regions_class_order: expected {len(labels.names)} values, one per region, got {list(labels.paint)}")
+    index = {value: position + 1 for position, value in enumerate(labels.base_values)}
+    for name, value in zip(labels.names, labels.paint, strict=True):
+        if value not in index:
+            raise ValueError(
+                f"regions_class_order: expected one of the labels {list(labels.base_values)}, {name!r} is painted with {value}"
+            )
+    return tuple(index[value] for value in labels.paint)
+
+
+def _check(maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels) -> None:
+    for organ, candidate in choice.items():
+        if organ not in labels.names:
+            raise unknown("organ of the choice", organ, labels.names)
+        if candidate not in maps:
+            raise unknown(f"model chosen for {organ}", candidate, maps)
+    missing = [name for name in labels.names if name not in choice]
+    if missing or not maps:
+        raise ValueError(f"choice: expected a model for every organ, none for {', '.join(missing) or 'any'}")
+    expected = next(iter(maps.values())).shape
+    for name, segmentation in maps.items():
+        if segmentation.shape != expected:
+            raise ValueError(f"label maps to merge: expected shape {expected} for all, {name} has {segmentation.shape}")

@@ -1,0 +1,131 @@
+"""Label maps tidied organ by organ: small components removed, only the largest kept, holes filled.
+
+Two voxels of an organ belong to one component where they share a face, an edge or a corner; a hole is background that no path over faces
+connects to the outside of the organ's box. What is removed becomes background. Which organ gains from what is decided on the
+cross-validation (`autoseg.selection.postprocessing_choice`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..runtime.registry import unknown
+from ..schema import Cleaning, Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The connected parts of a mask.
+
+    Attributes:
+        parts: ``(Z, Y, X)`` or ``(Y, X)`` int32, 0 outside the mask, else the number of the part.
+        sizes: ``(parts + 1,)`` voxels of each part; the first entry, of what is outside, is 0.
+    """
+
+    parts: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Components:
+        """The parts of a mask ``(Z, Y, X)`` or ``(Y, X)`` bool; voxels that touch in a corner belong together."""
+        parts, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim), output=np.int32)
+        sizes = np.bincount(parts.reshape(-1), minlength=count + 1)
+        sizes[0] = 0
+        return cls(parts, sizes)
+
+    def kept(self, cleaning: Cleaning, voxel_mm3: float) -> np.ndarray:
+        """What a cleaning leaves of the mask, bool: first the parts that are large enough, then the largest of them.
+
+        Of parts of equal size the one that comes first in the array counts as larger.
+        """
+        keep = self.sizes > 0
+        keep &= self.sizes * voxel_mm3 >= cleaning.min_volume_mm3
+        if cleaning.components is not None:
+            order = np.argsort(-np.where(keep, self.sizes, 0), kind="stable")
+            keep[order[cleaning.components :]] = False
+        return keep[self.parts]
+
+
+def clean(label_map: np.ndarray, labels: Labels, cleaning: Mapping[str, Cleaning], spacing_mm: Sequence[float]) -> np.ndarray:
+    """A label map with the post-processing of its organs.
+
+    First every organ loses components, then holes are filled, where nothing else lies in them: another organ is never painted over.
+
+    Args:
+        label_map: ``(Z, Y, X)`` or ``(Y, X)``, internal values (`autoseg.schema.conventions`), integers.
+        labels: Its organs.
+        cleaning: Organ to what is done to it; the others stay as they are.
+        spacing_mm: Of the voxels, array order. In 2D images `Cleaning.min_volume_mm3` is an area in square millimetres.
+
+    Returns:
+        A new map of the same shape and type; the map itself where there is nothing to do.
+
+    Raises:
+        ValueError: An organ is unknown, the spacing has another number of axes, or the organs overlap: what is removed from a region
+            belongs to other regions as well, and no label value says which of them it should stay in.
+    """
+    if not cleaning:
+        return label_map
+    check_cleanable(labels, cleaning)
+    if len(spacing_mm) != label_map.ndim:
+        raise ValueError(f"post-processing: expected a spacing of {label_map.ndim} numbers, got {tuple(spacing_mm)}")
+    result, voxel = label_map.copy(), math.prod(spacing_mm)
+    boxes = ndimage.find_objects(np.maximum(label_map, 0), max_label=len(labels.base_values))
+    wanted = [(boxes[value - 1], value, cleaning[name]) for name, (value,) in _values(labels) if name in cleaning]
+    wanted = [(box, value, steps) for box, value, steps in wanted if box is not None]
+    for box, value, steps in wanted:
+        mask = result[box] == value
+        result[box][mask & ~Components.of(mask).kept(steps, voxel)] = 0
+    for box, value, steps in wanted:
+        if steps.fill_holes:
+            result[box][holes(result[box] == value) & (result[box] == 0)] = value
+    return result
+
+
+def check_cleanable(labels: Labels, organs: Sequence[str] | Mapping[str, Cleaning]) -> None:
+    """Refuses what `clean` cannot do.
+
+    Raises:
+        ValueError: As in `clean`.
+    """
+    for name in organs:
+        if name not in labels.names:
+            raise unknown("organ to post-process", name, labels.names)
+    if labels.regions and organs:
+        raise ValueError(
+            f"post-processing of {', '.join(organs)}: expected organs that do not overlap, found regions, where a voxel that is taken "
+            "from one belongs to others as well"
+        )
+
+
+def holes(mask: np.ndarray) -> np.ndarray:
+    """What a mask ``(Z, Y, X)`` or ``(Y, X)`` encloses, bool: not in it, and no path over faces leads from there to the array's border."""
+    parts, count = ndimage.label(~mask)
+    enclosed = np.ones(count + 1, bool)
+    enclosed[0] = False
+    for axis in range(mask.ndim):
+        for side in (0, -1):
+            enclosed[np.take(parts, side, axis)] = False
+    return enclosed[parts]
+
+
+def describe(cleaning: Cleaning) -> str:
+    """The steps in words, in their order."""
+    steps = []
+    if cleaning.min_volume_mm3 > 0:
+        steps.append(f"components below {cleaning.min_volume_mm3:.4g} mm³ removed")
+    if cleaning.components is not None:
+        several = f"{cleaning.components} largest components" if cleaning.components > 1 else "largest component"
+        steps.append(f"only the {several} kept")
+    if cleaning.fill_holes:
+        steps.append("holes filled")
+    return ", ".join(steps) or "nothing"
+
+
+def _values(labels: Labels) -> list[tuple[str, tuple[int, ...]]]:
+    return list(zip(labels.names, labels.internal_members, strict=True))

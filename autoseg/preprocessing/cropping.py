@@ -1,0 +1,47 @@
+"""Cropping to the non-zero region of an image."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ..schema import Box
+
+
+def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
+    """Where an image has data.
+
+    Args:
+        image: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+
+    Returns:
+        The bounding box of the mask, and the mask: voxels that are not zero in some channel, with enclosed holes filled, in the shape of
+        the spatial axes. An image of zeros counts as data everywhere.
+    """
+    mask = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        mask |= channel != 0
+    if not mask.any():
+        return tuple((0, n) for n in mask.shape), np.ones_like(mask)
+    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    box = tuple((int(line[0]), int(line[-1]) + 1) for line in used)
+    inside = mask[slices_of(box)]
+    if not inside.all():
+        inside |= _holes(~inside)
+    return box, mask
+
+
+def slices_of(box: Box) -> tuple[slice, ...]:
+    """The index of a box."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def _holes(background: np.ndarray) -> np.ndarray:
+    """Parts of the background that touch no face of the array; the same as filling holes, in one pass however deep they are."""
+    parts, count = ndimage.label(background)
+    enclosed = np.ones(count + 1, bool)
+    for axis in range(parts.ndim):
+        enclosed[np.take(parts, 0, axis)] = False
+        enclosed[np.take(parts, -1, axis)] = False
+    enclosed[0] = False
+    return enclosed[parts]

@@ -1,0 +1,76 @@
+"""Which way the axes of a volume run through the patient, and how to turn it so that they run as in another.
+
+An orientation is a word of one letter an array axis: the side of the patient towards which the index grows, of left/right, posterior/
+anterior, superior/inferior. ITK's identity direction is ``SPL``: axes ``(Z, Y, X)`` that grow to superior, posterior and left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..schema import Geometry
+
+SIDES = ("LR", "PA", "SI")
+"""Of ITK's world axes x, y and z: the side where coordinates grow, and its opposite."""
+
+CLEAR_DEGREES = 40.0
+"""An axis further than this from all of the patient's runs between two of them. Near 45 degrees (short axes of the heart) which one is
+nearest is chance: turning would put slices of one patient across those of another, so such volumes are taken as they lie."""
+
+
+def orientation_of(geometry: Geometry) -> str:
+    """The orientation of a volume, by the nearest axes of the patient; empty for 2D images, made-up directions and oblique volumes."""
+    if geometry.dim != 3 or not geometry.oriented:
+        return ""
+    columns = np.asarray(geometry.direction, float).reshape(3, 3)[:, ::-1]
+    world, closeness = np.abs(columns).argmax(axis=0), np.abs(columns).max(axis=0)
+    clear = closeness >= math.cos(math.radians(CLEAR_DEGREES)) * np.linalg.norm(columns, axis=0)
+    if not clear.all() or len(set(world.tolist())) < 3:
+        return ""
+    return "".join(SIDES[side][0 if columns[side, axis] > 0 else 1] for axis, side in enumerate(world))
+
+
+def turn(found: str, wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How to get from one orientation to another.
+
+    Returns:
+        Indices for `numpy.transpose`, and the axes of the result to reverse; no change where one of the orientations is empty.
+    """
+    if not found or not wanted:
+        return (0, 1, 2), ()
+    side_of = {letter: side for side, letters in enumerate(SIDES) for letter in letters}
+    sides = [side_of[letter] for letter in found]
+    order = tuple(sides.index(side_of[letter]) for letter in wanted)
+    return order, tuple(axis for axis, source in enumerate(order) if found[source] != wanted[axis])
+
+
+def arrangement(geometry: Geometry, transpose: Sequence[int], wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The arguments of `arrange` that bring a file to the orientation `wanted` and then its axes into the order `transpose`."""
+    if geometry.dim != 3:
+        return tuple(transpose), ()
+    order, flips = turn(orientation_of(geometry), wanted)
+    return tuple(order[axis] for axis in transpose), tuple(place for place, axis in enumerate(transpose) if axis in flips)
+
+
+def arrange(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
+    """Spatial axes of a file in the order of the network, a view.
+
+    Args:
+        array: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+        transpose: Order of its spatial axes.
+        flips: Spatial axes of the result that are reversed.
+
+    Returns:
+        ``(C, Z, Y, X)``; a 2D image becomes one slice.
+    """
+    moved = np.flip(array.transpose(0, *(axis + 1 for axis in transpose)), [axis + 1 for axis in flips])
+    return moved[:, None] if moved.ndim == 3 else moved
+
+
+def restore(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
+    """Undoes `arrange`, as a view; a 2D image stays one slice."""
+    order = transpose if len(transpose) == 3 else (0, *(axis + 1 for axis in transpose))
+    return np.flip(array, [axis + 1 for axis in flips]).transpose(0, *(int(axis) + 1 for axis in np.argsort(order)))

@@ -1,0 +1,328 @@
+"""From files to what a network sees: turn, transpose, crop to non-zero, normalise, resample; and where the organs lie.
+
+The order and the numbers are nnU-Net's (Isensee et al., Nature Methods 2021), so that the same plan means the same data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ..data.annotations import annotated_indices, refuse_unannotated
+from ..data.images import count_channels, geometry_difference, read_geometry, read_image, read_label
+from ..data.labels import organ_mask, to_internal
+from ..runtime.hardware import GIB
+from ..runtime.migrate import stamp_of_0_1_0_fits
+from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, value_id
+from ..runtime.serialization import read_json, write_json
+from ..runtime.worker_pool import run_cases
+from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
+from ..schema.conventions import ANNOTATED, OUTSIDE
+from .cropping import nonzero_box, slices_of
+from .normalization import find_scheme
+from .orientation import arrange, arrangement
+from .resampling import resample_image, resample_labels, resampled_shape
+from .storage import Store, StoredRecord
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Raised when the way of preprocessing changes, so that older results are made again."""
+
+LOCATIONS_AT_LEAST = 10_000
+LOCATIONS_SHARE = 0.01
+"""Voxels remembered per organ: this many, or this share if that is more."""
+
+SEED = 1234
+"""Of the drawing of those voxels: a case gives the same ones whenever it is preprocessed."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides on the values of preprocessed data; kept beside them as ``configuration.json``."""
+
+    format: int
+    orientation: str
+    transpose: tuple[int, ...]
+    labels: Labels
+    intensities: tuple[Intensity, ...]
+    dim: int
+    spacing: tuple[float, ...]
+    normalization: tuple[str, ...]
+    mask_normalization: tuple[bool, ...]
+
+
+def preprocess_case(
+    image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, *, case: str = ""
+) -> tuple[np.ndarray, np.ndarray | None, Trace]:
+    """Brings one case to the grid and the intensities of a configuration.
+
+    Args:
+        image: As read, ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+        segmentation: Internal labels on the same voxels, or None.
+        plan: Of the dataset.
+        configuration: One of the plan.
+        case: Name for the trace and for messages; the image's source if empty.
+
+    Returns:
+        Image ``(C, Z, Y, X)`` float32, labels ``(Z, Y, X)`` int16 (`OUTSIDE` where the image has no data and no organ) or None, and the
+        trace that undoes it. A 2D image becomes one slice.
+
+    Raises:
+        ValueError: Channels, axes or shapes do not fit, or voxels are NaN or infinite.
+    """
+    name = case or image.source
+    _check(image, segmentation, plan, configuration, name)
+    order, flips = arrangement(image.geometry, plan.transpose, plan.orientation)
+    array, spacing = arrange(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
+    box, mask = nonzero_box(array)
+    shape_before_crop, inside = mask.shape, slices_of(box)
+    array, mask = array[(slice(None), *inside)], mask[inside]
+    array = _normalise(array, mask, plan, configuration)
+    target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
+    shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
+    shape = shape if len(shape) == 3 else (1, *shape)
+    result = resample_image(array, shape, spacing=spacing, new_spacing=target)
+    trace = Trace(name, image.geometry, order, shape_before_crop, box, shape, target, flips)
+    if segmentation is None:
+        return result, None, trace
+    labels = arrange(segmentation[None], order, flips)[0][inside].astype(np.int16)
+    labels[(labels == 0) & ~mask] = OUTSIDE
+    return result, resample_labels(labels, shape, spacing=spacing, new_spacing=target), trace
+
+
+def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, name: str) -> None:
+    spatial = image.array.shape[1:]
+    if len(image.array) != len(plan.channels):
+        raise ValueError(f"{name}: expected {len(plan.channels)} channels ({', '.join(plan.channels)}), found {len(image.array)}")
+    if len(spatial) != len(plan.transpose):
+        raise ValueError(f"{name}: the plan was made for images of {len(plan.transpose)} axes, found {len(spatial)} (shape {spatial})")
+    if configuration.dim > len(spatial):
+        raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
+    if segmentation is not None and segmentation.shape != spatial:
+        raise ValueError(f"{name}: image and label must have the same shape, expected {spatial}, found {segmentation.shape}")
+    bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
+    if bad:
+        found = f"{bad} NaN or infinite voxels in {image.source}"
+        raise ValueError(f"{name}: expected finite numbers, found {found}; autoseg_check --fix repairs a copy")
+
+
+def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: Configuration) -> np.ndarray:
+    result = np.empty(array.shape, np.float32)
+    for index, scheme in enumerate(configuration.normalization):
+        function = find_scheme(scheme)
+        inside = mask if configuration.mask_normalization[index] else None
+        result[index] = function(array[index], inside, plan.intensities[index])
+    return result
+
+
+def class_locations(
+    segmentation: np.ndarray, labels: Labels, rng: np.random.Generator, *, annotated: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """Voxels to centre patches on.
+
+    Args:
+        segmentation: ``(Z, Y, X)`` internal labels.
+        labels: Of the dataset.
+        rng: Chooses among the voxels of large organs.
+        annotated: Names of the organs that were annotated in the case, None for all; the others have no voxels.
+
+    Returns:
+        Index of each organ in `Labels.names` as text to ``(N, 3)`` voxels, ascending by draw: all up to `LOCATIONS_AT_LEAST`, or
+        `LOCATIONS_SHARE` of them if that is more; ``(0, 3)`` for absent organs. With an ignore label also `ANNOTATED`.
+    """
+    boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int32))
+    found: dict[str, np.ndarray] = {}
+    known = annotated_indices(annotated, labels)
+    for index, members in enumerate(labels.internal_members):
+        members = members if known is None or index in known else ()
+        parts = [boxes[value - 1] for value in members if value <= len(boxes) and boxes[value - 1] is not None]
+        box = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3)) if parts else (slice(0, 0),) * 3
+        found[str(index)] = _draw(organ_mask(segmentation[box], labels, index), [side.start for side in box], rng)
+    if labels.internal_ignore is not None:
+        found[ANNOTATED] = _draw(segmentation != labels.internal_ignore, [0, 0, 0], rng)
+    return found
+
+
+def _draw(mask: np.ndarray, offset: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    flat = np.flatnonzero(mask)
+    count = max(min(LOCATIONS_AT_LEAST, len(flat)), int(np.ceil(len(flat) * LOCATIONS_SHARE)))
+    if count < len(flat):
+        flat = rng.choice(flat, count, replace=False)
+    points = np.stack(np.unravel_index(flat, mask.shape), axis=1) + np.asarray(offset)
+    small = max((n + o for n, o in zip(mask.shape, offset, strict=True)), default=0) < np.iinfo(np.int16).max
+    return points.astype(np.int16 if small else np.int32)
+
+
+def preprocess_dataset(
+    dataset: Dataset, plan: Plan, configuration: Configuration, folder: Path, *, workers: int | None = None
+) -> dict[str, str]:
+    """Preprocesses every case of a dataset that is not there yet; may be interrupted and called again.
+
+    What was made by another recipe (spacing, normalisation, labels ...) or from files of another content is made again. Contents are
+    known from `Case.digests`; only where those are empty are the files of preprocessed cases read to tell.
+
+    Args:
+        dataset: Whose labelled cases.
+        plan: Of the dataset.
+        configuration: One of the plan.
+        folder: Gets the cases (`Store`) and ``configuration.json``.
+        workers: Processes; None takes what cores and available memory allow, 0 works in this process.
+
+    Returns:
+        Cases that failed, with the reason.
+    """
+    store = Store(folder, patch=_patch(configuration))
+    store.clean()
+    recipe = recipe_of(plan, configuration)
+    _keep_recipe(store, recipe)
+    waiting = _not_current(store, dataset.cases, recipe)
+    if not waiting:
+        log.info("%s: all %d cases are preprocessed already", configuration.name, len(dataset.cases))
+        return {}
+    memory = {case.name: case_memory(case, plan, configuration) for case in waiting}
+    log.info("%s: %d cases, largest about %.1f GB of memory", configuration.name, len(waiting), max(memory.values()) / GIB)
+    jobs: dict[str, tuple[Any, ...]] = {case.name: (case,) for case in waiting}
+    function = partial(_preprocess_and_store, plan=plan, configuration=configuration, folder=folder)
+    _, failures = run_cases(function, jobs, workers=workers, what=f"Preprocessing {configuration.name}", memory_per_job=memory)
+    store.clean()
+    return failures
+
+
+def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, folder: Path) -> None:
+    case = _identified(case)
+    image = read_image(case.images)
+    segmentation = None
+    if case.label is not None:
+        label = read_label(case.label)
+        difference = geometry_difference(image.geometry, label.geometry)
+        if difference and image.geometry.shape == label.geometry.shape:
+            log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)
+        refuse_unannotated(label.array, plan.stored_labels, case)
+        segmentation = to_internal(label.array, plan.stored_labels, source=str(case.label))
+    array, segmentation, trace = preprocess_case(image, segmentation, plan, configuration, case=case.name)
+    del image
+    locations = None
+    if segmentation is not None:
+        locations = class_locations(segmentation, plan.stored_labels, np.random.default_rng(SEED), annotated=case.annotated)
+    record = StoredRecord(trace, stamp_of(case, recipe_of(plan, configuration)), case.annotated)
+    Store(folder, patch=_patch(configuration)).write(case.name, array, segmentation, record, locations)
+
+
+def _patch(configuration: Configuration) -> tuple[int, ...]:
+    return configuration.patch_size if configuration.dim == 3 else (1, *configuration.patch_size)
+
+
+def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
+    """What of a plan decides on the preprocessed values."""
+    return Recipe(
+        FORMAT,
+        plan.orientation,
+        plan.transpose,
+        plan.stored_labels,
+        plan.intensities,
+        configuration.dim,
+        configuration.spacing,
+        configuration.normalization,
+        configuration.mask_normalization,
+    )
+
+
+def _keep_recipe(store: Store, recipe: Recipe) -> None:
+    """Empties the folder if its cases were made by another recipe, then writes this one; in that order, for the case of a kill between."""
+    path = store.folder / "configuration.json"
+    try:
+        same = path.exists() and read_json(path, Recipe) == recipe
+    except ValueError:  # of another version, or damaged: its cases are not to be trusted either
+        same = False
+    if same:
+        return
+    stale = store.names()
+    if stale:
+        log.info("%s: %d cases were preprocessed for another plan and are made again", store.folder, len(stale))
+    for name in stale:
+        store.remove(name)
+    write_json(path, recipe)
+
+
+def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Case]:
+    """The cases that are not there as their files and the recipe would make them now."""
+    records = {case.name: record for case in cases if (record := _stored_record(store, case.name)) is not None}
+    unknown = [case for case in cases if not case.digests and case.name in records and records[case.name].made_from is not None]
+    ids = content_ids((path for case in unknown for path in case_paths(case)), what="Comparing files with preprocessed cases")
+    waiting = []
+    for case in cases:
+        known = replace(case, digests=tuple(ids[path] for path in case_paths(case))) if case in unknown else case
+        record = records.get(case.name)
+        if record is None or not _is_current(store, known, record, recipe):
+            waiting.append(case)
+    return waiting
+
+
+def _stored_record(store: Store, name: str) -> StoredRecord | None:
+    """What was noted of a preprocessed case, None where it is not there or damaged."""
+    try:
+        return store.load(name).record if store.has(name) else None
+    except (ValueError, OSError):
+        return None
+
+
+def _is_current(store: Store, case: Case, record: StoredRecord, recipe: Recipe) -> bool:
+    """Whether a case was preprocessed from the files that it has now; one of version 0.1.0 gets its stamp if its sizes agree."""
+    if record.made_from is not None:
+        return record.made_from == stamp_of(case, recipe)
+    if not stamp_of_0_1_0_fits(record.stamp, case):
+        return False
+    if case.digests:
+        store.write_record(case.name, replace(record, made_from=stamp_of(case, recipe), stamp=""))
+    return True
+
+
+def _identified(case: Case) -> Case:
+    """The case with the content ids of its files as they are now.
+
+    Raises:
+        ValueError: A file was replaced since the dataset was planned.
+    """
+    now = case_ids(replace(case, digests=()))
+    for path, expected, found in zip(case_paths(case), case.digests or now, now, strict=True):
+        if expected != found:
+            raise ValueError(
+                f"{case.name}: {path}: expected the content {expected} that was planned with, found {found}; "
+                "after a change of the data run autoseg_plan_and_preprocess again"
+            )
+    return replace(case, digests=now)
+
+
+def stamp_of(case: Case, recipe: Recipe) -> Stamp:
+    """What a preprocessed case is made from.
+
+    Args:
+        case: With the content ids of its files.
+        recipe: By which it is preprocessed.
+    """
+    settings = {"annotated": annotated_setting(case), "recipe": value_id(recipe)}
+    return Stamp(case_inputs(case, case.digests), settings)
+
+
+def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
+    """Estimated peak in bytes of preprocessing a case, from its headers; 0 where they cannot be read (the case itself will say why)."""
+    try:
+        geometry = read_geometry(case.images[0])
+        channels = sum(count_channels(path) for path in case.images)
+    except (ValueError, OSError):
+        return 0
+    order, _ = arrangement(geometry, plan.transpose, plan.orientation)
+    spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)
+    target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
+    before, after = int(np.prod(shape)), int(np.prod(resampled_shape(shape, spacing, target)))
+    # measured: interpreter and libraries; a file being read is there twice (with the image and its normalised copy), labels and masks
+    # beside it; resampling holds every channel of the result, and of one channel or label the result with one intermediate
+    return int(0.2 * GIB + before * (8 * channels + 16) + after * (4 * channels + 20))

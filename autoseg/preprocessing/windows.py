@@ -1,0 +1,56 @@
+"""Other intensities than planned: CT windows by organ, and a configuration whose data is normalised by other schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..data.label_subsets import file_name
+from ..schema import Configuration
+from .normalization import find_scheme, is_for_ct
+
+
+def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> tuple[Configuration, str]:
+    """The configuration with data that is normalised by other schemes.
+
+    Args:
+        configuration: As planned.
+        schemes: Names for `autoseg.preprocessing.normalization.find_scheme`: one a channel, or one for all channels. A single one whose numbers are
+            Hounsfield units goes to the channels of CT only.
+
+    Returns:
+        The configuration, which reads a data folder of its own (``3d_fullres_w400_l50``), and the word that makes it so (``w400_l50``);
+        the configuration as it was and an empty word where nothing changes.
+
+    Raises:
+        ValueError: A scheme is unknown, wants CT where there is none, or their number is wrong.
+    """
+    for scheme in schemes:
+        find_scheme(scheme)
+    planned = configuration.normalization
+    is_ct = [scheme == "ct" for scheme in planned]
+    if len(schemes) == 1 and is_for_ct(schemes[0]):
+        new = tuple(schemes[0] if ct else scheme for ct, scheme in zip(is_ct, planned, strict=True))
+    elif len(schemes) in (1, len(planned)):
+        new = tuple(schemes) if len(schemes) == len(planned) else tuple(schemes) * len(planned)
+    else:
+        raise ValueError(f"--normalization: expected one scheme, or one for each of {len(planned)} channels, got {', '.join(schemes)}")
+    odd = [scheme for scheme, ct in zip(new, is_ct, strict=True) if is_for_ct(scheme) and not ct]
+    if odd or (len(schemes) == 1 and is_for_ct(schemes[0]) and not any(is_ct)):
+        raise ValueError(
+            f"{(odd or schemes)[0]}: its numbers are Hounsfield units, expected a channel of CT, found normalisation {', '.join(planned)}; "
+            'a channel is CT where channel_names in dataset.json calls it "CT"'
+        )
+    if new == planned:
+        return configuration, ""
+    masks = tuple(mask and scheme == "zscore" for mask, scheme in zip(configuration.mask_normalization, new, strict=True))
+    word = "+".join(_word(scheme) for scheme in (schemes if len(set(schemes)) > 1 else schemes[:1]))
+    return replace(configuration, normalization=new, mask_normalization=masks, data=f"{configuration.data}_{word}"), word
+
+
+def _word(scheme: str) -> str:
+    head, _, numbers = scheme.partition(":")
+    if head == "window":
+        width, level = (float(number) for number in numbers.split(":"))
+        return f"w{width:g}_l{level:g}"
+    return file_name(scheme)

@@ -1,0 +1,1 @@
+"""The papers' experiments as settings, one file a paper."""

@@ -1,0 +1,182 @@
+"""What a report is made of: values that the pipeline reads from a results folder, and that become HTML here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..schema import Choice, Intensity, Labels, Plan, Split
+from ..schema.run_record import TrainedOn
+from ..selection.estimated_dice import Promise
+
+Row = dict[str, float]
+"""A round of training: a line of ``history.csv``."""
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A dataset at a glance; what is not known is empty.
+
+    Attributes:
+        name: Of the dataset.
+        channels: Names.
+        labels: Its organs.
+        cases: Training cases.
+        patients: Groups of cases that stay together in a fold.
+        shapes: Voxels per axis of each measured case, array order of its file, cropped to non-zero.
+        spacings: mm, of the same cases, the same order.
+        orientations: Orientation to number of cases.
+        volumes: Organ to its size in each measured case, 0 where it is absent.
+        volume_unit: ``ml``, or ``mm²`` of 2D images.
+        annotated: Organ to number of cases in which it was annotated.
+        intensities: Of the organs, one a channel.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    labels: Labels
+    cases: int
+    patients: int
+    shapes: tuple[tuple[int, ...], ...] = ()
+    spacings: tuple[tuple[float, ...], ...] = ()
+    orientations: dict[str, int] = field(default_factory=dict)
+    volumes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    volume_unit: str = "ml"
+    annotated: dict[str, int] = field(default_factory=dict)
+    intensities: tuple[Intensity, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One fold of one model.
+
+    Attributes:
+        model: Folder name.
+        fold: Its fold.
+        history: Rounds of training.
+        command: That trains it, as far as its record says.
+        facts: Name to value of what else is worth knowing (seed, budget, loss ...).
+        validation_seconds: Of computation for each validated case; empty where it was not measured.
+        failures: Cases whose validation failed, with the reason.
+        validated: Whether it has scores of its held-out cases.
+        needs: Models that must be trained before.
+        trained_on: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
+    """
+
+    model: str
+    fold: str
+    history: tuple[Row, ...] = ()
+    command: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    validation_seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    validated: bool = False
+    needs: tuple[str, ...] = ()
+    trained_on: tuple[TrainedOn, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A slice of an image and what is drawn over it.
+
+    Attributes:
+        title: Which plane, and which slice of how many.
+        grey: ``(rows, columns)`` uint8, or ``(rows, columns, 3)``.
+        pixel: mm from row to row and from column to column.
+        reference: Organ to bool mask of the same shape; organs that are not in the slice are missing.
+        prediction: The same.
+    """
+
+    title: str
+    grey: np.ndarray
+    pixel: tuple[float, float]
+    reference: dict[str, np.ndarray] = field(default_factory=dict)
+    prediction: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CasePicture:
+    """A case to look at.
+
+    Attributes:
+        case: Its name.
+        why: Why this one: "worst", "median" ...
+        fold: In which it was held out.
+        planes: Three, or one of a 2D image.
+        values: Organ to the Dice of what is drawn.
+        window: Intensities drawn black and white, as a sentence.
+    """
+
+    case: str
+    why: str
+    fold: str
+    planes: tuple[Plane, ...]
+    values: dict[str, float]
+    window: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that a report could show, and the command that makes it."""
+
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows.
+
+    Attributes:
+        dataset: At a glance.
+        made: When the report was made, as text.
+        chosen: When the choice was made, as text; empty without one.
+        plan: With its reasons; None where there is none.
+        parameters: Model folder to parameters of its network, those that could be counted.
+        choice: Of the best model for each organ; None where none was made yet.
+        metric: Words for the score that is compared: title and unit.
+        better: Its direction: ``higher``, ``lower``, or ``zero`` for a signed error.
+        scores: Candidate to organ to case to the score; averages of models only where they are known case by case.
+        folds_of: Case to the fold in which it was held out.
+        runs: Every fold of every model.
+        pictures: Cases to look at.
+        promises: Organ to the predicted Dice of held-out cases.
+        splits: Folds.
+        commands: That make all of this again.
+        versions: Program to version.
+        files: Name to SHA-256 of the files that decide everything.
+        missing: What could not be shown.
+    """
+
+    dataset: DatasetFacts
+    made: str
+    chosen: str = ""
+    plan: Plan | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    choice: Choice | None = None
+    metric: str = "Dice"
+    better: str = "higher"
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    folds_of: dict[str, str] = field(default_factory=dict)
+    runs: tuple[RunFacts, ...] = ()
+    pictures: tuple[CasePicture, ...] = ()
+    promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+    splits: tuple[Split, ...] = ()
+    commands: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Names of all organs, in the order of the dataset."""
+        return self.dataset.labels.names
+
+    def badness(self, value: float) -> float:
+        """A score turned so that higher is worse."""
+        return abs(value) if self.better == "zero" else value if self.better == "lower" else -value
+
+    def chosen_name(self, organ: str) -> str:
+        """The candidate that segments an organ; empty where there is none."""
+        return " + ".join(self.choice.organs.get(organ, ())) if self.choice else ""

@@ -1,0 +1,139 @@
+"""How a volume is shown to people: turned as radiologists look at it, cut through its organs, in a window that suits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.windows import SOFT_TISSUE, Window, window_of
+from ..preprocessing.normalization import scheme_for
+from ..preprocessing.orientation import arrange, orientation_of, turn
+from ..schema import Box, Geometry
+from .overlay_figure import best_slice, grey_window
+
+UPRIGHT = "SPL"
+"""Axes that grow to the head, to the back and to the left: the axial plane as usual, patient's left on the right of the picture."""
+
+MARGIN_MM = 12.0
+MARGIN_SHARE = 0.3
+"""Around the organs at least this much is shown, or this share of their extent if that is more."""
+
+LEAST_CT_WIDTH = 350.0
+"""HU; a narrower window shows noise."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A slice through a volume.
+
+    Attributes:
+        axis: Across it; None for a 2D image.
+        index: Of the slice.
+        title: Plane, and which slice of how many.
+        box: Rows and columns that are shown, before turning the head up.
+        pixel: mm from row to row and from column to column.
+    """
+
+    axis: int | None
+    index: int
+    title: str
+    box: Box
+    pixel: tuple[float, float]
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """This part of an array ``(Z, Y, X)`` or ``(Y, X)``: rows from top to bottom, the head up."""
+        plane = array if self.axis is None else np.take(array, self.index, axis=self.axis)
+        plane = plane[tuple(slice(*span) for span in self.box)]
+        return plane[::-1] if self.axis in (1, 2) else plane
+
+
+def upright(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """A volume ``(Z, Y, X)`` turned to `UPRIGHT`, a view; 2D images and oblique volumes stay as they lie."""
+    return array if array.ndim == 2 else arrange(array[None], *turn(orientation_of(geometry), UPRIGHT))[0]
+
+
+def upright_spacing(geometry: Geometry) -> tuple[float, ...]:
+    """Spacing of the turned volume, mm."""
+    if geometry.dim == 2:
+        return geometry.spacing
+    order, _ = turn(orientation_of(geometry), UPRIGHT)
+    return tuple(geometry.spacing[axis] for axis in order)
+
+
+def cuts(labels: np.ndarray, spacing: Sequence[float]) -> list[Cut]:
+    """The slices that show most of the organs, cut to their surroundings: three of a volume, the image itself in 2D.
+
+    Args:
+        labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is to be seen.
+        spacing: mm.
+    """
+    box = surroundings(labels > 0, spacing)
+    if labels.ndim == 2:
+        return [Cut(None, 0, "", box, (spacing[0], spacing[1]))]
+    found = []
+    for axis, name in enumerate(("axial", "coronal", "sagittal")):
+        rest = [i for i in range(3) if i != axis]
+        if min(labels.shape[i] for i in rest) < 2:
+            continue
+        index = best_slice(labels, axis)
+        title = f"{name} {index + 1} / {labels.shape[axis]}"
+        found.append(Cut(axis, index, title, tuple(box[i] for i in rest), (spacing[rest[0]], spacing[rest[1]])))
+    return found
+
+
+def surroundings(mask: np.ndarray, spacing: Sequence[float]) -> Box:
+    """The box of a mask with a margin, kept inside the volume; all of it where the mask is empty."""
+    box = []
+    for axis, (n, size) in enumerate(zip(mask.shape, spacing, strict=True)):
+        inside = np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
+        if not inside.size:
+            return tuple((0, n) for n in mask.shape)
+        extent = (inside[-1] - inside[0] + 1) * size
+        margin = int(np.ceil(max(MARGIN_MM, MARGIN_SHARE * extent) / size))
+        box.append((max(0, int(inside[0]) - margin), min(n, int(inside[-1]) + 1 + margin)))
+    return tuple(box)
+
+
+def window_for(
+    image: np.ndarray, foreground: np.ndarray, channel: str, organs: Sequence[str], own: Mapping[str, Window]
+) -> tuple[tuple[float, float], str]:
+    """Intensities drawn black and white, and the same in words.
+
+    CT is shown in the window of its organs (`autoseg.preprocessing.windows`) if they share one, else in that of soft tissue, moved to where the organs
+    are. Other images have no fixed scale: between the 1st and the 99.5th percentile of the organs' surroundings.
+
+    Args:
+        image: ``(Z, Y, X)`` or ``(Y, X)``.
+        foreground: Where the organs are, bool.
+        channel: Name of the image's channel.
+        organs: Names.
+        own: The dataset's windows.
+    """
+    if scheme_for(channel) == "ct":
+        known = {window_of(organ, own) for organ in organs}
+        if len(known) == 1 and None not in known:
+            width, level = next(iter(known))
+        else:
+            low, high = grey_window(image, foreground)
+            width = max(LEAST_CT_WIDTH, min(high - low, 3 * SOFT_TISSUE[0]))
+            level = round((low + high) / 2 if foreground.any() else SOFT_TISSUE[1])
+        return (level - width / 2, level + width / 2), f"CT window: width {width:.0f} HU, level {level:.0f} HU"
+    values = image[tuple(slice(*span) for span in surroundings(foreground, (1.0,) * image.ndim))]
+    values = values[np.isfinite(values)]
+    low, high = (float(value) for value in np.percentile(values, (1, 99.5))) if values.size else (0.0, 1.0)
+    return (
+        low,
+        max(high, low + 1e-6),
+    ), f"black below {_plain(low)}, white above {_plain(high)} (1st and 99.5th percentile around the organs)"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Intensities as grey values 0..255, uint8; what is not finite is black."""
+    low, high = window
+    return np.nan_to_num(np.clip((image - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)

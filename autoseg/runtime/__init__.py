@@ -1,0 +1,1 @@
+"""Everything around a run: where files lie, what they were made from, locks, serialization, hardware."""

@@ -1,0 +1,60 @@
+"""Checkpoints: tensors and JSON only, so that they load with ``weights_only=True`` and run no code.
+
+A checkpoint is a dictionary of state dicts (``network``, and while training ``optimizer``, ``average`` ...) and a JSON text ``meta``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .serialization import atomic, to_plain
+
+
+def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Writes state dicts and JSON-able `meta` atomically.
+
+    Raises:
+        ValueError: `meta` holds something that is not JSON.
+    """
+    try:
+        text = json.dumps(to_plain(dict(meta)))
+    except TypeError as error:
+        raise ValueError(f"{path}: meta: expected values that JSON can hold, got {error}") from error
+    with atomic(path) as partial:
+        torch.save({**states, "meta": text}, partial)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a checkpoint.
+
+    Returns:
+        The state dicts, and `meta`.
+
+    Raises:
+        ValueError: The file is missing, damaged, or not a checkpoint of this program; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: checkpoint not found")
+    try:
+        states = torch.load(path, map_location=device, weights_only=True)
+        return states, json.loads(states.pop("meta"))
+    except Exception as error:  # torch raises a dozen unrelated types for a damaged file
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+
+
+def load_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Copies into `network` the tensors of `weights` that have the same name and shape.
+
+    Returns:
+        Names loaded, and names of the network that found no match.
+    """
+    own = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    network.load_state_dict({**own, **fitting})
+    return sorted(fitting), sorted(set(own) - set(fitting))

@@ -1,0 +1,69 @@
+"""Dataset folders by id, name or path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .registry import unknown
+
+
+def list_datasets(raw: Path) -> list[Path]:
+    """Folders in `raw` that hold a ``dataset.json``, in natural order."""
+    if not raw.is_dir():
+        return []
+    return sorted((folder for folder in raw.iterdir() if (folder / "dataset.json").is_file()), key=lambda folder: natural(folder.name))
+
+
+def find_dataset(raw: Path, which: str | int) -> Path:
+    """The dataset folder that a user means.
+
+    Args:
+        raw: Folder of dataset folders.
+        which: Number (3, "3", "003"), full name ("Dataset003_Liver"), bare name ("Liver"), or a folder.
+
+    Raises:
+        ValueError: None or several fit; the message lists the datasets there.
+    """
+    names = [folder.name for folder in list_datasets(raw)]
+    text = str(which).strip()
+    fitting = names_meant(names, text)
+    if len(fitting) > 1:
+        raise ValueError(f"dataset {text!r} means several in {raw}: {', '.join(fitting)}; give the full name")
+    if fitting:
+        return raw / fitting[0]
+    path = Path(text).expanduser()
+    if (path / "dataset.json").is_file():
+        return Path(os.path.abspath(path))  # not resolved: a link in raw/ is named as the user named it
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a dataset folder with dataset.json, found none")
+    raise unknown(f"dataset (in {raw})", text, names)
+
+
+def names_meant(names: Sequence[str], which: str | int) -> list[str]:
+    """Those of the dataset names that a user's word means, by the strictest reading that fits any.
+
+    Args:
+        names: Of datasets: ``Dataset003_Liver``, ``Task07_Pancreas``, or anything.
+        which: A full name; else a number (3, "3", "003"); else a full or bare name ("liver") in any case of letters.
+    """
+    text = str(which).strip()
+    readings = (
+        lambda name: name == text,
+        lambda name: text.isdecimal() and _dataset_number(name) == int(text),
+        lambda name: text.lower() in (name.lower(), name.partition("_")[2].lower()),
+    )
+    found = ([name for name in names if text and reading(name)] for reading in readings)
+    return next((fitting for fitting in found if fitting), [])
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that counts as people do: case_2 before case_10."""
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+def _dataset_number(name: str) -> int | None:
+    match = re.match(r"(?:Dataset|Task)(\d+)(?:_|$)", name)
+    return int(match[1]) if match else None

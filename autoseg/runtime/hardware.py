@@ -1,0 +1,231 @@
+"""What this computer offers: cores, memory, devices, number formats. Nothing here needs to be configured by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..schema.run_record import TrainedOn
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one training step costs.
+
+    Attributes:
+        seconds: Of a step, warmed up.
+        peak_bytes: Largest memory held during it (on a processor: of the whole process).
+    """
+
+    seconds: float
+    peak_bytes: int
+
+
+def trained_on(device: torch.device) -> TrainedOn:
+    """What is computed on now, and the most memory that has been held since `reset_peak_memory`."""
+    import torch
+
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return TrainedOn(device_name(device), device.type, str(torch.__version__), peak)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker; of a processor also how many cores may be used."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    cores = cpu_count()
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}" + (" (MPS)" if device.type == "mps" else "")
+
+
+def cpu_count() -> int:
+    """Cores this process may use (affinity and cgroup quota respected)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return max(1, cores)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can still be used: the smaller of what the system and the cgroup leave."""
+    free = _system_available()
+    with contextlib.suppress(OSError, ValueError):
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return max(0, free)
+
+
+def _system_available() -> int:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError, AttributeError):
+        return 4 * GIB
+
+
+def peak_memory() -> int:
+    """Largest resident size this process has had so far, bytes."""
+    with contextlib.suppress(OSError):
+        # Linux hands ru_maxrss on to a child through fork and exec: there it would tell of the parent.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory() -> None:
+    """Lets `peak_memory` (on Linux) and `peak_gpu_memory` start anew from what is held now."""
+    import torch
+
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
+
+
+def peak_gpu_memory() -> int:
+    """Most that tensors have held on the CUDA GPUs together, bytes; 0 where none was used."""
+    import torch
+
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return 0
+    return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+
+
+def keep_memory() -> bool:
+    """Tells glibc's malloc to keep freed memory instead of returning it to the system after every activation.
+
+    By default every tensor above 32 MiB is mapped and unmapped again, which costs a page fault per 4 KiB in each training step.
+
+    Returns:
+        True where it took effect (Linux with glibc).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return all(
+            libc.mallopt(key, value) == 1
+            for key, value in ((m_mmap_threshold, GIB), (m_trim_threshold, 2**31 - 1), (m_top_pad, 64 * 1024**2))
+        )
+    except (OSError, AttributeError):
+        return False
+
+
+def prepare(device: torch.device) -> None:
+    """Sets what makes long work on `device` faster: memory is kept (CPU), convolutions are tried out and the fastest taken (CUDA)."""
+    import torch
+
+    keep_memory()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what nobody uses any more: what waits for the garbage collection, and GPU memory that torch keeps for later."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``, ``cpu``, or Apple's ``mps``, which has to be asked for.
+
+    Raises:
+        ValueError: The name is unknown, or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: this installation of torch finds no CUDA GPU; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: expected a GPU below cuda:{torch.cuda.device_count()}, the number of GPUs here")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"--device {name}: no MPS device here; use --device cpu")
+    return device
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """Number format for autocast on `device`, or None where fp32 is the better choice."""
+    import torch
+
+    if device.type == "cuda":
+        # `is_bf16_supported` is true of older GPUs as well, which emulate the format and are slower with it.
+        native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return None
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Mixed precision where the device gains from it, otherwise nothing."""
+    import torch
+
+    dtype = half_type(device)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def memory_format(dim: int) -> torch.memory_format:
+    """Channels-last for `dim` spatial axes: the faster layout on GPUs and on processors with matrix tiles (AMX)."""
+    import torch
+
+    return torch.channels_last_3d if dim == 3 else torch.channels_last
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that a training step may use on `device`: free GPU memory, or what main memory leaves."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors that mean the device's memory was too small, and for no others."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text or "out of memory" in text

@@ -1,0 +1,92 @@
+"""Artefacts of version 0.1.0, which knew files by their sizes and times: what may be kept of them.
+
+Times are never believed. What agrees by its sizes is kept and gets a stamp of contents; all else is made again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..schema import Case, Choice, Dataset
+from .provenance import annotated_setting, case_paths, size_in
+from .serialization import to_plain
+
+OLD_FINGERPRINT_KEY = "fingerprint_of.json"
+"""Beside a fingerprint: the files that it was measured from, with sizes and times."""
+
+
+def fingerprint_of_0_1_0_fits(key: Mapping[str, Any], dataset: Dataset, measured: Sequence[str]) -> bool:
+    """Whether a fingerprint of version 0.1.0 was measured from files of the same names and sizes, and with the same labels.
+
+    Args:
+        key: Content of `OLD_FINGERPRINT_KEY`.
+        dataset: As it is now.
+        measured: What is measured of a case now.
+    """
+    partly = {case.name: list(case.annotated) for case in dataset.cases if case.annotated is not None}
+    if key.get("labels") != to_plain(dataset.labels) or key.get("annotated", {}) != partly or key.get("measured") != list(measured):
+        return False
+    now = {case.name: [(path.name, path.stat().st_size) for path in case_paths(case)] for case in dataset.cases}
+    then = {name: [(Path(str(path)).name, size) for path, size, _ in files] for name, files in key.get("files", {}).items()}
+    folders = {path.name for case in dataset.cases for path in case_paths(case) if path.is_dir()}  # their size says nothing of their files
+    return _without_sizes(now, folders) == _without_sizes(then, folders)
+
+
+def _without_sizes(files: Mapping[str, list[tuple[str, int]]], names: set[str]) -> dict[str, list[tuple[str, int]]]:
+    return {case: [(name, 0 if name in names else size) for name, size in some] for case, some in files.items()}
+
+
+def stamp_of_0_1_0_fits(stamp: str, case: Case) -> bool:
+    """Whether the stamp of a preprocessed case, ``N files, M bytes, TIME``, agrees with the case's files in number and size."""
+    found = re.fullmatch(r"(\d+) files, (\d+) bytes, \d+(?:, annotated: (.*))?", stamp)
+    if found is None:
+        return False
+    try:
+        sizes = [file.stat().st_size for path in case_paths(case) for file in (path.iterdir() if path.is_dir() else [path])]
+    except OSError:
+        return False
+    return (int(found[1]), int(found[2]), found[3] or "all") == (len(sizes), sum(sizes), annotated_setting(case))
+
+
+def state_of_0_1_0_fits(old: str, state: str) -> bool:
+    """Whether the state of files that an average was scored from, each ``SIZE:TIME``, agrees by its sizes with content ids.
+
+    Args:
+        old: As version 0.1.0 recorded it, words with such states among them.
+        state: The same words with content ids in place of those.
+    """
+    words, wanted = old.split(" "), state.split(" ")
+    return len(words) == len(wanted) and all(_same_size(one, other) for one, other in zip(words, wanted, strict=True))
+
+
+def _same_size(old: str, word: str) -> bool:
+    known = re.fullmatch(r"(\d+):\d{10,}", old)
+    if known is None or not re.fullmatch(r"[0-9a-f]{64}:\d+", word):
+        return old == word
+    return int(known[1]) == size_in(word)
+
+
+def models_unknown_to_0_1_0(choice: Choice, models: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a choice that does not say what it was made from cannot know; empty where it knows every model, and every fold that counts.
+
+    A model is known that was compared or chosen. A fold counts that would vote in a chosen model, or that all models share, so that they
+    would be compared by it.
+
+    Args:
+        choice: Without `Choice.made_from`.
+        models: Model folder to its validated folds.
+
+    Returns:
+        As ``model/fold``.
+    """
+    chosen = {name for members in choice.organs.values() for name in members}
+    known = {*choice.table, *choice.voters, *chosen}
+    shared = set.intersection(*(set(folds) for folds in models.values())) if models else set()
+    unknown = []
+    for name, folds in models.items():
+        expected = set(choice.voters.get(name, folds)) - (shared - set(choice.folds))
+        unknown += [f"{name}/{fold}" for fold in folds if name not in known or (fold != "all" and fold not in expected)]
+    return unknown

@@ -1,0 +1,208 @@
+"""Where things lie: the home folder with ``raw/ preprocessed/ results/``, and the names of everything in it.
+
+::
+
+    home/raw/Dataset003_Name/                       the data, never written to
+    home/preprocessed/Dataset003_Name/              dataset.json fingerprint.json plan.json splits.json, one folder a configuration
+    home/results/Dataset003_Name/dataset.json, plan.json, choice.json
+    home/results/Dataset003_Name/3d_fullres__Trainer/fold_0/   run.json checkpoint_final.pt history.csv progress.png validation/
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.datasets import load_dataset
+from ..data.descriptions import described_folder, read_description, write_description
+from ..schema import Dataset, Fingerprint, Plan, Split
+from .dataset_folders import find_dataset, names_meant
+from .registry import FINAL_CHECKPOINT
+from .serialization import atomic, read_json
+
+log = logging.getLogger(__name__)
+
+RAW_NAMES = ("raw", "nnUNet_raw")
+
+DESCRIPTION = "dataset.json"
+"""Of a planned dataset, in ``preprocessed/`` and ``results/``."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A home folder.
+
+    Attributes:
+        home: Holds ``raw/`` (or ``nnUNet_raw/``), ``preprocessed/`` and ``results/``.
+    """
+
+    home: Path
+
+    @property
+    def raw(self) -> Path:
+        """Folder of datasets; nnU-Net's is used as it is, be it ``nnUNet_raw`` here or what its variable of that name says."""
+        found = [self.home / name for name in RAW_NAMES if (self.home / name).is_dir()]
+        elsewhere = os.environ.get(RAW_NAMES[1])
+        return found[0] if found else Path(elsewhere).resolve() if elsewhere else self.home / RAW_NAMES[0]
+
+    def preprocessed(self, dataset: str) -> Path:
+        """Everything derived from a dataset before training."""
+        return self.home / "preprocessed" / dataset
+
+    def results(self, dataset: str) -> Path:
+        """Everything trained on a dataset; enough by itself to predict with."""
+        return self.home / "results" / dataset
+
+    def model(self, dataset: str, configuration: str, trainer: str, *variant: str) -> Path:
+        """Folder of one configuration trained by one trainer, over all folds; `variant` names what else differs from the plan."""
+        return self.results(dataset) / "__".join(part.replace(":", ".") for part in (configuration, trainer, *variant))
+
+    def dataset_folder(self, which: str | int) -> Path:
+        """The dataset folder that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.
+
+        Raises:
+            ValueError: None or several fit; the message lists what is there.
+        """
+        try:
+            return find_dataset(self.raw, which)
+        except ValueError:
+            elsewhere = [name for name in self._described() if not (self.raw / name).is_dir()]
+            fitting = names_meant(elsewhere, last_name(which))
+            if len(fitting) != 1:
+                raise
+            return described_folder(self._described()[fitting[0]], home=self.home, raw=self.raw)
+
+    def read_raw_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
+        """The dataset as its own folder describes it today: for what comes before planning.
+
+        Args:
+            which: Id, name or folder.
+            groups: As for `autoseg.data.datasets.load_dataset`.
+        """
+        return load_dataset(self.dataset_folder(which), groups=groups)
+
+    def dataset(self, which: str | int) -> Dataset:
+        """The dataset as it was planned: cases, patients, labels and windows; as its own folder describes it where nothing is planned.
+
+        Whether its images are still there is not looked at (`autoseg.data.descriptions.check_files`).
+
+        Args:
+            which: Id, name or folder.
+
+        Raises:
+            ValueError: None or several fit, or a dataset that is not planned cannot be used.
+        """
+        folder = self.dataset_folder(which)
+        path = self._described().get(folder.name)
+        if path is None:
+            return load_dataset(folder)
+        found = read_description(path, home=self.home, raw=folder.parent)
+        is_given = folder != self.raw / folder.name  # a folder that the user named is read, whatever was planned under its name
+        return load_dataset(folder) if is_given and not _is_same_folder(found.folder, folder) else found
+
+    def write_dataset(self, dataset: Dataset) -> None:
+        """Writes the description that every stage after planning reads."""
+        write_description(self.preprocessed(dataset.name) / DESCRIPTION, dataset, self.home)
+
+    def copy_dataset(self, dataset: str) -> None:
+        """Copies the planned description beside the models, unchanged."""
+        source = self.preprocessed(dataset) / DESCRIPTION
+        if source.is_file():
+            with atomic(self.results(dataset) / DESCRIPTION) as partial:
+                shutil.copyfile(source, partial)
+
+    def _described(self) -> dict[str, Path]:
+        """Name of each planned dataset to its description; the one in ``results/`` where a folder was copied without the data."""
+        found = [path for part in ("results", "preprocessed") for path in sorted((self.home / part).glob(f"*/{DESCRIPTION}"))]
+        return {path.parent.name: path for path in found}
+
+    def plan(self, dataset: str) -> Plan:
+        """The dataset's plan.
+
+        Raises:
+            ValueError: It has not been planned; the message gives the command.
+        """
+        path = self.preprocessed(dataset) / "plan.json"
+        if not path.is_file():
+            raise ValueError(f"{path}: no plan yet. Run: autoseg_plan_and_preprocess -d {dataset}")
+        return read_json(path, Plan)
+
+    def splits(self, dataset: str) -> list[Split]:
+        """Its folds."""
+        return read_json(self.preprocessed(dataset) / "splits.json", list[Split])
+
+    def usable_cases(self, dataset: str) -> tuple[str, ...]:
+        """Cases that could be measured, sorted; those of the folds, and there also where a single patient gives no folds."""
+        fingerprint = read_json(self.preprocessed(dataset) / "fingerprint.json", Fingerprint)
+        return tuple(sorted(case.name for case in fingerprint.cases))
+
+    def trained_datasets(self) -> list[str]:
+        """Names of datasets with at least one finished training."""
+        root = self.home / "results"
+        return sorted({path.parents[2].name for path in root.glob(f"*/*__*/fold_*/{FINAL_CHECKPOINT}")}) if root.is_dir() else []
+
+    def trained_models(self, dataset: str) -> dict[str, list[str]]:
+        """Model folder name -> finished folds."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.results(dataset).glob(f"*__*/fold_*/{FINAL_CHECKPOINT}")):
+            found.setdefault(path.parents[1].name, []).append(path.parent.name.removeprefix("fold_"))
+        return found
+
+
+def last_name(which: str | int) -> str:
+    """What the user gave as dataset, without the folders before it where it is a path."""
+    return Path(str(which).strip()).expanduser().absolute().name
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))
+
+
+def find_workspace(home: str | Path | None = None, *, dataset: str | None = None) -> Workspace:
+    """Finds the home folder without being told more than necessary.
+
+    Args:
+        home: Said by the user; wins.
+        dataset: What the user gave as dataset; if it is a folder inside some ``raw/``, that one's parent is home.
+
+    Returns:
+        `home`, else ``AUTOSEG_HOME``, else the nearest folder upwards that holds ``raw/`` (failing that, ``results/`` with models in it),
+        else the current folder where the dataset is given as a folder, else the parent of the folder that nnU-Net's variable names.
+
+    Raises:
+        ValueError: There is none.
+    """
+    said = home or os.environ.get("AUTOSEG_HOME")
+    if said:
+        return Workspace(Path(said).expanduser().resolve())
+    here = Path.cwd()
+    upwards = (here, *here.parents)
+    for folder in upwards:
+        if any((folder / name).is_dir() for name in RAW_NAMES):
+            return Workspace(folder)
+    for folder in upwards:
+        if any(folder.glob("results/*/plan.json")):
+            return Workspace(folder)
+    if dataset and (Path(dataset) / "dataset.json").is_file():
+        parent = Path(os.path.abspath(dataset)).parent
+        return Workspace(parent.parent if parent.name in RAW_NAMES and os.access(parent.parent, os.W_OK) else here)
+    elsewhere = os.environ.get(RAW_NAMES[1])
+    if elsewhere:
+        return Workspace(Path(elsewhere).resolve().parent)
+    raise ValueError(
+        f"no home folder: neither {here} nor a folder above it holds raw/. Make one (mkdir raw, datasets inside), "
+        "go there, or name it with --home FOLDER"
+    )
+
+
+def fixed_name(dataset: Path) -> Path:
+    """Folder for a repaired copy of a dataset: beside it, with the next free id, so that ids stay unique."""
+    head, _, name = dataset.name.partition("_")
+    if not (head.startswith("Dataset") and head[7:].isdigit()):
+        return dataset.with_name(f"{dataset.name}_fixed")
+    used = {path.name[:10] for path in dataset.parent.glob("Dataset???_*")}
+    free = next(number for number in range(int(head[7:]) + 1, 10_000) if f"Dataset{number:03d}" not in used)
+    return dataset.with_name(f"Dataset{free:03d}_{name}_fixed")

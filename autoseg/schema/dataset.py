@@ -1,0 +1,137 @@
+"""A dataset and its cases, organs and measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The organs of a dataset and the integers that stand for them.
+
+    Attributes:
+        names: Organs (or regions) in the order of the output channels; background and ignore are not among them.
+        members: For each name the file values that belong to it; more than one only for regions.
+        ignore: File value of voxels nobody annotated, or None.
+        regions: True where organs may overlap: one sigmoid channel each instead of a softmax.
+        paint: Regions only: file value painted for each name, in order of painting (later ones on top).
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    ignore: int | None = None
+    regions: bool = False
+    paint: tuple[int, ...] = ()
+
+    @cached_property
+    def base_values(self) -> tuple[int, ...]:
+        """Distinct foreground file values, ascending: internal value i+1 stands for ``base_values[i]``."""
+        return tuple(sorted({value for member in self.members for value in member}))
+
+    @cached_property
+    def internal_members(self) -> tuple[tuple[int, ...], ...]:
+        """`members` in internal values."""
+        index = {value: i + 1 for i, value in enumerate(self.base_values)}
+        return tuple(tuple(index[value] for value in member) for member in self.members)
+
+    @property
+    def internal_ignore(self) -> int | None:
+        """Internal value of unannotated voxels, or None."""
+        return None if self.ignore is None else len(self.base_values) + 1
+
+    @property
+    def n_outputs(self) -> int:
+        """Channels of a network's output."""
+        return len(self.names) if self.regions else len(self.names) + 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One examination of a dataset.
+
+    Attributes:
+        name: Unique in the dataset.
+        images: One file (or DICOM folder) a channel, or one file that holds all channels.
+        label: Its label map, None for new cases.
+        group: What must stay together in one fold: the patient; the case's own name where nothing was said.
+        annotated: Names of the organs (or regions) that its label map was made for; None where it was made for all (`autoseg.data.annotations`).
+        digests: Content ids (`autoseg.runtime.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+    group: str = ""
+    annotated: tuple[str, ...] | None = None
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder as understood.
+
+    Attributes:
+        name: ``DatasetXXX_Name`` or the folder's own name.
+        folder: Where it lies.
+        channels: Channel names in order; they choose the normalisation.
+        labels: Its organs.
+        cases: The labelled training cases, sorted by name.
+        file_ending: Of images without a better hint, with the dot.
+        windows: Organ to width and level of the CT window in which it is looked at, HU, where ``dataset.json`` says so.
+        tolerances: Organ to the distance in mm up to which two of its surfaces count as the same, where ``dataset.json`` says so.
+    """
+
+    name: str
+    folder: Path
+    channels: tuple[str, ...]
+    labels: Labels
+    cases: tuple[Case, ...]
+    file_ending: str = ".nii.gz"
+    windows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tolerances: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Foreground intensities of one channel over the dataset, in the file's units (HU for CT)."""
+
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """What planning needs to know of one case.
+
+    Attributes:
+        name: The case.
+        shape: After cropping to non-zero, array order of the file.
+        spacing: Array order of the file, mm.
+        relative_size: Voxels after cropping / voxels before.
+        lateral_axis: Array axis from right to left.
+        voxels: Voxels of each organ in the label map, in the order of `Labels.names`.
+        orientation: Of the file (`autoseg.preprocessing.orientation`), empty where it has none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    relative_size: float
+    lateral_axis: int
+    voxels: tuple[int, ...]
+    orientation: str = ""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A dataset, measured."""
+
+    cases: tuple[CaseFingerprint, ...]
+    intensities: tuple[Intensity, ...]

@@ -1,0 +1,183 @@
+"""What the planner decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .dataset import Intensity, Labels
+from .settings import PlanSettings
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """Which flips keep anatomy valid.
+
+    Attributes:
+        axes: Spatial axes of the patch that may be flipped.
+        lateral_axis: The axis whose flip exchanges left and right, or None where no label has a side.
+        pairs: Indices into `Labels.names` that change places under that flip.
+    """
+
+    axes: tuple[int, ...] = ()
+    lateral_axis: int | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a coarse-to-fine cascade looks at all: training patches, loss and prediction stay inside, outside is background.
+
+    Roth et al., Computerized Medical Imaging and Graphics 66 (2018).
+
+    Attributes:
+        source: ``body`` (the body mask of the image) or ``previous`` (the organs that the previous stage found).
+        radius: Voxels of the configuration's grid by which `source` is dilated.
+    """
+
+    source: str
+    radius: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source not in ("body", "previous") or self.radius < 0:
+            raise ValueError(f"Region: expected 'body' or 'previous' and a radius of at least 0, got {self.source!r} and {self.radius}")
+
+
+@dataclass(frozen=True)
+class Locator:
+    """A small network that sees the whole volume on a coarse grid and says where the organs are, so that another one looks there only.
+
+    Thaler et al., FLARE challenge at MICCAI 2021.
+
+    Attributes:
+        spacing: Of the coarse grid, mm, transposed axis order.
+        shape: Of the largest case on that grid, a multiple of 16 an axis.
+        sigma: Of the Gaussian that smooths the image before, mm.
+        margin: Voxels of the configuration's grid by which the box around what it finds is grown on each side.
+        network: Name in `autoseg.networks.NETWORKS` or ``module:function``; two outputs, background and any organ.
+        network_options: Its keyword arguments.
+    """
+
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    sigma: float
+    margin: int = 16
+    network: str = "localisation_unet"
+    network_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to see the dataset: a resolution, a patch and a network.
+
+    Attributes:
+        name: ``2d``, ``2.5d``, ``3d_fullres``, ``3d_lowres`` or ``3d_cascade``.
+        dim: Spatial axes of the network, 2 or 3.
+        spacing: Target, mm, transposed axis order; two numbers for ``2d``.
+        median_shape: Median case after resampling to `spacing`.
+        patch_size: Voxels per axis that the network sees.
+        batch_size: Patches a step, planned for the memory target.
+        normalization: Scheme a channel (`autoseg.preprocessing.normalization.SCHEMES`).
+        mask_normalization: Per channel: statistics and result inside the non-zero mask only.
+        network: Name in `autoseg.networks.NETWORKS` or ``module:function``.
+        network_options: Its keyword arguments (strides, kernel_sizes, features ...).
+        batch_dice: Dice over the batch as one volume instead of per sample.
+        mirroring: Valid flips, in axes of the patch.
+        data: Folder of preprocessed data it reads (``3d_cascade`` reads ``3d_fullres``).
+        previous_stage: Configuration whose segmentation helps this one, or None.
+        previous_input: That segmentation is an extra input, one channel a foreground label.
+        slices: Adjacent slices that a 2D network sees as channels, odd; the middle one is segmented (``2.5d``).
+        region: Where it looks at all; None means everywhere.
+        patch_multiple: What the patch's axes stay multiples of when it is cut; empty where the network's strides say it.
+        locator: Network that finds the box in which this one looks; None means it looks everywhere.
+        width: Share of the planned features that the network is built with; less than 1 where a short time budget asked for it.
+    """
+
+    name: str
+    dim: int
+    spacing: tuple[float, ...]
+    median_shape: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    normalization: tuple[str, ...]
+    mask_normalization: tuple[bool, ...]
+    network: str
+    network_options: dict[str, Any]
+    batch_dice: bool
+    mirroring: Mirroring
+    data: str
+    previous_stage: str | None = None
+    previous_input: bool = True
+    slices: int = 1
+    region: Region | None = None
+    patch_multiple: tuple[int, ...] = ()
+    locator: Locator | None = None
+    width: float = 1.0
+
+    @property
+    def built_options(self) -> dict[str, Any]:
+        """`network_options` that the network is built with: the features times `width`."""
+        if self.width == 1:
+            return self.network_options
+        return self.network_options | {"features": [round(count * self.width) for count in self.network_options["features"]]}
+
+    @property
+    def sees_previous(self) -> bool:
+        """Whether the previous stage's segmentation is an extra input."""
+        return self.previous_stage is not None and self.previous_input
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why the planner chose a value: one row of the table it prints."""
+
+    configuration: str
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything training and prediction need to know about the dataset.
+
+    Attributes:
+        dataset: Its name.
+        channels: Channel names in order.
+        labels: The organs that are segmented.
+        file_ending: Of written segmentations.
+        transpose: Order in which the spatial axes of a file in the plan's orientation are arranged before anything else.
+        intensities: Foreground statistics a channel.
+        configurations: By name.
+        reasons: One a choice.
+        preset: Name of the planning preset.
+        memory_gb: Memory target in GB.
+        orientation: To which volumes are turned (`autoseg.preprocessing.orientation`): most cases' own; empty to take all as they lie.
+        data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
+        lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in plans that do not say.
+        settings: What the user asked of the planner, but for its processes; None in plans of 0.1.0.
+    """
+
+    dataset: str
+    channels: tuple[str, ...]
+    labels: Labels
+    file_ending: str
+    transpose: tuple[int, ...]
+    intensities: tuple[Intensity, ...]
+    configurations: dict[str, Configuration]
+    reasons: tuple[Reason, ...] = ()
+    preset: str = "default"
+    memory_gb: float = 8.0
+    orientation: str = ""
+    data_labels: Labels | None = None
+    lateral_axis: int | None = None
+    settings: PlanSettings | None = None
+
+    @property
+    def stored_labels(self) -> Labels:
+        """The organs of the preprocessed label maps."""
+        return self.labels if self.data_labels is None else self.data_labels
+
+    def in_channels(self, configuration: Configuration) -> int:
+        """Channels of the network's input: the slices' plus, in a cascade, one per foreground label of the previous stage."""
+        return len(self.channels) * configuration.slices + (len(self.labels.base_values) if configuration.sees_previous else 0)

@@ -1,0 +1,62 @@
+"""What a training was told, and what it ran on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .plan import Configuration, Plan
+from .run import Budget, Split
+from .training_options import TrainingOptions
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One fold of one configuration, completely described: the same job and seed give the same weights on a CPU.
+
+    Attributes:
+        plan: Of the dataset.
+        configuration: The planned one, with the batch (and if need be the patch) that fits the device.
+        fold: ``0`` .. ``4`` or ``all``.
+        split: Cases of that fold.
+        budget: How long.
+        seed: Of every random choice.
+        options: Optimisation and augmentation.
+        trainer: Name in `autoseg.trainers.TRAINERS`.
+        pretrained: Checkpoint whose fitting weights are the start, or None.
+        previous_model: Model folder of a cascade's first stage, or None.
+        trainer_options: What only this trainer knows; its `Options` say which there are.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    fold: str
+    split: Split
+    budget: Budget
+    seed: int
+    options: TrainingOptions
+    trainer: str = "Trainer"
+    pretrained: Path | None = None
+    previous_model: str | None = None
+    trainer_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Where a training ran, or the part of it since it was last continued elsewhere.
+
+    Attributes:
+        device: Name of the GPU or processor.
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        torch: Version.
+        peak_bytes: Most memory held: by tensors on a CUDA GPU, elsewhere by the whole process.
+    """
+
+    device: str
+    kind: str
+    torch: str
+    peak_bytes: int

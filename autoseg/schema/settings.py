@@ -1,0 +1,133 @@
+"""What a user asks of a stage, as far as later stages read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What a user may ask of the planner.
+
+    Attributes:
+        configurations: To preprocess; None means all of the plan but ``2.5d``.
+        preset: ``default``, ``resenc_m``, ``resenc_l`` or ``resenc_xl``.
+        memory_gb: Memory target; None means the preset's.
+        spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
+        force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
+        groups: Regular expression that finds the patient in a case's name.
+        trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
+        workers: Processes; None means as many as cores and memory allow.
+    """
+
+    configurations: tuple[str, ...] | None = None
+    preset: str = "default"
+    memory_gb: float | None = None
+    spacing: tuple[float, ...] | None = None
+    force_lowres: bool = False
+    groups: str | None = None
+    trust_files: bool = False
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a user may ask of a training.
+
+    Attributes:
+        trainer: Name in `autoseg.trainers.TRAINERS` or ``module:Class``.
+        trainer_options: What only this trainer knows.
+        network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
+        network_options: Its keyword arguments.
+        organs: That the model learns, the others are background; empty means all.
+        window: Width and level in HU in which CT is seen, or ``auto`` for what suits the organs (`autoseg.preprocessing.windows`); None as planned.
+        normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one for all channels, or one a channel.
+        options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
+        epochs: Budget in epochs of 250 iterations.
+        iterations: Budget in iterations.
+        seconds: Budget in wall time.
+        seed: Of every random choice.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        batch: Patches a step; None means what suits the device.
+        learning_rate: At the start; None means the trainer's.
+        pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
+        restart: Put an existing run aside and begin anew.
+        tag: Word that the model folder's name ends with, so that trainings that differ in an option only stand beside each other.
+    """
+
+    trainer: str = "Trainer"
+    trainer_options: dict[str, Any] = field(default_factory=dict)
+    network: str | None = None
+    network_options: dict[str, Any] = field(default_factory=dict)
+    organs: tuple[str, ...] = ()
+    window: tuple[float, float] | str | None = None
+    normalization: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    iterations: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    batch: int | None = None
+    learning_rate: float | None = None
+    pretrained: Path | None = None
+    restart: bool = False
+    tag: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """What a user may ask of a prediction.
+
+    Attributes:
+        dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
+        model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
+        folds: That vote; None means all that each model was trained on.
+        mirror: Average over mirrored images (test-time augmentation).
+        step: Distance of tiles as a share of the patch.
+        low_memory: Hold one network and compute one tile at a time: slower, in as little memory as can be.
+        save_probabilities: Write them too.
+        uncertainty: Write maps of uncertainty too, and a table of what to check first.
+        ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
+        device: See `TrainSettings`.
+    """
+
+    dataset: str | None = None
+    model: str | None = None
+    folds: tuple[str, ...] | None = None
+    mirror: bool = True
+    step: float = 0.5
+    low_memory: bool = False
+    save_probabilities: bool = False
+    uncertainty: bool = False
+    ending: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleSettings:
+    """What a user may ask of an ensemble.
+
+    Attributes:
+        kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
+        members: Names of model folders; none means the best model of each organ by its validation.
+        folds: To train; none means all that every member has.
+        organs: That it segments; none means all that a member segments.
+        iterations: Budget of a fold in steps.
+        seconds: Budget of a fold in wall time.
+        seed: Of every random choice.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        restart: Put existing runs of these folds aside and begin anew.
+    """
+
+    kind: str
+    members: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
+    organs: tuple[str, ...] = ()
+    iterations: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    restart: bool = False

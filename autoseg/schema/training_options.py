@@ -1,0 +1,126 @@
+"""Options of a training: optimisation and augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationOptions:
+    """How often and how strongly patches are changed. Probabilities are per patch unless said otherwise.
+
+    Attributes:
+        planar_ratio: 3D patches with a longest axis above this multiple of axis 0 are rotated and scaled slice by slice.
+        rotation_probability: Of a rotation.
+        rotation_degrees: Largest angle about each axis of a 3D patch.
+        planar_rotation_degrees: Largest angle in the plane, for 2D patches and for 3D ones treated slice by slice.
+        elongated_ratio: 2D patches with sides further apart than this count as elongated ...
+        elongated_rotation_degrees: ... and are rotated by no more than this.
+        scale_probability: Of scaling.
+        scale_range: Millimetres a patch voxel covers, relative to before; the same on all axes. Above 1 organs shrink.
+        noise_probability: Of Gaussian noise on all channels.
+        noise_std_range: Its standard deviation, in units of the normalised image.
+        blur_probability: Of Gaussian blur.
+        blur_channel_probability: Per channel, where blur was drawn.
+        blur_sigma_range: Voxels, drawn for each axis.
+        brightness_probability: Of a factor on the grey values, one a channel.
+        brightness_range: That factor; half of the draws are below 1.
+        contrast_probability: Of stretching about the mean.
+        contrast_range: Factor, one a channel; half of the draws are below 1.
+        low_resolution_probability: Of the look of a coarser scan.
+        low_resolution_channel_probability: Per channel, where it was drawn.
+        low_resolution_range: Size of the coarse grid relative to the patch.
+        inverted_gamma_probability: Of a gamma curve on the negative image.
+        gamma_probability: Of a gamma curve.
+        gamma_range: Exponent, one a channel; half of the draws are below 1.
+        mirror_probability: Of a flip, for each axis that may be flipped.
+        load_scale: `load_size` leaves room for magnified sources up to 1 / this.
+    """
+
+    planar_ratio: float = 3.0
+    rotation_probability: float = 0.2
+    rotation_degrees: float = 30.0
+    planar_rotation_degrees: float = 180.0
+    elongated_ratio: float = 1.5
+    elongated_rotation_degrees: float = 15.0
+    scale_probability: float = 0.2
+    scale_range: Range = (0.7, 1.4)
+    noise_probability: float = 0.1
+    noise_std_range: Range = (0.0, 0.1)
+    blur_probability: float = 0.2
+    blur_channel_probability: float = 0.5
+    blur_sigma_range: Range = (0.5, 1.0)
+    brightness_probability: float = 0.15
+    brightness_range: Range = (0.75, 1.25)
+    contrast_probability: float = 0.15
+    contrast_range: Range = (0.75, 1.25)
+    low_resolution_probability: float = 0.25
+    low_resolution_channel_probability: float = 0.5
+    low_resolution_range: Range = (0.5, 1.0)
+    inverted_gamma_probability: float = 0.1
+    gamma_probability: float = 0.3
+    gamma_range: Range = (0.7, 1.5)
+    mirror_probability: float = 0.5
+    load_scale: float = 0.85
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith("_probability") and not 0 <= value <= 1:
+                raise ValueError(f"AugmentationOptions.{item.name}: expected 0..1, got {value}")
+            if item.name.endswith("_range") and not 0 <= value[0] <= value[1]:
+                raise ValueError(f"AugmentationOptions.{item.name}: expected (low, high) with 0 <= low <= high, got {value}")
+        if self.scale_range[0] <= 0 or self.blur_sigma_range[0] <= 0 or not 0 < self.load_scale <= 1:
+            raise ValueError("AugmentationOptions: scale_range, blur_sigma_range and load_scale must be above 0 (load_scale at most 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Numbers a user may want to change; none of them needs a subclass.
+
+    Attributes:
+        loss: Name in `autoseg.trainers.losses.LOSSES`.
+        optimizer: Name in `autoseg.trainers.optimizers.OPTIMIZERS`.
+        learning_rate: At the start (after warm-up).
+        momentum: Of ``sgd`` (Nesterov).
+        weight_decay: L2 penalty, or decoupled decay (``adamw``).
+        schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
+        warmup: Share of the budget with a rising learning rate.
+        gradient_clip: Largest norm of the gradient.
+        relative_clip: Multiple of the moving average of that norm which it may not exceed either; 0 switches that off.
+        foreground: Share of a batch that must be centred on an organ.
+        average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
+        deep_supervision: Loss on the decoder's coarser outputs too.
+        supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
+        validation_batches: Patches batches scored after every round.
+        augmentation: Probabilities and ranges.
+    """
+
+    loss: str = "dice_ce"
+    optimizer: str = "sgd"
+    learning_rate: float = 1e-2
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    schedule: str = "poly"
+    warmup: float = 0.0
+    gradient_clip: float = 12.0
+    relative_clip: float = 0.0
+    foreground: float = 0.33
+    average_decay: float = 0.0
+    deep_supervision: bool = True
+    supervision: str = "deep"
+    validation_batches: int = 50
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
+        if self.gradient_clip <= 0 or self.relative_clip < 0:
+            found = f"{self.gradient_clip} and {self.relative_clip}"
+            raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay: expected 0 (off) up to below 1, got {self.average_decay}")

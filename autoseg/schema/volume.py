@@ -1,0 +1,85 @@
+"""Where voxels lie, images, and how a preprocessed case leads back to its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Box = tuple[tuple[int, int], ...]
+"""Half open, one pair an axis."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an image lie in space.
+
+    Attributes:
+        shape: Voxels per axis, array order ``(Z, Y, X)`` or ``(Y, X)``.
+        spacing: Millimetres per voxel, array order.
+        origin: ITK's origin ``(x, y, z)``, verbatim.
+        direction: ITK's direction cosines, row-major, verbatim.
+        nifti: Orientation fields of the NIfTI header it came from (`autoseg.data.nifti_header`), empty for other formats. ITK rounds
+            them when it writes; with these a label map gets its image's header to the last digit.
+        oriented: False where nobody said how the axes lie in the patient (pictures, bare arrays): `direction` is made up then.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    nifti: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    oriented: bool = field(default=True, compare=False, repr=False)
+
+    @property
+    def dim(self) -> int:
+        """Number of spatial axes, 2 or 3."""
+        return len(self.shape)
+
+    @property
+    def lateral_axis(self) -> int:
+        """Array axis that runs most nearly from the patient's right to left (ITK's world x)."""
+        world_x = np.abs(np.asarray(self.direction, float).reshape(self.dim, self.dim)[0])
+        return self.dim - 1 - int(np.argmax(world_x))
+
+
+@dataclass(frozen=True)
+class Image:
+    """Voxels and where they lie.
+
+    Attributes:
+        array: ``(C, Z, Y, X)`` or ``(C, Y, X)`` for images, without ``C`` for label maps.
+        geometry: Of the spatial axes.
+        source: File or folder it was read from, for messages.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    source: str = "array"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What preprocessing did to a case, so that it can be undone exactly.
+
+    All but `geometry` are in transposed axis order; 2D images count as one slice (three numbers, first of shape 1).
+
+    Attributes:
+        case: Name.
+        geometry: Of the file.
+        transpose: Order in which the file's spatial axes were arranged: as in `Plan`, after turning the file to the plan's orientation.
+        shape_before_crop: After transposing.
+        crop: Box kept, in transposed (and reversed) voxels.
+        shape: After resampling: the shape of the stored array and of the logits.
+        spacing: Millimetres after resampling; two numbers for 2D images.
+        flips: Transposed axes that were reversed, to turn the file to the plan's orientation.
+    """
+
+    case: str
+    geometry: Geometry
+    transpose: tuple[int, ...]
+    shape_before_crop: tuple[int, ...]
+    crop: Box
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    flips: tuple[int, ...] = ()

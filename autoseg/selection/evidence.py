@@ -1,0 +1,214 @@
+"""What a choice between candidates rests on: their scores on the same cases, paired tests, intervals, and the nested estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..evaluation.counts import mean_of_known
+from ..evaluation.masks import MaskPair
+from ..evaluation.metrics import find_metric, function_of, goodness
+from ..evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
+from ..schema import Candidate, Compared, Evidence, Expected
+
+RIVAL = 0.05
+"""Candidates whose difference to the chosen one has no p-value below this might have been chosen as well."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All candidates for one organ on the same cases: what a rule of choice decides by.
+
+    Attributes:
+        candidates: The simplest first: fewest members, then fewest seconds, then the order that was given.
+        values: Candidate name to its metric ``(cases,)``; NaN where the organ is absent from both reference and prediction.
+        cases: Names.
+        metric: Name of the metric.
+        folds: Of each case the fold; empty where nobody said.
+        patients: Of each case the patient; empty where each case is a patient.
+        seconds: Candidate name to seconds of computation a case; those that were not measured are missing.
+        seed: Of the bootstrap.
+    """
+
+    candidates: tuple[Candidate, ...]
+    values: Mapping[str, np.ndarray]
+    cases: tuple[str, ...]
+    metric: str = "dice"
+    folds: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    @cached_property
+    def merits(self) -> dict[str, np.ndarray]:
+        """Candidate name to ``(cases,)`` values of which higher is better, whatever the metric; NaN as in `values`."""
+        return {name: goodness(np.asarray(values, np.float64), self.metric) for name, values in self.values.items()}
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Candidate name to the mean of its values over the cases; NaN where it has none."""
+        return {name: mean_of_known(values) for name, values in self.values.items()}
+
+    @cached_property
+    def mean_merits(self) -> dict[str, float]:
+        """Candidate name to its mean merit. Without any value it is infinite: no case has the organ, and the candidate predicted none."""
+        means = {name: mean_of_known(values) for name, values in self.merits.items()}
+        return {name: math.inf if math.isnan(mean) else mean for name, mean in means.items()}
+
+    @property
+    def n_patients(self) -> int:
+        """Patients with a value of some candidate."""
+        known = ~np.all([np.isnan(values) for values in self.merits.values()], axis=0)
+        return len({name for name, there in zip(self.patients or self.cases, known, strict=True) if there})
+
+    def cost(self, candidate: Candidate) -> float:
+        """Seconds a case; where one of the candidates was not measured, the number of members instead, for all of them."""
+        measured = all(one.name in self.seconds for one in self.candidates)
+        return self.seconds[candidate.name] if measured else float(len(candidate.members))
+
+    @cached_property
+    def perfect(self) -> float:
+        """The merit of a prediction that agrees with its reference."""
+        return goodness(perfect_value(self.metric), self.metric)
+
+    def by_case(self, one: Candidate, other: Candidate) -> np.ndarray:
+        """By how much the first is better, ``(cases,)``; NaN where neither has a value.
+
+        Where only one of both has none, the organ is absent and the other raised a false alarm: who is right there counts as perfect, or
+        false alarms would cost nothing in a comparison of two.
+        """
+        first, second = self.merits[one.name], self.merits[other.name]
+        alone = np.isnan(first) != np.isnan(second)
+        if alone.any():
+            first, second = (np.where(alone & np.isnan(merits), self.perfect, merits) for merits in (first, second))
+        return first - second
+
+    def differences(self, one: Candidate, other: Candidate) -> np.ndarray:
+        """By how much the first is better, ``(patients,)``: a patient's cases (`by_case`) averaged."""
+        return per_group(self.by_case(one, other), self.patients or None)
+
+    def p_value(self, one: Candidate, other: Candidate) -> float:
+        """Of the paired test over patients whether they differ; NaN where too few patients do (`statistics.wilcoxon`)."""
+        return wilcoxon(self.differences(one, other))
+
+    def intervals(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """95 % bootstrap intervals of the mean values, drawn over patients: lower and upper ends, ``(names,)`` each."""
+        table = np.stack([np.asarray(self.values[name], np.float64) for name in names], axis=1)
+        return bootstrap_intervals(table, rng=np.random.default_rng(self.seed), groups=self.patients or None)
+
+    def shown(self, value: float) -> str:
+        """A value of the metric with as many decimals as it deserves, and its unit."""
+        unit = find_metric(self.metric).unit
+        return f"{value:.2f}{' ' + unit if unit else ''}" if unit or self.metric == "chaos" else f"{value:.4f}"
+
+    @property
+    def title(self) -> str:
+        """What the metric is called in sentences."""
+        return find_metric(self.metric).title or self.metric
+
+    def part(self, inside: np.ndarray) -> Comparison:
+        """The same candidates on some of the cases.
+
+        Args:
+            inside: ``(cases,)`` bool.
+        """
+        places = np.flatnonzero(inside)
+
+        def some(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(names[place] for place in places) if names else ()
+
+        values = {name: np.asarray(one)[places] for name, one in self.values.items()}
+        return replace(self, values=values, cases=some(self.cases), folds=some(self.folds), patients=some(self.patients))
+
+
+def perfect_value(metric: str) -> float:
+    """The value of a metric where prediction and reference agree: what an absent organ counts as where nothing was predicted."""
+    mask = np.ones((3, 3, 3), bool)
+    pair, wanted = MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), find_metric(metric)
+    return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap))
+
+
+Rule = Callable[[Comparison], tuple[Candidate, str]]
+"""Decides for one organ: the winner among ``comparison.candidates``, and one sentence that says why."""
+
+
+def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evidence:
+    """How every candidate did beside the chosen one, and what to expect of the rule's choice on new images.
+
+    Args:
+        comparison: All candidates on all cases.
+        chosen: Among its candidates.
+        rule: That chose it.
+    """
+    names = [candidate.name for candidate in comparison.candidates]
+    low, high = comparison.intervals(names)
+    others = [candidate for candidate in comparison.candidates if candidate is not chosen]
+    tests = [comparison.p_value(chosen, other) for other in others]
+    p_values = {other.name: both for other, both in zip(others, zip(tests, holm(tests).tolist(), strict=True), strict=True)}
+    compared = {}
+    for candidate, lower, upper in zip(comparison.candidates, low.tolist(), high.tolist(), strict=True):
+        name = candidate.name
+        difference = mean_of_known(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
+        compared[name] = Compared(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
+    return Evidence(chosen.name, len(comparison.cases), compared, expected_of(comparison, chosen, rule))
+
+
+def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> Expected | None:
+    """The nested estimate: for every fold the same rule chooses by the other folds' cases, and its choice is scored on this one's.
+
+    The mean of the best of many candidates on the cases that it was chosen by is too good, by the luck of the draw (Varma & Simon, BMC
+    Bioinformatics 2006). No case has a say in the choice that it is scored with here.
+
+    The interval is the bootstrap's, widened for what the bootstrap cannot see: the folds' choices rest on overlapping cases. Nadeau &
+    Bengio (Machine Learning 2003) add ``n_test / n_train`` to the variance of a cross-validated mean; it is added here to that part of
+    the variance by which the chosen candidate and those that cannot be told apart from it differ, since only that part depends on the
+    choice. Without such rivals the interval is the plain one.
+
+    Args:
+        comparison: All candidates on all cases; `folds` says where each case belongs.
+        chosen: What the rule chose by all cases.
+        rule: The rule.
+
+    Returns:
+        None where the cases are of fewer than two folds.
+    """
+    folds = np.array(comparison.folds)
+    names = sorted(set(comparison.folds))
+    if len(names) < 2:
+        return None
+    values, winners = np.full(len(comparison.cases), np.nan), {}
+    for name in names:
+        held_out = folds == name
+        winner, _ = rule(comparison.part(~held_out))
+        values[held_out] = comparison.values[winner.name][held_out]
+        winners[name] = winner.name
+    mean, n_known = mean_of_known(values), int(np.count_nonzero(~np.isnan(values)))
+    low, high = bootstrap_interval(values, rng=np.random.default_rng(comparison.seed), groups=comparison.patients or None)
+    if n_known:
+        wider = math.sqrt(1 + _share_of_choice(comparison, chosen, values) / (len(names) - 1) * len(names))
+        low, high = max(mean - wider * (mean - low), np.nanmin(values)), min(mean + wider * (high - mean), np.nanmax(values))
+    return Expected(mean, float(low), float(high), comparison.means[chosen.name], n_known, winners)
+
+
+def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarray) -> float:
+    """Share, 0..1, of the variance of `values` by which the candidates differ that cannot be told apart from the chosen one.
+
+    Two candidates whose values are independent differ with twice the variance of each: their share is 1.
+    """
+    others = [candidate for candidate in comparison.candidates if candidate is not chosen]
+    rivals = [candidate for candidate in others if not comparison.p_value(chosen, candidate) < RIVAL]
+    whole = _variance(values)
+    if not rivals or not whole > 0:
+        return 0.0
+    parts = [_variance(comparison.by_case(chosen, rival)) / 2 for rival in rivals]
+    return min(1.0, float(np.nanmean(parts)) / whole) if not np.isnan(parts).all() else 0.0
+
+
+def _variance(values: np.ndarray) -> float:
+    """Of the values that are not NaN; NaN where there are fewer than two."""
+    known = values[~np.isnan(values)]
+    return float(known.var(ddof=1)) if len(known) > 1 else math.nan

@@ -1,0 +1,150 @@
+"""The rules by which an organ's candidate is chosen: functions of a `Comparison` that give the winner and one sentence with the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..evaluation.statistics import SMALLEST_TEST, holm
+from ..schema import Candidate
+from .evidence import Comparison
+
+TIE = 1e-6
+"""Mean values closer than this are equal."""
+
+LEVEL = 0.05
+"""A corrected p-value below this is support."""
+
+
+def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
+    """The best mean wins; among equals the simplest.
+
+    A candidate without any value (NaN) is right everywhere: no case has the organ, and it predicted none. It beats false alarms.
+    """
+    merits = comparison.mean_merits
+    winner = _best(comparison, comparison.candidates)
+    others = [candidate for candidate in comparison.candidates if candidate is not winner]
+    sentence = _sentence(comparison, winner)
+    if math.isnan(comparison.means[winner.name]):
+        return winner, sentence
+    if not others:
+        return winner, f"{sentence}; it is the only candidate"
+    second = _best(comparison, others)
+    if merits[winner.name] - merits[second.name] <= TIE:
+        return winner, f"{sentence}; {second.name} is as good, but this one is cheaper"
+    return winner, f"{sentence}; next is {_named(comparison, second, 'with')}"
+
+
+def supported(comparison: Comparison) -> tuple[Candidate, str]:
+    """The simplest candidate, unless another one is better with support; no coin is tossed between equals.
+
+    1. The simplest candidate (fewest members, then fewest seconds, then the first given) is the reference.
+    2. Another one has support if its mean is better, if it is better for more patients than it is worse, and if the paired test over
+       patients (Wilcoxon), corrected for the number of candidates (Holm), gives p < 0.05. Of those with support the best mean wins;
+       without any the reference stays.
+    3. If that winner is a single model, and the two single models with the best means cannot be told apart by the paired test, their
+       average is taken instead of either, provided that it is a candidate and its mean is not below both of theirs nor the winner's.
+
+    Where fewer than `statistics.SMALLEST_TEST` patients have the organ no test can say anything: the best mean is taken, and it is said.
+    """
+    if len(comparison.candidates) == 1 or comparison.n_patients == 0:
+        return best_mean(comparison)
+    if comparison.n_patients < SMALLEST_TEST:
+        winner, sentence = best_mean(comparison)
+        return winner, f"{sentence}; too few cases for a test, so the best mean is taken"
+    reference, *others = comparison.candidates
+    corrected = support(comparison, reference)
+    able = [candidate for candidate in others if corrected[candidate.name] < LEVEL and _beats(comparison, candidate, reference)]
+    winner = _best(comparison, able) if able else reference
+    together = _average_of_tied(comparison, winner)
+    if together is not None:
+        return together
+    sentence = _sentence(comparison, winner)
+    if able:
+        number = f"{len(others)} {'comparison' if len(others) == 1 else 'comparisons'}"
+        found = f"{_p(corrected[winner.name])} corrected for {number}"
+        return winner, f"{sentence}; better than {_named(comparison, reference, 'with')}, {found}"
+    rival = _best(comparison, others)
+    if comparison.mean_merits[rival.name] - comparison.mean_merits[reference.name] <= TIE:
+        return winner, f"{sentence}; the simplest, and none is better (next is {_named(comparison, rival, 'with')})"
+    found = f"{_named(comparison, rival, 'with')}, corrected {_p(corrected[rival.name])}"
+    return winner, f"{sentence}; the simplest, and none is better beyond luck (the best mean is that of {found})"
+
+
+def cheapest(comparison: Comparison) -> tuple[Candidate, str]:
+    """The cheapest candidate whose mean lies within the 95 % bootstrap interval of the best mean; among equally cheap ones the best.
+
+    The cost is seconds of computation a case; where one candidate was not measured, the number of members.
+    """
+    best = _best(comparison, comparison.candidates)
+    if math.isnan(comparison.means[best.name]) or len(comparison.candidates) == 1:
+        return best_mean(comparison)
+    low, high = (float(end[0]) for end in comparison.intervals([best.name]))
+    within = [one for one in comparison.candidates if one is best or low <= comparison.means[one.name] <= high]
+    least = min(comparison.cost(one) for one in within)
+    winner = _best(comparison, [one for one in within if comparison.cost(one) <= least])
+    sentence = _sentence(comparison, winner)
+    if winner is best:
+        return winner, f"{sentence}; the best, and none that is cheaper lies within its 95 % interval"
+    unit = " s a case" if winner.name in comparison.seconds and best.name in comparison.seconds else " models"
+    costs = f"{comparison.cost(winner):.3g} instead of {comparison.cost(best):.3g}{unit}"
+    interval = f"[{comparison.shown(low)}, {comparison.shown(high)}]"
+    return winner, f"{sentence}; within the 95 % interval {interval} of {_named(comparison, best, 'with')}, at {costs}"
+
+
+def support(comparison: Comparison, reference: Candidate) -> dict[str, float]:
+    """Candidate name, the reference's excepted, to the corrected p-value of its difference to the reference; NaN without a test."""
+    others = [candidate for candidate in comparison.candidates if candidate is not reference]
+    corrected = holm([comparison.p_value(candidate, reference) for candidate in others])
+    return {candidate.name: float(p) for candidate, p in zip(others, corrected, strict=True)}
+
+
+def _beats(comparison: Comparison, candidate: Candidate, reference: Candidate) -> bool:
+    """Whether its mean is better, and more patients gain than lose."""
+    differences = comparison.differences(candidate, reference)
+    gain = comparison.mean_merits[candidate.name] - comparison.mean_merits[reference.name]
+    return gain > TIE and float(np.nansum(np.sign(differences))) > 0
+
+
+def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candidate, str] | None:
+    """The third step of `supported`: the average of the two best single models, where it shall be taken."""
+    merits = comparison.mean_merits
+    singles = [candidate for candidate in comparison.candidates if len(candidate.members) == 1]
+    if len(winner.members) > 1 or len(singles) < 2:
+        return None
+    first = _best(comparison, singles)
+    second = _best(comparison, [candidate for candidate in singles if candidate is not first])
+    p = comparison.p_value(first, second)
+    members = {*first.members, *second.members}
+    average = next((one for one in comparison.candidates if len(one.members) == 2 and set(one.members) == members), None)
+    least = max(merits[first.name], merits[second.name], merits[winner.name]) - TIE
+    if p < LEVEL or average is None or merits[average.name] < least or math.isinf(least):
+        return None
+    tied = f"{_named(comparison, first, 'with')} and {_named(comparison, second, 'with')} cannot be told apart ({_p(p)})"
+    return average, f"{_sentence(comparison, average)}; {tied}, so their average, which is no worse, is taken instead of either"
+
+
+def _best(comparison: Comparison, candidates: list[Candidate] | tuple[Candidate, ...]) -> Candidate:
+    """Of the best mean; among equals the one that stands first."""
+    merits: Mapping[str, float] = comparison.mean_merits
+    top = max(merits[candidate.name] for candidate in candidates)
+    return next(candidate for candidate in candidates if merits[candidate.name] >= top - TIE)
+
+
+def _sentence(comparison: Comparison, winner: Candidate) -> str:
+    mean = comparison.means[winner.name]
+    if math.isnan(mean):
+        return f"{winner.name}: no validation case has this organ, and it predicted none"
+    n_cases = int(np.count_nonzero(~np.isnan(comparison.merits[winner.name])))
+    return f"{winner.name}: mean {comparison.title} {comparison.shown(mean)} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
+
+
+def _named(comparison: Comparison, candidate: Candidate, word: str) -> str:
+    return f"{candidate.name} {word} {comparison.shown(comparison.means[candidate.name])}"
+
+
+def _p(value: float) -> str:
+    """A p-value for reading; where fewer cases differ than a test needs there is none."""
+    return "p unknown: too few cases differ" if math.isnan(value) else f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"

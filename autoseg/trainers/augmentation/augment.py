@@ -1,0 +1,256 @@
+"""What a training patch goes through: parameters are drawn first, from a generator, then applied, without any further chance.
+
+The transforms, their order, probabilities and ranges are nnU-Net's (Isensee et al., Nature Methods 2021, doi 10.1038/s41592-020-01008-z).
+Drawing before reading has a use of its own: `size_for` says how much of the image a drawn augmentation will look at, so that most patches
+are read at their own size and none runs out of image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...schema import Labels, Mirroring
+from ...schema.conventions import OUTSIDE
+from ...schema.training_options import AugmentationOptions, Range
+from . import intensity
+from .spatial import Matrix, center_crop, rotation_matrix, source_size, warp
+
+PerChannel = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One drawn augmentation: numbers only. With the defaults nothing but cropping to the patch happens.
+
+    Attributes:
+        patch_size: Voxels of the result, per spatial axis.
+        planar: A 3D patch that is treated slice by slice.
+        matrix: Affine map from the patch to the loaded image, about the centres, or None; 2x2 where `planar`.
+        noise_std: 0 for no noise.
+        noise_seed: Of the noise.
+        blur: Per channel a sigma for each axis, or None. Empty, here and below: not at all.
+        brightness: Factor a channel.
+        contrast: Factor a channel.
+        low_resolution: Relative grid size a channel.
+        inverted_gamma: Exponent a channel.
+        gamma: Exponent a channel.
+        flips: Spatial axes that are reversed.
+        relabel: Internal label value -> value after the flips; empty where they exchange no sides.
+    """
+
+    patch_size: tuple[int, ...]
+    planar: bool = False
+    matrix: Matrix | None = None
+    noise_std: float = 0.0
+    noise_seed: int = 0
+    blur: tuple[tuple[float, ...] | None, ...] = ()
+    brightness: PerChannel = ()
+    contrast: PerChannel = ()
+    low_resolution: PerChannel = ()
+    inverted_gamma: PerChannel = ()
+    gamma: PerChannel = ()
+    flips: tuple[int, ...] = ()
+    relabel: tuple[int, ...] = ()
+
+
+def is_planar(patch_size: Sequence[int], options: AugmentationOptions) -> bool:
+    """True for 3D patches so flat that they are rotated, scaled and coarsened slice by slice."""
+    return len(patch_size) == 3 and max(patch_size) > options.planar_ratio * patch_size[0]
+
+
+def _largest_angle(patch_size: Sequence[int], options: AugmentationOptions) -> float:
+    """Radians, in one direction."""
+    if len(patch_size) == 3:
+        return math.radians(options.planar_rotation_degrees if is_planar(patch_size, options) else options.rotation_degrees)
+    elongated = max(patch_size) / min(patch_size) > options.elongated_ratio
+    return math.radians(options.elongated_rotation_degrees if elongated else options.planar_rotation_degrees)
+
+
+def load_size(patch_size: Sequence[int], options: AugmentationOptions) -> tuple[int, ...]:
+    """The reference's fixed size to load for any augmentation: room for a rotation about one axis and a scale of ``1 / load_scale``.
+
+    Stronger draws run into zeros at the corners. `size_for` gives the exact size for one drawn augmentation instead.
+    """
+    planar = is_planar(patch_size, options)
+    size = np.asarray(patch_size[1:] if planar else patch_size, dtype=float)
+    angle = min(_largest_angle(patch_size, options), math.pi / 2)
+    turns = [(angle,)] if len(size) == 2 else [tuple(angle if axis == about else 0.0 for axis in range(3)) for about in range(3)]
+    reach = np.max([size, *(np.abs(size @ rotation_matrix(turn)) for turn in turns)], axis=0)
+    grown = tuple(int(r / options.load_scale) for r in reach)
+    return (patch_size[0], *grown) if planar else grown
+
+
+def size_for(augmentation: Augmentation) -> tuple[int, ...]:
+    """What has to be loaded, centred on the patch, so that every voxel of the result lies inside it; without a matrix the patch."""
+    patch_size = augmentation.patch_size
+    if augmentation.matrix is None:
+        return patch_size
+    mapped = len(augmentation.matrix)
+    return (*patch_size[:-mapped], *source_size(augmentation.matrix, patch_size[-mapped:]))
+
+
+def draw(
+    rng: np.random.Generator,
+    options: AugmentationOptions,
+    *,
+    patch_size: Sequence[int],
+    channels: int,
+    mirroring: Mirroring,
+    labels: Labels,
+) -> Augmentation:
+    """Draws one augmentation.
+
+    Args:
+        rng: Source of all chance.
+        options: How often and how strongly.
+        patch_size: Voxels of the result per spatial axis, two or three.
+        channels: Of the image.
+        mirroring: Axes that may be flipped, and the labels that change places when the lateral one is.
+        labels: The organs `mirroring` refers to.
+    """
+    flips = tuple(axis for axis in mirroring.axes if rng.random() < options.mirror_probability)
+    return Augmentation(
+        patch_size=tuple(patch_size),
+        planar=is_planar(patch_size, options),
+        matrix=_draw_matrix(rng, options, patch_size),
+        noise_std=float(rng.uniform(*options.noise_std_range)) if rng.random() < options.noise_probability else 0.0,
+        noise_seed=int(rng.integers(2**63)),
+        blur=_draw_blur(rng, options, channels, len(patch_size)),
+        brightness=_per_channel(rng, channels, options.brightness_probability, lambda: _around_one(rng, options.brightness_range)),
+        contrast=_per_channel(rng, channels, options.contrast_probability, lambda: _around_one(rng, options.contrast_range)),
+        low_resolution=_draw_zooms(rng, options, channels),
+        inverted_gamma=_per_channel(rng, channels, options.inverted_gamma_probability, lambda: _around_one(rng, options.gamma_range)),
+        gamma=_per_channel(rng, channels, options.gamma_probability, lambda: _around_one(rng, options.gamma_range)),
+        flips=flips,
+        relabel=exchanged_sides(mirroring, labels) if mirroring.lateral_axis in flips else (),
+    )
+
+
+def _per_channel(
+    rng: np.random.Generator, channels: int, probability: float, one: Callable[[], float], channel_probability: float = 1.0
+) -> PerChannel:
+    """With `probability` a number from `one` for each channel that is hit, otherwise nothing."""
+    if rng.random() >= probability:
+        return ()
+    return tuple(one() if rng.random() < channel_probability else None for _ in range(channels))
+
+
+def _draw_zooms(rng: np.random.Generator, options: AugmentationOptions, channels: int) -> PerChannel:
+    per_channel = options.low_resolution_channel_probability
+    return _per_channel(
+        rng, channels, options.low_resolution_probability, lambda: float(rng.uniform(*options.low_resolution_range)), per_channel
+    )
+
+
+def _draw_matrix(rng: np.random.Generator, options: AugmentationOptions, patch_size: Sequence[int]) -> Matrix | None:
+    rotates = rng.random() < options.rotation_probability
+    scales = rng.random() < options.scale_probability
+    if not rotates and not scales:
+        return None
+    limit = _largest_angle(patch_size, options)
+    in_plane = len(patch_size) == 2 or is_planar(patch_size, options)
+    angles = [float(rng.uniform(-limit, limit)) if rotates else 0.0 for _ in range(1 if in_plane else 3)]
+    scale = float(rng.uniform(*options.scale_range)) if scales else 1.0
+    return tuple(tuple(map(float, row)) for row in rotation_matrix(angles) * scale)
+
+
+def _draw_blur(rng: np.random.Generator, options: AugmentationOptions, channels: int, dim: int) -> tuple[tuple[float, ...] | None, ...]:
+    if rng.random() >= options.blur_probability:
+        return ()
+    sigmas = rng.uniform(*options.blur_sigma_range, size=(channels, dim)).tolist()
+    return tuple(tuple(sigma) if rng.random() < options.blur_channel_probability else None for sigma in sigmas)
+
+
+def _around_one(rng: np.random.Generator, limits: Range) -> float:
+    """Half of the draws weaken (below 1), half strengthen, however lopsided the limits are."""
+    low, high = limits
+    if rng.random() < 0.5 and low < 1:
+        return float(rng.uniform(low, min(1.0, high)))
+    return float(rng.uniform(max(low, 1.0), max(high, 1.0)))
+
+
+def exchanged_sides(mirroring: Mirroring, labels: Labels) -> tuple[int, ...]:
+    """Internal label value -> internal value after a lateral flip.
+
+    Raises:
+        ValueError: A pair stands for different numbers of label values, so that they cannot change places.
+    """
+    table = list(range(len(labels.base_values) + 2))
+    for left, right in mirroring.pairs:
+        ours, theirs = labels.internal_members[left], labels.internal_members[right]
+        if len(ours) != 1 or len(theirs) != 1:
+            raise ValueError(
+                f"mirroring: {labels.names[left]!r} and {labels.names[right]!r} can only change places if each is one label value, "
+                f"found {len(ours)} and {len(theirs)}; leave the lateral axis out of the flips"
+            )
+        table[ours[0]], table[theirs[0]] = theirs[0], ours[0]
+    return tuple(table)
+
+
+def apply(
+    augmentation: Augmentation, image: Tensor, segmentation: Tensor, *, masked: Sequence[bool] = (), masks: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """Carries out a drawn augmentation.
+
+    Args:
+        augmentation: From `draw`, or ``Augmentation(patch_size)`` to crop only (validation).
+        image: ``(C, *loaded)`` float32, of any size, centred on the patch. Not changed.
+        segmentation: ``(*loaded)`` int16 internal labels, or ``(S, *loaded)`` where further label maps (a cascade's previous stage) go
+            through the same rotation and flips. Not changed.
+        masked: `Configuration.mask_normalization`: channels that are set to 0 outside the image's non-zero mask.
+        masks: For each channel, which of the label maps says where that is; empty means the first for all.
+
+    Returns:
+        Image ``(C, *patch_size)`` float32 and segmentation ``(*patch_size)`` or ``(S, *patch_size)`` int16 without `OUTSIDE`.
+    """
+    image, segmentation = _place(augmentation, image, segmentation)
+    _change_intensities(augmentation, image)
+    if augmentation.flips:
+        dims = [axis - len(augmentation.patch_size) for axis in augmentation.flips]
+        image, segmentation = image.flip(dims), segmentation.flip(dims)
+    if augmentation.relabel:
+        table = torch.tensor((OUTSIDE, *augmentation.relabel), dtype=segmentation.dtype, device=segmentation.device)
+        segmentation = table.index_select(0, segmentation.reshape(-1).long() - OUTSIDE).reshape(segmentation.shape)
+    if any(masked):
+        maps = segmentation if segmentation.ndim == image.ndim else segmentation[None]
+        for channel, is_masked, number in zip(image, masked, masks or (0,) * len(image), strict=True):
+            if is_masked:
+                channel.masked_fill_(maps[number] < 0, 0.0)
+    return image, segmentation.clamp_(min=0)
+
+
+def _place(augmentation: Augmentation, image: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+    """The patch's voxels, in memory of their own."""
+    patch_size, matrix = augmentation.patch_size, augmentation.matrix
+    if matrix is None:
+        cropped = center_crop(image, patch_size, 0.0), center_crop(segmentation, patch_size, OUTSIDE)
+        return cropped[0].clone(memory_format=torch.contiguous_format), cropped[1].clone(memory_format=torch.contiguous_format)
+    untouched = len(patch_size) - len(matrix)
+    if untouched:
+        source = (*patch_size[:untouched], *image.shape[-len(matrix) :])
+        image, segmentation = center_crop(image, source, 0.0), center_crop(segmentation, source, OUTSIDE)
+    return warp(image, segmentation, matrix, patch_size[untouched:])
+
+
+def _change_intensities(augmentation: Augmentation, image: Tensor) -> None:
+    """All that changes grey values, in the reference's order, in place."""
+    if augmentation.noise_std:
+        intensity.add_noise(image, augmentation.noise_std, augmentation.noise_seed)
+    if augmentation.blur:
+        intensity.blur(image, augmentation.blur)
+    if augmentation.brightness:
+        intensity.change_brightness(image, augmentation.brightness)
+    if augmentation.contrast:
+        intensity.change_contrast(image, augmentation.contrast)
+    if augmentation.low_resolution:
+        intensity.lower_resolution(image, augmentation.low_resolution, first_axis=int(augmentation.planar))
+    if augmentation.inverted_gamma:
+        intensity.change_gamma(image, augmentation.inverted_gamma, invert=True)
+    if augmentation.gamma:
+        intensity.change_gamma(image, augmentation.gamma, invert=False)

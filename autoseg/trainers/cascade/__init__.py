@@ -1,0 +1,1 @@
+"""The coarse-to-fine cascade: out-of-fold predictions of the first stage, candidate regions, its trainer."""

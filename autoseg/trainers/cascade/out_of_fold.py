@@ -1,0 +1,96 @@
+"""What a cascade's second stage learns from: the first stage's cross-validation predictions, on the second stage's grid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ...data.images import label_ending, read_label
+from ...data.labels import to_internal
+from ...inference.cascade import on_grid
+from ...preprocessing.storage import Store, read_array, write_array
+from ...runtime.locks import remove_partial
+from ...runtime.provenance import Stamp, content_id, forget, is_current, record
+from ...schema import Labels, Plan, Split, Trace
+
+log = logging.getLogger(__name__)
+
+
+def folds_that_validate(splits: Sequence[Split]) -> dict[str, str]:
+    """Case to the name of the fold whose training did not see it: only that fold's prediction is like one of a new image."""
+    return {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
+
+
+def cases_without_prediction(model: Path, folds: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Those of the cases that the fold which held them out has not validated (yet).
+
+    Args:
+        model: Model folder.
+        folds: From `folds_that_validate`.
+        names: Of the cases.
+    """
+    return [name for name in names if name not in folds or not (_validation(model, folds[name]) / f"{name}.scores.json").is_file()]
+
+
+def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str], data: Path, plan: Plan, *, progress: bool = True) -> Path:
+    """Resamples the first stage's out-of-fold label maps to the second stage's preprocessed cases.
+
+    Args:
+        model: Model folder of the first stage.
+        folds: From `folds_that_validate`.
+        names: Cases that are wanted; those without a prediction are left out and named in a warning.
+        data: Preprocessed cases of the second stage.
+        plan: Of the dataset.
+        progress: Show a bar.
+
+    Returns:
+        Folder with one ``(1, Z, Y, X)`` array of internal values a case; those that are still right are kept.
+
+    Raises:
+        ValueError: Not one case has a prediction.
+    """
+    out = model / f"predicted_on_{data.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    missing = cases_without_prediction(model, folds, names)
+    if missing:
+        log.warning("%s did not predict these cases, which are left out of the second stage: %s", model.name, ", ".join(missing))
+    for name in missing:
+        forget(out / f"{name}.b2nd")
+        (out / f"{name}.b2nd").unlink(missing_ok=True)
+    there = [name for name in names if name not in missing]
+    if not there:
+        raise ValueError(f"{model}: no cross-validation prediction of any of the {len(names)} cases")
+    store = Store(data)
+    for name in tqdm(there, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
+        source = _validation(model, folds[name]) / f"{name}{label_ending(plan.file_ending)}"
+        target, trace = out / f"{name}.b2nd", store.load(name).trace
+        stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)})
+        if is_current(target, stamp) and _lies_on(target, trace):
+            continue
+        forget(target)
+        found = to_internal(read_label(source).array, plan.labels, source=str(source))
+        write_array(target, on_grid(found, trace)[None].astype(_kind(plan.labels)))
+        record(target, stamp)
+    return out
+
+
+def _validation(model: Path, fold: str) -> Path:
+    return model / f"fold_{fold}" / "validation"
+
+
+def _kind(labels: Labels) -> type[np.unsignedinteger]:
+    """The smallest type that holds every internal value."""
+    return np.uint8 if len(labels.base_values) + 1 < 2**8 else np.uint16
+
+
+def _lies_on(target: Path, trace: Trace) -> bool:
+    """Whether an array is readable and lies on the trace's grid."""
+    try:
+        return tuple(read_array(target).shape[1:]) == tuple(trace.shape)
+    except ValueError:
+        return False

@@ -1,0 +1,37 @@
+"""The candidate region of a cascade in the dataset's plan: for people, and for the record. Trainings follow their ``run.json``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...runtime.serialization import read_json, write_json
+from ...runtime.workspace import Workspace
+from ...schema import Reason
+from ...schema.run_record import TrainingJob
+from ..training_spec import Variant
+from .candidate_region import CandidateRegion
+from .trainer import CANDIDATE_REGION
+
+
+def note_region(workspace: Workspace, asked: Variant, job: TrainingJob, model: Path) -> None:
+    """Writes the region that a run begins with into ``plan.json``, with the reason; not that of a variant of the plan.
+
+    Args:
+        workspace: Where the plan lies.
+        asked: What the run follows.
+        job: As it begins.
+        model: Its model folder.
+    """
+    name, region, record = job.configuration.name, job.configuration.region, model / CANDIDATE_REGION
+    if asked.words or region is None or not record.is_file():
+        return
+    plan = workspace.plan(asked.plan.dataset)
+    if plan.configurations[name].region == region:
+        return
+    why = read_json(record, CandidateRegion).why
+    row = Reason(name, "region", f"radius {region.radius}", f"around what {job.configuration.previous_stage} finds: {why}")
+    reasons = [reason for reason in plan.reasons if (reason.configuration, reason.what) != (name, "region")]
+    configurations = plan.configurations | {name: replace(plan.configurations[name], region=region)}
+    path = workspace.preprocessed(asked.plan.dataset) / "plan.json"
+    write_json(path, replace(plan, configurations=configurations, reasons=(*reasons, row)))

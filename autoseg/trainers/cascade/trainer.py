@@ -1,0 +1,132 @@
+"""Coarse to fine: a first stage that sees the body only, a second one that sees only what lies around the first one's organs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...runtime.serialization import atomic, write_json
+from ...schema import Configuration, Labels, Plan, Region
+from ...schema.run_record import TrainingJob
+from ..job import RunFolders, begun_by_sibling, checked_options
+from ..plots import plot_recall
+from ..trainer import Trainer
+from .candidate_region import CandidateRegion, measured_region
+from .region_masks import prepare_regions, with_ignore
+
+log = logging.getLogger(__name__)
+
+CANDIDATE_REGION = "candidate_region.json"
+"""In a model folder: the radius of its candidate region and the table it was chosen from, drawn in the ``.png`` beside it."""
+
+ROTHS_RADIUS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeOptions:
+    """What of the cascade a user may want otherwise.
+
+    Attributes:
+        region: Train and predict inside the candidate region only: the body in a first stage, what lies around the first stage's organs
+            in a second.
+        previous_input: The second stage sees the first one's organs as further channels.
+        radius: Voxels by which the first stage's organs are dilated; None chooses it from its out-of-fold predictions.
+    """
+
+    region: bool = True
+    previous_input: bool = True
+    radius: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("region", "previous_input"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
+        if self.radius is not None and (isinstance(self.radius, bool) or not isinstance(self.radius, int) or self.radius < 0):
+            raise ValueError(f"radius: expected a whole number of voxels, 0 or more, got {self.radius!r}")
+
+
+class CascadeTrainer(Trainer):
+    """The coarse-to-fine cascade of Roth et al. (Comput. Med. Imaging Graph. 66, 2018) for any network, loss and number of organs.
+
+    Without a previous stage patches are centred, and the loss is counted, inside the body. After one (``3d_cascade``) that is so inside its
+    dilated foreground, and prediction leaves out what lies outside as well.
+    """
+
+    @classmethod
+    def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
+        """The configuration with its candidate region; that of a second stage gets its radius when the run begins (`fit_to_data`).
+
+        Raises:
+            ValueError: An option is unknown or its value makes no sense.
+        """
+        chosen = cascade_options(options)
+        if configuration.previous_stage is None:
+            return replace(configuration, region=Region("body") if chosen.region else None)
+        radius = ROTHS_RADIUS if chosen.radius is None else chosen.radius
+        region = Region("previous", radius) if chosen.region else None
+        return replace(configuration, region=region, previous_input=chosen.previous_input)
+
+    @classmethod
+    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+        """The radius of the candidate region: that of the model's other folds, the one asked for, or the smallest with enough recall.
+
+        Writes ``candidate_region.json`` and ``.png`` into the model folder.
+
+        Raises:
+            ValueError: Other folds of the model were begun with another region than was asked for.
+        """
+        configuration, radius = job.configuration, cascade_options(job.trainer_options).radius
+        begun = begun_by_sibling(folders.run)
+        if begun is not None:
+            return replace(job, configuration=_like(begun, configuration, radius is None, folders.run))
+        if configuration.region is None or configuration.region.source != "previous":
+            return job
+        chosen = measured_region(job, folders) if radius is None else CandidateRegion(radius, "as asked")
+        _keep(folders.run.parent / CANDIDATE_REGION, chosen)
+        log.info("Candidate region: radius %d, %s.", chosen.radius, chosen.why)
+        return replace(job, configuration=replace(configuration, region=Region("previous", chosen.radius)))
+
+    @property
+    def labels(self) -> Labels:
+        """With a value for voxels outside the region, which count nowhere."""
+        labels = self.job.plan.labels
+        return labels if self.job.configuration.region is None else with_ignore(labels)
+
+    def prepare(self) -> None:
+        """Computes the training cases' candidate regions, or those that are missing."""
+        if self.job.configuration.region is not None:
+            self.folders = replace(self.folders, region=prepare_regions(self.job, self.folders, progress=self.progress))
+
+
+def cascade_options(options: Mapping[str, Any]) -> CascadeOptions:
+    """The options of a job, checked.
+
+    Raises:
+        ValueError: One is unknown or its value makes no sense.
+    """
+    return checked_options(CascadeOptions, options, "CascadeTrainer")
+
+
+def _like(begun: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:
+    """What is wanted, with the radius of what was begun: folds of one model vote on the same region, and see the same input."""
+    region = wanted.region
+    if any_radius and region is not None and begun.region is not None and region.source == begun.region.source:
+        region = begun.region
+    if (region, wanted.previous_input) != (begun.region, begun.previous_input):
+        raise ValueError(
+            f"{run}: expected {begun.region} and previous_input {begun.previous_input} as in the model's other folds, got {region} and "
+            f"{wanted.previous_input}; ask for the same, or move {run.parent} away"
+        )
+    return replace(wanted, region=region)
+
+
+def _keep(path: Path, chosen: CandidateRegion) -> None:
+    write_json(path, chosen)
+    picture = path.with_suffix(".png")
+    picture.unlink(missing_ok=True)
+    if chosen.rows:
+        with atomic(picture) as partial:
+            plot_recall(chosen.rows, chosen.organs, chosen.radius, partial)

@@ -1,0 +1,105 @@
+"""Losses on logits and internal label maps.
+
+Every loss is a callable ``loss(logits (B, K, *spatial), target (B, *spatial) internal values) -> scalar tensor``, built from the dataset's
+labels by a factory in `LOSSES`. Voxels with the ignore label count nowhere; `OUTSIDE` counts as background. All of it is computed in
+float32, also from logits in half precision, and has a finite gradient where organs are absent. What the terms are is in
+`overlap_losses.py` and `entropy_losses.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from ...runtime.registry import lookup
+from ...schema import Labels
+from .deep_supervision import SUPERVISIONS, DeepSupervision, PyramidSupervision
+from .entropy import cross_entropy, weighted_cross_entropy
+from .overlap import generalised_dice_loss, soft_dice_loss
+from .targets import Target, make_target
+
+__all__ = [
+    "LOSSES",
+    "SUPERVISIONS",
+    "DeepSupervision",
+    "DiceCrossEntropy",
+    "GeneralisedDiceCrossEntropy",
+    "PyramidSupervision",
+    "Target",
+    "WeightedCrossEntropy",
+    "build_loss",
+    "make_target",
+    "soft_dice_loss",
+]
+
+
+class DiceCrossEntropy:
+    """Soft Dice plus cross entropy with weights 1:1; binary cross entropy over channels where organs overlap.
+
+    Args:
+        labels: Of the dataset.
+        batch_dice: Overlap is summed over the batch, one volume made of all patches, instead of a sample (`overlap_losses`).
+        dice_weight: Factor of the Dice term.
+        entropy_weight: Factor of the cross entropy.
+    """
+
+    def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 1.0, entropy_weight: float = 1.0) -> None:
+        self.labels, self.batch_dice = labels, batch_dice
+        self.dice_weight, self.entropy_weight = dice_weight, entropy_weight
+
+    def __call__(self, logits: Tensor, segmentation: Tensor) -> Tensor:
+        """Scalar loss of ``(B, K, *spatial)`` logits against a ``(B, *spatial)`` internal label map."""
+        logits = logits.float()
+        target = make_target(segmentation, self.labels)
+        loss = logits.new_zeros(())
+        if self.dice_weight:
+            probabilities = logits.sigmoid() if self.labels.regions else logits.softmax(1)
+            loss = loss + self.dice_weight * self.overlap(probabilities, target)
+        if self.entropy_weight:
+            loss = loss + self.entropy_weight * self.entropy(logits, target)
+        return loss
+
+    def overlap(self, probabilities: Tensor, target: Target) -> Tensor:
+        """The Dice term."""
+        return soft_dice_loss(probabilities, target, batch_dice=self.batch_dice, skip_background=not self.labels.regions)
+
+    def entropy(self, logits: Tensor, target: Target) -> Tensor:
+        """The cross entropy."""
+        return cross_entropy(logits, target)
+
+
+class GeneralisedDiceCrossEntropy(DiceCrossEntropy):
+    """The same with the generalised Dice loss (`generalised_dice_loss`)."""
+
+    def overlap(self, probabilities: Tensor, target: Target) -> Tensor:
+        """The Dice term."""
+        return generalised_dice_loss(probabilities, target, batch_dice=self.batch_dice)
+
+
+class WeightedCrossEntropy(DiceCrossEntropy):
+    """Cross entropy with weights that balance the classes (`weighted_cross_entropy`), without Dice unless `dice_weight` asks for it."""
+
+    def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 0.0, entropy_weight: float = 1.0) -> None:
+        super().__init__(labels, batch_dice=batch_dice, dice_weight=dice_weight, entropy_weight=entropy_weight)
+
+    def entropy(self, logits: Tensor, target: Target) -> Tensor:
+        """The cross entropy."""
+        return weighted_cross_entropy(logits, target)
+
+
+LOSSES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
+    "dice_ce": DiceCrossEntropy,
+    "dice": partial(DiceCrossEntropy, entropy_weight=0.0),
+    "ce": partial(DiceCrossEntropy, dice_weight=0.0),
+    "generalised_dice": partial(GeneralisedDiceCrossEntropy, entropy_weight=0.0),
+    "generalised_dice_ce": GeneralisedDiceCrossEntropy,
+    "weighted_ce": WeightedCrossEntropy,
+}
+"""Name to factory ``(labels, *, batch_dice) -> loss``."""
+
+
+def build_loss(name: str, labels: Labels, *, batch_dice: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name` (of `LOSSES`, or ``module:factory``) for these labels."""
+    return lookup(LOSSES, name, "loss")(labels, batch_dice=batch_dice)

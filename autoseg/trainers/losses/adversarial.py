@@ -1,0 +1,54 @@
+"""What generator and discriminator of a conditional adversarial network minimise, from the discriminator's logits.
+
+Conze et al., Artificial Intelligence in Medicine 117 (2021), after Isola et al., CVPR 2017. The discriminator's output is a map, one logit
+for each patch of the image; all of them count alike. Computed in float32 from logits, so that a discriminator that is very sure still gives
+a gradient.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...schema import Labels
+from .target_adaptive import Annotated, merge_unlabelled
+from .targets import make_target
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator is not deceived.
+
+    Args:
+        fake: Logits of the discriminator for what the generator made, of any shape.
+    """
+    return F.softplus(-fake.float()).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Binary cross entropy of real against generated: mean of ``-log D(x, y)`` plus mean of ``-log(1 - D(x, G(x)))``.
+
+    Args:
+        real: Logits for reference masks, of any shape.
+        fake: Logits for what the generator made, detached from it.
+    """
+    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
+
+
+def judged_maps(logits: Tensor, segmentation: Tensor, annotated: Annotated, labels: Labels) -> tuple[Tensor, Tensor]:
+    """What the discriminator compares, equal wherever the truth is not known.
+
+    Args:
+        logits: ``(B, K, *spatial)``.
+        segmentation: ``(B, *spatial)`` internal values.
+        annotated: Of each sample; empty means every organ in all of them.
+        labels: Of the K outputs.
+
+    Returns:
+        Predicted probabilities and the real 0/1 maps, both ``(B, K, *spatial)`` float32.
+    """
+    if any(organs is not None for organs in annotated):
+        logits = merge_unlabelled(logits, annotated, labels, segmentation)
+    fake = logits.float().sigmoid() if labels.regions else logits.float().softmax(1)
+    target = make_target(segmentation, labels)
+    real = target.channels(labels.n_outputs)
+    return (fake, real) if target.valid is None else (fake * target.valid, real * target.valid)

@@ -1,0 +1,141 @@
+"""Where training patches are cut out: which case, which place, and the voxels there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+from ..schema import Box, Configuration
+from ..schema.conventions import ANNOTATED, OUTSIDE
+
+if TYPE_CHECKING:
+    from ..preprocessing.storage import StoredCase
+
+FOREGROUND_SHARE = 0.33
+"""Share of a batch that is centred on an organ."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One patch to read.
+
+    Attributes:
+        case: Its name.
+        box: On the stored array's (Z, Y, X), half open; may reach outside. One slice thick for 2D.
+    """
+
+    case: str
+    box: Box
+
+
+def is_foreground_slot(index: int, batch_size: int, share: float = FOREGROUND_SHARE, *, number: int = 0) -> bool:
+    """True for the last samples of a batch, those that are centred on an organ (one of two, three of nine).
+
+    A batch of one has no last sample to spare: there the share is kept over the batches, counted by their `number` in the stream.
+    """
+    if batch_size == 1:
+        return int((number + 1) * share) > int(number * share)
+    return index >= round(batch_size * (1 - share))
+
+
+def draw_sample(
+    rng: np.random.Generator,
+    cases: Mapping[str, StoredCase],
+    configuration: Configuration,
+    *,
+    foreground: bool,
+    load_size: Sequence[int],
+) -> Sample:
+    """Draws a case, with replacement, and a patch in it.
+
+    Without `foreground` any place is as likely as any other (with an ignore label: any annotated voxel). With it an organ is drawn among
+    those present in the case and the patch centred on one of its voxels; only the lower bound keeps it in the image, so patches
+    at the upper border may look beyond it. Cases without any organ are sampled anywhere.
+
+    Args:
+        rng: Source of all chance.
+        cases: By name; of each the shape and the organs' locations are used.
+        configuration: Of the patch.
+        foreground: Centre on an organ.
+        load_size: Voxels to read, per axis of the patch: the patch, grown or shrunk about its centre.
+
+    Raises:
+        ValueError: There are no cases.
+    """
+    if not cases:
+        raise ValueError("sampling: expected at least one training case, found none")
+    names = sorted(cases)
+    name = names[int(rng.integers(len(names)))]
+    case = cases[name]
+    center = _draw_center(rng, case.locations, foreground)
+    starts = _draw_corner(rng, case.image.shape[1:], _as_volume(configuration.patch_size), center)
+    box = []
+    for start, p, size in zip(starts, _as_volume(configuration.patch_size), _as_volume(load_size), strict=True):
+        start += p // 2 - size // 2
+        box.append((start, start + size))
+    return Sample(name, tuple(box))
+
+
+def _draw_corner(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int], center: np.ndarray | None) -> list[int]:
+    """First voxel of a patch per axis: around `center`, or anywhere; an axis shorter than the patch is padded on both sides alike."""
+    starts = []
+    for axis, (n, p) in enumerate(zip(shape, patch, strict=True)):
+        missing = max(0, p - n)
+        lowest, highest = -((missing + 1) // 2), max(n - p, -(missing // 2))
+        starts.append(int(rng.integers(lowest, highest + 1)) if center is None else max(lowest, int(center[axis]) - p // 2))
+    return starts
+
+
+def _as_volume(size: Sequence[int]) -> tuple[int, ...]:
+    """Patch size on (Z, Y, X): a 2D patch is one slice."""
+    return (1, *size) if len(size) == 2 else tuple(size)
+
+
+def _draw_center(rng: np.random.Generator, locations: Mapping[str, np.ndarray], foreground: bool) -> np.ndarray | None:
+    """A voxel (Z, Y, X) to centre on, or None for anywhere."""
+    if foreground:
+        # The first organ of a random order that is there at all: as likely as any other that is, and usually the only one read from disk.
+        organs = sorted(key for key in locations if key != ANNOTATED)
+        for index in rng.permutation(len(organs)):
+            voxels = locations[organs[index]]
+            if len(voxels):
+                return voxels[int(rng.integers(len(voxels)))]
+    # "Annotated" stands in where no organ is there to choose.
+    voxels = locations.get(ANNOTATED, ())
+    return voxels[int(rng.integers(len(voxels)))] if len(voxels) else None
+
+
+def read_box(array: Any, box: Box, *, fill: float) -> np.ndarray:
+    """The voxels of `box` on the last three axes; only what lies inside is read, the rest is `fill`.
+
+    Args:
+        array: ``(Z, Y, X)`` or ``(C, Z, Y, X)``, NumPy or blosc2.
+        box: Half open, may reach outside.
+        fill: Value outside.
+    """
+    return np.asarray(crop_and_pad_nd(array, [list(pair) for pair in box], fill))
+
+
+def read_patch(stored: StoredCase, box: Box, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a patch of the image and its labels.
+
+    Args:
+        stored: The case.
+        box: From `draw_sample`.
+        dim: 2 drops the slice axis.
+
+    Returns:
+        Image ``(C, *size)`` float32, 0 outside the volume, and labels ``(*size)`` int16, `OUTSIDE` there.
+
+    Raises:
+        ValueError: The case has no labels.
+    """
+    if stored.segmentation is None:
+        raise ValueError(f"case {stored.trace.case}: cannot be trained on, its preprocessed data holds no segmentation")
+    image = read_box(stored.image, box, fill=0.0).astype(np.float32, copy=False)
+    labels = read_box(stored.segmentation, box, fill=OUTSIDE).astype(np.int16, copy=False)
+    return (image[:, 0], labels[0]) if dim == 2 else (image, labels)

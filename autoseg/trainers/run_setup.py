@@ -1,0 +1,133 @@
+"""A training as it is frozen into ``run.json``: budget, batch and patch that fit the device, and the cases of its fold."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..planners.budget import LEAST_BATCH, choose_budget, fit_batch, fit_memory, fit_time
+from ..runtime.hardware import StepCost, choose_device, device_memory, free_memory
+from ..runtime.registry import lookup
+from ..runtime.workspace import Workspace
+from ..schema import Budget, Configuration, Split
+from ..schema.run_record import TrainingJob
+from ..schema.settings import TrainSettings
+from ..schema.training_options import TrainingOptions
+from . import TRAINERS
+from .job import begun_by_sibling, default_options
+from .resume_checks import width_of
+from .step_cost import measure_step
+from .training_spec import Variant
+
+log = logging.getLogger(__name__)
+
+
+def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
+    """Training and validation cases of a fold.
+
+    Raises:
+        ValueError: There is no such fold; the message lists those there are.
+    """
+    splits = workspace.splits(dataset)
+    if fold == "all":
+        return Split(workspace.usable_cases(dataset), workspace.usable_cases(dataset))
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
+        raise ValueError(f"fold: expected {expected}, got {fold!r}")
+    return splits[int(fold)]
+
+
+def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Path) -> Configuration:
+    """The configuration with patch and width of the model's other folds, where there are any."""
+    if sibling is None or (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
+        return configuration
+    then, planned = ("x".join(map(str, one.patch_size)) for one in (sibling, configuration))
+    log.warning(
+        "Patch %s and %g times the planned features as in the folds of this model that were begun before, not %s and %g; "
+        "to change it, move %s away.",
+        *(then, sibling.width, planned, configuration.width, run.parent),
+    )
+    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
+
+
+def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, settings: TrainSettings) -> TrainingJob:
+    """Describes a run that begins: what was asked for, made to fit device and budget.
+
+    Args:
+        asked: Plan and configuration.
+        split: Cases of the fold.
+        run: Its folder.
+        previous: Segmentations of a cascade's first stage, in that stage's model folder; None without one.
+        settings: What the user asked for.
+
+    Raises:
+        RuntimeError: Not even the smallest step fits on this device, or, where other folds of the model have a patch, that patch.
+    """
+    device = choose_device(settings.device)
+    budget = budget_of(settings)
+    configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
+    sibling = begun_by_sibling(run)
+    configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
+    job = TrainingJob(
+        plan=asked.plan,
+        configuration=configuration,
+        fold=run.name.removeprefix("fold_"),
+        split=split,
+        budget=budget,
+        seed=settings.seed,
+        options=_options(budget, device.type, configuration.batch_size, settings),
+        trainer=settings.trainer,
+        pretrained=settings.pretrained,
+        previous_model=None if previous is None else previous.parent.name,
+        trainer_options=settings.trainer_options,
+    )
+    configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or LEAST_BATCH)
+    log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
+    for sentence in (batch_why, *said):
+        log.info("%s.", sentence)
+    return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
+
+
+def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.device, *, least_batch: int) -> tuple[Configuration, list[str]]:
+    """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user."""
+
+    def measured(one: Configuration) -> StepCost | None:
+        return measure_step(replace(job, configuration=one), str(device))
+
+    free_memory(device)  # a training before this one may have left some
+    configuration, cost, memory_why = fit_memory(
+        job.configuration, measured, limit_bytes=device_memory(device), keeps_patch=sibling is not None
+    )
+    time_why = ""
+    if sibling is None:
+        how = {"narrows": job.pretrained is None, "least_batch": least_batch}
+        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, **how)
+    said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
+    if job.budget.kind == "iterations":
+        said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")
+    return configuration, said
+
+
+def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
+    suited, fine_tunes = lookup(TRAINERS, settings.trainer, "trainer").suited_options, settings.pretrained is not None
+    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=changes_of(settings), suited=suited)
+
+
+def changes_of(settings: TrainSettings) -> dict[str, Any]:
+    """The training options that the user asked for."""
+    return settings.options | ({} if settings.learning_rate is None else {"learning_rate": settings.learning_rate})
+
+
+def budget_of(settings: TrainSettings) -> Budget:
+    """How long to train: what the user said, or the default of the device."""
+    device = choose_device(settings.device)
+    return choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

@@ -1,0 +1,90 @@
+"""Whole training cases on a locator's coarse grid, with all organs as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ...data.annotations import annotated_indices
+from ...data.label_subsets import translate
+from ...inference.localisation import coarse_shape, to_coarse
+from ...preprocessing.resampling import resample_labels
+from ...preprocessing.storage import Store
+from ...runtime.locks import remove_partial
+from ...runtime.provenance import Stamp, forget, is_current, record
+from ...runtime.serialization import atomic, read_json, write_json
+from ...schema import Configuration, Labels, Plan
+
+FOREGROUND = Labels(("organs",), ((1,),), ignore=2)
+"""Internal values of a coarse label map: 0 background, 1 any organ, 2 not annotated (or background where not all organs were)."""
+
+
+def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, configuration: Configuration, *, progress: bool) -> Path:
+    """Brings cases to the coarse grid; may be interrupted and called again. Shared by all folds of a model.
+
+    Args:
+        model: Model folder.
+        data: Preprocessed cases.
+        names: Of the cases that are wanted.
+        plan: Of the dataset.
+        configuration: With a locator.
+        progress: Show a bar.
+
+    Returns:
+        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.
+        A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
+    """
+    out = model / f"coarse_on_{data.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    remove_partial(out)
+    _keep_recipe(out, configuration)
+    store = Store(data)
+    organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
+    for name in (name for name, some in organs.items() if some == ()):
+        forget(out / f"{name}.npz")
+        (out / f"{name}.npz").unlink(missing_ok=True)
+    stamps = {name: _stamp(store, name, some, plan) for name, some in organs.items() if some != ()}
+    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.npz", stamp)]
+    for name in tqdm(waiting, desc="Coarse volumes", unit="case", disable=not progress or not waiting):
+        forget(out / f"{name}.npz")
+        stored = store.load(name)
+        image = to_coarse(np.asarray(stored.image[:]), configuration.locator, configuration.spacing)
+        labels = _foreground(np.asarray(stored.segmentation[:]), plan, partly=organs[name] is not None)
+        shape = coarse_shape(configuration.locator, labels.shape, configuration.spacing)
+        spacings = {"spacing": configuration.spacing, "new_spacing": configuration.locator.spacing}
+        with atomic(out / f"{name}.npz") as partial:
+            np.savez(partial, image=image, labels=resample_labels(labels, shape, **spacings))
+        record(out / f"{name}.npz", stamps[name])
+    return out
+
+
+def _stamp(store: Store, name: str, organs: tuple[int, ...] | None, plan: Plan) -> Stamp:
+    """What a coarse case is made from, besides the grid of the whole folder: the case, and which of the plan's organs it has annotated."""
+    names = "all" if organs is None else ", ".join(plan.labels.names[index] for index in organs)
+    return Stamp({"case": store.content_id(name)}, {"annotated": names})
+
+
+def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.ndarray:
+    """All organs as one, in the values of `FOREGROUND`; `partly` where some were not annotated and may be anywhere in the background."""
+    internal = translate(segmentation.astype(np.int16), plan.stored_labels, plan.labels)
+    ignored = internal == plan.labels.internal_ignore if plan.labels.internal_ignore is not None else np.zeros(internal.shape, bool)
+    if partly:
+        ignored |= internal == 0
+    return np.where(ignored, FOREGROUND.internal_ignore, internal > 0).astype(np.int16)
+
+
+def _keep_recipe(out: Path, configuration: Configuration) -> None:
+    """Empties the folder if its volumes are for another grid, then notes this one; in that order, for the case of a kill between."""
+    path, locator = out / "locator.json", configuration.locator
+    grid = {"spacing": list(locator.spacing), "shape": list(locator.shape), "sigma": locator.sigma}
+    try:
+        same = path.is_file() and read_json(path, dict) == grid
+    except ValueError:
+        same = False
+    if not same:
+        for old in out.glob("*.npz"):
+            old.unlink(missing_ok=True)
+        write_json(path, grid)

@@ -1,0 +1,149 @@
+"""Locate, then segment: a small network finds the organs in the whole volume, a SpatialConfiguration-Net segments what it finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...inference.localisation import Localiser, LocatedPredictor
+from ...inference.predictor import Predictor
+from ...preprocessing.storage import Store
+from ...runtime.hardware import autocast
+from ...schema import Configuration, Plan
+from ...schema.run_record import TrainingJob
+from ...schema.training_options import TrainingOptions
+from ..batches import Batch
+from ..job import RunFolders, begun_by_sibling
+from ..losses.heatmap import sigmoid_cross_entropy
+from ..trainer import Trainer
+from .coarse_cases import prepare_coarse
+from .locator_training import LocatorTraining
+from .options import spatial_options, with_locator
+
+NETWORK = "scn"
+MULTIPLE = 32
+"""Of the patch, where it is as long: the network pads to it otherwise."""
+AVERAGE_DECAY = 0.999
+LEARNING_RATE = 1e-4
+
+
+class SpatialConfigurationTrainer(Trainer):
+    """Locator (not for slices) and SpatialConfiguration-Net of Thaler et al. (FLARE at MICCAI 2021), in one run and one checkpoint."""
+
+    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+        super().__init__(job, folders, device=device, progress=progress)
+        self.options = spatial_options(job.trainer_options)
+        self.locator = None if job.configuration.locator is None else LocatorTraining(job, device, loss=self.options.localisation_loss)
+
+    @classmethod
+    def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
+        """The configuration with the network, patches of multiples of 32 where they are as long, and a locator for volumes.
+
+        Raises:
+            ValueError: An option is unknown or makes no sense, organs overlap, or another network was asked for.
+        """
+        chosen = spatial_options(options)
+        if plan.labels.regions:
+            raise ValueError("SpatialConfigurationTrainer: expected organs that exclude each other, got regions that overlap")
+        if configuration.network != NETWORK:
+            if configuration.patch_multiple:
+                raise ValueError(f"SpatialConfigurationTrainer: expected the network {NETWORK!r}, got {configuration.network!r}")
+            configuration = replace(configuration, network=NETWORK, network_options={})
+        patch = tuple(size if size < MULTIPLE else MULTIPLE * round(size / MULTIPLE) for size in configuration.patch_size)
+        multiple = tuple(MULTIPLE if size % MULTIPLE == 0 else size for size in patch)
+        configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None)
+        return with_locator(configuration, [configuration.median_shape], chosen)
+
+    @classmethod
+    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+        """The coarse grid for the largest case; a fold that joins others takes over their locator.
+
+        Raises:
+            ValueError: Another locator was asked for than that of the model's other folds.
+        """
+        store = Store(folders.data)
+        shapes = [store.load(name).trace.shape for name in store.names()]
+        options = spatial_options(job.trainer_options)
+        configuration, begun = with_locator(job.configuration, shapes, options), begun_by_sibling(folders.run)
+        if begun is not None:
+            if _kind_of(begun) != _kind_of(configuration):
+                expected = f"expected the locator {_kind_of(begun)} of the model's other folds, got {_kind_of(configuration)}"
+                raise ValueError(f"{folders.run}: {expected}; ask for the same, or move {folders.run.parent} away")
+            configuration = replace(configuration, locator=begun.locator)
+        return replace(job, configuration=configuration)
+
+    @classmethod
+    def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
+        """Generalised Dice; in a long run the paper's Adam, rate and average of the weights, as the network has no normalisation."""
+        options = replace(options, loss="generalised_dice")
+        if not long_run:
+            return options
+        return replace(
+            options, optimizer="adam", schedule="constant", weight_decay=0.0, learning_rate=LEARNING_RATE, average_decay=AVERAGE_DECAY
+        )
+
+    def prepare(self) -> None:
+        """Brings the training cases to the coarse grid, those that are missing."""
+        job, folders = self.job, self.folders
+        if self.locator is not None:
+            names = sorted(job.split.train)
+            folder = prepare_coarse(folders.run.parent, folders.data, names, job.plan, job.configuration, progress=self.progress)
+            self.locator.cases = [path for name in names if (path := folder / f"{name}.npz").is_file()]
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """A step of the SpatialConfiguration-Net, before it in some steps one of the locator."""
+        share, number = self.options.localisation_share, self.iteration
+        if self.locator is not None and math.ceil((number + 1) * share) > math.ceil(number * share):
+            self.locator.step(number, self.optimizer.param_groups[0]["lr"])
+        with autocast(self.device):
+            merged, local, spatial = self.network.parts(batch.image)
+        loss = self.loss(merged.log(), batch.segmentation, batch.annotated)
+        for logits, weight in ((local, self.options.local_weight), (spatial, self.options.spatial_weight)):
+            loss = loss + weight * sigmoid_cross_entropy(logits, batch.segmentation, self.labels, batch.annotated)
+        self.descend(loss)
+        located = {} if self.locator is None else {"localisation_loss": self.locator.loss}
+        return {"train_loss": loss.detach(), **located}
+
+    def predictor(self, network: nn.Module) -> Predictor | LocatedPredictor:
+        """Looks into the located box only."""
+        inside = super().predictor(network)
+        if self.locator is None:
+            return inside
+        locator = self.locator.final_network.eval()
+        return LocatedPredictor(inside, Localiser([lambda: locator], self.job.configuration, self.device))
+
+    def extra_states(self) -> dict[str, dict[str, Any]]:
+        """The locator's."""
+        return {} if self.locator is None else self.locator.states()
+
+    def load_extra_states(self, states: Mapping[str, Any]) -> None:
+        """The locator's."""
+        if self.locator is not None:
+            self.locator.load(states)
+
+    def load_pretrained(self, states: Mapping[str, Any]) -> None:
+        """The locator of a run that had one."""
+        if self.locator is not None and "locator" in states:
+            self.locator.load_pretrained(states["locator"])
+
+    def final_states(self) -> dict[str, dict[str, Any]]:
+        """Both networks."""
+        located = {} if self.locator is None else {"locator": self.locator.final_network.state_dict()}
+        return super().final_states() | located
+
+    def load_final_states(self, states: Mapping[str, Any]) -> None:
+        """Both networks."""
+        super().load_final_states(states)
+        if self.locator is not None:
+            self.locator.final_network.load_state_dict(states["locator"])
+
+
+def _kind_of(configuration: Configuration) -> tuple[Any, ...] | None:
+    """What of a locator the user decides; its grid follows from the cases."""
+    locator = configuration.locator
+    return None if locator is None else (locator.network, locator.network_options, locator.margin)

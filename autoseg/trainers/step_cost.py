@@ -1,0 +1,94 @@
+"""Real training steps on the actual device, in a process of their own: what one costs, and whether it fits into memory at all.
+
+A process of its own because a step that is too large may be killed by the system, and because its peak memory can then be read exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
+from ..runtime.registry import lookup
+from ..runtime.serialization import from_plain, to_plain
+from ..schema.run_record import TrainingJob
+from . import TRAINERS
+from .batches import Batch
+from .job import RunFolders
+from .loading import loader_size
+
+STEPS = 3
+OUT_OF_MEMORY = 3
+
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import answer; answer()"
+"""A trainer, network or loss of the user's own is found where this process finds it."""
+
+
+def measure_step(job: TrainingJob, device: str) -> StepCost | None:
+    """Runs a few steps of the job's trainer on random numbers in a separate process, as many batches waiting as in training.
+
+    Args:
+        job: Trainer, configuration and options are used; no file is read or written.
+        device: For `choose_device`.
+
+    Returns:
+        The cost, or None where the step does not fit into memory.
+
+    Raises:
+        RuntimeError: The step failed for another reason; the message carries it.
+    """
+    question = json.dumps({"job": to_plain(job), "device": device})
+    command = [sys.executable, "-c", BOOT, json.dumps(sys.path)]
+    done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
+    if done.returncode in (OUT_OF_MEMORY, -9, 137):
+        return None
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"a trial step of {job.configuration.name} failed: {reason}")
+    return StepCost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def answer() -> None:
+    """The life of the separate process: a question from standard input, the answer to standard output."""
+    question = json.loads(sys.stdin.read())
+    try:
+        cost = _cost(from_plain(question["job"], TrainingJob), choose_device(question["device"]))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            sys.exit(OUT_OF_MEMORY)
+        raise
+    sys.stdout.write("\n" + json.dumps(to_plain(cost)) + "\n")
+
+
+def _cost(job: TrainingJob, device: torch.device) -> StepCost:
+    seconds = []
+    with tempfile.TemporaryDirectory() as nowhere:
+        folders = RunFolders(Path(nowhere), Path(nowhere))
+        trainer = lookup(TRAINERS, job.trainer, "trainer")(job, folders, device=device, progress=False)
+        _, ahead = loader_size(job, device)
+        waiting = [_random_batch(job, device) for _ in range(ahead)]
+        for number in range(STEPS):
+            if number == 1 and device.type == "cuda":
+                # The first step also tries convolution algorithms, in whatever memory is free: that is not needed to train.
+                torch.cuda.reset_peak_memory_stats(device)
+            started = time.perf_counter()
+            for value in trainer.step(waiting[number % ahead]).values():
+                float(value)  # waits for the device
+            trainer.iteration += 1
+            seconds.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return StepCost(min(seconds[1:]), peak)
+
+
+def _random_batch(job: TrainingJob, device: torch.device) -> Batch:
+    configuration, highest = job.configuration, len(job.plan.labels.base_values)
+    size, patch = configuration.batch_size, configuration.patch_size
+    image = torch.randn((size, job.plan.in_channels(configuration), *patch), device=device)
+    segmentation = torch.randint(0, highest + 1, (size, *patch), dtype=torch.int16, device=device)
+    return Batch(image.to(memory_format=memory_format(configuration.dim)), segmentation, ("random",) * size, (None,) * size)

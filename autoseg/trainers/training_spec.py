@@ -1,0 +1,114 @@
+"""What of a plan a user wants otherwise for one training: network, organs, intensities, and what the trainer makes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..data.label_subsets import subset, word_for
+from ..data.labels import plan_mirroring
+from ..data.windows import Window, check_window, common_window
+from ..planners.budget import patch_multiple
+from ..planners.configurations import wanted_configurations
+from ..preprocessing.windows import with_normalization
+from ..runtime.registry import lookup
+from ..schema import Configuration, Labels, Mirroring, Plan
+from ..schema.settings import TrainSettings
+from . import TRAINERS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a training follows.
+
+    Attributes:
+        plan: Of the dataset, or of some of its organs.
+        configuration: As planned, or with another network or normalisation.
+        words: What the name of the model folder says beside configuration and trainer.
+    """
+
+    plan: Plan
+    configuration: Configuration
+    words: tuple[str, ...] = ()
+
+
+def variant(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[str, Window] | None = None) -> Variant:
+    """The plan and the configuration that a training follows.
+
+    Args:
+        plan: Of the dataset.
+        name: Of one of its configurations.
+        settings: What the user asked for.
+        windows: Organ to CT window, where the dataset has its own.
+
+    Raises:
+        ValueError: There is no such configuration, network, organ, window or trainer, or the trainer cannot work with it.
+    """
+    wanted_configurations([name], plan)
+    plan, organs = of_organs(plan, settings.organs)
+    # The region that a cascade noted there is for those trainers only that ask for one.
+    configuration = replace(plan.configurations[name], region=None)
+    if settings.network is not None:
+        configuration = _with_network(configuration, settings)
+    configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
+    trainer = lookup(TRAINERS, settings.trainer, "trainer")
+    words = tuple(filter(None, (settings.network, organs, intensities, _checked_tag(settings.tag))))
+    configuration = trainer.configure(configuration, plan, settings.trainer_options)
+    if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
+        configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
+    return Variant(plan, configuration, words)
+
+
+def _checked_tag(tag: str) -> str:
+    """The word for the end of a model folder's name, if it can stand there."""
+    if tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", tag):
+        raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {tag!r}")
+    return tag
+
+
+def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
+    """The plan of a model of some organs, which reads the same preprocessed data, and the word for them in names.
+
+    Args:
+        plan: Of the dataset.
+        organs: Names; none, or all there are, mean the plan as it is.
+
+    Raises:
+        ValueError: A name is no organ of the dataset.
+    """
+    labels = subset(plan.labels, organs or plan.labels.names)
+    if labels == plan.labels:
+        return plan, ""
+    configurations = {name: replace(one, mirroring=_mirroring(plan, one, labels)) for name, one in plan.configurations.items()}
+    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), word_for(labels)
+
+
+def _mirroring(plan: Plan, configuration: Configuration, labels: Labels) -> Mirroring:
+    """Flips that are right for these labels: an organ whose partner is not learnt keeps its side."""
+    lateral = configuration.mirroring.lateral_axis
+    if plan.lateral_axis is not None:
+        # A 2D patch of a volume lacks the first axis; if that is the lateral one, this gives -1.
+        lateral = plan.lateral_axis - (len(plan.transpose) - configuration.dim)
+    return plan_mirroring(labels, configuration.dim, lateral)[0]
+
+
+def _with_intensities(
+    configuration: Configuration, labels: Labels, settings: TrainSettings, windows: Mapping[str, Window]
+) -> tuple[Configuration, str]:
+    """The configuration with the window or the normalisation that was asked for, and the word for it."""
+    schemes = settings.normalization
+    if settings.window is not None:
+        if schemes:
+            raise ValueError("--window and --normalization: expected only one of them")
+        auto = settings.window == "auto"
+        width, level = common_window(labels.names, windows) if auto else check_window(settings.window, "--window")
+        schemes = (f"window:{width:g}:{level:g}",)
+    return with_normalization(configuration, schemes) if schemes else (configuration, "")
+
+
+def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:
+    """The configuration with the network that was asked for; the planned one keeps its planned options."""
+    planned = configuration.network_options if settings.network == configuration.network else {}
+    multiple = tuple(patch_multiple(configuration))
+    return replace(configuration, network=settings.network, network_options=planned | settings.network_options, patch_multiple=multiple)

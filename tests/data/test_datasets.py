@@ -1,0 +1,263 @@
+"""Dataset folders and folders of new images, understood."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autoseg.data import datasets
+
+DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
+LABELS = {"background": 0, "liver": 1}
+
+
+def touch(path: Path, array: np.ndarray | None = None, *, vector: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = path.suffix in (".png", ".bmp", ".jpg")
+    array = np.zeros((4, 5) if flat else (3, 4, 5), np.uint8) if array is None else array
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
+    return path
+
+
+def make(folder: Path, files: list[str], **info) -> Path:
+    for file in files:
+        touch(folder / file)
+    info = {"channel_names": {"0": "CT"}, "labels": LABELS, "file_ending": ".nii.gz", **info}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    return folder
+
+
+def tr(*cases: str, channels: int = 1, ending: str = ".nii.gz") -> list[str]:
+    images = [f"imagesTr/{case}_{i:04d}{ending}" for case in cases for i in range(channels)]
+    return images + [f"labelsTr/{case}{ending}" for case in cases]
+
+
+class TestFind:
+    @pytest.mark.parametrize("which", [3, "3", "003", "Dataset003_Liver", "Liver", "liver"])
+    def test_by_any_name(self, tmp_path, which):
+        expected = make(tmp_path / "Dataset003_Liver", [])
+        make(tmp_path / "Dataset030_Spleen", [])
+        assert datasets.find_dataset(tmp_path, which) == expected
+
+    def test_by_folder(self, tmp_path):
+        folder = make(tmp_path / "elsewhere" / "mine", [])
+        assert datasets.find_dataset(tmp_path / "raw", str(folder)) == folder.resolve()
+
+    def test_unknown_lists_what_is_there(self, tmp_path):
+        make(tmp_path / "Dataset003_Liver", [])
+        with pytest.raises(ValueError, match=r"Dataset003_Liver.*'4'"):
+            datasets.find_dataset(tmp_path, 4)
+        with pytest.raises(ValueError, match=r"\(none\)"):
+            datasets.find_dataset(tmp_path / "nothing", "Liver")
+
+    @pytest.mark.parametrize("which", [3, "03", "liver", "TASK03_LIVER"])
+    def test_names_of_any_kind(self, which):
+        assert datasets.names_meant(["Task03_Liver", "Dataset030_Spleen"], which) == ["Task03_Liver"]
+        assert datasets.names_meant(["Dataset3_x"], "x") == datasets.names_meant(["Dataset3_x"], 3) == ["Dataset3_x"]
+        assert datasets.names_meant(["Liver", "Dataset003_Liver"], "Liver") == ["Liver"]
+        assert datasets.names_meant(["Liver", "Liver_2", "none"], "") == []
+
+    def test_two_that_fit(self, tmp_path):
+        make(tmp_path / "Dataset003_Liver", [])
+        make(tmp_path / "Dataset003_Spleen", [])
+        with pytest.raises(ValueError, match="several"):
+            datasets.find_dataset(tmp_path, 3)
+        assert datasets.find_dataset(tmp_path, "Spleen").name == "Dataset003_Spleen"
+
+    def test_list_is_in_natural_order(self, tmp_path):
+        for name in ("Dataset10_B", "Dataset2_A"):
+            make(tmp_path / name, [])
+        (tmp_path / "other").mkdir()
+        assert [folder.name for folder in datasets.list_datasets(tmp_path)] == ["Dataset2_A", "Dataset10_B"]
+
+
+class TestLoad:
+    def test_plain(self, tmp_path):
+        files = [*tr("b", "a", channels=2), "imagesTr/.hidden.nii.gz"]
+        folder = make(tmp_path / "Dataset001_A", files, channel_names={"1": "PET", "0": "CT"})
+        dataset = datasets.load_dataset(folder)
+        assert [case.name for case in dataset.cases] == ["a", "b"]
+        assert dataset.channels == ("CT", "PET")
+        assert dataset.cases[0].images == (folder / "imagesTr/a_0000.nii.gz", folder / "imagesTr/a_0001.nii.gz")
+        assert dataset.cases[0].label == folder / "labelsTr/a.nii.gz"
+        assert dataset.cases[0].group == "a"
+        assert (dataset.name, dataset.file_ending) == ("Dataset001_A", ".nii.gz")
+
+    def test_windows_of_organs(self, tmp_path):
+        assert datasets.load_dataset(make(tmp_path / "a", tr("x"))).windows == {}
+        assert datasets.load_dataset(make(tmp_path / "b", tr("x"), windows={"liver": [150, 30]})).windows == {"liver": (150, 30)}
+        with pytest.raises(ValueError, match=r"b/dataset.json: windows: organ: expected one of liver, got 'spleen'"):
+            datasets.load_dataset(make(tmp_path / "b", [], windows={"spleen": [150, 30]}))
+
+    def test_image_and_label_may_differ_in_format_and_suffix_is_optional(self, tmp_path):
+        files = ["imagesTr/a_0000.mha", "labelsTr/a.nii.gz", "imagesTr/b.nrrd", "labelsTr/b.nrrd"]
+        dataset = datasets.load_dataset(make(tmp_path / "d", files, file_ending=None, modality={"0": "MRI"}, channel_names=None))
+        assert [case.images[0].name for case in dataset.cases] == ["a_0000.mha", "b.nrrd"]
+        assert dataset.channels == ("MRI",)
+
+    def test_a_case_name_that_ends_like_a_channel(self, tmp_path):
+        files = ["imagesTr/scan_0000.nii.gz", "labelsTr/scan_0000.nii.gz", "imagesTr/hip_2019_0000.nii.gz", "labelsTr/hip_2019.nii.gz"]
+        assert [case.name for case in datasets.load_dataset(make(tmp_path / "d", files)).cases] == ["hip_2019", "scan_0000"]
+
+    def test_decathlon(self, tmp_path):
+        folder = tmp_path / "Task04_H"
+        training = [{"image": "./imagesTr/h_2.nii.gz", "label": "./labelsTr/h_2.nii.gz"}]
+        touch(folder / "imagesTr/h_2.nii.gz", np.zeros((2, 3, 4, 5), np.float32))
+        make(folder, ["labelsTr/h_2.nii.gz"], labels={"0": "background", "1": "A"}, training=training, channel_names={"0": "T1", "1": "T2"})
+        dataset = datasets.load_dataset(folder)
+        assert [(case.name, len(case.images)) for case in dataset.cases] == [("h_2", 1)]
+        assert dataset.labels.names == ("A",)
+
+    def test_explicit_files(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("ELSEWHERE", str(tmp_path / "pool"))
+        image, label = touch(tmp_path / "pool/x.nii.gz"), touch(tmp_path / "d/deep/y.nii.gz")
+        entry = {"case1": {"images": ["$ELSEWHERE/x.nii.gz"], "label": "deep/y.nii.gz"}}
+        dataset = datasets.load_dataset(make(tmp_path / "d", [], dataset=entry))
+        assert (dataset.cases[0].images, dataset.cases[0].label) == ((image,), label)
+
+    def test_one_colour_picture_holds_three_channels(self, tmp_path):
+        touch(tmp_path / "d/imagesTr/a_0000.png", np.zeros((4, 5, 3), np.uint8), vector=True)
+        folder = make(tmp_path / "d", ["labelsTr/a.png"], channel_names={"0": "R", "1": "G", "2": "B"}, file_ending=".png")
+        assert len(datasets.load_dataset(folder).cases[0].images) == 1
+
+    def test_every_missing_file_is_named(self, tmp_path):
+        files = [*tr("a", channels=2), "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz", "imagesTr/c_0000.nii.gz", "imagesTr/c_0001.nii.gz"]
+        folder = make(tmp_path / "d", files, channel_names={"0": "CT", "1": "PET"})
+        said = r"case b: missing channel 1 \(PET\), expected .*b_0001\.nii\.gz.*case c: missing label, expected .*c\.nii\.gz"
+        with pytest.raises(ValueError, match=said):
+            datasets.load_dataset(folder)
+        dataset, missing = datasets.inspect_dataset(folder)
+        assert [case.name for case in dataset.cases] == ["a"]
+        assert [gap.case for gap in missing] == ["b", "c"]
+
+    @pytest.mark.parametrize(
+        ("info", "said"),
+        [
+            ({"channel_names": None}, "channel_names"),
+            ({"channel_names": {"CT": "0"}}, "expected channel_names as .*turn them round"),
+            ({"channel_names": {"CT": 0, "PET": 1}}, "expected channel_names as .*turn them round"),
+            ({"channel_names": {"a": "CT"}}, "expected channel_names such as"),
+            ({"channel_names": {"0": "CT", "2": "PET"}}, "channel_names"),
+            ({"labels": {"background": 0}}, "at least one organ"),
+            ({"dataset": {"x": {"images": []}}}, "'images'"),
+            ({}, "no cases|training cases"),
+        ],
+    )
+    def test_wrong_descriptions(self, tmp_path, info, said):
+        with pytest.raises(ValueError, match=said):
+            datasets.load_dataset(make(tmp_path / "d", [], **info))
+
+    def test_missing_or_broken_json(self, tmp_path):
+        with pytest.raises(ValueError, match="dataset.json"):
+            datasets.load_dataset(tmp_path)
+        (tmp_path / "dataset.json").write_text("{")
+        with pytest.raises(ValueError, match="JSON"):
+            datasets.load_dataset(tmp_path)
+
+    def test_two_files_for_one_thing(self, tmp_path):
+        with pytest.raises(ValueError, match="one label map"):
+            datasets.load_dataset(make(tmp_path / "d", [*tr("a"), "labelsTr/a.mha"]))
+        with pytest.raises(ValueError, match="one file a channel"):
+            datasets.load_dataset(make(tmp_path / "e", [*tr("a"), "imagesTr/a.mha"]))
+
+
+class TestGroups:
+    CASES = ("p1_x", "p1_y", "p2_x")
+
+    @pytest.mark.parametrize("pattern", [r"p\d+", r"(p\d+)_"])
+    def test_by_pattern(self, tmp_path, pattern):
+        folder = make(tmp_path / "d", tr(*self.CASES), groups={"p1_x": "other"})
+        assert [case.group for case in datasets.load_dataset(folder, groups=pattern).cases] == ["p1", "p1", "p2"]
+
+    def test_by_entry(self, tmp_path):
+        groups = {"p1_x": "A", "p1_y": "A", "p2_x": "B"}
+        for name, entry, expected in (("d", groups, ["A", "A", "B"]), ("e", r"p\d", ["p1", "p1", "p2"])):
+            dataset = datasets.load_dataset(make(tmp_path / name, tr(*self.CASES), groups=entry))
+            assert [case.group for case in dataset.cases] == expected
+
+    @pytest.mark.parametrize(("groups", "said"), [("q", "p1_x"), ("(", "regular expression")])
+    def test_what_does_not_fit(self, tmp_path, groups, said):
+        with pytest.raises(ValueError, match=said):
+            datasets.load_dataset(make(tmp_path / "d", tr(*self.CASES)), groups=groups)
+
+
+class TestNewCases:
+    def test_a_folder(self, tmp_path):
+        for name in ("c10_0000.nii.gz", "c2.mha", "notes.txt"):
+            touch(tmp_path / name) if name != "notes.txt" else (tmp_path / name).write_text("x")
+        cases = datasets.find_new_cases(tmp_path, ("CT",))
+        assert [(case.name, case.images[0].name) for case in cases] == [("c2", "c2.mha"), ("c10", "c10_0000.nii.gz")]
+
+    def test_two_channels(self, tmp_path):
+        for i in (0, 1):
+            touch(tmp_path / f"a_000{i}.nii.gz")
+        assert [path.name for path in datasets.find_new_cases(tmp_path, ("A", "B"))[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+        assert len(datasets.find_new_cases(tmp_path / "a_0001.nii.gz", ("A", "B"))[0].images) == 2
+        touch(tmp_path / "b_0000.nii.gz")
+        with pytest.raises(ValueError, match=r"case b: missing channel 1 \(B\), expected .*b_0001\.nii\.gz, found b_0000\.nii\.gz"):
+            datasets.find_new_cases(tmp_path, ("A", "B"))
+
+    def test_one_file(self, tmp_path):
+        path = touch(tmp_path / "a_0000.nii.gz")
+        touch(tmp_path / "b.nii.gz")
+        cases = datasets.find_new_cases(path, ("CT",))
+        assert [(case.name, case.images) for case in cases] == [("a", (path,))]
+
+    def test_names_must_be_unique(self, tmp_path):
+        for name in ("a.nii.gz", "a_0000.nii.gz"):
+            touch(tmp_path / name)
+        with pytest.raises(ValueError, match="case a"):
+            datasets.find_new_cases(tmp_path, ("CT",))
+
+    @pytest.mark.parametrize("name", ["none", "empty", "file.txt"])
+    def test_nothing_there(self, tmp_path, name):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file.txt").write_text("x")
+        with pytest.raises(ValueError, match=name):
+            datasets.find_new_cases(tmp_path / name, ("CT",))
+
+    def test_one_dicom_file(self, tmp_path):
+        (tmp_path / "scan.7.dcm").write_bytes(b"anything")
+        assert [(c.name, c.images) for c in datasets.find_new_cases(tmp_path / "scan.7.dcm", ("CT",))] == [
+            ("scan.7", (tmp_path / "scan.7.dcm",))
+        ]
+
+    def test_a_dicom_disc_has_one_case_a_series(self, tmp_path):
+        (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "1.dcm").write_bytes(b"anything")
+        assert [case.name for case in datasets.find_new_cases(tmp_path, ("CT",))] == ["one", "two"]
+
+    @pytest.mark.skipif(not (DATA / "ct_one_case").is_dir(), reason=f"no real data in {DATA}")
+    def test_dicom(self):
+        series = DATA / "ct_one_case/dicom_series"
+        assert [(case.name, case.images) for case in datasets.find_new_cases(series, ("CT",))] == [("dicom_series", (series,))]
+        assert "dicom_series" in [case.name for case in datasets.find_new_cases(series.parent, ("CT",))]
+
+
+@pytest.mark.parametrize(
+    ("said", "written"), [("nii.gz", ".nii.gz"), (".MHD", ".mha"), (".jpg", ".png"), (".dcm", ".nii.gz"), (".NRRD", ".nrrd")]
+)
+def test_ending_of_label_maps_can_be_written(tmp_path, said, written):
+    assert datasets.load_dataset(make(tmp_path / "d", tr("a"), file_ending=said)).file_ending == written
+
+
+def test_a_listed_case_may_name_its_only_image_without_a_list(tmp_path):
+    folder = make(tmp_path / "d", tr("a"), dataset={"a": {"images": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}})
+    assert datasets.load_dataset(folder).cases[0].images == (folder / "imagesTr/a_0000.nii.gz",)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")
+@pytest.mark.parametrize(("which", "cases", "patients", "organs"), [(4, 208, 208, 2), ("ACDC", 120, 60, 3)])
+def test_real_datasets(which, cases, patients, organs):
+    dataset = datasets.load_dataset(datasets.find_dataset(DATA, which))
+    assert len(dataset.cases) == cases
+    assert len({case.group for case in dataset.cases}) == patients
+    assert len(dataset.labels.names) == organs

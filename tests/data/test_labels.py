@@ -1,0 +1,128 @@
+"""Label values inside and outside, and left and right by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoseg.data.labels import left_right_pairs, organ_mask, plan_mirroring, to_file, to_internal, undeclared_values, value_counts
+from autoseg.schema import Labels, Mirroring
+from autoseg.schema.conventions import OUTSIDE
+
+GAPS = Labels(("liver", "spleen", "tumour"), ((2,), (7,), (500,)), ignore=9)
+BRATS = Labels(("whole", "core", "enhancing"), ((1, 2, 3), (2, 3), (3,)), regions=True, paint=(1, 2, 3))
+
+
+def named(*names: str) -> Labels:
+    return Labels(names, tuple((i + 1,) for i in range(len(names))))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_values_to_internal_and_back(kind):
+    array = np.array([[0, 2, 7], [500, 9, 0]], kind)
+    internal = to_internal(array, GAPS, source="a")
+    assert internal.dtype == np.int16
+    assert internal.tolist() == [[0, 1, 2], [3, 4, 0]]
+    np.testing.assert_array_equal(to_file(internal, GAPS), array)
+    assert to_file(internal, GAPS).dtype == np.uint16
+
+
+def test_outside_becomes_background():
+    assert to_file(np.array([OUTSIDE, 1, 0]), GAPS).tolist() == [0, 2, 0]
+
+
+def test_very_large_values():
+    labels = Labels(("a", "b"), ((5,), (10_000_000,)))
+    assert to_internal(np.array([0, 10_000_000, 5]), labels, source="a").tolist() == [0, 2, 1]
+
+
+def test_undeclared_values_are_named_with_counts():
+    with pytest.raises(ValueError, match=r"case_1.*3 \(2 voxels\), 8 \(1 voxels\)"):
+        to_internal(np.array([0, 3, 3, 8, 2]), GAPS, source="case_1")
+    assert undeclared_values(np.array([-1, 0]), GAPS) == {-1: 1}
+
+
+def test_counts():
+    assert value_counts(np.array([-2, 0, 0, 5], np.int8)) == {-2: 1, 0: 2, 5: 1}
+    assert value_counts(np.array([0, 10**9, 10**9])) == {0: 1, 10**9: 2}
+    assert value_counts(np.zeros((0,), int)) == {}
+
+
+def test_masks_of_organs_and_regions():
+    internal = np.array([0, 1, 2, 3, OUTSIDE])
+    assert organ_mask(internal, GAPS, 2).tolist() == [False, False, False, True, False]
+    assert organ_mask(internal, BRATS, 0).tolist() == [False, True, True, True, False]
+    assert organ_mask(internal, BRATS, 1).tolist() == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("kidney_left", "kidney_right"),
+        ("Left Kidney", "Right Kidney"),
+        ("L kidney", "R kidney"),
+        ("kidneyL", "kidneyR"),
+        ("LKidney", "RKidney"),
+        ("LT_lung", "RT_lung"),
+        ("Niere links", "Niere rechts"),
+        ("rein gauche", "rein droite"),
+        ("rib_left_1", "rib_right_1"),
+        ("leftkidney", "rightkidney"),
+        ("KIDNEY-L", "KIDNEY-R"),
+        ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+        ("left", "right"),
+    ],
+)
+def test_pairs(left, right):
+    assert left_right_pairs(["liver", right, left]) == (((2, 1),), ())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["ventricle", "liver", "aorta"],
+        ["right ventricle", "myocardium", "left ventricle"],
+        ["heart_atrium_left", "heart_atrium_right"],
+        ["lung_upper_lobe_left", "lung_lower_lobe_left", "lung_middle_lobe_right"],
+        ["vertebrae_L1", "vertebrae_L2"],
+        ["bright spot", "cleft"],
+        ["LV", "RV", "LA"],
+        ["anterior", "posterior"],
+    ],
+)
+def test_names_without_a_mirrored_side(names):
+    assert left_right_pairs(names) == ((), ())
+
+
+def test_a_side_without_partner():
+    assert left_right_pairs(["kidney_left", "lung_left", "lung_right"]) == (((1, 2),), (0,))
+    assert left_right_pairs(["kidney_left", "left kidney", "kidney_right"]) == ((), (0, 1, 2))
+
+
+def test_no_sides_flip_everything():
+    mirroring, why = plan_mirroring(named("right ventricle", "myocardium", "left ventricle"), 3, 2)
+    assert mirroring == Mirroring((0, 1, 2))
+    assert "no label" in why
+
+
+def test_pairs_change_places_on_the_lateral_axis():
+    mirroring, why = plan_mirroring(named("kidney_left", "liver", "kidney_right"), 3, 2)
+    assert mirroring == Mirroring((0, 1, 2), 2, ((0, 2),))
+    assert "kidney_left <-> kidney_right" in why
+
+
+def test_where_left_and_right_cannot_be_exchanged():
+    pair = named("kidney_left", "kidney_right")
+    assert plan_mirroring(pair, 3, None)[0] == Mirroring()
+    assert plan_mirroring(pair, 2, -1)[0] == Mirroring((0, 1))
+    assert plan_mirroring(named("kidney_left", "liver"), 3, 1)[0] == Mirroring((0, 2))
+    assert plan_mirroring(named("kidney_left", "liver"), 3, None)[0] == Mirroring()
+
+
+def test_regions():
+    both = Labels(("kidneys", "kidney_left", "kidney_right"), ((1, 2), (1,), (2,)), regions=True, paint=(1, 1, 2))
+    assert plan_mirroring(both, 3, 2)[0] == Mirroring((0, 1, 2), 2, ((1, 2),))
+    broken = Labels(("tumour side", "kidney_left", "kidney_right"), ((1, 3), (1,), (2,)), regions=True, paint=(3, 1, 2))
+    assert plan_mirroring(broken, 3, 2)[0] == Mirroring((0, 1))
+    multiple = Labels(("kidney_left", "kidney_right"), ((1, 3), (2, 4)), regions=True, paint=(1, 2))
+    assert plan_mirroring(multiple, 3, 2)[0] == Mirroring((0, 1))

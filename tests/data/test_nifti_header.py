@@ -1,0 +1,68 @@
+"""The orientation fields of NIfTI headers, read, written and straightened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autoseg.data import nifti_header as header
+
+
+def skewed(path, cosine: float = 0.01):
+    """A NIfTI file whose sform axes are not orthogonal and whose qform is absent: ITK refuses it."""
+    straight = path.with_name(f"straight-{path.name}")
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5)), str(straight))
+    fields = list(header.read_orientation(straight))
+    fields[5], fields[6], fields[14] = 0.0, 1.0, cosine
+    header.copy_with_orientation(straight, path, tuple(fields))
+    straight.unlink()
+    return path
+
+
+def test_fields_survive_a_copy(tmp_path):
+    source = skewed(tmp_path / "a.nii.gz")
+    for name in ("b.nii", "c.nii.gz"):
+        header.copy_with_orientation(source, tmp_path / name, ())
+        assert header.read_orientation(tmp_path / name) == header.read_orientation(source)
+    assert len(header.read_orientation(source)) == header.N_FIELDS
+
+
+def test_other_files_have_none(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"short")
+    assert header.read_orientation(tmp_path / "a.nii") == ()
+    assert header.read_orientation(tmp_path / "none.nii") == ()
+    with pytest.raises(ValueError, match="NIfTI-1 header"):
+        header.patch_orientation(b"short", (0.0,) * header.N_FIELDS)
+
+
+def test_straightening_makes_it_readable(tmp_path):
+    source = skewed(tmp_path / "a.nii.gz")
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(source))
+    fields = header.read_orientation(source)
+    assert header.skew(fields) == pytest.approx(0.01, rel=1e-3)
+    header.copy_with_orientation(source, tmp_path / "b.nii.gz", header.orthonormalised(fields))
+    assert header.skew(header.read_orientation(tmp_path / "b.nii.gz")) < 1e-6
+    image = sitk.ReadImage(str(tmp_path / "b.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), np.arange(60).reshape(3, 4, 5))
+    np.testing.assert_allclose(image.GetDirection(), np.eye(3).ravel(), atol=0.006)
+
+
+def test_stored_voxels_show_what_itk_hides(tmp_path):
+    array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    array[0, 0, 0] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.nii.gz"))
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz")))[0, 0, 0] == 0
+    np.testing.assert_array_equal(header.float_voxels(tmp_path / "a.nii.gz"), array)
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16)), str(tmp_path / "b.nii.gz"))
+    assert header.float_voxels(tmp_path / "b.nii.gz") is None
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_files_that_end_too_soon(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(9, 9, 9))), str(path))
+    assert not header.is_cut_short(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert header.is_cut_short(path)

@@ -1,0 +1,114 @@
+"""The repaired copy is clean, the original untouched, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_checks import case, faulty_dataset, merged_twins
+
+from autoseg.data.checks import EMPTY, check_dataset, read_with_non_finite
+from autoseg.data.datasets import load_dataset
+from autoseg.data.images import read_geometry, read_image, read_label
+from autoseg.data.repair import fix_dataset
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repair")
+    source = faulty_dataset(folder / "source")
+    before = contents(source)
+    told = fix_dataset(source, check_dataset(source, workers=0), folder / "copy")
+    return source, folder / "copy", told, before
+
+
+def test_the_original_is_untouched(repaired):
+    source, _, _, before = repaired
+    assert contents(source) == before
+
+
+def test_the_copy_is_clean_and_complete(repaired):
+    _, copy, _, _ = repaired
+    assert {problem.kind for problem in check_dataset(copy, workers=0)} == {EMPTY}
+    names = [c.name for c in load_dataset(copy).cases]
+    assert names == ["empty", "good", "moved", "nan", "rounding", "shape", "skewed", "tilted"]
+    assert json.loads((copy / "dataset.json").read_text())["numTraining"] == len(names)
+    assert not list(copy.rglob(".partial*"))
+
+
+def test_everything_that_was_left_out_or_changed_is_told(repaired):
+    told = {sentence.split(":")[0].removeprefix("case "): sentence for sentence in repaired[2]}
+    assert {name for name, said in told.items() if "left out" in said} == {
+        "far", "fractional", "imageless", "twin", "undeclared", "unlabelled", "unreadable",
+    }  # fmt: skip
+    assert "header" in told["moved"]
+    assert "3 NaN or infinite voxels" in told["nan"]
+    assert "rounded" in told["rounding"]
+    assert "resampled" in told["shape"]
+    assert "orthonormal" in told["skewed"]
+    assert "orthonormal" in told["tilted"]
+    assert not {"good", "empty"} & set(told)
+
+
+def test_what_was_right_is_copied_byte_for_byte(repaired):
+    source, copy, _, _ = repaired
+    for file in ("imagesTr/good_0000.nii.gz", "labelsTr/good.nii.gz", "imagesTr/moved_0000.nii.gz"):
+        assert (source / file).read_bytes() == (copy / file).read_bytes()
+
+
+def test_the_repairs_are_right(repaired):
+    source, copy, _, _ = repaired
+    assert read_geometry(copy / "labelsTr/moved.nii.gz") == read_geometry(copy / "imagesTr/moved_0000.nii.gz")
+    broken = read_with_non_finite(source / "imagesTr/nan_0000.nii.gz").array
+    mended = read_image([copy / "imagesTr/nan_0000.nii.gz"]).array
+    finite = np.isfinite(broken)
+    np.testing.assert_array_equal(mended[finite], broken[finite])
+    assert mended[0, 0, 0, :3].tolist() == [broken[finite].min(), broken[finite].max(), broken[finite].min()]
+    assert read_label(copy / "labelsTr/rounding.nii.gz").array.sum() == 24
+    shape = read_label(copy / "labelsTr/shape.nii.gz")
+    assert shape.array.shape == (6, 7, 8)
+    assert shape.array[:, :, :7].all()
+
+
+def test_an_existing_folder_is_refused(tmp_path):
+    case(tmp_path / "d", "a", seed=0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("x")
+    with pytest.raises(ValueError, match="new or empty"):
+        fix_dataset(tmp_path / "d", [], tmp_path / "out")
+
+
+def test_explicit_lists_become_the_plain_layout(tmp_path):
+    case(tmp_path / "d", "a", seed=0)
+    entry = {"scan": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "dataset": entry}
+    (tmp_path / "d/dataset.json").write_text(json.dumps(info))
+    assert fix_dataset(tmp_path / "d", [], tmp_path / "copy") == []
+    assert (tmp_path / "copy/imagesTr/scan_0000.nii.gz").is_file()
+    assert [c.name for c in load_dataset(tmp_path / "copy").cases] == ["scan"]
+
+
+def test_a_merged_dataset_keeps_both_cases_of_an_image_with_different_organs(tmp_path):
+    folder = merged_twins(tmp_path / "d", {"a": ["liver"], "b": ["liver", "spleen"]})
+    assert fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy") == []
+    assert [c.annotated for c in load_dataset(tmp_path / "copy").cases] == [("liver",), ("liver", "spleen")]
+    assert check_dataset(tmp_path / "copy", workers=0) == []
+
+
+def test_nan_in_a_label_map_becomes_background(tmp_path):
+    label = np.zeros((6, 7, 8), np.float32)
+    label[2, 2, 2:4] = [1, np.nan]
+    case(tmp_path / "d", "a", seed=0, label=label)
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}
+    (tmp_path / "d/dataset.json").write_text(json.dumps(info))
+    fix_dataset(tmp_path / "d", check_dataset(tmp_path / "d", workers=0), tmp_path / "copy")
+    assert check_dataset(tmp_path / "copy", workers=0) == []
+    assert read_label(tmp_path / "copy/labelsTr/a.nii.gz").array.sum() == 1

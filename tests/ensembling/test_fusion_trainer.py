@@ -1,0 +1,121 @@
+"""Networks under one head: it begins as their average, is all that is learnt, and is judged by cases that it was not fitted on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, averaged, halves
+from autoseg.networks import build_network
+from autoseg.networks.feature_taps import Seam
+from autoseg.networks.fusion import Branch, Fusion
+from autoseg.trainers.history import History
+
+UNET = {"features": [4, 8], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2, "convs_per_stage": [1, 1], "decoder_convs": [1]}
+
+
+def network(name: str = "plain_unet", *, outputs: int = 2, channels: int = 1, seed: int = 0, **options: object) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return build_network(name, dim=2, in_channels=channels, out_channels=outputs, **(options or UNET)).eval()
+
+
+def branch(one: torch.nn.Module, organs: tuple[int | None, ...], inputs: tuple[int, int] = (0, 1), *, background: bool = True) -> Branch:
+    return Branch(Seam(one, torch.rand(1, inputs[1] - inputs[0], 16, 16)), inputs, organs, background)
+
+
+def image(channels: int = 1) -> torch.Tensor:
+    return torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def test_it_begins_as_the_average_of_the_members_logits() -> None:
+    """Two models of the first organ and a deeper one of both; compared by how much likelier an organ is than background."""
+    unet, vnet, both = network(), network("vnet", seed=1, width=2), network("se_resunet", outputs=3, seed=2, width=8, levels=2, reduction=4)
+    fusion = Fusion([branch(unet, (0,)), branch(vnet, (0,)), branch(both, (0, 1))], dim=2, organs=2).eval()
+    logits = [one(image()) for one in (unet, vnet, both)]
+    over = [one[:, 1:] - one[:, :1] for one in logits]
+    expected = torch.cat([torch.zeros_like(over[0]), (over[0] + over[1] + over[2][:, :1]) / 3, over[2][:, 1:]], 1)
+    assert torch.allclose(fusion(image()), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_regions_have_no_background() -> None:
+    one, other = network(outputs=2), network(outputs=1, seed=1)
+    fusion = Fusion([branch(one, (0, 1), background=False), branch(other, (1,), background=False)], dim=2, organs=2).eval()
+    expected = torch.cat([one(image())[:, :1], (one(image())[:, 1:] + other(image())) / 2], 1)
+    assert torch.allclose(fusion(image()), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_network_sees_its_own_channels_and_unwanted_organs_are_left_out() -> None:
+    one, other = network(outputs=3), network(seed=1)
+    fusion = Fusion([branch(one, (None, 0), (0, 1)), branch(other, (1,), (1, 2))], dim=2, organs=2).eval()
+    first, second = one(image(2)[:, :1]), other(image(2)[:, 1:])
+    expected = torch.stack([torch.zeros_like(first[:, 0]), first[:, 2] - first[:, 0], second[:, 1] - second[:, 0]], 1)
+    assert torch.allclose(fusion(image(2)), expected, atol=1e-5)
+
+
+def test_only_the_head_is_learnt_and_saved_and_the_networks_stay_in_evaluation() -> None:
+    one = network("se_resunet", width=4, levels=2, reduction=2, norm="batch")
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    fusion = Fusion([branch(one, (0,))], dim=2, organs=1).train()
+    assert set(fusion.state_dict()) == {"head.weight", "head.bias"}
+    optimizer = torch.optim.SGD(fusion.parameters(), lr=0.1)
+    start = fusion.head.weight.detach().clone()
+    fusion(image()).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(fusion.head.weight, start)
+    assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items()), "running statistics too"
+
+
+def test_organs_without_a_network_and_mixed_outputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="a network for each of 2 organs"):
+        Fusion([branch(network(), (0,))], dim=2, organs=2)
+    with pytest.raises(ValueError, match="regions only, or of none"):
+        Fusion([branch(network(), (0,)), branch(network(outputs=1), (0,), background=False)], dim=2, organs=1)
+
+
+def test_halves_keep_patients_together_and_are_alike() -> None:
+    groups = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "c1": "c", "d1": "d"}
+    one, other = halves(groups, np.random.default_rng(0))
+    assert sorted(one + other) == sorted(groups)
+    assert {"a1", "a2", "a3"} in (set(one), set(other))
+    assert len(one) == len(other) == 3
+    assert halves(groups, np.random.default_rng(0)) == (one, other)
+    with pytest.raises(ValueError, match="two patients or more"):
+        halves({"a1": "a", "a2": "a"}, np.random.default_rng(0))
+
+
+def test_each_case_is_predicted_by_the_head_that_has_not_seen_it() -> None:
+    class Says:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def logits(self, image: np.ndarray, **options: object) -> torch.Tensor:
+            return torch.full((1,), self.value)
+
+    predictor = CrossFitted({"a": Says(1.0), "b": Says(2.0)})
+    assert [float(predictor.logits(np.zeros(1), source=name, previous=None, region=None)) for name in "ab"] == [1.0, 2.0]
+
+
+def test_the_mean_head_gives_the_mean_of_the_logits() -> None:
+    one, other = torch.nn.Conv2d(3, 2, 1), torch.nn.Conv2d(3, 2, 1)
+    mean = torch.nn.Conv2d(3, 2, 1)
+    mean.load_state_dict(averaged([one.state_dict(), other.state_dict()]))
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.allclose(mean(x), (one(x) + other(x)) / 2, atol=1e-6)
+
+
+def test_learning_curves_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+    for number, losses in enumerate(([1.0, 0.5], [3.0, 1.5, 1.0])):
+        history = History(tmp_path / f"half_{number}")
+        history.table.parent.mkdir()
+        for index, loss in enumerate(losses, start=1):
+            history.begin(round=index)
+            history.finish(train_loss=loss)
+    average_history(tmp_path, [tmp_path / "half_0", tmp_path / "half_1"])
+    assert History(tmp_path).rows == [{"round": 1.0, "train_loss": 2.0}, {"round": 2.0, "train_loss": 1.0}]

@@ -1,0 +1,307 @@
+"""Ensembles from trained models to predictions: what they learn, that they are models like any other, and that they go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import story_data as data
+import torch
+from ensemble_models import (
+    NAME,
+    SURE,
+    add_model,
+    fit,
+    folder_of,
+    linked_home,
+    mean,
+    planned_once,
+    predict,
+    results,
+    right,
+    small,
+    speckled,
+    splits,
+    stored_mean,
+    wrong_in_a_corner,
+)
+
+import autoseg
+from autoseg import cli
+from autoseg.ensembling import fusion_trainer as fusion
+from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
+from autoseg.pipeline import ensembles
+from autoseg.preprocessing.storage import Store
+from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.runtime.workspace import Workspace
+from autoseg.schema import Choice, Configuration
+from autoseg.schema.run_record import TrainingJob
+from autoseg.selection.stored_scores import seconds_of
+
+CPU = torch.device("cpu")
+
+
+planned = pytest.fixture(scope="module")(planned_once)
+home = pytest.fixture(linked_home)
+
+
+class TestWhatIsLearnt:
+    def test_argmax_of_models_that_are_right_is_right(self, home: Path) -> None:
+        scores = fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"))
+        assert list(scores) == ["0", "1"]
+        assert min(score.dice for some in scores.values() for score in some) > 0.95
+
+    def test_argmax_where_two_organs_are_claimed_takes_the_surer(self, home: Path) -> None:
+        """The bar's model claims a corner of the ball; how sure it is decides."""
+        bar = add_model(home, {"bar": wrong_in_a_corner(2.0)}, folds="0")
+        surer = fit(home, "argmax", add_model(home, {"ball": right(4.0)}, folds="0"), bar, folds=("0",))["0"]
+        less = fit(home, "argmax", add_model(home, {"ball": right(1.0)}, tag="shy", folds="0"), bar, folds=("0",))["0"]
+        assert mean(surer, "ball") > mean(less, "ball")
+        assert mean(surer, "ball") > 0.95
+
+    def test_logits_learn_to_trust_the_better_of_two_models(self, home: Path) -> None:
+        members = (
+            add_model(home, {"ball": right(1.0)}, folds="012"),
+            add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash", folds="012"),
+        )
+        assert stored_mean(home, members[0], "ball", "0") > 0.95
+        before = mean(fit(home, "argmax", *members, folds=("0",))["0"], "ball")
+        after = mean(fit(home, "logits", *members, folds=("0",), iterations=100)["0"], "ball")
+        assert before < 0.8
+        assert after > 0.95
+        weight = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]["conv.weight"].flatten(1)
+        assert weight[1, 0] - weight[0, 0] > weight[1, 1] - weight[0, 1]
+
+    def test_meta_improves_on_a_model_that_is_wrong_here_and_there(self, home: Path) -> None:
+        """A voxel alone cannot tell; its neighbours can."""
+        member = add_model(home, {"ball": speckled}, folds="012")
+        before = stored_mean(home, member, "ball", "0")
+        assert before < 0.8
+        assert mean(fit(home, "logits", member, folds=("0",), iterations=10)["0"], "ball") == pytest.approx(before, abs=0.02)
+        assert mean(fit(home, "meta", member, folds=("0",), iterations=60)["0"], "ball") > before + 0.1
+
+    def test_multi_takes_each_organ_from_its_best_model(self, home: Path) -> None:
+        good = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"ball": wrong_in_a_corner(), "bar": right()}, folds="01")
+        add_model(home, {"bar": speckled}, folds="01")
+        scores = fit(home, "multi")
+        job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", TrainingJob)
+        assert set(job.trainer_options["members"]) == set(good)
+        assert min(mean(some, organ) for some in scores.values() for organ in ("ball", "bar")) > 0.95
+
+    def test_multi_chooses_for_a_fold_by_the_other_folds(self, home: Path) -> None:
+        """A model that is good in fold 0 alone must not be chosen there for that."""
+        steady = add_model(home, {"ball": lambda mask, rng: np.where(mask & (rng.random(mask.shape) < 0.9), SURE, -SURE)})
+        lucky = add_model(home, {"ball": right()}, tag="lucky", folds="0")
+        for fold in "1234":
+            add_model(home, {"ball": speckled}, tag="lucky", folds=fold)
+        scores = fit(home, "multi")
+        assert stored_mean(home, lucky, "ball", "0") > stored_mean(home, steady, "ball", "0")
+        assert mean(scores["0"], "ball") == pytest.approx(stored_mean(home, steady, "ball", "0"), abs=1e-3)
+
+    def test_fusion_fits_heads_on_held_out_cases_in_two_halves(self, home: Path) -> None:
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        scores = fit(home, "fusion", *members, folds=("0",), iterations=6)["0"]
+        run = folder_of(home, "fusion") / "fold_0"
+        held_out = set(splits(home)[0].val)
+        assert {score.case for score in scores} == held_out
+        states = [load_checkpoint(run / f"half_{half}" / FINAL_CHECKPOINT)[0]["network"] for half in (0, 1)]
+        whole = load_checkpoint(run / FINAL_CHECKPOINT)[0]["network"]
+        assert set(whole) == {"head.weight", "head.bias"}
+        assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
+        assert torch.allclose(whole["head.weight"], (states[0]["head.weight"] + states[1]["head.weight"]) / 2)
+
+    def test_the_planned_patients_are_what_the_halves_keep_together(
+        self, home: Path, planned: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "preprocessed").unlink()
+        (home / "preprocessed" / NAME).mkdir(parents=True)
+        for path in (planned / "preprocessed" / NAME).iterdir():
+            if path.name != "dataset.json":
+                (home / "preprocessed" / NAME / path.name).symlink_to(path)
+        workspace, held_out = Workspace(home), splits(home)[0].val
+        raw = workspace.read_raw_dataset(NAME)
+        workspace.write_dataset(replace(raw, cases=tuple(replace(case, group=f"patient of {case.name}") for case in raw.cases)))
+        heard: list[dict[str, str]] = []
+
+        def halves(groups: dict[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+            heard.append(groups)
+            return fusion.halves(groups, rng)
+
+        monkeypatch.setattr(ensembles, "halves", halves)
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        fit(home, "fusion", *members, folds=("0",), iterations=1)
+        assert heard == [{case: f"patient of {case}" for case in held_out}]
+
+    def test_fused_networks_may_see_different_windows(self, home: Path, tmp_path: Path) -> None:
+        def windowed(plan: Configuration) -> Configuration:
+            return replace(small(plan), normalization=("window:300:100",), data="2d_w300_l100")
+
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0", seen=windowed)
+        scores = fit(home, "fusion", *members, iterations=2)["0"]
+        job = read_json(folder_of(home, "fusion") / "fold_0" / "run.json", TrainingJob)
+        assert len(job.plan.channels) == 2
+        assert {score.organ for score in scores} == {"ball", "bar"}
+        case, folders = splits(home)[0].val[0], (job.configuration.data, "2d", "2d_w300_l100")
+        joined, plain, window = (Store(home / "preprocessed" / NAME / name).load(case).image[:] for name in folders)
+        assert np.array_equal(joined, np.concatenate([plain, window]))
+        assert predict(home, tmp_path / "out", model=folder_of(home, "fusion").name).max() > 0
+
+    def test_equal_seeds_give_equal_weights(self, home: Path) -> None:
+        member = add_model(home, {"ball": speckled}, folds="01")
+        states = []
+        for seed in (0, 0, 1):
+            fit(home, "meta", member, folds=("0",), iterations=4, seed=seed, restart=True)
+            states.append(load_checkpoint(folder_of(home, "meta") / "fold_0" / FINAL_CHECKPOINT)[0]["network"])
+        same, other = ([torch.equal(value, one[name]) for name, value in states[0].items()] for one in states[1:])
+        assert all(same)
+        assert not all(other)
+
+
+class TestModelsLikeAnyOther:
+    @pytest.mark.parametrize("kind", ["argmax", "multi"])
+    def test_predicts_what_its_members_say(self, home: Path, tmp_path: Path, kind: str) -> None:
+        members = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
+        fit(home, kind, *members)
+        found = predict(home, tmp_path / kind, model=folder_of(home, kind).name)
+        claimed = np.any([predict(home, tmp_path / name, model=name) > 0 for name in members], axis=0)
+        assert 0.02 < claimed.mean() < 0.98, "random networks say something"
+        assert np.mean((found > 0) == claimed) > 0.97
+
+    @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
+    def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:
+        fit(home, kind, add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"), iterations=1)
+        found, frugal = (
+            predict(home, tmp_path / f"{kind}{low}", model=folder_of(home, kind).name, low_memory=low) for low in (False, True)
+        )
+        assert set(np.unique(found)) <= {0, data.BALL, data.BAR}
+        assert 0.02 < (found > 0).mean() < 0.98
+        assert np.mean(found == frugal) > 0.98
+
+    def test_a_member_is_asked_once_though_it_is_wanted_for_itself_and_by_two_ensembles(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ball, bar = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
+        for kind in ("argmax", "multi"):
+            fit(home, kind, ball, bar)
+        names = [folder_of(home, kind).name for kind in ("argmax", "multi")]
+        asked, ask = [], TrainedModel._compute
+        monkeypatch.setattr(TrainedModel, "_compute", lambda self, *rest: asked.append(self.name) or ask(self, *rest))
+        for organs in ({"ball": (names[0],), "bar": (names[1],)}, {"ball": (names[0],), "bar": (bar,)}):
+            asked.clear()
+            write_json(results(home) / "choice.json", Choice(organs, ("0", "1"), {}, 4))
+            predict(home, tmp_path / str(len(list(tmp_path.iterdir()))))
+            assert sorted(asked) == [ball, bar]
+
+    def test_stands_among_the_candidates_of_the_choice(self, home: Path) -> None:
+        members = add_model(home, {"ball": right(), "bar": speckled}, folds="01"), add_model(home, {"bar": right()}, folds="01")
+        scores = fit(home, "multi")
+        choice = autoseg.find_best_configuration(3, home=home, max_members=1)
+        name = folder_of(home, "multi").name
+        assert set(choice.table) == {*members, name}
+        for organ in ("ball", "bar"):
+            assert choice.table[name][organ] == pytest.approx(mean(scores["0"] + scores["1"], organ))
+
+    def test_costs_what_its_members_cost_too(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("autoseg.trainers.validation.time", SimpleNamespace(perf_counter=lambda: 0.0))
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        for name, seconds in zip(members, (10.0, 5.0), strict=True):
+            write_json(results(home) / name / "fold_0" / "validation" / "timings.json", dict.fromkeys(splits(home)[0].val, seconds))
+        fit(home, "argmax", *members)
+        name = folder_of(home, "argmax").name
+        assert seconds_of(results(home), [name], ["0"]) == {name: 15.0}
+
+    def test_a_fold_alone_votes_with_its_members_fold(self, home: Path) -> None:
+        fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"))
+        model = load_model(folder_of(home, "argmax"), CPU, InferenceOptions(("1",)))
+        assert [len(member.predictor.networks) for member in model.members] == [1]
+        assert model.key != load_model(folder_of(home, "argmax"), CPU, InferenceOptions(("0",))).key
+
+    def test_organs_of_some_only_and_defaults(self, home: Path) -> None:
+        """Without --members the best model of each organ is a member."""
+        best = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
+        add_model(home, {"ball": speckled, "bar": speckled}, folds="01")
+        fit(home, "argmax", folds=("0",))
+        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", TrainingJob).trainer_options["members"]) == set(best)
+        assert {score.organ for score in fit(home, "logits", organs=("bar",), iterations=1)["0"]} == {"bar"}
+        assert folder_of(home, "logits").name == "ensemble__Logits__bar"
+
+
+class TestGoingOn:
+    def test_what_is_finished_stays_and_what_was_begun_keeps_its_members(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+        first = add_model(home, {"ball": speckled}, folds="01")
+        fit(home, "argmax", folds=("0",))
+        before = data.snapshot(folder_of(home, "argmax") / "fold_0")
+        add_model(home, {"ball": right()}, tag="better", folds="01")
+        with caplog.at_level(logging.INFO, "autoseg"):
+            fit(home, "argmax", folds=("0", "1"))
+        assert "finished already" in caplog.text
+        assert data.snapshot(folder_of(home, "argmax") / "fold_0") == before
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [first]
+        fit(home, "argmax", restart=True)
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [f"{first}__better"]
+
+    def test_a_restart_that_is_refused_leaves_what_is_there(self, home: Path) -> None:
+        member = add_model(home, {"ball": right()}, folds="01")
+        scores = fit(home, "argmax", folds=("0",))
+        before = data.snapshot(folder_of(home, "argmax"))
+        for path in (results(home) / member / "fold_0" / "validation").glob("*.b2nd"):
+            path.unlink()
+        with pytest.raises(ValueError, match="no case of which every member's probabilities"):
+            fit(home, "argmax", folds=("0",), restart=True)
+        assert data.snapshot(folder_of(home, "argmax")) == before
+        again = fit(home, "argmax", folds=("0",))
+        assert [score.dice for score in again["0"]] == [score.dice for score in scores["0"]], "what is finished needs them no more"
+
+    def test_networks_that_were_trained_again_are_not_taken_for_those_of_before(self, home: Path) -> None:
+        member = add_model(home, {"ball": right()}, folds="0")
+        fit(home, "fusion", folds=("0",), iterations=1)
+        load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
+        path = results(home) / member / "fold_0" / FINAL_CHECKPOINT
+        states, meta = load_checkpoint(path)
+        save_checkpoint(path, {"network": {name: weight + 1 for name, weight in states["network"].items()}}, meta)
+        with pytest.raises(ValueError, match=f"ensemble__Fusion, fold 0: {member} were trained again since"):
+            load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
+
+    def test_an_interrupted_training_goes_on_to_the_same_weights(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        member = add_model(home, {"ball": speckled}, folds="01")
+        fit(home, "logits", member, folds=("0",), iterations=50)
+        whole = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
+        monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autoseg.trainers.trainer.Trainer.finish_round", stop_after(1))
+            with pytest.raises(KeyboardInterrupt):
+                fit(home, "logits", member, folds=("0",), iterations=50, restart=True)
+        fit(home, "logits", member, folds=("0",))
+        again = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
+        assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def stop_after(rounds: int) -> Callable[..., None]:
+    from autoseg.trainers.trainer import Trainer
+
+    finish = Trainer.finish_round
+
+    def stop(self: Trainer, bar: object) -> None:
+        finish(self, bar)
+        if self.round >= rounds:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_the_command_prints_the_scores(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_model(home, {"ball": right()}, folds="0")
+    add_model(home, {"bar": right()}, folds="0")
+    assert cli.train_ensemble(["3", "--kind", "argmax", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 0
+    printed = capsys.readouterr().out
+    assert "ball" in printed
+    assert "bar" in printed
+    assert cli.train_ensemble(["3", "--kind", "meta", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 2
+    assert "autoseg_train" in capsys.readouterr().err

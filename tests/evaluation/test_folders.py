@@ -1,0 +1,211 @@
+"""Folders of label maps: matching, refusing and averaging."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from autoseg.evaluation.folders import evaluate_folders, mean_dice, summary, table
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Labels, Score
+
+LABELS = Labels(("liver", "spleen"), ((3,), (7,)))
+
+
+def save(path, array, *, spacing=(1.0, 1.0, 3.0), origin=(5.0, -4.0, 2.0), direction=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing[: array.ndim])
+    image.SetOrigin(origin[: array.ndim])
+    if direction:
+        image.SetDirection(direction)
+    sitk.WriteImage(image, str(path))
+
+
+def volume(shift=0, spleen=True):
+    """A liver of 4 x 4 x 4 voxels, moved along z, and a spleen of 2 x 2 x 2."""
+    array = np.zeros((8, 10, 9), np.uint8)
+    array[1 + shift : 5 + shift, 1:5, 1:5] = 3
+    array[1:3, 7:9, 6:8] = 7 if spleen else 0
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path):
+    reference, prediction = tmp_path / "labelsTr", tmp_path / "predicted"
+    save(reference / "a.nii.gz", volume())
+    save(reference / "b.nii.gz", volume(spleen=False))
+    save(prediction / "a.nii.gz", volume(shift=1))
+    save(prediction / "b.nii.gz", volume(spleen=False))
+    return reference, prediction
+
+
+def dice_of(scores):
+    return {(score.case, score.organ): score.dice for score in scores}
+
+
+def test_every_case_and_organ_is_scored(folders):
+    scores = evaluate_folders(*folders, LABELS, workers=1)
+    assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "ab" for organ in ("liver", "spleen")]
+    dice = dice_of(scores)
+    assert dice["a", "liver"] == pytest.approx(0.75) and dice["a", "spleen"] == 1.0 and dice["b", "liver"] == 1.0
+    assert math.isnan(dice["b", "spleen"])
+    assert mean_dice(scores) == pytest.approx((0.875 + 1.0) / 2)
+
+
+def test_number_of_workers_changes_nothing(folders):
+    assert repr(evaluate_folders(*folders, LABELS, workers=3)) == repr(evaluate_folders(*folders, LABELS, workers=1))
+
+
+def test_without_labels_the_values_are_the_organs(folders):
+    scores = evaluate_folders(*folders, None)
+    assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "ab" for organ in ("label 3", "label 7")]
+    assert repr(list(dice_of(scores).values())) == repr(list(dice_of(evaluate_folders(*folders, LABELS)).values()))
+    assert scores[0].other.keys() == scores[-1].other.keys()
+
+
+def test_organ_that_a_case_lacks_counts_as_with_labels(folders):
+    values = Labels(("label 3", "label 7"), ((3,), (7,)))
+    how = {"metrics": ("lesion_false_positives", "hd_border")}
+    alone, declared = (evaluate_folders(*folders, labels, **how) for labels in (None, values))
+    assert repr(alone) == repr(declared)
+    assert (alone[-1].case, alone[-1].organ, alone[-1].other["lesion_false_positives"]) == ("b", "label 7", 0.0)
+
+
+def test_without_labels_and_organs_there_is_nothing_to_score(tmp_path):
+    for folder in ("r", "p"):
+        save(tmp_path / folder / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    with pytest.raises(ValueError, match="expected label maps with an organ, found none with another value than 0"):
+        evaluate_folders(tmp_path / "r", tmp_path / "p")
+
+
+def test_distances_are_in_mm_if_only_the_prediction_has_a_spacing(tmp_path):
+    save(tmp_path / "r" / "a.tif", volume())
+    save(tmp_path / "p" / "a.nii.gz", volume(shift=1))
+    liver, _ = evaluate_folders(tmp_path / "r", tmp_path / "p", LABELS, metrics=("hd_border",))
+    assert liver.other["hd_border"] == 3.0
+
+
+def test_formats_may_differ_and_two_files_may_be_given(folders):
+    reference, prediction = folders
+    (prediction / "a.nii.gz").unlink()
+    save(prediction / "a.mha", volume(shift=1))
+    assert dice_of(evaluate_folders(reference, prediction, LABELS))["a", "liver"] == pytest.approx(0.75)
+    assert dice_of(evaluate_folders(reference / "a.nii.gz", prediction / "b.nii.gz", LABELS))["a", "spleen"] == 0.0
+
+
+def test_two_dimensional_pictures(tmp_path):
+    save(tmp_path / "r" / "a.png", volume()[2], spacing=(1.0, 1.0))
+    save(tmp_path / "p" / "a.png", volume()[2], spacing=(0.5, 0.5))
+    assert [score.dice for score in evaluate_folders(tmp_path / "r", tmp_path / "p", LABELS)] == [1.0, 1.0]
+
+
+def test_picture_beside_a_prediction_is_not_mistaken_for_it(folders):
+    reference, prediction = folders
+    save(prediction / "a.png", volume()[2], spacing=(1.0, 1.0))
+    assert dice_of(evaluate_folders(reference, prediction, LABELS))["a", "liver"] == pytest.approx(0.75)
+    save(reference / "a.mha", volume())
+    with pytest.raises(ValueError, match="case a: expected one file, found .*a.mha, .*a.nii.gz"):
+        evaluate_folders(reference, prediction, LABELS)
+
+
+def test_missing_predictions_are_named(folders, caplog):
+    reference, prediction = folders
+    (prediction / "b.nii.gz").unlink()
+    with pytest.raises(ValueError, match="predictions are missing for 1 of 2 reference cases: b;"):
+        evaluate_folders(reference, prediction, LABELS)
+    with caplog.at_level(logging.WARNING):
+        scores = evaluate_folders(reference, prediction, LABELS, partial=True)
+    assert {score.case for score in scores} == {"a"}
+    assert "the prediction is missing: b" in caplog.text
+
+
+def test_extra_predictions_are_named_and_left_out(folders, caplog):
+    reference, prediction = folders
+    save(prediction / "c.nii.gz", volume())
+    (prediction / "notes.txt").write_text("not an image")
+    with caplog.at_level(logging.WARNING):
+        scores = evaluate_folders(reference, prediction, LABELS)
+    assert {score.case for score in scores} == {"a", "b"}
+    assert "the reference is missing: c" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"array": volume()[:7]}, r"case b .*shape \(7, 10, 9\) instead of \(8, 10, 9\)"),
+        ({"spacing": (1.0, 1.0, 3.5)}, r"case b .*spacing \(3.5, 1.0, 1.0\) instead of \(3.0, 1.0, 1.0\) mm"),
+        ({"origin": (5.0, -4.0, 4.0)}, "case b .*origin by 2 mm"),
+        ({"direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}, "case b .*direction by 180 degrees"),
+        ({"array": volume() + np.uint8(1)}, "case b .*"),
+    ],
+)
+def test_cases_that_do_not_fit_are_named(folders, change, message):
+    reference, prediction = folders
+    save(prediction / "b.nii.gz", **{"array": volume(spleen=False), **change})
+    with pytest.raises(ValueError, match=f"(?s)1 of 2 cases cannot be compared.*{message}"):
+        evaluate_folders(reference, prediction, LABELS)
+
+
+def test_all_bad_cases_are_named_together(folders):
+    reference, prediction = folders
+    save(prediction / "a.nii.gz", volume()[:7])
+    (prediction / "b.nii.gz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="(?s)2 of 2 cases.*case a .*case b "):
+        evaluate_folders(reference, prediction, LABELS)
+
+
+def test_header_rounding_is_accepted(folders):
+    reference, prediction = folders
+    save(prediction / "b.nii.gz", volume(spleen=False), spacing=(1.0, 1.0, 3.00001), origin=(5.0, -4.00001, 2.0))
+    assert dice_of(evaluate_folders(reference, prediction, LABELS))["b", "liver"] == 1.0
+
+
+def test_folders_without_anything_to_compare(folders, tmp_path):
+    reference, prediction = folders
+    with pytest.raises(ValueError, match="nowhere: expected a folder of label maps, found nothing"):
+        evaluate_folders(reference, tmp_path / "nowhere", LABELS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no label maps found"):
+        evaluate_folders(reference, tmp_path / "empty", LABELS)
+    save(tmp_path / "others" / "z.nii.gz", volume())
+    with pytest.raises(ValueError, match="predictions z; references a, b"):
+        evaluate_folders(reference, tmp_path / "others", LABELS)
+
+
+def one(case, organ, dice, **other):
+    return Score(case, organ, dice, dice, 1, 1, other)
+
+
+def test_summary_leaves_out_what_has_no_value():
+    summaries = summary([one("a", "liver", 0.5, x=math.nan), one("b", "liver", math.nan, x=1.0), one("c", "liver", 1.0, x=0.5)])
+    liver = summaries["liver"]
+    assert liver.dice == 0.75 and liver.means["x"] == 0.75
+    assert (liver.cases, liver.absent, liver.worst, liver.worst_case) == (2, 1, 0.5, "a")
+
+
+def test_organ_that_no_case_has_does_not_spoil_the_mean():
+    scores = [one("a", "liver", 0.5), one("a", "spleen", math.nan)]
+    assert math.isnan(summary(scores)["spleen"].dice)
+    assert mean_dice(scores) == 0.5
+    assert math.isnan(mean_dice([]))
+
+
+def test_table_lines_up():
+    lines = table([one("a", "liver", 0.5), one("b", "liver", 1.0), one("a", "left kidney", math.nan)]).splitlines()
+    assert lines == [
+        "organ             Dice     IoU  cases  absent  worst Dice",
+        "liver           0.7500  0.7500      2       0  0.5000 a",
+        "left kidney          -       -      0       1  -",
+        "mean of organs  0.7500  0.7500",
+    ]
+
+
+def test_scores_survive_their_file(folders, tmp_path):
+    scores = evaluate_folders(*folders, LABELS)
+    write_json(tmp_path / "scores.json", scores)
+    assert repr(read_json(tmp_path / "scores.json", list[Score])) == repr(scores)

@@ -1,0 +1,73 @@
+"""Scores as a table that says what its columns mean, and as a file for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from autoseg.evaluation.metrics import Metric
+from autoseg.evaluation.tables import csv_text, number, table
+from autoseg.schema import Score
+
+
+def one(case, organ, dice, **other):
+    return Score(case, organ, dice, dice / 2, 7, 8, other)
+
+
+def test_head_names_unit_and_definition():
+    scores = [one("a", "liver", 0.5, hd_border=12.0, nsd_surface=0.25), one("b", "liver", 0.7, hd_border=1.0, nsd_surface=0.75)]
+    assert table(scores, tolerance_mm={"liver": 3.0}).splitlines() == [
+        "organ             Dice     IoU      HD      NSD  cases  absent  worst Dice",
+        "                                    mm",
+        "                                border  surface",
+        "liver           0.6000  0.3000    6.50   0.5000      2       0  0.5000 a",
+        "mean of organs  0.6000  0.3000    6.50   0.5000",
+        "surface: distances between surface elements, weighted by their area, as in the package surface-distance",
+        "border: distances between border voxels, as in the CHAOS challenge (whose score uses them too)",
+        "NSD: share within 1 mm (liver 3 mm)",
+        "Means over the cases; absent: cases without the organ in both, left out. A missed organ is as far away as the image is large.",
+    ]
+
+
+def test_caption_says_only_what_is_shown():
+    assert "surface" not in table([one("a", "liver", 0.5, chaos=80.0)])
+    assert "border voxels" in table([one("a", "liver", 0.5, chaos=80.0)])
+    assert "lesions: components" in table([one("a", "liver", 0.5, lesion_f1=0.5)])
+    assert "within" not in table([one("a", "liver", 0.5, nsd_surface=0.5)])
+
+
+miss = Metric("nowhere:miss", needs="masks", better="lower", unit="mm")
+
+
+def test_unknown_metric_has_its_own_name():
+    assert "my_metrics:ratio" in table([one("a", "liver", 0.5, **{"my_metrics:ratio": 0.25})])
+
+
+def test_metric_of_the_users_own_has_its_unit():
+    name = f"{__name__}:miss"
+    lines = table([one("a", "liver", 0.5, **{name: 1.25})]).splitlines()
+    assert lines[0].split()[3] == name and lines[1].split() == ["mm"] and lines[2].split()[3] == "1.25"
+    assert csv_text({"out": [one("a", "liver", 0.5, **{name: 1.25})]}).startswith(f"case,organ,dice,iou,{name} (mm),")
+
+
+def test_digits():
+    assert [number(0.12345, "dice"), number(0.12345, "hd_border"), number(85.53, "chaos"), number(math.nan, "dice")] == [
+        "0.1235",
+        "0.12",
+        "85.53",
+        "-",
+    ]
+
+
+def test_file_for_a_spreadsheet():
+    scores = [one("a", "liver, left", 0.1 + 0.2, ravd=1.5), one("b", "spleen", math.nan)]
+    rows = list(csv.reader(io.StringIO(csv_text({"out": scores}))))
+    assert rows[0] == ["case", "organ", "dice", "iou", "ravd (%)", "n_prediction (voxels)", "n_reference (voxels)"]
+    assert rows[1] == ["a", "liver, left", "0.30000000000000004", "0.15000000000000002", "1.5", "7", "8"]
+    assert rows[2] == ["b", "spleen", "", "", "", "7", "8"]
+
+
+def test_several_predictions_are_told_apart():
+    rows = list(csv.reader(io.StringIO(csv_text({"x": [one("a", "liver", 0.5)], "y": [one("a", "liver", 0.6)]}))))
+    assert [row[0] for row in rows] == ["prediction", "x", "y"]

@@ -1,0 +1,71 @@
+"""The label map of a choice: averages, temperatures and organs of different models, against the same written down plainly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_export import CASES, ORGANS, blobs
+
+from autoseg.data.label_subsets import subset
+from autoseg.inference.apply_selection import segment_chosen
+from autoseg.inference.export import Logits, probabilities
+from autoseg.inference.lazy_logits import tempered
+from autoseg.inference.quantised_logits import quantise
+from autoseg.schema import Calibration, Choice
+
+TEMPERATURES = {"a": 1.0, "b": 1.6, "c": 2.5, "only": 0.7}
+OWN = {"a": ORGANS, "b": ORGANS, "c": ORGANS, "only": subset(ORGANS, ("spleen",))}
+
+
+def said_about(case: str) -> dict[str, Logits]:
+    """Models that agree roughly; `only` knows the spleen alone."""
+    found = {}
+    for seed, (name, labels) in enumerate(OWN.items()):
+        array = blobs(CASES[case].shape, 4, seed=0).astype(np.float32) + 0.5 * blobs(CASES[case].shape, 4, seed=seed + 1)
+        array = array if labels is ORGANS else array[[0, 2]]
+        found[name] = Logits(quantise(array, labels), CASES[case], "probability8")
+    return found
+
+
+def choice_of(**organs: tuple[str, ...]) -> Choice:
+    calibration = {name: Calibration(temperature) for name, temperature in TEMPERATURES.items()}
+    return Choice(organs, ("0",), {}, 0, calibration=calibration)
+
+
+def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray, int]:
+    """All probabilities everywhere: each candidate's winner, and of organs that claim a voxel the most probable."""
+    claims, shares = [], []
+    for organ, members in choice.organs.items():
+        labels = OWN[members[0]]
+        seen = [tempered(predictions[name], TEMPERATURES[name], labels) for name in members]
+        mean = np.concatenate([slab for _, slab in probabilities(seen, labels)], axis=1)
+        channel = 1 + labels.names.index(organ)
+        claims.append(mean.argmax(0) == channel)
+        shares.append(np.where(claims[-1], mean[channel], -1))
+    values = np.array([ORGANS.internal_members[ORGANS.names.index(organ)][0] for organ in choice.organs])
+    winner = values[np.argmax(shares, axis=0)]
+    return np.where(np.any(claims, axis=0), winner, 0), int((np.sum(claims, axis=0) > 1).sum())
+
+
+@pytest.mark.parametrize("case", ["finer", "slices", "turned", "flat"])
+@pytest.mark.parametrize(
+    "organs",
+    [
+        {"liver": ("a", "b"), "spleen": ("a", "b", "c"), "aorta": ("b", "c")},
+        {"liver": ("a", "b"), "spleen": ("only",), "aorta": ("c",)},
+        {"liver": ("b",), "spleen": ("b",), "aorta": ("a",)},
+        {"liver": ("a", "b", "c"), "spleen": ("a", "b", "c"), "aorta": ("a", "b", "c")},
+    ],
+    ids=["averages", "a model of one organ", "single models", "one average"],
+)
+def test_it_is_what_all_probabilities_give(case, organs):
+    predictions, choice = said_about(case), choice_of(**organs)
+    found, conflicts = segment_chosen(predictions, choice, OWN, ORGANS)
+    expected, contested = plainly(predictions, choice)
+    expected = expected[0] if CASES[case].geometry.dim == 2 and expected.ndim == 3 else expected
+    assert found.shape == CASES[case].geometry.shape
+    # Equal probabilities in eight bits are decided by rounding.
+    assert np.count_nonzero(found != expected) <= 0.002 * found.size
+    assert abs(conflicts - contested) <= 0.002 * found.size
+    assert conflicts > 0 or len(set(choice.organs.values())) == 1 or case == "flat"
+    assert set(np.unique(found)) == {0, 1, 2, 3}

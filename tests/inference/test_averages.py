@@ -1,0 +1,79 @@
+"""Many averages at once are the averages one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from test_export import CASES, ORGANS, REGIONS, blobs
+
+from autoseg.inference.averages import average_all
+from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.quantised_logits import quantise
+from autoseg.preprocessing.orientation import restore
+
+NAMES = ("a", "b", "c", "d")
+ALL = [members for size in (1, 2, 3) for members in combinations(NAMES, size)]
+
+
+def models(trace, labels, *, grids=None):
+    """Models that agree on most things: one field, and noise of their own."""
+    found = {}
+    for seed, name in enumerate(NAMES):
+        grid = (grids or {}).get(name, trace)
+        array = blobs(grid.shape, labels.n_outputs, seed=0).astype(np.float32) + 0.4 * blobs(grid.shape, labels.n_outputs, seed=seed + 1)
+        found[name] = Logits(quantise(array, labels), grid, kind="probability8")
+    return found
+
+
+def as_file(array, trace):
+    restored = restore(array[None], trace.transpose, trace.flips)[0]
+    return restored[0] if trace.geometry.dim == 2 else restored
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("case", CASES)
+def test_each_average_is_that_of_the_export(case, labels):
+    trace = CASES[case]
+    said = models(trace, labels)
+    together = average_all(said, ALL, labels)
+    differing = 0
+    for members in ALL:
+        expected = export_labels([said[name] for name in members], labels)
+        found = as_file(together.label_map(members), trace)
+        assert found.dtype == expected.dtype and found.shape == expected.shape
+        differing += np.count_nonzero(found != expected)
+    # Probabilities in eight bits can be equal: then rounding decides, which depends on the order of the sums.
+    assert differing <= 0.001 * len(ALL) * together.agreed.size
+    assert 0 < len(together.disputed) < together.agreed.size
+    assert not together.agreed.reshape(-1)[together.disputed].any()
+
+
+def test_models_on_different_grids_and_slab_by_slab(monkeypatch):
+    finer, same = CASES["finer"], replace(CASES["finer"], shape=(18, 23, 22), spacing=(1.0, 1.0, 1.0))
+    said = models(finer, ORGANS, grids={"b": same, "d": same})
+    whole = average_all(said, ALL, ORGANS)
+    for members in ALL:
+        expected = export_labels([said[name] for name in members], ORGANS)
+        assert np.count_nonzero(whole.label_map(members) != expected) <= 3
+    monkeypatch.setattr("autoseg.inference.export.LABEL_SLAB", 2000)
+    monkeypatch.setattr("autoseg.inference.export.CHUNK", 500)
+    parts = average_all(said, ALL, ORGANS)
+    assert all(np.array_equal(parts.label_map(members), whole.label_map(members)) for members in ALL)
+
+
+def test_models_that_agree_leave_no_dispute():
+    said = models(CASES["finer"], ORGANS)
+    same = dict.fromkeys(NAMES, said["a"])
+    together = average_all(same, ALL, ORGANS)
+    assert len(together.disputed) == 0
+    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], ORGANS))
+
+
+def test_models_of_different_cases_are_refused():
+    said = models(CASES["finer"], ORGANS)
+    said["b"] = Logits(said["b"].array, replace(CASES["finer"], case="other"), kind="probability8")
+    with pytest.raises(ValueError, match="disagree about the case"):
+        average_all(said, ALL, ORGANS)

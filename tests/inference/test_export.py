@@ -1,0 +1,266 @@
+"""The export gives exactly what interpolating every class at every voxel gives, for every kind of case."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import blosc2
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+
+from autoseg.inference import export
+from autoseg.inference.export import Logits, export_labels, probabilities
+from autoseg.schema import Geometry, Labels, Trace
+
+ORGANS = Labels(("liver", "spleen", "aorta"), ((4,), (1,), (2,)))
+REGIONS = Labels(("whole", "core", "active"), ((1, 2, 3), (2, 3), (3,)), regions=True, paint=(1, 2, 3))
+
+
+def trace(grid, crop, before, *, spacing=(1.0, 1.0, 1.0), file_spacing=(1.0, 1.0, 1.0), transpose=(0, 1, 2), flips=()) -> Trace:
+    """`grid`, `crop` and `before` transposed (and reversed along `flips`); `file_spacing` of the file."""
+    dim = len(file_spacing)
+    shape = [0] * dim
+    for axis, size in zip(transpose, before[-dim:], strict=True):
+        shape[axis] = size
+    geometry = Geometry(tuple(shape), file_spacing, (0.0,) * dim, tuple(np.eye(dim).ravel()))
+    return Trace("case_1", geometry, transpose, before, crop, grid, spacing, flips)
+
+
+def blobs(shape, classes, *, seed, scale=6.0, smooth=1.5) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(classes, *shape))
+    field = np.stack([gaussian_filter(channel, np.minimum(smooth, np.array(shape) / 3)) for channel in noise])
+    return (field / field.std() * scale).astype(np.float16)
+
+
+CASES = {
+    "finer": trace((9, 10, 11), ((1, 19), (2, 25), (0, 22)), (21, 26, 22), spacing=(2.0, 2.0, 2.0)),
+    "coarser": trace((20, 24, 22), ((0, 11), (0, 13), (0, 10)), (11, 13, 10), file_spacing=(1.9, 1.8, 2.1)),
+    "same": trace((9, 10, 11), ((1, 10), (0, 10), (0, 11)), (10, 10, 11)),
+    "slices": trace((7, 12, 11), ((0, 13), (1, 26), (2, 24)), (13, 28, 25), spacing=(8.0, 2.0, 2.0)),
+    "slices_of_the_file": trace(
+        (12, 12, 11), ((0, 5), (0, 25), (0, 22)), (5, 25, 22), spacing=(2.0, 2.0, 2.0), file_spacing=(7.0, 1.0, 1.0)
+    ),
+    "transposed": trace((9, 10, 11), ((1, 19), (2, 25), (0, 22)), (21, 26, 22), spacing=(2.0, 2.0, 2.0), transpose=(2, 0, 1)),
+    "turned": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, transpose=(2, 0, 1), flips=(0, 1)),
+    "turned in the plane": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, flips=(1, 2)),
+    "thin": trace((1, 8, 9), ((0, 3), (0, 17), (0, 18)), (3, 17, 18)),
+    "flat": trace((1, 13, 9), ((0, 1), (2, 27), (0, 20)), (1, 30, 20), spacing=(2.0, 2.0), file_spacing=(1.0, 1.0), transpose=(0, 1)),
+    "flat_transposed": trace(
+        (1, 13, 9), ((0, 1), (2, 27), (0, 20)), (1, 30, 20), spacing=(2.0, 2.0), file_spacing=(1.0, 1.0), transpose=(1, 0)
+    ),
+}
+
+
+def axis_matrix(n_in, n_out, nearest) -> np.ndarray:
+    """Linear interpolation along one axis, written down independently: weights of the two neighbours."""
+    matrix = np.zeros((n_out, n_in))
+    for row in range(n_out):
+        where = min(max((row + 0.5) * n_in / n_out - 0.5, 0), n_in - 1)
+        if nearest:
+            matrix[row, min(int(np.floor(where + 0.5)), n_in - 1)] = 1
+        else:
+            low = int(np.floor(where))
+            matrix[row, low] += 1 - (where - low)
+            matrix[row, min(low + 1, n_in - 1)] += where - low
+    return matrix
+
+
+def full(member: Logits, nearest_axis) -> np.ndarray:
+    """All classes at all voxels of the cropped box, float64."""
+    values = np.asarray(member.array[:], np.float64)
+    for axis, (start, stop) in enumerate(member.trace.crop):
+        matrix = axis_matrix(values.shape[axis + 1], stop - start, axis == nearest_axis)
+        values = np.moveaxis(np.tensordot(matrix, values, (1, axis + 1)), 0, axis + 1)
+    return values
+
+
+def brute_force(members, labels, nearest_axes):
+    """Label map and probabilities by the definition, in the file's order."""
+    mean = 0
+    for member, axis in zip(members, nearest_axes, strict=True):
+        values = full(member, axis)
+        if member.kind == "probability8":
+            mean = mean + values / 255
+        elif labels.regions:
+            mean = mean + 1 / (1 + np.exp(-values))
+        else:
+            exponential = np.exp(values - values.max(0))
+            mean = mean + exponential / exponential.sum(0)
+    mean = mean / len(members)
+    trace = members[0].trace
+    box = tuple(slice(*span) for span in trace.crop)
+    everywhere = np.zeros((labels.n_outputs, *trace.shape_before_crop))
+    if not labels.regions:
+        everywhere[0] = 1
+    everywhere[(slice(None), *box)] = mean
+    segmentation = np.zeros(trace.shape_before_crop, np.int16)
+    if labels.regions:
+        for probability, value in zip(everywhere, labels.paint, strict=True):
+            segmentation[probability > 0.5] = value
+    else:
+        segmentation = np.array([0, *(member[0] for member in labels.internal_members)])[everywhere.argmax(0)]
+    segmentation, everywhere = np.flip(segmentation, trace.flips), np.flip(everywhere, [axis + 1 for axis in trace.flips])
+    if trace.geometry.dim == 2:
+        order = np.argsort(trace.transpose)
+        return segmentation[0].transpose(order), everywhere[:, 0].transpose(0, *(order + 1))[:, None]
+    order = np.argsort(trace.transpose)
+    return segmentation.transpose(order), everywhere.transpose(0, *(order + 1))
+
+
+def assert_equal_but_for_ties(found, expected, probability, labels) -> None:
+    """Float32 decides ties its own way: nothing else may differ, and ties must be rare enough for the comparison to mean something."""
+    top = np.sort(probability, axis=0)
+    margin = np.abs(probability - 0.5).min(0) if labels.regions else top[-1] - top[-2]
+    tie = (margin < 1e-6).reshape(found.shape)
+    np.testing.assert_array_equal(np.where(tie, 0, found), np.where(tie, 0, expected))
+    assert tie.mean() < 0.01
+
+
+def same_arithmetic_everywhere(members, labels):
+    """What the export computes near borders, computed at every voxel instead: no cell is skipped."""
+    grids = [export.Grid.of(member) for member in members]
+    spans = [(0, len(axis.low)) for axis in grids[0].axes]
+    values = [grid.interpolated(spans).reshape(labels.n_outputs, -1) for grid in grids]
+    winner = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
+    trace = members[0].trace
+    segmentation = np.zeros(trace.shape_before_crop, np.int16)
+    painted = labels.paint if labels.regions else [member[0] for member in labels.internal_members]
+    segmentation[tuple(slice(*span) for span in trace.crop)] = np.array([0, *painted])[winner].reshape([stop for _, stop in spans])
+    segmentation = np.flip(segmentation, trace.flips)
+    return (segmentation[0] if trace.geometry.dim == 2 else segmentation).transpose(np.argsort(trace.transpose))
+
+
+NEAREST = {"slices": 0, "slices_of_the_file": 0, "flat": 0, "flat_transposed": 0}
+
+
+@pytest.fixture(params=["whole", "small slabs"])
+def slabs(request, monkeypatch):
+    if request.param == "small slabs":
+        monkeypatch.setattr(export, "SLAB", 1000)
+        monkeypatch.setattr(export, "CHUNK", 300)
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("name", CASES)
+def test_labels_are_exactly_those_of_full_interpolation(name, labels, slabs):
+    for seed in range(3):
+        member = Logits(torch.from_numpy(blobs(CASES[name].shape, labels.n_outputs, seed=seed)), CASES[name])
+        expected, mean = brute_force([member], labels, [NEAREST.get(name)])
+        found = export_labels([member], labels)
+        assert found.shape == CASES[name].geometry.shape
+        assert found.dtype == np.int16
+        np.testing.assert_array_equal(found, same_arithmetic_everywhere([member], labels))
+        assert_equal_but_for_ties(found, expected, mean, labels)
+        assert len(np.unique(found)) == 4
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("names", [("finer", "finer"), ("slices", "slices", "slices"), ("transposed", "transposed")])
+def test_members_on_the_same_grid_are_averaged_exactly(names, labels):
+    members = [Logits(blobs(CASES[name].shape, labels.n_outputs, seed=5 + i), CASES[name]) for i, name in enumerate(names)]
+    expected, mean = brute_force(members, labels, [NEAREST.get(name) for name in names])
+    found = export_labels(members, labels)
+    np.testing.assert_array_equal(found, same_arithmetic_everywhere(members, labels))
+    assert_equal_but_for_ties(found, expected, mean, labels)
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+def test_members_on_different_grids_and_of_different_kinds_are_averaged_exactly(labels, slabs):
+    crop, before, file_spacing = ((1, 19), (2, 25), (0, 22)), (21, 26, 22), (3.0, 1.0, 1.0)
+    traces = [
+        trace((18, 12, 11), crop, before, spacing=(3.0, 2.0, 2.0), file_spacing=file_spacing),
+        trace((27, 11, 10), crop, before, spacing=(2.0, 2.1, 2.2), file_spacing=file_spacing),
+        trace((9, 20, 30), crop, before, spacing=(6.0, 1.2, 0.8), file_spacing=file_spacing),
+    ]
+    quantised = np.random.default_rng(0).integers(0, 256, (labels.n_outputs, 9, 20, 30)).astype(np.uint8)
+    members = [Logits(blobs(t.shape, labels.n_outputs, seed=i), t) for i, t in enumerate(traces[:2])]
+    members.append(Logits(blosc2.asarray(quantised, chunks=(1, 4, 20, 30)), traces[2], "probability8"))
+    expected, mean = brute_force(members, labels, [None, None, 0])
+    found = export_labels(members, labels)
+    np.testing.assert_array_equal(found, same_arithmetic_everywhere(members, labels))
+    assert_equal_but_for_ties(found, expected, mean, labels)
+
+
+def test_labels_equal_those_after_the_reference_resize():
+    case = CASES["finer"]
+    array = blobs(case.shape, 4, seed=9).astype(np.float32)
+    size = [stop - start for start, stop in case.crop]
+    resized = np.stack([resize(channel, size, 1, mode="edge", anti_aliasing=False, clip=True) for channel in array])
+    found = export_labels([Logits(array, case)], ORGANS)
+    inside = found[tuple(slice(*span) for span in case.crop)]
+    np.testing.assert_array_equal(inside, np.array([0, 3, 1, 2])[resized.argmax(0)])
+    assert found.sum() == inside.sum()
+
+
+def test_an_organ_that_wins_at_no_corner_is_found():
+    """Halfway between two rivals the third, second best at both, is best: corners that disagree must see all classes."""
+    array = np.zeros((4, 2, 2, 2), np.float32)
+    array[1, ..., 0], array[1, ..., 1] = 10, -10
+    array[2, ..., 0], array[2, ..., 1] = -10, 10
+    array[3] = 8
+    found = export_labels([Logits(array, trace((2, 2, 2), ((0, 2), (0, 2), (0, 20)), (2, 2, 20)))], ORGANS)
+    assert set(np.unique(found)) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+def test_probabilities_are_streamed_in_the_files_order(name, labels, slabs):
+    member = Logits(blobs(CASES[name].shape, labels.n_outputs, seed=2), CASES[name])
+    _, expected = brute_force([member, member], labels, [NEAREST.get(name)] * 2)
+    starts, parts = zip(*probabilities([member, member], labels), strict=True)
+    assert list(starts) == list(itertools.accumulate((part.shape[1] for part in parts[:-1]), initial=0))
+    assert all(part.dtype == np.float32 for part in parts)
+    np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=2e-6)
+
+
+def test_interpolating_single_voxels_and_boxes_gives_the_same_bits():
+    grid = export.Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), CASES["finer"]))
+    box = grid.interpolated([(0, 18), (0, 23), (0, 22)])
+    points = np.unravel_index(np.arange(18 * 23 * 22), (18, 23, 22))
+    single = grid.at(grid.read([(0, 9), (0, 10), (0, 11)]), (0, 0, 0), points)
+    assert torch.equal(single, box.reshape(4, -1))
+
+
+def test_outside_the_crop_is_background():
+    found = export_labels([Logits(blobs((9, 10, 11), 4, seed=4), CASES["finer"])], ORGANS)
+    assert not found[0].any()
+    assert found.any()
+
+
+def test_only_voxels_near_borders_are_interpolated(monkeypatch):
+    """The memory and speed promise: two half-spaces need classes at the two layers of cells between them, nowhere else."""
+    array = np.zeros((4, 20, 20, 20), np.float16)
+    array[1, :, :, 10:], array[0, :, :, :10] = 5, 5
+    asked = []
+    original = export.Grid.at
+
+    def spy(self, box, first, points):
+        asked.append(len(points[0]))
+        return original(self, box, first, points)
+
+    monkeypatch.setattr(export.Grid, "at", spy)
+    found = export_labels([Logits(array, trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], ORGANS)
+    assert (found[..., 30:] == 3).all()
+    assert not found[..., :30].any()
+    assert 0 < sum(asked) <= 60 * 60 * 3
+
+
+def test_logits_that_do_not_fit_are_refused():
+    array = blobs((9, 10, 11), 4, seed=0)
+    with pytest.raises(ValueError, match=r"case_1: expected logits on the grid \(9, 10, 11\), got \(4, 9, 10, 10\)"):
+        Logits(array[..., :10], CASES["finer"])
+    with pytest.raises(ValueError, match="logits, probability8, got 'softmax'"):
+        Logits(array, CASES["finer"], "softmax")
+    with pytest.raises(ValueError, match="at least one model"):
+        export_labels([], ORGANS)
+    with pytest.raises(ValueError, match="case_1: expected 4 output channels for liver, spleen, aorta, got 3"):
+        export_labels([Logits(array[:3], CASES["finer"])], ORGANS)
+    with pytest.raises(ValueError, match="case_1: models to average disagree about the shape_before_crop|disagree about the geometry"):
+        list(probabilities([Logits(array, CASES["finer"]), Logits(array, CASES["same"])], ORGANS))
+    reversed_too = dataclasses.replace(CASES["finer"], flips=(2,))
+    with pytest.raises(ValueError, match="case_1: models to average disagree about the flips"):
+        export_labels([Logits(array, CASES["finer"]), Logits(array, reversed_too)], ORGANS)

@@ -1,0 +1,92 @@
+"""Predictions with a temperature, averaged, on another grid and at single points, against the same on whole arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.inference.export import Logits, export_labels, probabilities
+from autoseg.inference.lazy_logits import mean_of, on_first_grid, tempered
+from autoseg.inference.quantised_logits import quantise
+from autoseg.schema import Geometry, Labels, Trace
+
+ORGANS = Labels(("ball", "block"), ((2,), (5,)))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+EYE = tuple(np.eye(3).ravel())
+
+
+def make_trace(grid: tuple[int, ...] = (4, 5, 6), *, turned: bool = True) -> Trace:
+    """A file of 8 x 12 x 10 voxels, of which preprocessing kept a part, turned and resampled."""
+    geometry = Geometry((8, 12, 10), (1.0, 1.0, 1.0), (0.0,) * 3, EYE)
+    if not turned:
+        return Trace("case", geometry, (0, 1, 2), (8, 12, 10), ((0, 8), (0, 12), (0, 10)), grid, (1.0, 1.0, 1.0))
+    return Trace("case", geometry, (2, 0, 1), (10, 8, 12), ((1, 9), (0, 8), (2, 12)), grid, (2.0, 1.6, 1.7), flips=(0, 2))
+
+
+def make_logits(seed: int = 0, trace: Trace | None = None, *, outputs: int = 3) -> Logits:
+    trace = trace or make_trace()
+    values = np.random.default_rng(seed).normal(0, 3, (outputs, *trace.shape)).astype(np.float16)
+    return Logits(torch.from_numpy(values), trace)
+
+
+def whole(members: list[Logits], labels: Labels = ORGANS) -> np.ndarray:
+    return np.concatenate([slab for _, slab in probabilities(members, labels)], axis=1)
+
+
+def test_logits_are_divided_and_not_changed() -> None:
+    logits = make_logits()
+    before = logits.array.clone()
+    cool = tempered(logits, 2.5, ORGANS)
+    np.testing.assert_allclose(cool.array[:, 1:3], before[:, 1:3].float().numpy() / 2.5, rtol=1e-6)
+    assert torch.equal(logits.array, before)
+    assert tempered(logits, 1.0, ORGANS) is logits
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS])
+def test_kept_probabilities_get_what_the_logits_would_get(labels: Labels) -> None:
+    logits = make_logits(outputs=labels.n_outputs)
+    kept = Logits(quantise(logits.array, labels), logits.trace, kind="probability8")
+    expected = quantise(logits.array.float() / 2, labels)
+    sure = kept.array.min(axis=0) > 3  # so small probabilities are known too roughly
+    found = tempered(kept, 2.0, labels).array[:, :]
+    assert sure.any()
+    np.testing.assert_allclose(found[:, sure], expected[:, sure], atol=12)
+    assert np.array_equal(tempered(kept, 2.0, labels).array[:, :][kept.array == 0], np.zeros((kept.array == 0).sum())), "0 stays 0"
+
+
+def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() -> None:
+    logits = make_logits()
+    colder = tempered(logits, 3.0, ORGANS)
+    assert np.array_equal(export_labels([logits], ORGANS), export_labels([colder], ORGANS))
+    assert whole([colder]).max(axis=0).mean() < whole([logits]).max(axis=0).mean() - 0.08
+
+
+def test_an_average_follows_the_member_that_may_be_believed() -> None:
+    """One member is very sure of the ball, the other a little of the block: with its temperature the first one has to give in."""
+    trace = make_trace(turned=False, grid=(8, 12, 10))
+    loud, quiet = (np.zeros((3, 8, 12, 10), np.float32) for _ in range(2))
+    loud[1], quiet[2] = 6, 2
+    members = [Logits(loud, trace), Logits(quiet, trace)]
+    assert (export_labels(members, ORGANS) == 1).all()
+    calibrated = [tempered(members[0], 6.0, ORGANS), members[1]]
+    assert (export_labels(calibrated, ORGANS) == 2).all()
+
+
+def test_mean_of_folds_is_the_mean_of_their_logits() -> None:
+    folds = [make_logits(seed) for seed in range(3)]
+    expected = sum(one.array.float() for one in folds) / 3
+    np.testing.assert_allclose(mean_of(folds).array[:, :, 2:4], expected[:, :, 2:4].numpy(), rtol=1e-5, atol=1e-6)
+    assert mean_of(folds[:1]) is folds[0]
+    with pytest.raises(ValueError, match=r"case: mean of predictions: expected logits of shape \(3, 4, 5, 6\)"):
+        mean_of([folds[0], make_logits(1, make_trace((4, 4, 4)))])
+
+
+def test_the_first_grid_shows_its_own_probabilities_and_the_others_interpolated() -> None:
+    one, other = make_logits(), make_logits(1, make_trace((8, 9, 7)))
+    alone = whole(on_first_grid([one]))
+    np.testing.assert_allclose(alone, torch.softmax(one.array.float(), 0).numpy(), atol=1e-6)
+    assert whole(on_first_grid([one, other])).shape == alone.shape
+    picture = Geometry((5, 6), (1.0, 1.0), (0.0,) * 2, tuple(np.eye(2).ravel()))
+    flat = Trace("photo", picture, (0, 1), (1, 5, 6), ((0, 1), (0, 5), (0, 6)), (1, 4, 4), (1.25, 1.5))
+    assert whole(on_first_grid([make_logits(2, flat)])).shape == (3, 1, 4, 4)

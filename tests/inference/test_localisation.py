@@ -1,0 +1,124 @@
+"""Where the organs are: the coarse grid that the locator sees, and the box around what it finds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ORGANS, SHAPE, make_configuration
+from torch import nn
+
+from autoseg.inference.localisation import Localiser, LocatedPredictor, coarse_shape, plan_locator, to_coarse
+from autoseg.inference.predictor import Predictor
+from autoseg.schema import Locator
+
+CPU = torch.device("cpu")
+
+
+class TestGrid:
+    def test_a_ct_gets_the_papers_six_millimetres_and_half_of_it_for_the_gaussian(self):
+        locator = plan_locator((2.5, 0.8, 0.8), [(160, 500, 500), (200, 400, 512)])
+        assert locator.spacing == (6.0, 6.0, 6.0)
+        assert locator.sigma == 3.0
+        assert locator.shape == (96, 80, 80), "83 x 67 x 68 up to multiples of 16"
+
+    def test_what_is_too_large_gets_coarser_and_what_is_small_finer_but_not_than_it_is(self):
+        large = plan_locator((5.0, 1.0, 1.0), [(400, 600, 640)])  # 2000 x 600 x 640 mm
+        assert large.spacing == (8.0, 8.0, 8.0)
+        assert large.shape == (256, 80, 80)
+        small_one = plan_locator((1.0, 1.0, 1.0), [(35, 51, 35), (30, 40, 36)])
+        assert small_one.spacing == (51 / 32,) * 3
+        assert small_one.shape == (32, 32, 32)
+        assert small_one.sigma == pytest.approx(51 / 64)
+        assert plan_locator((10.0, 1.0, 1.0), [(12, 256, 256)]).spacing == (10.0, 6.0, 6.0)
+        assert plan_locator((1.0, 1.0, 1.0), [SHAPE]).spacing == (1.0, 1.0, 1.0)
+
+    def test_a_case_that_is_much_larger_than_any_before_gets_a_coarser_grid(self):
+        locator = Locator((6.0,) * 3, (32, 32, 32), 3.0)
+        assert coarse_shape(locator, (64, 96, 96), (3.0, 2.0, 2.0)) == (32, 32, 32)
+        assert coarse_shape(locator, (80, 96, 96), (3.0, 2.0, 2.0)) == (40, 32, 32)
+        assert math.prod(coarse_shape(locator, (600, 600, 600), (1.0, 1.0, 1.0))) <= 2.1 * 32**3
+        assert coarse_shape(locator, (1, 2, 600), (1.0, 1.0, 1.0))[:2] == (1, 1)
+
+    def test_smoothing_keeps_the_mean_and_takes_the_noise(self):
+        image = np.random.default_rng(0).normal(3, 1, (2, 24, 48, 48)).astype(np.float32)
+        coarse = to_coarse(image, Locator((6.0,) * 3, (16, 16, 16), 3.0), (2.0, 1.0, 1.0))
+        assert coarse.shape == (2, 8, 8, 8)
+        assert coarse.dtype == np.float32
+        assert coarse.mean() == pytest.approx(3, abs=0.05)
+        assert coarse.std() < 0.15
+
+    def test_a_grid_that_is_not_coarser_changes_nothing(self):
+        image = np.random.default_rng(0).normal(size=(1, 6, 7, 8)).astype(np.float32)
+        assert np.array_equal(to_coarse(image, Locator((1.0,) * 3, (16, 16, 16), 0.5), (1.0,) * 3), image)
+
+
+class Bright(nn.Module):
+    """Calls an organ what is brighter than a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x - self.threshold], 1)
+
+
+def voxelwise(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x * factor for factor in (1, -2, 0.5)], 1)
+
+
+def located(threshold: float, *more: float, margin: int = 2, **options) -> LocatedPredictor:
+    configuration = make_configuration(locator=Locator((2.0,) * 3, (16, 16, 16), 0.0, margin))
+    networks = [lambda value=value: Bright(value) for value in (threshold, *more)]
+    predictor = Predictor([voxelwise], configuration, ORGANS, device=CPU, mirror=False, **options)
+    return LocatedPredictor(predictor, Localiser(networks, configuration, CPU))
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    """Dark, with a bright box of even borders."""
+    image = np.random.default_rng(0).normal(0, 0.1, (1, 30, 40, 36)).astype(np.float32)
+    image[:, 10:18, 12:24, 20:32] += 10
+    return image
+
+
+class TestBox:
+    def test_around_what_was_found_with_the_margin_inside_the_image(self, volume):
+        assert located(5).localiser.box(volume) == ((8, 20), (10, 26), (18, 34))
+        assert located(5, margin=10).localiser.box(volume) == ((0, 28), (2, 34), (10, 36))
+
+    def test_at_least_the_patch_where_the_image_has_it(self, volume):
+        volume[:] = 0
+        volume[:, 10:12, 38:, 34:] = 10
+        assert located(5, margin=0).localiser.box(volume) == ((7, 15), (32, 40), (28, 36))
+        thin = volume[:, 9:13]
+        assert located(5, margin=0).localiser.box(np.ascontiguousarray(thin[:, 1:3]))[0] == (0, 2)
+
+    def test_folds_are_averaged(self, volume):
+        assert located(5, 6).localiser.box(volume) == located(5).localiser.box(volume)
+        assert located(50, 50.0, 5).localiser.box(volume) is None
+
+    def test_inside_as_the_predictor_says_outside_background(self, volume):
+        shares = []
+        logits = located(5).logits(volume, progress=shares.append, source="c")
+        inside = np.zeros(volume.shape[1:], bool)
+        inside[8:20, 10:26, 18:34] = True
+        expected = voxelwise(torch.from_numpy(volume)[None])[0]
+        torch.testing.assert_close(logits[:, inside].float(), expected[:, inside], rtol=2e-3, atol=2e-3)
+        assert (logits.float().softmax(0)[0, ~inside] == 1).all()
+        assert sum(shares) == pytest.approx(1)
+
+    def test_where_nothing_is_found_the_whole_volume_is_segmented(self, volume, caplog):
+        logits = located(50).logits(volume, source="c7")
+        torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
+        assert "c7: no organ was located; the whole volume is segmented" in caplog.text
+
+    def test_a_region_is_cut_to_the_box(self, volume):
+        region = np.zeros(volume.shape[1:], bool)
+        region[10:12, 12:14, 20:22] = True
+        logits = located(5).logits(volume, region=region)
+        assert (logits.float().softmax(0)[0, ~region] == 1).all()
+        assert (logits[0, region] > 5).all()

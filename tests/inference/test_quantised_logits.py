@@ -1,0 +1,77 @@
+"""Eight-bit probabilities: how far off they may be, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.inference import quantised_logits as quantised
+from autoseg.inference.export import Logits
+from autoseg.inference.quantised_logits import is_kept, keep, kept, quantise
+from autoseg.schema import Geometry, Labels, Trace
+
+ORGANS = Labels(("a", "b"), ((1,), (2,)))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+GEOMETRY = Geometry((5, 6, 7), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+TRACE = Trace("a", GEOMETRY, (0, 1, 2), (5, 6, 7), ((0, 5), (0, 6), (0, 7)), (5, 6, 7), (1.0, 1.0, 1.0))
+
+
+def some_logits(channels: int) -> torch.Tensor:
+    return 4 * torch.randn(channels, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_no_probability_is_off_by_more_than_half_a_unit(labels, dtype):
+    logits = some_logits(labels.n_outputs).to(dtype)
+    exact = logits.double().sigmoid() if labels.regions else logits.double().softmax(0)
+    found = quantise(logits, labels)
+    assert found.dtype == np.uint8
+    assert np.abs(found / 255 - exact.numpy()).max() <= 1 / 510 + 1e-6
+
+
+@pytest.mark.parametrize("slab", [1, 100, 10**9])
+def test_the_size_of_a_slab_changes_nothing(monkeypatch, slab):
+    expected = quantise(some_logits(3), ORGANS)
+    monkeypatch.setattr(quantised, "SLAB", slab)
+    np.testing.assert_array_equal(quantise(some_logits(3), ORGANS), expected)
+
+
+def test_numpy_and_certain_logits():
+    logits = np.zeros((3, 1, 1, 3), np.float16)
+    logits[0, ..., 0], logits[2, ..., 1] = 60000, 60000
+    assert quantise(logits, ORGANS)[:, 0, 0].tolist() == [[255, 0, 85], [0, 0, 85], [0, 255, 85]]
+
+
+def test_the_winner_stays_the_winner_where_it_is_clear():
+    logits = some_logits(3)
+    two = logits.softmax(0).topk(2, 0).values
+    clear = ((two[0] - two[1]) > 1 / 255).numpy()
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(quantise(logits, ORGANS).argmax(0)[clear], logits.argmax(0).numpy()[clear])
+
+
+def test_what_was_kept_is_found_again(tmp_path: Path):
+    keep(tmp_path, "case.1", Logits(some_logits(3), TRACE), ORGANS)
+    found = kept(tmp_path, "case.1")
+    assert found.kind == "probability8"
+    assert found.trace == TRACE
+    np.testing.assert_array_equal(found.array[:], quantise(some_logits(3), ORGANS))
+
+
+def test_what_is_missing_or_damaged_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"a\.trace\.json: missing; validate this fold again"):
+        kept(tmp_path, "a")
+    assert not is_kept(tmp_path, "a")
+    keep(tmp_path, "a", Logits(some_logits(3), TRACE), ORGANS)
+    assert is_kept(tmp_path, "a")
+    (tmp_path / "a.b2nd").unlink()
+    assert not is_kept(tmp_path, "a")
+    with pytest.raises(ValueError, match=r"a\.b2nd: missing; validate this fold again"):
+        kept(tmp_path, "a")
+    (tmp_path / "a.b2nd").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"a\.b2nd"):
+        kept(tmp_path, "a")

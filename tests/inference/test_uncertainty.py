@@ -1,0 +1,136 @@
+"""Entropy, disagreement and promised Dice of probabilities that are written down."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from autoseg.inference import uncertainty
+from autoseg.inference.export import Logits
+from autoseg.inference.lazy_logits import tempered
+from autoseg.inference.uncertainty import FLOOR, Opinion, along_organ, promised_dice, uncertainty_maps
+from autoseg.schema import Cleaning, Geometry, Labels, Trace
+
+ORGANS = Labels(("ball", "block"), ((2,), (5,)))
+BALL, BLOCK = (Labels((name,), ((value,),)) for name, value in (("ball", 2), ("block", 5)))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+
+
+def says(*shares: list[float], shape: tuple[int, ...] | None = None) -> Logits:
+    """Probabilities ``shares[channel][voxel]`` along a line of voxels."""
+    array = np.array(shares, np.float32)[:, None, None] * 255
+    size = array.shape[1:]
+    geometry = Geometry(shape or size, (1.0,) * len(shape or size), (0.0,) * len(shape or size), tuple(np.eye(len(shape or size)).ravel()))
+    order = tuple(range(len(shape or size)))
+    return Logits(array, Trace("case", geometry, order, size, tuple((0, n) for n in size), size, geometry.spacing), kind="probability8")
+
+
+def opinion(*voters: Logits, labels: Labels = ORGANS, mean: Logits | None = None) -> Opinion:
+    return Opinion(labels, labels.names, voters if mean is None else (mean,), voters)
+
+
+def bits(p: float) -> float:
+    return -sum(q * math.log2(q) for q in (p, 1 - p) if q)
+
+
+def test_entropy_of_known_probabilities() -> None:
+    third = 1 / 3
+    entropy, disagreement = uncertainty_maps([opinion(says([1, 0.5, third, 0], [0, 0.5, third, 0], [0, 0, third, 1]))])
+    assert entropy.shape == (1, 1, 4)
+    np.testing.assert_allclose(entropy[0, 0], [0, 1 / math.log2(3), 1, 0], atol=1 / 500)
+    assert not disagreement.any(), "a single network cannot disagree with itself"
+    levels = entropy * 255
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
+
+
+def test_equal_networks_agree_and_opposite_ones_do_not() -> None:
+    first, second = says([0.9, 1], [0.1, 0], [0, 0]), says([0.9, 0], [0.1, 1], [0, 0])
+    _, none = uncertainty_maps([opinion(first, first, first)])
+    assert not none.any()
+    entropy, disagreement = uncertainty_maps([opinion(first, second)])
+    np.testing.assert_allclose(disagreement[0, 0], [0, 1], atol=1 / 500)
+    np.testing.assert_allclose(entropy[0, 0, 1], 1 / math.log2(3), atol=1 / 500)
+
+
+def test_disagreement_by_hand() -> None:
+    one, other = says([0.9], [0.1], [0]), says([0.5], [0.5], [0])
+    _, disagreement = uncertainty_maps([opinion(one, other)])
+    assert disagreement[0, 0, 0] == pytest.approx(bits(0.3) - (bits(0.1) + bits(0.5)) / 2, abs=1 / 500)
+
+
+def test_organs_of_different_candidates_are_taken_together() -> None:
+    """The ball with 0.25 and the block with 0.25 leave 0.5 for background; where both are certain, each has half."""
+    ball, block = opinion(says([0.75, 0], [0.25, 1]), labels=BALL), opinion(says([0.75, 0], [0.25, 1]), labels=BLOCK)
+    entropy, _ = uncertainty_maps([ball, block])
+    np.testing.assert_allclose(entropy[0, 0], [1.5 / math.log2(3), 1 / math.log2(3)], atol=1 / 500)
+
+
+def test_regions_are_each_in_doubt_by_themselves_and_pictures_have_two_axes() -> None:
+    entropy, disagreement = uncertainty_maps([opinion(says([0.5, 0.9], [0.1, 0.1], shape=(1, 2)), labels=REGIONS)])
+    assert entropy.shape == disagreement.shape == (1, 2)
+    np.testing.assert_allclose(entropy[0], [1, bits(0.1)], atol=1 / 500)
+
+
+def test_promised_dice_by_hand() -> None:
+    shares = [0.9, 0.6, 0.3, FLOOR / 2, 0.0]  # of a line of voxels
+    said = says([1 - p for p in shares], shares, [0] * 5)
+    found = promised_dice([said], ORGANS)
+    assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth promises nothing"
+    assert math.isnan(found["block"])
+    faint = says([0.75, 1], [0.25, 0], [0, 0])
+    assert promised_dice([faint], ORGANS)["ball"] == 0
+
+
+def test_promised_dice_of_regions_and_of_averages() -> None:
+    assert promised_dice([says([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
+    both = [says([0.1], [0.9], [0]), says([0.3], [0.7], [0])]
+    assert promised_dice(both, ORGANS)["ball"] == pytest.approx(1.6 / 1.8, abs=1e-5)
+
+
+def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little() -> None:
+    ball = [0.9, 0.9, 0.1, 0.8]
+    said = says([1 - p for p in ball], ball, [0] * 4)
+    assert promised_dice([said], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
+    assert promised_dice([said], ORGANS, {"ball": Cleaning(components=1)})["ball"] == pytest.approx(2 * 1.8 / (1.8 + 2), abs=1e-5)
+    block = says([1, 0, 0], [0, 0, 0], [0, 1, 1])
+    assert promised_dice([block], ORGANS)["block"] == 1
+    assert math.isnan(promised_dice([block], ORGANS, {"block": Cleaning(min_volume_mm3=3)})["block"])
+
+
+@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cleaned, monkeypatch) -> None:
+    rng, asked = np.random.default_rng(0), []
+    size = (9, 20, 30)
+    geometry = Geometry(size, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
+    trace = Trace("case", geometry, (0, 1, 2), size, tuple((0, n) for n in size), size, geometry.spacing)
+    members = []
+    for seed in range(2):
+        array = np.zeros((labels.n_outputs, *size), np.uint8)
+        array[-1, 2:6, 3 + seed : 12, 20:28] = rng.integers(0, 180, (4, 9 - seed, 8))
+        array[-2, 1:8, 2:19, 2:9] = rng.integers(0, 75, (7, 17, 7))
+        if not labels.regions:
+            array[0] = 255 - array[1:].sum(axis=0)
+        members.append(tempered(Logits(array, trace, "probability8"), 1.5, labels))
+    steps = {labels.names[-1]: Cleaning(components=1, fill_holes=True)} if cleaned and not labels.regions else None
+    read = uncertainty.probabilities
+    monkeypatch.setattr(uncertainty, "probabilities", lambda some, own: asked.append(some[0].array.shape) or read(some, own))
+    found = {name: promised_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
+    assert max(math.prod(shape[1:]) for shape in asked) < math.prod(size) / 4
+    monkeypatch.setattr(uncertainty, "_where_possible", lambda some, channels: list(some))
+    assert found == pytest.approx(promised_dice(members, labels, steps))
+    assert 0 < found[labels.names[-1]] < 1
+
+
+def test_along_an_organ_counts_its_mask_and_what_touches_it() -> None:
+    label_map = np.zeros((3, 5), np.int16)
+    label_map[1, 1] = 1
+    doubt = np.arange(15, dtype=np.float32).reshape(3, 5)
+    count, (mean, zero) = along_organ(label_map, ORGANS, "ball", [doubt, np.zeros_like(doubt)])
+    assert (count, zero) == (1, 0)
+    assert mean == pytest.approx(doubt[:3, :3].mean())
+    count, means = along_organ(label_map, ORGANS, "block", [doubt])
+    assert count == 0
+    assert math.isnan(means[0])

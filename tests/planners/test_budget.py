@@ -1,0 +1,230 @@
+"""How long is trained, in how many rounds, with how many patches a step; what is cut when a step does not fit into memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, fit_time, narrower, shrink
+from autoseg.planners.memory import conv_elements
+from autoseg.runtime.hardware import StepCost
+from autoseg.schema import Budget
+
+
+def test_defaults_are_the_references_schedule_on_a_gpu_and_two_hours_on_a_processor():
+    gpu, cpu = choose_budget("cuda"), choose_budget("cpu")
+    assert (gpu.kind, gpu.amount, gpu.rounds) == ("iterations", 250_000, 1000)
+    assert (cpu.kind, cpu.amount) == ("time", 7200)
+    for budget in (gpu, cpu):
+        assert "default" in budget.why
+        assert "--time" in budget.why
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_what_the_user_says_wins_on_every_device(device):
+    assert (choose_budget(device, epochs=3).amount, choose_budget(device, epochs=3).rounds) == (750, 3)
+    assert choose_budget(device, iterations=123).amount == 123
+    assert choose_budget(device, seconds=90).amount == 90
+    assert "as asked" in choose_budget(device, seconds=90).why
+    assert "1.5 min" in choose_budget(device, seconds=90).why
+    assert "2 h" in choose_budget(device, seconds=7200).why
+
+
+@pytest.mark.parametrize("amount", [1, 3, 24, 25, 100, 499, 500, 10_000, 10**7])
+def test_rounds_are_never_more_than_there_is_to_do(amount):
+    by_steps, by_time = choose_budget("cpu", iterations=amount), choose_budget("cpu", seconds=amount)
+    assert 1 <= by_steps.rounds <= min(amount, 1000)
+    assert 4 <= by_time.rounds <= 1000
+
+
+def test_progress_ends_exactly_with_the_budget():
+    budget = choose_budget("cpu", iterations=40)
+    assert budget.progress(0, 1e9) == 0
+    assert budget.progress(10, 0) == 0.25
+    assert budget.progress(40, 0) == budget.progress(99, 0) == 1
+    assert choose_budget("cpu", seconds=20).progress(10**9, 5) == 0.25
+
+
+def test_contradictions_and_nonsense_are_refused_by_the_options_name():
+    with pytest.raises(ValueError, match="--epochs and --time: expected only one"):
+        choose_budget("cpu", epochs=1, seconds=5)
+    for name, option in {"epochs": "--epochs", "iterations": "--iterations", "seconds": "--time"}.items():
+        for value in (0, -3):
+            with pytest.raises(ValueError, match=f"{option}: expected a positive number, got {value}"):
+                choose_budget("cpu", **{name: value})
+
+
+def test_a_gpu_keeps_the_planned_batch(tiny_configuration):
+    planned = tiny_configuration(batch_size=49)
+    assert fit_batch(planned, "cuda")[0] == planned
+
+
+def test_a_processor_gets_what_it_can_afford_but_at_least_two(tiny_configuration):
+    small, huge = tiny_configuration(batch_size=9), tiny_configuration(batch_size=9, patch_size=(128, 128, 128))
+    assert fit_batch(small, "cpu") == (small, "batch 9 as planned")
+    fitted, why = fit_batch(huge, "cpu")
+    assert fitted.batch_size == 2
+    assert "2 instead of the planned 9" in why
+    many, _ = fit_batch(tiny_configuration(batch_size=10**6), "cpu")
+    assert many.batch_size == CPU_BATCH
+    some, _ = fit_batch(tiny_configuration(batch_size=10**6, patch_size=(64, 64, 64)), "cpu")
+    assert 2 < some.batch_size < CPU_BATCH
+    assert some.batch_size * conv_elements(some) <= CPU_ELEMENTS < (some.batch_size + 1) * conv_elements(some)
+    single = tiny_configuration(batch_size=1, patch_size=(128, 128, 128))
+    assert fit_batch(single, "cpu")[0].batch_size == 1
+
+
+def test_the_users_batch_wins(tiny_configuration):
+    for device in ("cpu", "cuda"):
+        assert fit_batch(tiny_configuration(), device, batch=7)[0].batch_size == 7
+    with pytest.raises(ValueError, match="--batch: expected at least 1, got 0"):
+        fit_batch(tiny_configuration(), "cpu", batch=0)
+
+
+def chain(configuration):
+    found = [configuration]
+    while (smaller := shrink(found[-1], configuration)) is not None:
+        found.append(smaller)
+        assert len(found) < 1000
+    return found
+
+
+@pytest.mark.parametrize(
+    ("patch", "strides"),
+    [
+        ((8, 8, 8), [[1, 1, 1], [2, 2, 2]]),
+        ((40, 56, 40), [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        ((20, 256, 224), [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
+        ((1, 16, 16), [[1, 1, 1], [1, 2, 2]]),
+    ],
+)
+def test_shrinking_ends_and_every_link_is_a_valid_smaller_step(tiny_configuration, patch, strides):
+    options = {**tiny_configuration().network_options, "strides": strides}
+    links = chain(tiny_configuration(patch_size=patch, batch_size=13, network_options=options))
+    divisors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
+    assert [link.batch_size for link in links[:4]] == [13, 6, 3, 2]
+    for before, after in zip(links[:-1], links[1:], strict=True):
+        assert after.batch_size * math.prod(after.patch_size) < before.batch_size * math.prod(before.patch_size)
+        assert all(size % divisor == 0 and size >= divisor for size, divisor in zip(after.patch_size, divisors, strict=True))
+    assert all(size <= 2 * divisor for size, divisor in zip(links[-1].patch_size, divisors, strict=True))
+    assert links[-1].batch_size == 1
+
+
+def test_the_patch_is_cut_to_half_before_a_single_patch_is_taken(tiny_configuration):
+    planned = tiny_configuration(patch_size=(32, 48, 20), batch_size=4)
+    pairs = [link.patch_size for link in chain(planned) if link.batch_size == 2]
+    assert pairs[0] == planned.patch_size
+    assert pairs[-1] == (16, 24, 10)
+    single = [link.patch_size for link in chain(planned) if link.batch_size == 1]
+    assert single[0] == pairs[-1]
+    assert single[-1] == (4, 4, 4)
+
+
+def test_a_batch_of_one_that_was_wanted_stays_one(tiny_configuration):
+    wide = tiny_configuration(patch_size=(8, 16, 8), batch_size=1)
+    assert (shrink(wide, wide).batch_size, shrink(wide, wide).patch_size) == (1, (8, 14, 8))
+
+
+class TestFitMemory:
+    def test_what_fits_stays(self, tiny_configuration):
+        planned = tiny_configuration()
+        assert fit_memory(planned, lambda _: StepCost(0.1, 5), limit_bytes=100) == (planned, StepCost(0.1, 5), "")
+
+    def test_what_does_not_fit_is_cut_until_it_does(self, tiny_configuration):
+        planned = tiny_configuration(batch_size=8)
+        fitted, _, why = fit_memory(planned, lambda one: StepCost(0.1, 5) if one.batch_size <= 2 else None, limit_bytes=100)
+        assert (fitted.batch_size, fitted.patch_size) == (2, planned.patch_size)
+        assert "patch 8x8x8, batch 2 does" in why
+
+    @pytest.mark.parametrize(("limit", "batch"), [(1000, 8), (900, 4), (480, 4), (460, 2)])
+    def test_a_part_of_the_free_memory_stays_free(self, tiny_configuration, limit, batch):
+        fitted, cost, _ = fit_memory(tiny_configuration(batch_size=8), lambda one: StepCost(0.1, 100 * one.batch_size), limit_bytes=limit)
+        assert (fitted.batch_size, cost.peak_bytes) == (batch, 100 * batch)
+
+    def test_when_nothing_fits_the_error_says_so(self, tiny_configuration):
+        with pytest.raises(RuntimeError, match=r"3d_fullres: not even batch 1 of patch 4x4x4 fits into 2.0 GB of free memory"):
+            fit_memory(tiny_configuration(), lambda _: None, limit_bytes=2 * 10**9)
+
+
+class TestFitTime:
+    """Costs go with voxels and, for half the features, are a third."""
+
+    @staticmethod
+    def measure(configuration):
+        voxels = configuration.batch_size * math.prod(configuration.patch_size)
+        return StepCost(voxels / 32_000 * (1 if configuration.width == 1 else 1 / 3), 5)
+
+    @pytest.fixture
+    def planned(self, tiny_configuration):
+        options = {**tiny_configuration().network_options, "features": [32, 64]}
+        return tiny_configuration(patch_size=(20, 20, 20), batch_size=8, network_options=options)  # two seconds a step
+
+    def fit(self, planned, seconds, kind="time"):
+        return fit_time(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure)
+
+    def test_enough_time_and_iterations_change_nothing(self, planned):
+        assert self.fit(planned, 4000) == (planned, StepCost(2.0, 5), "")
+        assert self.fit(planned, 10, "iterations")[0] is planned
+
+    def test_too_little_for_learning_well_makes_the_network_narrower(self, planned):
+        fitted, cost, why = self.fit(planned, 3900)
+        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (8, (20, 20, 20), 0.5)
+        assert fitted.built_options["features"] == [16, 32]
+        assert fitted.network_options == planned.network_options
+        assert cost.seconds == pytest.approx(2 / 3)
+        assert "features 16 and up" in why
+        assert "about 5850 steps instead of 1950" in why
+
+    def test_a_network_that_takes_over_weights_keeps_its_features(self, planned):
+        fitted, _, why = fit_time(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, narrows=False)
+        assert (fitted, why) == (planned, "")
+
+    def test_the_batch_goes_first_and_the_patch_last(self, planned):
+        fitted, cost, _ = self.fit(planned, 1500)
+        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (4, (20, 20, 20), 0.5)
+        assert cost.seconds == pytest.approx(1 / 3)
+        fitted, cost, _ = self.fit(planned, 200)
+        assert (fitted.batch_size, fitted.width) == (4, 0.5)
+        assert 200 / cost.seconds >= 800
+        assert math.prod(fitted.patch_size) < 8000
+        assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
+
+    @pytest.mark.parametrize(("fixed", "batch", "patch"), [(0.0, 4, (10, 10, 10)), (0.5, 4, (14, 16, 16)), (1.5, 8, (20, 20, 20))])
+    def test_no_further_than_it_pays(self, planned, fixed, batch, patch):
+        """Two seconds a step, of which a part, that of large weights, stays however few voxels there are."""
+        asked = []
+
+        def measure(one):
+            asked.append(one)
+            return StepCost(fixed + (2 - fixed) * one.batch_size * math.prod(one.patch_size) / 64_000, 5)
+
+        fitted, cost, why = fit_time(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, narrows=False)
+        assert (fitted.batch_size, fitted.patch_size) == (batch, patch)
+        assert cost.seconds == pytest.approx(measure(fitted).seconds)
+        assert bool(why) == (fixed < 1)
+        assert len(asked) <= 7, "a trial takes seconds"
+
+    def test_a_moment_without_the_processor_decides_nothing(self, planned):
+        """The first trial of the smaller step takes ten times as long as it should."""
+        trials = []
+
+        def measure(one):
+            trials.append(one)
+            return dataclasses.replace(self.measure(one), seconds=self.measure(one).seconds * (10 if len(trials) == 1 else 1))
+
+        fitted, *_ = fit_time(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, narrows=False)
+        assert fitted.batch_size == 4
+
+    def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
+        fitted, *_ = fit_time(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
+        assert fitted.batch_size == 8
+        assert math.prod(fitted.patch_size) < 8000
+
+    def test_a_network_that_would_be_too_narrow_or_is_no_faster_keeps_its_features(self, planned):
+        slim = dataclasses.replace(planned, network_options={**planned.network_options, "features": [24, 48]})
+        assert self.fit(slim, 3900)[0] is slim
+        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: StepCost(2.1, 5))[0] is planned
+        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: None)[0] is planned
+        assert narrower(dataclasses.replace(planned, network_options={})) is None

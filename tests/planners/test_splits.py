@@ -1,0 +1,100 @@
+"""Folds: patients stay together, rare organs are spread, and simple datasets get the usual shuffled folds."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from autoseg.planners.splits import make_splits
+from autoseg.schema import CaseFingerprint, Fingerprint, Split
+
+
+def fingerprint(organs: dict[str, tuple[int, ...]]) -> Fingerprint:
+    """A dataset of which only the organs matter."""
+    return Fingerprint(tuple(CaseFingerprint(name, (8, 8, 8), (1.0, 1.0, 1.0), 1.0, 2, voxels) for name, voxels in organs.items()), ())
+
+
+def check_partition(splits: list[Split], names: list[str]) -> None:
+    """Every case validates exactly once, and trains in all other folds."""
+    assert sorted(name for split in splits for name in split.val) == sorted(names)
+    for split in splits:
+        assert sorted(split.train + split.val) == sorted(names)
+        assert list(split.val) == sorted(split.val)
+        assert list(split.train) == sorted(split.train)
+
+
+def test_simple_dataset_has_the_folds_of_a_shuffled_kfold() -> None:
+    splits = make_splits(fingerprint({f"c{i:02d}": (5,) for i in range(12)}), {})
+    # sklearn.model_selection.KFold(5, shuffle=True, random_state=12345) on 12 sorted names
+    expected = [(0, 3, 8), (7, 10, 11), (6, 9), (1, 4), (2, 5)]
+    assert [tuple(int(name[1:]) for name in split.val) for split in splits] == expected
+
+
+def test_order_of_the_cases_does_not_matter() -> None:
+    names = [f"c{i:02d}" for i in range(23)]
+    assert make_splits(fingerprint(dict.fromkeys(names, (1,))), {}) == make_splits(fingerprint(dict.fromkeys(names[::-1], (1,))), {})
+
+
+def test_patients_stay_together_and_folds_have_equal_size() -> None:
+    names = [f"p{i:03d}_{time}" for i in range(60) for time in ("ed", "es")]
+    groups = {name: name[:4] for name in names}
+    splits = make_splits(fingerprint(dict.fromkeys(names, (9, 9, 9))), groups)
+    check_partition(splits, names)
+    for split in splits:
+        assert not {groups[name] for name in split.train} & {groups[name] for name in split.val}
+        assert len(split.val) == 24
+
+
+def test_groups_of_different_sizes_are_balanced() -> None:
+    rng = np.random.default_rng(0)
+    groups = {f"p{i:02d}_{j}": f"p{i:02d}" for i in range(30) for j in range(int(rng.integers(1, 6)))}
+    splits = make_splits(fingerprint(dict.fromkeys(groups, (1,))), groups)
+    check_partition(splits, list(groups))
+    for split in splits:
+        assert not {groups[name] for name in split.train} & {groups[name] for name in split.val}
+    sizes = [len(split.val) for split in splits]
+    assert max(sizes) - min(sizes) <= 3
+
+
+@pytest.mark.parametrize("seed", [1, 12345])
+def test_rare_organs_are_in_every_fold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"c{i:03d}" for i in range(63)]
+    rare, rarer = set(rng.choice(names, 10, replace=False)), set(rng.choice(names, 5, replace=False))
+    organs = {name: (100, int(name in rare), int(name in rarer), int(rng.random() < 0.5)) for name in names}
+    splits = make_splits(fingerprint(organs), {}, seed=seed)
+    check_partition(splits, names)
+    assert sorted(len(split.val) for split in splits) == [12, 12, 13, 13, 13]
+    for split in splits:
+        assert sum(name in rare for name in split.val) in (1, 2, 3)
+        assert sum(name in rarer for name in split.val) == 1
+        assert 4 <= sum(organs[name][3] for name in split.val) <= 10
+
+
+def test_case_without_any_organ() -> None:
+    names = [f"c{i}" for i in range(10)]
+    splits = make_splits(fingerprint({name: (int(name != "c3"),) for name in names}), {})
+    check_partition(splits, names)
+    assert [len(split.val) for split in splits] == [2] * 5
+
+
+def test_few_groups_make_fewer_folds(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["a1", "a2", "b1", "c1"]
+    with caplog.at_level(logging.WARNING):
+        splits = make_splits(fingerprint(dict.fromkeys(names, (1,))), {name: name[0] for name in names})
+    assert len(splits) == 3
+    assert "making 3 folds" in caplog.text
+    check_partition(splits, names)
+
+
+def test_one_group_cannot_be_split(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert make_splits(fingerprint({"a": (1,), "b": (1,)}), {"a": "p", "b": "p"}) == []
+    assert "fold 'all'" in caplog.text
+
+
+def test_too_few_folds_wanted() -> None:
+    with pytest.raises(ValueError, match="expected at least 2, got 1"):
+        make_splits(fingerprint({"a": (1,), "b": (1,)}), {}, n_folds=1)

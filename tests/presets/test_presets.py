@@ -1,0 +1,181 @@
+"""The papers' experiments: every setting is explained and real, and what the user says wins."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ORGANS, make_configuration, make_plan, write_dataset
+
+from autoseg import cli, pipeline
+from autoseg.cli.options import PAPERS
+from autoseg.networks import NETWORKS, build_network
+from autoseg.pipeline import PlanSettings, TrainSettings
+from autoseg.presets.presets import PAPER_PRESETS, check_paper, plan_settings, train_settings, trainings
+from autoseg.schema import Budget
+from autoseg.trainers import TRAINERS
+from autoseg.trainers.job import default_options
+from autoseg.trainers.losses import LOSSES
+from autoseg.trainers.optimizers import OPTIMIZERS
+from autoseg.trainers.run_setup import changes_of
+from autoseg.trainers.schedules import SCHEDULES
+from autoseg.trainers.training_spec import variant
+
+CT = make_plan(
+    make_configuration(2, normalization=("ct",)),
+    make_configuration(normalization=("ct",)),
+    make_configuration(name="3d_lowres", normalization=("ct",)),
+    make_configuration(name="3d_cascade", previous_stage="3d_lowres", normalization=("ct",)),
+    make_configuration(2, name="2.5d", slices=3, data="2d", normalization=("ct",)),
+    labels=replace(ORGANS, names=("liver", "spleen")),
+    channels=("CT",),
+)
+
+
+def test_the_commands_list_them_all() -> None:
+    assert PAPERS.replace(" or ", ", ").split(", ") == sorted(PAPER_PRESETS)
+
+
+@pytest.mark.parametrize("name", PAPER_PRESETS)
+class TestEach:
+    def test_every_setting_is_explained_and_nothing_else(self, name):
+        preset = PAPER_PRESETS[name]
+        named = {one for one in ("configurations", "networks", "organ_by_organ") if getattr(preset, one)}
+        assert set(preset.why) == named | set(preset.plan) | set(preset.training)
+        assert preset.departures
+        assert all(preset.why.values())
+
+    def test_names_are_those_of_settings_and_of_things_that_exist(self, name):
+        preset, settings = PAPER_PRESETS[name], train_settings(name)
+        assert set(preset.plan) <= {one.name for one in fields(PlanSettings)}
+        assert settings.trainer in TRAINERS
+        assert set(preset.networks) <= set(NETWORKS)
+        options = settings.options
+        assert options["optimizer"] in OPTIMIZERS
+        assert options["schedule"] in SCHEDULES
+        assert options.get("loss", "dice_ce") in LOSSES
+
+    def test_the_options_of_training_are_what_the_job_gets(self, name):
+        settings = train_settings(name)
+        options = default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=changes_of(settings))
+        assert {key: getattr(options, key) for key in settings.options} == settings.options
+
+    def test_each_configuration_makes_a_variant_whose_network_can_be_built(self, name):
+        for configuration in PAPER_PRESETS[name].configurations:
+            for network in PAPER_PRESETS[name].networks or (None,):
+                settings = train_settings(name, network=network, network_options={"pretrained": None} if name == "conze2021" else None)
+                asked = variant(CT, configuration, settings)
+                with torch.device("meta"):
+                    shape = {"dim": asked.configuration.dim, "in_channels": CT.in_channels(asked.configuration), "out_channels": 3}
+                    built = build_network(asked.configuration.network, **shape, **asked.configuration.network_options)
+                assert sum(weight.numel() for weight in built.parameters()) > 500
+
+    def test_nothing_of_the_planner_is_lost(self, name):
+        settings = plan_settings(name, memory_gb=4.0, workers=None)
+        assert settings.memory_gb == 4.0
+        assert settings.preset == "default"
+        assert settings.configurations == PAPER_PRESETS[name].configurations
+
+
+def test_numbers_of_the_papers() -> None:
+    conze, crespi, fang, roth, thaler = (train_settings(name) for name in sorted(PAPER_PRESETS))
+    assert (conze.trainer, conze.network, conze.batch) == ("AdversarialTrainer", "vgg19_unet_cascade", 3)
+    assert (conze.trainer_options, conze.options["learning_rate"], conze.options["loss"]) == ({"weight": 150.0}, 1e-5, "dice")
+    assert (fang.trainer, fang.network, fang.normalization) == ("PyramidTrainer", None, ("clip:-200:200",))
+    assert (fang.options["optimizer"], fang.options["learning_rate"], fang.options["loss"]) == ("rmsprop", 2e-4, "ce")
+    assert (thaler.trainer, thaler.batch, thaler.iterations) == ("SpatialConfigurationTrainer", 1, 500_000)
+    assert (thaler.options["learning_rate"], thaler.options["average_decay"]) == (1e-4, 0.999)
+    assert plan_settings("thaler2021").spacing == (2.0, 2.0, 2.0)
+    assert (roth.trainer, roth.network, roth.options["loss"]) == ("CascadeTrainer", "roth_unet", "weighted_ce")
+    assert plan_settings("roth2018").force_lowres
+    assert (crespi.window, crespi.options["learning_rate"]) == ("auto", 1e-3)
+
+
+class TestWhatTheUserSaysWins:
+    def test_a_single_number(self) -> None:
+        settings = train_settings("conze2021", batch=5, options={"loss": "dice_ce"}, learning_rate=1e-4)
+        assert settings.batch == 5
+        assert changes_of(settings)["loss"] == "dice_ce"
+        assert changes_of(settings)["learning_rate"] == 1e-4
+        assert settings.options["optimizer"] == "adam"
+
+    def test_a_value_that_is_the_default(self) -> None:
+        assert train_settings("fang2020", trainer="Trainer").trainer == "Trainer"
+
+    def test_a_budget_replaces_the_budget(self) -> None:
+        settings = train_settings("roth2018", seconds=60.0)
+        assert (settings.iterations, settings.seconds) == (None, 60.0)
+
+    def test_intensities_replace_intensities(self) -> None:
+        settings = train_settings("crespi2023", normalization=("zscore",))
+        assert (settings.window, settings.normalization) == (None, ("zscore",))
+        assert train_settings("fang2020", window=(400.0, 50.0)).normalization == ()
+
+    def test_options_of_another_trainer_or_network_are_dropped_with_it(self) -> None:
+        assert train_settings("fang2020", trainer="AdversarialTrainer").trainer_options == {}
+        assert train_settings("fang2020", trainer_options={"fusion_from": 0.8}).trainer_options == {"fusion_from": 0.8}
+        assert train_settings("conze2021", network="vnet").network_options == {}
+        assert train_settings("conze2021", network_options={"pretrained": "vgg19.pth"}).network_options == {"pretrained": "vgg19.pth"}
+
+    def test_of_the_planner(self) -> None:
+        settings = plan_settings("thaler2021", spacing=(3.0, 3.0, 3.0), configurations=("2d",))
+        assert (settings.spacing, settings.configurations) == ((3.0, 3.0, 3.0), ("2d",))
+
+
+def test_presets_of_the_planner_stay_what_they_were() -> None:
+    assert plan_settings("resenc_m", memory_gb=6.0) == PlanSettings(preset="resenc_m", memory_gb=6.0)
+    assert plan_settings(None) == PlanSettings()
+    assert plan_settings("my:preset") == PlanSettings(preset="my:preset")
+    assert train_settings("resenc_m", seed=3) == TrainSettings(seed=3)
+    with pytest.raises(ValueError, match="preset: expected one of conze2021, .*resenc_xl.*Did you mean 'fang2020'"):
+        plan_settings("fang2021")
+    with pytest.raises(ValueError, match="preset of a training: expected one of conze2021"):
+        check_paper("resenc_m")
+    check_paper(None)
+
+
+class TestTrainings:
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Path:
+        write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+        return tmp_path
+
+    def test_each_organ_with_each_network(self, home: Path) -> None:
+        found = [(one.organs, one.network) for one in trainings("crespi2023", 1, home=home)]
+        networks = PAPER_PRESETS["crespi2023"].networks
+        assert found == [((organ,), network) for organ in ("ball", "block") for network in networks]
+
+    def test_unless_the_user_says_which(self, home: Path) -> None:
+        found = trainings("crespi2023", 1, home=home, organs=("ball", "block"), network="vnet", seed=5)
+        assert [(one.organs, one.network, one.seed) for one in found] == [(("ball", "block"), "vnet", 5)]
+
+    def test_others_are_one_training(self, home: Path) -> None:
+        assert trainings(None, 1, home=home, seed=2) == [TrainSettings(seed=2)]
+        assert trainings("fang2020", 1, home=home) == [train_settings("fang2020")]
+
+
+def test_the_commands_hand_them_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+    asked: list = []
+    monkeypatch.setattr(pipeline, "train", lambda *given, **_: asked.append(given))
+    monkeypatch.setattr(pipeline, "run", lambda *given, **_: asked.append(given))
+    monkeypatch.setattr(pipeline, "describe_choice", str)
+    home = ["--home", str(tmp_path)]
+    assert cli.train(["1", "2.5d", "0", "--preset", "fang2020", "--time", "1m", *home]) == 0
+    assert asked[-1][3] == train_settings("fang2020", seconds=60.0)
+    assert cli.run(["1", "--preset", "conze2021", "--iterations", "5", *home]) == 0
+    assert asked[-1][1] == PlanSettings(configurations=("2d",))
+    assert [one.organs for one in asked[-1][2]] == [("ball",), ("block",)]
+    assert all(one.iterations == 5 and one.trainer == "AdversarialTrainer" for one in asked[-1][2])
+    assert cli.train(["1", "2d", "0", *home]) == 0
+    assert asked[-1][3] == TrainSettings()
+    assert cli.train(["1", "2d", "0", "--preset", "conze2022", *home]) == 2
+    assert "Did you mean 'conze2021'?" in capsys.readouterr().err
+
+
+def test_options_of_the_trainers_own_network_without_naming_it() -> None:
+    settings = TrainSettings(trainer="PyramidTrainer", network_options={"input_scales": 1})
+    configuration = variant(CT, "2.5d", settings).configuration
+    assert (configuration.network, configuration.network_options["input_scales"]) == ("pipo_fan", 1)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import worker_jobs
+
+from autoseg.runtime import hardware as machine
+from autoseg.runtime.worker_pool import run_cases, worker_count
+
+REPOSITORY = Path(__file__).parents[2]
+NUMBERS = {"a": (2,), "b": (-1,), "c": (3,)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_failures_are_named_and_the_others_go_on(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        results, failures = run_cases(worker_jobs.square, NUMBERS, workers=workers)
+    assert results == {"a": 4, "c": 9}
+    assert failures == {"b": "expected a number >= 0, found -1"}
+    assert "squaring 3" in caplog.text  # what a worker logs arrives here
+
+
+def test_no_jobs() -> None:
+    assert run_cases(worker_jobs.square, {}) == ({}, {})
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+    function = functools.partial(worker_jobs.die_once, marker=tmp_path / "died")
+    results, failures = run_cases(function, {name: (i,) for i, name in enumerate("abcd")}, workers=2)
+    assert (results, failures) == ({"a": 0, "b": 1, "c": 2, "d": 3}, {})
+
+
+def test_a_case_that_always_kills_its_worker_is_named() -> None:
+    results, failures = run_cases(worker_jobs.die, {"big": (1,)}, workers=1, memory_per_job={"big": 5 * machine.GIB})
+    assert results == {}
+    assert "killed (signal 9)" in failures["big"] and "also when tried alone" in failures["big"] and "5.0 GB estimated" in failures["big"]
+
+
+def test_out_of_memory_is_tried_again_and_named() -> None:
+    _, failures = run_cases(worker_jobs.no_memory, {"big": (1,)}, workers=1)
+    assert "out of memory: as if, also when tried alone" in failures["big"]
+
+
+def test_results_that_cannot_travel_are_an_error_of_that_case() -> None:
+    _, failures = run_cases(worker_jobs.unsendable, {"a": (1,)}, workers=1)
+    assert "cannot be sent back" in failures["a"]
+
+
+def test_arguments_that_cannot_travel_are_an_error_of_that_case() -> None:
+    results, failures = run_cases(worker_jobs.square, {"a": (lambda: 1,), "b": (2,)}, workers=1)
+    assert results == {"b": 4} and "cannot be handed" in failures["a"]
+
+
+def test_what_cannot_be_imported_is_refused() -> None:
+    with pytest.raises(ValueError, match="can import"):
+        run_cases(lambda number: number, NUMBERS, workers=1)
+    with pytest.raises(ValueError, match="workers"):
+        run_cases(worker_jobs.square, NUMBERS, workers=-1)
+
+
+def test_memory_limits_how_many_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.runtime.worker_pool.available_memory", lambda: 10 * machine.GIB)
+    monkeypatch.setattr("autoseg.runtime.worker_pool.cpu_count", lambda: 4)
+    assert worker_count(100, 3 * machine.GIB) == 2
+    assert worker_count(100, 30 * machine.GIB) == 1
+    assert worker_count(100) == 4
+    jobs = {name: (tmp_path, name) for name in "abcd"}
+    memory = {"a": 0} | dict.fromkeys("bcd", 5 * machine.GIB)
+    results, _ = run_cases(worker_jobs.overlapping, jobs, memory_per_job=memory)
+    assert max(results.values()) <= 2 and len(results) == 4
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import worker_jobs
+from autoseg.workers import run_cases
+folder = Path({folder!r})
+run_cases(worker_jobs.write_slowly, {{n: (folder / n, folder / "pids") for n in ("a", "b")}}, workers=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent_and_leave_nothing_half_written(tmp_path: Path, how: signal.Signals) -> None:
+    script = tmp_path / "unguarded.py"  # no main guard: starting workers must not run it again
+    script.write_text(SCRIPT.format(tests=str(REPOSITORY / "tests"), folder=str(tmp_path)))
+    (tmp_path / "pids").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background of a shell inherits it ignored
+    )
+    pids = _wait_for(lambda: [int(path.name) for path in (tmp_path / "pids").iterdir()], lambda found: len(found) == 2)
+    parent.send_signal(how)
+    assert parent.wait(timeout=120) != 0
+    assert _wait_for(lambda: [pid for pid in pids if _runs(pid)], lambda alive: not alive) == []
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def _wait_for(look, enough):
+    for _ in range(400):
+        found = look()
+        if enough(found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain, last seen: {found}")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

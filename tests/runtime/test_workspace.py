@@ -1,0 +1,165 @@
+"""Which home folder is found, and which dataset a word means in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import write_json
+from autoseg.runtime.workspace import Workspace, find_workspace, last_name
+from autoseg.schema import Split
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with nothing in it or above it."""
+    here = tmp_path / "some" / "where"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_dataset) -> Path:
+    """A home folder with two datasets."""
+    for name in ("Dataset003_Liver", "Dataset012_Heart"):
+        tiny_dataset(tmp_path / "home" / "raw" / name, ("a",))
+    return tmp_path / "home"
+
+
+class TestFindingHome:
+    def test_what_the_user_says_wins_over_everything(self, elsewhere, home, monkeypatch, tmp_path):
+        (elsewhere / "raw").mkdir()
+        monkeypatch.setenv("AUTOSEG_HOME", str(tmp_path / "variable"))
+        assert find_workspace(home).home == home
+        assert find_workspace(str(home) + "/../home").home == home
+
+    def test_the_variable_wins_over_the_current_folder(self, elsewhere, home, monkeypatch):
+        (elsewhere / "raw").mkdir()
+        monkeypatch.setenv("AUTOSEG_HOME", str(home))
+        assert find_workspace().home == home
+
+    @pytest.mark.parametrize("raw", ["raw", "nnUNet_raw"])
+    def test_the_nearest_folder_upwards_with_raw_data(self, elsewhere, raw):
+        (elsewhere.parent / raw).mkdir()
+        (elsewhere.parents[1] / "raw").mkdir()
+        assert find_workspace().home == elsewhere.parent
+        assert find_workspace().raw == elsewhere.parent / raw
+
+    def test_raw_data_above_goes_before_results_here(self, elsewhere):
+        (elsewhere / "results" / "Dataset001_X").mkdir(parents=True)
+        (elsewhere / "results" / "Dataset001_X" / "plan.json").write_text("{}")
+        assert find_workspace().home == elsewhere
+        (elsewhere.parent / "raw").mkdir()
+        assert find_workspace().home == elsewhere.parent
+
+    def test_a_folder_of_results_without_a_model_is_no_home(self, elsewhere):
+        (elsewhere / "results").mkdir()
+        with pytest.raises(ValueError, match="no home folder"):
+            find_workspace()
+
+    def test_a_dataset_folder_in_a_raw_folder_leads_to_its_home(self, elsewhere, home):
+        assert find_workspace(dataset=str(home / "raw" / "Dataset003_Liver")).home == home
+
+    def test_a_dataset_folder_that_lies_alone_makes_the_current_folder_home(self, elsewhere, tmp_path, tiny_dataset):
+        alone = tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", ("a",))
+        assert find_workspace(dataset=str(alone)).home == elsewhere
+
+    def test_the_reference_tools_variable_is_the_last_resort(self, elsewhere, home, monkeypatch):
+        monkeypatch.setenv("nnUNet_raw", str(home / "raw"))
+        assert find_workspace().home == home
+        (elsewhere / "raw").mkdir()
+        assert find_workspace().home == elsewhere
+
+    def test_its_raw_folder_may_have_any_name(self, elsewhere, home, monkeypatch):
+        (home / "raw").rename(home / "my_data")
+        monkeypatch.setenv("nnUNet_raw", str(home / "my_data"))
+        assert find_workspace().dataset_folder(3) == home / "my_data" / "Dataset003_Liver"
+
+    def test_without_any_the_error_says_what_to_do(self, elsewhere):
+        with pytest.raises(ValueError, match="no home folder: neither .*where nor a folder above it holds raw/.*mkdir raw.*--home"):
+            find_workspace(dataset="3")
+
+
+class TestDatasets:
+    @pytest.mark.parametrize("which", [3, "3", "003", "Dataset003_Liver", "Liver", "liver"])
+    def test_an_id_or_a_name_means_the_dataset_in_raw(self, home, which):
+        assert Workspace(home).dataset_folder(which) == home / "raw" / "Dataset003_Liver"
+
+    def test_reference_data_is_used_as_it_is(self, home):
+        (home / "raw").rename(home / "nnUNet_raw")
+        dataset = Workspace(home).dataset(3)
+        assert dataset.name == "Dataset003_Liver"
+        assert dataset.folder == home / "nnUNet_raw" / "Dataset003_Liver"
+
+    @pytest.mark.parametrize("which", [5, "5", "005", "Dataset005_Brain", "Brain"])
+    def test_a_dataset_planned_from_elsewhere_is_known_by_its_id_afterwards(self, home, tmp_path, tiny_dataset, which):
+        workspace = Workspace(home)
+        alone = tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", ("a", "b"))
+        with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart"):
+            workspace.dataset_folder(which)
+        write_json(workspace.preprocessed("Dataset005_Brain") / "dataset.json", workspace.dataset(str(alone)))
+        assert workspace.dataset_folder(which) == alone
+        assert [case.name for case in workspace.dataset(which).cases] == ["a", "b"]
+
+    def test_an_unknown_dataset_is_answered_with_those_that_are_there(self, home):
+        with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart, got '4'"):
+            Workspace(home).dataset_folder(4)
+
+    @pytest.mark.parametrize(("name", "which"), [("Task03_Liver", "3"), ("Dataset3_x", "03"), ("Dataset005_Brain", "dataset005_brain")])
+    def test_a_dataset_planned_from_elsewhere_is_found_by_the_same_words_as_one_in_raw(self, home, tmp_path, name, which):
+        (home / "raw").rename(home / "nothing")
+        (home / "raw").mkdir()
+        workspace = Workspace(home)
+        write_json(workspace.preprocessed(name) / "dataset.json", {"folder": str(tmp_path / "usb" / name)})
+        assert workspace.dataset_folder(which) == tmp_path / "usb" / name
+        assert workspace.dataset_folder(f"/gone/{name}") == tmp_path / "usb" / name
+
+    def test_an_id_that_means_several_is_refused_though_one_of_them_is_planned(self, home, tiny_dataset):
+        tiny_dataset(home / "raw" / "Dataset003_Lung", ("a",))
+        workspace = Workspace(home)
+        write_json(workspace.preprocessed("Dataset003_Liver") / "dataset.json", {"folder": "x"})
+        with pytest.raises(ValueError, match="several"):
+            workspace.dataset_folder(3)
+
+    def test_a_path_is_known_by_its_last_part(self, elsewhere):
+        assert last_name("/x/Dataset003_Liver/") == "Dataset003_Liver"
+        assert last_name(".") == elsewhere.name
+        assert last_name(3) == "3"
+
+
+class TestTrained:
+    def finish(self, workspace: Workspace, dataset: str, configuration: str, fold: str) -> None:
+        path = workspace.model(dataset, configuration, "Trainer") / f"fold_{fold}" / FINAL_CHECKPOINT
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    def test_only_finished_folds_count(self, tmp_path):
+        workspace = Workspace(tmp_path)
+        assert workspace.trained_datasets() == []
+        assert workspace.trained_models("Dataset001_A") == {}
+        self.finish(workspace, "Dataset001_A", "2d", "1")
+        self.finish(workspace, "Dataset001_A", "2d", "all")
+        self.finish(workspace, "Dataset002_B", "3d_fullres", "0")
+        (workspace.model("Dataset003_C", "2d", "Trainer") / "fold_0").mkdir(parents=True)
+        put_aside = workspace.model("Dataset003_C", "2d", "Trainer") / "old_fold_0_1" / FINAL_CHECKPOINT
+        put_aside.parent.mkdir()
+        put_aside.touch()
+        assert workspace.trained_datasets() == ["Dataset001_A", "Dataset002_B"]
+        assert workspace.trained_models("Dataset001_A") == {"2d__Trainer": ["1", "all"]}
+        assert workspace.trained_models("Dataset003_C") == {}
+
+    def test_a_trainer_from_outside_gives_a_valid_folder_name(self, tmp_path):
+        assert Workspace(tmp_path).model("D", "2d", "my_pkg.mine:MyTrainer").name == "2d__my_pkg.mine.MyTrainer"
+
+
+def test_plan_and_folds_are_read_and_a_missing_plan_names_the_command(tmp_path, tiny_plan):
+    workspace, plan = Workspace(tmp_path), tiny_plan()
+    with pytest.raises(ValueError, match=r"plan\.json: no plan yet\. Run: autoseg_plan_and_preprocess -d Dataset001_Tiny"):
+        workspace.plan(plan.dataset)
+    write_json(workspace.preprocessed(plan.dataset) / "plan.json", plan)
+    write_json(workspace.preprocessed(plan.dataset) / "splits.json", [Split(("a",), ("b",)), Split(("b",), ("a",))])
+    assert workspace.plan(plan.dataset) == plan
+    assert workspace.splits(plan.dataset)[1] == Split(("b",), ("a",))

@@ -1,0 +1,90 @@
+"""Probabilities whose worth is known: drawn as they say, or made too sure on purpose."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from autoseg.selection.calibration import (
+    COLDEST,
+    Sample,
+    calibrate,
+    calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    tempered_shares,
+)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def honest(seed: int, n: int = 20_000, *, sharper: float = 1.0) -> Sample:
+    """Outcomes drawn with the probabilities of some logits; the sample's own are those of `sharper` times these logits."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (n, 3))
+    outcome = (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=2)
+    return Sample(softmax(sharper * logits), np.arange(3) == outcome[:, None])
+
+
+def two(confident: float, right: list[bool]) -> Sample:
+    shares = np.tile(np.array([[1 - confident, confident]], np.float32), (len(right), 1))
+    return Sample(shares, np.array([[not one, one] for one in right]))
+
+
+@pytest.mark.parametrize("sharper", [0.5, 1.0, 2.0, 3.0])
+def test_the_temperature_is_what_made_them_too_sure(sharper: float) -> None:
+    assert fit_temperature(honest(0, sharper=sharper)) == pytest.approx(sharper, rel=0.04)
+
+
+def test_error_by_hand() -> None:
+    assert calibration_error(two(0.9, [True] * 9 + [False])) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(two(0.9, [True] * 5 + [False] * 5)) == pytest.approx(0.4, abs=1e-6)
+    both = Sample.joined([two(0.9, [True] * 5 + [False] * 5), two(0.7, [True] * 30)])
+    assert calibration_error(both) == pytest.approx((10 * 0.4 + 30 * 0.3) / 40, abs=1e-6)
+    assert calibration_error(two(1.0, [True, False])) == pytest.approx(0.5)
+
+
+def test_the_error_shrinks_with_the_temperature_of_other_folds() -> None:
+    found = calibrate([honest(seed, 5000, sharper=3.0) for seed in range(3)])
+    assert found.temperature == pytest.approx(3, rel=0.05)
+    assert found.error_before > 0.1
+    assert found.error_after < 0.03
+
+
+def test_a_single_fold_has_no_honest_error_afterwards() -> None:
+    found = calibrate([honest(0, 2000, sharper=2.0), Sample(np.empty((0, 3), np.float32), np.empty((0, 3), bool))])
+    assert math.isnan(found.error_after)
+    assert found.temperature == pytest.approx(2, rel=0.1)
+    assert calibrate([]).temperature == 1
+
+
+def test_what_was_not_annotated_may_be_background() -> None:
+    """Background or organ 2: together 0.5, whichever temperature a voxel of two equal logits gets."""
+    sample = Sample(np.array([[0.25, 0.5, 0.25]], np.float32), np.array([[True, False, True]]))
+    assert negative_log_likelihood(sample, 1.0) == pytest.approx(math.log(2), rel=1e-5)
+    assert calibration_error(sample) == pytest.approx(0.5)
+    assert negative_log_likelihood(sample, 0.5) == pytest.approx(-math.log(0.125 / 0.375), rel=1e-5)
+
+
+def test_a_probability_that_was_rounded_to_zero_costs_much_but_not_everything() -> None:
+    sample = Sample(np.array([[1.0, 0.0]], np.float32), np.array([[False, True]]))
+    assert 5 < negative_log_likelihood(sample, 1.0) < 7
+    assert negative_log_likelihood(sample, 4.0) < 2
+
+
+def test_never_wrong_is_as_cold_as_allowed() -> None:
+    assert fit_temperature(two(0.9, [True] * 50)) == pytest.approx(COLDEST, rel=0.02)
+
+
+def test_temperature_keeps_winner_and_sum() -> None:
+    shares = honest(1, 500).shares
+    for temperature in (0.3, 2.0, 9.0):
+        warm = tempered_shares(shares, temperature)
+        assert np.array_equal(warm.argmax(axis=1), shares.argmax(axis=1))
+        np.testing.assert_allclose(warm.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(tempered_shares(np.array([[0.0, 0.2, 0.8]]), 2.0), [[0.0, 1 / 3, 2 / 3]], rtol=1e-5)

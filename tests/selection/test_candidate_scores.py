@@ -1,0 +1,220 @@
+"""Scores of candidates over the cross-validation: computed once, kept, and the same as label map by label map."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_case, make_plan
+
+from autoseg.data.images import read_label, write_label
+from autoseg.data.label_subsets import subset
+from autoseg.data.labels import to_file, to_internal
+from autoseg.evaluation.overlap import score_case
+from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.quantised_logits import keep, kept
+from autoseg.pipeline import find_best_configuration
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.runtime.workspace import Workspace
+from autoseg.schema import Candidate, Score, Trace
+from autoseg.selection import candidate_scores
+from autoseg.selection.candidate_scores import Task, scores_of_averages, scores_of_models
+
+DATASET = "Dataset001_Tiny"
+MODELS = ("2d__Trainer", "3d_fullres__Trainer", "3d_lowres__Trainer")
+AVERAGES = [Candidate(members) for size in (2, 3) for members in combinations(MODELS, size)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_dataset) -> Path:
+    """Three models that are wrong in their own ways in cases a and b; one works on a coarser grid."""
+    tiny_dataset(tmp_path / "raw" / DATASET)
+    write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
+    for number, model in enumerate(MODELS):
+        add_model(tmp_path, model, number)
+    return tmp_path
+
+
+def add_model(home: Path, model: str, seed: int) -> None:
+    plan, run = make_plan(), home / "results" / DATASET / model / "fold_0"
+    scores = []
+    for name in "ab":
+        _, truth = make_case("abcd".index(name))
+        image = read_label(home / "raw" / DATASET / "labelsTr" / f"{name}.nii.gz")
+        grid = tuple(n - n // 3 for n in truth.shape) if seed == 2 else truth.shape
+        box, geometry = tuple((0, n) for n in truth.shape), image.geometry
+        spacing = tuple(s * a / b for s, a, b in zip(geometry.spacing, truth.shape, grid, strict=True))
+        trace = Trace(name, geometry, (0, 1, 2), truth.shape, box, grid, spacing)
+        places = np.ix_(*(np.round(np.linspace(0, n - 1, m)).astype(int) for n, m in zip(truth.shape, grid, strict=True)))
+        right = np.stack([(truth[places] == value) * 2.0 for value in range(plan.labels.n_outputs)])
+        logits = Logits((right + np.random.default_rng([seed, ord(name)]).normal(0, 1, right.shape)).astype(np.float32), trace)
+        keep(run / "validation", name, logits, plan.labels)
+        found = export_labels([kept(run / "validation", name)], plan.labels)
+        write_label(run / "validation" / f"{name}.nii.gz", to_file(found, plan.labels), geometry)
+        own = score_case(name, found, truth, plan.labels, metrics=())
+        scores += own
+    write_json(run / "validation" / "scores.json", scores)
+    write_json(run / "run.json", {"plan": plan})
+    (run / "checkpoint_final.pt").touch()
+
+
+def task_of(home: Path, metric: str = "dice", **more: object) -> Task:
+    dataset = Workspace(home).dataset(1)
+    cases = {"0": [case for case in dataset.cases if case.name in "ab"]}
+    return Task(home / "results" / DATASET, make_plan(), cases, metric, **more)
+
+
+def one_by_one(task: Task, candidate: Candidate) -> list[Score]:
+    """Every average for itself, through the export."""
+    found = []
+    for case in task.cases["0"]:
+        folders = [task.results / name / "fold_0" / "validation" for name in candidate.members]
+        prediction = export_labels([kept(folder, case.name) for folder in folders], task.plan.labels)
+        image = read_label(case.label)
+        reference = to_internal(image.array, task.plan.labels, source="")
+        how = {"metrics": task.metrics, "spacing_mm": image.geometry.spacing, "tolerance_mm": task.tolerances, "organs": case.annotated}
+        found += score_case(case.name, prediction, reference, task.plan.labels, **how)
+    return found
+
+
+@pytest.mark.parametrize("metric", ["dice", "precision", "ravd", "nsd_surface", "chaos", "hd95_border"])
+def test_averages_have_the_scores_of_their_label_maps(home, metric):
+    task = task_of(home, metric, tolerances={"ball": 2.0})
+    found = scores_of_averages(task, AVERAGES)
+    assert list(found) == [candidate.name for candidate in AVERAGES]
+    for candidate in AVERAGES:
+        expected = one_by_one(task, candidate)
+        assert [(one.case, one.organ) for one in found[candidate.name]] == [(one.case, one.organ) for one in expected]
+        for one, other in zip(found[candidate.name], expected, strict=True):
+            assert (one.n_prediction, one.n_reference) == (other.n_prediction, other.n_reference)
+            assert one.dice == pytest.approx(other.dice) and one.other == pytest.approx(other.other)
+    assert len({score.dice for scores in found.values() for score in scores}) > 8, "the averages differ"
+
+
+def test_what_was_computed_is_not_computed_again(home, monkeypatch):
+    task = task_of(home)
+    first = scores_of_averages(task, AVERAGES)
+    asked = []
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, averages, labels: asked.append(averages))
+    assert scores_of_averages(task, AVERAGES) == first
+    assert asked == []
+
+
+def test_only_what_is_new_is_computed(home, monkeypatch):
+    task, asked, real = task_of(home), [], candidate_scores.average_all
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
+    scores_of_averages(task, AVERAGES[:1])
+    scores_of_averages(task, AVERAGES)
+    assert asked[2:] == [[one.members for one in AVERAGES[1:]]] * 2
+    folder = task.results / MODELS[2] / "fold_0" / "validation"
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
+    del asked[:]
+    scores_of_averages(task, AVERAGES)
+    assert asked == [], "times say nothing"
+    keep(folder, "a", Logits(np.asarray(kept(folder, "b").array[:], np.float32), kept(folder, "a").trace), task.plan.labels)
+    scores_of_averages(task, AVERAGES)
+    assert asked == [[one.members for one in AVERAGES if MODELS[2] in one.members]], "of case a, whose file is another one"
+
+
+def test_another_reference_or_tolerance_makes_everything_new(home, monkeypatch):
+    scores_of_averages(task_of(home, "nsd_surface"), AVERAGES)
+    asked, real = [], candidate_scores.average_all
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
+    scores_of_averages(task_of(home, "nsd_surface", tolerances={"ball": 3.0}), AVERAGES)
+    assert len(asked) == 2
+    task = task_of(home, "nsd_surface", tolerances={"ball": 3.0})
+    os.utime(task.cases["0"][1].label, ns=(1, 1))
+    scores_of_averages(task, AVERAGES)
+    assert len(asked) == 2, "times say nothing"
+    image = read_label(task.cases["0"][1].label)
+    write_label(task.cases["0"][1].label, image.array[::-1].copy(), image.geometry)
+    scores_of_averages(task, AVERAGES)
+    assert len(asked) == 3
+
+
+def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, monkeypatch):
+    task = task_of(home)
+    described = [replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"]]
+    scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+    for case in described:
+        case.label.unlink()
+    monkeypatch.setattr(candidate_scores, "average_all", None)
+    assert scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+
+
+def test_what_0_1_0_computed_is_kept_where_the_sizes_agree(home, monkeypatch):
+    task = task_of(home)
+    first, asked, real = scores_of_averages(task, AVERAGES), [], candidate_scores.average_all
+    for path in (task.results / candidate_scores.FOLDER).rglob("*.json"):
+        record = read_json(path, dict)
+        by_size = {name: re.sub(r"[0-9a-f]{64}:(\d+)", r"\1:1700000000000000000", state) for name, state in record["made_from"].items()}
+        assert by_size != record["made_from"]
+        write_json(path, record | {"made_from": by_size})
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
+    assert scores_of_averages(task, AVERAGES) == first
+    assert asked == []
+    label = task.cases["0"][1].label
+    label.write_bytes(label.read_bytes() + b"\0")
+    scores_of_averages(task, AVERAGES)
+    assert len(asked) == 1
+
+
+def test_organs_that_were_not_annotated_have_no_score(home):
+    task = task_of(home)
+    partial = [replace(task.cases["0"][0], annotated=("ball",)), task.cases["0"][1]]
+    found = scores_of_averages(replace(task, cases={"0": partial}), AVERAGES[:1])[AVERAGES[0].name]
+    assert [(one.case, one.organ) for one in found] == [("a", "ball"), ("b", "ball"), ("b", "block")]
+
+
+def test_processes_give_the_same(home, monkeypatch):
+    task = task_of(home)
+    expected = scores_of_averages(task, AVERAGES)
+    for path in (task.results / candidate_scores.FOLDER).rglob("*.json"):
+        path.unlink()
+    monkeypatch.setattr(candidate_scores, "MANY", 0)
+    assert scores_of_averages(task, AVERAGES) == expected
+
+
+def test_a_metric_that_older_runs_lack_is_computed_from_their_label_maps(home):
+    task = task_of(home, "chaos")
+    found = scores_of_models(task, MODELS)
+    for name in MODELS:
+        expected = one_by_one(task, Candidate((name,)))
+        assert [score.other["chaos"] for score in found[name]] == pytest.approx([score.other["chaos"] for score in expected])
+    stored = read_json(task.results / MODELS[0] / "fold_0" / "validation" / "scores.json", list)
+    assert all(not score["other"] for score in stored), "a finished run is not written to"
+    assert find_best_configuration(1, home=home, metric="chaos").metric == "chaos"
+
+
+def test_a_label_map_that_is_needed_and_gone_is_named(home):
+    (home / "results" / DATASET / MODELS[0] / "fold_0" / "validation" / "b.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"b\.nii\.gz: missing, and chaos is not among the stored scores; choose by dice"):
+        scores_of_models(task_of(home, "chaos"), MODELS)
+    assert len(scores_of_models(task_of(home), MODELS)) == 3
+
+
+def test_damaged_probabilities_are_named(home):
+    (home / "results" / DATASET / MODELS[0] / "fold_0" / "validation" / "b.b2nd").write_bytes(b"no")
+    with pytest.raises(ValueError, match="1 of 2 cases failed; the first: fold 0, b: .*b.b2nd: cannot be read"):
+        scores_of_averages(task_of(home), AVERAGES)
+
+
+def test_models_of_some_organs_are_averaged_among_themselves(home):
+    labels = subset(make_plan().labels, ("block",))
+    for number in range(2):
+        run = home / "results" / DATASET / f"2d__T{number}__block" / "fold_0"
+        for name in "ab":
+            _, truth = make_case("abcd".index(name))
+            trace = kept(home / "results" / DATASET / MODELS[0] / "fold_0" / "validation", name).trace
+            keep(run / "validation", name, Logits(np.stack([truth != 2, truth == 2]).astype(np.float32), trace), labels)
+        write_json(run / "run.json", {"plan": replace(make_plan(), labels=labels)})
+    pair = Candidate(("2d__T0__block", "2d__T1__block"), ("block",))
+    found = scores_of_averages(task_of(home), [*AVERAGES, pair])
+    assert [(one.case, one.organ, one.dice) for one in found[pair.name]] == [("a", "block", 1.0), ("b", "block", 1.0)]
+    assert {score.organ for score in found[AVERAGES[0].name]} == {"ball", "block"}

@@ -1,0 +1,207 @@
+"""Predictions with ``--uncertainty``: maps beside the label maps, and a table of what to check first."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import story_data as data
+from test_prediction import LABELS, Only, Threshold, ensemble_of, predict
+
+from autoseg import cli
+from autoseg.data.images import read_image, read_label, write_image
+from autoseg.inference.export import Logits
+from autoseg.inference.manifest import MANIFEST
+from autoseg.inference.prediction import UNCERTAINTY, Ensemble
+from autoseg.inference.uncertainty import Finding
+from autoseg.pipeline import evaluate_folders
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Calibration, Case, Choice, Cleaning, Geometry, Image, Reliability
+from autoseg.selection.case_ranking import CHECK_LIST, COLUMNS, ranked, write_check_list
+
+NAN = float("nan")
+FAST = ("--device", "cpu", "--no-tta", "--uncertainty")
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    made = []
+    for number in range(2):
+        image, _, geometry = data.draw_case(number)
+        path = tmp_path / "in" / f"new_{number}_0000.nii.gz"
+        write_image(path, image[None], geometry)
+        made.append(Case(f"new_{number}", (path,)))
+    return made
+
+
+def maps_of(out: Path, case: str = "new_0") -> list[np.ndarray]:
+    return [read_image([out / UNCERTAINTY / f"{case}_{what}.nii.gz"]).array[0] for what in ("entropy", "disagreement")]
+
+
+def voting(*voters: Threshold, **changes: object) -> Ensemble:
+    """One member whose folds are the voters."""
+    choice = Choice(dict.fromkeys(LABELS.names, ("a",)), ("0",), {}, 0, **changes)
+    return Ensemble(choice, {"a": voters[0]}, LABELS, {"a": voters})
+
+
+class TestMaps:
+    def test_lie_on_the_image_and_are_high_along_borders(self, cases: list[Case], tmp_path: Path) -> None:
+        assert predict(cases, tmp_path / "out", ensemble_of(a=Threshold()), uncertainty=True) == {}
+        entropy, disagreement = maps_of(tmp_path / "out")
+        label = read_label(tmp_path / "out" / "new_0.nii.gz")
+        assert entropy.dtype == np.float32
+        assert read_image([tmp_path / "out" / UNCERTAINTY / "new_0_entropy.nii.gz"]).geometry.origin == pytest.approx(label.geometry.origin)
+        assert 0 <= entropy.min() < 0.05 < 0.3 < entropy.max() <= 1
+        assert not disagreement.any(), "a single network"
+
+    def test_folds_that_disagree_show_where(self, cases: list[Case], tmp_path: Path) -> None:
+        """One of them sees the ball in everything but the bar."""
+        assert predict(cases, tmp_path / "same", voting(Threshold(), Threshold()), uncertainty=True) == {}
+        assert predict(cases, tmp_path / "other", voting(Threshold(), Threshold(ball=-60)), uncertainty=True) == {}
+        assert not maps_of(tmp_path / "same")[1].any()
+        disagreement, label = maps_of(tmp_path / "other")[1], data.draw_case(0)[1]
+        assert disagreement[label == 0].mean() > 0.7
+        assert disagreement[label == data.BAR].mean() < 0.1
+
+    def test_a_hot_model_is_less_sure_and_segments_the_same(self, cases: list[Case], tmp_path: Path) -> None:
+        hot = {"calibration": {"a": Calibration(4.0)}}
+        predict(cases, tmp_path / "cold", voting(Threshold()), uncertainty=True, save_probabilities=True)
+        predict(cases, tmp_path / "hot", voting(Threshold(), **hot), uncertainty=True, save_probabilities=True)
+        files = [read_label(tmp_path / out / "new_0.nii.gz").array for out in ("cold", "hot")]
+        assert np.array_equal(*files)
+        assert maps_of(tmp_path / "hot")[0].mean() > maps_of(tmp_path / "cold")[0].mean() + 0.1
+        shares = [np.load(tmp_path / out / "new_0_probabilities.npy")[0, files[0] == data.BALL].mean() for out in ("cold", "hot")]
+        assert shares[1] < shares[0] - 0.02
+
+    def test_what_is_done_is_not_done_again_and_what_is_asked_later_is_made(self, cases: list[Case], tmp_path: Path) -> None:
+        model, out = Threshold(), tmp_path / "out"
+        predict(cases, out, voting(model))
+        assert not (out / UNCERTAINTY).exists()
+        predict(cases, out, voting(model), uncertainty=True)
+        assert len(model.asked) == 4
+        before = data.snapshot(out)
+        predict(cases, out, voting(model), uncertainty=True)
+        predict(cases, out, voting(model))
+        assert (len(model.asked), data.snapshot(out)) == (4, before)
+        (out / UNCERTAINTY / "new_1_entropy.nii.gz").unlink()
+        predict(cases, out, voting(model), uncertainty=True)
+        assert model.asked[4:] == ["new_1"]
+        predict(cases, out, voting(model), uncertainty=True, save_probabilities=True)
+        assert len(read_json(out / MANIFEST, dict)["cases"]["new_0"]["findings"]) == 2
+
+    def test_maps_are_not_taken_for_label_maps(self, cases: list[Case], tmp_path: Path) -> None:
+        predict(cases, tmp_path / "out", voting(Threshold()), uncertainty=True)
+        write_check_list(tmp_path / "out", cases, voting(Threshold()))
+        shutil.copytree(tmp_path / "out", tmp_path / "reference", ignore=shutil.ignore_patterns(UNCERTAINTY, "*.json", "*.csv"))
+        assert {score.case for score in evaluate_folders(tmp_path / "reference", tmp_path / "out")} == {"new_0", "new_1"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"calibration": {"a": Calibration(2.0)}}, {"cleaning": {"ball": Cleaning(components=1)}}, {"cleaning": {"bar": Cleaning(3.0)}}],
+)
+def test_another_temperature_or_post_processing_predicts_again(cases: list[Case], tmp_path: Path, changes: dict) -> None:
+    model = Threshold()
+    predict(cases, tmp_path / "out", voting(model))
+    predict(cases, tmp_path / "out", voting(model, **changes))
+    predict(cases, tmp_path / "out", voting(model, **changes, by="a new reason"))
+    assert len(model.asked) == 4
+
+
+def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> None:
+    """Single bright voxels of the noise are found as ball and bar by this threshold."""
+    noisy = Threshold(ball=80.0)
+    predict(cases[:1], tmp_path / "raw", voting(noisy))
+    predict(cases[:1], tmp_path / "clean", voting(noisy, cleaning={"ball": Cleaning(components=1)}))
+    raw, clean = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
+    assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(clean == data.BALL) > 100
+    assert np.array_equal(raw == data.BAR, clean == data.BAR)
+
+
+def test_organs_merge_by_calibrated_confidence() -> None:
+    """The ball's model claims all that is bright, and is too sure of it; with its temperature the bar's model keeps what is its own."""
+    array, _, geometry = data.draw_case(0)
+    image = Image(array[None].astype(np.float32), geometry)
+    loud = ensemble_of(a=Only("ball", certainty=1.0), b=Only("bar", certainty=0.02))
+    calm = replace(loud, choice=replace(loud.choice, calibration={"a": Calibration(100.0)}))
+    counts = [np.count_nonzero(one.segment(one.logits(image)) == 2) for one in (loud, calm)]
+    assert counts[0] < counts[1] / 2
+
+
+def test_the_most_doubtful_comes_first() -> None:
+    found = [("a", "ball", 0.9), ("b", "ball", 0.5), ("c", "bar", 0.95), ("d", "bar", NAN), ("e", "bar", 0.99)]
+    findings = [Finding(case, organ, 1.0, promised, 0.1, 0.0) for case, organ, promised in found]
+    choice = Choice({}, (), {}, 0, reliability={"bar": Reliability(2.0, -1.2, 0.0, 1.0, 9)})
+    rows = ranked(findings, choice)
+    assert [row.finding.case for row in rows] == ["b", "c", "e", "a", "d"]
+    assert rows[1].dice == pytest.approx(0.7)
+
+
+def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: Path) -> None:
+    out, ensemble = tmp_path / "out", voting(Threshold())
+    predict(cases, out, ensemble, uncertainty=True)
+    assert write_check_list(out, cases, ensemble) == out / CHECK_LIST
+    rows = list(csv.DictReader((out / CHECK_LIST).open(encoding="utf-8")))
+    assert tuple(rows[0]) == COLUMNS
+    assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in LABELS.names}
+    dice = [float(row["predicted_dice"]) for row in rows]
+    assert dice == sorted(dice)
+    one = next(row for row in rows if (row["case"], row["organ"]) == ("new_0", "bar"))
+    label = read_label(out / "new_0.nii.gz").array
+    assert float(one["volume_ml"]) == pytest.approx(np.count_nonzero(label == data.BAR) * np.prod(data.SPACING) / 1000, abs=1e-3)
+    assert float(one["mean_disagreement"]) == 0
+
+
+def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home, images = tmp_path / "home", tmp_path / "home" / "raw" / "Dataset003_Tiny" / "imagesTs"
+    data.make_volumes(home / "raw" / "Dataset003_Tiny")
+    at = ("--home", str(home))
+    assert cli.plan_and_preprocess(["-d", "3", "-c", "2d", "--workers", "1", *at]) == 0
+    assert cli.train(["3", "2d", "0", "--iterations", "4", "--batch", "2", "--device", "cpu", *at]) == 0
+    assert cli.train(["3", "2d", "1", "--iterations", "4", "--batch", "2", "--device", "cpu", *at]) == 0
+    assert cli.find_best_configuration(["3", *at]) == 0
+    path = home / "results" / "Dataset003_Tiny" / "choice.json"
+    choice = read_json(path, Choice)
+    assert set(choice.calibration) == {"2d__Trainer"}
+    assert 0 <= choice.calibration["2d__Trainer"].error_after <= 1
+    write_json(path, replace(choice, cleaning={"ball": Cleaning(components=1)}))
+    with caplog.at_level(logging.INFO):
+        assert cli.predict(["-i", str(images), "-o", str(tmp_path / "doubts"), *FAST, *at]) == 0
+    assert "Post-processing: ball: only the largest component kept" in caplog.text
+    assert cli.predict(["-i", str(images), "-o", str(tmp_path / "plain"), *FAST[:-1], *at]) == 0
+    for case in ("case_4", "case_5"):
+        labels = [read_label(tmp_path / out / f"{case}.nii.gz").array for out in ("doubts", "plain")]
+        assert np.mean(labels[0] != labels[1]) < 1e-3, "the folds asked one by one say the same together"
+        entropy, disagreement = maps_of(tmp_path / "doubts", case)
+        assert entropy.max() > 0.1
+        assert disagreement.max() > 0, "two networks"
+    assert len((tmp_path / "doubts" / CHECK_LIST).read_text().splitlines()) == 5
+
+
+class Flat(Threshold):
+    """Sees pictures."""
+
+    def logits(self, image: Image, **options: object) -> Logits:
+        shape = image.geometry.shape
+        volume = Image(image.array[:, None], Geometry((1, *shape), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())))
+        seen = super().logits(volume, **options)
+        return replace(seen, trace=replace(seen.trace, geometry=image.geometry, transpose=(0, 1), spacing=image.geometry.spacing))
+
+
+def test_pictures_get_maps_of_eight_bits(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(60, 160, (1, 20, 24)).astype(np.uint8)
+    place = Geometry((20, 24), (1.0, 1.0), (0.0,) * 2, tuple(np.eye(2).ravel()))
+    write_image(tmp_path / "in" / "photo_0000.png", picture, place)
+    model = Flat()
+    model.plan = replace(model.plan, transpose=(0, 1))
+    case = Case("photo", (tmp_path / "in" / "photo_0000.png",))
+    assert predict([case], tmp_path / "out", voting(model, Flat(ball=90.0)), uncertainty=True) == {}
+    for what in ("entropy", "disagreement"):
+        found = read_image([tmp_path / "out" / UNCERTAINTY / f"photo_{what}.png"])
+        assert found.array.shape == (1, 20, 24)
+        assert 40 < found.array.max() <= 255

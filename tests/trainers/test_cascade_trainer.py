@@ -1,0 +1,249 @@
+"""The coarse-to-fine cascade: patches, loss and prediction inside the candidate region, and how its radius is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import ORGANS
+
+from autoseg.inference.candidate_region import body_mask, dilated
+from autoseg.preprocessing.storage import Locations, Store, read_array
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Labels, Region
+from autoseg.schema.conventions import ANNOTATED
+from autoseg.schema.run_record import TrainingJob
+from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
+from autoseg.trainers.cascade import trainer as cascade
+from autoseg.trainers.cascade.candidate_region import CandidateRegion
+from autoseg.trainers.cascade.region_masks import mark_outside, prepare_regions, with_ignore
+from autoseg.trainers.cascade.trainer import CANDIDATE_REGION, CascadeTrainer
+from autoseg.trainers.job import RunFolders
+from autoseg.trainers.patch_sampling import draw_sample
+
+CPU = torch.device("cpu")
+SHAPE = (10, 14, 16)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+
+
+@pytest.fixture
+def first(tiny_plan, tiny_configuration, tiny_job):
+    """A job of the first stage, with changes to `TrainingJob`."""
+
+    def make(**changes) -> TrainingJob:
+        plan = tiny_plan(tiny_configuration())
+        return configured(tiny_job(plan), **changes)
+
+    return make
+
+
+@pytest.fixture
+def second(tiny_plan, tiny_configuration, tiny_job):
+    """A job of the second stage."""
+
+    def make(**changes) -> TrainingJob:
+        plan = tiny_plan(tiny_configuration(name="3d_cascade", previous_stage="3d_lowres"))
+        return configured(tiny_job(plan, "3d_cascade"), **changes)
+
+    return make
+
+
+def configured(job: TrainingJob, **changes) -> TrainingJob:
+    job = dataclasses.replace(job, trainer="CascadeTrainer", **changes)
+    return dataclasses.replace(job, configuration=CascadeTrainer.configure(job.configuration, job.plan, job.trainer_options))
+
+
+def with_radius(job: TrainingJob, radius: int) -> TrainingJob:
+    return dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, region=Region("previous", radius)))
+
+
+class TestConfigure:
+    def test_the_first_stage_sees_the_body_and_the_second_what_the_first_found(self, first, second):
+        assert first().configuration.region == Region("body")
+        assert second().configuration.region == Region("previous", 3)
+        assert second().configuration.sees_previous
+
+    def test_each_part_can_be_switched_off(self, first, second):
+        assert first(trainer_options={"region": False}).configuration.region is None
+        alone = second(trainer_options={"previous_input": False, "radius": 5}).configuration
+        assert alone.region == Region("previous", 5)
+        assert not alone.sees_previous
+        assert second(trainer_options={"region": False}).configuration.region is None
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"radios": 3},
+                "option of CascadeTrainer: expected one of previous_input, radius, region, got 'radios'. Did you mean 'radius'",
+            ),
+            ({"radius": -1}, "radius: expected a whole number"),
+            ({"radius": 1.5}, "radius: expected a whole number"),
+            ({"region": "no"}, "region: expected true or false"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, first, options, message):
+        with pytest.raises(ValueError, match=message):
+            first(trainer_options=options)
+
+
+class TestRadius:
+    def begin(self, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+        job = CascadeTrainer.fit_to_data(job, folders)
+        write_json(folders.run / "run.json", job)
+        return job
+
+    @pytest.fixture
+    def run(self, cascade_folders, tmp_path) -> RunFolders:
+        return dataclasses.replace(cascade_folders, run=tmp_path / "3d_cascade__CascadeTrainer" / "fold_0")
+
+    def test_it_is_chosen_from_the_first_stage_and_written_down(self, second, run, caplog):
+        with caplog.at_level(logging.INFO):
+            job = self.begin(second(), run)
+        assert job.configuration.region == Region("previous", 0), "this first stage is right everywhere"
+        assert "Candidate region: radius 0, the smallest with 100.00%" in caplog.text
+        kept = read_json(run.run.parent / CANDIDATE_REGION, CandidateRegion)
+        assert kept.radius == 0
+        assert len(kept.rows) == 11
+        assert (run.run.parent / "candidate_region.png").read_bytes()[:4] == b"\x89PNG"
+
+    def test_other_folds_take_it_over_whatever_their_cases_say(self, second, run, monkeypatch):
+        self.begin(second(), run)
+        monkeypatch.setattr(cascade, "measured_region", None)
+        other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
+        assert self.begin(second(), other).configuration.region == Region("previous", 0)
+
+    def test_a_radius_that_was_asked_for_is_taken_but_not_beside_folds_with_another(self, second, run):
+        assert self.begin(second(trainer_options={"radius": 2}), run).configuration.region == Region("previous", 2)
+        assert read_json(run.run.parent / CANDIDATE_REGION, CandidateRegion).why == "as asked"
+        other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
+        assert self.begin(second(), other).configuration.region == Region("previous", 2)
+        for options in ({"radius": 4}, {"region": False}, {"previous_input": False}):
+            with pytest.raises(ValueError, match="as in the model's other folds"):
+                CascadeTrainer.fit_to_data(second(trainer_options=options), dataclasses.replace(run, run=run.run.with_name("fold_2")))
+
+    def test_a_first_stage_has_nothing_to_choose(self, first, run):
+        job = first()
+        assert CascadeTrainer.fit_to_data(job, run) == job
+        assert not (run.run.parent / CANDIDATE_REGION).exists()
+
+
+class TestMasks:
+    def test_of_the_body_and_of_the_previous_stage(self, first, second, cascade_folders):
+        store = Store(cascade_folders.data)
+        body = prepare_regions(first(), dataclasses.replace(cascade_folders, previous=None), progress=False)
+        assert body == cascade_folders.run.parent / "region_on_data"
+        for name in "abcd":
+            assert np.array_equal(read_array(body / f"{name}.b2nd")[:], body_mask(np.asarray(store.load(name).image[:])))
+        around = prepare_regions(with_radius(second(), 2), cascade_folders, progress=False)
+        for name in "abcd":
+            mask = dilated(np.asarray(store.load(name).segmentation[:]) > 0, 2)
+            assert np.array_equal(read_array(around / f"{name}.b2nd")[:].astype(bool), mask), "another region: made again"
+            centres = Locations(around / f"{name}.npz")
+            assert set(centres) == {"0", "1", ANNOTATED}
+            assert len(centres[ANNOTATED]) == mask.sum()
+            assert all(mask[tuple(voxels.T)].all() for voxels in centres.values())
+
+    def test_what_is_right_is_kept_and_what_is_half_written_made_again(self, second, cascade_folders):
+        job = with_radius(second(), 1)
+        out = prepare_regions(job, cascade_folders, progress=False)
+        before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        (out / ".partial-99999999-a.b2nd").write_bytes(b"half")
+        (out / "b.b2nd").unlink()
+        prepare_regions(job, cascade_folders, progress=False)
+        after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        assert after.keys() == before.keys()
+        assert {name for name in after if after[name] != before[name]} == {"b.b2nd", "b.b2nd.stamp.json", "b.npz"}
+
+    def test_organ_voxels_outside_the_region_are_no_centres(self, second, cascade_folders, monkeypatch):
+        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.region_of", lambda *_, **__: np.indices(SHAPE)[0] < 3)
+        centres = Locations(prepare_regions(second(), cascade_folders, progress=False) / "a.npz")
+        assert len(centres["1"]) == 0, "the block lies at the other end"
+        assert (centres[ANNOTATED][:, 0] < 3).all()
+
+    def test_labels_get_a_value_that_does_not_count(self):
+        assert with_ignore(ORGANS).internal_ignore == 3
+        assert with_ignore(dataclasses.replace(ORGANS, ignore=9)).ignore == 9
+        maps = torch.tensor([[0, 1, 2, 1], [0, 2, 2, 1], [1, 0, 2, -1]], dtype=torch.int16)
+        marked = mark_outside(maps.clone(), ORGANS)
+        assert marked.tolist() == [[0, 3, 2, 3], [0, 2, 2, 1]]
+        assert mark_outside(maps[[0, 2]], ORGANS).tolist() == [0, 3, 2, 3]
+
+
+class TestBatches:
+    @pytest.mark.parametrize("previous_input", [True, False])
+    @pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
+    def test_voxels_outside_are_marked_in_both_streams(self, second, cascade_folders, previous_input, stream):
+        job = with_radius(second(trainer_options={"previous_input": previous_input}), 1)
+        folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
+        make = BatchMaker(job, folders, "abcd", stream=stream, device=CPU)
+        outside = counted = 0
+        for number in range(8):
+            batch = make(number)
+            assert batch.image.shape == (2, 3 if previous_input else 1, 8, 8, 8)
+            assert batch.segmentation.shape == (2, 8, 8, 8)
+            assert set(batch.segmentation.unique().tolist()) <= {0, 1, 2, 3}
+            counted += int((batch.segmentation == 0).sum())
+            outside += int((batch.segmentation == 3).sum())
+        assert outside > counted > 0
+
+    def test_validation_patches_hold_exactly_the_region(self, second, cascade_folders):
+        job = with_radius(second(), 1)
+        folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
+        make = BatchMaker(job, folders, "a", stream=VALIDATION, device=CPU)
+        image, maps = make._read("a", ((0, 10), (0, 14), (0, 16)))
+        truth = np.asarray(Store(folders.data).load("a").segmentation[:])
+        assert maps.shape == (3, *SHAPE)
+        assert np.array_equal(maps[2].numpy() > 0, dilated(truth > 0, 1))
+        _, padded = make._read("a", ((-4, 4), (0, 8), (0, 8)))
+        assert (padded[2, :4] == 0).all()
+
+    def test_patches_are_centred_inside(self, first, folders, monkeypatch):
+        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.region_of", lambda *_, **__: np.indices(SHAPE)[2] >= 12)
+        job = first()
+        folders = dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
+        make = BatchMaker(job, folders, "abcd", stream=TRAINING, device=CPU)
+        for seed in range(40):
+            sample = draw_sample(np.random.default_rng(seed), make.cases, job.configuration, foreground=bool(seed % 2), load_size=(8, 8, 8))
+            assert sample.box[2][0] + 4 >= 12
+
+
+class TestTraining:
+    def test_logits_outside_the_region_change_no_loss(self, second, cascade_folders):
+        trainer = CascadeTrainer(with_radius(second(), 1), cascade_folders, device=CPU, progress=False)
+        trainer.prepare()
+        batch = BatchMaker(trainer.job, trainer.folders, "ab", stream=TRAINING, device=CPU)(0)
+        logits = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+        outside = (batch.segmentation == 3)[:, None]
+        assert outside.any()
+        changed = torch.where(outside, 7 * logits.flip(1), logits)
+        losses = [
+            float(trainer.loss(one, batch.segmentation, batch.annotated)) for one in (logits, changed, logits + 1 * ~outside * logits)
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+    @pytest.mark.parametrize("options", [{}, {"previous_input": False}, {"region": False}])
+    def test_the_second_stage_learns(self, second, cascade_folders, options):
+        job = CascadeTrainer.fit_to_data(second(trainer_options=options), cascade_folders)
+        trainer = CascadeTrainer(job, cascade_folders, device=CPU, progress=False)
+        trainer.fit()
+        assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
+
+    def test_regions_with_an_ignore_value_of_their_own(self, folders, tiny_plan, tiny_job):
+        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+        trainer = CascadeTrainer(configured(tiny_job(tiny_plan(labels=regions))), folders, device=CPU, progress=False)
+        assert trainer.labels == regions
+        trainer.fit()
+
+    def test_slices_have_a_body_too(self, folders, tiny_plan, tiny_configuration, tiny_job):
+        trainer = CascadeTrainer(configured(tiny_job(tiny_plan(tiny_configuration(2)), "2d")), folders, device=CPU, progress=False)
+        trainer.fit()
+        assert np.isfinite(trainer.history.rows[-1]["train_loss"])

@@ -1,0 +1,145 @@
+"""Which places are drawn, and what is read there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import blosc2
+import numpy as np
+import pytest
+
+from autoseg.schema import Configuration, Mirroring
+from autoseg.schema.conventions import OUTSIDE
+from autoseg.trainers.patch_sampling import ANNOTATED, draw_sample, is_foreground_slot, read_box, read_patch
+
+
+def configuration(patch: tuple[int, ...]) -> Configuration:
+    return Configuration(
+        name="test",
+        dim=len(patch),
+        spacing=(1.0,) * len(patch),
+        median_shape=patch,
+        patch_size=patch,
+        batch_size=2,
+        normalization=("zscore",),
+        mask_normalization=(False,),
+        network="plain_unet",
+        network_options={},
+        batch_dice=False,
+        mirroring=Mirroring(),
+        data="test",
+    )
+
+
+def a_case(shape: tuple[int, int, int] = (20, 24, 18), **locations: list[list[int]]) -> SimpleNamespace:
+    voxels = {key.removeprefix("organ"): np.array(value, int).reshape(-1, 3) for key, value in locations.items()}
+    image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+    return SimpleNamespace(image=image, segmentation=(image[0] % 3).astype(np.int16), locations=voxels, trace=SimpleNamespace(case="a"))
+
+
+def samples(case: SimpleNamespace, patch: tuple[int, ...], n: int = 300, foreground: bool = False, load: tuple[int, ...] | None = None):
+    rng = np.random.default_rng(0)
+    return [draw_sample(rng, {"a": case}, configuration(patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
+
+
+def test_slots_of_a_batch_that_show_an_organ():
+    assert [is_foreground_slot(i, 2) for i in range(2)] == [False, True]
+    assert sum(is_foreground_slot(i, 9) for i in range(9)) == 3
+    assert sum(is_foreground_slot(i, 12) for i in range(12)) == 4
+
+
+@pytest.mark.parametrize("share", [0.33, 0.5, 1.0])
+def test_batches_of_one_show_an_organ_in_that_share_of_them(share):
+    shown = [is_foreground_slot(0, 1, share, number=number) for number in range(300)]
+    assert sum(shown) == int(300 * share)
+    assert sum(shown[:4]) >= 1, "short validations have one too"
+    assert not any(is_foreground_slot(0, 1, 0.0, number=number) for number in range(10))
+
+
+def test_random_patches_cover_the_volume_and_stay_inside():
+    boxes = samples(a_case(), (8, 10, 18))
+    starts = [Counter(box[axis][0] for box in boxes) for axis in range(3)]
+    assert sorted(starts[0]) == list(range(13))
+    assert sorted(starts[1]) == list(range(15))
+    assert sorted(starts[2]) == [0]
+    assert all(stop - start == size for box in boxes for (start, stop), size in zip(box, (8, 10, 18), strict=True))
+
+
+def test_volumes_smaller_than_the_patch_are_centred():
+    for box in samples(a_case((5, 24, 18)), (8, 10, 10), n=50):
+        assert box[0] in ((-2, 6), (-1, 7))
+
+
+def test_foreground_is_centred_and_only_the_lower_bound_holds():
+    inner = samples(a_case(organ0=[[10, 12, 9]]), (8, 10, 6), n=3, foreground=True)
+    assert set(inner) == {((6, 14), (7, 17), (6, 12))}
+    corner = samples(a_case(organ0=[[0, 23, 17]]), (8, 10, 6), n=3, foreground=True)
+    assert set(corner) == {((0, 8), (18, 28), (14, 20))}
+
+
+def test_organs_are_equally_likely_however_large_and_absent_ones_are_skipped():
+    case = a_case(organ0=[[5, 5, 5]], organ1=[], organ2=[[15, 15, 15]] * 500, annotated=[[0, 0, 0]] * 1000)
+    counts = Counter(samples(case, (2, 2, 2), n=1000, foreground=True))
+    assert set(counts) == {((4, 6),) * 3, ((14, 16),) * 3}
+    assert counts[((4, 6),) * 3] == pytest.approx(500, abs=60)
+
+
+def test_without_any_organ_any_annotated_voxel_or_any_place():
+    only_annotated = a_case(organ0=[], **{ANNOTATED: [[9, 9, 9]]})
+    assert set(samples(only_annotated, (2, 2, 2), foreground=True)) == {((8, 10),) * 3}
+    assert set(samples(only_annotated, (2, 2, 2))) == {((8, 10),) * 3}
+    assert len(set(samples(a_case(organ0=[]), (2, 2, 2), foreground=True))) > 200
+
+
+@pytest.mark.parametrize("load", [(12, 16, 10), (7, 9, 5), (13, 17, 11)])
+def test_a_larger_or_smaller_load_size_keeps_the_centre(load):
+    patch = (8, 10, 6)
+    for box, loaded in zip(samples(a_case(), patch), samples(a_case(), patch, load=load), strict=True):
+        for (start, _), (load_start, load_stop), p, size in zip(box, loaded, patch, load, strict=True):
+            assert load_stop - load_start == size
+            assert load_start + size // 2 == start + p // 2
+
+
+def test_2d_draws_slices():
+    case = a_case(organ0=[[7, 12, 9]])
+    assert {box[0] for box in samples(case, (10, 6))} == {(z, z + 1) for z in range(20)}
+    assert set(samples(case, (10, 6), foreground=True)) == {((7, 8), (7, 17), (6, 12))}
+    image, labels = read_patch(case, ((7, 8), (-2, 8), (14, 20)), 2)
+    assert image.shape == (1, 10, 6)
+    assert labels.shape == (10, 6)
+    assert np.array_equal(image[:, 2:, :4], case.image[:, 7, :8, 14:])
+
+
+def test_every_case_is_drawn_and_the_generator_decides():
+    cases = {name: a_case() for name in "abc"}
+    rngs = np.random.default_rng(4), np.random.default_rng(4)
+    first, second = (
+        [draw_sample(rng, some, configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4)) for _ in range(60)]
+        for rng, some in zip(rngs, (cases, dict(reversed(cases.items()))), strict=True)
+    )
+    assert first == second
+    assert {sample.case for sample in first} == set("abc")
+    with pytest.raises(ValueError, match="at least one"):
+        draw_sample(rngs[0], {}, configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4))
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, blosc2.asarray])
+def test_reading_pads_image_with_zero_and_labels_with_outside(wrap):
+    case = a_case()
+    stored = SimpleNamespace(image=wrap(case.image), segmentation=wrap(case.segmentation), trace=case.trace)
+    image, labels = read_patch(stored, ((-3, 5), (20, 30), (2, 9)), 3)
+    assert image.dtype == np.float32
+    assert labels.dtype == np.int16
+    assert np.array_equal(image[:, 3:, :4], case.image[:, :5, 20:, 2:9])
+    assert np.array_equal(labels[3:, :4], case.segmentation[:5, 20:, 2:9])
+    assert (image[:, :3] == 0).all()
+    assert (image[:, :, 4:] == 0).all()
+    assert (labels[:3] == OUTSIDE).all()
+    assert (labels[:, 4:] == OUTSIDE).all()
+    assert np.array_equal(read_box(wrap(case.image), ((0, 1), (0, 2), (0, 3)), fill=0.0), case.image[:, :1, :2, :3])
+
+
+def test_a_case_without_labels_is_named():
+    with pytest.raises(ValueError, match="case a"):
+        read_patch(SimpleNamespace(image=None, segmentation=None, trace=SimpleNamespace(case="a")), ((0, 1),) * 3, 3)

@@ -1,0 +1,145 @@
+"""The two phases of pyramid training, and which network it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import make_configuration, make_job, make_plan
+
+from autoseg.inference.trained_model import load_network
+from autoseg.schema.run_record import TrainingJob
+from autoseg.trainers.batches import Batch
+from autoseg.trainers.pyramid import PyramidTrainer
+
+CPU = torch.device("cpu")
+SMALL = {"features": [4, 8], "norm": "instance"}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+
+
+def job_of(options=None, *, dim=2, **training) -> TrainingJob:
+    configuration = PyramidTrainer.configure(make_configuration(dim), make_plan(), options or {})
+    configuration = dataclasses.replace(configuration, network_options=configuration.network_options | SMALL)
+    job = make_job(make_plan(configuration), configuration.name, supervision="pyramid", **training)
+    return dataclasses.replace(job, trainer="PyramidTrainer", trainer_options=options or {})
+
+
+def watched(job: TrainingJob, folders) -> tuple[PyramidTrainer, list[tuple[bool, int]]]:
+    """A trainer that notes, a step, whether it fuses and how many outputs the loss gets; and of each validation whether that fuses."""
+    trainer, seen = PyramidTrainer(job, folders, device=CPU, progress=False), []
+    loss = trainer.loss
+
+    def noting(outputs, *rest):
+        seen.append((trainer.network.fusing, 1 if isinstance(outputs, torch.Tensor) else len(outputs)))
+        return loss(outputs, *rest)
+
+    trainer.loss = noting
+    return trainer, seen
+
+
+class TestConfigure:
+    def test_the_planned_network_becomes_a_pyramid_on_the_planned_strides(self):
+        strides = [[1, 1, 1], [1, 2, 2], *[[2, 2, 2]] * 4]
+        planned = make_configuration(network_options={"strides": strides, "features": [32] * 6})
+        configuration = PyramidTrainer.configure(planned, make_plan(), {})
+        assert configuration.network == "pipo_fan"
+        assert configuration.network_options == {"strides": strides[:5], "features": [64, 128, 256, 512, 512]}
+        assert configuration.patch_multiple == (8, 16, 16)
+
+    def test_few_planned_levels_are_few_levels(self):
+        assert PyramidTrainer.configure(make_configuration(2), make_plan(), {}).network_options["features"] == [64, 128]
+
+    def test_a_network_that_was_asked_for_is_kept_if_it_can_fuse(self):
+        asked = {"patch_multiple": (2, 2), "network": "pipo_fan", "network_options": {"input_scales": 3, "output_scales": 2}}
+        configuration = make_configuration(2, **asked)
+        assert PyramidTrainer.configure(configuration, make_plan(), {}) is configuration
+        for network, options, message in (
+            ("vgg16_unet", {}, "expected pipo_fan or another network with set_fusing, got 'vgg16_unet'"),
+            ("pipo_fan", {"output_scales": 1}, "adaptive fusion"),
+        ):
+            changed = dataclasses.replace(configuration, network=network, network_options=options)
+            with pytest.raises(ValueError, match=message):
+                PyramidTrainer.configure(changed, make_plan(), {})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"fusion_form": 0.5}, "option of PyramidTrainer: expected one of fusion_from, got 'fusion_form'"),
+            ({"fusion_from": 1.0}, "fusion_from: expected a share"),
+            ({"fusion_from": -0.1}, "fusion_from: expected a share"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            PyramidTrainer.configure(make_configuration(), make_plan(), options)
+
+    def test_all_scales_count_alike_unless_something_else_is_asked_for(self):
+        assert PyramidTrainer.suited_options(job_of().options, long_run=True).supervision == "pyramid"
+
+
+class TestPhases:
+    @pytest.mark.parametrize(("share", "first_phase"), [(0.5, 5), (0.0, 0), (0.75, 8), (0.99, 10)])
+    def test_the_first_steps_supervise_all_scales_and_the_others_the_fused_map(self, folders, share, first_phase):
+        trainer, seen = watched(job_of({"fusion_from": share}, iterations=10, rounds=1), folders)
+        trainer.fit()
+        assert seen[:10] == [(False, 2)] * first_phase + [(True, 1)] * (10 - first_phase)
+
+    @pytest.mark.parametrize("average", [0.0, 0.9])
+    def test_validation_uses_the_finest_scale_first_and_the_fused_map_then(self, folders, average):
+        trainer = PyramidTrainer(job_of(iterations=8, rounds=4, average_decay=average), folders, device=CPU, progress=False)
+        score, fused = trainer._score_patches, []
+        trainer._score_patches = lambda: fused.append(trainer.final_network().fusing) or score()
+        assert trainer.fit().fusing
+        assert fused == [False, False, True, True]
+        assert trainer.final_network() is (trainer.average if average else trainer.network)
+
+    def test_the_fusions_weights_wait_for_the_second_phase(self, folders):
+        trainer = PyramidTrainer(job_of(iterations=4, rounds=2), folders, device=CPU, progress=False)
+        step, moved = trainer.step, []
+
+        def noting(batch: Batch) -> dict[str, torch.Tensor]:
+            before = [parameter.detach().clone() for parameter in trainer.network.fusion.parameters()]
+            told = step(batch)
+            moved.append(any(not torch.equal(a, b) for a, b in zip(before, trainer.network.fusion.parameters(), strict=True)))
+            return told
+
+        trainer.step = noting
+        trainer.fit()
+        assert moved == [False, False, True, True]
+
+    def test_a_run_that_stops_at_the_change_goes_on_in_the_second_phase(self, folders):
+        job = job_of(iterations=6, rounds=6, average_decay=0.9)
+        trainer, _ = watched(job, folders)
+        step = trainer.step
+
+        def stopping(batch: Batch) -> dict[str, torch.Tensor]:
+            if trainer.iteration == 3:
+                raise KeyboardInterrupt
+            return step(batch)
+
+        trainer.step = stopping
+        trainer._checkpoint_due = lambda: True
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+        again, seen = watched(job, folders)
+        again.restore()
+        assert again.iteration == 3
+        again.fit()
+        assert seen[0] == (True, 1)
+
+    def test_what_is_built_from_the_checkpoint_predicts_the_same_fused_map(self, folders):
+        job = job_of(iterations=4, rounds=2)
+        network = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
+        x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        read = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
+        loaded = load_network(folders.run, job.plan, job.configuration, CPU)
+        with torch.no_grad():
+            assert torch.equal(network(x), read(x))
+            assert torch.equal(network(x), loaded(x))
+            network.set_fusing(False)
+            assert not torch.equal(network(x), read(x))

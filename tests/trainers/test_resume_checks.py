@@ -1,0 +1,176 @@
+"""What may follow a training that was begun: the same data, alike folds, and a checkpoint to start from that is really there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.runtime.checkpoints import save_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import write_json
+from autoseg.schema import Labels
+from autoseg.trainers.job import begun_by_sibling
+from autoseg.trainers.resume_checks import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise, width_of
+
+
+@pytest.fixture
+def begun(tmp_path: Path, tiny_plan, tiny_job):
+    """Fold 0, begun with a plan; and the plan."""
+    plan = tiny_plan()
+    run = tmp_path / "3d_fullres__Trainer" / "fold_0"
+    write_json(run / "run.json", tiny_job(plan))
+    return run, plan
+
+
+def check(run: Path, plan, configuration=None, **options) -> None:
+    check_begun(run, plan, configuration or plan.configurations["3d_fullres"], **options)
+
+
+def test_the_same_plan_goes_on(begun):
+    run, plan = begun
+    check(run, plan)
+    check(run.with_name("fold_1"), plan)
+    smaller = dataclasses.replace(plan.configurations["3d_fullres"], patch_size=(4, 4, 4), batch_size=9)
+    check(run, plan, smaller)
+
+
+def test_a_model_of_other_organs_does_not_go_on(begun):
+    """Their folders may have the same name: of many organs it says only how many."""
+    run, plan = begun
+    fewer = dataclasses.replace(plan, labels=Labels(("ball",), ((2,),)), data_labels=plan.labels)
+    for fold in ("fold_0", "fold_1"):
+        with pytest.raises(ValueError, match=r"begun with organs \['ball', 'block'\], the plan now says \['ball'\]"):
+            check(run.with_name(fold), fewer)
+
+
+def test_not_a_number_is_the_same_as_itself(tmp_path, tiny_plan, tiny_job):
+    plan = tiny_plan()
+    plan = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], std=float("nan")),))
+    write_json(tmp_path / "m" / "fold_0" / "run.json", tiny_job(plan))
+    check(tmp_path / "m" / "fold_0", plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": Labels(("ball", "block"), ((2,), (6,)))},
+        {"transpose": (1, 0, 2)},
+        {"intensities": ()},
+        {"spacing": (2.0, 2.0, 2.0)},
+        {"normalization": ("ct",)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("fold", ["fold_0", "fold_1"])
+def test_other_data_is_refused_for_the_run_and_its_siblings(begun, change, fold):
+    run, plan = begun
+    configuration, (what,) = plan.configurations["3d_fullres"], change
+    if hasattr(configuration, what):
+        configuration = dataclasses.replace(configuration, **change)
+    else:
+        plan = dataclasses.replace(plan, **change)
+    with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was begun with {what} .*--restart"):
+        check(run.with_name(fold), plan, configuration)
+
+
+def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(begun):
+    run, plan = begun
+    other = dataclasses.replace(plan.configurations["3d_fullres"], network="residual_unet")
+    with pytest.raises(ValueError, match="begun with network plain_unet, the plan now says residual_unet"):
+        check(run.with_name("fold_1"), plan, other)
+    check(run, plan, other)
+
+
+def test_a_restarted_run_answers_only_to_its_siblings(begun):
+    run, plan = begun
+    other = dataclasses.replace(plan, transpose=(1, 0, 2))
+    check(run, other, restart=True)
+    run.rename(run.with_name("fold_1"))
+    with pytest.raises(ValueError, match=r"fold_1/run\.json.*transpose"):
+        check(run, other, restart=True)
+
+
+def test_a_new_fold_takes_the_patch_of_the_others(begun):
+    run, _ = begun
+    assert begun_by_sibling(run) is None
+    assert begun_by_sibling(run.with_name("fold_1")).patch_size == (8, 8, 8)
+
+
+def test_a_run_with_a_case_that_failed_is_not_finished(tmp_path):
+    (tmp_path / "validation").mkdir()
+    (tmp_path / FINAL_CHECKPOINT).touch()
+    assert not is_finished(tmp_path)
+    write_json(tmp_path / "validation" / "scores.json", [])
+    assert is_finished(tmp_path)
+    write_json(tmp_path / "validation" / "failures.json", {"a": "why"})
+    assert not is_finished(tmp_path)
+
+
+class TestPretrained:
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        for fold in ("fold_0", "fold_1"):
+            save_checkpoint(tmp_path / "model" / fold / FINAL_CHECKPOINT, {"network": nn.Linear(2, 3).state_dict()}, {})
+        return tmp_path / "model"
+
+    def test_a_file_a_fold_or_a_model(self, model, monkeypatch):
+        monkeypatch.chdir(model)
+        assert find_pretrained(None) is None
+        assert find_pretrained(Path("fold_1") / FINAL_CHECKPOINT) == model / "fold_1" / FINAL_CHECKPOINT
+        assert find_pretrained(Path("fold_1")) == model / "fold_1" / FINAL_CHECKPOINT
+        assert find_pretrained(model) == model / "fold_0" / FINAL_CHECKPOINT
+        (model / "fold_1").rename(model / "fold_all")
+        assert find_pretrained(model) == model / "fold_all" / FINAL_CHECKPOINT
+
+    def test_what_is_not_there_or_no_network_is_refused(self, model):
+        with pytest.raises(ValueError, match=r"typo\.pt: checkpoint not found"):
+            find_pretrained(model / "typo.pt")
+        (model / "old").mkdir()
+        with pytest.raises(ValueError, match=r"old/checkpoint_final\.pt: checkpoint not found"):
+            find_pretrained(model / "old")
+        save_checkpoint(model / "other.pt", {"optimizer": {}}, {})
+        with pytest.raises(ValueError, match="expected a checkpoint with a network, found optimizer"):
+            find_pretrained(model / "other.pt")
+
+    def test_weights_of_which_none_fits_are_refused(self, model):
+        path = find_pretrained(model)
+        check_pretrained(nn.Linear(2, 3), path)
+        check_pretrained(nn.Linear(4, 3), path)  # the bias fits
+        check_pretrained(nn.Linear(4, 5), None)
+        with pytest.raises(ValueError, match="not one weight fits"):
+            check_pretrained(nn.Linear(4, 5), path)
+        assert torch.load(path, weights_only=True)
+
+    def test_the_width_is_that_of_the_run_it_comes_from(self, model, tiny_plan, tiny_job):
+        checkpoint = model / "fold_0" / FINAL_CHECKPOINT
+        assert width_of(None) == width_of(checkpoint) == 1.0
+        job = tiny_job(tiny_plan())
+        write_json(
+            checkpoint.with_name("run.json"), dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, width=0.5))
+        )
+        assert width_of(checkpoint) == 0.5
+
+    def test_little_that_fits_is_a_warning(self, model, caplog):
+        network = nn.Linear(2, 3)
+        check_pretrained(network, model / "fold_0" / FINAL_CHECKPOINT)
+        assert "Only" not in caplog.text
+        other = nn.Linear(4, 3)  # its bias fits
+        check_pretrained(other, model / "fold_0" / FINAL_CHECKPOINT)
+        assert "Only 20 % of this network's numbers" in caplog.text
+
+
+def test_other_options_than_a_run_was_begun_with_are_said(begun, tiny_configuration, caplog):
+    run, _ = begun
+    same = tiny_configuration()
+    warn_if_otherwise(run, same, {}, {})
+    assert caplog.text == ""
+    wider = dataclasses.replace(same, network_options={**same.network_options, "features": [8, 16]})
+    warn_if_otherwise(run, wider, {"radius": 2}, {"loss": "ce", "augmentation": {"noise_probability": 0.0}})
+    assert "'features': [4, 8]" in caplog.text
+    assert "trainer options {}, not {'radius': 2}" in caplog.text
+    assert "loss dice_ce, not ce" in caplog.text
+    assert "--restart" in caplog.text

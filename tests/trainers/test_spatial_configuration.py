@@ -1,0 +1,343 @@
+"""Locate, then segment: two networks in one run and one checkpoint, and prediction with little memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
+
+from autoseg.inference.localisation import LocatedPredictor
+from autoseg.inference.low_memory import SparingPredictor
+from autoseg.inference.predictor import Predictor
+from autoseg.inference.trained_model import InferenceOptions, load_model
+from autoseg.preprocessing.storage import Store, StoredRecord
+from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.serialization import write_json
+from autoseg.schema import Budget, Configuration, Geometry, Image, Labels, Locator
+from autoseg.schema.run_record import TrainingJob
+from autoseg.trainers.job import RunFolders, default_options
+from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
+from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
+from autoseg.trainers.spatial_configuration.trainer import SpatialConfigurationTrainer
+from autoseg.trainers.step_cost import _random_batch
+
+CPU = torch.device("cpu")
+SMALL = {"features": 6, "levels": 2, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0}
+LOCATOR = {"features": 6, "levels": 2, "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+
+
+def small(**changes) -> Configuration:
+    return make_configuration(network="scn", network_options=SMALL, **changes)
+
+
+def a_job(*, iterations: int = 8, rounds: int = 2, options: dict | None = None, **training) -> TrainingJob:
+    job = make_job(make_plan(small()), iterations=iterations, rounds=rounds, loss="generalised_dice", **training)
+    chosen = {"localisation_share": 0.5, "margin": 2, "locator_options": LOCATOR} | (options or {})
+    job = dataclasses.replace(job, trainer="SpatialConfigurationTrainer", trainer_options=chosen)
+    return dataclasses.replace(job, configuration=SpatialConfigurationTrainer.configure(job.configuration, job.plan, chosen))
+
+
+def trainer_of(job: TrainingJob, folders: RunFolders) -> SpatialConfigurationTrainer:
+    return SpatialConfigurationTrainer(job, folders, device=CPU, progress=False)
+
+
+class TestConfigure:
+    def test_the_network_multiples_of_32_and_a_locator(self):
+        planned = make_configuration(patch_size=(28, 80, 96), median_shape=(30, 200, 240), spacing=(4.0, 1.0, 1.0))
+        chosen = SpatialConfigurationTrainer.configure(planned, make_plan(planned), {"margin": 8, "locator_options": {"features": 16}})
+        assert (chosen.network, chosen.network_options) == ("scn", {})
+        assert chosen.patch_size == (28, 64, 96)
+        assert chosen.patch_multiple == (28, 32, 32)
+        assert chosen.locator.spacing == (6.0, 6.0, 6.0)
+        assert chosen.locator.margin == 8
+        assert chosen.locator.network_options == {"features": 16}
+
+    def test_the_users_options_of_the_network_stay(self):
+        assert a_job().configuration.network_options == SMALL
+
+    def test_slices_and_a_share_of_zero_have_no_locator(self):
+        plane = make_configuration(2)
+        assert SpatialConfigurationTrainer.configure(plane, make_plan(plane), {}).locator is None
+        assert a_job(options={"localisation_share": 0}).configuration.locator is None
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"marginn": 3}, "option of SpatialConfigurationTrainer: .*Did you mean 'margin'"),
+            ({"margin": -1}, "margin: expected a whole number"),
+            ({"localisation_share": 2}, "localisation_share: expected a share"),
+            ({"local_weight": -1}, "expected 0 or more"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            a_job(options=options)
+
+    def test_overlapping_regions_and_other_networks_are_refused(self):
+        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+        with pytest.raises(ValueError, match="expected organs that exclude each other"):
+            SpatialConfigurationTrainer.configure(make_configuration(), make_plan(labels=regions), {})
+        asked = make_configuration(network="vnet", network_options={}, patch_multiple=(2, 2, 2))
+        with pytest.raises(ValueError, match="expected the network 'scn', got 'vnet'"):
+            SpatialConfigurationTrainer.configure(asked, make_plan(), {})
+
+    def test_the_grid_follows_the_largest_case_of_all(self, folders):
+        write_store(folders.data, make_plan(), ["large"], shape=(20, 40, 64))
+        job = SpatialConfigurationTrainer.fit_to_data(a_job(), folders)
+        assert job.configuration.locator.spacing == (2.0, 2.0, 2.0)
+        assert job.configuration.locator.shape == (16, 32, 32)
+
+    def test_a_fold_takes_over_the_locator_of_the_others_and_no_other_kind(self, folders):
+        first = SpatialConfigurationTrainer.fit_to_data(a_job(), folders)
+        other = dataclasses.replace(folders, run=folders.run.with_name("fold_9"))
+        write_json(folders.run.with_name("fold_0") / "run.json", first)
+        write_store(folders.data, make_plan(), ["large"], shape=(20, 40, 64))
+        assert SpatialConfigurationTrainer.fit_to_data(a_job(), other).configuration.locator == first.configuration.locator
+        wider = dataclasses.replace(a_job(), trainer_options={**a_job().trainer_options, "margin": 3})
+        with pytest.raises(ValueError, match="expected the locator .* of the model's other folds"):
+            SpatialConfigurationTrainer.fit_to_data(wider, other)
+
+    def test_a_long_run_gets_the_papers_optimisation_and_any_the_papers_loss(self):
+        long, short = (Budget("iterations", steps, 10) for steps in (100_000, 500))
+        suited = SpatialConfigurationTrainer.suited_options
+        chosen = default_options(long, "cuda", batch=2, suited=suited)
+        assert (chosen.optimizer, chosen.learning_rate, chosen.average_decay) == ("adam", 1e-4, 0.999)
+        assert chosen.loss == "generalised_dice"
+        assert default_options(short, "cuda", batch=2, suited=suited) == dataclasses.replace(
+            default_options(short, "cuda", batch=2), loss="generalised_dice"
+        )
+        assert default_options(long, "cuda", batch=2, suited=suited, changes={"loss": "dice"}).loss == "dice"
+
+
+class TestLoss:
+    def test_the_mean_over_labels_and_voxels(self):
+        logits = torch.randn(1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+        segmentation = torch.tensor([0, 1, 2, 0, 0, 1, 2, 2], dtype=torch.int16).reshape(1, 2, 2, 2)
+        truth = torch.stack([segmentation == value for value in range(3)], 1).double()
+        share = logits.double().sigmoid()
+        expected = -(truth * share.log() + (1 - truth) * (1 - share).log()).mean()
+        assert float(sigmoid_cross_entropy(logits, segmentation, ORGANS)) == pytest.approx(float(expected))
+
+    def test_ignored_voxels_and_unknown_organs_do_not_count(self):
+        ignoring = dataclasses.replace(ORGANS, ignore=9)
+        segmentation = torch.tensor([0, 1, 3, 3], dtype=torch.int16).reshape(1, 1, 2, 2)
+        logits = torch.randn(1, 3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+        changed = torch.where(segmentation[:, None] == 3, logits + 5, logits)
+        assert float(sigmoid_cross_entropy(logits, segmentation, ignoring)) == float(sigmoid_cross_entropy(changed, segmentation, ignoring))
+        partly = logits.clone().requires_grad_()
+        sigmoid_cross_entropy(partly, segmentation.clamp(max=1), ORGANS, ((0,),)).backward()
+        counts = partly.grad[0].flatten(1) != 0
+        assert counts[2].tolist() == [False] * 4, "nobody looked for blocks"
+        assert counts[1].tolist() == [True] * 4
+        assert counts[0].tolist() == [False, True, True, True], "what is no ball may be a block"
+
+
+class TestCoarseCases:
+    def test_all_organs_are_one_and_what_is_right_is_kept(self, folders):
+        job = a_job()
+        arguments = (folders.run.parent, folders.data, CASES, job.plan, job.configuration)
+        out = prepare_coarse(*arguments, progress=False)
+        assert out == folders.run.parent / "coarse_on_data"
+        with np.load(out / "a.npz") as case:
+            image, labels = make_case(0)
+            assert np.array_equal(case["labels"], labels > 0)
+            assert np.array_equal(case["image"], image)
+        before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        prepare_coarse(*arguments, progress=False)
+        assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+        coarser = dataclasses.replace(job.configuration, locator=Locator((2.0,) * 3, (16, 16, 16), 1.0))
+        prepare_coarse(*arguments[:-1], coarser, progress=False)
+        with np.load(out / "a.npz") as case:
+            assert case["image"].shape == (1, 5, 7, 8)
+            assert set(np.unique(case["labels"])) == {0, 1}
+
+    def test_what_nobody_annotated_is_no_background(self, folders):
+        plan = make_plan(small(), labels=dataclasses.replace(ORGANS, ignore=9))
+        store = write_store(folders.data, plan, ["e"])
+        image, labels = make_case(0)
+        labels[0] = 3
+        store.write("e", image, labels, store.load("e").trace, {})
+        out = prepare_coarse(folders.run.parent, folders.data, ["e"], plan, a_job().configuration, progress=False)
+        with np.load(out / "e.npz") as case:
+            assert (case["labels"][0] == FOREGROUND.internal_ignore).all()
+            assert set(np.unique(case["labels"][1:])) == {0, 1}
+
+    def test_organs_nobody_annotated_may_be_anywhere_in_the_background(self, folders):
+        store, job = Store(folders.data), a_job()
+        image, labels = make_case(0)
+        only_balls = np.where(labels == 1, labels, 0).astype(np.int16)
+
+        def coarse_labels(array: np.ndarray, annotated: tuple[str, ...] | None) -> np.ndarray:
+            trace = store.load("a").trace
+            coarse = folders.run.parent / "coarse_on_data" / "a.npz"
+            store.write("a", image, array, StoredRecord(trace, annotated=annotated), {})
+            os.utime(store.trace_path("a"), (0, 0))  # so that not its age tells that the coarse file is of no use any more
+            prepare_coarse(folders.run.parent, folders.data, CASES, job.plan, job.configuration, progress=False)
+            with np.load(coarse) as case:
+                return case["labels"]
+
+        assert np.array_equal(coarse_labels(labels, None), labels > 0)
+        assert np.array_equal(coarse_labels(only_balls, ("ball",)), np.where(labels == 1, 1, FOREGROUND.internal_ignore))
+        assert np.array_equal(coarse_labels(labels, None), labels > 0)
+
+    def test_a_case_in_which_no_organ_of_the_model_was_annotated_is_left_out(self, folders):
+        store, job = Store(folders.data), a_job()
+        first, second = sorted(job.split.train)[:2]
+        for name, annotated in ((first, ("spleen",)), (second, ("ball",))):
+            image, labels = make_case(0)
+            record = StoredRecord(store.load(name).trace, annotated=annotated)
+            store.write(name, image, np.where(labels == 1, labels, 0).astype(np.int16), record)
+        stale = folders.run.parent / "coarse_on_data" / f"{first}.npz"
+        stale.parent.mkdir(parents=True)
+        stale.write_bytes(b"of before")
+        trainer = trainer_of(job, folders)
+        trainer.prepare()
+        names = [path.stem for path in trainer.locator.cases]
+        assert first not in names
+        assert second in names
+
+
+class TestTraining:
+    def test_both_networks_learn_in_one_run(self, folders):
+        job = a_job(iterations=120, rounds=4, average_decay=0.9)
+        trainer = trainer_of(job, folders)
+        network = trainer.fit()
+        rows = trainer.history.rows
+        assert rows[-1]["train_loss"] < 0.7 * rows[0]["train_loss"]
+        assert rows[-1]["localisation_loss"] < 0.7 * rows[0]["localisation_loss"]
+        assert rows[-1]["mean_dice"] > max(0.4, rows[0]["mean_dice"])
+        image, labels = make_case(2)
+        box = trainer.predictor(network).localiser.box(image)
+        inside = np.zeros(labels.shape, bool)
+        inside[tuple(slice(*side) for side in box)] = True
+        assert (inside & (labels > 0)).sum() > 0.95 * (labels > 0).sum()
+        states = load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]
+        assert set(states) == {"network", "locator"}
+        again = trainer_of(job, folders)
+        again.fit()
+        for name, tensor in again.locator.final_network.state_dict().items():
+            assert torch.equal(tensor, states["locator"][name])
+
+    def test_the_share_of_steps_that_locate_is_spread_evenly(self, folders, monkeypatch):
+        trainer = trainer_of(a_job(options={"localisation_share": 0.2}), folders)
+        asked = []
+        monkeypatch.setattr(trainer.locator, "step", lambda number, rate: asked.append(number))
+        batch = _random_batch(trainer.job, CPU)
+        for number in range(21):
+            trainer.iteration = number
+            trainer.step(batch)
+        assert asked == [0, 5, 10, 15, 20]
+
+    def test_a_trial_needs_no_files(self, tmp_path):
+        nowhere = RunFolders(tmp_path, tmp_path)
+        trainer = trainer_of(a_job(), nowhere)
+        values = trainer.step(_random_batch(trainer.job, CPU))
+        assert set(values) == {"train_loss", "localisation_loss"}
+        assert all(torch.isfinite(value) for value in values.values())
+
+    def test_a_killed_run_goes_on_exactly_with_both_networks(self, folders, monkeypatch):
+        monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        job = a_job(average_decay=0.9)
+        undisturbed, killed = (dataclasses.replace(folders, run=folders.run / name) for name in ("one", "two"))
+        trainer_of(job, undisturbed).fit()
+        trainer = trainer_of(job, killed)
+        step = trainer.step
+
+        def dying(batch):
+            if trainer.iteration == 6:
+                raise KeyboardInterrupt
+            return step(batch)
+
+        trainer.step = dying
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+        trainer_of(job, killed).fit()
+        one, two = (load_checkpoint(run.run / FINAL_CHECKPOINT)[0] for run in (undisturbed, killed))
+        for what in ("network", "locator"):
+            assert all(torch.equal(tensor, two[what][name]) for name, tensor in one[what].items())
+
+    def test_slices_train_without_locator(self, folders):
+        plan = make_plan(make_configuration(2, network="scn", network_options=SMALL))
+        job = dataclasses.replace(make_job(plan, "2d"), trainer="SpatialConfigurationTrainer")
+        job = dataclasses.replace(job, configuration=SpatialConfigurationTrainer.configure(job.configuration, plan, {}))
+        trainer = trainer_of(job, folders)
+        assert isinstance(trainer.predictor(trainer.fit()), Predictor)
+        assert set(load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]) == {"network"}
+
+
+class TestTrainedModel:
+    @pytest.fixture(scope="class")
+    def results(self, tmp_path_factory) -> Path:
+        """Two folds of one model, trained for a moment."""
+        root = tmp_path_factory.mktemp("results")
+        data = write_store(root / "data", make_plan()).folder
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+            for fold in "01":
+                job = dataclasses.replace(a_job(iterations=16, rounds=1), fold=fold, seed=int(fold))
+                run = root / "3d_fullres__SpatialConfigurationTrainer" / f"fold_{fold}"
+                write_json(run / "run.json", job)
+                trainer_of(job, RunFolders(run, data)).fit()
+        return root / "3d_fullres__SpatialConfigurationTrainer"
+
+    def image(self) -> Image:
+        array, _ = make_case(3)
+        return Image(array, Geometry(SHAPE, (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())))
+
+    def test_prediction_needs_no_trainer_and_looks_into_the_box(self, results, caplog):
+        model = load_model(results, CPU, InferenceOptions(mirror=False))
+        assert isinstance(model.predictor, LocatedPredictor)
+        assert len(model.predictor.localiser.networks) == 2
+        with caplog.at_level(logging.DEBUG, logger="autoseg"):
+            logits = model.logits(self.image(), case="c")
+        assert logits.array.shape == (3, *SHAPE)
+        assert "c: organs located in" in caplog.text or "no organ was located" in caplog.text
+
+    def test_with_little_memory_the_same_comes_out(self, results, monkeypatch):
+        usual = load_model(results, CPU, InferenceOptions(mirror=False)).logits(self.image())
+        model = load_model(results, CPU, InferenceOptions(mirror=False, low_memory=True))
+        inner = model.predictor.predictor
+        assert isinstance(inner, SparingPredictor)
+        batches, held = [], []
+        original = Predictor.__init__
+
+        def watched(self, networks, *rest, **options):
+            batches.append(options["batch"])
+            held.append((len(networks), networks[0].low_memory))
+            original(self, networks, *rest, **options)
+
+        monkeypatch.setattr(Predictor, "__init__", watched)
+        shares = []
+        sparing = model.logits(self.image(), progress=shares.append)
+        assert batches == [1, 1]
+        assert held == [(1, True), (1, True)]
+        assert sum(shares) == pytest.approx(1)
+        torch.testing.assert_close(
+            torch.as_tensor(sparing.array).float().softmax(0), torch.as_tensor(usual.array).float().softmax(0), atol=0.02, rtol=0
+        )
+
+
+def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
+    first = a_job(iterations=4)
+    trainer_of(first, folders).fit()
+    source = folders.run / FINAL_CHECKPOINT
+    second = dataclasses.replace(first, pretrained=source, seed=first.seed + 1)
+    trainer = trainer_of(second, dataclasses.replace(folders, run=tmp_path / "second"))
+    with caplog.at_level(logging.INFO):
+        trainer.restore()
+    trained = load_checkpoint(source)[0]["locator"]
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.network.state_dict().items())
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.final_network.state_dict().items())
+    assert "weights of the locator" in caplog.text

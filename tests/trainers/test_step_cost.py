@@ -1,0 +1,72 @@
+"""Real steps in a process of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from autoseg.trainers import step_cost as trial
+from autoseg.trainers.step_cost import measure_step
+
+OWN_TRAINER = """
+import torch
+from autoseg.trainers.trainer import Trainer
+
+class Hungry(Trainer):
+    def step(self, batch):
+        self.held = torch.ones(150 * 2**20)
+        assert batch.image.shape == (2, 1, 8, 8)
+        assert self.average is not None
+        return super().step(batch)
+"""
+
+
+@pytest.fixture
+def job(tiny_plan, tiny_configuration, tiny_job):
+    def make(**changes):
+        return tiny_job(tiny_plan(tiny_configuration(2, **changes)), "2d", average_decay=0.99)
+
+    return make
+
+
+def test_a_real_step_is_measured_in_a_process_of_its_own(job):
+    parents = bytearray(b"x") * 2**30  # its own memory is measured, not what its parent holds
+    cost = measure_step(job(), "cpu")
+    assert len(parents) == 2**30
+    assert cost.seconds > 0
+    assert 2**25 < cost.peak_bytes < 2**30
+
+
+def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(job, monkeypatch, tmp_path: Path):
+    (tmp_path / "own_trainers.py").write_text(OWN_TRAINER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain, hungry = (measure_step(dataclasses.replace(job(), trainer=name), "cpu") for name in ("Trainer", "own_trainers:Hungry"))
+    assert hungry.peak_bytes - plain.peak_bytes > 500 * 2**20
+
+
+def test_a_step_that_needs_more_memory_than_there_is_gives_none(job):
+    assert measure_step(job(patch_size=(2**26, 2**26)), "cpu") is None
+
+
+def test_another_failure_carries_its_reason(job):
+    with pytest.raises(RuntimeError, match="trial step of 2d failed.*expected one of .*plain_unet"):
+        measure_step(job(network="plane_unet"), "cpu")
+
+
+@pytest.mark.parametrize("code", [-9, 137, trial.OUT_OF_MEMORY])
+def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, job, code):
+    class Killed:
+        returncode, stdout, stderr = code, "", ""
+
+    monkeypatch.setattr(trial.subprocess, "run", lambda *_, **__: Killed)
+    assert measure_step(job(), "cpu") is None
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_step_measured_has_the_jobs_loss_and_optimiser(job, tiny_plan, tiny_configuration, tiny_job, regions):
+    labels = dataclasses.replace(tiny_plan().labels, regions=regions, paint=(2, 5) if regions else (), ignore=9)
+    second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
+    cost = trial._cost(tiny_job(tiny_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
+    assert cost.seconds > 0

@@ -1,0 +1,101 @@
+"""What of a plan a training follows when organs, window or normalisation are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conftest import make_configuration, make_plan
+
+from autoseg.data.label_subsets import subset
+from autoseg.pipeline import TrainSettings
+from autoseg.schema import Labels, Mirroring
+from autoseg.trainers.training_spec import of_organs, variant
+
+SIDED = Labels(("liver", "kidney_left", "kidney_right"), ((1,), (2,), (3,)))
+FLAT = make_configuration(2, mirroring=Mirroring((0, 1), 1, ((1, 2),)), normalization=("ct",))
+DEEP = make_configuration(3, mirroring=Mirroring((0, 1, 2), 2, ((1, 2),)), normalization=("ct",))
+PLAN = replace(make_plan(FLAT, DEEP, labels=SIDED, channels=("CT",)), lateral_axis=2)
+
+
+def test_nothing_asked_is_the_plan_itself() -> None:
+    asked = variant(PLAN, "2d", TrainSettings())
+    assert asked.plan is PLAN
+    assert asked.configuration == FLAT
+    assert asked.words == ()
+
+
+def test_a_tag_ends_the_models_name() -> None:
+    assert variant(PLAN, "2d", TrainSettings(organs=("liver",), tag="focal-2.0")).words == ("liver", "focal-2.0")
+    for wrong in ("a b", "a__b", "../a", "-x"):
+        with pytest.raises(ValueError, match="--tag: expected a word"):
+            variant(PLAN, "2d", TrainSettings(tag=wrong))
+
+
+def test_all_organs_are_no_variant() -> None:
+    assert of_organs(PLAN, SIDED.names) == (PLAN, "")
+
+
+def test_a_plan_of_some_organs_reads_the_same_data() -> None:
+    asked = variant(PLAN, "3d_fullres", TrainSettings(organs=("liver",)))
+    assert asked.words == ("liver",)
+    assert asked.plan.labels == subset(SIDED, ("liver",))
+    assert asked.plan.stored_labels == SIDED
+    assert asked.configuration.data == DEEP.data
+    assert of_organs(asked.plan, ("liver",)) == (asked.plan, "")
+
+
+@pytest.mark.parametrize(
+    ("organs", "flips_2d", "flips_3d"),
+    [
+        (("liver",), Mirroring((0, 1)), Mirroring((0, 1, 2))),
+        (("kidney_left",), Mirroring((0,)), Mirroring((0, 1))),
+        (("liver", "kidney_right"), Mirroring((0,)), Mirroring((0, 1))),
+        (("kidney_right", "kidney_left"), Mirroring((0, 1), 1, ((0, 1),)), Mirroring((0, 1, 2), 2, ((0, 1),))),
+    ],
+)
+def test_a_side_without_its_partner_is_not_flipped(organs: tuple[str, ...], flips_2d: Mirroring, flips_3d: Mirroring) -> None:
+    plan, _ = of_organs(PLAN, organs)
+    assert plan.configurations["2d"].mirroring == flips_2d
+    assert plan.configurations["3d_fullres"].mirroring == flips_3d
+
+
+def test_plans_that_do_not_say_where_left_is() -> None:
+    """Their flips say it where the dataset has pairs; else no organ with a side is flipped at all."""
+    older = replace(PLAN, lateral_axis=None)
+    assert of_organs(older, ("kidney_left",))[0].configurations["3d_fullres"].mirroring == Mirroring((0, 1))
+    unpaired = make_plan(make_configuration(), labels=Labels(("liver", "kidney_left"), ((1,), (2,))))
+    assert of_organs(unpaired, ("kidney_left",))[0].configurations["3d_fullres"].mirroring == Mirroring()
+    assert of_organs(unpaired, ("liver",))[0].configurations["3d_fullres"].mirroring == Mirroring((0, 1, 2))
+
+
+def test_slices_from_the_side_may_be_flipped() -> None:
+    plan, _ = of_organs(replace(PLAN, lateral_axis=0), ("kidney_left",))
+    assert plan.configurations["2d"].mirroring == Mirroring((0, 1))
+    assert plan.configurations["3d_fullres"].mirroring == Mirroring((1, 2))
+
+
+def test_words_in_the_name_of_the_model() -> None:
+    asked = variant(PLAN, "2d", TrainSettings(network="vnet", organs=("liver", "kidney_left"), window=(400, 50)))
+    assert asked.words == ("vnet", "liver+kidney_left", "w400_l50")
+    assert (asked.configuration.network, asked.configuration.normalization) == ("vnet", ("window:400:50",))
+
+
+def test_the_organs_own_window() -> None:
+    settings = TrainSettings(organs=("liver",), window="auto")
+    assert variant(PLAN, "2d", settings).configuration.normalization == ("window:400:50",)
+    assert variant(PLAN, "2d", settings, windows={"liver": (150.0, 30.0)}).words == ("liver", "w150_l30")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TrainSettings(organs=("kidney",)), "organ: expected one of kidney_left, kidney_right, liver, got 'kidney'"),
+        (TrainSettings(window=(400, 50), normalization=("zscore",)), "expected only one of them"),
+        (TrainSettings(window="soft"), "--window: expected width and level"),
+        (TrainSettings(normalization=("percentile",)), "normalisation: expected one of clip:LOW:HIGH, ct, .* got 'percentile'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: TrainSettings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        variant(PLAN, "2d", settings)

@@ -24,7 +24,7 @@ from autoseg.data.labels import to_internal
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.folders import mean_dice
 from autoseg.evaluation.overlap import score_case
-from autoseg.inference.candidate_region import region_of
+from autoseg.inference.candidate_region import candidate_region_mask
 from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import load_network
@@ -34,8 +34,8 @@ from autoseg.runtime.hardware import choose_device
 from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace, find_workspace
 from autoseg.schema import Score
-from autoseg.schema.run_record import TrainingJob
-from autoseg.trainers.cascade.candidate_region import CandidateRegion
+from autoseg.schema.run_record import RunRecord
+from autoseg.trainers.cascade.candidate_region import CandidateRegionChoice
 from autoseg.trainers.cascade.trainer import CANDIDATE_REGION
 
 TRAINER = "CascadeTrainer"
@@ -70,7 +70,7 @@ def prepared(options: argparse.Namespace, home: Path) -> tuple[Workspace, str]:
 def compare(workspace: Workspace, dataset: str, device: torch.device, step: float) -> dict[str, Result]:
     """Predicts the held-out cases of fold 0 with and without the region."""
     model = workspace.model(dataset, "3d_cascade", TRAINER)
-    job = read_json(model / "fold_0" / "run.json", TrainingJob)
+    job = read_json(model / "fold_0" / "run.json", RunRecord)
     store = Store(workspace.preprocessed(dataset) / job.configuration.data)
     previous = workspace.results(dataset) / job.previous_model / f"predicted_on_{job.configuration.data}"
     predictor = Predictor(
@@ -85,7 +85,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
         reference = to_internal(read_label(cases[name].label).array, job.plan.labels, source=name)
         for what, result in results.items():
             started = time.perf_counter()
-            region = region_of(job.configuration, image, organs) if what == "with the region" else None
+            region = candidate_region_mask(job.configuration, image, organs) if what == "with the region" else None
             logits = predictor.logits(image, previous=seen, region=region, source=name)
             result.seconds += time.perf_counter() - started
             result.computed, result.skipped = result.computed + predictor.computed, result.skipped + predictor.skipped
@@ -114,7 +114,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         workspace, dataset = prepared(options, options.home or Path(folder))
-        region = read_json(workspace.model(dataset, "3d_cascade", TRAINER) / CANDIDATE_REGION, CandidateRegion)
+        region = read_json(workspace.model(dataset, "3d_cascade", TRAINER) / CANDIDATE_REGION, CandidateRegionChoice)
         print(f"{'radius':>6}{'recall':>9}{'worst':>9}{'false pos.':>12}{'share':>8}")
         for row in region.rows:
             chosen = "  <- chosen" if row.radius == region.radius else ""

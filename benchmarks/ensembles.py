@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.data.label_subsets import subset, word_for
+from autoseg.data.label_subsets import folder_word, subset
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.metrics import METRICS, value_of
 from autoseg.evaluation.overlap import mean_of_known
@@ -54,8 +54,8 @@ def trained(options: argparse.Namespace, home: Path) -> tuple[list[str], str]:
         for organ in options.organs:
             train(DATASET, "2d", fold, replace(settings, organs=(organ,)), home=home)
         train(DATASET, "2d", fold, replace(settings, organs=tuple(options.organs)), home=home)
-    words = [word_for(subset(plan.labels, organs)) for organs in ([organ] for organ in options.organs)]
-    return [f"2d__Trainer__{word}" for word in words], f"2d__Trainer__{word_for(subset(plan.labels, options.organs))}"
+    words = [folder_word(subset(plan.labels, organs)) for organs in ([organ] for organ in options.organs)]
+    return [f"2d__Trainer__{word}" for word in words], f"2d__Trainer__{folder_word(subset(plan.labels, options.organs))}"
 
 
 def stored_scores(home: Path, model: str, folds: int) -> list[Score]:

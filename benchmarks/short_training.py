@@ -19,7 +19,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.planners.budget import choose_budget, fit_batch
 from autoseg.runtime.hardware import choose_device
 from autoseg.runtime.workspace import find_workspace
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.trainer import Trainer
@@ -34,19 +34,19 @@ VARIANTS = {
 }
 
 
-def train_variant(variant: dict, options: argparse.Namespace, out: Path) -> tuple[int, float, dict[str, float]]:
+def train_variant(training_spec: dict, options: argparse.Namespace, out: Path) -> tuple[int, float, dict[str, float]]:
     """Trains and validates one variant; returns iterations, mean Dice and Dice per organ."""
     workspace = find_workspace(options.home)
     dataset = workspace.dataset(options.dataset)
     plan, device = workspace.plan(dataset.name), choose_device(options.device)
     configuration = plan.configurations[options.configuration]
-    if variant.get("batch") != "planned":
+    if training_spec.get("batch") != "planned":
         configuration, _ = fit_batch(configuration, device.type)
     budget = choose_budget(device.type, seconds=options.time)
     chosen: TrainingOptions = default_options(budget, device.type, batch=configuration.batch_size)
-    chosen = dataclasses.replace(chosen, **{key: value for key, value in variant.items() if key != "batch"})
+    chosen = dataclasses.replace(chosen, **{key: value for key, value in training_spec.items() if key != "batch"})
     split = workspace.splits(dataset.name)[0]
-    job = TrainingJob(plan, configuration, "0", split, budget, 0, chosen)
+    job = RunRecord(plan, configuration, "0", split, budget, 0, chosen)
     folders = RunFolders(out, workspace.preprocessed(dataset.name) / configuration.data)
     trainer = Trainer(job, folders, device=device)
     scores = validate_fold(Predictor([trainer.fit()], configuration, plan.labels, device=device), job, folders, dataset)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    print(f"{'variant':<22}{'iterations':>11}{'mean Dice':>11}  per organ")
+    print(f"{'training_spec':<22}{'iterations':>11}{'mean Dice':>11}  per organ")
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
             iterations, mean, organs = train_variant(VARIANTS[name], options, Path(folder))

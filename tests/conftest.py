@@ -16,7 +16,7 @@ from autoseg.planners.fingerprint import measure_dataset
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.schema import Budget, Configuration, Dataset, Fingerprint, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.job import RunFolders
 
@@ -97,15 +97,17 @@ def write_previous(folder: Path, data: Path) -> Path:
     return folder
 
 
-def make_job(plan: Plan, configuration: str = "3d_fullres", *, iterations: int = 8, rounds: int = 4, **options: object) -> TrainingJob:
+def make_job(
+    plan: Plan, configuration: str = "3d_fullres", *, iterations: int = 8, validation_intervals: int = 4, **options: object
+) -> RunRecord:
     """A run over the cases of `write_store`: c and d are held out."""
     quick = {"optimizer": "adamw", "learning_rate": 1e-2, "weight_decay": 1e-2, "schedule": "cosine", "validation_batches": 1}
-    return TrainingJob(
+    return RunRecord(
         plan=plan,
         configuration=plan.configurations[configuration],
         fold="0",
         split=Split(CASES[:2], CASES[2:]),
-        budget=Budget("iterations", iterations, rounds),
+        budget=Budget("iterations", iterations, validation_intervals),
         seed=3,
         options=TrainingOptions(**(quick | options)),
     )
@@ -151,7 +153,7 @@ def tiny_plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture
-def tiny_job() -> Callable[..., TrainingJob]:
+def tiny_job() -> Callable[..., RunRecord]:
     """See `make_job`."""
     return make_job
 

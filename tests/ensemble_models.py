@@ -24,7 +24,7 @@ from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import from_plain, read_json, write_json
 from autoseg.schema import Budget, Configuration, Plan, Score, Split
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.training_spec import of_organs
 
@@ -99,7 +99,7 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
     write_json(results(home) / "plan.json", read_json(home / "preprocessed" / NAME / "plan.json", Plan))
     for fold in folds:
         run, split, scores = results(home) / name / f"fold_{fold}", splits(home)[int(fold)], []
-        job = TrainingJob(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions())
+        job = RunRecord(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions())
         for case in split.val:
             stored = store.load(case)
             truth = translate(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)

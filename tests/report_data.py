@@ -6,9 +6,9 @@ import numpy as np
 from conftest import make_configuration, make_plan
 
 from autoseg.report import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
-from autoseg.schema import Calibration, Choice, Cleaning, Compared, Evidence, Expected, Labels, Reason, Reliability, Split
-from autoseg.schema.run_record import TrainedOn
-from autoseg.selection.estimated_dice import Promise
+from autoseg.schema import Calibration, Choice, Compared, DiceRegression, Evidence, Labels, NestedEstimate, PostProcessing, Reason, Split
+from autoseg.schema.run_record import RunEnvironment
+from autoseg.selection.estimated_dice import EstimatedDice
 
 AWKWARD = '<b>organ & "x"'
 ORGANS = Labels(("liver", AWKWARD, "spleen"), ((1,), (2,), (6,)))
@@ -42,7 +42,7 @@ def choice() -> Choice:
             table[name][organ] = mean
             compared[name] = Compared(mean, mean - 0.02, mean + 0.018, 0.031, 0.004, 0.012)
         chosen = " + ".join(members)
-        expected = Expected(compared[chosen].mean - 0.004, 0.801, 0.866, compared[chosen].mean, 12, {"0": chosen, "1": MODELS[1]})
+        expected = NestedEstimate(compared[chosen].mean - 0.004, 0.801, 0.866, compared[chosen].mean, 12, {"0": chosen, "1": MODELS[1]})
         evidence[organ] = Evidence(chosen, 12, compared, expected)
     return Choice(
         organs,
@@ -52,9 +52,11 @@ def choice() -> Choice:
         reasons={organ: f"{' + '.join(members)}: mean Dice with support over {MODELS[0]}" for organ, members in organs.items()},
         evidence=evidence,
         seconds={MODELS[0]: 0.8, MODELS[1]: 4.2, AVERAGE: 5.0},
-        cleaning={"liver": Cleaning(500.0, 1, True, "mean Dice 0.861 instead of 0.853, better in 5 cases, worse in none, p = 0.031")},
+        postprocessing={
+            "liver": PostProcessing(500.0, 1, True, "mean Dice 0.861 instead of 0.853, better in 5 cases, worse in none, p = 0.031")
+        },
         calibration={MODELS[0]: Calibration(1.4, 0.08, 0.02), MODELS[1]: Calibration(1.1, 0.05, 0.03)},
-        reliability={organ: Reliability(1.2, -0.15, 0.024, 0.71, 12) for organ in organs},
+        dice_regression={organ: DiceRegression(1.2, -0.15, 0.024, 0.71, 12) for organ in organs},
     )
 
 
@@ -77,11 +79,11 @@ def run(model: str, fold: str) -> RunFacts:
         dice = {f"dice_{organ}": good - 0.1 * number for number, organ in enumerate(ORGANS.names)}
         rows.append({"round": place, "iteration": 25.0 * place, **losses, "mean_dice": good - 0.1, **dice, "seconds": 60.0 * place})
     facts = {"seed": "0", "batch": "2" if model == MODELS[0] else "4"}
-    where = TrainedOn("Quick <GPU>", "cuda", "2.9.1", (3 + int(fold)) * 10**9)
+    where = RunEnvironment("Quick <GPU>", "cuda", "2.9.1", (3 + int(fold)) * 10**9)
     return RunFacts(
         *(model, fold, tuple(rows), f"autoseg_train Dataset007_Abdomen {model.split('__')[0]} {fold}", facts, {"case_00": 0.8}),
         validated=True,
-        trained_on=() if model == MODELS[0] else (where,),
+        run_environment=() if model == MODELS[0] else (where,),
     )
 
 
@@ -118,7 +120,7 @@ def full_report() -> Report:
         folds_of={case: str(place % 2) for place, case in enumerate(CASES)},
         runs=tuple(run(model, fold) for model in MODELS for fold in "01"),
         pictures=(picture(CASES[0], "Best"), picture(CASES[1], "Worst")),
-        promises={"liver": tuple(Promise(case, 0.6 + 0.02 * place, 0.62 + 0.02 * place) for place, case in enumerate(CASES))},
+        estimated_dice={"liver": tuple(EstimatedDice(case, 0.6 + 0.02 * place, 0.62 + 0.02 * place) for place, case in enumerate(CASES))},
         splits=(Split(CASES[6:], CASES[:6]), Split(CASES[:6], CASES[6:])),
         commands=("autoseg_plan_and_preprocess -d Dataset007_Abdomen", "autoseg_report Dataset007_Abdomen"),
         versions={"autoseg": "0.1.0", "Python": "3.11"},

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .options import PAPERS, dataset_option, duration, make_parser, plan_options, said_of_plan, said_of_training, train_options
+from .options import PAPERS, dataset_option, duration, make_parser, plan_arguments, plan_options, train_arguments, train_options
 
 
 def plan_and_preprocess(argv: list[str] | None = None) -> int:
@@ -186,7 +186,7 @@ def run(argv: list[str] | None = None) -> int:
 
         asked, folds = plan_settings(options), tuple(options.folds) if options.folds else None
         explain(options.preset)
-        settings = trainings(options.preset, options.dataset, home=options.home, **said_of_training(options))
+        settings = trainings(options.preset, options.dataset, home=options.home, **train_arguments(options))
         choice = function(options.dataset, asked, settings, folds=folds, home=options.home)
         print(describe_choice(choice))
         return 0
@@ -249,14 +249,14 @@ def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would
     """The planner's options, and what a preset adds, as `PlanSettings`."""
     from ..presets.presets import plan_settings as with_preset
 
-    return with_preset(options.preset, **said_of_plan(options))
+    return with_preset(options.preset, **plan_arguments(options))
 
 
 def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The training's options, and what a preset adds, as `TrainSettings`."""
     from ..presets.presets import train_settings as with_preset
 
-    return with_preset(options.preset, **said_of_training(options))
+    return with_preset(options.preset, **train_arguments(options))
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None, work: Callable[[argparse.Namespace], int | str]) -> int:

@@ -87,7 +87,7 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes (default: as cores and memory allow)")
 
 
-def said_of_plan(options: argparse.Namespace) -> dict[str, Any]:
+def plan_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What the user said of the plan, by the names of `PlanSettings`; None where nothing was said."""
     return {
         "configurations": tuple(options.configurations) if options.configurations else None,
@@ -134,7 +134,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="put an existing run aside and begin anew")
 
 
-def said_of_training(options: argparse.Namespace) -> dict[str, Any]:
+def train_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What the user said of the training, by the names of `TrainSettings`; None or empty where nothing was said."""
     named = {"average_decay": options.ema, "loss": options.loss}
     return {

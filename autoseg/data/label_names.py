@@ -29,7 +29,7 @@ def parse_labels(info: Mapping[str, Any], file: Path) -> Labels:
         raise ValueError(f"{file}: labels: expected one value of its own for 'ignore', found {list(ignore)}")
     ignored = None if ignore is None else ignore[0]
     if any(len(members) > 1 for members in organs.values()):
-        return Labels(tuple(organs), tuple(organs.values()), ignored, True, _paint(info, organs, file))
+        return Labels(tuple(organs), tuple(organs.values()), ignored, True, _regions_class_order(info, organs, file))
     ordered = sorted(organs, key=lambda name: organs[name])
     values = [organs[name][0] for name in ordered]
     if len(set(values)) < len(values):
@@ -58,7 +58,7 @@ def _members(name: str, value: Any, file: Path) -> tuple[int, ...]:
     return members
 
 
-def _paint(info: Mapping[str, Any], organs: Mapping[str, tuple[int, ...]], file: Path) -> tuple[int, ...]:
+def _regions_class_order(info: Mapping[str, Any], organs: Mapping[str, tuple[int, ...]], file: Path) -> tuple[int, ...]:
     order = info.get("regions_class_order")
     declared = {value for members in organs.values() for value in members}
     if not isinstance(order, list) or len(order) != len(organs) or not all(value in declared for value in order):

@@ -41,8 +41,12 @@ def subset(labels: Labels, organs: Sequence[str]) -> Labels:
     members = tuple(labels.members[index] for index in kept)
     there = {value for member in members for value in member}
     # A region may be painted with a value that belongs only to regions that were left out.
-    paint = tuple(labels.paint[i] if labels.paint[i] in there else labels.members[i][0] for i in kept) if labels.regions else ()
-    return Labels(tuple(labels.names[index] for index in kept), members, labels.ignore, labels.regions, paint)
+    regions_class_order = (
+        tuple(labels.regions_class_order[i] if labels.regions_class_order[i] in there else labels.members[i][0] for i in kept)
+        if labels.regions
+        else ()
+    )
+    return Labels(tuple(labels.names[index] for index in kept), members, labels.ignore, labels.regions, regions_class_order)
 
 
 def translation(stored: Labels, wanted: Labels) -> np.ndarray:
@@ -75,7 +79,7 @@ def positions(stored: Labels, wanted: Labels) -> tuple[int, ...]:
     return tuple(stored.names.index(name) for name in wanted.names)
 
 
-def word_for(labels: Labels) -> str:
+def folder_word(labels: Labels) -> str:
     """The organs as a part of a folder's name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
 
     The figures at the end belong to exactly these organs, so that two sets which begin alike do not share a folder.

@@ -12,18 +12,18 @@ from ..data.label_subsets import subset
 from ..planners.topology import plan_topology
 from ..runtime.registry import ENSEMBLE, UNTRAINED
 from ..schema import Budget, Configuration, Mirroring, Plan, Split
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.training_options import AugmentationOptions, TrainingOptions
 from .members import Member
 from .prediction import FUSION, META
 from .stacking import Layout
 
 KINDS = {
-    "argmax": "autoseg.networks.combiners:Strongest",
+    "argmax": "autoseg.networks.combiners:MaxConfidence",
     "logits": "autoseg.networks.combiners:LogitsConvolution",
     META: "autoseg.networks.combiners:MetaUNet",
     FUSION: "autoseg.networks.fusion:Fusion",
-    "multi": "autoseg.networks.combiners:Strongest",
+    "multi": "autoseg.networks.combiners:MaxConfidence",
 }
 """Kind of ensemble -> what it puts on top of its members."""
 
@@ -75,7 +75,7 @@ class Design:
         """Folders of the preprocessed cases that its members read."""
         return tuple(dict.fromkeys(member.configuration.data for member in self.members))
 
-    def job(self, fold: str, split: Split, *, budget: Budget, seed: int) -> TrainingJob:
+    def job(self, fold: str, split: Split, *, budget: Budget, seed: int) -> RunRecord:
         """Everything of one fold.
 
         Args:
@@ -98,7 +98,7 @@ class Design:
         )
         own = {"kind": self.kind, "members": [member.name for member in self.members], "reference": self.reference.name}
         plan = self._plan(configuration)
-        return TrainingJob(plan, configuration, fold, split, budget, seed, options, self.kind.capitalize(), trainer_options=own)
+        return RunRecord(plan, configuration, fold, split, budget, seed, options, self.kind.capitalize(), trainer_options=own)
 
     def _plan(self, configuration: Configuration) -> Plan:
         """The reference's, for the ensemble's organs and the channels that it sees."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..evaluation.overlap import mean_of_known
-from ..inference.quantised_logits import is_kept
+from ..inference.quantised_logits import has_logits
 from ..report.commands import training_command
 from ..runtime.registry import ENSEMBLE, unknown
 from ..runtime.serialization import from_plain, read_json
 from ..runtime.workspace import Workspace
 from ..schema import Configuration, Labels, Score
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class Member:
 
     name: str
     folder: Path
-    jobs: Mapping[str, TrainingJob]
+    jobs: Mapping[str, RunRecord]
 
     @property
-    def job(self) -> TrainingJob:
+    def job(self) -> RunRecord:
         """Of its first fold; the others have the same plan and network."""
         return next(iter(self.jobs.values()))
 
@@ -71,7 +71,7 @@ def base_models(workspace: Workspace, dataset: str) -> dict[str, Member]:
     for name, folds in workspace.trained_models(dataset).items():
         done = [fold for fold in folds if fold != "all" and (root / name / f"fold_{fold}" / "validation" / "scores.json").is_file()]
         if done and name.partition("__")[0] != ENSEMBLE:
-            jobs = {fold: read_json(root / name / f"fold_{fold}" / "run.json", TrainingJob) for fold in sorted(done, key=int)}
+            jobs = {fold: read_json(root / name / f"fold_{fold}" / "run.json", RunRecord) for fold in sorted(done, key=int)}
             found[name] = Member(name, root / name, jobs)
     return found
 
@@ -166,7 +166,7 @@ def held_out(members: Sequence[Member], fold: str) -> list[str]:
                 f"{member.name}, fold {fold}: was trained on {', '.join(sorted(seen))}, which another member's fold {fold} holds out; "
                 "an ensemble of them would learn from what it should not know. Train them with the same folds"
             )
-    there = [name for name in sorted(common) if all(is_kept(member.validation(fold), name) for member in members)]
+    there = [name for name in sorted(common) if all(has_logits(member.validation(fold), name) for member in members)]
     if not there:
         raise ValueError(
             f"fold {fold}: no case of which every member's probabilities (.b2nd) are there. To make them again, remove "

@@ -13,17 +13,26 @@ import torch
 from torch import nn
 
 from ..inference.export import Logits
-from ..inference.low_memory import SparingPredictor
+from ..inference.low_memory import LowMemoryPredictor
 from ..inference.predictor import Predictor
-from ..inference.trained_model import InferenceOptions, Known, Loaded, Progress, TrainedModel, checkpoint_key, load_model, load_network
-from ..networks.feature_taps import Seam
+from ..inference.trained_model import (
+    InferenceOptions,
+    LogitsCache,
+    ModelCache,
+    Progress,
+    TrainedModel,
+    checkpoint_key,
+    load_model,
+    load_network,
+)
+from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.registry import FINAL_CHECKPOINT
 from ..runtime.serialization import from_plain, read_json
 from ..schema import Configuration, Image, Labels, Plan
-from .stacking import as_kept, stacked
+from .stacking import as_stored, stacked
 
 FUSION = "fusion"
 """The kind whose members are cut open; all others look at what their members say."""
@@ -53,15 +62,15 @@ class StackedEnsemble(TrainedModel):
     reference: int = 0
 
     @property
-    def asks(self) -> tuple[TrainedModel, ...]:
+    def depends_on(self) -> tuple[TrainedModel, ...]:
         """Its members."""
         return self.members
 
-    def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
+    def _compute(self, image: Image, case: str, progress: Progress | None, known: LogitsCache) -> Logits:
         share = None if progress is None else lambda part: progress(part / len(self.members))
         labels = [member.plan.labels for member in self.members]
         said = [
-            as_kept(member.logits(image, case=case, progress=share, known=known), own)
+            as_stored(member.logits(image, case=case, progress=share, known=known), own)
             for member, own in zip(self.members, labels, strict=True)
         ]
         trace = said[self.reference].trace
@@ -78,7 +87,7 @@ class FusedEnsemble(TrainedModel):
 
     inputs: tuple[tuple[Plan, Configuration], ...] = ()
 
-    def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
+    def _compute(self, image: Image, case: str, progress: Progress | None, known: LogitsCache) -> Logits:
         arrays, trace = [], None
         for plan, configuration in self.inputs:
             array, _, trace = preprocess_case(image, None, plan, configuration, case=case)
@@ -87,7 +96,9 @@ class FusedEnsemble(TrainedModel):
         return Logits(self.predictor.logits(seen, progress=progress, source=case or image.source), trace)
 
 
-def load_ensemble(folder: Path, folds: Sequence[str], device: torch.device, options: InferenceOptions, *, loaded: Loaded) -> TrainedModel:
+def load_ensemble(
+    folder: Path, folds: Sequence[str], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
+) -> TrainedModel:
     """Loads an ensemble's folder and, beside it, those of its members.
 
     Args:
@@ -107,7 +118,7 @@ def load_ensemble(folder: Path, folds: Sequence[str], device: torch.device, opti
     return build(folder, runs, replace(options, folds=tuple(folds)), device, loaded)
 
 
-def _stacked(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: Loaded) -> TrainedModel:
+def _stacked(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: ModelCache) -> TrainedModel:
     plans = {fold: (from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)) for fold, run in runs.items()}
     loaders = [partial(load_network, folder / f"fold_{fold}", *plans[fold], device) for fold in runs]
     plan, configuration = next(iter(plans.values()))
@@ -123,7 +134,7 @@ def _stacked(folder: Path, runs: Runs, options: InferenceOptions, device: torch.
     return StackedEnsemble(folder.name, plan, configuration, predictor, key, members=members, reference=place)
 
 
-def _fused(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: Loaded) -> TrainedModel:
+def _fused(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: ModelCache) -> TrainedModel:
     first = next(iter(runs.values()))
     plan, configuration = from_plain(first["plan"], Plan), from_plain(first["configuration"], Configuration)
     folders = [folder.parent / name for name in first["trainer_options"]["members"]]
@@ -137,10 +148,10 @@ def _fused(folder: Path, runs: Runs, options: InferenceOptions, device: torch.de
 
 def _predictor(
     loaders: Loaders, configuration: Configuration, labels: Labels, options: InferenceOptions, device: torch.device
-) -> Predictor | SparingPredictor:
+) -> Predictor | LowMemoryPredictor:
     how = {"device": device, "mirror": options.mirror, "step": options.step}
     if options.low_memory:
-        return SparingPredictor(loaders, configuration, labels, **how)
+        return LowMemoryPredictor(loaders, configuration, labels, **how)
     return Predictor([load() for load in loaders], configuration, labels, **how)
 
 
@@ -180,10 +191,10 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
         place = channels * seen.index(configuration.data)
         organs = tuple(labels.names.index(name) if name in labels.names else None for name in plan.labels.names)
         try:
-            seam = Seam(network, example)
+            tap = FeatureTap(network, example)
         except ValueError as error:
             raise ValueError(f"{folder.name}: {error}") from error
-        branches.append(Branch(seam, (place, place + channels), organs, not labels.regions))
+        branches.append(Branch(tap, (place, place + channels), organs, not labels.regions))
     return Fusion(branches, dim=members[0][1].dim, organs=len(labels.names))
 
 

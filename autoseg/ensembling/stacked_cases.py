@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..inference.quantised_logits import kept
 from ..preprocessing.storage import Store, StoredRecord
-from ..runtime.locks import only_one
+from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import Stamp, recorded_ids
 from .stacking import Layout, stacked
 
@@ -78,7 +78,7 @@ def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> No
 
 
 def _write(cases: Sequence[str], source: Store, out: Path, *, stamp: Callable[[str], Stamp], make: Callable[[str], np.ndarray]) -> None:
-    with only_one(out, "stacking predictions", wait=True):
+    with exclusive_lock(out, "stacking predictions", wait=True):
         store = Store(out)
         store.clean()
         missing = [case for case in cases if not store.has(case) or store.load(case).made_from != stamp(case)]

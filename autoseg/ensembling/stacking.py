@@ -60,7 +60,7 @@ class Layout:
         ]
 
 
-def as_kept(logits: Logits, labels: Labels) -> Logits:
+def as_stored(logits: Logits, labels: Labels) -> Logits:
     """A prediction as validation would have kept it, and as `quantised.kept` would open it."""
     return logits if logits.kind == "probability8" else replace(logits, array=quantise(logits.array, labels), kind="probability8")
 
@@ -69,7 +69,7 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
     """The channels of a case on one grid; members with other grids are interpolated linearly, as for export.
 
     Args:
-        members: Of the same case, as `as_kept` gives them.
+        members: Of the same case, as `as_stored` gives them.
         labels: Of each member.
         trace: Of the grid that is wanted, a member's.
 

@@ -109,7 +109,7 @@ def has_value(score: Score, name: str) -> bool:
     return name in ("dice", "iou") or name in score.other
 
 
-def goodness(value: Any, name: str) -> Any:
+def higher_is_better_score(value: Any, name: str) -> Any:
     """A metric's value (or an array of them) turned so that higher is better.
 
     Raises:

@@ -10,10 +10,10 @@ from ..data.label_subsets import subset, translate
 from ..schema import Choice, Labels
 from .averages import Members, average_all
 from .export import Logits, as_file, export_labels
-from .lazy_logits import tempered
+from .lazy_logits import with_temperature
 from .merge_labels import merge_organs
-from .postprocessing import clean
-from .sampled_probabilities import shares_at
+from .postprocessing import apply_postprocessing
+from .sampled_probabilities import probabilities_at
 
 
 def calibrated(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels]) -> dict[str, Logits]:
@@ -25,10 +25,10 @@ def calibrated(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[s
         own: Member to its labels.
     """
     temperatures = {name: choice.calibration[name].temperature for name in predictions if name in choice.calibration}
-    return {name: tempered(logits, temperatures.get(name, 1.0), own[name]) for name, logits in predictions.items()}
+    return {name: with_temperature(logits, temperatures.get(name, 1.0), own[name]) for name, logits in predictions.items()}
 
 
-def segment_chosen(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels], labels: Labels) -> tuple[np.ndarray, int]:
+def apply_selection(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels], labels: Labels) -> tuple[np.ndarray, int]:
     """The label map of a case.
 
     The members of each organ are averaged, each organ is taken from its own average, where two claim a voxel the more probable one wins
@@ -53,12 +53,12 @@ def segment_chosen(predictions: Mapping[str, Logits], choice: Choice, own: Mappi
         """What the organ's models think of it, on average."""
         members = choice.organs[organ]
         labels = own[members[0]]
-        return shares_at([predictions[name] for name in members], voxels, labels)[:, 1 + labels.names.index(organ)]
+        return probabilities_at([predictions[name] for name in members], voxels, labels)[:, 1 + labels.names.index(organ)]
 
     merged, conflicts = merge_organs(maps, choice.organs, chosen, confidence)
-    cleaning = {organ: steps for organ, steps in choice.cleaning.items() if organ in choice.organs}
+    postprocessing = {organ: steps for organ, steps in choice.postprocessing.items() if organ in choice.organs}
     spacing = predictions[candidates[0][0]].trace.geometry.spacing
-    return clean(translate(merged, chosen, labels), labels, cleaning, spacing), conflicts
+    return apply_postprocessing(translate(merged, chosen, labels), labels, postprocessing, spacing), conflicts
 
 
 def _label_maps(predictions: Mapping[str, Logits], candidates: Sequence[Members], own: Mapping[str, Labels]) -> dict[Members, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..schema import Labels
 from .export import UNSURE, Grid, Logits, Span, check_members, chunks, decide, survey_of, taken
-from .merge_labels import internal_paint
+from .merge_labels import internal_regions_class_order
 
 TOGETHER = 2**26
 """Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""
@@ -56,7 +56,7 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     """
     check_members(list(models.values()), labels)
     trace = next(iter(models.values())).trace
-    values = np.array([0, *internal_paint(labels)], np.int16)
+    values = np.array([0, *internal_regions_class_order(labels)], np.int16)
     grids = {name: Grid.of(logits) for name, logits in models.items()}
     small = np.int8 if labels.n_outputs < np.iinfo(np.int8).max else np.int16
     cells = {name: survey_of(grid, regions=labels.regions).astype(small) for name, grid in grids.items()}

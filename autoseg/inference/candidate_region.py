@@ -124,7 +124,9 @@ def dilated(mask: np.ndarray, radius: int) -> np.ndarray:
     return mask.astype(bool) if radius == 0 else distances(mask, radius) <= radius
 
 
-def region_of(configuration: Configuration, image: np.ndarray, organs: np.ndarray | None, *, source: str = "image") -> np.ndarray | None:
+def candidate_region_mask(
+    configuration: Configuration, image: np.ndarray, organs: np.ndarray | None, *, source: str = "image"
+) -> np.ndarray | None:
     """Where a configuration looks at a case.
 
     Args:

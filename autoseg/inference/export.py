@@ -18,7 +18,7 @@ import torch
 from ..preprocessing.orientation import restore
 from ..preprocessing.resampling import axis_coordinates, nearest_indices, separate_z_axis
 from ..schema import Labels, Trace
-from .merge_labels import internal_paint
+from .merge_labels import internal_regions_class_order
 
 KINDS = ("logits", "probability8")
 
@@ -79,7 +79,7 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
     """
     check_members(members, labels)
     trace = members[0].trace
-    values = np.array([0, *internal_paint(labels)], np.int16)
+    values = np.array([0, *internal_regions_class_order(labels)], np.int16)
     grids = [Grid.of(member) for member in members]
     surveys = [survey_of(grid, regions=labels.regions) for grid in grids]
     segmentation = np.zeros(trace.shape_before_crop, np.int16)

@@ -14,7 +14,7 @@ from .export import Logits
 
 
 @dataclass(frozen=True, eq=False)
-class _Tempered:
+class _TemperatureScaled:
     """An array of logits, or of probabilities times 255, whose slices come with a temperature. All channels are read together."""
 
     array: Any
@@ -84,7 +84,7 @@ def within(logits: Logits, box: tuple[slice, ...]) -> Logits:
     return replace(logits, array=window, trace=replace(logits.trace, shape=window.shape[1:]))
 
 
-def tempered(logits: Logits, temperature: float, labels: Labels) -> Logits:
+def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logits:
     """A prediction whose logits are divided by a temperature; probabilities become ``p^(1/T)``, normalised.
 
     Args:
@@ -94,10 +94,10 @@ def tempered(logits: Logits, temperature: float, labels: Labels) -> Logits:
     """
     if temperature == 1:
         return logits
-    return replace(logits, array=_Tempered(logits.array, logits.kind, temperature, labels.regions))
+    return replace(logits, array=_TemperatureScaled(logits.array, logits.kind, temperature, labels.regions))
 
 
-def mean_of(predictions: Sequence[Logits]) -> Logits:
+def lazy_mean(predictions: Sequence[Logits]) -> Logits:
     """The mean of what several networks say on one grid, as if one had said it.
 
     Raises:

@@ -14,7 +14,7 @@ from ..schema import Configuration, Labels
 from .predictor import Predictor
 
 
-def frugal(network: nn.Module) -> nn.Module:
+def use_low_memory(network: nn.Module) -> nn.Module:
     """The network, told to hold only the activations it must, where it knows how to."""
     for module in network.modules():
         if hasattr(module, "low_memory"):
@@ -23,7 +23,7 @@ def frugal(network: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class SparingPredictor:
+class LowMemoryPredictor:
     """As `Predictor` over several folds, which are loaded for each volume, one after the other.
 
     Attributes:
@@ -66,4 +66,4 @@ class SparingPredictor:
 
     def _of(self, load: Callable[[], nn.Module]) -> Predictor:
         options = {"device": self.device, "mirror": self.mirror, "step": self.step, "batch": 1}
-        return Predictor([frugal(load())], self.configuration, self.labels, **options)
+        return Predictor([use_low_memory(load())], self.configuration, self.labels, **options)

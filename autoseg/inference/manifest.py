@@ -70,7 +70,7 @@ def models_key(choice: Choice, models: Mapping[str, TrainedModel]) -> str:
     for name, model in sorted(models.items()):
         parts.append(f"{name} {model.key} {model.predictor.mirror} {model.predictor.step}")
     parts += [f"{name} at {choice.calibration[name].temperature}" for name in sorted(models) if name in choice.calibration]
-    for organ, steps in sorted(choice.cleaning.items()):
+    for organ, steps in sorted(choice.postprocessing.items()):
         parts.append(f"{organ} {steps.min_volume_mm3} {steps.components} {steps.fill_holes}")
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 

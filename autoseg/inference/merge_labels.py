@@ -41,9 +41,9 @@ def merge_organs(
     merged = np.zeros(shape, np.int16)
     if labels.regions:
         for index, name in enumerate(labels.names):
-            merged[np.isin(maps[choice[name]], labels.internal_members[index])] = internal_paint(labels)[index]
+            merged[np.isin(maps[choice[name]], labels.internal_members[index])] = internal_regions_class_order(labels)[index]
         return merged, 0
-    values = dict(zip(labels.names, internal_paint(labels), strict=True))
+    values = dict(zip(labels.names, internal_regions_class_order(labels), strict=True))
     contested = np.zeros(shape, bool)
     for name, value in values.items():
         claimed = maps[choice[name]] == value
@@ -61,7 +61,7 @@ def merge_organs(
     return merged, voxels.shape[1]
 
 
-def internal_paint(labels: Labels) -> tuple[int, ...]:
+def internal_regions_class_order(labels: Labels) -> tuple[int, ...]:
     """Internal value that stands for each organ or region in a label map, in the order of `Labels.names`.
 
     Raises:
@@ -69,15 +69,17 @@ def internal_paint(labels: Labels) -> tuple[int, ...]:
     """
     if not labels.regions:
         return tuple(member[0] for member in labels.internal_members)
-    if len(labels.paint) != len(labels.names):
-        raise ValueError(f"regions_class_order: expected {len(labels.names)} values, one per region, got {list(labels.paint)}")
+    if len(labels.regions_class_order) != len(labels.names):
+        raise ValueError(
+            f"regions_class_order: expected {len(labels.names)} values, one per region, got {list(labels.regions_class_order)}"
+        )
     index = {value: position + 1 for position, value in enumerate(labels.base_values)}
-    for name, value in zip(labels.names, labels.paint, strict=True):
+    for name, value in zip(labels.names, labels.regions_class_order, strict=True):
         if value not in index:
             raise ValueError(
                 f"regions_class_order: expected one of the labels {list(labels.base_values)}, {name!r} is painted with {value}"
             )
-    return tuple(index[value] for value in labels.paint)
+    return tuple(index[value] for value in labels.regions_class_order)
 
 
 def _check(maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels) -> None:

@@ -34,7 +34,7 @@ def background_logits(labels: Labels) -> torch.Tensor:
     return logits
 
 
-class Sums:
+class PatchAggregator:
     """Weighted sums of overlapping tiles, kept only for the slices that a coming tile can still reach; finished ones go to the result.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..runtime.registry import unknown
-from ..schema import Cleaning, Labels
+from ..schema import Labels, PostProcessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +38,22 @@ class Components:
         sizes[0] = 0
         return cls(parts, sizes)
 
-    def kept(self, cleaning: Cleaning, voxel_mm3: float) -> np.ndarray:
+    def kept(self, postprocessing: PostProcessing, voxel_mm3: float) -> np.ndarray:
         """What a cleaning leaves of the mask, bool: first the parts that are large enough, then the largest of them.
 
         Of parts of equal size the one that comes first in the array counts as larger.
         """
         keep = self.sizes > 0
-        keep &= self.sizes * voxel_mm3 >= cleaning.min_volume_mm3
-        if cleaning.components is not None:
+        keep &= self.sizes * voxel_mm3 >= postprocessing.min_volume_mm3
+        if postprocessing.components is not None:
             order = np.argsort(-np.where(keep, self.sizes, 0), kind="stable")
-            keep[order[cleaning.components :]] = False
+            keep[order[postprocessing.components :]] = False
         return keep[self.parts]
 
 
-def clean(label_map: np.ndarray, labels: Labels, cleaning: Mapping[str, Cleaning], spacing_mm: Sequence[float]) -> np.ndarray:
+def apply_postprocessing(
+    label_map: np.ndarray, labels: Labels, postprocessing: Mapping[str, PostProcessing], spacing_mm: Sequence[float]
+) -> np.ndarray:
     """A label map with the post-processing of its organs.
 
     First every organ loses components, then holes are filled, where nothing else lies in them: another organ is never painted over.
@@ -59,7 +61,7 @@ def clean(label_map: np.ndarray, labels: Labels, cleaning: Mapping[str, Cleaning
     Args:
         label_map: ``(Z, Y, X)`` or ``(Y, X)``, internal values (`autoseg.schema.conventions`), integers.
         labels: Its organs.
-        cleaning: Organ to what is done to it; the others stay as they are.
+        postprocessing: Organ to what is done to it; the others stay as they are.
         spacing_mm: Of the voxels, array order. In 2D images `Cleaning.min_volume_mm3` is an area in square millimetres.
 
     Returns:
@@ -69,14 +71,14 @@ def clean(label_map: np.ndarray, labels: Labels, cleaning: Mapping[str, Cleaning
         ValueError: An organ is unknown, the spacing has another number of axes, or the organs overlap: what is removed from a region
             belongs to other regions as well, and no label value says which of them it should stay in.
     """
-    if not cleaning:
+    if not postprocessing:
         return label_map
-    check_cleanable(labels, cleaning)
+    check_postprocessable(labels, postprocessing)
     if len(spacing_mm) != label_map.ndim:
         raise ValueError(f"post-processing: expected a spacing of {label_map.ndim} numbers, got {tuple(spacing_mm)}")
     result, voxel = label_map.copy(), math.prod(spacing_mm)
     boxes = ndimage.find_objects(np.maximum(label_map, 0), max_label=len(labels.base_values))
-    wanted = [(boxes[value - 1], value, cleaning[name]) for name, (value,) in _values(labels) if name in cleaning]
+    wanted = [(boxes[value - 1], value, postprocessing[name]) for name, (value,) in _values(labels) if name in postprocessing]
     wanted = [(box, value, steps) for box, value, steps in wanted if box is not None]
     for box, value, steps in wanted:
         mask = result[box] == value
@@ -87,7 +89,7 @@ def clean(label_map: np.ndarray, labels: Labels, cleaning: Mapping[str, Cleaning
     return result
 
 
-def check_cleanable(labels: Labels, organs: Sequence[str] | Mapping[str, Cleaning]) -> None:
+def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, PostProcessing]) -> None:
     """Refuses what `clean` cannot do.
 
     Raises:
@@ -114,15 +116,15 @@ def holes(mask: np.ndarray) -> np.ndarray:
     return enclosed[parts]
 
 
-def describe(cleaning: Cleaning) -> str:
+def describe(postprocessing: PostProcessing) -> str:
     """The steps in words, in their order."""
     steps = []
-    if cleaning.min_volume_mm3 > 0:
-        steps.append(f"components below {cleaning.min_volume_mm3:.4g} mm³ removed")
-    if cleaning.components is not None:
-        several = f"{cleaning.components} largest components" if cleaning.components > 1 else "largest component"
+    if postprocessing.min_volume_mm3 > 0:
+        steps.append(f"components below {postprocessing.min_volume_mm3:.4g} mm³ removed")
+    if postprocessing.components is not None:
+        several = f"{postprocessing.components} largest components" if postprocessing.components > 1 else "largest component"
         steps.append(f"only the {several} kept")
-    if cleaning.fill_holes:
+    if postprocessing.fill_holes:
         steps.append("holes filled")
     return ", ".join(steps) or "nothing"
 

@@ -20,14 +20,14 @@ from ..runtime.locks import remove_partial
 from ..runtime.registry import unknown
 from ..runtime.serialization import atomic
 from ..schema import Case, Choice, Image, Labels
-from .apply_selection import calibrated, segment_chosen
+from .apply_selection import apply_selection, calibrated
 from .export import Logits, probabilities
-from .lazy_logits import mean_of
-from .low_memory import SparingPredictor
+from .lazy_logits import lazy_mean
+from .low_memory import LowMemoryPredictor
 from .manifest import Manifest, models_key
 from .predictor import Predictor
-from .trained_model import Progress, TrainedModel, worth_noting
-from .uncertainty import LEVELS, MM3_PER_ML, Finding, Opinion, along_organ, promised_dice, uncertainty_maps
+from .trained_model import Progress, TrainedModel, logits_cache_for
+from .uncertainty import LEVELS, MM3_PER_ML, CandidatePrediction, OrganUncertainty, along_organ, expected_dice, uncertainty_maps
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Ensemble:
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
         share = None if progress is None else lambda part: progress(part / len(self.models))
-        known = worth_noting(self.models.values())  # a cascade's first stage, or an ensemble's member, is asked once
+        known = logits_cache_for(self.models.values())  # a cascade's first stage, or an ensemble's member, is asked once
         return {name: model.logits(image, case=case, progress=share, known=known) for name, model in self.models.items()}
 
     def votes(self, image: Image, *, case: str = "", progress: Progress | None = None) -> tuple[dict[str, Logits], dict[str, list[Logits]]]:
@@ -78,18 +78,18 @@ class Ensemble:
         alone = {name: self.voters.get(name) or (model,) for name, model in self.models.items()}
         whole = {name: model for name, model in self.models.items() if not _is_mean_of(model, alone[name])}
         asked = [model for some in alone.values() for model in some] + list(whole.values())
-        known = worth_noting(asked)
+        known = logits_cache_for(asked)
         share = None if progress is None else lambda part: progress(part / len(asked))
 
         def ask(model: TrainedModel) -> Logits:
             return model.logits(image, case=case, progress=share, known=known)
 
         votes = {name: [ask(model) for model in some] for name, some in alone.items()}
-        return {name: ask(whole[name]) if name in whole else mean_of(votes[name]) for name in self.models}, votes
+        return {name: ask(whole[name]) if name in whole else lazy_mean(votes[name]) for name in self.models}, votes
 
     def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
         """The merged label map in internal values of the dataset and the file's axis order, tidied as the choice says."""
-        found, conflicts = segment_chosen(logits, self.choice, self.own, self.labels)
+        found, conflicts = apply_selection(logits, self.choice, self.own, self.labels)
         if conflicts:
             log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
         return found
@@ -99,12 +99,14 @@ class Ensemble:
 
         They are calibrated, and those of the models: post-processing changes only the label map.
         """
-        for opinion in self.opinions(logits):
+        for opinion in self.candidate_predictions(logits):
             for start, slab in probabilities(opinion.members, opinion.labels):
                 for organ, channel in zip(opinion.organs, opinion.channels, strict=True):
                     yield self.labels.names.index(organ), start, slab[channel]
 
-    def opinions(self, logits: Mapping[str, Logits], votes: Mapping[str, Sequence[Logits]] | None = None) -> list[Opinion]:
+    def candidate_predictions(
+        self, logits: Mapping[str, Logits], votes: Mapping[str, Sequence[Logits]] | None = None
+    ) -> list[CandidatePrediction]:
         """What each candidate says about a case, calibrated; `votes` are its networks' own, without them its members count as such."""
         votes = votes or {name: [one] for name, one in logits.items()}
         found = []
@@ -112,7 +114,7 @@ class Ensemble:
             organs = tuple(organ for organ in self.labels.names if self.choice.organs.get(organ) == members)
             means = tuple(self._calibrated(name, logits[name]) for name in members)
             voters = tuple(self._calibrated(name, one) for name in members for one in votes[name])
-            found.append(Opinion(self.own[members[0]], organs, means, voters))
+            found.append(CandidatePrediction(self.own[members[0]], organs, means, voters))
         return found
 
     def _calibrated(self, member: str, logits: Logits) -> Logits:
@@ -196,7 +198,7 @@ def _outputs(case: Case, out: Path, ending: str | None, *, save_probabilities: b
     return Outputs(out / f"{case.name}{ending}", shares, maps)
 
 
-def _predict_case(case: Case, outputs: Outputs, ensemble: Ensemble, bar: tqdm) -> list[Finding] | None:
+def _predict_case(case: Case, outputs: Outputs, ensemble: Ensemble, bar: tqdm) -> list[OrganUncertainty] | None:
     """Writes everything that is wanted of a case; the findings where uncertainty is."""
     reset_peak_memory()
     started = time.monotonic()
@@ -213,29 +215,31 @@ def _predict_case(case: Case, outputs: Outputs, ensemble: Ensemble, bar: tqdm) -
     if outputs.probabilities is not None:
         _write_probabilities(outputs.probabilities, ensemble, logits)
     found = ensemble.segment(logits)
-    findings = None if votes is None else _write_uncertainty(outputs, ensemble, ensemble.opinions(logits, votes), found)
+    findings = None if votes is None else _write_uncertainty(outputs, ensemble, ensemble.candidate_predictions(logits, votes), found)
     write_label(outputs.label_map, to_file(found, ensemble.labels), geometry)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
     return findings
 
 
-def _write_uncertainty(outputs: Outputs, ensemble: Ensemble, opinions: Sequence[Opinion], found: np.ndarray) -> list[Finding]:
+def _write_uncertainty(
+    outputs: Outputs, ensemble: Ensemble, candidate_predictions: Sequence[CandidatePrediction], found: np.ndarray
+) -> list[OrganUncertainty]:
     """Writes the maps of a case whose label map is `found` (internal values), and says how each organ was found."""
-    trace = opinions[0].members[0].trace
-    maps = uncertainty_maps(opinions)
+    trace = candidate_predictions[0].members[0].trace
+    maps = uncertainty_maps(candidate_predictions)
     for path, values in zip(outputs.uncertainty, maps, strict=True):
         picture = ending_of(path) in PICTURES
         write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry)
-    promised: dict[str, float] = {}
-    for opinion in opinions:
-        steps = {organ: steps for organ, steps in ensemble.choice.cleaning.items() if organ in opinion.organs}
-        promised |= promised_dice(opinion.members, opinion.labels, steps, organs=opinion.organs)
+    expected: dict[str, float] = {}
+    for opinion in candidate_predictions:
+        steps = {organ: steps for organ, steps in ensemble.choice.postprocessing.items() if organ in opinion.organs}
+        expected |= expected_dice(opinion.members, opinion.labels, steps, organs=opinion.organs)
     findings = []
-    for organ in (name for name in ensemble.labels.names if name in promised):
+    for organ in (name for name in ensemble.labels.names if name in expected):
         voxels, (entropy, disagreement) = along_organ(found, ensemble.labels, organ, maps)
         volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
-        findings.append(Finding(trace.case, organ, volume, promised[organ], entropy, disagreement))
+        findings.append(OrganUncertainty(trace.case, organ, volume, expected[organ], entropy, disagreement))
     return findings
 
 
@@ -260,5 +264,5 @@ def _bar(total: int) -> Iterator[tqdm]:
 
 def _is_mean_of(model: TrainedModel, folds: Sequence[TrainedModel]) -> bool:
     """Whether a model's logits are the mean of its folds': not where it first finds where to look, or computes with what it averaged."""
-    plain = type(model) is TrainedModel and isinstance(model.predictor, (Predictor, SparingPredictor))
+    plain = type(model) is TrainedModel and isinstance(model.predictor, (Predictor, LowMemoryPredictor))
     return plain or (len(folds) == 1 and folds[0] is model)

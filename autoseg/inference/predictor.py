@@ -15,7 +15,7 @@ from ..preprocessing.adjacent_slices import neighbours
 from ..runtime.hardware import autocast, is_out_of_memory, memory_format
 from ..schema import Configuration, Labels
 from .cascade import organs_as_channels
-from .patch_aggregator import Sums, background_logits, box_at, empty_logits
+from .patch_aggregator import PatchAggregator, background_logits, box_at, empty_logits
 from .tiling import tile_starts
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Predictor:
     computed: int = field(default=0, init=False)
     skipped: int = field(default=0, init=False)
     _batch: int = field(init=False, repr=False)
-    _sums_on: torch.device = field(init=False, repr=False)
+    _aggregator_device: torch.device = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.networks:
@@ -69,7 +69,7 @@ class Predictor:
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch: expected at least 1 tile, got {self.batch}")
         self.device = torch.device(self.device)
-        self._sums_on = self.device
+        self._aggregator_device = self.device
         planned = self.configuration.batch_size
         if self.device.type == "cpu":
             planned = CPU_BATCH_VOXELS // int(np.prod(self.configuration.patch_size))
@@ -150,15 +150,21 @@ class Predictor:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self._smaller():
                 raise
-            log.warning("%s: out of memory on %s; going on with batches of %d, sums on %s", source, self.device, self._batch, self._sums_on)
+            log.warning(
+                "%s: out of memory on %s; going on with batches of %d, sums on %s",
+                source,
+                self.device,
+                self._batch,
+                self._aggregator_device,
+            )
             return False
         return True
 
     def _smaller(self) -> bool:
         if self._batch > 1:
             self._batch //= 2
-        elif self._sums_on.type != "cpu":
-            self._sums_on = torch.device("cpu")
+        elif self._aggregator_device.type != "cpu":
+            self._aggregator_device = torch.device("cpu")
         else:
             return False
         return True
@@ -172,7 +178,7 @@ class Predictor:
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
         axis = int(np.argmax([size / edge for size, edge in zip(shape, patch, strict=True)]))
         starts.sort(key=lambda start: start[axis])
-        sums = Sums(result, patch, axis, device=self._sums_on, source=source)
+        sums = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=source)
         if given.region is not None:
             sums.only_inside(given.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):
@@ -180,7 +186,7 @@ class Predictor:
             tiles = given.tiles([box_at(start, patch) for start in chunk], self.labels, self.device, slices=self.configuration.slices)
             if self.configuration.dim == 2:
                 tiles = tiles.squeeze(2)
-            outputs = self._averaged(tiles).to(self._sums_on)
+            outputs = self._averaged(tiles).to(self._aggregator_device)
             for start, output in zip(chunk, outputs, strict=True):
                 sums.add(start, output.reshape(-1, *patch))
             report.at((first + len(chunk)) / len(starts))

@@ -45,7 +45,7 @@ def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
     write_json(folder / f"{case}.trace.json", logits.trace)
 
 
-def is_kept(folder: Path, case: str) -> bool:
+def has_logits(folder: Path, case: str) -> bool:
     """Whether `keep` wrote that case, and nobody removed it since."""
     return (folder / f"{case}.b2nd").is_file() and (folder / f"{case}.trace.json").is_file()
 
@@ -57,7 +57,7 @@ def kept(folder: Path, case: str) -> Logits:
         ValueError: It is missing or damaged; the message names the file.
     """
     path, trace = folder / f"{case}.b2nd", folder / f"{case}.trace.json"
-    if not is_kept(folder, case):
+    if not has_logits(folder, case):
         missing = path if trace.is_file() else trace
         raise ValueError(f"{missing}: missing; validate this fold again (remove its validation folder and run the same autoseg_train)")
     return Logits(read_array(path), read_json(trace, Trace), kind="probability8")

@@ -10,7 +10,7 @@ from ..schema import Labels, Trace
 from .export import Grid, Logits, chunks, probability
 
 
-def shares_at(members: Sequence[Logits], points: np.ndarray, labels: Labels) -> np.ndarray:
+def probabilities_at(members: Sequence[Logits], points: np.ndarray, labels: Labels) -> np.ndarray:
     """Mean probabilities of what several models say at single voxels, interpolated as for export.
 
     Args:

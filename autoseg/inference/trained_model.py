@@ -21,18 +21,18 @@ from ..runtime.provenance import file_id
 from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT
 from ..runtime.serialization import from_plain, read_json
 from ..schema import Configuration, Image, Labels, Plan
-from .candidate_region import region_of
+from .candidate_region import candidate_region_mask
 from .cascade import on_grid
 from .export import Logits, export_labels
 from .localisation import Localiser, LocatedPredictor, build_locator
-from .low_memory import SparingPredictor, frugal
+from .low_memory import LowMemoryPredictor, use_low_memory
 from .predictor import Predictor
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 
-Known = MutableMapping["TrainedModel", Logits | None]
+LogitsCache = MutableMapping["TrainedModel", Logits | None]
 """Models whose logits of one image are wanted, and what those that were asked already have said."""
 
 
@@ -69,11 +69,11 @@ class TrainedModel:
     name: str
     plan: Plan
     configuration: Configuration
-    predictor: Predictor | SparingPredictor | LocatedPredictor
+    predictor: Predictor | LowMemoryPredictor | LocatedPredictor
     key: str
     previous: TrainedModel | None = None
 
-    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, known: Known | None = None) -> Logits:
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, known: LogitsCache | None = None) -> Logits:
         """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
 
         Args:
@@ -93,11 +93,11 @@ class TrainedModel:
         return found
 
     @property
-    def asks(self) -> tuple[TrainedModel, ...]:
+    def depends_on(self) -> tuple[TrainedModel, ...]:
         """Models whose logits it needs for its own."""
         return () if self.previous is None else (self.previous,)
 
-    def _compute(self, image: Image, case: str, progress: Progress | None, known: Known) -> Logits:
+    def _compute(self, image: Image, case: str, progress: Progress | None, known: LogitsCache) -> Logits:
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
         report, organs = progress, None
         if self.previous is not None:
@@ -105,12 +105,12 @@ class TrainedModel:
             first = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
             organs = on_grid(first, trace)
         source = case or image.source
-        region = region_of(self.configuration, array, organs, source=source)
+        region = candidate_region_mask(self.configuration, array, organs, source=source)
         seen = organs if self.configuration.sees_previous else None
         return Logits(self.predictor.logits(array, previous=seen, region=region, progress=report, source=source), trace)
 
 
-def worth_noting(models: Iterable[TrainedModel]) -> Known:
+def logits_cache_for(models: Iterable[TrainedModel]) -> LogitsCache:
     """Nothing known yet of an image, and place for the logits of all that will be asked twice or are wanted for themselves."""
     wanted = list(models)
     counts = Counter(one for model in wanted for one in _below(model))
@@ -118,7 +118,7 @@ def worth_noting(models: Iterable[TrainedModel]) -> Known:
 
 
 def _below(model: TrainedModel) -> Iterator[TrainedModel]:
-    for one in model.asks:
+    for one in model.depends_on:
         yield one
         yield from _below(one)
 
@@ -135,11 +135,11 @@ def model_labels(folder: Path, default: Labels) -> Labels:
     return default
 
 
-Loaded = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
+ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
 
-def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: Loaded | None = None) -> TrainedModel:
+def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: ModelCache | None = None) -> TrainedModel:
     """Loads the networks of a model folder (and, for a cascade, of its first stage beside it).
 
     Args:
@@ -162,7 +162,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     return loaded[folder, folds]
 
 
-def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: Loaded) -> TrainedModel:
+def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache) -> TrainedModel:
     run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
     if run["configuration"]["name"] == ENSEMBLE:
         from ..ensembling.prediction import load_ensemble  # its models are of the kind that is defined here
@@ -181,13 +181,13 @@ def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: I
 
 def _predictor(
     runs: Sequence[Path], plan: Plan, configuration: Configuration, device: torch.device, options: InferenceOptions
-) -> Predictor | SparingPredictor | LocatedPredictor:
+) -> Predictor | LowMemoryPredictor | LocatedPredictor:
     """What predicts with the networks of these folds, and finds the box to look at first where that was learnt."""
     loaders = [partial(load_network, run, plan, configuration, device) for run in runs]
     locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
     how = {"device": device, "mirror": options.mirror, "step": options.step}
     if options.low_memory:
-        predictor = SparingPredictor(loaders, configuration, plan.labels, **how)
+        predictor = LowMemoryPredictor(loaders, configuration, plan.labels, **how)
     else:
         predictor = Predictor([load() for load in loaders], configuration, plan.labels, **how)
     if configuration.locator is None:
@@ -206,7 +206,7 @@ def load_locator(fold: Path, plan: Plan, configuration: Configuration, device: t
     network = build_locator(configuration, len(plan.channels))
     states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
     network.load_state_dict(states["locator"])
-    return frugal(network).to(device, memory_format=memory_format(configuration.dim)).eval()
+    return use_low_memory(network).to(device, memory_format=memory_format(configuration.dim)).eval()
 
 
 def load_network(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:

@@ -15,10 +15,10 @@ import numpy as np
 from scipy import ndimage
 
 from ..data.labels import organ_mask
-from ..schema import Cleaning, Labels
+from ..schema import Labels, PostProcessing
 from .export import Logits, probabilities
 from .lazy_logits import on_first_grid, within
-from .postprocessing import clean
+from .postprocessing import apply_postprocessing
 
 FLOOR = 0.2
 """Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
@@ -31,7 +31,7 @@ MM3_PER_ML = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Opinion:
+class CandidatePrediction:
     """What one candidate says about a case, and each of its networks by itself.
 
     Attributes:
@@ -54,14 +54,14 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Finding:
+class OrganUncertainty:
     """How one organ of one case was segmented.
 
     Attributes:
         case: Its name.
         organ: A name of `Labels.names`.
         volume_ml: Of its mask (of a 2D image as if it were 1 mm thick).
-        promised_dice: What the probabilities promise; NaN where no voxel came near being this organ.
+        expected_dice: What the probabilities promise; NaN where no voxel came near being this organ.
         entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
         disagreement: The same of the disagreement.
     """
@@ -69,12 +69,12 @@ class Finding:
     case: str
     organ: str
     volume_ml: float
-    promised_dice: float
+    expected_dice: float
     entropy: float
     disagreement: float
 
 
-def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarray]:
+def uncertainty_maps(candidate_predictions: Sequence[CandidatePrediction]) -> tuple[np.ndarray, np.ndarray]:
     """Entropy and disagreement of a case on the grid of its file.
 
     Entropy: of the probabilities of all organs and of none of them, divided by the largest possible, the logarithm of their number. Organs
@@ -84,17 +84,17 @@ def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarra
     Disagreement: the mutual information in bits between "the organ is here" and the network that is asked; the largest of any organ.
 
     Args:
-        opinions: The candidates, each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three
+        candidate_predictions: The candidates, each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three
             volumes besides the slabs.
 
     Returns:
         Two arrays ``(Z, Y, X)`` or ``(Y, X)`` float32 in the file's axis order, 0 (sure, agreed) to 1, in steps of 1/255.
     """
-    geometry = opinions[0].members[0].trace.geometry
+    geometry = candidate_predictions[0].members[0].trace.geometry
     shape = geometry.shape if geometry.dim == 3 else (1, *geometry.shape)
     total, information, disagreement = (np.zeros(shape, np.float32) for _ in range(3))
-    regions = opinions[0].labels.regions
-    for opinion in opinions:
+    regions = candidate_predictions[0].labels.regions
+    for opinion in candidate_predictions:
         for start, mean, own in _streams(opinion):
             part = slice(start, start + mean.shape[1])
             if own:
@@ -105,13 +105,17 @@ def uncertainty_maps(opinions: Sequence[Opinion]) -> tuple[np.ndarray, np.ndarra
             else:
                 total[part] += mean.sum(axis=0)
                 information[part] -= _surprise(mean).sum(axis=0)
-    entropy = information if regions else _entropy(total, information, sum(len(opinion.organs) for opinion in opinions))
+    entropy = information if regions else _entropy(total, information, sum(len(opinion.organs) for opinion in candidate_predictions))
     maps = [np.round(np.clip(one, 0, 1) * LEVELS) / np.float32(LEVELS) for one in (entropy, disagreement)]
     return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
 
 
-def promised_dice(
-    members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning] | None = None, *, organs: Sequence[str] | None = None
+def expected_dice(
+    members: Sequence[Logits],
+    labels: Labels,
+    postprocessing: Mapping[str, PostProcessing] | None = None,
+    *,
+    organs: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """The Dice that the probabilities promise for each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
 
@@ -122,7 +126,7 @@ def promised_dice(
     Args:
         members: Calibrated predictions of one case, whose probabilities are averaged.
         labels: Of the members.
-        cleaning: Organ to its post-processing, of organs of `labels`; none where they overlap.
+        postprocessing: Organ to its post-processing, of organs of `labels`; none where they overlap.
         organs: Only these; None: all.
 
     Returns:
@@ -130,7 +134,7 @@ def promised_dice(
     """
     wanted = [labels.names.index(organ) for organ in (labels.names if organs is None else organs)]
     gridded = on_first_grid(_where_possible(members, [index if labels.regions else index + 1 for index in wanted]))
-    tidy = _tidied(gridded, labels, cleaning) if cleaning else None
+    tidy = _tidied(gridded, labels, postprocessing) if postprocessing else None
     both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
     for start, slab in probabilities(gridded, labels):
         winner = None if labels.regions else slab.argmax(axis=0)
@@ -165,12 +169,12 @@ def _where_possible(members: Sequence[Logits], channels: Sequence[int]) -> list[
     return [within(member, box) for member in members]
 
 
-def _tidied(members: Sequence[Logits], labels: Labels, cleaning: Mapping[str, Cleaning]) -> np.ndarray:
+def _tidied(members: Sequence[Logits], labels: Labels, postprocessing: Mapping[str, PostProcessing]) -> np.ndarray:
     """After post-processing the place of each voxel's organ in `labels`, plus one; 0 is background. ``(Z, Y, X)`` on the first grid."""
     values = np.array([0, *(members[0] for members in labels.internal_members)], np.int16)
     winners = np.concatenate([values[slab.argmax(axis=0)] for _, slab in probabilities(members, labels)])
     spacing = members[0].trace.geometry.spacing
-    found = clean(winners, labels, cleaning, spacing if len(spacing) == 3 else (1.0, *spacing))
+    found = apply_postprocessing(winners, labels, postprocessing, spacing if len(spacing) == 3 else (1.0, *spacing))
     places = np.zeros(int(values.max()) + 1, np.int16)
     places[values] = np.arange(len(values))
     return places[found]
@@ -198,7 +202,7 @@ def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequenc
     return count, [float(one[box][near].mean(dtype=np.float64)) for one in maps]
 
 
-def _streams(opinion: Opinion) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
+def _streams(opinion: CandidatePrediction) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
     """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every voter of several."""
     channels = opinion.channels
     mean = probabilities(opinion.members, opinion.labels)

@@ -25,7 +25,7 @@ CERTAIN = math.log(510.0)
 Channels = Sequence[Sequence[int]]
 
 
-class Strongest(nn.Module):
+class MaxConfidence(nn.Module):
     """Each organ from its members' masks; where several claim a voxel the surest of all wins. Nothing is learnt.
 
     With all members of an organ it is the argmax ensemble; with one member each, MOvpUNet's merging of masks (Conze et al., Artificial

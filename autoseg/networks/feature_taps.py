@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .sizes import crop_to, pad_to_multiple
 
 
-class Seam:
+class FeatureTap:
     """A network in evaluation mode as features and head: the head's convolution of the features gives the network's logits.
 
     Of a network with a method ``features`` and a 1x1 convolution ``head`` these are taken. Of any other one a look at a patch tells which

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import convolution
-from .feature_taps import Seam
+from .feature_taps import FeatureTap
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Branch:
     """One network of a fusion.
 
     Attributes:
-        seam: The network, cut before its head.
+        tap: The network, cut before its head.
         inputs: First of its channels of the fusion's input, and the one after the last.
         organs: What its outputs are, by their place among the fusion's organs, background left out; None for one that the fusion lacks.
         background: Its first output is background's; False where each output is a region's.
     """
 
-    seam: Seam
+    tap: FeatureTap
     inputs: tuple[int, int]
     organs: tuple[int | None, ...]
     background: bool
@@ -57,7 +57,7 @@ class Fusion(nn.Module):
         known = [sum(organ in branch.organs for branch in branches) for organ in range(organs)]
         if not all(known):
             raise ValueError(f"fusion: expected a network for each of {organs} organs, got {known}")
-        widths = [branch.seam.weight.shape[1] for branch in branches]
+        widths = [branch.tap.weight.shape[1] for branch in branches]
         self.head = convolution(dim)(sum(widths), organs + self.first, 1)
         with torch.no_grad():
             self.head.weight.zero_()
@@ -68,7 +68,7 @@ class Fusion(nn.Module):
                 start += width
 
     def _begin_as(self, branch: Branch, columns: slice, known: Sequence[int]) -> None:
-        weight, bias = branch.seam.weight.cpu(), branch.seam.bias.cpu()
+        weight, bias = branch.tap.weight.cpu(), branch.tap.bias.cpu()
         for output, organ in enumerate(branch.organs, start=self.first):
             if organ is not None:
                 row, rest = (weight[output], bias[output]) if not self.first else (weight[output] - weight[0], bias[output] - bias[0])
@@ -79,9 +79,9 @@ class Fusion(nn.Module):
     @property
     def key(self) -> str:
         """Tells the networks from others, by their heads: to the features of others the fusion's own head means nothing."""
-        weights = [branch.seam.weight.cpu().contiguous().numpy().tobytes() for branch in self.branches]
+        weights = [branch.tap.weight.cpu().contiguous().numpy().tobytes() for branch in self.branches]
         return hashlib.sha256(b"".join(weights)).hexdigest()[:12]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *spatial)``, the inputs of all networks one after the other, to logits ``(B, K, *spatial)``."""
-        return self.head(torch.cat([branch.seam.features(x[:, slice(*branch.inputs)]) for branch in self.branches], 1))
+        return self.head(torch.cat([branch.tap.features(x[:, slice(*branch.inputs)]) for branch in self.branches], 1))

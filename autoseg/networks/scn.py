@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .cubic import upsample_cubic
 from .layers import average_pool, linear_mode
-from .scn_unet import ScnUNet, check_input, may_be_frugal
+from .scn_unet import ScnUNet, check_input, supports_low_memory
 from .sizes import crop_to, pad_to_multiple
 
 NOISE_SCALES = (1, 2, 4, 8)
@@ -107,7 +107,7 @@ class SpatialConfigurationNet(nn.Module):
         Raises:
             ValueError: Other channels or axes than the network was built for.
         """
-        if self.low_memory and may_be_frugal(self):
+        if self.low_memory and supports_low_memory(self):
             check_input(self, x, self.in_channels, len(self.multiples))
             return crop_to(self._frugal(pad_to_multiple(x, self.multiples)), x.shape[2:])
         return self.parts(x)[0].log()
@@ -135,10 +135,10 @@ class SpatialConfigurationNet(nn.Module):
         return merged / merged.sum(1, keepdim=True), local, spatial
 
     def _frugal(self, x: Tensor) -> Tensor:
-        result = self.local.frugal(x).float()
+        result = self.local.use_low_memory(x).float()
         image, organs = self._spatial_input(x, result)
         for label, (net, others) in enumerate(self._nets()):
-            coarse = net.frugal(torch.cat((image, organs[:, others]), dim=1))
+            coarse = net.use_low_memory(torch.cat((image, organs[:, others]), dim=1))
             result[:, label] = merge(result[:, label], upsample_cubic(coarse, self.downsampling)[:, 0])
         return result.div_(result.sum(1, keepdim=True)).log_()
 

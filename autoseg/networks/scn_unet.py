@@ -76,7 +76,7 @@ class ScnUNet(nn.Module):
             x = pair(torch.cat((maps.pop(), self._up(x)), dim=1))
         return self.head(x)
 
-    def frugal(self, x: Tensor) -> Tensor:
+    def use_low_memory(self, x: Tensor) -> Tensor:
         """As `forward`, for inference only, in little more than half its memory, and a little slower.
 
         Nothing is concatenated: the convolution after it is the sum of one over the skip, whose memory is then free, and one over the
@@ -127,7 +127,7 @@ class LocalisationUNet(nn.Module):
         dropout: After each convolution but the last.
 
     Attributes:
-        low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.frugal`).
+        low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.use_low_memory`).
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class LocalisationUNet(nn.Module):
             ValueError: Other channels or axes than the network was built for.
         """
         check_input(self, x, self.in_channels, len(self.multiples))
-        frugal = self.low_memory and may_be_frugal(self)
+        use_low_memory = self.low_memory and supports_low_memory(self)
         padded = pad_to_multiple(x, self.multiples)
-        return crop_to(self.unet.frugal(padded) if frugal else self.unet(padded), x.shape[2:])
+        return crop_to(self.unet.use_low_memory(padded) if use_low_memory else self.unet(padded), x.shape[2:])
 
 
-def may_be_frugal(network: nn.Module) -> bool:
+def supports_low_memory(network: nn.Module) -> bool:
     """Whether intermediate maps may be overwritten: in evaluation, with gradients off."""
     return not network.training and not torch.is_grad_enabled()
 

@@ -9,21 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.descriptions import with_references
-from ..evaluation.metrics import find_metric, goodness
+from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..runtime.registry import lookup
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import find_workspace
 from ..schema import Candidate, Choice, Score
-from ..selection.candidate_scores import Task, scores_of_averages, scores_of_models
-from ..selection.choice import DEFAULT_RULE, RULES, Circumstances, candidates_for, choose, narrowed
+from ..selection.candidate_scores import SelectionTask, scores_of_averages, scores_of_models
+from ..selection.choice import DEFAULT_RULE, RULES, SelectionContext, candidates_for, choose, narrowed
 from ..selection.choice_table import describe_choice
 from ..selection.member_calibration import calibrated_choice
 from ..selection.organ_merging import merged_choice
-from ..selection.postprocessing_trials import cleaned_choice
+from ..selection.postprocessing_trials import choose_postprocessing
 from ..selection.stored_scores import (
     common_cases,
     comparable,
-    own_merits,
+    mean_scores_of_own_folds,
     seconds_of,
     stored_scores,
     validated_ids,
@@ -66,7 +66,7 @@ def find_best_configuration(
         ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.
     """
     lookup(RULES, rule, "rule of selection")
-    goodness(0.0, metric)
+    higher_is_better_score(0.0, metric)
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.dataset(which)
     plan = workspace.plan(dataset.name)
@@ -79,7 +79,7 @@ def find_best_configuration(
     names = with_scores({name: [score for fold in folds for score in stored_scores(results, name, fold)] for name in names})
     dataset = with_references(dataset)
     cases = common_cases(workspace, dataset, {name: organs[name] for name in names}, folds)
-    task = Task(results, plan, cases, metric, dataset.tolerances)
+    task = SelectionTask(results, plan, cases, metric, dataset.tolerances)
     seconds = seconds_of(results, names, folds)
     candidates, scores = _candidates(task, {name: organs[name] for name in names}, max_members, seconds, max_seconds)
     alone = _without_comparison(task, models, organs, candidates)
@@ -90,7 +90,7 @@ def find_best_configuration(
     choice = replace(_with_others(choice, alone, plan.labels.names), max_members=max_members, max_seconds=max_seconds, made_from=made_from)
     choice = replace(choice, voters={name: voting_folds(models[name]) for members in choice.organs.values() for name in members})
     choice = merged_choice(task, calibrated_choice(task, choice), scores)
-    choice = cleaned_choice(workspace, dataset, task, choice)
+    choice = choose_postprocessing(workspace, dataset, task, choice)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
     workspace.copy_dataset(plan.dataset)
@@ -117,7 +117,7 @@ def voting_folds(trained: Sequence[str]) -> tuple[str, ...]:
 
 
 def _candidates(
-    task: Task, organs: Mapping[str, tuple[str, ...]], max_members: int, seconds: Mapping[str, float], max_seconds: float | None
+    task: SelectionTask, organs: Mapping[str, tuple[str, ...]], max_members: int, seconds: Mapping[str, float], max_seconds: float | None
 ) -> tuple[list[Candidate], dict[str, list[Score]]]:
     """The candidates that have scores, and those scores.
 
@@ -155,11 +155,11 @@ def _cost(candidate: Candidate, seconds: Mapping[str, float]) -> float | None:
     return sum(seconds[name] for name in candidate.members) if all(name in seconds for name in candidate.members) else None
 
 
-def _circumstances(task: Task, candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> Circumstances:
+def _circumstances(task: SelectionTask, candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> SelectionContext:
     """What the choice is told beside the scores; fold ``all`` holds no case out, so it gives no nested estimate."""
     some = [(fold, case) for fold, cases in task.cases.items() for case in cases]
     costs = {candidate.name: cost for candidate in candidates if (cost := _cost(candidate, seconds)) is not None}
-    return Circumstances(
+    return SelectionContext(
         task.metric,
         fold_of={case.name: fold for fold, case in some},
         patient_of={case.name: case.group for _, case in some if case.group},
@@ -168,15 +168,17 @@ def _circumstances(task: Task, candidates: Sequence[Candidate], seconds: Mapping
 
 
 def _without_comparison(
-    task: Task, models: Mapping[str, list[str]], organs: Mapping[str, tuple[str, ...]], candidates: Sequence[Candidate]
+    task: SelectionTask, models: Mapping[str, list[str]], organs: Mapping[str, tuple[str, ...]], candidates: Sequence[Candidate]
 ) -> dict[str, tuple[str, str]]:
     """Organ that no candidate covers, but a model does -> the best such model by its own numbered folds, and one sentence."""
     lacking = {organ for name in models for organ in organs[name]} - {organ for candidate in candidates for organ in candidate.organs}
-    merits = own_merits(task.results, {name: folds for name, folds in models.items() if lacking & set(organs[name])}, task.metric)
+    higher_is_better = mean_scores_of_own_folds(
+        task.results, {name: folds for name, folds in models.items() if lacking & set(organs[name])}, task.metric
+    )
     found: dict[str, tuple[str, str]] = {}
     for organ in sorted(lacking):
         able = [name for name in models if organ in organs[name]]
-        best = max(able, key=lambda name: merits[name].get(organ, -math.inf))
+        best = max(able, key=lambda name: higher_is_better[name].get(organ, -math.inf))
         why = "the only model of it" if len(able) == 1 else "the best of its models, each by its own folds"
         found[organ] = best, f"{best}: not compared with the others; {why}"
     if found:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data.descriptions import check_files
-from ..data.label_subsets import subset, word_for
+from ..data.label_subsets import folder_word, subset
 from ..ensembling.design import ITERATIONS, KINDS, Design, check_fusable
 from ..ensembling.fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
 from ..ensembling.members import Member, base_models, best_of, comparable, held_out, named, shared_folds
@@ -29,12 +29,12 @@ from ..networks import build_network
 from ..planners.budget import choose_budget
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
 from ..runtime.hardware import choose_device, prepare
-from ..runtime.locks import only_one
+from ..runtime.locks import exclusive_lock
 from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT, UNTRAINED, unknown
 from ..runtime.serialization import from_plain, read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Budget, Dataset, Score, Split
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.settings import EnsembleSettings
 from ..trainers.job import RunFolders
 from ..trainers.resume_checks import is_finished
@@ -102,7 +102,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     device = choose_device(settings.device)
     prepare(device)
     for run in former:  # last, so that what is refused leaves them where they are
-        with only_one(run, "training"):
+        with exclusive_lock(run, "training"):
             put_aside(run)
     work = _Work(workspace, dataset, design, folder, cases, device)
     scores = {fold: _train_fold(work, fold, budget=budget, seed=settings.seed) for fold in folds}
@@ -117,7 +117,7 @@ def _words(dataset: Dataset, settings: EnsembleSettings) -> list[str]:
     if settings.members:
         words.append(word_of_members(settings.members))
     if settings.organs:
-        words.append(word_for(subset(dataset.labels, settings.organs)))
+        words.append(folder_word(subset(dataset.labels, settings.organs)))
     return words
 
 
@@ -175,10 +175,10 @@ def _designed(
     return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, begun, shared), best), folds
 
 
-def _begun(folder: Path, former: Sequence[Path]) -> TrainingJob | None:
+def _begun(folder: Path, former: Sequence[Path]) -> RunRecord | None:
     """A fold of this ensemble that was begun before and stays."""
     records = [record for record in sorted(folder.glob("fold_*/run.json")) if record.parent not in former]
-    return read_json(records[0], TrainingJob) if records else None
+    return read_json(records[0], RunRecord) if records else None
 
 
 def _others(folds: Sequence[str], fold: str) -> list[str]:
@@ -220,7 +220,7 @@ def _members(
     return [member for member in candidates if member.name in used]
 
 
-def _reference(members: Sequence[Member], begun: TrainingJob | None, folds: Sequence[str]) -> Member:
+def _reference(members: Sequence[Member], begun: RunRecord | None, folds: Sequence[str]) -> Member:
     """The member with the finest grid: most voxels of a case that all have; among equals the first."""
     if begun is not None:
         return next(member for member in members if member.name == begun.trainer_options["reference"])
@@ -233,7 +233,7 @@ def _train_fold(work: _Work, fold: str, *, budget: Budget, seed: int) -> list[Sc
     if is_finished(run):
         log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
         return from_plain(read_json(run / "validation" / "scores.json", list), list[Score])
-    with only_one(run, "training"):
+    with exclusive_lock(run, "training"):
         cases = _prepare(work, fold)
         job = _job(work, fold, cases, budget=budget, seed=seed)
         folders = RunFolders(run, work.data)
@@ -262,11 +262,11 @@ def _prepare(work: _Work, fold: str) -> Split:
     return Split(tuple(others) if learns else (), tuple(own))
 
 
-def _job(work: _Work, fold: str, split: Split, *, budget: Budget, seed: int) -> TrainingJob:
+def _job(work: _Work, fold: str, split: Split, *, budget: Budget, seed: int) -> RunRecord:
     """As its ``run.json`` says if the run was begun before, else as the design does."""
     record = work.folder / f"fold_{fold}" / "run.json"
     if record.is_file():
-        job = read_json(record, TrainingJob)
+        job = read_json(record, RunRecord)
         log.info("%s was begun before, with %s; it goes on so (begin anew with --restart).", record.parent, job.budget.why)
         return job
     job = work.design.job(fold, split, budget=budget, seed=seed)
@@ -274,7 +274,7 @@ def _job(work: _Work, fold: str, split: Split, *, budget: Budget, seed: int) -> 
     return job
 
 
-def _untrained(job: TrainingJob, folders: RunFolders) -> nn.Module:
+def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
     configuration = job.configuration
     size = {"in_channels": job.plan.in_channels(configuration), "out_channels": job.plan.labels.n_outputs}
     network = build_network(configuration.network, dim=configuration.dim, **size, **configuration.network_options)
@@ -282,7 +282,7 @@ def _untrained(job: TrainingJob, folders: RunFolders) -> nn.Module:
     return network.eval()
 
 
-def _fit_halves(work: _Work, job: TrainingJob, folders: RunFolders) -> CrossFitted:
+def _fit_halves(work: _Work, job: RunRecord, folders: RunFolders) -> CrossFitted:
     """Fits a head on each half of the fold's held-out cases; each judges the other half, and their mean predicts new images."""
     groups = {case.name: case.group or case.name for case in work.dataset.cases}
     parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))

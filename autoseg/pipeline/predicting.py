@@ -15,7 +15,7 @@ from ..data.images import from_sitk, read_image, to_sitk
 from ..data.labels import to_file
 from ..inference.postprocessing import describe
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained_model import InferenceOptions, Loaded, TrainedModel, load_model, model_labels
+from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model, model_labels
 from ..runtime.dataset_folders import names_meant
 from ..runtime.hardware import choose_device, prepare
 from ..runtime.registry import unknown
@@ -23,7 +23,7 @@ from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Choice, Geometry, Image, Plan
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import write_check_list
+from ..selection.case_ranking import write_ranked_cases
 from ..selection.stored_scores import not_in_choice, validated_folds
 from .choosing import choose_again, voting_folds
 
@@ -54,12 +54,12 @@ def predict_folder(
     cases = find_new_cases(Path(source), plan.channels)
     ensemble = load_ensemble(workspace, dataset, settings)
     log.info("%d cases with models of %s: %s", len(cases), dataset, _describe(ensemble.choice))
-    if ensemble.choice.cleaning:
-        log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.cleaning.items()))
+    if ensemble.choice.postprocessing:
+        log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
     wanted = {"save_probabilities": settings.save_probabilities, "uncertainty": settings.uncertainty}
     failures = predict_cases(cases, Path(out), ensemble, ending=settings.ending, **wanted)
     if settings.uncertainty:
-        log.info("What to check first: %s", write_check_list(Path(out), cases, ensemble))
+        log.info("What to check first: %s", write_ranked_cases(Path(out), cases, ensemble))
     return failures
 
 
@@ -108,7 +108,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     members = sorted({name for names in choice.organs.values() for name in names})
     options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.voters.get(name) or choice.folds) for name in members}
-    loaded: Loaded = {}  # a cascade's first stage may be a member as well
+    loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     models = {name: load_model(root / name, device, replace(options, folds=folds[name]), loaded=loaded) for name in members}
     labels = read_json(root / "plan.json", Plan).labels
     without = [organ for organ in labels.names if organ not in choice.organs]

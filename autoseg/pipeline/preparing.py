@@ -12,7 +12,7 @@ from ..planners.plan import make_plan
 from ..planners.splits import make_splits
 from ..preprocessing.preprocess import preprocess_dataset
 from ..preprocessing.storage import Store
-from ..runtime.locks import only_one, remove_partial
+from ..runtime.locks import exclusive_lock, remove_partial
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Configuration, Dataset, Fingerprint, Plan, Split
@@ -40,7 +40,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.read_raw_dataset(which, groups=settings.groups)
     folder = workspace.preprocessed(dataset.name)
-    with only_one(folder, "planning or preprocessing"):
+    with exclusive_lock(folder, "planning or preprocessing"):
         remove_partial(folder)
         measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
         dataset, fingerprint = measured.dataset, measured.fingerprint
@@ -104,7 +104,7 @@ def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, configuration
     folder = workspace.preprocessed(dataset.name) / configuration.data
     usable = set(workspace.usable_cases(dataset.name))
     dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in usable))
-    with only_one(folder, "preprocessing", wait=True):
+    with exclusive_lock(folder, "preprocessing", wait=True):
         failures = preprocess_dataset(dataset, plan, configuration, folder, workers=workers)
     for case, reason in failures.items():
         log.error("%s is left out of %s: %s", case, configuration.data, reason)

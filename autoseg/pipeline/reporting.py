@@ -25,7 +25,7 @@ from ..runtime.serialization import atomic, read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split
 from ..selection.candidate_scores import FOLDER, Record
-from ..selection.estimated_dice import read_promises
+from ..selection.estimated_dice import read_estimated_dice
 from ..selection.held_out import HeldOut
 from ..selection.stored_scores import not_in_choice, validated_folds
 
@@ -116,7 +116,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         better=kind.better,
         scores=read_computed(results, choice, metric) | scores,
         folds_of=folds_of,
-        promises=read_promises(results) if choice else {},
+        estimated_dice=read_estimated_dice(results) if choice else {},
         runs=runs,
         splits=splits,
         commands=commands(name, plan, runs, choice),

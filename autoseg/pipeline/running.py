@@ -19,7 +19,7 @@ from ..report.overlay_figure import overlay
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
-from ..trainers.training_spec import variant
+from ..trainers.training_spec import training_spec
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
@@ -64,7 +64,7 @@ def run(
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
     dataset = workspace.dataset(which)
     for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
-        variant(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
+        training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
         train(which, configuration, fold, settings, home=workspace.home)
     return find_best_configuration(which, home=workspace.home)

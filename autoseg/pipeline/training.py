@@ -10,21 +10,21 @@ from ..data.descriptions import check_files
 from ..evaluation.folders import mean_dice, table
 from ..preprocessing.storage import Store
 from ..runtime.hardware import choose_device, free_memory
-from ..runtime.locks import only_one, remove_partial
+from ..runtime.locks import exclusive_lock, remove_partial
 from ..runtime.registry import lookup
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Dataset, Plan, Score
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
-from ..trainers.cascade.planned_region import note_region
+from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.job import RunFolders, default_options
-from ..trainers.resume_checks import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise
+from ..trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, is_finished, warn_if_options_differ
 from ..trainers.run_setup import budget_of, changes_of, new_job, split_of
 from ..trainers.trainer import Trainer
-from ..trainers.training_spec import Variant, variant
+from ..trainers.training_spec import TrainingSpec, training_spec
 from ..trainers.validation import validate_fold
 from .preparing import preprocess
 
@@ -53,24 +53,24 @@ def train(
     workspace = find_workspace(home, dataset=str(which))
     dataset = workspace.dataset(which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    asked = variant(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
+    asked = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, asked, fold)
     run = workspace.model(dataset.name, configuration, settings.trainer, *asked.words) / f"fold_{fold}"
     if is_finished(run) and not settings.restart:
         log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
         if (run / "run.json").is_file():
-            warn_if_otherwise(run, asked.configuration, settings.trainer_options, changes_of(settings))
+            warn_if_options_differ(run, asked.configuration, settings.trainer_options, changes_of(settings))
         return read_json(run / "validation" / "scores.json", list[Score])
     check_files(dataset)
     # Before anything else, as preprocessing for another plan would replace the data of what was begun.
-    check_begun(run, asked.plan, asked.configuration, restart=settings.restart)
+    check_resumable(run, asked.plan, asked.configuration, restart=settings.restart)
     if settings.restart and run.exists():
-        with only_one(run, "training"):
+        with exclusive_lock(run, "training"):
             put_aside(run)
-    with only_one(run, "training"):
+    with exclusive_lock(run, "training"):
         preprocess(workspace, dataset, asked.plan, asked.configuration)
         previous = _first_stage(workspace, dataset, asked, run, settings)
-        with only_one(run.parent, "beginning another fold", wait=True):  # folds begun at once must agree on patch, network and region
+        with exclusive_lock(run.parent, "beginning another fold", wait=True):  # folds begun at once must agree on patch, network and region
             trainer = _trainer(workspace, asked, run, previous, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
@@ -86,7 +86,7 @@ def train(
     return result
 
 
-def _checked(settings: TrainSettings, workspace: Workspace, asked: Variant, fold: str) -> TrainSettings:
+def _checked(settings: TrainSettings, workspace: Workspace, asked: TrainingSpec, fold: str) -> TrainSettings:
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
     plan, stage = asked.plan, asked.configuration.previous_stage
     default_options(budget_of(settings), "cpu", batch=1, changes=changes_of(settings))
@@ -111,7 +111,7 @@ def put_aside(run: Path) -> None:
     log.info("The former run is kept as %s", kept)
 
 
-def _first_stage(workspace: Workspace, dataset: Dataset, asked: Variant, run: Path, settings: TrainSettings) -> Path | None:
+def _first_stage(workspace: Workspace, dataset: Dataset, asked: TrainingSpec, run: Path, settings: TrainSettings) -> Path | None:
     """Trains what a cascade needs of its first stage, and brings its predictions of the run's cases to the second stage's grid."""
     plan, configuration, stage = asked.plan, asked.configuration, asked.configuration.previous_stage
     if stage is None:
@@ -131,14 +131,14 @@ def _without_restart(settings: TrainSettings) -> TrainSettings:
     return replace(settings, restart=False, pretrained=None)
 
 
-def _trainer(workspace: Workspace, asked: Variant, run: Path, previous: Path | None, *, settings: TrainSettings) -> Trainer:
+def _trainer(workspace: Workspace, asked: TrainingSpec, run: Path, previous: Path | None, *, settings: TrainSettings) -> Trainer:
     """The trainer of a run: as its ``run.json`` says if it was begun before, else as the settings and the device ask for."""
     device = choose_device(settings.device)
     record = run / "run.json"
     if record.is_file():
-        job = read_json(record, TrainingJob)
+        job = read_json(record, RunRecord)
         log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
-        warn_if_otherwise(run, asked.configuration, settings.trainer_options, changes_of(settings))
+        warn_if_options_differ(run, asked.configuration, settings.trainer_options, changes_of(settings))
     else:
         split = split_of(workspace, asked.plan.dataset, run.name.removeprefix("fold_"))
         job = new_job(asked, split, run, previous, settings=settings)
@@ -146,7 +146,7 @@ def _trainer(workspace: Workspace, asked: Variant, run: Path, previous: Path | N
     kind = lookup(TRAINERS, job.trainer, "trainer")
     if not record.is_file():
         job = kind.fit_to_data(job, folders)
-        note_region(workspace, asked, job, run.parent)
+        record_candidate_region(workspace, asked, job, run.parent)
     trainer = kind(job, folders, device=device)
     if not record.is_file():
         check_pretrained(trainer.network, job.pretrained)

@@ -13,7 +13,7 @@ from .memory import conv_elements
 ITERATIONS_PER_EPOCH = 250
 REFERENCE_EPOCHS = 1000
 CPU_SECONDS = 2 * 3600.0
-MAX_ROUNDS = 1000
+MAX_VALIDATION_INTERVALS = 1000
 CPU_ELEMENTS = 2.5e7
 CPU_BATCH = 32
 """What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
@@ -57,23 +57,23 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
             raise ValueError(f"{name}: expected a positive number, got {value}")
     change = "change it with --time 2h, --epochs N or --iterations N"
     if seconds is not None:
-        return Budget("time", float(seconds), _time_rounds(seconds), f"{_words(seconds)} as asked (--time)")
+        return Budget("time", float(seconds), _time_intervals(seconds), f"{_words(seconds)} as asked (--time)")
     if iterations is not None:
-        return Budget("iterations", iterations, _iteration_rounds(iterations), f"{iterations} iterations as asked (--iterations)")
+        return Budget("iterations", iterations, _iteration_intervals(iterations), f"{iterations} iterations as asked (--iterations)")
     if epochs is not None:
         return Budget("iterations", epochs * ITERATIONS_PER_EPOCH, epochs, f"{epochs} epochs of {ITERATIONS_PER_EPOCH} iterations as asked")
     if device_type == "cpu":
-        return Budget("time", CPU_SECONDS, _time_rounds(CPU_SECONDS), f"two hours, the default on a processor; {change}")
+        return Budget("time", CPU_SECONDS, _time_intervals(CPU_SECONDS), f"two hours, the default on a processor; {change}")
     why = f"{REFERENCE_EPOCHS} epochs of {ITERATIONS_PER_EPOCH} iterations, the default on a GPU; {change}"
     return Budget("iterations", REFERENCE_EPOCHS * ITERATIONS_PER_EPOCH, REFERENCE_EPOCHS, why)
 
 
-def _time_rounds(seconds: float) -> int:
-    return int(min(MAX_ROUNDS, max(4, seconds // 60)))
+def _time_intervals(seconds: float) -> int:
+    return int(min(MAX_VALIDATION_INTERVALS, max(4, seconds // 60)))
 
 
-def _iteration_rounds(iterations: int) -> int:
-    return int(min(MAX_ROUNDS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25))))
+def _iteration_intervals(iterations: int) -> int:
+    return int(min(MAX_VALIDATION_INTERVALS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25))))
 
 
 def _words(seconds: float) -> str:

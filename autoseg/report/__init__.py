@@ -8,8 +8,8 @@ planes.py          slices of a case with contours
 markup.py, style.py   elements and the style sheet
 """
 
-from ..selection.estimated_dice import Promise
+from ..selection.estimated_dice import EstimatedDice
 from .content import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from .page import render
 
-__all__ = ["CasePicture", "DatasetFacts", "Missing", "Plane", "Promise", "Report", "RunFacts", "render"]
+__all__ = ["CasePicture", "DatasetFacts", "Missing", "Plane", "EstimatedDice", "Report", "RunFacts", "render"]

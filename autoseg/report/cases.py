@@ -11,8 +11,8 @@ import numpy as np
 from ..data.images import read_image
 from ..data.labels import organ_mask
 from ..evaluation.overlap import score_case
-from ..inference.postprocessing import clean
-from ..inference.quantised_logits import is_kept
+from ..inference.postprocessing import apply_postprocessing
+from ..inference.quantised_logits import has_logits
 from ..schema import Case, Dataset, Labels
 from ..selection.held_out import HeldOut, check_same_grid, reference_of
 from . import CasePicture, Plane, Report
@@ -74,14 +74,14 @@ def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: s
     Raises:
         ValueError: A file is missing or does not fit.
     """
-    labels, cleaning = held_out.plan.labels, held_out.choice.cleaning
-    bare = HeldOut(held_out.results, held_out.plan, replace(held_out.choice, cleaning={}))
+    labels, postprocessing = held_out.plan.labels, held_out.choice.postprocessing
+    bare = HeldOut(held_out.results, held_out.plan, replace(held_out.choice, postprocessing={}))
     found, organs = bare.label_map(fold, case.name, bare.kept(fold, case.name))
     if found is None:
         raise ValueError(f"{case.name}: its stored predictions were removed")
     reference, spacing = reference_of(case, labels)
     check_same_grid(case, found, reference)
-    found = clean(found, labels, {organ: one for organ, one in cleaning.items() if organ in organs}, spacing)
+    found = apply_postprocessing(found, labels, {organ: one for organ, one in postprocessing.items() if organ in organs}, spacing)
     scores = score_case(case.name, found, reference, labels, metrics=(), organs=case.annotated)
     values = {score.organ: score.dice for score in scores if score.organ in organs}
     known = np.where(reference == labels.internal_ignore, 0, reference) if labels.ignore is not None else reference
@@ -116,5 +116,5 @@ def is_there(held_out: HeldOut, case: str, fold: str) -> bool:
     names = {name for members in candidates for name in members}
     if len(candidates) == 1 and len(names) == 1:
         path = held_out.folder(next(iter(names)), fold) / f"{case}{held_out.plan.file_ending}"
-        return path.is_file() or is_kept(path.parent, case)
-    return all(is_kept(held_out.folder(name, fold), case) for name in names)
+        return path.is_file() or has_logits(path.parent, case)
+    return all(has_logits(held_out.folder(name, fold), case) for name in names)

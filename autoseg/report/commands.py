@@ -9,20 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..data.label_subsets import word_for
+from ..data.label_subsets import folder_word
 from ..planners.budget import ITERATIONS_PER_EPOCH, choose_budget
 from ..planners.patch import PRESETS
 from ..preprocessing.windows import with_normalization
 from ..runtime.registry import ENSEMBLE, UNTRAINED, lookup
 from ..runtime.serialization import to_plain
 from ..schema import Budget, Choice, Configuration, Plan, PlanSettings
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from ..selection.choice import DEFAULT_RULE
 from ..trainers import TRAINERS
 from ..trainers.job import default_options
-from ..trainers.training_spec import variant
+from ..trainers.training_spec import training_spec
 
 SWITCHES = {"loss": "--loss", "learning_rate": "--learning-rate", "average_decay": "--ema"}
 """Training options that have one of their own; the others are given by ``--training-option``."""
@@ -31,8 +31,8 @@ MOST_MEMBERS = 3
 """Models that are averaged at most where nobody says otherwise."""
 
 
-def training_command(job: TrainingJob, dataset: str, model: str, *, device: str = "", folds: Sequence[str] = ()) -> str:
-    """The command that trains this again: into the same folder, and a `TrainingJob` with the same values where the device allows them.
+def training_command(job: RunRecord, dataset: str, model: str, *, device: str = "", folds: Sequence[str] = ()) -> str:
+    """The command that trains this again: into the same folder, and a `RunRecord` with the same values where the device allows them.
 
     The batch is said as the device got it. Patch and width of the network have no option: a time budget that made them smaller does so
     again where a step takes as long.
@@ -59,18 +59,18 @@ def training_command(job: TrainingJob, dataset: str, model: str, *, device: str 
     return shlex.join(words + (["--device", device] if device else []))
 
 
-def _ensemble_command(job: TrainingJob, dataset: str, model: str, folds: Sequence[str]) -> str:
+def _ensemble_command(job: RunRecord, dataset: str, model: str, folds: Sequence[str]) -> str:
     own, said = job.trainer_options, model.split("__")[2:]
     kind, members = own.get("kind", job.trainer.lower()), own.get("members", ())
     words = ["autoseg_train_ensemble", dataset, "--kind", kind]
     # Members and organs that nobody named are found again in the same way, and only so in a folder of the same name.
     words += ["--members", *members] if any(re.fullmatch(r"\d+models_[0-9a-f]+", word) for word in said) else []
-    words += ["--organs", *job.plan.labels.names] if word_for(job.plan.labels) in said else []
+    words += ["--organs", *job.plan.labels.names] if folder_word(job.plan.labels) in said else []
     words += ["--folds", *folds, *([] if kind in UNTRAINED else _budget(job.budget)), *_seed(job)]
     return shlex.join(words)
 
 
-def _seed(job: TrainingJob) -> list[str]:
+def _seed(job: RunRecord) -> list[str]:
     return ["--seed", str(job.seed)] if job.seed else []
 
 
@@ -78,12 +78,15 @@ def _budget(budget: Budget) -> list[str]:
     if budget.kind == "time":
         return ["--time", f"{budget.amount:.3f}".rstrip("0").rstrip(".") + "s"]
     amount = int(budget.amount)
-    if budget.rounds * ITERATIONS_PER_EPOCH == amount and choose_budget("cpu", iterations=amount).rounds != budget.rounds:
-        return ["--epochs", str(budget.rounds)]
+    if (
+        budget.validation_intervals * ITERATIONS_PER_EPOCH == amount
+        and choose_budget("cpu", iterations=amount).validation_intervals != budget.validation_intervals
+    ):
+        return ["--epochs", str(budget.validation_intervals)]
     return ["--iterations", str(amount)]
 
 
-def _variant(job: TrainingJob, model: str) -> list[str]:
+def _variant(job: RunRecord, model: str) -> list[str]:
     """What was asked for in place of the plan: network, organs, intensities, and the word at the end of the folder's name."""
     said, one = model.split("__")[2:], job.configuration
     planned = job.plan.configurations.get(one.name, one)
@@ -111,24 +114,24 @@ def _schemes(planned: Configuration, one: Configuration) -> tuple[str, ...]:
     return one.normalization
 
 
-def _network_options(job: TrainingJob, planned: Configuration, *, asked: str | None) -> dict[str, Any]:
+def _network_options(job: RunRecord, planned: Configuration, *, asked: str | None) -> dict[str, Any]:
     """Options of the network that neither the plan nor the trainer gave it."""
     settings = TrainSettings(trainer=job.trainer, trainer_options=job.trainer_options, network=asked)
     try:
-        given = variant(job.plan, planned.name, settings).configuration.network_options
+        given = training_spec(job.plan, planned.name, settings).configuration.network_options
     except (ValueError, TypeError):  # a trainer or network of the user's own that is not found here, or needs these options
         given = planned.network_options if asked in (None, planned.network) else {}
     return _different(job.configuration.network_options, given)
 
 
-def _changes(job: TrainingJob, device: str) -> tuple[dict[str, Any], str]:
+def _changes(job: RunRecord, device: str) -> tuple[dict[str, Any], str]:
     """Training options that the length of the run, the trainer and the device do not explain, and that device as far as it is known."""
     tried = {kind: _different(_values(job.options), _values(_defaults(job, kind))) for kind in ([device] if device else ("cuda", "cpu"))}
     best = min(tried, key=lambda kind: len(tried[kind]))
     return tried[best], device or (best if best == "cpu" else "")
 
 
-def _defaults(job: TrainingJob, device: str) -> TrainingOptions:
+def _defaults(job: RunRecord, device: str) -> TrainingOptions:
     try:
         suited = lookup(TRAINERS, job.trainer, "trainer").suited_options
     except ValueError:  # the user's own, not found here

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..schema import Choice, Intensity, Labels, Plan, Split
-from ..schema.run_record import TrainedOn
-from ..selection.estimated_dice import Promise
+from ..schema.run_record import RunEnvironment
+from ..selection.estimated_dice import EstimatedDice
 
 Row = dict[str, float]
 """A round of training: a line of ``history.csv``."""
@@ -61,7 +61,7 @@ class RunFacts:
         failures: Cases whose validation failed, with the reason.
         validated: Whether it has scores of its held-out cases.
         needs: Models that must be trained before.
-        trained_on: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
+        run_environment: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
     """
 
     model: str
@@ -73,7 +73,7 @@ class RunFacts:
     failures: dict[str, str] = field(default_factory=dict)
     validated: bool = False
     needs: tuple[str, ...] = ()
-    trained_on: tuple[TrainedOn, ...] = ()
+    run_environment: tuple[RunEnvironment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Report:
         folds_of: Case to the fold in which it was held out.
         runs: Every fold of every model.
         pictures: Cases to look at.
-        promises: Organ to the predicted Dice of held-out cases.
+        estimated_dice: Organ to the predicted Dice of held-out cases.
         splits: Folds.
         commands: That make all of this again.
         versions: Program to version.
@@ -161,7 +161,7 @@ class Report:
     folds_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunFacts, ...] = ()
     pictures: tuple[CasePicture, ...] = ()
-    promises: dict[str, tuple[Promise, ...]] = field(default_factory=dict)
+    estimated_dice: dict[str, tuple[EstimatedDice, ...]] = field(default_factory=dict)
     splits: tuple[Split, ...] = ()
     commands: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runtime.figures import _figure, organ_colours
+from ..runtime.figures import new_figure, organ_colours
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -68,7 +68,7 @@ def overlay(
     handles = _handles(organs, maps, reference is not None and prediction is not None)
     fitting = max(1, min(len(handles), int(width / LEGEND_CELL[0])))
     below = 0.25 + LEGEND_CELL[1] * -(-len(handles) // fitting)
-    figure = _figure((width, HEIGHT + 0.35 + below))
+    figure = new_figure((width, HEIGHT + 0.35 + below))
     edges = {"left": 0.01, "right": 0.99, "top": 1 - 0.3 / (HEIGHT + 0.35 + below), "bottom": below / (HEIGHT + 0.35 + below)}
     grid = figure.add_gridspec(1, len(sizes), width_ratios=[w for w, _ in sizes], wspace=0.03, **edges)
     for column, axis in enumerate(axes_across):

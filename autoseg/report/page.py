@@ -9,7 +9,7 @@ from .markup import tag, text
 from .sections_cases import cases_section, uncertainty_section
 from .sections_data import dataset_section, head, missing_note, plan_section
 from .sections_models import choice_section, curves_section
-from .sections_use import cleaning_section, cost_section, reproduce_section
+from .sections_use import cost_section, postprocessing_section, reproduce_section
 from .style import style_sheet
 
 CONTENTS = {
@@ -18,7 +18,7 @@ CONTENTS = {
     "curves": "Learning curves",
     "comparison": "Models and organs",
     "cases": "Cases",
-    "cleaning": "Post-processing",
+    "postprocessing": "Post-processing",
     "uncertainty": "Calibration",
     "cost": "Time and memory",
     "reproduce": "Make it again",
@@ -43,7 +43,7 @@ def render(report: Report, colours: Sequence[str]) -> str:
         "curves": curves_section(report, by_organ),
         "comparison": choice_section(report, by_organ),
         "cases": cases_section(report, by_organ),
-        "cleaning": cleaning_section(report, by_organ),
+        "postprocessing": postprocessing_section(report, by_organ),
         "uncertainty": uncertainty_section(report, by_organ),
         "cost": cost_section(report),
         "reproduce": reproduce_section(report),

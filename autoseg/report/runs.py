@@ -20,8 +20,8 @@ from ..runtime.hardware import cpu_count
 from ..runtime.registry import ENSEMBLE
 from ..runtime.serialization import read_json
 from ..schema import Choice, Configuration, Plan
-from ..schema.run_record import TrainedOn, TrainingJob
-from ..trainers.run_environment import read_trained_on
+from ..schema.run_record import RunEnvironment, RunRecord
+from ..trainers.run_environment import read_run_environments
 from ..trainers.validation import FAILURES
 from . import RunFacts
 from .commands import choice_command, plan_command, training_command
@@ -36,9 +36,9 @@ def read_runs(results: Path, dataset: str) -> tuple[RunFacts, ...]:
 
 def _read_run(run: Path, dataset: str) -> RunFacts:
     model, fold = run.parent.name, run.name.removeprefix("fold_")
-    command, facts, needs, where = "", {}, (), _trained_on(run)
+    command, facts, needs, where = "", {}, (), _run_environments(run)
     try:
-        job = read_json(run / "run.json", TrainingJob)
+        job = read_json(run / "run.json", RunRecord)
         folds = [record.parent.name.removeprefix("fold_") for record in sorted(run.parent.glob("fold_*/run.json"))]
         command = training_command(job, dataset, model, device=where[-1].kind if where else "", folds=folds)
         facts, needs = _facts(job), _needs(job)
@@ -50,9 +50,9 @@ def _read_run(run: Path, dataset: str) -> RunFacts:
     return RunFacts(model, fold, history, command, facts, seconds, failures, (validation / "scores.json").is_file(), needs, where)
 
 
-def _trained_on(run: Path) -> tuple[TrainedOn, ...]:
+def _run_environments(run: Path) -> tuple[RunEnvironment, ...]:
     """Of the run, or of the parts that an ensemble is trained in."""
-    return tuple(one for folder in (run, *sorted(run.glob("half_*"))) for one in read_trained_on(folder))
+    return tuple(one for folder in (run, *sorted(run.glob("half_*"))) for one in read_run_environments(folder))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _history(path: Path) -> tuple[dict[str, float], ...]:
         return tuple({key: float(value) if value else float("nan") for key, value in row.items()} for row in csv.DictReader(file))
 
 
-def _facts(job: TrainingJob) -> dict[str, str]:
+def _facts(job: RunRecord) -> dict[str, str]:
     options, one = job.options, job.configuration
     amount = f"{job.budget.amount:.10g} steps" if job.budget.kind == "iterations" else f"{job.budget.amount:.10g} s"
     facts = {
@@ -87,7 +87,7 @@ def _facts(job: TrainingJob) -> dict[str, str]:
     return facts
 
 
-def _needs(job: TrainingJob) -> tuple[str, ...]:
+def _needs(job: RunRecord) -> tuple[str, ...]:
     """Model folders that must be there before this can be trained."""
     pretrained = () if job.pretrained is None else (job.pretrained.parent.parent.name,)
     previous = () if job.previous_model is None else (job.previous_model,)
@@ -116,7 +116,7 @@ def count_parameters(results: Path, plan: Plan | None) -> dict[str, int]:
         found[name] = _parameters(plan, one)
     for model in sorted({path.parents[1] for path in results.glob("*__*/fold_*/run.json")}):
         try:
-            job = read_json(next(iter(sorted(model.glob("fold_*/run.json")))), TrainingJob)
+            job = read_json(next(iter(sorted(model.glob("fold_*/run.json")))), RunRecord)
         except ValueError:  # said when the run was read
             continue
         found[model.name] = _parameters(job.plan, job.configuration)

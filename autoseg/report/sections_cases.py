@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..schema import Reliability
-from ..selection.estimated_dice import Promise
+from ..schema import DiceRegression
+from ..selection.estimated_dice import EstimatedDice
 from .charts import axis_row, common_scale, dumbbell, scatter
 from .content import Report
 from .markup import details, facts, number, section, short_name, table, tag, text
@@ -102,15 +102,15 @@ def _heat(report: Report, value: float, column: Mapping[str, float]) -> str:
 def uncertainty_section(report: Report, colours: Mapping[str, str]) -> str:
     """What the models' probabilities are worth: calibration, and Dice predicted without a reference."""
     choice = report.choice
-    if choice is None or not (choice.calibration or choice.reliability):
+    if choice is None or not (choice.calibration or choice.dice_regression):
         return ""
-    lines = [_predicted(organ, one, report.promises.get(organ, ()), colours) for organ, one in choice.reliability.items()]
+    lines = [_predicted(organ, one, report.estimated_dice.get(organ, ()), colours) for organ, one in choice.dice_regression.items()]
     lead = "How far probabilities can be believed, and how well a case that went wrong is recognised without its reference."
     parts = (_calibration(report), tag("div", *lines, class_="multiples") if lines else "", _likely_wrong(report, colours))
     return section("uncertainty", "Calibration and reliability", *parts, lead=lead)
 
 
-def _predicted(organ: str, line: Reliability, promises: Sequence[Promise], colours: Mapping[str, str]) -> str:
+def _predicted(organ: str, line: DiceRegression, estimated_dice: Sequence[EstimatedDice], colours: Mapping[str, str]) -> str:
     """How well an organ's Dice is predicted: numbers, and the cases as points."""
     pairs = [
         ("Mean error of the predicted Dice", number(line.error)),
@@ -119,8 +119,8 @@ def _predicted(organ: str, line: Reliability, promises: Sequence[Promise], colou
         ("Cases", text(line.cases)),
     ]
     inner = tag("h3", organ_name(organ, colours), " predicted Dice") + facts(pairs)
-    if promises:
-        points = [(one.case, one.predicted, one.true) for one in promises]
+    if estimated_dice:
+        points = [(one.case, one.predicted, one.true) for one in estimated_dice]
         around = common_scale([value for _, *both in points for value in both], within=(0.0, 1.0))
         about = f"{organ}: predicted against true Dice of {len(points)} held-out cases"
         inner += scatter(points, Scale(around.low, around.high), about=about, x_name="predicted Dice", y_name="true Dice")
@@ -146,7 +146,7 @@ def _calibration(report: Report) -> str:
 
 def _likely_wrong(report: Report, colours: Mapping[str, str]) -> str:
     """Held-out cases by predicted Dice, lowest first: the order in which they should be looked at."""
-    rows = [(one.predicted, one.case, organ, one.true) for organ, points in report.promises.items() for one in points]
+    rows = [(one.predicted, one.case, organ, one.true) for organ, points in report.estimated_dice.items() for one in points]
     if not rows:
         return ""
     listed = [[text(case), organ_name(organ, colours), number(guess), number(true)] for guess, case, organ, true in sorted(rows)[:15]]

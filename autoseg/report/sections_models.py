@@ -81,8 +81,8 @@ def _model_curves(name: str, runs: Sequence[RunFacts], losses: Scale, colours: M
 
 def _mean_dice(runs: Sequence[RunFacts]) -> list[Curve]:
     """The mean over organs, averaged over the folds as far as all have come."""
-    rounds = min(len(run.history) for run in runs)
-    rows = [[run.history[place] for run in runs] for place in range(rounds)]
+    validation_intervals = min(len(run.history) for run in runs)
+    rows = [[run.history[place] for run in runs] for place in range(validation_intervals)]
     xs = [float(row[0].get("iteration", place)) for place, row in enumerate(rows, start=1)]
     ys = [sum(one.get("mean_dice", math.nan) for one in row) / len(row) for row in rows]
     return [Curve(xs, ys, "strong")]

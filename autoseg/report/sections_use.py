@@ -10,14 +10,14 @@ from .markup import count, details, duration, facts, figures, number, section, s
 from .sections_data import organ_name
 
 
-def cleaning_section(report: Report, colours: Mapping[str, str]) -> str:
+def postprocessing_section(report: Report, colours: Mapping[str, str]) -> str:
     """What is done to masks after prediction, and what that gained."""
     choice = report.choice
     if choice is None:
         return ""
     rows = []
     for organ in report.organs:
-        one = choice.cleaning.get(organ)
+        one = choice.postprocessing.get(organ)
         if one is None:
             continue
         steps = []
@@ -30,12 +30,12 @@ def cleaning_section(report: Report, colours: Mapping[str, str]) -> str:
         rows.append([organ_name(organ, colours), text("; ".join(steps) or "nothing"), text(one.why)])
     if not rows:
         words = "No step is applied: none helped any organ on the cross-validation."
-        return section("cleaning", "Post-processing", tag("p", words)) if choice.evidence else ""
-    left = [organ for organ in report.organs if organ not in choice.cleaning and organ in choice.organs]
+        return section("postprocessing", "Post-processing", tag("p", words)) if choice.evidence else ""
+    left = [organ for organ in report.organs if organ not in choice.postprocessing and organ in choice.organs]
     lead = "Steps that helped on the cross-validation, by the same test as the choice of the model."
     if left:
         lead += f" Nothing is done to {text(', '.join(left))}."
-    return section("cleaning", "Post-processing", table(("Organ", "Step", "Effect"), rows, name="post-processing"), lead=lead)
+    return section("postprocessing", "Post-processing", table(("Organ", "Step", "Effect"), rows, name="post-processing"), lead=lead)
 
 
 def cost_section(report: Report) -> str:
@@ -57,7 +57,7 @@ def _cost(report: Report, name: str) -> dict[str, str]:
     training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
     seconds = [value for run in runs for value in run.validation_seconds.values()]
     known = report.choice.seconds.get(name, math.nan) if report.choice else math.nan
-    parameters, where = report.parameters.get(name), [one for run in runs for one in run.trained_on]
+    parameters, where = report.parameters.get(name), [one for run in runs for one in run.run_environment]
     return {
         "Model": tag("span", text(short_name(name)), title=name),
         "Folds": text(", ".join(run.fold for run in runs)),

@@ -28,7 +28,7 @@ def css_colours(n: int) -> list[str]:
     return [to_hex(colour) for colour in organ_colours(n)]
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
     """A figure that belongs to nobody's window system; matplotlib is imported here as it takes a while."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

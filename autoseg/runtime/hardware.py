@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..schema.run_record import TrainedOn
+from ..schema.run_record import RunEnvironment
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +37,12 @@ class StepCost:
     peak_bytes: int
 
 
-def trained_on(device: torch.device) -> TrainedOn:
+def run_environment(device: torch.device) -> RunEnvironment:
     """What is computed on now, and the most memory that has been held since `reset_peak_memory`."""
     import torch
 
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
-    return TrainedOn(device_name(device), device.type, str(torch.__version__), peak)
+    return RunEnvironment(device_name(device), device.type, str(torch.__version__), peak)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def only_one(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Holds `folder` for this process until the block ends or the process dies, however it dies.
 
     Args:

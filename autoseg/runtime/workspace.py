@@ -56,9 +56,9 @@ class Workspace:
         """Everything trained on a dataset; enough by itself to predict with."""
         return self.home / "results" / dataset
 
-    def model(self, dataset: str, configuration: str, trainer: str, *variant: str) -> Path:
-        """Folder of one configuration trained by one trainer, over all folds; `variant` names what else differs from the plan."""
-        return self.results(dataset) / "__".join(part.replace(":", ".") for part in (configuration, trainer, *variant))
+    def model(self, dataset: str, configuration: str, trainer: str, *training_spec: str) -> Path:
+        """Folder of one configuration trained by one trainer, over all folds; `training_spec` names what else differs from the plan."""
+        return self.results(dataset) / "__".join(part.replace(":", ".") for part in (configuration, trainer, *training_spec))
 
     def dataset_folder(self, which: str | int) -> Path:
         """The dataset folder that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.

@@ -1,9 +1,9 @@
 """The values that cross boundaries between the stages: small, frozen. Axis and spacing order, boxes and labels: `autoseg.schema.conventions`."""
 
 from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
-from .plan import Configuration, Locator, Mirroring, Plan, Reason, Region
+from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason
 from .run import Budget, Split
-from .scores import Calibration, Candidate, Choice, Cleaning, Compared, Evidence, Expected, Merged, Reliability, Score
+from .scores import Calibration, Candidate, Choice, Compared, DiceRegression, Evidence, NestedEstimate, OrganMerging, PostProcessing, Score
 from .settings import PlanSettings
 from .volume import Box, Geometry, Image, Trace
 
@@ -15,12 +15,12 @@ __all__ = [
     "Case",
     "CaseFingerprint",
     "Choice",
-    "Cleaning",
+    "PostProcessing",
     "Compared",
     "Configuration",
     "Dataset",
     "Evidence",
-    "Expected",
+    "NestedEstimate",
     "Fingerprint",
     "Geometry",
     "Image",
@@ -28,12 +28,12 @@ __all__ = [
     "Labels",
     "Locator",
     "Mirroring",
-    "Merged",
+    "OrganMerging",
     "Plan",
     "PlanSettings",
     "Reason",
-    "Region",
-    "Reliability",
+    "CandidateRegion",
+    "DiceRegression",
     "Score",
     "Split",
     "Trace",

@@ -16,14 +16,14 @@ class Labels:
         members: For each name the file values that belong to it; more than one only for regions.
         ignore: File value of voxels nobody annotated, or None.
         regions: True where organs may overlap: one sigmoid channel each instead of a softmax.
-        paint: Regions only: file value painted for each name, in order of painting (later ones on top).
+        regions_class_order: Regions only: file value painted for each name, in order of painting (later ones on top).
     """
 
     names: tuple[str, ...]
     members: tuple[tuple[int, ...], ...]
     ignore: int | None = None
     regions: bool = False
-    paint: tuple[int, ...] = ()
+    regions_class_order: tuple[int, ...] = ()
 
     @cached_property
     def base_values(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ class Mirroring:
 
 
 @dataclass(frozen=True)
-class Region:
+class CandidateRegion:
     """Where a coarse-to-fine cascade looks at all: training patches, loss and prediction stay inside, outside is background.
 
     Roth et al., Computerized Medical Imaging and Graphics 66 (2018).
@@ -109,7 +109,7 @@ class Configuration:
     previous_stage: str | None = None
     previous_input: bool = True
     slices: int = 1
-    region: Region | None = None
+    region: CandidateRegion | None = None
     patch_multiple: tuple[int, ...] = ()
     locator: Locator | None = None
     width: float = 1.0

@@ -12,20 +12,22 @@ class Budget:
     Attributes:
         kind: ``iterations`` or ``time``.
         amount: Steps, or seconds.
-        rounds: Into how many equal parts it is cut for validation, history and checkpoints ("epochs").
+        validation_intervals: Into how many equal parts it is cut for validation, history and checkpoints ("epochs").
         why: One sentence for the user: where the number comes from and how to change it.
     """
 
     kind: str
     amount: float
-    rounds: int
+    validation_intervals: int
     why: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("iterations", "time"):
             raise ValueError(f"Budget.kind: expected 'iterations' or 'time', got {self.kind!r}")
-        if self.amount <= 0 or self.rounds < 1:
-            raise ValueError(f"Budget: expected a positive amount and at least one round, got {self.amount} and {self.rounds}")
+        if self.amount <= 0 or self.validation_intervals < 1:
+            raise ValueError(
+                f"Budget: expected a positive amount and at least one round, got {self.amount} and {self.validation_intervals}"
+            )
 
     def progress(self, iteration: int, seconds: float) -> float:
         """Share of the budget that is used, 0..1, after `iteration` steps and `seconds` of training."""

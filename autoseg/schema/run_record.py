@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingJob:
+class RunRecord:
     """One fold of one configuration, completely described: the same job and seed give the same weights on a CPU.
 
     Attributes:
@@ -46,7 +46,7 @@ class TrainingJob:
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class RunEnvironment:
     """Where a training ran, or the part of it since it was last continued elsewhere.
 
     Attributes:

@@ -73,7 +73,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Expected:
+class NestedEstimate:
     """What to expect of a way of choosing on new images: chosen on the other folds, scored on this one, for every fold.
 
     Attributes:
@@ -107,11 +107,11 @@ class Evidence:
     candidate: str
     cases: int
     compared: dict[str, Compared]
-    expected: Expected | None = None
+    expected: NestedEstimate | None = None
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class PostProcessing:
     """What is done to an organ's mask after prediction; the steps in the order of the attributes.
 
     Attributes:
@@ -143,7 +143,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class DiceRegression:
     """How an organ's Dice is predicted without a reference: a line through the Dice that the probabilities promise.
 
     Attributes:
@@ -162,7 +162,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Merged:
+class OrganMerging:
     """What became of organs of different candidates when their label maps were made one, on the cross-validation.
 
     Attributes:
@@ -195,9 +195,9 @@ class Choice:
         metric: Name of the score that was compared.
         evidence: Organ to intervals, tests and the nested estimate.
         seconds: Candidate name to seconds of computation a case, as measured in validation; those that were not measured are missing.
-        cleaning: Organ to the post-processing that helps it; organs that it does not help are missing.
+        postprocessing: Organ to the post-processing that helps it; organs that it does not help are missing.
         calibration: Member to what its probabilities are worth.
-        reliability: Organ to how its Dice is predicted where there is no reference.
+        dice_regression: Organ to how its Dice is predicted where there is no reference.
         merged: What merging does to the organs; None where they come from one candidate, or overlap.
         max_members: Largest number of models that were averaged.
         max_seconds: Candidates that took longer a case were left out; None left out none.
@@ -214,10 +214,10 @@ class Choice:
     metric: str = "dice"
     evidence: dict[str, Evidence] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    cleaning: dict[str, Cleaning] = field(default_factory=dict)
+    postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
     calibration: dict[str, Calibration] = field(default_factory=dict)
-    reliability: dict[str, Reliability] = field(default_factory=dict)
-    merged: Merged | None = None
+    dice_regression: dict[str, DiceRegression] = field(default_factory=dict)
+    merged: OrganMerging | None = None
     max_members: int = 3
     max_seconds: float | None = None
     made_from: dict[str, str] = field(default_factory=dict)

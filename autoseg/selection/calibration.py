@@ -50,7 +50,7 @@ class Sample:
         return cls(np.concatenate([one.shares for one in samples]), np.concatenate([one.allowed for one in samples]))
 
 
-def tempered_shares(shares: np.ndarray, temperature: float) -> np.ndarray:
+def temperature_scaled(shares: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities after their logits were divided by `temperature`: ``p^(1/T)``, normalised; what is impossible stays so.
 
     Args:
@@ -123,7 +123,7 @@ def calibrate(folds: Sequence[Sample]) -> Calibration:
 
 def _answers(sample: Sample, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Confidence of the likeliest outcome and whether it is right, ``(N,)`` each."""
-    shares = sample.shares if temperature == 1 else tempered_shares(sample.shares, temperature)
+    shares = sample.shares if temperature == 1 else temperature_scaled(sample.shares, temperature)
     winner = shares.argmax(axis=1)[:, None]
     return np.take_along_axis(shares, winner, 1)[:, 0], np.take_along_axis(sample.allowed, winner, 1)[:, 0]
 
@@ -131,6 +131,6 @@ def _answers(sample: Sample, temperature: float) -> tuple[np.ndarray, np.ndarray
 def _binned_error(confidence: np.ndarray, right: np.ndarray) -> float:
     # The upper edge of a bin belongs to it, so that a probability of 1 is in the last one.
     bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
-    promised = np.bincount(bins, weights=confidence, minlength=BINS)
+    expected = np.bincount(bins, weights=confidence, minlength=BINS)
     kept = np.bincount(bins, weights=right, minlength=BINS)
-    return float(np.abs(promised - kept).sum() / len(confidence))
+    return float(np.abs(expected - kept).sum() / len(confidence))

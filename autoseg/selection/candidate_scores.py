@@ -45,7 +45,7 @@ BASE_BYTES, BYTES_A_VOXEL = 450 * 2**20, 20
 
 
 @dataclass(frozen=True)
-class Task:
+class SelectionTask:
     """What candidates are judged by.
 
     Attributes:
@@ -81,7 +81,7 @@ class Record:
     scores: dict[str, list[Score]] = field(default_factory=dict)
 
 
-def scores_of_models(task: Task, models: Sequence[str]) -> dict[str, list[Score]]:
+def scores_of_models(task: SelectionTask, models: Sequence[str]) -> dict[str, list[Score]]:
     """Scores of single models; where the stored ones lack the metric (older runs), it is computed from the stored label maps.
 
     Raises:
@@ -103,7 +103,7 @@ def scores_of_models(task: Task, models: Sequence[str]) -> dict[str, list[Score]
     return found
 
 
-def scores_of_averages(task: Task, averages: Sequence[Candidate]) -> dict[str, list[Score]]:
+def scores_of_averages(task: SelectionTask, averages: Sequence[Candidate]) -> dict[str, list[Score]]:
     """Scores of averages; each model's probabilities of a case are read once for all of them.
 
     Raises:
@@ -112,7 +112,7 @@ def scores_of_averages(task: Task, averages: Sequence[Candidate]) -> dict[str, l
     return _scores(task, averages, "Averaging models") if averages else {}
 
 
-def _scores(task: Task, candidates: Sequence[Candidate], what: str) -> dict[str, list[Score]]:
+def _scores(task: SelectionTask, candidates: Sequence[Candidate], what: str) -> dict[str, list[Score]]:
     jobs, found, voxels = {}, {candidate.name: [] for candidate in candidates}, 0
     parts: dict[str, Record] = {}
     ids = _ids(task, candidates)
@@ -153,7 +153,7 @@ def run_all(function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], *
     return found
 
 
-def score_candidates(task: Task, fold: str, case: Case, candidates: Sequence[Candidate], record: Record) -> dict[str, list[Score]]:
+def score_candidates(task: SelectionTask, fold: str, case: Case, candidates: Sequence[Candidate], record: Record) -> dict[str, list[Score]]:
     """Scores candidates on a case and adds them to its file; runs in a process of its own where there is much to do."""
     image = read_label(case.label)
     reference = to_internal(image.array, task.plan.labels, source=str(case.label))
@@ -171,7 +171,7 @@ def score_candidates(task: Task, fold: str, case: Case, candidates: Sequence[Can
     return found
 
 
-def _score_stored(task: Task, fold: str, case: Case, model: str, reference: np.ndarray) -> list[Score]:
+def _score_stored(task: SelectionTask, fold: str, case: Case, model: str, reference: np.ndarray) -> list[Score]:
     path = validation_folder(task.results, model, fold) / f"{case.name}{task.plan.file_ending}"
     if not path.is_file():
         raise ValueError(f"{path}: missing, and {task.metric} is not among the stored scores; choose by dice, or validate this fold again")
@@ -191,7 +191,7 @@ def _score_stored(task: Task, fold: str, case: Case, model: str, reference: np.n
 
 
 def _score_averages(
-    task: Task, fold: str, case: Case, averages: Sequence[Candidate], truth: tuple[np.ndarray, Labels]
+    task: SelectionTask, fold: str, case: Case, averages: Sequence[Candidate], truth: tuple[np.ndarray, Labels]
 ) -> dict[str, list[Score]]:
     reference, labels = truth
     members = dict.fromkeys(name for candidate in averages for name in candidate.members)
@@ -214,7 +214,7 @@ def _score_averages(
 
 
 def _from_counts(
-    task: Task, case: Case, averages: Sequence[Candidate], together: Averages, truth: tuple[np.ndarray, Labels]
+    task: SelectionTask, case: Case, averages: Sequence[Candidate], together: Averages, truth: tuple[np.ndarray, Labels]
 ) -> dict[str, list[Score]]:
     """Scores that need only counts: what all averages have in common is counted once, the rest at the disputed voxels."""
     reference, labels = truth
@@ -237,7 +237,7 @@ def _from_counts(
     return found
 
 
-def _record_path(task: Task, fold: str, case: Case) -> Path:
+def _record_path(task: SelectionTask, fold: str, case: Case) -> Path:
     return task.results / FOLDER / file_name(task.metric) / f"fold_{fold}" / f"{case.name}.json"
 
 
@@ -256,7 +256,7 @@ def _is_same(made_from: str, state: str) -> bool:
     return made_from == state or state_of_0_1_0_fits(made_from, state)
 
 
-def _state(task: Task, candidates: Sequence[Candidate], fold: str, case: Case, ids: Mapping[Path, str]) -> dict[str, str]:
+def _state(task: SelectionTask, candidates: Sequence[Candidate], fold: str, case: Case, ids: Mapping[Path, str]) -> dict[str, str]:
     """Model (empty: the label) to what identifies the contents that its scores are made from."""
     tolerances = " ".join(f"{organ}={task.tolerances.get(organ, TOLERANCE_MM)}" for organ in task.plan.labels.names)
     state = {"": f"{label_id(case)} {'all' if case.annotated is None else ' '.join(case.annotated)} {tolerances}"}
@@ -265,7 +265,7 @@ def _state(task: Task, candidates: Sequence[Candidate], fold: str, case: Case, i
     return state
 
 
-def _ids(task: Task, candidates: Sequence[Candidate]) -> dict[Path, str]:
+def _ids(task: SelectionTask, candidates: Sequence[Candidate]) -> dict[Path, str]:
     """Content ids of all predictions that candidates are scored from, as far as they are there."""
     cases = [(fold, case) for fold, some in task.cases.items() for case in some]
     files = [path for name in _members(candidates) for fold, case in cases for path in _files(task, name, fold, case) if path.is_file()]
@@ -276,24 +276,24 @@ def _members(candidates: Sequence[Candidate]) -> list[str]:
     return list(dict.fromkeys(name for candidate in candidates for name in candidate.members))
 
 
-def _files(task: Task, model: str, fold: str, case: Case) -> tuple[Path, Path]:
+def _files(task: SelectionTask, model: str, fold: str, case: Case) -> tuple[Path, Path]:
     """What a model left of a case in validation: its probabilities and its label map."""
     folder = validation_folder(task.results, model, fold)
     return folder / f"{case.name}.b2nd", folder / f"{case.name}{task.plan.file_ending}"
 
 
-def _size(task: Task, fold: str, case: Case, candidates: Sequence[Candidate]) -> int:
+def _size(task: SelectionTask, fold: str, case: Case, candidates: Sequence[Candidate]) -> int:
     """Voxels that a case has in all predictions that are looked at."""
     models = {name for candidate in candidates for name in candidate.members}
     return len(models) * file_voxels(task, fold, case)
 
 
-def memory_for(task: Task, cases: Sequence[tuple[str, Case]]) -> int:
+def memory_for(task: SelectionTask, cases: Sequence[tuple[str, Case]]) -> int:
     """Bytes to plan for in a process that works on the largest of some cases, given with their folds."""
     return BASE_BYTES + BYTES_A_VOXEL * max((file_voxels(task, fold, case) for fold, case in cases), default=0)
 
 
-def file_voxels(task: Task, fold: str, case: Case) -> int:
+def file_voxels(task: SelectionTask, fold: str, case: Case) -> int:
     """Voxels of a case's label map, from any trace that was kept of it; 0 where none was."""
     paths = task.results.glob(f"*/fold_{fold}/validation/{case.name}.trace.json")
     path = next(iter(paths), None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..evaluation.counts import mean_of_known
-from ..evaluation.metrics import find_metric, goodness, value_of
+from ..evaluation.metrics import find_metric, higher_is_better_score, value_of
 from ..runtime.registry import lookup
 from ..schema import Candidate, Choice, Score
 from .evidence import Comparison, Rule, evidence_for
@@ -32,7 +32,7 @@ RULES: dict[str, str | Rule] = {"supported": supported, "best_mean": best_mean, 
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class SelectionContext:
     """What is known of the cross-validation beside the scores.
 
     Attributes:
@@ -86,7 +86,7 @@ def narrowed(candidates: Sequence[Candidate], scores: Mapping[str, Sequence[Scor
     values: dict[str, dict[str, list[float]]] = {}
     for name, some in scores.items():
         for score in some:
-            values.setdefault(score.organ, {}).setdefault(name, []).append(goodness(value_of(score, metric), metric))
+            values.setdefault(score.organ, {}).setdefault(name, []).append(higher_is_better_score(value_of(score, metric), metric))
     means = {organ: {name: mean_of_known(some) for name, some in of.items()} for organ, of in values.items()}
     ranked = [sorted(of, key=lambda name, of=of: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means.values()]
     best = 1 + max(2, *(len(names) for names in ranked))
@@ -105,7 +105,7 @@ def choose(
     *,
     folds: Sequence[str],
     rule: str = DEFAULT_RULE,
-    known: Circumstances | None = None,
+    known: SelectionContext | None = None,
 ) -> Choice:
     """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
@@ -129,7 +129,7 @@ def choose(
         ValueError: No candidate, no case in common, an unknown rule or metric, a candidate that lacks scores or has two of one case, or a
             score without the metric.
     """
-    known = known or Circumstances()
+    known = known or SelectionContext()
     decide: Rule = lookup(RULES, rule, "rule of selection")
     find_metric(known.metric)
     comparisons = _comparisons(scores, candidates, organs, known)
@@ -152,7 +152,7 @@ def choose(
 
 
 def _comparisons(
-    scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organs: Sequence[str], known: Circumstances
+    scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organs: Sequence[str], known: SelectionContext
 ) -> dict[str, Comparison]:
     """Organ to what its candidates reached on the cases that all of them can be judged by; organs that none covers are missing."""
     if not candidates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..evaluation.metrics import find_metric, goodness
+from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..schema import Choice, Compared, Evidence
 
 SHOWN = 6
@@ -53,7 +53,7 @@ def _table(evidence: Evidence, choice: Choice) -> list[str]:
 
     def merit(name: str) -> float:
         mean = compared[name].mean
-        return -math.inf if math.isnan(mean) else goodness(mean, choice.metric)
+        return -math.inf if math.isnan(mean) else higher_is_better_score(mean, choice.metric)
 
     ranked = sorted(compared, key=merit, reverse=True)
     listed = ranked[:SHOWN]

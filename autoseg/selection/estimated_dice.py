@@ -8,50 +8,50 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.serialization import read_json, write_json
-from .dice_regression import foretold_by_others
+from .dice_regression import leave_one_out_estimates
 
-FORETOLD = "foretold_dice.json"
-"""In ``results/<dataset>``: organ to its `Foretold`."""
+QUALITY_ESTIMATES = "quality_estimates.json"
+"""In ``results/<dataset>``: organ to its `QualityEstimate`."""
 
 
 @dataclass(frozen=True)
-class Foretold:
+class QualityEstimate:
     """One organ of one held-out case.
 
     Attributes:
         case: Its name.
-        promised: Dice that the calibrated probabilities promise; NaN where they know nothing of the organ.
+        expected: Dice that the calibrated probabilities promise; NaN where they know nothing of the organ.
         true: Dice after post-processing; NaN where the organ is absent from prediction and reference.
     """
 
     case: str
-    promised: float
+    expected: float
     true: float
 
 
-def note_foretold(results: Path, found: dict[str, list[Foretold]]) -> None:
+def write_quality_estimates(results: Path, found: dict[str, list[QualityEstimate]]) -> None:
     """Writes what was foretold beside the choice."""
-    write_json(results / FORETOLD, found)
+    write_json(results / QUALITY_ESTIMATES, found)
 
 
-def read_promises(results: Path) -> dict[str, tuple[Promise, ...]]:
+def read_estimated_dice(results: Path) -> dict[str, tuple[EstimatedDice, ...]]:
     """Organ to the predicted and the true Dice of its held-out cases; each is predicted by a line through the others."""
-    path = results / FORETOLD
+    path = results / QUALITY_ESTIMATES
     if not path.is_file():
         return {}
-    found = read_json(path, dict[str, list[Foretold]])
-    return {organ: promises for organ, some in found.items() if (promises := _promises(some))}
+    found = read_json(path, dict[str, list[QualityEstimate]])
+    return {organ: estimated_dice for organ, some in found.items() if (estimated_dice := _estimated(some))}
 
 
-def _promises(some: list[Foretold]) -> tuple[Promise, ...]:
-    promised, true = (np.array([getattr(one, name) for one in some], float) for name in ("promised", "true"))
-    known = np.flatnonzero(~(np.isnan(promised) | np.isnan(true)))
-    expected = foretold_by_others(promised[known], true[known]).tolist()
-    return tuple(Promise(some[place].case, dice, float(true[place])) for place, dice in zip(known, expected, strict=True))
+def _estimated(some: list[QualityEstimate]) -> tuple[EstimatedDice, ...]:
+    expected, true = (np.array([getattr(one, name) for one in some], float) for name in ("expected", "true"))
+    known = np.flatnonzero(~(np.isnan(expected) | np.isnan(true)))
+    expected = leave_one_out_estimates(expected[known], true[known]).tolist()
+    return tuple(EstimatedDice(some[place].case, dice, float(true[place])) for place, dice in zip(known, expected, strict=True))
 
 
 @dataclass(frozen=True)
-class Promise:
+class EstimatedDice:
     """What an organ's Dice in one held-out case was predicted to be without its reference, and what it was."""
 
     case: str

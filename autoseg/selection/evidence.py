@@ -11,9 +11,9 @@ import numpy as np
 
 from ..evaluation.counts import mean_of_known
 from ..evaluation.masks import MaskPair
-from ..evaluation.metrics import find_metric, function_of, goodness
+from ..evaluation.metrics import find_metric, function_of, higher_is_better_score
 from ..evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
-from ..schema import Candidate, Compared, Evidence, Expected
+from ..schema import Candidate, Compared, Evidence, NestedEstimate
 
 RIVAL = 0.05
 """Candidates whose difference to the chosen one has no p-value below this might have been chosen as well."""
@@ -44,9 +44,9 @@ class Comparison:
     seed: int = 0
 
     @cached_property
-    def merits(self) -> dict[str, np.ndarray]:
+    def higher_is_better(self) -> dict[str, np.ndarray]:
         """Candidate name to ``(cases,)`` values of which higher is better, whatever the metric; NaN as in `values`."""
-        return {name: goodness(np.asarray(values, np.float64), self.metric) for name, values in self.values.items()}
+        return {name: higher_is_better_score(np.asarray(values, np.float64), self.metric) for name, values in self.values.items()}
 
     @cached_property
     def means(self) -> dict[str, float]:
@@ -54,15 +54,15 @@ class Comparison:
         return {name: mean_of_known(values) for name, values in self.values.items()}
 
     @cached_property
-    def mean_merits(self) -> dict[str, float]:
+    def mean_higher_is_better(self) -> dict[str, float]:
         """Candidate name to its mean merit. Without any value it is infinite: no case has the organ, and the candidate predicted none."""
-        means = {name: mean_of_known(values) for name, values in self.merits.items()}
+        means = {name: mean_of_known(values) for name, values in self.higher_is_better.items()}
         return {name: math.inf if math.isnan(mean) else mean for name, mean in means.items()}
 
     @property
     def n_patients(self) -> int:
         """Patients with a value of some candidate."""
-        known = ~np.all([np.isnan(values) for values in self.merits.values()], axis=0)
+        known = ~np.all([np.isnan(values) for values in self.higher_is_better.values()], axis=0)
         return len({name for name, there in zip(self.patients or self.cases, known, strict=True) if there})
 
     def cost(self, candidate: Candidate) -> float:
@@ -73,7 +73,7 @@ class Comparison:
     @cached_property
     def perfect(self) -> float:
         """The merit of a prediction that agrees with its reference."""
-        return goodness(perfect_value(self.metric), self.metric)
+        return higher_is_better_score(perfect_value(self.metric), self.metric)
 
     def by_case(self, one: Candidate, other: Candidate) -> np.ndarray:
         """By how much the first is better, ``(cases,)``; NaN where neither has a value.
@@ -81,10 +81,12 @@ class Comparison:
         Where only one of both has none, the organ is absent and the other raised a false alarm: who is right there counts as perfect, or
         false alarms would cost nothing in a comparison of two.
         """
-        first, second = self.merits[one.name], self.merits[other.name]
+        first, second = self.higher_is_better[one.name], self.higher_is_better[other.name]
         alone = np.isnan(first) != np.isnan(second)
         if alone.any():
-            first, second = (np.where(alone & np.isnan(merits), self.perfect, merits) for merits in (first, second))
+            first, second = (
+                np.where(alone & np.isnan(higher_is_better), self.perfect, higher_is_better) for higher_is_better in (first, second)
+            )
         return first - second
 
     def differences(self, one: Candidate, other: Candidate) -> np.ndarray:
@@ -157,7 +159,7 @@ def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evide
     return Evidence(chosen.name, len(comparison.cases), compared, expected_of(comparison, chosen, rule))
 
 
-def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> Expected | None:
+def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> NestedEstimate | None:
     """The nested estimate: for every fold the same rule chooses by the other folds' cases, and its choice is scored on this one's.
 
     The mean of the best of many candidates on the cases that it was chosen by is too good, by the luck of the draw (Varma & Simon, BMC
@@ -191,7 +193,7 @@ def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> Expect
     if n_known:
         wider = math.sqrt(1 + _share_of_choice(comparison, chosen, values) / (len(names) - 1) * len(names))
         low, high = max(mean - wider * (mean - low), np.nanmin(values)), min(mean + wider * (high - mean), np.nanmax(values))
-    return Expected(mean, float(low), float(high), comparison.means[chosen.name], n_known, winners)
+    return NestedEstimate(mean, float(low), float(high), comparison.means[chosen.name], n_known, winners)
 
 
 def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarray) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 from scipy import ndimage
 
 from ..inference.export import Logits
-from ..inference.sampled_probabilities import shares_at
+from ..inference.sampled_probabilities import probabilities_at
 from ..schema import Calibration, Case, Choice, Labels
 from .calibration import Sample, calibrate
-from .candidate_scores import Task, file_voxels, memory_for, run_all
+from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ NUMBERS = 2**22
 """Probabilities of a model that are looked at over all cases; more would not move the temperature."""
 
 
-def calibrated_choice(task: Task, choice: Choice) -> Choice:
+def calibrated_choice(task: SelectionTask, choice: Choice) -> Choice:
     """The choice with what its members' probabilities are worth.
 
     Drawn from each case, always the same ones: voxels within `NEAR` of an organ, in the reference or in what a member predicted. Voxels
@@ -111,7 +111,7 @@ def _organs_at(truth: np.ndarray, labels: Labels, own: Labels) -> np.ndarray:
 
 def _sample(logits: Logits, points: np.ndarray, organs: np.ndarray, own: Labels, case: Case) -> Sample:
     """What a model said at voxels, beside what would have been right."""
-    shares = shares_at([logits], points, own)
+    shares = probabilities_at([logits], points, own)
     known = np.array([case.annotated is None or name in case.annotated for name in own.names])
     if own.regions:
         inside, truth = shares[:, known].reshape(-1), organs[:, known].reshape(-1)

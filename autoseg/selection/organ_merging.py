@@ -11,15 +11,15 @@ import numpy as np
 from ..evaluation.counts import mean_of_known
 from ..evaluation.metrics import value_of
 from ..evaluation.overlap import score_case
-from ..inference.apply_selection import segment_chosen
-from ..schema import Case, Choice, Merged, Score
-from .candidate_scores import Task, file_voxels, memory_for, run_all
+from ..inference.apply_selection import apply_selection
+from ..schema import Case, Choice, OrganMerging, Score
+from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all
 from .held_out import HeldOut, check_same_grid, reference_of
 
 log = logging.getLogger(__name__)
 
 
-def merged_choice(task: Task, choice: Choice, scores: Mapping[str, Sequence[Score]]) -> Choice:
+def merged_choice(task: SelectionTask, choice: Choice, scores: Mapping[str, Sequence[Score]]) -> Choice:
     """The choice with what merging does to its organs on the cross-validation; unchanged where they come from one candidate, or overlap.
 
     Cases in which a member's probabilities are gone are left out. Post-processing comes after merging and is not a part of this.
@@ -35,7 +35,7 @@ def merged_choice(task: Task, choice: Choice, scores: Mapping[str, Sequence[Scor
     candidates = set(choice.organs.values())
     if len(candidates) < 2 or task.plan.labels.regions:
         return choice
-    held_out = HeldOut(task.results, task.plan, replace(choice, cleaning={}))
+    held_out = HeldOut(task.results, task.plan, replace(choice, postprocessing={}))
     todo = [(fold, case) for fold, some in task.cases.items() if fold != "all" for case in some]
     jobs = {f"fold {fold}, {case.name}": (task, held_out, fold, case) for fold, case in todo}
     voxels = sum(file_voxels(task, fold, case) for fold, case in todo) * len(candidates)
@@ -48,17 +48,17 @@ def merged_choice(task: Task, choice: Choice, scores: Mapping[str, Sequence[Scor
     before = {(score.case, organ): value_of(score, task.metric) for organ, score in _own(choice, scores) if (score.case, organ) in after}
     pairs = {organ: [key for key in before if key[1] == organ] for organ in choice.organs}
     means = [{organ: mean_of_known(of[key] for key in keys) for organ, keys in pairs.items() if keys} for of in (before, after)]
-    merged = Merged(float(np.mean(conflicts)), max(conflicts), len(known), *means)
+    merged = OrganMerging(float(np.mean(conflicts)), max(conflicts), len(known), *means)
     log.info("Organs of %d candidates in one map: %.0f voxels a case are claimed by two.", len(candidates), merged.conflicts)
     return replace(choice, merged=merged)
 
 
-def merge_case(task: Task, held_out: HeldOut, fold: str, case: Case) -> tuple[list[Score], int] | None:
+def merge_case(task: SelectionTask, held_out: HeldOut, fold: str, case: Case) -> tuple[list[Score], int] | None:
     """Scores of a case's merged map and the voxels that two organs claimed; None where a member's probabilities are gone."""
     predictions = held_out.kept(fold, case.name)
     if any(name not in predictions for name in held_out.own):
         return None
-    found, conflicts = segment_chosen(predictions, held_out.choice, held_out.own, task.plan.labels)
+    found, conflicts = apply_selection(predictions, held_out.choice, held_out.own, task.plan.labels)
     reference, spacing = reference_of(case, task.plan.labels)
     check_same_grid(case, found, reference)
     how = {"metrics": task.metrics, "organs": case.annotated, "spacing_mm": spacing, "tolerance_mm": task.tolerances}

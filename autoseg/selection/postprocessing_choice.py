@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..evaluation.metrics import goodness
+from ..evaluation.metrics import higher_is_better_score
 from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
 from ..inference.postprocessing import describe
-from ..schema import Cleaning
+from ..schema import PostProcessing
 
 PART = 0.01
 """Of an organ's volume in a case: components that are smaller are specks of the annotation and do not count as parts of the organ."""
@@ -42,7 +42,7 @@ SAME = 1e-9
 
 @dataclass(frozen=True)
 class _Verdict:
-    cleaning: Cleaning
+    postprocessing: PostProcessing
     gain: float
     p_value: float
     better: int
@@ -55,7 +55,7 @@ def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted((size for size in sizes_mm3 if size >= PART * total), reverse=True))
 
 
-def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[Cleaning, ...]:
+def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[PostProcessing, ...]:
     """What to try for an organ, simplest first.
 
     Args:
@@ -72,18 +72,18 @@ def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[Cleaning, ...]:
     usual = max(counts, key=lambda count: (counts[count], -count))
     most = int(np.quantile([len(parts) for parts in known], QUANTILE, method="inverted_cdf"))
     smallest = SMALLEST_SHARE * min(min(parts) for parts in known)
-    steps = [Cleaning(components=count) for count in dict.fromkeys((usual, most))] + [Cleaning(min_volume_mm3=smallest)]
-    return (Cleaning(fill_holes=True), *steps, *(replace(step, fill_holes=True) for step in steps))
+    steps = [PostProcessing(components=count) for count in dict.fromkeys((usual, most))] + [PostProcessing(min_volume_mm3=smallest)]
+    return (PostProcessing(fill_holes=True), *steps, *(replace(step, fill_holes=True) for step in steps))
 
 
-def choose_cleaning(
+def select_postprocessing(
     before: np.ndarray,
-    after: Mapping[Cleaning, np.ndarray],
+    after: Mapping[PostProcessing, np.ndarray],
     *,
     metric: str = "dice",
     perfect: float = 1.0,
     groups: Sequence[Hashable] | None = None,
-) -> Cleaning | None:
+) -> PostProcessing | None:
     """The post-processing that helps an organ, by the rule of this module.
 
     Args:
@@ -107,13 +107,13 @@ def choose_cleaning(
         return None
     best = max(verdicts, key=lambda verdict: verdict.gain)
     winner = next(verdict for verdict in verdicts if best.gain - verdict.gain <= SAME)
-    return replace(winner.cleaning, why=_sentence(winner, before, after[winner.cleaning], metric, perfect, len(tried)))
+    return replace(winner.postprocessing, why=_sentence(winner, before, after[winner.postprocessing], metric, perfect, len(tried)))
 
 
 def _gains(before: np.ndarray, after: np.ndarray, metric: str, perfect: float, groups: Sequence[Hashable] | None) -> np.ndarray:
     """How much better each patient is, ``(patients,)``; 0 where nothing changed."""
     was, now = _filled(before, perfect), _filled(after, perfect)
-    return per_group(goodness(now, metric) - goodness(was, metric), groups)
+    return per_group(higher_is_better_score(now, metric) - higher_is_better_score(was, metric), groups)
 
 
 def _filled(values: np.ndarray, perfect: float) -> np.ndarray:
@@ -121,7 +121,7 @@ def _filled(values: np.ndarray, perfect: float) -> np.ndarray:
     return np.where(np.isnan(array), perfect, array)
 
 
-def _verdict(cleaning: Cleaning, gains: np.ndarray, p_value: float) -> _Verdict | None:
+def _verdict(postprocessing: PostProcessing, gains: np.ndarray, p_value: float) -> _Verdict | None:
     changed = gains[np.abs(gains) > SAME]
     gain, better, worse = float(gains.mean()), int((changed > 0).sum()), int((changed < 0).sum())
     if gain <= 0:
@@ -130,7 +130,7 @@ def _verdict(cleaning: Cleaning, gains: np.ndarray, p_value: float) -> _Verdict 
         accepted = worse == 0
     else:
         accepted = p_value < LEVEL and -changed.min() <= changed.mean()
-    return _Verdict(cleaning, gain, p_value, better, worse) if accepted else None
+    return _Verdict(postprocessing, gain, p_value, better, worse) if accepted else None
 
 
 def _sentence(verdict: _Verdict, before: np.ndarray, after: np.ndarray, metric: str, perfect: float, tried: int) -> str:
@@ -140,4 +140,4 @@ def _sentence(verdict: _Verdict, before: np.ndarray, after: np.ndarray, metric: 
     support = "too few change for a test" if math.isnan(verdict.p_value) else f"p = {verdict.p_value:.2g} corrected for {tried} tried"
     cases = f"{there.sum()} {'case' if there.sum() == 1 else 'cases'}"
     counts = f"{verdict.better} better and {verdict.worse} worse"
-    return f"{describe(verdict.cleaning)}: mean {metric} {change} over {cases}, {counts}, {support}"
+    return f"{describe(verdict.postprocessing)}: mean {metric} {change} over {cases}, {counts}, {support}"

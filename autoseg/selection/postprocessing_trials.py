@@ -18,18 +18,18 @@ from ..data.labels import organ_mask
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
 from ..evaluation.metrics import find_metric, function_of
-from ..inference.postprocessing import Components, clean
+from ..inference.postprocessing import Components, apply_postprocessing
 from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
 from ..runtime.serialization import read_json, to_plain, write_json
 from ..runtime.workspace import Workspace
-from ..schema import Case, Choice, Cleaning, Dataset, Labels
-from .candidate_scores import Task, file_voxels, memory_for, run_all
-from .estimated_dice import note_foretold
+from ..schema import Case, Choice, Dataset, Labels, PostProcessing
+from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all
+from .estimated_dice import write_quality_estimates
 from .evidence import perfect_value
 from .held_out import HeldOut, check_same_grid, reference_of
-from .postprocessing_choice import choose_cleaning, parts_of, proposals
-from .quality_estimation import foretell, reliability_of
+from .postprocessing_choice import parts_of, proposals, select_postprocessing
+from .quality_estimation import dice_regression_of, estimate_quality
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ SHAPES = "organ_shapes.json"
 READERS = 4
 """Label maps that are measured at once, at most."""
 
-AS_IT_IS = Cleaning()
+AS_IT_IS = PostProcessing()
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class _Trial:
 
     case: str
     group: str
-    tried: dict[Cleaning, tuple[float, float]]
+    tried: dict[PostProcessing, tuple[float, float]]
 
 
-def cleaned_choice(workspace: Workspace, dataset: Dataset, task: Task, choice: Choice) -> Choice:
+def choose_postprocessing(workspace: Workspace, dataset: Dataset, task: SelectionTask, choice: Choice) -> Choice:
     """The choice with the post-processing that helps each organ, and with how its Dice is predicted where there is no reference.
 
     Args:
@@ -63,10 +63,10 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, task: Task, choice: C
     Raises:
         ValueError: A label file does not fit its predictions any more.
     """
-    held_out = HeldOut(task.results, task.plan, replace(choice, cleaning={}))
+    held_out = HeldOut(task.results, task.plan, replace(choice, postprocessing={}))
     todo = [(fold, case) for fold, some in task.cases.items() if fold != "all" for case in some]
     if not todo:
-        note_foretold(workspace.results(dataset.name), {})
+        write_quality_estimates(workspace.results(dataset.name), {})
         return choice
     tries = _proposals(workspace, dataset, task.plan.labels)
     jobs = {f"fold {fold}, {case.name}": (held_out, fold, case, tries, dataset.tolerances) for fold, case in todo}
@@ -76,15 +76,17 @@ def cleaned_choice(workspace: Workspace, dataset: Dataset, task: Task, choice: C
     for found in run_all(try_case, jobs, what="Trying post-processing", **work).values():
         for organ, trial in found.items():
             trials[organ].append(trial)
-    cleaning = {organ: found for organ, some in trials.items() if (found := _cleaning(some, choice.metric, tries[organ])) is not None}
-    for organ, found in cleaning.items():
+    postprocessing = {organ: found for organ, some in trials.items() if (found := _select(some, choice.metric, tries[organ])) is not None}
+    for organ, found in postprocessing.items():
         log.info("Post-processing of %s: %s.", organ, found.why)
-    steps = {organ: replace(found, why="") for organ, found in cleaning.items()}
+    steps = {organ: replace(found, why="") for organ, found in postprocessing.items()}
     dice_of = {organ: {one.case: one.tried[steps.get(organ, AS_IT_IS)][1] for one in some} for organ, some in trials.items()}
-    foretold = foretell(replace(held_out, choice=replace(choice, cleaning=cleaning)), todo, dice_of, **work)
-    note_foretold(workspace.results(dataset.name), foretold)
-    lines = {organ: reliability_of(some) for organ, some in foretold.items()}
-    return replace(choice, cleaning=cleaning, reliability={organ: line for organ, line in lines.items() if line is not None})
+    quality_estimates = estimate_quality(replace(held_out, choice=replace(choice, postprocessing=postprocessing)), todo, dice_of, **work)
+    write_quality_estimates(workspace.results(dataset.name), quality_estimates)
+    lines = {organ: dice_regression_of(some) for organ, some in quality_estimates.items()}
+    return replace(
+        choice, postprocessing=postprocessing, dice_regression={organ: line for organ, line in lines.items() if line is not None}
+    )
 
 
 def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
@@ -132,7 +134,7 @@ def _union(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | Non
     return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*there, strict=True)) if there else None
 
 
-def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[Cleaning, ...]]:
+def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[PostProcessing, ...]]:
     """Organ to what is tried; nothing for regions, which share voxels."""
     if labels.regions:
         log.info("No post-processing: the organs of %s overlap, so what is removed from one would be missing in another.", dataset.name)
@@ -158,7 +160,7 @@ class _Scene:
         maps = (np.maximum(self.found, 0), np.maximum(self.reference, 0))
         return [ndimage.find_objects(one, max_label=len(self.labels.base_values)) for one in maps]
 
-    def tried(self, organ: str, tries: Sequence[Cleaning]) -> dict[Cleaning, tuple[float, float]]:
+    def tried(self, organ: str, tries: Sequence[PostProcessing]) -> dict[PostProcessing, tuple[float, float]]:
         """Proposal to metric and Dice of an organ; what leaves the mask as it is has the values of `AS_IT_IS`."""
         index = self.labels.names.index(organ)
         box = _union([boxes[value - 1] for value in self.labels.internal_members[index] for boxes in self.boxes])
@@ -173,13 +175,13 @@ class _Scene:
 
         values = {AS_IT_IS: score(before)}
         for proposal in tries:
-            after = organ_mask(clean(found, self.labels, {organ: proposal}, self.spacing), self.labels, index)
+            after = organ_mask(apply_postprocessing(found, self.labels, {organ: proposal}, self.spacing), self.labels, index)
             values[proposal] = values[AS_IT_IS] if np.array_equal(before, after) else score(after)
         return values
 
 
 def try_case(
-    held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[Cleaning]], tolerances: Mapping[str, float]
+    held_out: HeldOut, fold: str, case: Case, tries: Mapping[str, Sequence[PostProcessing]], tolerances: Mapping[str, float]
 ) -> dict[str, _Trial]:
     """Organ to how it did in a case, of those that its candidate segmented and that were annotated; in a process of its own."""
     predictions = held_out.kept(fold, case.name)
@@ -202,9 +204,9 @@ def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
     return value, dice(overlap)
 
 
-def _cleaning(trials: Sequence[_Trial], metric: str, tries: Sequence[Cleaning]) -> Cleaning | None:
+def _select(trials: Sequence[_Trial], metric: str, tries: Sequence[PostProcessing]) -> PostProcessing | None:
     if not trials:
         return None
     values = {one: np.array([trial.tried[one][0] for trial in trials]) for one in (AS_IT_IS, *tries)}
     before = values.pop(AS_IT_IS)
-    return choose_cleaning(before, values, metric=metric, perfect=perfect_value(metric), groups=[trial.group for trial in trials])
+    return select_postprocessing(before, values, metric=metric, perfect=perfect_value(metric), groups=[trial.group for trial in trials])

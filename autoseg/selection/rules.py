@@ -23,7 +23,7 @@ def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
 
     A candidate without any value (NaN) is right everywhere: no case has the organ, and it predicted none. It beats false alarms.
     """
-    merits = comparison.mean_merits
+    higher_is_better = comparison.mean_higher_is_better
     winner = _best(comparison, comparison.candidates)
     others = [candidate for candidate in comparison.candidates if candidate is not winner]
     sentence = _sentence(comparison, winner)
@@ -32,7 +32,7 @@ def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
     if not others:
         return winner, f"{sentence}; it is the only candidate"
     second = _best(comparison, others)
-    if merits[winner.name] - merits[second.name] <= TIE:
+    if higher_is_better[winner.name] - higher_is_better[second.name] <= TIE:
         return winner, f"{sentence}; {second.name} is as good, but this one is cheaper"
     return winner, f"{sentence}; next is {_named(comparison, second, 'with')}"
 
@@ -67,7 +67,7 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
         found = f"{_p(corrected[winner.name])} corrected for {number}"
         return winner, f"{sentence}; better than {_named(comparison, reference, 'with')}, {found}"
     rival = _best(comparison, others)
-    if comparison.mean_merits[rival.name] - comparison.mean_merits[reference.name] <= TIE:
+    if comparison.mean_higher_is_better[rival.name] - comparison.mean_higher_is_better[reference.name] <= TIE:
         return winner, f"{sentence}; the simplest, and none is better (next is {_named(comparison, rival, 'with')})"
     found = f"{_named(comparison, rival, 'with')}, corrected {_p(corrected[rival.name])}"
     return winner, f"{sentence}; the simplest, and none is better beyond luck (the best mean is that of {found})"
@@ -104,13 +104,13 @@ def support(comparison: Comparison, reference: Candidate) -> dict[str, float]:
 def _beats(comparison: Comparison, candidate: Candidate, reference: Candidate) -> bool:
     """Whether its mean is better, and more patients gain than lose."""
     differences = comparison.differences(candidate, reference)
-    gain = comparison.mean_merits[candidate.name] - comparison.mean_merits[reference.name]
+    gain = comparison.mean_higher_is_better[candidate.name] - comparison.mean_higher_is_better[reference.name]
     return gain > TIE and float(np.nansum(np.sign(differences))) > 0
 
 
 def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candidate, str] | None:
     """The third step of `supported`: the average of the two best single models, where it shall be taken."""
-    merits = comparison.mean_merits
+    higher_is_better = comparison.mean_higher_is_better
     singles = [candidate for candidate in comparison.candidates if len(candidate.members) == 1]
     if len(winner.members) > 1 or len(singles) < 2:
         return None
@@ -119,8 +119,8 @@ def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candida
     p = comparison.p_value(first, second)
     members = {*first.members, *second.members}
     average = next((one for one in comparison.candidates if len(one.members) == 2 and set(one.members) == members), None)
-    least = max(merits[first.name], merits[second.name], merits[winner.name]) - TIE
-    if p < LEVEL or average is None or merits[average.name] < least or math.isinf(least):
+    least = max(higher_is_better[first.name], higher_is_better[second.name], higher_is_better[winner.name]) - TIE
+    if p < LEVEL or average is None or higher_is_better[average.name] < least or math.isinf(least):
         return None
     tied = f"{_named(comparison, first, 'with')} and {_named(comparison, second, 'with')} cannot be told apart ({_p(p)})"
     return average, f"{_sentence(comparison, average)}; {tied}, so their average, which is no worse, is taken instead of either"
@@ -128,16 +128,16 @@ def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candida
 
 def _best(comparison: Comparison, candidates: list[Candidate] | tuple[Candidate, ...]) -> Candidate:
     """Of the best mean; among equals the one that stands first."""
-    merits: Mapping[str, float] = comparison.mean_merits
-    top = max(merits[candidate.name] for candidate in candidates)
-    return next(candidate for candidate in candidates if merits[candidate.name] >= top - TIE)
+    higher_is_better: Mapping[str, float] = comparison.mean_higher_is_better
+    top = max(higher_is_better[candidate.name] for candidate in candidates)
+    return next(candidate for candidate in candidates if higher_is_better[candidate.name] >= top - TIE)
 
 
 def _sentence(comparison: Comparison, winner: Candidate) -> str:
     mean = comparison.means[winner.name]
     if math.isnan(mean):
         return f"{winner.name}: no validation case has this organ, and it predicted none"
-    n_cases = int(np.count_nonzero(~np.isnan(comparison.merits[winner.name])))
+    n_cases = int(np.count_nonzero(~np.isnan(comparison.higher_is_better[winner.name])))
     return f"{winner.name}: mean {comparison.title} {comparison.shown(mean)} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.counts import mean_of_known
-from ..evaluation.metrics import goodness, has_value, value_of
-from ..inference.quantised_logits import is_kept
+from ..evaluation.metrics import has_value, higher_is_better_score, value_of
+from ..inference.quantised_logits import has_logits
 from ..inference.trained_model import model_labels
 from ..runtime.migrate import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
@@ -138,7 +138,7 @@ def with_probabilities(results: Path, candidates: Sequence[Candidate], cases: Ma
     lacking = {
         name
         for name in members
-        if not all(is_kept(validation_folder(results, name, fold), case.name) for fold, some in cases.items() for case in some)
+        if not all(has_logits(validation_folder(results, name, fold), case.name) for fold, some in cases.items() for case in some)
     }
     if lacking:
         log.warning(
@@ -162,7 +162,7 @@ def with_scores(scores: Mapping[str, Sequence[Score]]) -> list[str]:
     return [name for name, found in scores.items() if found]
 
 
-def own_merits(results: Path, models: Mapping[str, Sequence[str]], metric: str) -> dict[str, dict[str, float]]:
+def mean_scores_of_own_folds(results: Path, models: Mapping[str, Sequence[str]], metric: str) -> dict[str, dict[str, float]]:
     """Model to organ to its mean over its own folds, turned so that higher is better; of the organs that a held-out case has.
 
     Where scores of any model lack the metric, all are judged by Dice: means of two metrics cannot be compared.
@@ -179,7 +179,7 @@ def own_merits(results: Path, models: Mapping[str, Sequence[str]], metric: str) 
     for name, some in scores.items():
         values: dict[str, list[float]] = {}
         for score in some:
-            values.setdefault(score.organ, []).append(goodness(value_of(score, known), known))
+            values.setdefault(score.organ, []).append(higher_is_better_score(value_of(score, known), known))
         found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := mean_of_known(of))}
     return found
 

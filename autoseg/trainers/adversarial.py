@@ -12,7 +12,7 @@ from torch import Tensor
 from ..networks.discriminator import build_discriminator
 from ..runtime.hardware import autocast, memory_format
 from ..schema import Configuration, Plan
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from .batches import Batch
 from .job import RunFolders, checked_options
 from .losses.adversarial import discriminator_loss, generator_loss, judged_maps
@@ -58,7 +58,7 @@ class AdversarialTrainer(Trainer):
     sample lacks annotations of are part of its background in both (`merge_unlabelled`).
     """
 
-    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+    def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
         self.options = adversarial_options(job.trainer_options)
         configuration = job.configuration

@@ -16,7 +16,7 @@ from ..preprocessing.storage import Store, StoredCase, read_array
 from ..runtime.hardware import memory_format
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from .adjacent_slices import outside_maps, read_slices, repeated, without_last
 from .augmentation.augment import Augmentation, apply, draw, size_for
 from .cascade.augmentation import augment_previous
@@ -65,7 +65,7 @@ class BatchMaker:
         NothingAnnotatedError: None of them has annotations of the organs.
     """
 
-    def __init__(self, job: TrainingJob, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
+    def __init__(self, job: RunRecord, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
         store = Store(folders.data)
         there = set(store.names())

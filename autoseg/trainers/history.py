@@ -11,7 +11,7 @@ from .plots import plot_history
 
 log = logging.getLogger(__name__)
 
-ROUNDS_BEFORE_ALARM = 5
+INTERVALS_BEFORE_WARNING = 5
 EMPTY_DICE = 1e-3
 
 
@@ -38,9 +38,9 @@ class History:
         self._write()
         return self.rows[-1]
 
-    def cut(self, rounds: int) -> None:
-        """Forgets rows after `rounds`: they will be made again from the checkpoint."""
-        self.rows = self.rows[:rounds]
+    def cut(self, validation_intervals: int) -> None:
+        """Forgets rows after `validation_intervals`: they will be made again from the checkpoint."""
+        self.rows = self.rows[:validation_intervals]
 
     def clear(self) -> None:
         """Forgets everything: a new run starts."""
@@ -48,8 +48,8 @@ class History:
 
     def warn_if_collapsed(self) -> None:
         """Says so when some organ has not been found in any validation patch for several rounds, once."""
-        recent = self.rows[-ROUNDS_BEFORE_ALARM:]
-        if self._alarmed or len(recent) < ROUNDS_BEFORE_ALARM:
+        recent = self.rows[-INTERVALS_BEFORE_WARNING:]
+        if self._alarmed or len(recent) < INTERVALS_BEFORE_WARNING:
             return
         organs = [key.removeprefix("dice_") for key in recent[-1] if key.startswith("dice_")]
         lost = [organ for organ in organs if all(row[f"dice_{organ}"] < EMPTY_DICE for row in recent)]
@@ -59,7 +59,7 @@ class History:
                 "%s: not found in any validation patch for %d rounds. Training goes on; if it stays so, give it more --time, "
                 "a smaller --learning-rate, or look at these labels with autoseg_check.",
                 ", ".join(lost),
-                ROUNDS_BEFORE_ALARM,
+                INTERVALS_BEFORE_WARNING,
             )
 
     def _write(self) -> None:

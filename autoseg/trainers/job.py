@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..runtime.registry import unknown
 from ..runtime.serialization import read_json
 from ..schema import Budget, Configuration
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 
 T = TypeVar("T")
@@ -55,10 +55,10 @@ def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> 
     return kind(**options)
 
 
-def begun_by_sibling(run: Path) -> Configuration | None:
+def sibling_configuration(run: Path) -> Configuration | None:
     """What another fold of a run's model was begun with, or None where this is the first: all folds of a model vote together."""
     records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]
-    return read_json(records[0], TrainingJob).configuration if records else None
+    return read_json(records[0], RunRecord).configuration if records else None
 
 
 CPU_VALIDATION_PATCHES = 16

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 
 from ..runtime.hardware import GIB, cpu_count
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ AHEAD_BYTES = 2 * GIB
 """Memory of the device for batches that wait, and for the one that is used; one batch may be larger."""
 
 
-def loader_size(job: TrainingJob, device: torch.device) -> tuple[int, int]:
+def loader_size(job: RunRecord, device: torch.device) -> tuple[int, int]:
     """Threads that make the batches of a job, and batches that may be in their hands or wait at a time.
 
     A processor computes augmentation and training step alike: one thread is enough to fill the pauses.

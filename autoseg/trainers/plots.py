@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from ..runtime.figures import _figure, organ_colours
+from ..runtime.figures import new_figure, organ_colours
 
 
 def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -28,7 +28,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     organs = [key for key in keys if key.startswith("dice_")]
     panels = (("loss", [k for k in keys if "loss" in k]), ("Dice", [*organs, "mean_dice"]), ("learning rate", ["learning_rate"]))
-    figure = _figure((8, 8))
+    figure = new_figure((8, 8))
     for position, (title, columns) in enumerate(panels, start=1):
         panel = figure.add_subplot(3, 1, position)
         _draw_curves(panel, rows, [key for key in columns if key in keys], dict(zip(organs, organ_colours(len(organs)), strict=True)))
@@ -38,7 +38,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=100, facecolor="white")
 
 
-class Recalled(Protocol):
+class RecallRow(Protocol):
     """What a candidate region of some radius holds, in shares: see `autoseg.trainers.cascade.candidate_region.RadiusRow`."""
 
     radius: int
@@ -48,7 +48,7 @@ class Recalled(Protocol):
     false_positive_rate: float
 
 
-def plot_recall(rows: Sequence[Recalled], names: Sequence[str], chosen: int, path: Path) -> None:
+def plot_recall(rows: Sequence[RecallRow], names: Sequence[str], chosen: int, path: Path) -> None:
     """Plots recall and false-positive rate of a candidate region against its radius.
 
     Args:
@@ -57,7 +57,7 @@ def plot_recall(rows: Sequence[Recalled], names: Sequence[str], chosen: int, pat
         chosen: The radius that was taken, marked by a line.
         path: The picture.
     """
-    figure = _figure((7, 6))
+    figure = new_figure((7, 6))
     radii = [row.radius for row in rows]
     recall, false = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
     for index, (name, colour) in enumerate(zip(names, organ_colours(len(names)), strict=True)):
@@ -76,14 +76,21 @@ def plot_recall(rows: Sequence[Recalled], names: Sequence[str], chosen: int, pat
 
 
 def _draw_curves(panel: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str], colours: Mapping[str, tuple]) -> None:
-    rounds = [row.get("round", i) for i, row in enumerate(rows, start=1)]
+    validation_intervals = [row.get("round", i) for i, row in enumerate(rows, start=1)]
     others = iter(("#1f4e8c", "#d1495b", "#444444", "#888888"))
     for key in columns:
         values = [row.get(key, np.nan) for row in rows]
         is_organ = key in colours
         colour = colours[key] if is_organ else next(others, "#bbbbbb")
         label = key.removeprefix("dice_").replace("_", " ")
-        panel.plot(rounds, values, color=colour, linewidth=1.2 if is_organ else 2.2, label=label, marker="o" if len(rounds) < 3 else None)
+        panel.plot(
+            validation_intervals,
+            values,
+            color=colour,
+            linewidth=1.2 if is_organ else 2.2,
+            label=label,
+            marker="o" if len(validation_intervals) < 3 else None,
+        )
     if any(key.endswith("dice") or key in colours for key in columns):
         panel.set_ylim(0, 1)
     if len(columns) > 1:

@@ -15,7 +15,7 @@ from ..runtime.checkpoints import load_checkpoint
 from ..runtime.registry import FINAL_CHECKPOINT
 from ..runtime.serialization import read_json, to_plain
 from ..schema import Configuration, Plan
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from .validation import FAILURES
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def is_finished(run: Path) -> bool:
     return (run / FINAL_CHECKPOINT).is_file() and (validation / "scores.json").is_file() and not (validation / FAILURES).is_file()
 
 
-def check_begun(run: Path, plan: Plan, configuration: Configuration, *, restart: bool = False) -> None:
+def check_resumable(run: Path, plan: Plan, configuration: Configuration, *, restart: bool = False) -> None:
     """Refuses data and networks that do not fit what was begun, before any of its data is replaced.
 
     Args:
@@ -45,16 +45,16 @@ def check_begun(run: Path, plan: Plan, configuration: Configuration, *, restart:
     """
     record = run / "run.json"
     if record.is_file() and not restart:
-        begun = read_json(record, TrainingJob)
+        begun = read_json(record, RunRecord)
         _compare(record, _data(plan, configuration), _data(begun.plan, begun.configuration))
         return
     for record in _siblings(run):
-        begun = read_json(record, TrainingJob)
+        begun = read_json(record, RunRecord)
         now, then = (_data(p, c) | _network(c) for p, c in ((plan, configuration), (begun.plan, begun.configuration)))
         _compare(record, now, then)
 
 
-def warn_if_otherwise(run: Path, configuration: Configuration, trainer_options: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+def warn_if_options_differ(run: Path, configuration: Configuration, trainer_options: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Says where a run was begun with other options than are asked for now: they keep those that it was begun with.
 
     Args:
@@ -63,7 +63,7 @@ def warn_if_otherwise(run: Path, configuration: Configuration, trainer_options: 
         trainer_options: That are asked for.
         changes: Training options that are asked for, by the names of `TrainingOptions`.
     """
-    begun = read_json(run / "run.json", TrainingJob)
+    begun = read_json(run / "run.json", RunRecord)
     now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(trainer_options), **changes}
     then: dict[str, Any] = {"network options": begun.configuration.network_options, "trainer options": begun.trainer_options}
     then |= {name: getattr(begun.options, name, None) for name in changes}
@@ -138,4 +138,4 @@ def check_pretrained(network: nn.Module, path: Path | None) -> None:
 def width_of(pretrained: Path | None) -> float:
     """Share of the planned features that the network of a checkpoint was built with, as the ``run.json`` beside it says; 1 without one."""
     record = None if pretrained is None else pretrained.with_name("run.json")
-    return 1.0 if record is None or not record.is_file() else read_json(record, TrainingJob).configuration.width
+    return 1.0 if record is None or not record.is_file() else read_json(record, RunRecord).configuration.width

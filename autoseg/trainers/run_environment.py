@@ -7,31 +7,31 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.hardware import trained_on
+from ..runtime.hardware import run_environment
 from ..runtime.serialization import read_json, write_json
-from ..schema.run_record import TrainedOn
+from ..schema.run_record import RunEnvironment
 
-TRAINED_ON = "trained_on.json"
+RUN_ENVIRONMENT = "run_environment.json"
 """In the folder of a run: a list, longer than one where it was continued on another device or with another version of torch."""
 
 
-def read_trained_on(run: Path) -> list[TrainedOn]:
+def read_run_environments(run: Path) -> list[RunEnvironment]:
     """What is recorded of a run; nothing where there is no record, or one that another version wrote."""
     try:
-        return read_json(run / TRAINED_ON, list[TrainedOn])
+        return read_json(run / RUN_ENVIRONMENT, list[RunEnvironment])
     except (ValueError, OSError):
         return []
 
 
-def note_trained_on(run: Path, device: torch.device) -> None:
+def record_run_environment(run: Path, device: torch.device) -> None:
     """Writes down device, version of torch and peak memory so far; what was noted before the run was interrupted stays."""
-    known, now = read_trained_on(run), trained_on(device)
+    known, now = read_run_environments(run), run_environment(device)
     if known and replace(known[-1], peak_bytes=now.peak_bytes) == now:
         *known, last = known
         now = replace(now, peak_bytes=max(now.peak_bytes, last.peak_bytes))
-    write_json(run / TRAINED_ON, [*known, now])
+    write_json(run / RUN_ENVIRONMENT, [*known, now])
 
 
-def forget_trained_on(run: Path) -> None:
+def remove_run_environment(run: Path) -> None:
     """A run that begins anew was trained nowhere yet."""
-    (run / TRAINED_ON).unlink(missing_ok=True)
+    (run / RUN_ENVIRONMENT).unlink(missing_ok=True)

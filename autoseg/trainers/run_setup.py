@@ -14,14 +14,14 @@ from ..runtime.hardware import StepCost, choose_device, device_memory, free_memo
 from ..runtime.registry import lookup
 from ..runtime.workspace import Workspace
 from ..schema import Budget, Configuration, Split
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
-from .job import begun_by_sibling, default_options
+from .job import default_options, sibling_configuration
 from .resume_checks import width_of
 from .step_cost import measure_step
-from .training_spec import Variant
+from .training_spec import TrainingSpec
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def _like_sibling(configuration: Configuration, sibling: Configuration | None, r
     return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
 
 
-def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, settings: TrainSettings) -> TrainingJob:
+def new_job(asked: TrainingSpec, split: Split, run: Path, previous: Path | None, *, settings: TrainSettings) -> RunRecord:
     """Describes a run that begins: what was asked for, made to fit device and budget.
 
     Args:
@@ -70,9 +70,9 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
     device = choose_device(settings.device)
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
-    sibling = begun_by_sibling(run)
+    sibling = sibling_configuration(run)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
-    job = TrainingJob(
+    job = RunRecord(
         plan=asked.plan,
         configuration=configuration,
         fold=run.name.removeprefix("fold_"),
@@ -92,7 +92,7 @@ def new_job(asked: Variant, split: Split, run: Path, previous: Path | None, *, s
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
 
 
-def _fitted(job: TrainingJob, sibling: Configuration | None, device: torch.device, *, least_batch: int) -> tuple[Configuration, list[str]]:
+def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device, *, least_batch: int) -> tuple[Configuration, list[str]]:
     """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user."""
 
     def measured(one: Configuration) -> StepCost | None:

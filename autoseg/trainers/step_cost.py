@@ -17,7 +17,7 @@ import torch
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
 from ..runtime.registry import lookup
 from ..runtime.serialization import from_plain, to_plain
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from . import TRAINERS
 from .batches import Batch
 from .job import RunFolders
@@ -30,7 +30,7 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.tr
 """A trainer, network or loss of the user's own is found where this process finds it."""
 
 
-def measure_step(job: TrainingJob, device: str) -> StepCost | None:
+def measure_step(job: RunRecord, device: str) -> StepCost | None:
     """Runs a few steps of the job's trainer on random numbers in a separate process, as many batches waiting as in training.
 
     Args:
@@ -58,7 +58,7 @@ def answer() -> None:
     """The life of the separate process: a question from standard input, the answer to standard output."""
     question = json.loads(sys.stdin.read())
     try:
-        cost = _cost(from_plain(question["job"], TrainingJob), choose_device(question["device"]))
+        cost = _cost(from_plain(question["job"], RunRecord), choose_device(question["device"]))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             sys.exit(OUT_OF_MEMORY)
@@ -66,7 +66,7 @@ def answer() -> None:
     sys.stdout.write("\n" + json.dumps(to_plain(cost)) + "\n")
 
 
-def _cost(job: TrainingJob, device: torch.device) -> StepCost:
+def _cost(job: RunRecord, device: torch.device) -> StepCost:
     seconds = []
     with tempfile.TemporaryDirectory() as nowhere:
         folders = RunFolders(Path(nowhere), Path(nowhere))
@@ -86,7 +86,7 @@ def _cost(job: TrainingJob, device: torch.device) -> StepCost:
     return StepCost(min(seconds[1:]), peak)
 
 
-def _random_batch(job: TrainingJob, device: torch.device) -> Batch:
+def _random_batch(job: RunRecord, device: torch.device) -> Batch:
     configuration, highest = job.configuration, len(job.plan.labels.base_values)
     size, patch = configuration.batch_size, configuration.patch_size
     image = torch.randn((size, job.plan.in_channels(configuration), *patch), device=device)

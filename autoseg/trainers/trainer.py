@@ -27,7 +27,7 @@ from ..runtime.hardware import autocast, half_type, is_out_of_memory, memory_for
 from ..runtime.locks import remove_partial
 from ..runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
 from ..schema import Configuration, Labels, Plan
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
 from .gradient_clipping import GradientClip
@@ -38,7 +38,7 @@ from .losses import build_loss
 from .losses.deep_supervision import SUPERVISIONS
 from .losses.target_adaptive import Annotated, TargetAdaptive
 from .optimizers import build_optimizer
-from .run_environment import forget_trained_on, note_trained_on
+from .run_environment import record_run_environment, remove_run_environment
 from .schedules import learning_rate_factor
 from .validation import PatchScores
 
@@ -60,7 +60,7 @@ class Trainer:
         progress: Show a progress bar.
     """
 
-    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+    def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
         prepare(device)
         torch.manual_seed(job.seed)
@@ -110,7 +110,7 @@ class Trainer:
         return configuration
 
     @classmethod
-    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+    def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """The job with what only the preprocessed cases (and a previous stage's segmentations of them) can tell; called once, as it begins.
 
         Args:
@@ -193,9 +193,9 @@ class Trainer:
             threads, ahead = loader_size(self.job, self.device)
             with Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads) as batches, self._bar() as bar:
                 while self.used < 1:
-                    self.train_round(batches, bar)
-                    self.finish_round(bar)
-            note_trained_on(self.folders.run, self.device)
+                    self.train_interval(batches, bar)
+                    self.finish_interval(bar)
+            record_run_environment(self.folders.run, self.device)
             save_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.final_states(), self._meta())
             (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
         else:
@@ -207,12 +207,12 @@ class Trainer:
         """Share of the budget that is used, 0..1."""
         return self.job.budget.progress(self.iteration, self.seconds)
 
-    def train_round(self, batches: Iterator[Batch], bar: tqdm) -> None:
+    def train_interval(self, batches: Iterator[Batch], bar: tqdm) -> None:
         """Steps until the round's share of the budget is used."""
         self.network.train()
         sums: dict[str, Tensor] = {}
         start, started, count = self.seconds, time.monotonic(), 0
-        end = (self.round + 1) / self.job.budget.rounds
+        end = (self.round + 1) / self.job.budget.validation_intervals
         while self.used < min(end, 1 - 1e-9) or count == 0:
             rate, before = self._set_learning_rate(), self.used
             for name, value in self._step_or_explain(batches).items():
@@ -228,7 +228,7 @@ class Trainer:
             )
         self.history.begin(round=self.round + 1, iteration=self.iteration, learning_rate=rate, **means)
 
-    def finish_round(self, bar: tqdm) -> None:
+    def finish_interval(self, bar: tqdm) -> None:
         """Scores validation patches, writes history, plot and checkpoint."""
         started = time.monotonic()
         row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
@@ -299,7 +299,7 @@ class Trainer:
         if self.average is not None:
             states["average"] = self.average.state_dict()
         states |= self.extra_states()
-        note_trained_on(self.folders.run, self.device)
+        record_run_environment(self.folders.run, self.device)
         save_checkpoint(self.folders.run / LATEST_CHECKPOINT, states, self._meta())
         self._saved_at = time.monotonic()
 
@@ -320,7 +320,7 @@ class Trainer:
         path = self.folders.run / LATEST_CHECKPOINT
         if not path.is_file():
             self.history.clear()
-            forget_trained_on(self.folders.run)
+            remove_run_environment(self.folders.run)
             self._load_pretrained()
             return
         # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.
@@ -336,7 +336,13 @@ class Trainer:
         self.load_extra_states(states)
         self.iteration, self.round, self.seconds = meta["iteration"], meta["round"], meta["seconds"]
         self.history.cut(self.round)
-        log.info("Going on at %.0f %% (iteration %d, round %d of %d).", 100 * self.used, self.iteration, self.round, self.job.budget.rounds)
+        log.info(
+            "Going on at %.0f %% (iteration %d, round %d of %d).",
+            100 * self.used,
+            self.iteration,
+            self.round,
+            self.job.budget.validation_intervals,
+        )
 
     def _load_pretrained(self) -> None:
         if self.job.pretrained is None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..data.label_subsets import subset, word_for
+from ..data.label_subsets import folder_word, subset
 from ..data.labels import plan_mirroring
 from ..data.windows import Window, check_window, common_window
 from ..planners.budget import patch_multiple
@@ -19,7 +19,7 @@ from . import TRAINERS
 
 
 @dataclass(frozen=True)
-class Variant:
+class TrainingSpec:
     """What a training follows.
 
     Attributes:
@@ -33,7 +33,7 @@ class Variant:
     words: tuple[str, ...] = ()
 
 
-def variant(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[str, Window] | None = None) -> Variant:
+def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[str, Window] | None = None) -> TrainingSpec:
     """The plan and the configuration that a training follows.
 
     Args:
@@ -57,7 +57,7 @@ def variant(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
-    return Variant(plan, configuration, words)
+    return TrainingSpec(plan, configuration, words)
 
 
 def _checked_tag(tag: str) -> str:
@@ -81,7 +81,7 @@ def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
     if labels == plan.labels:
         return plan, ""
     configurations = {name: replace(one, mirroring=_mirroring(plan, one, labels)) for name, one in plan.configurations.items()}
-    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), word_for(labels)
+    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), folder_word(labels)
 
 
 def _mirroring(plan: Plan, configuration: Configuration, labels: Labels) -> Mirroring:

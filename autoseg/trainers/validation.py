@@ -16,7 +16,7 @@ from ..data.images import read_label, write_label
 from ..data.label_subsets import translate
 from ..data.labels import to_file, to_internal
 from ..evaluation.overlap import score_case
-from ..inference.candidate_region import region_of
+from ..inference.candidate_region import candidate_region_mask
 from ..inference.export import Logits, export_labels
 from ..inference.predictor import Predictor
 from ..inference.quantised_logits import keep
@@ -24,7 +24,7 @@ from ..preprocessing.storage import Store, read_array
 from ..runtime.locks import remove_partial
 from ..runtime.serialization import from_plain, read_json, write_json
 from ..schema import Case, Dataset, Labels, Score
-from ..schema.run_record import TrainingJob
+from ..schema.run_record import RunRecord
 from .job import RunFolders
 from .losses import make_target
 from .losses.target_adaptive import Annotated, unknown_organs
@@ -74,7 +74,7 @@ class PatchScores:
         return {**row, **{f"dice_{organ}": float(value) for organ, value in zip(self.labels.names, dice, strict=True)}}
 
 
-def validate_fold(predictor: Predictor, job: TrainingJob, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
+def validate_fold(predictor: Predictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
@@ -134,14 +134,14 @@ def _ready(names: list[str], folders: RunFolders) -> list[str]:
 
 
 def _validate_case(
-    predictor: Predictor, job: TrainingJob, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
+    predictor: Predictor, job: RunRecord, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
 ) -> list[Score]:
     labels, out = job.plan.labels, folders.run / "validation"
     stored = Store(folders.data).load(case.name)
     image = np.asarray(stored.image[:])
     previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
     start = time.perf_counter()
-    region = region_of(job.configuration, image, previous, source=case.name)
+    region = candidate_region_mask(job.configuration, image, previous, source=case.name)
     seen = previous if job.configuration.sees_previous else None
     logits = Logits(predictor.logits(image, previous=seen, region=region, source=case.name), stored.trace)
     found = export_labels([logits], labels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, function_of, goodness, value_of
+from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, function_of, higher_is_better_score, value_of
 from autoseg.evaluation.overlap import Overlap, score_case
 from autoseg.schema import Labels
 
@@ -89,14 +89,16 @@ def test_perfect_agreement_is_the_best_value(judging, spacing):
 
 def test_moving_away_is_never_better(judging, spacing):
     values = [compute(judging, block(spacing, 3), block(spacing, 3 + shift), spacing) for shift in range(12)]
-    known = [goodness(value, judging) for value in values if not math.isnan(value)]
+    known = [higher_is_better_score(value, judging) for value in values if not math.isnan(value)]
     assert known == sorted(known, reverse=True)
 
 
 def test_smaller_and_larger_masks_are_not_better_than_the_right_one(judging, spacing):
     right = compute(judging, block(spacing, 5), block(spacing, 5), spacing)
     for size in (2, 3, 6):
-        assert goodness(compute(judging, block(spacing, 5), block(spacing, 5, size), spacing), judging) <= goodness(right, judging)
+        assert higher_is_better_score(
+            compute(judging, block(spacing, 5), block(spacing, 5, size), spacing), judging
+        ) <= higher_is_better_score(right, judging)
 
 
 def test_is_symmetric_where_both_masks_mean_the_same(judging, spacing):

@@ -16,12 +16,12 @@ import torch
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
 from autoseg.schema import Budget, Labels
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
 from autoseg.trainers.job import RunFolders
-from autoseg.trainers.run_environment import TRAINED_ON
+from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ EXCLUSIVE_ONLY = ("SpatialConfigurationTrainer",)
 """Trainers that refuse organs that overlap."""
 
 
-def build(name: str, job: TrainingJob, folders: RunFolders) -> Trainer:
+def build(name: str, job: RunRecord, folders: RunFolders) -> Trainer:
     kind, options = lookup(TRAINERS, name, "trainer"), TRAINER_OPTIONS.get(name, {})
     configuration = kind.configure(job.configuration, job.plan, options)
     configuration = dataclasses.replace(configuration, network_options=configuration.network_options | NETWORK_OPTIONS.get(name, {}))
@@ -103,21 +103,21 @@ def rows(folders: RunFolders) -> list[list[str]]:
 
 
 @pytest.fixture
-def job(tiny_plan, tiny_job) -> Callable[..., TrainingJob]:
+def job(tiny_plan, tiny_job) -> Callable[..., RunRecord]:
     return lambda **options: tiny_job(tiny_plan(), **options)
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 class TestContract:
     def test_the_loss_falls_and_the_organs_are_found(self, name, job, folders):
-        trainer = build(name, job(iterations=120, rounds=4, learning_rate=2e-2, validation_batches=4), folders)
+        trainer = build(name, job(iterations=120, validation_intervals=4, learning_rate=2e-2, validation_batches=4), folders)
         trainer.fit()
         first, last = trainer.history.rows[0], trainer.history.rows[-1]
         assert last["train_loss"] < 0.7 * first["train_loss"]
         assert last["mean_dice"] > max(0.7, first["mean_dice"])
 
     def test_the_budget_is_used_up_exactly(self, name, job, folders):
-        trainer = build(name, job(iterations=10, rounds=3), folders)
+        trainer = build(name, job(iterations=10, validation_intervals=3), folders)
         trainer.fit()
         assert trainer.iteration == 10
         assert trainer.used == 1
@@ -136,7 +136,9 @@ class TestContract:
     @pytest.mark.parametrize("average", [0.0, 0.9])
     @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
     def test_a_run_that_is_killed_anywhere_and_resumed_gives_exactly_the_undisturbed_weights(self, name, job, folders, average, optimizer):
-        chosen = job(iterations=9, rounds=4, average_decay=average, optimizer=optimizer, relative_clip=2.0 if average else 0.0)
+        chosen = job(
+            iterations=9, validation_intervals=4, average_decay=average, optimizer=optimizer, relative_clip=2.0 if average else 0.0
+        )
         undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
         build(name, chosen, undisturbed).fit()
         # In the first round, where no checkpoint exists; between rounds; in the middle of one; in the very last step.
@@ -174,7 +176,7 @@ class TestContract:
         folders.run.mkdir()
         (folders.run / ".partial-99999999-checkpoint_latest.pt").write_bytes(b"half")
         build(name, job(), folders).fit()
-        assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png", TRAINED_ON]
+        assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png", RUN_ENVIRONMENT]
 
     def test_checkpoints_load_without_running_code(self, name, job, folders):
         trainer = build(name, job(average_decay=0.9), folders)
@@ -309,7 +311,7 @@ class TestContract:
             return make(maker, number)
 
         monkeypatch.setattr(BatchMaker, "__call__", noted)
-        build(name, job(rounds=1, validation_batches=3), folders).fit()
+        build(name, job(validation_intervals=1, validation_batches=3), folders).fit()
         assert made == [(number, "autoseg-batch") for number in range(3)]
 
     def test_checkpoints_are_read_into_main_memory(self, name, job, folders, monkeypatch):
@@ -375,7 +377,7 @@ class TestContract:
             assert network(torch.zeros(1, 3, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
 
     def test_regions_and_ignored_voxels(self, name, folders, tiny_plan, tiny_job):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
         if name in EXCLUSIVE_ONLY:
             with pytest.raises(ValueError, match="exclude each other"):
                 build(name, tiny_job(tiny_plan(labels=regions)), folders)

@@ -32,7 +32,7 @@ from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation import PatchScores
 
 ORGANS = Labels(("liver", "kidney", "spleen"), ((2,), (5,), (7,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 FILE = Path("dataset.json")
 CASES = ("a_1", "a_2", "b_1")
 CPU = torch.device("cpu")
@@ -198,10 +198,10 @@ class TestPreprocessing:
         case, path = load_dataset(folder).cases[0], tmp_path / "data" / "a.trace.json"
         sizes = [file.stat().st_size for file in (*case.images, case.label)]
         record = {"trace": read_json(path, dict)["trace"], "annotated": ["ball"]}
-        for organs, is_kept in (("ball", True), ("block", False)):
+        for organs, has_logits in (("ball", True), ("block", False)):
             write_json(path, record | {"stamp": f"2 files, {sum(sizes)} bytes, 1700000000000000000, annotated: {organs}"})
             self.preprocess(folder, plan, tmp_path / "data")
-            assert (Store(tmp_path / "data").load("a").made_from is None) == is_kept
+            assert (Store(tmp_path / "data").load("a").made_from is None) == has_logits
 
     def test_a_contradiction_is_refused_by_name(self, folder, plan, tmp_path):
         say(folder, {"b": ["ball"]})

@@ -35,7 +35,7 @@ def test_regions_keep_their_order():
     assert labels.regions
     assert labels.names == ("whole", "core", "enhancing")
     assert labels.members == ((1, 2, 3), (2, 3), (3,))
-    assert (labels.paint, labels.ignore, labels.n_outputs) == ((1, 2, 3), 4, 3)
+    assert (labels.regions_class_order, labels.ignore, labels.n_outputs) == ((1, 2, 3), 4, 3)
 
 
 def test_a_list_of_one_is_no_region():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.data.label_subsets import file_name, positions, subset, translate, translation, word_for
+from autoseg.data.label_subsets import file_name, folder_word, positions, subset, translate, translation
 from autoseg.data.labels import to_file, to_internal
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
@@ -13,7 +13,7 @@ from autoseg.schema.conventions import OUTSIDE
 ORGANS = Labels(("liver", "spleen", "kidney_left", "kidney_right"), ((6,), (1,), (2,), (3,)), ignore=9)
 """Internal values: spleen 1, kidneys 2 and 3, liver 4, ignore 5."""
 
-REGIONS = Labels(("whole", "core", "enhancing"), ((1, 2, 4), (1, 4), (4,)), regions=True, paint=(2, 1, 4))
+REGIONS = Labels(("whole", "core", "enhancing"), ((1, 2, 4), (1, 4), (4,)), regions=True, regions_class_order=(2, 1, 4))
 
 
 def test_a_subset_keeps_order_values_and_ignore() -> None:
@@ -27,9 +27,11 @@ def test_all_organs_are_the_labels_themselves() -> None:
 
 
 def test_regions_stay_regions_with_their_paint() -> None:
-    assert subset(REGIONS, ("whole", "enhancing")) == Labels(("whole", "enhancing"), ((1, 2, 4), (4,)), regions=True, paint=(2, 4))
-    odd = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 1))
-    assert subset(odd, ("core",)).paint == (2,), "its own value where the painted one belongs to regions that are gone"
+    assert subset(REGIONS, ("whole", "enhancing")) == Labels(
+        ("whole", "enhancing"), ((1, 2, 4), (4,)), regions=True, regions_class_order=(2, 4)
+    )
+    odd = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 1))
+    assert subset(odd, ("core",)).regions_class_order == (2,), "its own value where the painted one belongs to regions that are gone"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_positions_are_those_of_the_stored_locations() -> None:
     ],
 )
 def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None:
-    assert word_for(Labels(names, tuple((i + 1,) for i in range(len(names))))) == word
+    assert folder_word(Labels(names, tuple((i + 1,) for i in range(len(names))))) == word
     assert "__" not in word
 
 
@@ -100,4 +102,4 @@ def test_numbers_stay_readable_in_file_names() -> None:
 
 def test_sets_of_organs_that_begin_alike_have_names_of_their_own() -> None:
     values = tuple((i,) for i in range(1, 5))
-    assert word_for(Labels(("a", "b", "c", "d"), values)) != word_for(Labels(("a", "b", "c", "e"), values))
+    assert folder_word(Labels(("a", "b", "c", "d"), values)) != folder_word(Labels(("a", "b", "c", "e"), values))

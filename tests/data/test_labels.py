@@ -10,7 +10,7 @@ from autoseg.schema import Labels, Mirroring
 from autoseg.schema.conventions import OUTSIDE
 
 GAPS = Labels(("liver", "spleen", "tumour"), ((2,), (7,), (500,)), ignore=9)
-BRATS = Labels(("whole", "core", "enhancing"), ((1, 2, 3), (2, 3), (3,)), regions=True, paint=(1, 2, 3))
+BRATS = Labels(("whole", "core", "enhancing"), ((1, 2, 3), (2, 3), (3,)), regions=True, regions_class_order=(1, 2, 3))
 
 
 def named(*names: str) -> Labels:
@@ -120,9 +120,9 @@ def test_where_left_and_right_cannot_be_exchanged():
 
 
 def test_regions():
-    both = Labels(("kidneys", "kidney_left", "kidney_right"), ((1, 2), (1,), (2,)), regions=True, paint=(1, 1, 2))
+    both = Labels(("kidneys", "kidney_left", "kidney_right"), ((1, 2), (1,), (2,)), regions=True, regions_class_order=(1, 1, 2))
     assert plan_mirroring(both, 3, 2)[0] == Mirroring((0, 1, 2), 2, ((1, 2),))
-    broken = Labels(("tumour side", "kidney_left", "kidney_right"), ((1, 3), (1,), (2,)), regions=True, paint=(3, 1, 2))
+    broken = Labels(("tumour side", "kidney_left", "kidney_right"), ((1, 3), (1,), (2,)), regions=True, regions_class_order=(3, 1, 2))
     assert plan_mirroring(broken, 3, 2)[0] == Mirroring((0, 1))
-    multiple = Labels(("kidney_left", "kidney_right"), ((1, 3), (2, 4)), regions=True, paint=(1, 2))
+    multiple = Labels(("kidney_left", "kidney_right"), ((1, 3), (2, 4)), regions=True, regions_class_order=(1, 2))
     assert plan_mirroring(multiple, 3, 2)[0] == Mirroring((0, 1))

@@ -10,7 +10,7 @@ import torch
 
 from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, averaged, halves
 from autoseg.networks import build_network
-from autoseg.networks.feature_taps import Seam
+from autoseg.networks.feature_taps import FeatureTap
 from autoseg.networks.fusion import Branch, Fusion
 from autoseg.trainers.history import History
 
@@ -23,7 +23,7 @@ def network(name: str = "plain_unet", *, outputs: int = 2, channels: int = 1, se
 
 
 def branch(one: torch.nn.Module, organs: tuple[int | None, ...], inputs: tuple[int, int] = (0, 1), *, background: bool = True) -> Branch:
-    return Branch(Seam(one, torch.rand(1, inputs[1] - inputs[0], 16, 16)), inputs, organs, background)
+    return Branch(FeatureTap(one, torch.rand(1, inputs[1] - inputs[0], 16, 16)), inputs, organs, background)
 
 
 def image(channels: int = 1) -> torch.Tensor:

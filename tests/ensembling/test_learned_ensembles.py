@@ -42,7 +42,7 @@ from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Configuration
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.selection.stored_scores import seconds_of
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ class TestWhatIsLearnt:
         good = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"ball": wrong_in_a_corner(), "bar": right()}, folds="01")
         add_model(home, {"bar": speckled}, folds="01")
         scores = fit(home, "multi")
-        job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", TrainingJob)
+        job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", RunRecord)
         assert set(job.trainer_options["members"]) == set(good)
         assert min(mean(some, organ) for some in scores.values() for organ in ("ball", "bar")) > 0.95
 
@@ -145,7 +145,7 @@ class TestWhatIsLearnt:
 
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0", seen=windowed)
         scores = fit(home, "fusion", *members, iterations=2)["0"]
-        job = read_json(folder_of(home, "fusion") / "fold_0" / "run.json", TrainingJob)
+        job = read_json(folder_of(home, "fusion") / "fold_0" / "run.json", RunRecord)
         assert len(job.plan.channels) == 2
         assert {score.organ for score in scores} == {"ball", "bar"}
         case, folders = splits(home)[0].val[0], (job.configuration.data, "2d", "2d_w300_l100")
@@ -177,12 +177,12 @@ class TestModelsLikeAnyOther:
     @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
     def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:
         fit(home, kind, add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"), iterations=1)
-        found, frugal = (
+        found, use_low_memory = (
             predict(home, tmp_path / f"{kind}{low}", model=folder_of(home, kind).name, low_memory=low) for low in (False, True)
         )
         assert set(np.unique(found)) <= {0, data.BALL, data.BAR}
         assert 0.02 < (found > 0).mean() < 0.98
-        assert np.mean(found == frugal) > 0.98
+        assert np.mean(found == use_low_memory) > 0.98
 
     def test_a_member_is_asked_once_though_it_is_wanted_for_itself_and_by_two_ensembles(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +228,7 @@ class TestModelsLikeAnyOther:
         best = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
         add_model(home, {"ball": speckled, "bar": speckled}, folds="01")
         fit(home, "argmax", folds=("0",))
-        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", TrainingJob).trainer_options["members"]) == set(best)
+        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", RunRecord).trainer_options["members"]) == set(best)
         assert {score.organ for score in fit(home, "logits", organs=("bar",), iterations=1)["0"]} == {"bar"}
         assert folder_of(home, "logits").name == "ensemble__Logits__bar"
 
@@ -243,9 +243,9 @@ class TestGoingOn:
             fit(home, "argmax", folds=("0", "1"))
         assert "finished already" in caplog.text
         assert data.snapshot(folder_of(home, "argmax") / "fold_0") == before
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [first]
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).trainer_options["members"] == [first]
         fit(home, "argmax", restart=True)
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", TrainingJob).trainer_options["members"] == [f"{first}__better"]
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).trainer_options["members"] == [f"{first}__better"]
 
     def test_a_restart_that_is_refused_leaves_what_is_there(self, home: Path) -> None:
         member = add_model(home, {"ball": right()}, folds="01")
@@ -275,7 +275,7 @@ class TestGoingOn:
         whole = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
         monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("autoseg.trainers.trainer.Trainer.finish_round", stop_after(1))
+            patch.setattr("autoseg.trainers.trainer.Trainer.finish_interval", stop_after(1))
             with pytest.raises(KeyboardInterrupt):
                 fit(home, "logits", member, folds=("0",), iterations=50, restart=True)
         fit(home, "logits", member, folds=("0",))
@@ -283,14 +283,14 @@ class TestGoingOn:
         assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def stop_after(rounds: int) -> Callable[..., None]:
+def stop_after(validation_intervals: int) -> Callable[..., None]:
     from autoseg.trainers.trainer import Trainer
 
-    finish = Trainer.finish_round
+    finish = Trainer.finish_interval
 
     def stop(self: Trainer, bar: object) -> None:
         finish(self, bar)
-        if self.round >= rounds:
+        if self.round >= validation_intervals:
             raise KeyboardInterrupt
 
     return stop

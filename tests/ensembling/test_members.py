@@ -19,7 +19,7 @@ from autoseg.pipeline import EnsembleSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Configuration
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 
 planned = pytest.fixture(scope="module")(planned_once)
 home = pytest.fixture(linked_home)
@@ -29,7 +29,7 @@ class TestWhatIsLearntFrom:
     def test_no_case_of_the_fold_and_each_by_networks_that_have_not_seen_it(self, home: Path) -> None:
         member = add_model(home, {"ball": right()})
         fit(home, "logits", member, folds=("2",), iterations=2)
-        job = read_json(folder_of(home, "logits") / "fold_2" / "run.json", TrainingJob)
+        job = read_json(folder_of(home, "logits") / "fold_2" / "run.json", RunRecord)
         own = splits(home)[2].val
         assert job.split.val == tuple(sorted(own))
         assert set(job.split.train) == {case for split in splits(home) for case in split.val} - set(own)
@@ -58,7 +58,7 @@ class TestWhatIsLearntFrom:
         with caplog.at_level(logging.WARNING, "autoseg"):
             fit(home, "logits", folds=("0",), iterations=1)
         assert f"{few} is no member: its folds (0) are too few" in caplog.text
-        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", TrainingJob).trainer_options["members"] == [member]
+        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", RunRecord).trainer_options["members"] == [member]
 
     def test_missing_folds_are_listed_with_the_command_that_trains_them(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")
@@ -72,7 +72,7 @@ class TestWhatIsLearntFrom:
             fit(home, "argmax", members[0], folds=("3",))
 
     def test_the_command_is_one_that_a_shell_understands(self, home: Path) -> None:
-        job = read_json(results(home) / add_model(home, {"ball": right()}, folds="0") / "fold_0" / "run.json", TrainingJob)
+        job = read_json(results(home) / add_model(home, {"ball": right()}, folds="0") / "fold_0" / "run.json", RunRecord)
         plan = replace(job.plan, labels=replace(job.plan.labels, names=("left ball",)))
         job = replace(job, plan=plan, trainer="PyramidTrainer", trainer_options={"fusion_from": 0.8})
         command = Member("2d__PyramidTrainer__left_ball", home, {"0": job}).command("1")

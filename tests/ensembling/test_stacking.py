@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.ensembling.stacking import Layout, as_kept, stacked
+from autoseg.ensembling.stacking import Layout, as_stored, stacked
 from autoseg.inference.export import Logits
 from autoseg.networks.combiners import CERTAIN
 from autoseg.schema import Geometry, Labels, Trace
 
 BALL, BAR = Labels(("ball",), ((1,),)), Labels(("bar",), ((2,),))
 BOTH = Labels(("ball", "bar"), ((1,), (2,)))
-REGION = Labels(("whole",), ((1, 2),), regions=True, paint=(1,))
+REGION = Labels(("whole",), ((1, 2),), regions=True, regions_class_order=(1,))
 
 
 def trace(shape: tuple[int, int, int] = (1, 1, 4), **changes: object) -> Trace:
@@ -52,10 +52,10 @@ def test_members_follow_one_another_and_coarser_ones_are_interpolated() -> None:
 
 def test_predictions_become_what_validation_would_have_kept() -> None:
     logits = Logits(np.array([[0.0] * 4, [-9.0, 0.0, math.log(3), 9.0]], np.float32).reshape(2, 1, 1, 4), trace())
-    found = as_kept(logits, BALL)
+    found = as_stored(logits, BALL)
     assert found.kind == "probability8"
     assert found.array[1].flatten().tolist() == [0, 128, 191, 255]
-    assert as_kept(found, BALL) is found
+    assert as_stored(found, BALL) is found
 
 
 def test_other_images_are_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import METRICS, Metric, check_metrics, find_metric, goodness, has_value, value_of
+from autoseg.evaluation.metrics import METRICS, Metric, check_metrics, find_metric, has_value, higher_is_better_score, value_of
 from autoseg.evaluation.overlap import Overlap, score_case
 from autoseg.schema import Labels, Score
 
@@ -37,13 +37,17 @@ def test_value_of_a_score():
 
 
 def test_order_follows_the_direction():
-    assert goodness(0.9, "dice") > goodness(0.8, "dice")
-    assert goodness(3.0, "hd_border") > goodness(4.0, "hd_border")
-    assert goodness(-1.0, "volume_error") > goodness(2.0, "volume_error") > goodness(-3.0, "volume_error")
-    assert math.isnan(goodness(math.nan, "dice"))
-    np.testing.assert_array_equal(goodness(np.array([1.0, 2.0]), "assd_surface"), [-1.0, -2.0])
+    assert higher_is_better_score(0.9, "dice") > higher_is_better_score(0.8, "dice")
+    assert higher_is_better_score(3.0, "hd_border") > higher_is_better_score(4.0, "hd_border")
+    assert (
+        higher_is_better_score(-1.0, "volume_error")
+        > higher_is_better_score(2.0, "volume_error")
+        > higher_is_better_score(-3.0, "volume_error")
+    )
+    assert math.isnan(higher_is_better_score(math.nan, "dice"))
+    np.testing.assert_array_equal(higher_is_better_score(np.array([1.0, 2.0]), "assd_surface"), [-1.0, -2.0])
     with pytest.raises(ValueError, match="metric volume: expected one that says which of two predictions is better"):
-        goodness(1.0, "volume")
+        higher_is_better_score(1.0, "volume")
 
 
 def test_metric_of_the_users_own():

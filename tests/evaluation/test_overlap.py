@@ -15,7 +15,7 @@ from autoseg.schema.conventions import OUTSIDE
 
 TWO = Labels(("liver", "spleen"), ((4,), (9,)))
 WITH_IGNORE = Labels(("liver", "spleen"), ((4,), (9,)), ignore=10)
-REGIONS = Labels(("kidney", "tumour"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("kidney", "tumour"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 
 
 def by_organ(scores):

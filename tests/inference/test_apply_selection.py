@@ -7,9 +7,9 @@ import pytest
 from test_export import CASES, ORGANS, blobs
 
 from autoseg.data.label_subsets import subset
-from autoseg.inference.apply_selection import segment_chosen
+from autoseg.inference.apply_selection import apply_selection
 from autoseg.inference.export import Logits, probabilities
-from autoseg.inference.lazy_logits import tempered
+from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Calibration, Choice
 
@@ -37,7 +37,7 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
     claims, shares = [], []
     for organ, members in choice.organs.items():
         labels = OWN[members[0]]
-        seen = [tempered(predictions[name], TEMPERATURES[name], labels) for name in members]
+        seen = [with_temperature(predictions[name], TEMPERATURES[name], labels) for name in members]
         mean = np.concatenate([slab for _, slab in probabilities(seen, labels)], axis=1)
         channel = 1 + labels.names.index(organ)
         claims.append(mean.argmax(0) == channel)
@@ -60,7 +60,7 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
 )
 def test_it_is_what_all_probabilities_give(case, organs):
     predictions, choice = said_about(case), choice_of(**organs)
-    found, conflicts = segment_chosen(predictions, choice, OWN, ORGANS)
+    found, conflicts = apply_selection(predictions, choice, OWN, ORGANS)
     expected, contested = plainly(predictions, choice)
     expected = expected[0] if CASES[case].geometry.dim == 2 and expected.ndim == 3 else expected
     assert found.shape == CASES[case].geometry.shape

@@ -12,10 +12,10 @@ from test_predictor import configuration, image, label_map, predictor, voxelwise
 
 from autoseg.data.phantom.dataset import phantom_case
 from autoseg.inference import candidate_region as regions
-from autoseg.inference.candidate_region import body_mask, dilated, distances, region_of
+from autoseg.inference.candidate_region import body_mask, candidate_region_mask, dilated, distances
 from autoseg.inference.cascade import organs_as_channels
 from autoseg.inference.tiling import tile_starts
-from autoseg.schema import Labels, Region
+from autoseg.schema import CandidateRegion, Labels
 
 SHAPE = (20, 48, 56)
 
@@ -117,18 +117,18 @@ def test_nothing_and_everything_dilated():
 
 def with_region(source: str, radius: int):
     previous = "3d_lowres" if source == "previous" else None
-    return dataclasses.replace(configuration((8, 8, 8), previous=previous), region=Region(source, radius))
+    return dataclasses.replace(configuration((8, 8, 8), previous=previous), region=CandidateRegion(source, radius))
 
 
 def test_each_source_of_a_region(caplog):
     organs = blobs(0).astype(np.int16) * 2
     volume = image(*organs.shape)
-    assert region_of(configuration((8, 8, 8)), volume, organs) is None
-    assert np.array_equal(region_of(with_region("previous", 2), volume, organs), dilated(organs > 0, 2))
-    assert np.array_equal(region_of(with_region("body", 0), volume, None), body_mask(volume))
+    assert candidate_region_mask(configuration((8, 8, 8)), volume, organs) is None
+    assert np.array_equal(candidate_region_mask(with_region("previous", 2), volume, organs), dilated(organs > 0, 2))
+    assert np.array_equal(candidate_region_mask(with_region("body", 0), volume, None), body_mask(volume))
     with pytest.raises(ValueError, match="c1: test looks around the organs of 3d_lowres, which are missing"):
-        region_of(with_region("previous", 2), volume, None, source="c1")
-    assert region_of(with_region("previous", 2), volume, 0 * organs, source="c1") is None
+        candidate_region_mask(with_region("previous", 2), volume, None, source="c1")
+    assert candidate_region_mask(with_region("previous", 2), volume, 0 * organs, source="c1") is None
     assert "c1: 3d_lowres found no organ; test looks everywhere" in caplog.text
 
 
@@ -153,7 +153,9 @@ REGIONS = {
 @pytest.mark.parametrize("regions_mode", [False, True])
 def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, step, regions_mode):
     shape, boxes = REGIONS[name]
-    labels = Labels(("a", "b", "c", "d"), ((1,), (2,), (3,), (4,)), regions=True, paint=(1, 2, 3, 4)) if regions_mode else None
+    labels = (
+        Labels(("a", "b", "c", "d"), ((1,), (2,), (3,), (4,)), regions=True, regions_class_order=(1, 2, 3, 4)) if regions_mode else None
+    )
     asked = {} if labels is None else {"labels": labels}
     seen, volume, region = [], image(*shape), a_region(shape, *boxes)
     one = predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **asked)

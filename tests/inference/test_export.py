@@ -17,7 +17,7 @@ from autoseg.inference.export import Logits, export_labels, probabilities
 from autoseg.schema import Geometry, Labels, Trace
 
 ORGANS = Labels(("liver", "spleen", "aorta"), ((4,), (1,), (2,)))
-REGIONS = Labels(("whole", "core", "active"), ((1, 2, 3), (2, 3), (3,)), regions=True, paint=(1, 2, 3))
+REGIONS = Labels(("whole", "core", "active"), ((1, 2, 3), (2, 3), (3,)), regions=True, regions_class_order=(1, 2, 3))
 
 
 def trace(grid, crop, before, *, spacing=(1.0, 1.0, 1.0), file_spacing=(1.0, 1.0, 1.0), transpose=(0, 1, 2), flips=()) -> Trace:
@@ -99,7 +99,7 @@ def brute_force(members, labels, nearest_axes):
     everywhere[(slice(None), *box)] = mean
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     if labels.regions:
-        for probability, value in zip(everywhere, labels.paint, strict=True):
+        for probability, value in zip(everywhere, labels.regions_class_order, strict=True):
             segmentation[probability > 0.5] = value
     else:
         segmentation = np.array([0, *(member[0] for member in labels.internal_members)])[everywhere.argmax(0)]
@@ -128,7 +128,7 @@ def same_arithmetic_everywhere(members, labels):
     winner = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
     trace = members[0].trace
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
-    painted = labels.paint if labels.regions else [member[0] for member in labels.internal_members]
+    painted = labels.regions_class_order if labels.regions else [member[0] for member in labels.internal_members]
     segmentation[tuple(slice(*span) for span in trace.crop)] = np.array([0, *painted])[winner].reshape([stop for _, stop in spans])
     segmentation = np.flip(segmentation, trace.flips)
     return (segmentation[0] if trace.geometry.dim == 2 else segmentation).transpose(np.argsort(trace.transpose))

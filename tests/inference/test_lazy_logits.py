@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from autoseg.inference.export import Logits, export_labels, probabilities
-from autoseg.inference.lazy_logits import mean_of, on_first_grid, tempered
+from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Geometry, Labels, Trace
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 EYE = tuple(np.eye(3).ravel())
 
 
@@ -37,10 +37,10 @@ def whole(members: list[Logits], labels: Labels = ORGANS) -> np.ndarray:
 def test_logits_are_divided_and_not_changed() -> None:
     logits = make_logits()
     before = logits.array.clone()
-    cool = tempered(logits, 2.5, ORGANS)
+    cool = with_temperature(logits, 2.5, ORGANS)
     np.testing.assert_allclose(cool.array[:, 1:3], before[:, 1:3].float().numpy() / 2.5, rtol=1e-6)
     assert torch.equal(logits.array, before)
-    assert tempered(logits, 1.0, ORGANS) is logits
+    assert with_temperature(logits, 1.0, ORGANS) is logits
 
 
 @pytest.mark.parametrize("labels", [ORGANS, REGIONS])
@@ -49,15 +49,15 @@ def test_kept_probabilities_get_what_the_logits_would_get(labels: Labels) -> Non
     kept = Logits(quantise(logits.array, labels), logits.trace, kind="probability8")
     expected = quantise(logits.array.float() / 2, labels)
     sure = kept.array.min(axis=0) > 3  # so small probabilities are known too roughly
-    found = tempered(kept, 2.0, labels).array[:, :]
+    found = with_temperature(kept, 2.0, labels).array[:, :]
     assert sure.any()
     np.testing.assert_allclose(found[:, sure], expected[:, sure], atol=12)
-    assert np.array_equal(tempered(kept, 2.0, labels).array[:, :][kept.array == 0], np.zeros((kept.array == 0).sum())), "0 stays 0"
+    assert np.array_equal(with_temperature(kept, 2.0, labels).array[:, :][kept.array == 0], np.zeros((kept.array == 0).sum())), "0 stays 0"
 
 
 def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() -> None:
     logits = make_logits()
-    colder = tempered(logits, 3.0, ORGANS)
+    colder = with_temperature(logits, 3.0, ORGANS)
     assert np.array_equal(export_labels([logits], ORGANS), export_labels([colder], ORGANS))
     assert whole([colder]).max(axis=0).mean() < whole([logits]).max(axis=0).mean() - 0.08
 
@@ -69,17 +69,17 @@ def test_an_average_follows_the_member_that_may_be_believed() -> None:
     loud[1], quiet[2] = 6, 2
     members = [Logits(loud, trace), Logits(quiet, trace)]
     assert (export_labels(members, ORGANS) == 1).all()
-    calibrated = [tempered(members[0], 6.0, ORGANS), members[1]]
+    calibrated = [with_temperature(members[0], 6.0, ORGANS), members[1]]
     assert (export_labels(calibrated, ORGANS) == 2).all()
 
 
 def test_mean_of_folds_is_the_mean_of_their_logits() -> None:
     folds = [make_logits(seed) for seed in range(3)]
     expected = sum(one.array.float() for one in folds) / 3
-    np.testing.assert_allclose(mean_of(folds).array[:, :, 2:4], expected[:, :, 2:4].numpy(), rtol=1e-5, atol=1e-6)
-    assert mean_of(folds[:1]) is folds[0]
+    np.testing.assert_allclose(lazy_mean(folds).array[:, :, 2:4], expected[:, :, 2:4].numpy(), rtol=1e-5, atol=1e-6)
+    assert lazy_mean(folds[:1]) is folds[0]
     with pytest.raises(ValueError, match=r"case: mean of predictions: expected logits of shape \(3, 4, 5, 6\)"):
-        mean_of([folds[0], make_logits(1, make_trace((4, 4, 4)))])
+        lazy_mean([folds[0], make_logits(1, make_trace((4, 4, 4)))])
 
 
 def test_the_first_grid_shows_its_own_probabilities_and_the_others_interpolated() -> None:

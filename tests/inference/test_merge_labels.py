@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.inference.merge_labels import internal_paint, merge_organs
+from autoseg.inference.merge_labels import internal_regions_class_order, merge_organs
 from autoseg.schema import Labels
 
 LABELS = Labels(("liver", "spleen"), ((4,), (2,)))
@@ -63,7 +63,7 @@ def test_one_map_for_all_is_that_map():
 
 
 def test_regions_are_painted_in_order():
-    labels = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+    labels = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
     two = {"a": np.array([[1, 2, 0, 0]]), "b": np.array([[0, 1, 2, 0]])}
     merged, conflicts = merge_organs(two, {"whole": "a", "core": "b"}, labels, never)
     np.testing.assert_array_equal(merged, [[1, 1, 2, 0]])
@@ -90,9 +90,9 @@ def test_maps_of_different_shapes_are_refused():
 
 
 def test_painted_values_must_be_labels():
-    assert internal_paint(LABELS) == (2, 1)
-    assert internal_paint(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, paint=(1, 4))) == (1, 2)
+    assert internal_regions_class_order(LABELS) == (2, 1)
+    assert internal_regions_class_order(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, regions_class_order=(1, 4))) == (1, 2)
     with pytest.raises(ValueError, match="'core' is painted with 3"):
-        internal_paint(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, paint=(1, 3)))
+        internal_regions_class_order(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, regions_class_order=(1, 3)))
     with pytest.raises(ValueError, match="expected 2 values"):
-        internal_paint(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, paint=(1,)))
+        internal_regions_class_order(Labels(("whole", "core"), ((1, 4), (4,)), regions=True, regions_class_order=(1,)))

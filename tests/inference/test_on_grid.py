@@ -77,5 +77,5 @@ def test_one_channel_a_foreground_value():
 
 
 def test_regions_get_a_channel_for_each_value_not_for_each_region():
-    regions = Labels(("whole", "core", "rim"), ((4, 5), (5,), (4,)), regions=True, paint=(4, 5, 4))
+    regions = Labels(("whole", "core", "rim"), ((4, 5), (5,), (4,)), regions=True, regions_class_order=(4, 5, 4))
     assert organs_as_channels(torch.zeros((5, 2, 3, 4), dtype=torch.int16), regions).shape == (5, 2, 2, 3, 4)

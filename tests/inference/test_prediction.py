@@ -20,7 +20,7 @@ from autoseg.inference import manifest
 from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.manifest import MANIFEST
 from autoseg.inference.prediction import Ensemble, predict_cases
-from autoseg.inference.sampled_probabilities import shares_at
+from autoseg.inference.sampled_probabilities import probabilities_at
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Case, Choice, Configuration, Image, Labels, Mirroring, Plan, Trace
 
@@ -58,7 +58,7 @@ class Threshold:
     asked: list[str] = field(default_factory=list)
     plan: Plan = field(default_factory=make_plan)
     predictor: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(mirror=True, step=0.5))
-    asks: tuple[()] = ()
+    depends_on: tuple[()] = ()
 
     def logits(self, image: Image, *, case: str = "", progress: Callable[[float], None] | None = None, known: object = None) -> Logits:
         self.asked.append(case)
@@ -302,7 +302,7 @@ class TestModelsOfSomeOrgans:
         logits = ensemble.logits(self.image())
         labels = {name: ensemble.models[name].plan.labels for name in "ab"}
         both = np.logical_and(*(export_labels([logits[name]], labels[name]) == 1 for name in "ab"))
-        ball, bar = (shares_at([logits[name]], np.stack(np.nonzero(both)), labels[name])[:, 1] for name in "ab")
+        ball, bar = (probabilities_at([logits[name]], np.stack(np.nonzero(both)), labels[name])[:, 1] for name in "ab")
         found = ensemble.segment(logits)
         assert set(np.unique(found[both])) == {1, 2}
         assert np.array_equal(found[both], np.where(bar > ball, 2, 1))

@@ -136,7 +136,7 @@ def by_side(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_left_and_right_change_places_under_the_lateral_flip(regions):
-    labels = Labels(("kidney_left", "kidney_right"), ((1,), (2,)), regions=True, paint=(1, 2)) if regions else ORGANS
+    labels = Labels(("kidney_left", "kidney_right"), ((1,), (2,)), regions=True, regions_class_order=(1, 2)) if regions else ORGANS
     pairs = ((0, 1),) if regions else ((1, 2),)
     network = (lambda x: by_side(x)[:, 2:]) if regions else by_side
     volume = np.abs(image(8, 8, 8)) + 1
@@ -309,13 +309,13 @@ def test_senseless_options_are_refused(options, message):
 def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
     """The memory promise: besides the result, one patch's thickness of float32 sums."""
     shapes = []
-    original = module.Sums.__init__
+    original = module.PatchAggregator.__init__
 
     def spy(self, *arguments, **options):
         original(self, *arguments, **options)
         shapes.append(tuple(self.total.shape))
 
-    monkeypatch.setattr(module.Sums, "__init__", spy)
+    monkeypatch.setattr(module.PatchAggregator, "__init__", spy)
     for order in set(itertools.permutations((8, 10, 64))):
         predictor(voxelwise, (8, 8, 8)).logits(image(*order))
         assert shapes[-1] == (4, *(8 if n == 64 else n for n in order))

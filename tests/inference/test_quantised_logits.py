@@ -10,11 +10,11 @@ import torch
 
 from autoseg.inference import quantised_logits as quantised
 from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import is_kept, keep, kept, quantise
+from autoseg.inference.quantised_logits import has_logits, keep, kept, quantise
 from autoseg.schema import Geometry, Labels, Trace
 
 ORGANS = Labels(("a", "b"), ((1,), (2,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 GEOMETRY = Geometry((5, 6, 7), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 TRACE = Trace("a", GEOMETRY, (0, 1, 2), (5, 6, 7), ((0, 5), (0, 6), (0, 7)), (5, 6, 7), (1.0, 1.0, 1.0))
 
@@ -65,11 +65,11 @@ def test_what_was_kept_is_found_again(tmp_path: Path):
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.trace\.json: missing; validate this fold again"):
         kept(tmp_path, "a")
-    assert not is_kept(tmp_path, "a")
+    assert not has_logits(tmp_path, "a")
     keep(tmp_path, "a", Logits(some_logits(3), TRACE), ORGANS)
-    assert is_kept(tmp_path, "a")
+    assert has_logits(tmp_path, "a")
     (tmp_path / "a.b2nd").unlink()
-    assert not is_kept(tmp_path, "a")
+    assert not has_logits(tmp_path, "a")
     with pytest.raises(ValueError, match=r"a\.b2nd: missing; validate this fold again"):
         kept(tmp_path, "a")
     (tmp_path / "a.b2nd").write_bytes(b"half")

@@ -8,16 +8,16 @@ from test_export import CASES, ORGANS, REGIONS, blobs
 
 from autoseg.inference import export
 from autoseg.inference.export import Logits, probabilities
-from autoseg.inference.lazy_logits import tempered
+from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.quantised_logits import quantise
-from autoseg.inference.sampled_probabilities import shares_at
+from autoseg.inference.sampled_probabilities import probabilities_at
 
 
 def members_of(case, labels):
     """One that gives logits, one with probabilities in eight bits and a temperature."""
     arrays = [blobs(CASES[case].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
     kept = Logits(quantise(arrays[1], labels), CASES[case], "probability8")
-    return [Logits(arrays[0], CASES[case]), tempered(kept, 1.7, labels)]
+    return [Logits(arrays[0], CASES[case]), with_temperature(kept, 1.7, labels)]
 
 
 @pytest.mark.parametrize("slabs", ["whole", "small slabs"])
@@ -30,7 +30,7 @@ def test_every_voxel(case, labels, slabs, monkeypatch):
     members = members_of(case, labels)
     shape = CASES[case].geometry.shape
     everywhere = np.stack(np.unravel_index(np.random.default_rng(0).permutation(int(np.prod(shape))), shape))
-    found = shares_at(members, everywhere, labels)
+    found = probabilities_at(members, everywhere, labels)
     whole = np.concatenate([slab for _, slab in probabilities(members, labels)], axis=1).reshape(labels.n_outputs, *shape)
     np.testing.assert_allclose(found, whole[(slice(None), *everywhere)].T, atol=1e-5)
 
@@ -39,13 +39,13 @@ def test_only_what_lies_around_the_points_is_read(monkeypatch):
     asked, original = [], export.Grid.read
     monkeypatch.setattr(export.Grid, "read", lambda self, spans: asked.append(spans) or original(self, spans))
     case = CASES["finer"]
-    shares_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[5, 6], [20, 20], [3, 4]]), ORGANS)
+    probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[5, 6], [20, 20], [3, 4]]), ORGANS)
     (spans,) = asked
     assert all(stop - start <= 3 for start, stop in spans)
 
 
 def test_outside_what_was_kept_background_is_certain():
     case = CASES["finer"]
-    found = shares_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[0, 20, 5], [0, 20, 1], [0, 1, 1]]), ORGANS)
+    found = probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[0, 20, 5], [0, 20, 1], [0, 1, 1]]), ORGANS)
     np.testing.assert_array_equal(found, [[1, 0, 0, 0]] * 3)
-    assert shares_at([Logits(blobs(case.shape, 4, seed=0), case)], np.empty((3, 0), int), ORGANS).shape == (0, 4)
+    assert probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.empty((3, 0), int), ORGANS).shape == (0, 4)

@@ -9,13 +9,13 @@ import pytest
 
 from autoseg.inference import uncertainty
 from autoseg.inference.export import Logits
-from autoseg.inference.lazy_logits import tempered
-from autoseg.inference.uncertainty import FLOOR, Opinion, along_organ, promised_dice, uncertainty_maps
-from autoseg.schema import Cleaning, Geometry, Labels, Trace
+from autoseg.inference.lazy_logits import with_temperature
+from autoseg.inference.uncertainty import FLOOR, CandidatePrediction, along_organ, expected_dice, uncertainty_maps
+from autoseg.schema import Geometry, Labels, PostProcessing, Trace
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
 BALL, BLOCK = (Labels((name,), ((value,),)) for name, value in (("ball", 2), ("block", 5)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 
 
 def says(*shares: list[float], shape: tuple[int, ...] | None = None) -> Logits:
@@ -27,8 +27,8 @@ def says(*shares: list[float], shape: tuple[int, ...] | None = None) -> Logits:
     return Logits(array, Trace("case", geometry, order, size, tuple((0, n) for n in size), size, geometry.spacing), kind="probability8")
 
 
-def opinion(*voters: Logits, labels: Labels = ORGANS, mean: Logits | None = None) -> Opinion:
-    return Opinion(labels, labels.names, voters if mean is None else (mean,), voters)
+def opinion(*voters: Logits, labels: Labels = ORGANS, mean: Logits | None = None) -> CandidatePrediction:
+    return CandidatePrediction(labels, labels.names, voters if mean is None else (mean,), voters)
 
 
 def bits(p: float) -> float:
@@ -76,27 +76,27 @@ def test_regions_are_each_in_doubt_by_themselves_and_pictures_have_two_axes() ->
 def test_promised_dice_by_hand() -> None:
     shares = [0.9, 0.6, 0.3, FLOOR / 2, 0.0]  # of a line of voxels
     said = says([1 - p for p in shares], shares, [0] * 5)
-    found = promised_dice([said], ORGANS)
+    found = expected_dice([said], ORGANS)
     assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth promises nothing"
     assert math.isnan(found["block"])
     faint = says([0.75, 1], [0.25, 0], [0, 0])
-    assert promised_dice([faint], ORGANS)["ball"] == 0
+    assert expected_dice([faint], ORGANS)["ball"] == 0
 
 
 def test_promised_dice_of_regions_and_of_averages() -> None:
-    assert promised_dice([says([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
+    assert expected_dice([says([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
     both = [says([0.1], [0.9], [0]), says([0.3], [0.7], [0])]
-    assert promised_dice(both, ORGANS)["ball"] == pytest.approx(1.6 / 1.8, abs=1e-5)
+    assert expected_dice(both, ORGANS)["ball"] == pytest.approx(1.6 / 1.8, abs=1e-5)
 
 
 def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little() -> None:
     ball = [0.9, 0.9, 0.1, 0.8]
     said = says([1 - p for p in ball], ball, [0] * 4)
-    assert promised_dice([said], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
-    assert promised_dice([said], ORGANS, {"ball": Cleaning(components=1)})["ball"] == pytest.approx(2 * 1.8 / (1.8 + 2), abs=1e-5)
+    assert expected_dice([said], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
+    assert expected_dice([said], ORGANS, {"ball": PostProcessing(components=1)})["ball"] == pytest.approx(2 * 1.8 / (1.8 + 2), abs=1e-5)
     block = says([1, 0, 0], [0, 0, 0], [0, 1, 1])
-    assert promised_dice([block], ORGANS)["block"] == 1
-    assert math.isnan(promised_dice([block], ORGANS, {"block": Cleaning(min_volume_mm3=3)})["block"])
+    assert expected_dice([block], ORGANS)["block"] == 1
+    assert math.isnan(expected_dice([block], ORGANS, {"block": PostProcessing(min_volume_mm3=3)})["block"])
 
 
 @pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
@@ -113,14 +113,14 @@ def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cle
         array[-2, 1:8, 2:19, 2:9] = rng.integers(0, 75, (7, 17, 7))
         if not labels.regions:
             array[0] = 255 - array[1:].sum(axis=0)
-        members.append(tempered(Logits(array, trace, "probability8"), 1.5, labels))
-    steps = {labels.names[-1]: Cleaning(components=1, fill_holes=True)} if cleaned and not labels.regions else None
+        members.append(with_temperature(Logits(array, trace, "probability8"), 1.5, labels))
+    steps = {labels.names[-1]: PostProcessing(components=1, fill_holes=True)} if cleaned and not labels.regions else None
     read = uncertainty.probabilities
     monkeypatch.setattr(uncertainty, "probabilities", lambda some, own: asked.append(some[0].array.shape) or read(some, own))
-    found = {name: promised_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
+    found = {name: expected_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
     assert max(math.prod(shape[1:]) for shape in asked) < math.prod(size) / 4
     monkeypatch.setattr(uncertainty, "_where_possible", lambda some, channels: list(some))
-    assert found == pytest.approx(promised_dice(members, labels, steps))
+    assert found == pytest.approx(expected_dice(members, labels, steps))
     assert 0 < found[labels.names[-1]] < 1
 
 

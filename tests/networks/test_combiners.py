@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.merge_labels import merge_organs
-from autoseg.networks.combiners import CERTAIN, LogitsConvolution, MetaUNet, Strongest
+from autoseg.networks.combiners import CERTAIN, LogitsConvolution, MaxConfidence, MetaUNet
 from autoseg.schema import Labels
 
 TWO = Labels(("ball", "bar"), ((1,), (2,)))
@@ -27,29 +27,29 @@ def ratios(probabilities: Tensor) -> Tensor:
 
 class TestStrongest:
     def test_the_most_confident_organ_above_one_half_wins(self) -> None:
-        network = Strongest(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
+        network = MaxConfidence(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
         x = stack([-1.0, 2.0, 1.0, -3.0, 0.1], [-2.0, -1.0, 3.0, 0.5, 0.2])
         assert network(x).argmax(1).flatten().tolist() == [0, 1, 2, 2, 2]
 
     def test_of_several_models_of_an_organ_the_surest_speaks(self) -> None:
-        network = Strongest(dim=2, in_channels=3, out_channels=3, channels=[[0, 2], [1]], members=[[0, 1], [1, 2], [2, 3]])
+        network = MaxConfidence(dim=2, in_channels=3, out_channels=3, channels=[[0, 2], [1]], members=[[0, 1], [1, 2], [2, 3]])
         assert network(stack([-4.0, 1.0], [1.0, 2.0], [2.0, -5.0])).argmax(1).flatten().tolist() == [1, 2]
 
     def test_a_model_of_several_organs_alone_stays_what_it_is(self) -> None:
         probabilities = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).softmax(1)
-        network = Strongest(dim=2, in_channels=3, out_channels=4, channels=[[0], [1], [2]], members=[[0, 3]])
+        network = MaxConfidence(dim=2, in_channels=3, out_channels=4, channels=[[0], [1], [2]], members=[[0, 3]])
         assert torch.equal(network(ratios(probabilities)).argmax(1), probabilities.argmax(1))
 
     def test_an_organ_counts_within_its_own_models_mask_only(self) -> None:
         """The first model's mask shows its second organ; of that organ another model was chosen, which sees nothing there."""
-        network = Strongest(dim=2, in_channels=3, out_channels=3, channels=[[0], [2]], members=[[0, 2], [2, 3]])
+        network = MaxConfidence(dim=2, in_channels=3, out_channels=3, channels=[[0], [2]], members=[[0, 2], [2, 3]])
         assert network(stack([1.0, 1.0], [2.0, 0.5], [-1.0, -1.0])).argmax(1).flatten().tolist() == [0, 1]
 
     def test_organs_of_one_model_each_are_merged_as_their_masks_are(self) -> None:
         """MOvpUNet: the same map as from the models' masks and confidences."""
         ball, bar = (torch.rand(1, 1, 20, 30, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
         members = [torch.cat([1 - one, one], 1) for one in (ball, bar)]
-        network = Strongest(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
+        network = MaxConfidence(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
         found = network(torch.cat([ratios(one) for one in members], 1)).argmax(1)[0].numpy()
         shares = {name: one[0, 0].numpy() for name, one in zip(TWO.names, (ball, bar), strict=True)}
         maps = {name: np.where(share > 0.5, value, 0) for value, (name, share) in enumerate(shares.items(), start=1)}
@@ -59,11 +59,11 @@ class TestStrongest:
         assert np.array_equal(found, merged)
 
     def test_regions_do_not_compete(self) -> None:
-        network = Strongest(dim=2, in_channels=2, out_channels=2, channels=[[0], [1]], members=[[0, 2]])
+        network = MaxConfidence(dim=2, in_channels=2, out_channels=2, channels=[[0], [1]], members=[[0, 2]])
         assert (network(stack([1.0, -1.0, 3.0], [2.0, 1.0, -4.0]))[0, :, 0] > 0).tolist() == [[True, False, True], [True, True, False]]
 
     def test_what_was_padded_is_background(self) -> None:
-        network = Strongest(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
+        network = MaxConfidence(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
         assert network(torch.zeros(1, 2, 3, 3)).softmax(1)[:, 0].min() > 0.99
 
 

@@ -21,7 +21,7 @@ from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Geometry, Plan, Score, Trace
-from autoseg.selection import postprocessing_trials as cleaning
+from autoseg.selection import postprocessing_trials as postprocessing
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
 DATASET = "Dataset001_Tiny"
@@ -124,12 +124,14 @@ def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home
     for model in MODELS:
         add_model(home, model, make_plan(), fold="1", cases="cd")
     heard: dict[str, object] = {}
-    choose, choose_cleaning = choosing.choose, cleaning.choose_cleaning
+    choose, select_postprocessing = choosing.choose, postprocessing.select_postprocessing
     monkeypatch.setattr(
         choosing, "choose", lambda *given, **named: heard.update(tests=named["known"].patient_of) or choose(*given, **named)
     )
     monkeypatch.setattr(
-        cleaning, "choose_cleaning", lambda *given, **named: heard.update(masks=named["groups"]) or choose_cleaning(*given, **named)
+        postprocessing,
+        "choose_cleaning",
+        lambda *given, **named: heard.update(masks=named["groups"]) or select_postprocessing(*given, **named),
     )
     find_best_configuration(1, home=home)
     assert heard == {"tests": patients, "masks": ["p1", "p1", "p2", "p2"]}

@@ -19,7 +19,7 @@ from autoseg.preprocessing.storage import Store
 from autoseg.runtime.hardware import StepCost
 from autoseg.runtime.serialization import from_plain, read_json, write_json
 from autoseg.schema import Choice, Plan, Score
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 
 NAME = "Dataset003_Tiny"
 BALL, BAR, BOTH = "2d__Trainer__ball__w300_l100", "2d__Trainer__bar__w600_l200", "2d__Trainer"
@@ -54,7 +54,7 @@ def values_in(path: Path) -> set[int]:
 def test_each_model_knows_its_organs_and_its_window(home: Path) -> None:
     results = home / "results" / NAME
     assert sorted(path.name for path in results.iterdir() if path.is_dir()) == sorted((BALL, BAR, BOTH))
-    ball, bar = (read_json(results / name / "fold_0" / "run.json", TrainingJob) for name in (BALL, BAR))
+    ball, bar = (read_json(results / name / "fold_0" / "run.json", RunRecord) for name in (BALL, BAR))
     assert (ball.plan.labels.names, ball.plan.labels.members) == (("ball",), ((data.BALL,),))
     assert ball.plan.data_labels == bar.plan.data_labels == read_json(results / "plan.json", Plan).labels
     assert (ball.configuration.normalization, bar.configuration.normalization) == (("window:300:100",), ("window:600:200",))

@@ -21,7 +21,7 @@ from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import find_workspace
 from autoseg.schema import Dataset, Split
 from autoseg.trainers import run_setup as jobs
-from autoseg.trainers.training_spec import Variant
+from autoseg.trainers.training_spec import TrainingSpec
 
 DATASET = "Dataset003_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
@@ -221,14 +221,14 @@ def test_a_new_fold_has_the_patch_of_the_others_or_is_refused(home, tiny_job, mo
     settings, cost = TrainSettings(seconds=1.0, device="cpu"), StepCost(seconds=1.0, peak_bytes=1)
     monkeypatch.setattr(jobs, "device_memory", lambda _: 100)
     monkeypatch.setattr(jobs, "measure_step", lambda one, _: cost)
-    new = jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
+    new = jobs.new_job(TrainingSpec(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
     assert new.configuration.patch_size == (16, 16), "though the time is too short for it"
     monkeypatch.setattr(jobs, "measure_step", lambda one, _: replace(cost, peak_bytes=50 * one.configuration.batch_size))
-    new = jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
+    new = jobs.new_job(TrainingSpec(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
     assert (new.configuration.patch_size, new.configuration.batch_size) == ((16, 16), 1), "a smaller batch instead of a smaller patch"
     monkeypatch.setattr(jobs, "measure_step", lambda one, _: replace(cost, peak_bytes=1000))
     with pytest.raises(RuntimeError, match="not even batch 1 of patch 16x16 fits"):
-        jobs.new_job(Variant(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
+        jobs.new_job(TrainingSpec(plan, plan.configurations["2d"]), job.split, run, None, settings=settings)
 
 
 def test_a_fold_has_one_name(home, monkeypatch):

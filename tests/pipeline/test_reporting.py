@@ -22,10 +22,10 @@ from autoseg.report.cases import pick_cases
 from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Choice, Compared, Evidence, Expected, Geometry, Score, Split, Trace
-from autoseg.schema.run_record import TrainedOn
-from autoseg.selection.estimated_dice import Foretold, note_foretold, read_promises
-from autoseg.trainers.run_environment import TRAINED_ON
+from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace
+from autoseg.schema.run_record import RunEnvironment
+from autoseg.selection.estimated_dice import QualityEstimate, read_estimated_dice, write_quality_estimates
+from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 
 DATASET = "Dataset001_Tiny"
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
@@ -57,7 +57,7 @@ def add_fold(home: Path, model: str, fold: str, cases: str, dice: float) -> None
 def choose(home: Path) -> Choice:
     """The average segments the ball, the second model the block."""
     compared = {name: Compared(0.8, 0.7, 0.9, 0.01, 0.2, 0.4) for name in (*MODELS, " + ".join(MODELS))}
-    evidence = {organ: Evidence(MODELS[1], 4, compared, Expected(0.77, 0.71, 0.83, 0.8, 4)) for organ in ("ball", "block")}
+    evidence = {organ: Evidence(MODELS[1], 4, compared, NestedEstimate(0.77, 0.71, 0.83, 0.8, 4)) for organ in ("ball", "block")}
     table = {name: {"ball": 0.8, "block": 0.8} for name in compared}
     choice = Choice({"ball": MODELS, "block": MODELS[1:]}, ("0", "1"), table, 4, evidence=evidence)
     write_json(home / "results" / DATASET / "choice.json", choice)
@@ -188,11 +188,11 @@ def test_organs_that_were_declared_after_planning_do_not_spoil_the_pictures(home
 
 def test_what_a_run_was_trained_on_is_read(home: Path) -> None:
     run = home / "results" / DATASET / MODELS[1] / "fold_0"
-    where = TrainedOn("A processor, 2 cores", "cpu", "2.9", 2 * 10**9)
-    write_json(run / TRAINED_ON, [where])
+    where = RunEnvironment("A processor, 2 cores", "cpu", "2.9", 2 * 10**9)
+    write_json(run / RUN_ENVIRONMENT, [where])
     workspace = Workspace(home)
     runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, workspace.dataset(1)).runs}
-    assert runs[MODELS[1], "0"].trained_on == (where,) and runs[MODELS[1], "1"].trained_on == ()
+    assert runs[MODELS[1], "0"].run_environment == (where,) and runs[MODELS[1], "1"].run_environment == ()
     assert runs[MODELS[1], "0"].command.endswith("--device cpu")
     assert "A processor, 2 cores" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
 
@@ -218,12 +218,12 @@ def test_a_damaged_run_does_not_take_the_report_with_it(home: Path) -> None:
 
 
 def test_predicted_dice_of_a_case_comes_from_the_others(tmp_path: Path) -> None:
-    points = [Foretold(f"c{place}", 0.1 * place, 0.2 * place - 0.1) for place in range(1, 6)]
-    note_foretold(tmp_path, {"ball": [*points, Foretold("unknown", float("nan"), 0.3)]})
-    promises = read_promises(tmp_path)["ball"]
-    assert [one.case for one in promises] == ["c1", "c2", "c3", "c4", "c5"]
-    assert [one.predicted for one in promises] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-    assert read_promises(tmp_path / "nowhere") == {}
+    points = [QualityEstimate(f"c{place}", 0.1 * place, 0.2 * place - 0.1) for place in range(1, 6)]
+    write_quality_estimates(tmp_path, {"ball": [*points, QualityEstimate("unknown", float("nan"), 0.3)]})
+    estimated_dice = read_estimated_dice(tmp_path)["ball"]
+    assert [one.case for one in estimated_dice] == ["c1", "c2", "c3", "c4", "c5"]
+    assert [one.predicted for one in estimated_dice] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert read_estimated_dice(tmp_path / "nowhere") == {}
 
 
 def test_pictured_cases_lie_at_even_distances() -> None:

@@ -15,7 +15,7 @@ from autoseg.schema import Budget
 
 def test_defaults_are_the_references_schedule_on_a_gpu_and_two_hours_on_a_processor():
     gpu, cpu = choose_budget("cuda"), choose_budget("cpu")
-    assert (gpu.kind, gpu.amount, gpu.rounds) == ("iterations", 250_000, 1000)
+    assert (gpu.kind, gpu.amount, gpu.validation_intervals) == ("iterations", 250_000, 1000)
     assert (cpu.kind, cpu.amount) == ("time", 7200)
     for budget in (gpu, cpu):
         assert "default" in budget.why
@@ -24,7 +24,7 @@ def test_defaults_are_the_references_schedule_on_a_gpu_and_two_hours_on_a_proces
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_what_the_user_says_wins_on_every_device(device):
-    assert (choose_budget(device, epochs=3).amount, choose_budget(device, epochs=3).rounds) == (750, 3)
+    assert (choose_budget(device, epochs=3).amount, choose_budget(device, epochs=3).validation_intervals) == (750, 3)
     assert choose_budget(device, iterations=123).amount == 123
     assert choose_budget(device, seconds=90).amount == 90
     assert "as asked" in choose_budget(device, seconds=90).why
@@ -35,8 +35,8 @@ def test_what_the_user_says_wins_on_every_device(device):
 @pytest.mark.parametrize("amount", [1, 3, 24, 25, 100, 499, 500, 10_000, 10**7])
 def test_rounds_are_never_more_than_there_is_to_do(amount):
     by_steps, by_time = choose_budget("cpu", iterations=amount), choose_budget("cpu", seconds=amount)
-    assert 1 <= by_steps.rounds <= min(amount, 1000)
-    assert 4 <= by_time.rounds <= 1000
+    assert 1 <= by_steps.validation_intervals <= min(amount, 1000)
+    assert 4 <= by_time.validation_intervals <= 1000
 
 
 def test_progress_ends_exactly_with_the_budget():

@@ -118,7 +118,7 @@ def test_flat_images(tmp_path: Path) -> None:
 
 
 def test_unannotated_voxels_are_no_foreground() -> None:
-    labels = Labels(names=("all", "core"), members=((1, 2), (2,)), ignore=3, regions=True, paint=(1, 2))
+    labels = Labels(names=("all", "core"), members=((1, 2), (2,)), ignore=3, regions=True, regions_class_order=(1, 2))
     assert count_organs(np.array([[0, 1, 2, 3, -1, 2]], np.int16), labels) == (3, 2)
 
 

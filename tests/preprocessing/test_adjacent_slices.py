@@ -123,7 +123,7 @@ class TestTraining:
 
     def test_a_training_learns_and_its_network_has_three_times_the_channels(self, folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
-        job = make_job(make_plan(SEEING), "2.5d", iterations=60, rounds=2, learning_rate=2e-2)
+        job = make_job(make_plan(SEEING), "2.5d", iterations=60, validation_intervals=2, learning_rate=2e-2)
         trainer = Trainer(job, folders, device=CPU, progress=False)
         network = trainer.fit()
         assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]

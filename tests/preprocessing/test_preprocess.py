@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 def test_class_locations() -> None:
-    labels = Labels(("all", "core", "none"), ((1, 2), (2,), (5,)), ignore=9, regions=True, paint=(1, 2, 5))
+    labels = Labels(("all", "core", "none"), ((1, 2), (2,), (5,)), ignore=9, regions=True, regions_class_order=(1, 2, 5))
     segmentation = np.full((40, 40, 40), 4, np.int16)  # ignore
     segmentation[5:35, 5:35, 5:35] = 1
     segmentation[10:12, 10:12, 10:12] = 2

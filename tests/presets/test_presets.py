@@ -21,7 +21,7 @@ from autoseg.trainers.losses import LOSSES
 from autoseg.trainers.optimizers import OPTIMIZERS
 from autoseg.trainers.run_setup import changes_of
 from autoseg.trainers.schedules import SCHEDULES
-from autoseg.trainers.training_spec import variant
+from autoseg.trainers.training_spec import training_spec
 
 CT = make_plan(
     make_configuration(2, normalization=("ct",)),
@@ -66,7 +66,7 @@ class TestEach:
         for configuration in PAPER_PRESETS[name].configurations:
             for network in PAPER_PRESETS[name].networks or (None,):
                 settings = train_settings(name, network=network, network_options={"pretrained": None} if name == "conze2021" else None)
-                asked = variant(CT, configuration, settings)
+                asked = training_spec(CT, configuration, settings)
                 with torch.device("meta"):
                     shape = {"dim": asked.configuration.dim, "in_channels": CT.in_channels(asked.configuration), "out_channels": 3}
                     built = build_network(asked.configuration.network, **shape, **asked.configuration.network_options)
@@ -177,5 +177,5 @@ def test_the_commands_hand_them_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_options_of_the_trainers_own_network_without_naming_it() -> None:
     settings = TrainSettings(trainer="PyramidTrainer", network_options={"input_scales": 1})
-    configuration = variant(CT, "2.5d", settings).configuration
+    configuration = training_spec(CT, "2.5d", settings).configuration
     assert (configuration.network, configuration.network_options["input_scales"]) == ("pipo_fan", 1)

@@ -20,10 +20,10 @@ from autoseg.runtime.registry import ENSEMBLE
 from autoseg.runtime.serialization import read_json, to_plain, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Budget, Choice, Configuration, Plan, Reason, Split
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import run_setup as jobs
 from autoseg.trainers.job import default_options
-from autoseg.trainers.training_spec import variant
+from autoseg.trainers.training_spec import training_spec
 
 DATASET = "Dataset001_Tiny"
 
@@ -66,12 +66,12 @@ def plan() -> Plan:
     return make_plan(two_channels(2), two_channels(3), channels=("CT", "MR"))
 
 
-def begun(plan: Plan, settings: TrainSettings, home: Path, name: str = "3d_fullres") -> tuple[TrainingJob, str]:
+def begun(plan: Plan, settings: TrainSettings, home: Path, name: str = "3d_fullres") -> tuple[RunRecord, str]:
     """A run as it is recorded when it begins, and the name of its model's folder."""
-    asked = variant(plan, name, settings)
+    asked = training_spec(plan, name, settings)
     run = Workspace(home).model(DATASET, name, settings.trainer, *asked.words) / "fold_1"
     write_json(home / "run.json", jobs.new_job(asked, Split(CASES[:2], CASES[2:]), run, None, settings=settings))
-    return read_json(home / "run.json", TrainingJob), run.parent.name
+    return read_json(home / "run.json", RunRecord), run.parent.name
 
 
 def said(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[Any, ...], TrainSettings]:

@@ -177,7 +177,7 @@ def test_cases_of_a_signed_error_are_ranked_by_its_size(report: Report) -> None:
 def test_what_a_model_was_trained_on_is_told_where_it_is_known(report: Report) -> None:
     cost = Page(cost_section(report)).words
     assert "Quick <GPU>" in cost and "2.9.1" in cost and "4.0 GB" in cost, "the largest peak of the folds"
-    nobody = replace(report, runs=tuple(replace(run, trained_on=()) for run in report.runs))
+    nobody = replace(report, runs=tuple(replace(run, run_environment=()) for run in report.runs))
     bare = Page(cost_section(nobody)).words
     assert "Trained on" not in bare and "PyTorch" not in bare and "peak" not in bare and "Folds" in bare
 

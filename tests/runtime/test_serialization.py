@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from autoseg import schema as model
-from autoseg.runtime.locks import only_one, remove_partial
+from autoseg.runtime.locks import exclusive_lock, remove_partial
 from autoseg.runtime.serialization import atomic, from_plain, read_json, to_plain, write_json
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
 
 NAN = float("nan")
 GEOMETRY = model.Geometry((3, 4, 5), (2.5, 0.7, 0.1 + 0.2), (-1.5, 1e-17, 3.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0), (1.0, 2.0))
-LABELS = model.Labels(("whole", "core"), ((1, 2), (2,)), ignore=9, regions=True, paint=(1, 2))
+LABELS = model.Labels(("whole", "core"), ((1, 2), (2,)), ignore=9, regions=True, regions_class_order=(1, 2))
 CONFIGURATION = model.Configuration(
     name="3d_cascade",
     dim=3,
@@ -53,12 +53,12 @@ PLAN = model.Plan(
 CASE = model.Case("a", (Path("/raw/a_0000.nii.gz"), Path("relative.nrrd")), Path("/raw/a.nii.gz"), "patient")
 SPLIT = model.Split(("a", "b"), ())
 COMPARED = model.Compared(0.9, 0.85, 0.95, 0.01, 0.04, 0.08)
-EXPECTED = model.Expected(0.89, 0.84, 0.94, 0.9, 4, {"0": "2d__Trainer"})
+EXPECTED = model.NestedEstimate(0.89, 0.84, 0.94, 0.9, 4, {"0": "2d__Trainer"})
 EVIDENCE = model.Evidence("2d__Trainer", 4, {"2d__Trainer": COMPARED}, EXPECTED)
-CLEANING = model.Cleaning(12.5, 2, True, "helps")
+CLEANING = model.PostProcessing(12.5, 2, True, "helps")
 CALIBRATION = model.Calibration(1.5, 0.04, 0.02)
-RELIABILITY = model.Reliability(0.9, 0.05, 0.03, 0.7, 40)
-MERGED = model.Merged(1.5, 6, 4, {"whole": 0.9}, {"whole": 0.89})
+RELIABILITY = model.DiceRegression(0.9, 0.05, 0.03, 0.7, 40)
+MERGED = model.OrganMerging(1.5, 6, 4, {"whole": 0.9}, {"whole": 0.89})
 BUDGET = model.Budget("time", 1200.0, 30, "as asked")
 EXAMPLES = [
     GEOMETRY,
@@ -70,7 +70,7 @@ EXAMPLES = [
     INTENSITY,
     model.Fingerprint((model.CaseFingerprint("a", (3, 4, 5), (1.0, 1.5, 2.0), 0.75, 1, (0, 12), "SPL"),), (INTENSITY,)),
     model.Mirroring(),
-    model.Region("previous", 3),
+    model.CandidateRegion("previous", 3),
     model.Locator((6.0, 6.5, 6.5), (16, 32, 32), 3.0, network_options={"features": 4}),
     CONFIGURATION,
     PLAN,
@@ -87,9 +87,9 @@ EXAMPLES = [
         4,
         evidence={"whole": EVIDENCE},
         seconds={"2d__Trainer": 1.5},
-        cleaning={"whole": CLEANING},
+        postprocessing={"whole": CLEANING},
         calibration={"2d__Trainer": CALIBRATION},
-        reliability={"whole": RELIABILITY},
+        dice_regression={"whole": RELIABILITY},
         merged=MERGED,
     ),
     COMPARED,
@@ -99,9 +99,7 @@ EXAMPLES = [
     CALIBRATION,
     RELIABILITY,
     MERGED,
-    TrainingJob(
-        PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"
-    ),
+    RunRecord(PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"),
 ]
 
 
@@ -116,7 +114,7 @@ def test_every_value_comes_back_equal_and_of_the_same_types(value: Any, tmp_path
 def test_every_stored_type_of_the_model_has_an_example():
     known = {kind for kind in vars(model).values() if dataclasses.is_dataclass(kind)}
     inside = {model.Image, model.CaseFingerprint, model.Reason}  # an image is never stored as JSON, the others are parts of examples
-    assert known - inside == {type(value) for value in EXAMPLES} - {TrainingJob}
+    assert known - inside == {type(value) for value in EXAMPLES} - {RunRecord}
 
 
 def test_fields_that_equality_ignores_come_back_too(tmp_path: Path):
@@ -269,17 +267,17 @@ with only_one(Path(sys.argv[1]), "training"):
         pytest.importorskip("fcntl")
         other = self.hold(tmp_path / "run")
         try:
-            with pytest.raises(ValueError, match="run: another process is training here"), only_one(tmp_path / "run", "training"):
+            with pytest.raises(ValueError, match="run: another process is training here"), exclusive_lock(tmp_path / "run", "training"):
                 pass
         finally:
             other.kill()
             other.communicate()
-        with only_one(tmp_path / "run", "training"):
+        with exclusive_lock(tmp_path / "run", "training"):
             pass
 
     def test_it_is_free_again_after_the_block_even_after_an_error(self, tmp_path: Path):
         def fail() -> None:
-            with only_one(tmp_path, "training"):
+            with exclusive_lock(tmp_path, "training"):
                 raise KeyError("stop")
 
         for _ in range(2):

@@ -14,7 +14,7 @@ from autoseg.selection.calibration import (
     calibration_error,
     fit_temperature,
     negative_log_likelihood,
-    tempered_shares,
+    temperature_scaled,
 )
 
 
@@ -84,7 +84,7 @@ def test_never_wrong_is_as_cold_as_allowed() -> None:
 def test_temperature_keeps_winner_and_sum() -> None:
     shares = honest(1, 500).shares
     for temperature in (0.3, 2.0, 9.0):
-        warm = tempered_shares(shares, temperature)
+        warm = temperature_scaled(shares, temperature)
         assert np.array_equal(warm.argmax(axis=1), shares.argmax(axis=1))
         np.testing.assert_allclose(warm.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(tempered_shares(np.array([[0.0, 0.2, 0.8]]), 2.0), [[0.0, 1 / 3, 2 / 3]], rtol=1e-5)
+    np.testing.assert_allclose(temperature_scaled(np.array([[0.0, 0.2, 0.8]]), 2.0), [[0.0, 1 / 3, 2 / 3]], rtol=1e-5)

@@ -23,7 +23,7 @@ from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Candidate, Score, Trace
 from autoseg.selection import candidate_scores
-from autoseg.selection.candidate_scores import Task, scores_of_averages, scores_of_models
+from autoseg.selection.candidate_scores import SelectionTask, scores_of_averages, scores_of_models
 
 DATASET = "Dataset001_Tiny"
 MODELS = ("2d__Trainer", "3d_fullres__Trainer", "3d_lowres__Trainer")
@@ -63,13 +63,13 @@ def add_model(home: Path, model: str, seed: int) -> None:
     (run / "checkpoint_final.pt").touch()
 
 
-def task_of(home: Path, metric: str = "dice", **more: object) -> Task:
+def task_of(home: Path, metric: str = "dice", **more: object) -> SelectionTask:
     dataset = Workspace(home).dataset(1)
     cases = {"0": [case for case in dataset.cases if case.name in "ab"]}
-    return Task(home / "results" / DATASET, make_plan(), cases, metric, **more)
+    return SelectionTask(home / "results" / DATASET, make_plan(), cases, metric, **more)
 
 
-def one_by_one(task: Task, candidate: Candidate) -> list[Score]:
+def one_by_one(task: SelectionTask, candidate: Candidate) -> list[Score]:
     """Every average for itself, through the export."""
     found = []
     for case in task.cases["0"]:

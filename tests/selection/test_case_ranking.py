@@ -18,11 +18,11 @@ from autoseg.data.images import read_image, read_label, write_image
 from autoseg.inference.export import Logits
 from autoseg.inference.manifest import MANIFEST
 from autoseg.inference.prediction import UNCERTAINTY, Ensemble
-from autoseg.inference.uncertainty import Finding
+from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Calibration, Case, Choice, Cleaning, Geometry, Image, Reliability
-from autoseg.selection.case_ranking import CHECK_LIST, COLUMNS, ranked, write_check_list
+from autoseg.schema import Calibration, Case, Choice, DiceRegression, Geometry, Image, PostProcessing
+from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, ranked, write_ranked_cases
 
 NAN = float("nan")
 FAST = ("--device", "cpu", "--no-tta", "--uncertainty")
@@ -96,14 +96,18 @@ class TestMaps:
 
     def test_maps_are_not_taken_for_label_maps(self, cases: list[Case], tmp_path: Path) -> None:
         predict(cases, tmp_path / "out", voting(Threshold()), uncertainty=True)
-        write_check_list(tmp_path / "out", cases, voting(Threshold()))
+        write_ranked_cases(tmp_path / "out", cases, voting(Threshold()))
         shutil.copytree(tmp_path / "out", tmp_path / "reference", ignore=shutil.ignore_patterns(UNCERTAINTY, "*.json", "*.csv"))
         assert {score.case for score in evaluate_folders(tmp_path / "reference", tmp_path / "out")} == {"new_0", "new_1"}
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"calibration": {"a": Calibration(2.0)}}, {"cleaning": {"ball": Cleaning(components=1)}}, {"cleaning": {"bar": Cleaning(3.0)}}],
+    [
+        {"calibration": {"a": Calibration(2.0)}},
+        {"postprocessing": {"ball": PostProcessing(components=1)}},
+        {"postprocessing": {"bar": PostProcessing(3.0)}},
+    ],
 )
 def test_another_temperature_or_post_processing_predicts_again(cases: list[Case], tmp_path: Path, changes: dict) -> None:
     model = Threshold()
@@ -117,10 +121,10 @@ def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> 
     """Single bright voxels of the noise are found as ball and bar by this threshold."""
     noisy = Threshold(ball=80.0)
     predict(cases[:1], tmp_path / "raw", voting(noisy))
-    predict(cases[:1], tmp_path / "clean", voting(noisy, cleaning={"ball": Cleaning(components=1)}))
-    raw, clean = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
-    assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(clean == data.BALL) > 100
-    assert np.array_equal(raw == data.BAR, clean == data.BAR)
+    predict(cases[:1], tmp_path / "clean", voting(noisy, postprocessing={"ball": PostProcessing(components=1)}))
+    raw, apply_postprocessing = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
+    assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(apply_postprocessing == data.BALL) > 100
+    assert np.array_equal(raw == data.BAR, apply_postprocessing == data.BAR)
 
 
 def test_organs_merge_by_calibrated_confidence() -> None:
@@ -135,8 +139,8 @@ def test_organs_merge_by_calibrated_confidence() -> None:
 
 def test_the_most_doubtful_comes_first() -> None:
     found = [("a", "ball", 0.9), ("b", "ball", 0.5), ("c", "bar", 0.95), ("d", "bar", NAN), ("e", "bar", 0.99)]
-    findings = [Finding(case, organ, 1.0, promised, 0.1, 0.0) for case, organ, promised in found]
-    choice = Choice({}, (), {}, 0, reliability={"bar": Reliability(2.0, -1.2, 0.0, 1.0, 9)})
+    findings = [OrganUncertainty(case, organ, 1.0, expected, 0.1, 0.0) for case, organ, expected in found]
+    choice = Choice({}, (), {}, 0, dice_regression={"bar": DiceRegression(2.0, -1.2, 0.0, 1.0, 9)})
     rows = ranked(findings, choice)
     assert [row.finding.case for row in rows] == ["b", "c", "e", "a", "d"]
     assert rows[1].dice == pytest.approx(0.7)
@@ -145,11 +149,11 @@ def test_the_most_doubtful_comes_first() -> None:
 def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: Path) -> None:
     out, ensemble = tmp_path / "out", voting(Threshold())
     predict(cases, out, ensemble, uncertainty=True)
-    assert write_check_list(out, cases, ensemble) == out / CHECK_LIST
-    rows = list(csv.DictReader((out / CHECK_LIST).open(encoding="utf-8")))
+    assert write_ranked_cases(out, cases, ensemble) == out / RANKED_CASES
+    rows = list(csv.DictReader((out / RANKED_CASES).open(encoding="utf-8")))
     assert tuple(rows[0]) == COLUMNS
     assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in LABELS.names}
-    dice = [float(row["predicted_dice"]) for row in rows]
+    dice = [float(row["estimated_dice"]) for row in rows]
     assert dice == sorted(dice)
     one = next(row for row in rows if (row["case"], row["organ"]) == ("new_0", "bar"))
     label = read_label(out / "new_0.nii.gz").array
@@ -169,7 +173,7 @@ def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pyte
     choice = read_json(path, Choice)
     assert set(choice.calibration) == {"2d__Trainer"}
     assert 0 <= choice.calibration["2d__Trainer"].error_after <= 1
-    write_json(path, replace(choice, cleaning={"ball": Cleaning(components=1)}))
+    write_json(path, replace(choice, postprocessing={"ball": PostProcessing(components=1)}))
     with caplog.at_level(logging.INFO):
         assert cli.predict(["-i", str(images), "-o", str(tmp_path / "doubts"), *FAST, *at]) == 0
     assert "Post-processing: ball: only the largest component kept" in caplog.text
@@ -180,7 +184,7 @@ def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pyte
         entropy, disagreement = maps_of(tmp_path / "doubts", case)
         assert entropy.max() > 0.1
         assert disagreement.max() > 0, "two networks"
-    assert len((tmp_path / "doubts" / CHECK_LIST).read_text().splitlines()) == 5
+    assert len((tmp_path / "doubts" / RANKED_CASES).read_text().splitlines()) == 5
 
 
 class Flat(Threshold):

@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Candidate, Choice, Score
-from autoseg.selection.choice import RULES, Circumstances, candidates_for, choose, narrowed
+from autoseg.selection.choice import RULES, SelectionContext, candidates_for, choose, narrowed
 from autoseg.selection.rules import best_mean
 
 FLAT, DEEP, BOTH = candidates_for(["2d", "3d"])
@@ -128,7 +128,7 @@ def test_who_finds_nothing_is_not_right_because_its_metric_has_no_number(metric,
     some = [Score(f"c{i}", "liver", 0.5, 0.4, 10, 10, {metric: good + i / 100}) for i in range(8)]
     none = [Score(f"c{i}", "liver", 0.0, 0.0, 0, 10, {metric: math.nan}) for i in range(8)]
     for order in ([FLAT, DEEP], [DEEP, FLAT]):
-        choice = choose({"2d": none, "3d": some}, order, ["liver"], folds=[0], known=Circumstances(metric))
+        choice = choose({"2d": none, "3d": some}, order, ["liver"], folds=[0], known=SelectionContext(metric))
         assert choice.organs["liver"] == ("3d",)
     assert choice.table["2d"]["liver"] == pytest.approx(0 if metric == "precision" else good + 0.07)
 
@@ -150,7 +150,7 @@ def test_rule_is_a_seam():
 
 def safest(comparison):
     """A rule of its own: the best worst case."""
-    return max(comparison.candidates, key=lambda candidate: np.nanmin(comparison.merits[candidate.name])), "best worst case"
+    return max(comparison.candidates, key=lambda candidate: np.nanmin(comparison.higher_is_better[candidate.name])), "best worst case"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_bad_candidates_are_refused():
 
 def test_choice_survives_its_file(tmp_path):
     table = {"2d": scores(liver=np.linspace(0.6, 0.9, 8).tolist()), "3d": scores(liver=np.linspace(0.5, 0.9, 8).tolist())}
-    known = Circumstances(fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
+    known = SelectionContext(fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
     choice = choose(table, [FLAT, DEEP], ["liver"], folds=["a", "b"], known=known)
     write_json(tmp_path / "choice.json", choice)
     again = read_json(tmp_path / "choice.json", Choice)
@@ -201,23 +201,23 @@ class TestMetrics:
 
     @pytest.mark.parametrize(("metric", "best"), [("dice", "2d"), ("hd95_surface", "3d"), ("volume_error", "3d")])
     def test_the_best_is_that_of_the_metric(self, metric, best):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric=metric))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric=metric))
         assert choice.organs["liver"] == (best,)
         assert choice.metric == metric
 
     def test_numbers_are_the_metrics_own(self):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="hd95_surface"))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="hd95_surface"))
         assert choice.table == {"2d": {"liver": 8.0}, "3d": {"liver": 4.0}}
         assert choice.evidence["liver"].compared["2d"].difference == 4.0, "above 0: the chosen one is better"
         assert "3d: mean HD95 (surface) 4.00 mm over 2 cases" in choice.reasons["liver"]
 
     def test_a_signed_error_is_judged_by_its_size(self):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="volume_error"))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="volume_error"))
         assert choice.table["2d"]["liver"] == 5.0
 
     def test_a_metric_that_was_not_computed_is_named(self):
         with pytest.raises(ValueError, match="metric of liver in case c0: expected one of .*, got 'chaos'"):
-            choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(metric="chaos"))
+            choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="chaos"))
 
 
 def test_patients_are_what_is_tested():
@@ -226,7 +226,7 @@ def test_patients_are_what_is_tested():
     alone = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
     assert alone.evidence["liver"].compared["2d"].p_value == pytest.approx(2 / 64)
     patients = {f"c{i}": f"p{i // 2}" for i in range(6)}
-    together = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(patient_of=patients))
+    together = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(patient_of=patients))
     assert math.isnan(together.evidence["liver"].compared["2d"].p_value)
     assert "too few cases for a test" in together.reasons["liver"]
 
@@ -234,9 +234,9 @@ def test_patients_are_what_is_tested():
 def test_seconds_decide_which_is_the_simplest():
     table = {"2d": scores(liver=[0.9] * 8), "3d": scores(liver=[0.9] * 8)}
     assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
-    quick = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(seconds={"2d": 9.0, "3d": 2.0}))
+    quick = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(seconds={"2d": 9.0, "3d": 2.0}))
     assert quick.organs["liver"] == ("3d",) and quick.seconds == {"2d": 9.0, "3d": 2.0}
-    unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=Circumstances(seconds={"3d": 2.0}))
+    unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(seconds={"3d": 2.0}))
     assert unknown.organs["liver"] == ("2d",)
 
 

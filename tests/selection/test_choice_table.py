@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.schema import Score
-from autoseg.selection.choice import Circumstances, candidates_for, choose
+from autoseg.selection.choice import SelectionContext, candidates_for, choose
 from autoseg.selection.choice_table import SHOWN, describe_choice
 
 
@@ -13,7 +13,7 @@ def choice_of(values, *, max_members=1, rule="supported", metric="dice"):
     """``{"2d": [...]}`` of one organ, in five folds, with seconds."""
     candidates = [one for one in candidates_for([name for name in values if " + " not in name], max_members) if one.name in values]
     n_cases = len(next(iter(values.values())))
-    known = Circumstances(
+    known = SelectionContext(
         metric, {f"c{i}": str(i % 5) for i in range(n_cases)}, seconds={name: 1.0 + place for place, name in enumerate(values)}
     )
     scores = {name: [Score(f"c{i}", "liver", v, v, 1, 1, {metric: v}) for i, v in enumerate(some)] for name, some in values.items()}

@@ -18,7 +18,7 @@ from autoseg.pipeline import describe_choice
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Score, Trace
-from autoseg.selection.candidate_scores import Task
+from autoseg.selection.candidate_scores import SelectionTask
 from autoseg.selection.organ_merging import merged_choice
 
 BALL, BLOCK = "2d__T__ball", "2d__T__block"
@@ -26,7 +26,7 @@ CHOICE = Choice({"ball": (BALL,), "block": (BLOCK,)}, ("0",), {}, 2)
 
 
 @pytest.fixture
-def task(tmp_path, tiny_dataset) -> Task:
+def task(tmp_path, tiny_dataset) -> SelectionTask:
     """A sure model of the block, and one of the ball that also claims the block's first slice, less surely."""
     tiny_dataset(tmp_path / "raw" / DATASET)
     results = tmp_path / "results" / DATASET
@@ -42,7 +42,7 @@ def task(tmp_path, tiny_dataset) -> Task:
             keep(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
         write_json(run / "run.json", {"plan": plan})
     cases = [case for case in Workspace(tmp_path).dataset(1).cases if case.name in "ab"]
-    return Task(results, make_plan(), {"0": cases})
+    return SelectionTask(results, make_plan(), {"0": cases})
 
 
 def own_scores() -> dict[str, list[Score]]:

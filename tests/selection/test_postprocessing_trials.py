@@ -20,9 +20,9 @@ from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Calibration, Case, Choice, Geometry, Labels, Plan, Trace
 from autoseg.selection import candidate_scores
-from autoseg.selection.candidate_scores import Task
+from autoseg.selection.candidate_scores import SelectionTask
 from autoseg.selection.member_calibration import calibrated_choice
-from autoseg.selection.postprocessing_trials import SHAPES, cleaned_choice, organ_shapes
+from autoseg.selection.postprocessing_trials import SHAPES, choose_postprocessing, organ_shapes
 
 MODEL = "3d_fullres__Trainer"
 DATASET = "Dataset001_Tiny"
@@ -51,14 +51,14 @@ class Home:
         write_json(run / "run.json", {"plan": plan})
 
     def cleaned(self, choice: Choice | None = None) -> Choice:
-        return cleaned_choice(self.workspace, self.dataset, self.task, choice or self.choice)
+        return choose_postprocessing(self.workspace, self.dataset, self.task, choice or self.choice)
 
     def calibrated(self, choice: Choice | None = None) -> Choice:
         return calibrated_choice(self.task, choice or self.choice)
 
     @property
-    def task(self) -> Task:
-        return Task(self.workspace.results(DATASET), self.plan, self.cases)
+    def task(self) -> SelectionTask:
+        return SelectionTask(self.workspace.results(DATASET), self.plan, self.cases)
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ class TestCleaning:
         for case in CASES:
             home.validate(case, with_stray_ball(case) if case in "ab" else truth(case))
         choice = home.cleaned()
-        assert list(choice.cleaning) == ["ball"]
-        assert choice.cleaning["ball"].components == 1
-        assert "over 4 cases, 2 better and 0 worse, too few change for a test" in choice.cleaning["ball"].why
+        assert list(choice.postprocessing) == ["ball"]
+        assert choice.postprocessing["ball"].components == 1
+        assert "over 4 cases, 2 better and 0 worse, too few change for a test" in choice.postprocessing["ball"].why
 
     def test_is_not_chosen_where_the_largest_part_is_the_wrong_one(self, home: Home) -> None:
         for case in CASES:
@@ -92,7 +92,7 @@ class TestCleaning:
             if case == "a":  # the block is found twice, the wrong one is larger
                 found[:3, :6, :6] = 2
             home.validate(case, found)
-        assert home.cleaned().cleaning == {}
+        assert home.cleaned().postprocessing == {}
 
     def test_number_of_parts_comes_from_the_labels(self, home: Home) -> None:
         """The block has two parts in every label: two are kept, the third is removed."""
@@ -102,7 +102,7 @@ class TestCleaning:
             write_label(case.label, to_file(found, home.plan.labels), GEOMETRY)
             found[-1, 0, 0] = 2
             home.validate(case.name, found)
-        assert home.cleaned().cleaning["block"].components == 2
+        assert home.cleaned().postprocessing["block"].components == 2
 
     def test_an_organ_is_judged_where_it_was_annotated(self, home: Home) -> None:
         path = home.dataset.folder / "dataset.json"
@@ -112,7 +112,7 @@ class TestCleaning:
                 write_label(case.label, np.where(truth("a") == 2, 5, 0).astype(np.uint8), GEOMETRY)
             home.validate(case.name, with_stray_ball(case.name))
         partial = Home(home.workspace.home)
-        assert "over 3 cases, 3 better" in partial.cleaned().cleaning["ball"].why
+        assert "over 3 cases, 3 better" in partial.cleaned().postprocessing["ball"].why
 
     def test_an_emptied_mask_is_no_precise_one(self, home: Home) -> None:
         """What was found of the ball is smaller than any ball: to remove it leaves nothing to be wrong, and nothing of the organ."""
@@ -123,10 +123,10 @@ class TestCleaning:
             found[tuple(places[len(places) // 2])] = 1
             found[0, 0, 0:2] = 1
             home.validate(case, found)
-        assert "ball" not in home.cleaned(replace(home.choice, metric="precision")).cleaning
+        assert "ball" not in home.cleaned(replace(home.choice, metric="precision")).postprocessing
 
     def test_regions_are_left_alone(self, home: Home, caplog: pytest.LogCaptureFixture) -> None:
-        regions = Labels(("whole", "core"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+        regions = Labels(("whole", "core"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
         home.plan = replace(home.plan, labels=regions)
         home.dataset = replace(home.dataset, labels=regions)
         home.choice = replace(home.choice, organs=dict.fromkeys(regions.names, (MODEL,)))
@@ -140,8 +140,8 @@ class TestCleaning:
             write_json(run / "run.json", {"plan": home.plan})
         with caplog.at_level(logging.INFO):
             choice = home.cleaned(home.calibrated())
-        assert choice.cleaning == {}
-        assert set(choice.reliability) == {"whole", "core"}
+        assert choice.postprocessing == {}
+        assert set(choice.dice_regression) == {"whole", "core"}
         assert "No post-processing: the organs of" in caplog.text
 
     def test_organs_of_different_models_are_merged_first(self, home: Home) -> None:
@@ -151,7 +151,7 @@ class TestCleaning:
                 home.validate(case, (with_stray_ball(case) == value).astype(np.int16), model=model, plan=plan)
         choice = replace(home.choice, organs={"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)})
         found = home.cleaned(home.calibrated(choice))
-        assert list(found.cleaning) == ["ball"]
+        assert list(found.postprocessing) == ["ball"]
         assert set(found.calibration) == set(plans)
 
     def test_probabilities_that_are_gone_cost_only_what_needs_them(self, home: Home) -> None:
@@ -160,8 +160,8 @@ class TestCleaning:
         for path in (home.workspace.results(DATASET) / MODEL).rglob("*.b2nd"):
             path.unlink()
         choice = home.cleaned(home.calibrated())
-        assert list(choice.cleaning) == ["ball"]
-        assert (choice.calibration, choice.reliability) == ({}, {})
+        assert list(choice.postprocessing) == ["ball"]
+        assert (choice.calibration, choice.dice_regression) == ({}, {})
 
     def test_a_label_of_another_shape_is_named(self, home: Home) -> None:
         for case in CASES:
@@ -216,7 +216,7 @@ class TestCalibration:
         for case in CASES:
             home.validate(case, with_stray_ball(case))
         expected = home.cleaned(home.calibrated())
-        assert expected.cleaning and expected.reliability
+        assert expected.postprocessing and expected.dice_regression
         monkeypatch.setattr(candidate_scores, "MANY", 0)
         assert home.cleaned(home.calibrated()) == expected
 
@@ -254,7 +254,7 @@ def test_dice_is_predicted_from_what_the_probabilities_promise(home: Home) -> No
     """The less sure the model, the more it errs."""
     for number, case in enumerate(CASES):
         home.validate(case, np.roll(truth(case), number, axis=2), sure=6 - 1.2 * number)
-    found = home.cleaned(replace(home.choice, calibration={MODEL: Calibration(1.0)})).reliability["ball"]
+    found = home.cleaned(replace(home.choice, calibration={MODEL: Calibration(1.0)})).dice_regression["ball"]
     assert found.cases == 4
     assert found.slope > 0
     assert found.correlation == pytest.approx(1)

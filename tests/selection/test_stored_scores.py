@@ -10,7 +10,7 @@ import pytest
 from autoseg.pipeline.choosing import _quick
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Candidate, Choice, Score
-from autoseg.selection.stored_scores import own_merits, seconds_of, stored_scores
+from autoseg.selection.stored_scores import mean_scores_of_own_folds, seconds_of, stored_scores
 
 
 def add_run(results: Path, model: str, seconds: list[float], fold: str = "0", **run: object) -> None:
@@ -56,8 +56,8 @@ def test_models_are_judged_by_one_metric_even_where_one_lacks_it(tmp_path):
     write_json(tmp_path / "new__T" / "fold_0" / "validation" / "scores.json", [Score("a", "liver", 0.9, 0.8, 5, 5, {"hd_border": 3.0})])
     write_json(tmp_path / "old__T" / "fold_1" / "validation" / "scores.json", [Score("b", "liver", 0.5, 0.3, 5, 5)])
     folds = {"new__T": ["0", "all"], "old__T": ["1"]}
-    assert own_merits(tmp_path, folds, "hd_border") == {"new__T": {"liver": 0.9}, "old__T": {"liver": 0.5}}
-    assert own_merits(tmp_path, {"new__T": ["0"]}, "hd_border") == {"new__T": {"liver": -3.0}}
+    assert mean_scores_of_own_folds(tmp_path, folds, "hd_border") == {"new__T": {"liver": 0.9}, "old__T": {"liver": 0.5}}
+    assert mean_scores_of_own_folds(tmp_path, {"new__T": ["0"]}, "hd_border") == {"new__T": {"liver": -3.0}}
 
 
 def test_scores_of_another_version_are_named(tmp_path):

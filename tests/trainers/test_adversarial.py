@@ -141,7 +141,7 @@ class TestJudgedMaps:
         assert (real[1, 2] == 0).all()
 
     def test_regions_nobody_annotated_are_equal_in_both(self):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
         fake, real = judged_maps(torch.randn(2, 2, 2, 2), self.segmentation.clamp(max=2), (None, (1,)), regions)
         assert torch.equal(fake[1, 0], real[1, 0])
         assert not torch.equal(fake[1, 1], real[1, 1])
@@ -175,7 +175,7 @@ class TestRuns:
     def test_any_network_and_slices_as_channels(self, folders):
         cascade = {"network": "unet_cascade", "network_options": {"features": [2, 4]}}
         plan = make_plan(make_configuration(2, name="2.5d", slices=3, **cascade))
-        trainer = trainer_of(folders, plan=plan, configuration="2.5d", iterations=2, rounds=1)
+        trainer = trainer_of(folders, plan=plan, configuration="2.5d", iterations=2, validation_intervals=1)
         assert trainer.discriminator.in_channels == 3
         trainer.fit()
         assert 0 < trainer.history.rows[-1]["score_fake"] < 1

@@ -10,7 +10,7 @@ from conftest import ORGANS, write_previous
 
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.schema import Labels
-from autoseg.trainers.cascade.candidate_region import candidate_table, choose_radius, measured_region
+from autoseg.trainers.cascade.candidate_region import candidate_table, choose_candidate_region, choose_radius
 
 
 def line(*values: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_where_nothing_was_found_the_region_is_everywhere():
 
 
 def test_ignored_and_missing_voxels_and_regions():
-    regions = Labels(("whole", "core"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+    regions = Labels(("whole", "core"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
     # internal: 1, 2 organs, 3 ignored, -1 outside the image's data
     rows = table(("a", line(1, 0, 0, 0, 0) > 0, line(1, 2, 3, 0, -1)), labels=regions, largest=1)
     assert rows[0].organs == (0.5, 0.0)
@@ -85,11 +85,11 @@ def test_of_a_run_only_the_training_cases_count(folders, tmp_path, tiny_plan, ti
     for name in "cd":  # held out: not to be looked at
         write_array(previous / f"{name}.b2nd", np.zeros((1, *store.load(name).segmentation.shape), np.uint8))
     job = tiny_job(tiny_plan(tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")), "3d_cascade")
-    chosen = measured_region(job, dataclasses.replace(folders, previous=previous))
+    chosen = choose_candidate_region(job, dataclasses.replace(folders, previous=previous))
     assert chosen.radius == 0
     assert chosen.organs == ("ball", "block")
     assert chosen.rows[0].recall == 1
     assert chosen.rows[0].false_positive_rate == 0
     one_organ = np.asarray(store.load("a").segmentation[:])[None] == 1
     write_array(previous / "a.b2nd", one_organ.astype(np.uint8))
-    assert measured_region(job, dataclasses.replace(folders, previous=previous)).radius > 0
+    assert choose_candidate_region(job, dataclasses.replace(folders, previous=previous)).radius > 0

@@ -13,12 +13,12 @@ from conftest import ORGANS
 from autoseg.inference.candidate_region import body_mask, dilated
 from autoseg.preprocessing.storage import Locations, Store, read_array
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Labels, Region
+from autoseg.schema import CandidateRegion, Labels
 from autoseg.schema.conventions import ANNOTATED
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.cascade import trainer as cascade
-from autoseg.trainers.cascade.candidate_region import CandidateRegion
+from autoseg.trainers.cascade.candidate_region import CandidateRegionChoice
 from autoseg.trainers.cascade.region_masks import mark_outside, prepare_regions, with_ignore
 from autoseg.trainers.cascade.trainer import CANDIDATE_REGION, CascadeTrainer
 from autoseg.trainers.job import RunFolders
@@ -35,9 +35,9 @@ def _no_pictures(monkeypatch):
 
 @pytest.fixture
 def first(tiny_plan, tiny_configuration, tiny_job):
-    """A job of the first stage, with changes to `TrainingJob`."""
+    """A job of the first stage, with changes to `RunRecord`."""
 
-    def make(**changes) -> TrainingJob:
+    def make(**changes) -> RunRecord:
         plan = tiny_plan(tiny_configuration())
         return configured(tiny_job(plan), **changes)
 
@@ -48,32 +48,32 @@ def first(tiny_plan, tiny_configuration, tiny_job):
 def second(tiny_plan, tiny_configuration, tiny_job):
     """A job of the second stage."""
 
-    def make(**changes) -> TrainingJob:
+    def make(**changes) -> RunRecord:
         plan = tiny_plan(tiny_configuration(name="3d_cascade", previous_stage="3d_lowres"))
         return configured(tiny_job(plan, "3d_cascade"), **changes)
 
     return make
 
 
-def configured(job: TrainingJob, **changes) -> TrainingJob:
+def configured(job: RunRecord, **changes) -> RunRecord:
     job = dataclasses.replace(job, trainer="CascadeTrainer", **changes)
     return dataclasses.replace(job, configuration=CascadeTrainer.configure(job.configuration, job.plan, job.trainer_options))
 
 
-def with_radius(job: TrainingJob, radius: int) -> TrainingJob:
-    return dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, region=Region("previous", radius)))
+def with_radius(job: RunRecord, radius: int) -> RunRecord:
+    return dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, region=CandidateRegion("previous", radius)))
 
 
 class TestConfigure:
     def test_the_first_stage_sees_the_body_and_the_second_what_the_first_found(self, first, second):
-        assert first().configuration.region == Region("body")
-        assert second().configuration.region == Region("previous", 3)
+        assert first().configuration.region == CandidateRegion("body")
+        assert second().configuration.region == CandidateRegion("previous", 3)
         assert second().configuration.sees_previous
 
     def test_each_part_can_be_switched_off(self, first, second):
         assert first(trainer_options={"region": False}).configuration.region is None
         alone = second(trainer_options={"previous_input": False, "radius": 5}).configuration
-        assert alone.region == Region("previous", 5)
+        assert alone.region == CandidateRegion("previous", 5)
         assert not alone.sees_previous
         assert second(trainer_options={"region": False}).configuration.region is None
 
@@ -95,7 +95,7 @@ class TestConfigure:
 
 
 class TestRadius:
-    def begin(self, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+    def begin(self, job: RunRecord, folders: RunFolders) -> RunRecord:
         job = CascadeTrainer.fit_to_data(job, folders)
         write_json(folders.run / "run.json", job)
         return job
@@ -107,9 +107,9 @@ class TestRadius:
     def test_it_is_chosen_from_the_first_stage_and_written_down(self, second, run, caplog):
         with caplog.at_level(logging.INFO):
             job = self.begin(second(), run)
-        assert job.configuration.region == Region("previous", 0), "this first stage is right everywhere"
+        assert job.configuration.region == CandidateRegion("previous", 0), "this first stage is right everywhere"
         assert "Candidate region: radius 0, the smallest with 100.00%" in caplog.text
-        kept = read_json(run.run.parent / CANDIDATE_REGION, CandidateRegion)
+        kept = read_json(run.run.parent / CANDIDATE_REGION, CandidateRegionChoice)
         assert kept.radius == 0
         assert len(kept.rows) == 11
         assert (run.run.parent / "candidate_region.png").read_bytes()[:4] == b"\x89PNG"
@@ -118,13 +118,13 @@ class TestRadius:
         self.begin(second(), run)
         monkeypatch.setattr(cascade, "measured_region", None)
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
-        assert self.begin(second(), other).configuration.region == Region("previous", 0)
+        assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 0)
 
     def test_a_radius_that_was_asked_for_is_taken_but_not_beside_folds_with_another(self, second, run):
-        assert self.begin(second(trainer_options={"radius": 2}), run).configuration.region == Region("previous", 2)
-        assert read_json(run.run.parent / CANDIDATE_REGION, CandidateRegion).why == "as asked"
+        assert self.begin(second(trainer_options={"radius": 2}), run).configuration.region == CandidateRegion("previous", 2)
+        assert read_json(run.run.parent / CANDIDATE_REGION, CandidateRegionChoice).why == "as asked"
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
-        assert self.begin(second(), other).configuration.region == Region("previous", 2)
+        assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 2)
         for options in ({"radius": 4}, {"region": False}, {"previous_input": False}):
             with pytest.raises(ValueError, match="as in the model's other folds"):
                 CascadeTrainer.fit_to_data(second(trainer_options=options), dataclasses.replace(run, run=run.run.with_name("fold_2")))
@@ -163,7 +163,7 @@ class TestMasks:
         assert {name for name in after if after[name] != before[name]} == {"b.b2nd", "b.b2nd.stamp.json", "b.npz"}
 
     def test_organ_voxels_outside_the_region_are_no_centres(self, second, cascade_folders, monkeypatch):
-        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.region_of", lambda *_, **__: np.indices(SHAPE)[0] < 3)
+        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[0] < 3)
         centres = Locations(prepare_regions(second(), cascade_folders, progress=False) / "a.npz")
         assert len(centres["1"]) == 0, "the block lies at the other end"
         assert (centres[ANNOTATED][:, 0] < 3).all()
@@ -206,7 +206,7 @@ class TestBatches:
         assert (padded[2, :4] == 0).all()
 
     def test_patches_are_centred_inside(self, first, folders, monkeypatch):
-        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.region_of", lambda *_, **__: np.indices(SHAPE)[2] >= 12)
+        monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[2] >= 12)
         job = first()
         folders = dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
         make = BatchMaker(job, folders, "abcd", stream=TRAINING, device=CPU)
@@ -238,7 +238,7 @@ class TestTraining:
         assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
 
     def test_regions_with_an_ignore_value_of_their_own(self, folders, tiny_plan, tiny_job):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, paint=(2, 5))
+        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
         trainer = CascadeTrainer(configured(tiny_job(tiny_plan(labels=regions))), folders, device=CPU, progress=False)
         assert trainer.labels == regions
         trainer.fit()

@@ -16,8 +16,8 @@ from autoseg.trainers.losses.overlap import generalised_dice_loss
 
 ORGANS = Labels(("liver", "tumour"), ((1,), (2,)))
 PARTLY = Labels(("liver", "tumour"), ((1,), (2,)), ignore=3)
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
-PARTLY_REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), ignore=3, regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
+PARTLY_REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), ignore=3, regions=True, regions_class_order=(1, 2))
 ALL = {"organs": ORGANS, "ignore": PARTLY, "regions": REGIONS, "regions and ignore": PARTLY_REGIONS}
 
 

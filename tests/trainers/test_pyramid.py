@@ -9,7 +9,7 @@ import torch
 from conftest import make_configuration, make_job, make_plan
 
 from autoseg.inference.trained_model import load_network
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.batches import Batch
 from autoseg.trainers.pyramid import PyramidTrainer
 
@@ -22,14 +22,14 @@ def _no_pictures(monkeypatch):
     monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
 
 
-def job_of(options=None, *, dim=2, **training) -> TrainingJob:
+def job_of(options=None, *, dim=2, **training) -> RunRecord:
     configuration = PyramidTrainer.configure(make_configuration(dim), make_plan(), options or {})
     configuration = dataclasses.replace(configuration, network_options=configuration.network_options | SMALL)
     job = make_job(make_plan(configuration), configuration.name, supervision="pyramid", **training)
     return dataclasses.replace(job, trainer="PyramidTrainer", trainer_options=options or {})
 
 
-def watched(job: TrainingJob, folders) -> tuple[PyramidTrainer, list[tuple[bool, int]]]:
+def watched(job: RunRecord, folders) -> tuple[PyramidTrainer, list[tuple[bool, int]]]:
     """A trainer that notes, a step, whether it fuses and how many outputs the loss gets; and of each validation whether that fuses."""
     trainer, seen = PyramidTrainer(job, folders, device=CPU, progress=False), []
     loss = trainer.loss
@@ -85,13 +85,13 @@ class TestConfigure:
 class TestPhases:
     @pytest.mark.parametrize(("share", "first_phase"), [(0.5, 5), (0.0, 0), (0.75, 8), (0.99, 10)])
     def test_the_first_steps_supervise_all_scales_and_the_others_the_fused_map(self, folders, share, first_phase):
-        trainer, seen = watched(job_of({"fusion_from": share}, iterations=10, rounds=1), folders)
+        trainer, seen = watched(job_of({"fusion_from": share}, iterations=10, validation_intervals=1), folders)
         trainer.fit()
         assert seen[:10] == [(False, 2)] * first_phase + [(True, 1)] * (10 - first_phase)
 
     @pytest.mark.parametrize("average", [0.0, 0.9])
     def test_validation_uses_the_finest_scale_first_and_the_fused_map_then(self, folders, average):
-        trainer = PyramidTrainer(job_of(iterations=8, rounds=4, average_decay=average), folders, device=CPU, progress=False)
+        trainer = PyramidTrainer(job_of(iterations=8, validation_intervals=4, average_decay=average), folders, device=CPU, progress=False)
         score, fused = trainer._score_patches, []
         trainer._score_patches = lambda: fused.append(trainer.final_network().fusing) or score()
         assert trainer.fit().fusing
@@ -99,7 +99,7 @@ class TestPhases:
         assert trainer.final_network() is (trainer.average if average else trainer.network)
 
     def test_the_fusions_weights_wait_for_the_second_phase(self, folders):
-        trainer = PyramidTrainer(job_of(iterations=4, rounds=2), folders, device=CPU, progress=False)
+        trainer = PyramidTrainer(job_of(iterations=4, validation_intervals=2), folders, device=CPU, progress=False)
         step, moved = trainer.step, []
 
         def noting(batch: Batch) -> dict[str, torch.Tensor]:
@@ -113,7 +113,7 @@ class TestPhases:
         assert moved == [False, False, True, True]
 
     def test_a_run_that_stops_at_the_change_goes_on_in_the_second_phase(self, folders):
-        job = job_of(iterations=6, rounds=6, average_decay=0.9)
+        job = job_of(iterations=6, validation_intervals=6, average_decay=0.9)
         trainer, _ = watched(job, folders)
         step = trainer.step
 
@@ -133,7 +133,7 @@ class TestPhases:
         assert seen[0] == (True, 1)
 
     def test_what_is_built_from_the_checkpoint_predicts_the_same_fused_map(self, folders):
-        job = job_of(iterations=4, rounds=2)
+        job = job_of(iterations=4, validation_intervals=2)
         network = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
         x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         read = PyramidTrainer(job, folders, device=CPU, progress=False).fit()

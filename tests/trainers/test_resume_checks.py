@@ -13,8 +13,8 @@ from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Labels
-from autoseg.trainers.job import begun_by_sibling
-from autoseg.trainers.resume_checks import check_begun, check_pretrained, find_pretrained, is_finished, warn_if_otherwise, width_of
+from autoseg.trainers.job import sibling_configuration
+from autoseg.trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, is_finished, warn_if_options_differ, width_of
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def begun(tmp_path: Path, tiny_plan, tiny_job):
 
 
 def check(run: Path, plan, configuration=None, **options) -> None:
-    check_begun(run, plan, configuration or plan.configurations["3d_fullres"], **options)
+    check_resumable(run, plan, configuration or plan.configurations["3d_fullres"], **options)
 
 
 def test_the_same_plan_goes_on(begun):
@@ -96,8 +96,8 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
 
 def test_a_new_fold_takes_the_patch_of_the_others(begun):
     run, _ = begun
-    assert begun_by_sibling(run) is None
-    assert begun_by_sibling(run.with_name("fold_1")).patch_size == (8, 8, 8)
+    assert sibling_configuration(run) is None
+    assert sibling_configuration(run.with_name("fold_1")).patch_size == (8, 8, 8)
 
 
 def test_a_run_with_a_case_that_failed_is_not_finished(tmp_path):
@@ -166,10 +166,10 @@ class TestPretrained:
 def test_other_options_than_a_run_was_begun_with_are_said(begun, tiny_configuration, caplog):
     run, _ = begun
     same = tiny_configuration()
-    warn_if_otherwise(run, same, {}, {})
+    warn_if_options_differ(run, same, {}, {})
     assert caplog.text == ""
     wider = dataclasses.replace(same, network_options={**same.network_options, "features": [8, 16]})
-    warn_if_otherwise(run, wider, {"radius": 2}, {"loss": "ce", "augmentation": {"noise_probability": 0.0}})
+    warn_if_options_differ(run, wider, {"radius": 2}, {"loss": "ce", "augmentation": {"noise_probability": 0.0}})
     assert "'features': [4, 8]" in caplog.text
     assert "trainer options {}, not {'radius': 2}" in caplog.text
     assert "loss dice_ce, not ce" in caplog.text

@@ -13,7 +13,7 @@ import torch
 from conftest import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
 
 from autoseg.inference.localisation import LocatedPredictor
-from autoseg.inference.low_memory import SparingPredictor
+from autoseg.inference.low_memory import LowMemoryPredictor
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.preprocessing.storage import Store, StoredRecord
@@ -21,7 +21,7 @@ from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget, Configuration, Geometry, Image, Labels, Locator
-from autoseg.schema.run_record import TrainingJob
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
 from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
@@ -42,14 +42,16 @@ def small(**changes) -> Configuration:
     return make_configuration(network="scn", network_options=SMALL, **changes)
 
 
-def a_job(*, iterations: int = 8, rounds: int = 2, options: dict | None = None, **training) -> TrainingJob:
-    job = make_job(make_plan(small()), iterations=iterations, rounds=rounds, loss="generalised_dice", **training)
+def a_job(*, iterations: int = 8, validation_intervals: int = 2, options: dict | None = None, **training) -> RunRecord:
+    job = make_job(
+        make_plan(small()), iterations=iterations, validation_intervals=validation_intervals, loss="generalised_dice", **training
+    )
     chosen = {"localisation_share": 0.5, "margin": 2, "locator_options": LOCATOR} | (options or {})
     job = dataclasses.replace(job, trainer="SpatialConfigurationTrainer", trainer_options=chosen)
     return dataclasses.replace(job, configuration=SpatialConfigurationTrainer.configure(job.configuration, job.plan, chosen))
 
 
-def trainer_of(job: TrainingJob, folders: RunFolders) -> SpatialConfigurationTrainer:
+def trainer_of(job: RunRecord, folders: RunFolders) -> SpatialConfigurationTrainer:
     return SpatialConfigurationTrainer(job, folders, device=CPU, progress=False)
 
 
@@ -86,7 +88,7 @@ class TestConfigure:
             a_job(options=options)
 
     def test_overlapping_regions_and_other_networks_are_refused(self):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
         with pytest.raises(ValueError, match="expected organs that exclude each other"):
             SpatialConfigurationTrainer.configure(make_configuration(), make_plan(labels=regions), {})
         asked = make_configuration(network="vnet", network_options={}, patch_multiple=(2, 2, 2))
@@ -211,7 +213,7 @@ class TestCoarseCases:
 
 class TestTraining:
     def test_both_networks_learn_in_one_run(self, folders):
-        job = a_job(iterations=120, rounds=4, average_decay=0.9)
+        job = a_job(iterations=120, validation_intervals=4, average_decay=0.9)
         trainer = trainer_of(job, folders)
         network = trainer.fit()
         rows = trainer.history.rows
@@ -286,7 +288,7 @@ class TestTrainedModel:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
             for fold in "01":
-                job = dataclasses.replace(a_job(iterations=16, rounds=1), fold=fold, seed=int(fold))
+                job = dataclasses.replace(a_job(iterations=16, validation_intervals=1), fold=fold, seed=int(fold))
                 run = root / "3d_fullres__SpatialConfigurationTrainer" / f"fold_{fold}"
                 write_json(run / "run.json", job)
                 trainer_of(job, RunFolders(run, data)).fit()
@@ -309,7 +311,7 @@ class TestTrainedModel:
         usual = load_model(results, CPU, InferenceOptions(mirror=False)).logits(self.image())
         model = load_model(results, CPU, InferenceOptions(mirror=False, low_memory=True))
         inner = model.predictor.predictor
-        assert isinstance(inner, SparingPredictor)
+        assert isinstance(inner, LowMemoryPredictor)
         batches, held = [], []
         original = Predictor.__init__
 

@@ -66,7 +66,7 @@ def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, job, code):
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_step_measured_has_the_jobs_loss_and_optimiser(job, tiny_plan, tiny_configuration, tiny_job, regions):
-    labels = dataclasses.replace(tiny_plan().labels, regions=regions, paint=(2, 5) if regions else (), ignore=9)
+    labels = dataclasses.replace(tiny_plan().labels, regions=regions, regions_class_order=(2, 5) if regions else (), ignore=9)
     second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
     cost = trial._cost(tiny_job(tiny_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
     assert cost.seconds > 0

@@ -19,9 +19,9 @@ from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, 
 from autoseg.trainers.trainer import Trainer
 
 ORGANS = Labels(("liver", "kidney", "spleen"), ((1,), (2,), (3,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 DATA = Labels(("ball", "block"), ((2,), (5,)))
-NESTED = Labels(("both", "block"), ((2, 5), (5,)), regions=True, paint=(2, 5))
+NESTED = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
 """Of the cases of `write_store`."""
 LOGITS = torch.tensor([0.5, 1.0, -0.5, 0.25]).view(1, 4, 1, 1).expand(1, 4, 1, 3).contiguous()
 """The same four logits in three voxels."""
@@ -180,7 +180,7 @@ def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, mon
         shown = values if labels.regions and organ == 0 else np.where(values == organ + 1, values, 0)
         locations = class_locations(shown, labels, np.random.default_rng(0), annotated=annotated)
         store.write(name, np.asarray(case.image[:]), shown, StoredRecord(case.trace, annotated=annotated), locations)
-    job = make_job(plan, iterations=iterations, rounds=1, learning_rate=2e-2, validation_batches=8)
+    job = make_job(plan, iterations=iterations, validation_intervals=1, learning_rate=2e-2, validation_batches=8)
     job = dataclasses.replace(job, split=Split(("a", "b", "c", "d"), ("e", "f")))
     trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=torch.device("cpu"), progress=False)
     trainer.fit()

@@ -10,7 +10,7 @@ from conftest import make_configuration, make_plan
 from autoseg.data.label_subsets import subset
 from autoseg.pipeline import TrainSettings
 from autoseg.schema import Labels, Mirroring
-from autoseg.trainers.training_spec import of_organs, variant
+from autoseg.trainers.training_spec import of_organs, training_spec
 
 SIDED = Labels(("liver", "kidney_left", "kidney_right"), ((1,), (2,), (3,)))
 FLAT = make_configuration(2, mirroring=Mirroring((0, 1), 1, ((1, 2),)), normalization=("ct",))
@@ -19,17 +19,17 @@ PLAN = replace(make_plan(FLAT, DEEP, labels=SIDED, channels=("CT",)), lateral_ax
 
 
 def test_nothing_asked_is_the_plan_itself() -> None:
-    asked = variant(PLAN, "2d", TrainSettings())
+    asked = training_spec(PLAN, "2d", TrainSettings())
     assert asked.plan is PLAN
     assert asked.configuration == FLAT
     assert asked.words == ()
 
 
 def test_a_tag_ends_the_models_name() -> None:
-    assert variant(PLAN, "2d", TrainSettings(organs=("liver",), tag="focal-2.0")).words == ("liver", "focal-2.0")
+    assert training_spec(PLAN, "2d", TrainSettings(organs=("liver",), tag="focal-2.0")).words == ("liver", "focal-2.0")
     for wrong in ("a b", "a__b", "../a", "-x"):
         with pytest.raises(ValueError, match="--tag: expected a word"):
-            variant(PLAN, "2d", TrainSettings(tag=wrong))
+            training_spec(PLAN, "2d", TrainSettings(tag=wrong))
 
 
 def test_all_organs_are_no_variant() -> None:
@@ -37,7 +37,7 @@ def test_all_organs_are_no_variant() -> None:
 
 
 def test_a_plan_of_some_organs_reads_the_same_data() -> None:
-    asked = variant(PLAN, "3d_fullres", TrainSettings(organs=("liver",)))
+    asked = training_spec(PLAN, "3d_fullres", TrainSettings(organs=("liver",)))
     assert asked.words == ("liver",)
     assert asked.plan.labels == subset(SIDED, ("liver",))
     assert asked.plan.stored_labels == SIDED
@@ -76,15 +76,15 @@ def test_slices_from_the_side_may_be_flipped() -> None:
 
 
 def test_words_in_the_name_of_the_model() -> None:
-    asked = variant(PLAN, "2d", TrainSettings(network="vnet", organs=("liver", "kidney_left"), window=(400, 50)))
+    asked = training_spec(PLAN, "2d", TrainSettings(network="vnet", organs=("liver", "kidney_left"), window=(400, 50)))
     assert asked.words == ("vnet", "liver+kidney_left", "w400_l50")
     assert (asked.configuration.network, asked.configuration.normalization) == ("vnet", ("window:400:50",))
 
 
 def test_the_organs_own_window() -> None:
     settings = TrainSettings(organs=("liver",), window="auto")
-    assert variant(PLAN, "2d", settings).configuration.normalization == ("window:400:50",)
-    assert variant(PLAN, "2d", settings, windows={"liver": (150.0, 30.0)}).words == ("liver", "w150_l30")
+    assert training_spec(PLAN, "2d", settings).configuration.normalization == ("window:400:50",)
+    assert training_spec(PLAN, "2d", settings, windows={"liver": (150.0, 30.0)}).words == ("liver", "w150_l30")
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_the_organs_own_window() -> None:
 )
 def test_what_makes_no_sense_is_refused(settings: TrainSettings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        variant(PLAN, "2d", settings)
+        training_spec(PLAN, "2d", settings)

@@ -15,7 +15,7 @@ from ...data.labels import organ_mask
 from ...inference.candidate_region import distances
 from ...preprocessing.storage import Store, read_array
 from ...schema import Labels
-from ...schema.run_record import TrainingJob
+from ...schema.run_record import RunRecord
 from ..job import RunFolders
 
 LARGEST_RADIUS = 10
@@ -46,7 +46,7 @@ class RadiusRow:
 
 
 @dataclass(frozen=True)
-class CandidateRegion:
+class CandidateRegionChoice:
     """The radius of a model, and what it was chosen from.
 
     Attributes:
@@ -106,7 +106,7 @@ def candidate_table(
     )
 
 
-def choose_radius(rows: Sequence[RadiusRow], recall: float = WANTED_RECALL) -> CandidateRegion:
+def choose_radius(rows: Sequence[RadiusRow], recall: float = WANTED_RECALL) -> CandidateRegionChoice:
     """The smallest radius whose mean recall is above `recall`; the largest where none is.
 
     Args:
@@ -119,10 +119,10 @@ def choose_radius(rows: Sequence[RadiusRow], recall: float = WANTED_RECALL) -> C
         f"{reached} {row.recall:.2%} of the organs inside ({row.worst_recall:.1%} in the worst case, {row.worst_case}), "
         f"{row.false_positive_rate:.1%} of the background and {row.share:.1%} of all voxels"
     )
-    return CandidateRegion(row.radius, why, rows=tuple(rows))
+    return CandidateRegionChoice(row.radius, why, rows=tuple(rows))
 
 
-def measured_region(job: TrainingJob, folders: RunFolders) -> CandidateRegion:
+def choose_candidate_region(job: RunRecord, folders: RunFolders) -> CandidateRegionChoice:
     """The radius for a cascade's second stage, from the first stage's out-of-fold predictions of the fold's training cases.
 
     Raises:

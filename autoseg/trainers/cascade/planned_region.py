@@ -8,13 +8,13 @@ from pathlib import Path
 from ...runtime.serialization import read_json, write_json
 from ...runtime.workspace import Workspace
 from ...schema import Reason
-from ...schema.run_record import TrainingJob
-from ..training_spec import Variant
-from .candidate_region import CandidateRegion
+from ...schema.run_record import RunRecord
+from ..training_spec import TrainingSpec
+from .candidate_region import CandidateRegionChoice
 from .trainer import CANDIDATE_REGION
 
 
-def note_region(workspace: Workspace, asked: Variant, job: TrainingJob, model: Path) -> None:
+def record_candidate_region(workspace: Workspace, asked: TrainingSpec, job: RunRecord, model: Path) -> None:
     """Writes the region that a run begins with into ``plan.json``, with the reason; not that of a variant of the plan.
 
     Args:
@@ -29,7 +29,7 @@ def note_region(workspace: Workspace, asked: Variant, job: TrainingJob, model: P
     plan = workspace.plan(asked.plan.dataset)
     if plan.configurations[name].region == region:
         return
-    why = read_json(record, CandidateRegion).why
+    why = read_json(record, CandidateRegionChoice).why
     row = Reason(name, "region", f"radius {region.radius}", f"around what {job.configuration.previous_stage} finds: {why}")
     reasons = [reason for reason in plan.reasons if (reason.configuration, reason.what) != (name, "region")]
     configurations = plan.configurations | {name: replace(plan.configurations[name], region=region)}

@@ -14,14 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...data.label_subsets import positions
-from ...inference.candidate_region import region_of
+from ...inference.candidate_region import candidate_region_mask
 from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array
 from ...runtime.locks import remove_partial
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
 from ...runtime.serialization import atomic, read_json, write_json
-from ...schema import Configuration, Labels, Region
+from ...schema import CandidateRegion, Configuration, Labels
 from ...schema.conventions import ANNOTATED
-from ...schema.run_record import TrainingJob
+from ...schema.run_record import RunRecord
 from ..job import RunFolders
 
 CENTRES = 10_000
@@ -31,7 +31,7 @@ SEED = 4321
 """Of the drawing of those voxels: a case gives the same ones whenever they are drawn."""
 
 
-def prepare_regions(job: TrainingJob, folders: RunFolders, *, progress: bool = True) -> Path:
+def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = True) -> Path:
     """Computes the candidate region of each case of a fold, for all folds of the model; may be interrupted and called again.
 
     Args:
@@ -85,11 +85,11 @@ def with_ignore(labels: Labels) -> Labels:
     return labels if labels.ignore is not None else replace(labels, ignore=max(labels.base_values) + 1)
 
 
-def _keep_recipe(out: Path, region: Region) -> None:
+def _keep_recipe(out: Path, region: CandidateRegion) -> None:
     """Empties the folder if its masks are of another region, then notes this one; in that order, for the case of a kill between."""
     path = out / "region.json"
     try:
-        same = path.is_file() and read_json(path, Region) == region
+        same = path.is_file() and read_json(path, CandidateRegion) == region
     except ValueError:
         same = False
     if not same:
@@ -111,7 +111,7 @@ def _stamp(name: str, store: Store, folders: RunFolders) -> Stamp:
 def _mask(configuration: Configuration, stored: StoredCase, folders: RunFolders) -> np.ndarray:
     image = np.asarray(stored.image[:]) if configuration.region.source == "body" else np.empty((0, *stored.image.shape[1:]))
     organs = None if folders.previous is None else read_array(folders.previous / f"{stored.name}.b2nd")[0]
-    mask = region_of(configuration, image, organs, source=stored.name)
+    mask = candidate_region_mask(configuration, image, organs, source=stored.name)
     return np.ones(image.shape[1:], bool) if mask is None else mask
 
 

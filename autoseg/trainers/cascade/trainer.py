@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.serialization import atomic, write_json
-from ...schema import Configuration, Labels, Plan, Region
-from ...schema.run_record import TrainingJob
-from ..job import RunFolders, begun_by_sibling, checked_options
+from ...schema import CandidateRegion, Configuration, Labels, Plan
+from ...schema.run_record import RunRecord
+from ..job import RunFolders, checked_options, sibling_configuration
 from ..plots import plot_recall
 from ..trainer import Trainer
-from .candidate_region import CandidateRegion, measured_region
+from .candidate_region import CandidateRegionChoice, choose_candidate_region
 from .region_masks import prepare_regions, with_ignore
 
 log = logging.getLogger(__name__)
@@ -64,13 +64,13 @@ class CascadeTrainer(Trainer):
         """
         chosen = cascade_options(options)
         if configuration.previous_stage is None:
-            return replace(configuration, region=Region("body") if chosen.region else None)
+            return replace(configuration, region=CandidateRegion("body") if chosen.region else None)
         radius = ROTHS_RADIUS if chosen.radius is None else chosen.radius
-        region = Region("previous", radius) if chosen.region else None
+        region = CandidateRegion("previous", radius) if chosen.region else None
         return replace(configuration, region=region, previous_input=chosen.previous_input)
 
     @classmethod
-    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+    def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """The radius of the candidate region: that of the model's other folds, the one asked for, or the smallest with enough recall.
 
         Writes ``candidate_region.json`` and ``.png`` into the model folder.
@@ -79,15 +79,15 @@ class CascadeTrainer(Trainer):
             ValueError: Other folds of the model were begun with another region than was asked for.
         """
         configuration, radius = job.configuration, cascade_options(job.trainer_options).radius
-        begun = begun_by_sibling(folders.run)
+        begun = sibling_configuration(folders.run)
         if begun is not None:
             return replace(job, configuration=_like(begun, configuration, radius is None, folders.run))
         if configuration.region is None or configuration.region.source != "previous":
             return job
-        chosen = measured_region(job, folders) if radius is None else CandidateRegion(radius, "as asked")
+        chosen = choose_candidate_region(job, folders) if radius is None else CandidateRegionChoice(radius, "as asked")
         _keep(folders.run.parent / CANDIDATE_REGION, chosen)
         log.info("Candidate region: radius %d, %s.", chosen.radius, chosen.why)
-        return replace(job, configuration=replace(configuration, region=Region("previous", chosen.radius)))
+        return replace(job, configuration=replace(configuration, region=CandidateRegion("previous", chosen.radius)))
 
     @property
     def labels(self) -> Labels:
@@ -123,7 +123,7 @@ def _like(begun: Configuration, wanted: Configuration, any_radius: bool, run: Pa
     return replace(wanted, region=region)
 
 
-def _keep(path: Path, chosen: CandidateRegion) -> None:
+def _keep(path: Path, chosen: CandidateRegionChoice) -> None:
     write_json(path, chosen)
     picture = path.with_suffix(".png")
     picture.unlink(missing_ok=True)

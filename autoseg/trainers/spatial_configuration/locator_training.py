@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...inference.localisation import build_locator
 from ...runtime.checkpoints import load_matching
 from ...runtime.hardware import autocast, half_type, memory_format
-from ...schema.run_record import TrainingJob
+from ...schema.run_record import RunRecord
 from ..augmentation.augment import apply, draw
 from ..losses import build_loss
 from ..optimizers import build_optimizer
@@ -38,7 +38,7 @@ class LocatorTraining:
         loss: Name in `LOSSES`, of two classes.
     """
 
-    def __init__(self, job: TrainingJob, device: torch.device, *, loss: str) -> None:
+    def __init__(self, job: RunRecord, device: torch.device, *, loss: str) -> None:
         self.job, self.device = job, device
         self.network = build_locator(job.configuration, len(job.plan.channels))
         self.network = self.network.to(device, memory_format=memory_format(job.configuration.dim))

@@ -15,10 +15,10 @@ from ...inference.predictor import Predictor
 from ...preprocessing.storage import Store
 from ...runtime.hardware import autocast
 from ...schema import Configuration, Plan
-from ...schema.run_record import TrainingJob
+from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
 from ..batches import Batch
-from ..job import RunFolders, begun_by_sibling
+from ..job import RunFolders, sibling_configuration
 from ..losses.heatmap import sigmoid_cross_entropy
 from ..trainer import Trainer
 from .coarse_cases import prepare_coarse
@@ -35,7 +35,7 @@ LEARNING_RATE = 1e-4
 class SpatialConfigurationTrainer(Trainer):
     """Locator (not for slices) and SpatialConfiguration-Net of Thaler et al. (FLARE at MICCAI 2021), in one run and one checkpoint."""
 
-    def __init__(self, job: TrainingJob, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
+    def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
         self.options = spatial_options(job.trainer_options)
         self.locator = None if job.configuration.locator is None else LocatorTraining(job, device, loss=self.options.localisation_loss)
@@ -60,7 +60,7 @@ class SpatialConfigurationTrainer(Trainer):
         return with_locator(configuration, [configuration.median_shape], chosen)
 
     @classmethod
-    def fit_to_data(cls, job: TrainingJob, folders: RunFolders) -> TrainingJob:
+    def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """The coarse grid for the largest case; a fold that joins others takes over their locator.
 
         Raises:
@@ -69,7 +69,7 @@ class SpatialConfigurationTrainer(Trainer):
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = spatial_options(job.trainer_options)
-        configuration, begun = with_locator(job.configuration, shapes, options), begun_by_sibling(folders.run)
+        configuration, begun = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
         if begun is not None:
             if _kind_of(begun) != _kind_of(configuration):
                 expected = f"expected the locator {_kind_of(begun)} of the model's other folds, got {_kind_of(configuration)}"

@@ -1,22 +1,37 @@
-"""What a training was told, and what it ran on."""
+"""What a training was started with, and what it ran on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .plan import Configuration, Plan
 from .run import Budget, Split
+from .settings import EnsembleSettings, TrainSettings
 from .training_options import TrainingOptions
 
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True)
+class EnsembleRecord:
+    """What a learned ensemble is made of.
+
+    Attributes:
+        kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
+        members: Names of its models, in the order of its input channels.
+        reference: The member whose grid, plan and preprocessed cases it works with.
+        settings: What the user asked for; None in records of version 0.1.0.
+    """
+
+    kind: str
+    members: tuple[str, ...]
+    reference: str
+    settings: EnsembleSettings | None = None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One fold of one configuration, completely described: the same job and seed give the same weights on a CPU.
+    """One fold of one configuration, completely described: the same record gives the same weights on a CPU. Written to ``run.json``.
 
     Attributes:
         plan: Of the dataset.
@@ -30,6 +45,9 @@ class RunRecord:
         pretrained: Checkpoint whose fitting weights are the start, or None.
         previous_model: Model folder of a cascade's first stage, or None.
         trainer_options: What only this trainer knows; its `Options` say which there are.
+        settings: What the user asked for; None for an ensemble, and in records of version 0.1.0.
+        ensemble: Of a learned ensemble: what it is made of.
+        format: Of this file.
     """
 
     plan: Plan
@@ -43,6 +61,9 @@ class RunRecord:
     pretrained: Path | None = None
     previous_model: str | None = None
     trainer_options: dict[str, Any] = field(default_factory=dict)
+    settings: TrainSettings | None = None
+    ensemble: EnsembleRecord | None = None
+    format: int = 2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""Command lines that make results again, written from the settings that were recorded with them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from ..schema import Choice, Plan, RunRecord
+from ..schema.settings import ChoiceSettings, EnsembleSettings, PlanSettings, TrainSettings
+from .serialization import to_plain
+
+SWITCHES = {
+    "configurations": "-c",
+    "memory_gb": "--memory",
+    "trainer": "--trainer",
+    "trainer_options": "--trainer-option",
+    "network_options": "--network-option",
+    "options": "--training-option",
+    "seconds": "--time",
+}
+"""Settings whose switch is not ``--`` and their name with dashes."""
+
+UNITS = {"memory_gb": "GB", "seconds": "s"}
+
+NOT_REPEATED = ("restart", "workers", "trust_files", "folds", "kind")
+"""Settings that change nothing in the result, or stand elsewhere in the command."""
+
+
+def words_of(settings: PlanSettings | TrainSettings | EnsembleSettings | ChoiceSettings) -> list[str]:
+    """The switches of everything that was asked for, as the command line takes them."""
+    usual = type(settings)(**({"kind": settings.kind} if isinstance(settings, EnsembleSettings) else {}))
+    words: list[str] = []
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if item.name not in NOT_REPEATED and value != getattr(usual, item.name):
+            words += _switch(item.name, value)
+    return words
+
+
+def _switch(name: str, value: Any) -> list[str]:
+    switch = SWITCHES.get(name, "--" + name.replace("_", "-"))
+    if value is True:
+        return [switch]
+    if isinstance(value, Mapping):
+        return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_plain(one))}")]
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return [switch, *(_text(one) + UNITS.get(name, "") for one in values)]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def plan_command(plan: Plan) -> str:
+    """The command that plans a dataset so again."""
+    words = ["autoseg_plan_and_preprocess", "-d", plan.dataset]
+    return shlex.join(words + ([] if plan.settings is None else words_of(plan.settings)))
+
+
+def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence[str] = (), device: str = "") -> str:
+    """The command that trains a run so again, in the same folder.
+
+    Args:
+        record: Of the run.
+        fold: Another fold than its own.
+        folds: Of an ensemble, which are trained by one command; none means the run's own.
+        device: ``cpu``, ``cuda`` or ``mps``, where it is known on which the run was trained and the user named none.
+    """
+    dataset, fold = record.plan.dataset, fold or record.fold
+    if record.ensemble is not None:
+        settings = record.ensemble.settings or EnsembleSettings(kind=record.ensemble.kind, members=record.ensemble.members, seed=record.seed)
+        return shlex.join(["autoseg_train_ensemble", dataset, "--kind", settings.kind, *words_of(settings), "--folds", *(folds or (fold,))])
+    asked = record.settings or TrainSettings(seed=record.seed)
+    if device and asked.device == "auto":
+        asked = replace(asked, device=device)
+    return shlex.join(["autoseg_train", dataset, record.configuration.name, fold, *words_of(asked)])
+
+
+def choice_command(choice: Choice, dataset: str) -> str:
+    """The command that chooses among the models so again."""
+    settings = ChoiceSettings(rule=choice.rule, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
+    return shlex.join(["autoseg_find_best_configuration", dataset, *words_of(settings)])

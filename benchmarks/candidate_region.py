@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
 from autoseg.data.labels import to_internal
 from autoseg.data.phantom.dataset import make_phantom
@@ -64,7 +65,7 @@ def prepared(options: argparse.Namespace, home: Path) -> tuple[Workspace, str]:
     settings = TrainSettings(trainer=TRAINER, seconds=options.time, device=options.device)
     train(which, "3d_cascade", 0, settings, home=home)
     workspace = find_workspace(home)
-    return workspace, workspace.dataset(which).name
+    return workspace, planned_dataset(workspace, which).name
 
 
 def compare(workspace: Workspace, dataset: str, device: torch.device, step: float) -> dict[str, Result]:
@@ -76,7 +77,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
     predictor = Predictor(
         [load_network(model / "fold_0", job.plan, job.configuration, device)], job.configuration, job.plan.labels, device=device, step=step
     )
-    cases = {case.name: case for case in workspace.dataset(dataset).cases}
+    cases = {case.name: case for case in planned_dataset(workspace, dataset).cases}
     results = {"with the region": Result(), "without": Result()}
     for name in job.split.val:
         stored = store.load(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label
 from autoseg.evaluation.folders import mean_dice, summary
 from autoseg.evaluation.statistics import wilcoxon
@@ -61,7 +62,7 @@ def _erase(case: Case, dataset: Dataset, organ: str, path: Path) -> None:
 def trained(options: argparse.Namespace, number: int, kind: str) -> list[Score]:
     """Scores of the held-out cases of a model of this kind; goes on where it was stopped."""
     workspace = find_workspace(options.home)
-    dataset = workspace.dataset(options.dataset)
+    dataset = planned_dataset(workspace, options.dataset)
     splits = workspace.splits(dataset.name)
     name = f"Dataset{number:03d}_{kind.title().replace(' ', '')}"
     home = options.home / "partial"

@@ -14,6 +14,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.evaluation.folders import mean_dice, summary
 from autoseg.inference.predictor import Predictor
 from autoseg.planners.budget import choose_budget, fit_batch
@@ -37,7 +38,7 @@ VARIANTS = {
 def train_variant(training_spec: dict, options: argparse.Namespace, out: Path) -> tuple[int, float, dict[str, float]]:
     """Trains and validates one variant; returns iterations, mean Dice and Dice per organ."""
     workspace = find_workspace(options.home)
-    dataset = workspace.dataset(options.dataset)
+    dataset = planned_dataset(workspace, options.dataset)
     plan, device = workspace.plan(dataset.name), choose_device(options.device)
     configuration = plan.configurations[options.configuration]
     if training_spec.get("batch") != "planned":

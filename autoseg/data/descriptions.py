@@ -6,13 +6,17 @@ Paths in it are relative to the home folder where they lie inside it, so that a 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..runtime.serialization import read_json, to_plain, write_json
+from ..runtime.dataset_folders import path_in_present_home
+from ..runtime.serialization import atomic, read_json, to_plain, write_json
+from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
+from .datasets import load_dataset
 
 FORMAT = 1
 """Of the file. The one of 0.1.0 has no such number, and every path in it is absolute."""
@@ -69,31 +73,6 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
     return Dataset(**values | {"folder": absolute(stored.folder), "cases": cases})
 
 
-def described_folder(path: Path, *, home: Path, raw: Path) -> Path:
-    """The dataset folder that a description names; arguments as for `read_description`."""
-    folder = home / str(read_json(path, dict)["folder"])
-    return path_in_present_home(folder, folder.parent, raw)
-
-
-def path_in_present_home(path: Path, former: Path, raw: Path, *, copied: bool = False) -> Path:
-    """Finds a recorded file again in the present folder of datasets after the former one was moved, renamed or removed.
-
-    Args:
-        path: Absolute, as recorded.
-        former: Folder of datasets in which the described dataset lay then.
-        raw: Folder of datasets in which it would lie now.
-        copied: Take the present file also where the former dataset folder is still there.
-
-    Returns:
-        The file of that place in `raw`, if its dataset lies there; else `path`.
-    """
-    if former == raw or not path.is_relative_to(former) or path == former:
-        return path
-    inside = path.relative_to(former)
-    gone = not (former / inside.parts[0]).is_dir()
-    return raw / inside if (copied or gone) and (raw / inside.parts[0]).is_dir() else path
-
-
 def check_files(dataset: Dataset) -> None:
     """Refuses a described dataset of which images or label maps are not there.
 
@@ -143,3 +122,52 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
         if path.is_relative_to(root) and Path(os.path.normpath(path)).is_relative_to(root):
             return path.relative_to(root).as_posix()
     return str(path)
+
+
+def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None) -> Dataset:
+    """The dataset as its own folder describes it today: for what comes before planning.
+
+    Args:
+        workspace: The home folder.
+        which: Id, name or folder.
+        groups: As for `load_dataset`.
+    """
+    return load_dataset(workspace.dataset_folder(which), groups=groups)
+
+
+def planned_dataset(workspace: Workspace, which: str | int) -> Dataset:
+    """The dataset as it was planned: cases, patients, labels and windows; as its own folder describes it where nothing is planned.
+
+    Whether its images are still there is not looked at (`check_files`).
+
+    Args:
+        workspace: The home folder.
+        which: Id, name or folder.
+
+    Raises:
+        ValueError: None or several fit, or a dataset that is not planned cannot be used.
+    """
+    folder = workspace.dataset_folder(which)
+    path = workspace.descriptions().get(folder.name)
+    if path is None:
+        return load_dataset(folder)
+    planned = read_description(path, home=workspace.home, raw=folder.parent)
+    is_named = folder != workspace.raw / folder.name  # a folder that the user named is read, whatever was planned under its name
+    return load_dataset(folder) if is_named and not _is_same_folder(planned.folder, folder) else planned
+
+
+def write_planned_dataset(workspace: Workspace, dataset: Dataset) -> None:
+    """Writes the description that every stage after planning reads."""
+    write_description(workspace.preprocessed(dataset.name) / DESCRIPTION, dataset, workspace.home)
+
+
+def copy_planned_dataset(workspace: Workspace, dataset: str) -> None:
+    """Copies the planned description beside the models, unchanged."""
+    source = workspace.preprocessed(dataset) / DESCRIPTION
+    if source.is_file():
+        with atomic(workspace.results(dataset) / DESCRIPTION) as partial:
+            shutil.copyfile(source, partial)
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))

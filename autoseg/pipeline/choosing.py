@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.descriptions import with_references
+from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
 from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..runtime.registry import lookup
 from ..runtime.serialization import read_json, write_json
@@ -68,7 +68,7 @@ def find_best_configuration(
     lookup(RULES, rule, "rule of selection")
     higher_is_better_score(0.0, metric)
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.dataset(which)
+    dataset = planned_dataset(workspace, which)
     plan = workspace.plan(dataset.name)
     results = workspace.results(dataset.name)
     models, organs = validated_models(workspace, plan)
@@ -93,7 +93,7 @@ def find_best_configuration(
     choice = choose_postprocessing(workspace, dataset, task, choice)
     write_json(results / "choice.json", choice)
     write_json(results / "plan.json", plan)
-    workspace.copy_dataset(plan.dataset)
+    copy_planned_dataset(workspace, plan.dataset)
     return choice
 
 
@@ -104,7 +104,7 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
         ValueError: Nothing is trained yet.
     """
     workspace = find_workspace(home, dataset=str(which))
-    path = workspace.results(workspace.dataset(which).name) / "choice.json"
+    path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, by=DEFAULT_RULE)
     rule = before.by if before.by in RULES or ":" in before.by else DEFAULT_RULE
     limits = {"max_members": before.max_members, "max_seconds": before.max_seconds}

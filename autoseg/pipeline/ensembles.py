@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.descriptions import check_files
+from ..data.descriptions import check_files, planned_dataset
 from ..data.label_subsets import folder_word, subset
 from ..ensembling.design import ITERATIONS, KINDS, Design, check_fusable
 from ..ensembling.fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
@@ -89,7 +89,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
         raise unknown("kind of ensemble", settings.kind, KINDS)
     budget = _budget(settings)
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.dataset(which)
+    dataset = planned_dataset(workspace, which)
     folder = workspace.model(dataset.name, ENSEMBLE, settings.kind.capitalize(), *_words(dataset, settings))
     former = _former(folder, settings)
     design, folds = _designed(workspace, dataset, folder, settings, former)

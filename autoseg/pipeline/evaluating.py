@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.descriptions import planned_dataset
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
@@ -94,7 +95,7 @@ def evaluate_predictions(
         ValueError: What `evaluate_folders` refuses, or a metric, an organ of a tolerance or the dataset is unknown.
     """
     check_metrics(metrics or ())
-    known = None if dataset is None else find_workspace(home, dataset=dataset).dataset(dataset)
+    known = None if dataset is None else planned_dataset(find_workspace(home, dataset=dataset), dataset)
     tolerance = read_tolerances(tolerances, TOLERANCE_MM, known.tolerances if known else {})
     if known:
         _check_organs(tolerance, known.labels.names)

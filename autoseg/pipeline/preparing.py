@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.descriptions import raw_dataset, write_planned_dataset
 from ..planners.configurations import wanted_configurations
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
@@ -38,7 +39,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     """
     settings = settings or PlanSettings()
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.read_raw_dataset(which, groups=settings.groups)
+    dataset = raw_dataset(workspace, which, groups=settings.groups)
     folder = workspace.preprocessed(dataset.name)
     with exclusive_lock(folder, "planning or preprocessing"):
         remove_partial(folder)
@@ -58,7 +59,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         )
         plan = replace(plan, settings=replace(settings, workers=None, trust_files=False))  # on neither of which a plan depends
         wanted = wanted_configurations(settings.configurations, plan)
-        workspace.write_dataset(dataset)  # with the plan and not before: what is refused must leave the former two together
+        write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):

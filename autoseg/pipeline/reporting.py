@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..data.descriptions import planned_dataset
 from ..data.label_subsets import file_name
 from ..evaluation.metrics import find_metric, has_value, value_of
 from ..report import DatasetFacts, Missing, Report, render
@@ -68,7 +69,7 @@ def write_report(which: str | int, *, home: str | Path | None = None, out: str |
 def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:
     """The dataset's name, and the dataset where it is known: results can be looked at without it, and without its images."""
     try:
-        dataset = workspace.dataset(which)
+        dataset = planned_dataset(workspace, which)
         if not _has_images(dataset):
             log.warning("The images of %s are no longer there: a report without pictures.", dataset.name)
         return dataset.name, dataset

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.descriptions import planned_dataset
 from ..data.images import read_image, read_label
 from ..data.labels import to_internal
 from ..data.phantom.dataset import make_phantom
@@ -62,7 +63,7 @@ def run(
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
-    dataset = workspace.dataset(which)
+    dataset = planned_dataset(workspace, which)
     for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
         training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
@@ -110,14 +111,14 @@ def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_tes
     failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home)
     if failures:
         raise RuntimeError(f"prediction failed: {failures}")
-    labels = Workspace(home).dataset(DEMO_DATASET).labels
+    labels = planned_dataset(Workspace(home), DEMO_DATASET).labels
     scores = evaluate_folders(raw / "labelsTs", out, labels)
     return DemoResult(choice, scores, draw_predictions(raw / "imagesTs", out, home / "pictures", raw / "labelsTs", home=home))
 
 
 def draw_predictions(images: Path, predictions: Path, out: Path, references: Path | None, *, home: Path) -> list[Path]:
     """Draws each predicted case over its image (and the reference's outline, where there is one) as a PNG."""
-    labels = Workspace(home).dataset(DEMO_DATASET).labels
+    labels = planned_dataset(Workspace(home), DEMO_DATASET).labels
     files = []
     for path in sorted(predictions.glob("*.nii.gz")):
         image = read_image([next(images.glob(f"{path.name.removesuffix('.nii.gz')}_0000*"))])

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.descriptions import check_files
+from ..data.descriptions import check_files, copy_planned_dataset, planned_dataset
 from ..evaluation.folders import mean_dice, table
 from ..preprocessing.storage import Store
 from ..runtime.hardware import choose_device, free_memory
@@ -51,7 +51,7 @@ def train(
     """
     settings = settings or TrainSettings()
     workspace = find_workspace(home, dataset=str(which))
-    dataset = workspace.dataset(which)
+    dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
     asked = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, asked, fold)
@@ -74,7 +74,7 @@ def train(
             trainer = _trainer(workspace, asked, run, previous, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
-        workspace.copy_dataset(dataset.name)
+        copy_planned_dataset(workspace, dataset.name)
         network = trainer.fit()
         result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     device = trainer.device

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.descriptions import raw_dataset
 from ..planners.patch import PRESETS
 from ..runtime.registry import unknown
 from ..runtime.workspace import find_workspace
@@ -264,7 +265,7 @@ def trainings(name: str | None, which: str | int, *, home: str | Path | None = N
     organs: Sequence[tuple[str, ...]] = [said.get("organs", ())]
     if preset.organ_by_organ and "organs" not in said:
         # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
-        organs = [(organ,) for organ in find_workspace(home, dataset=str(which)).read_raw_dataset(which).labels.names]
+        organs = [(organ,) for organ in raw_dataset(find_workspace(home, dataset=str(which)), which).labels.names]
     return [train_settings(name, **(said | {"network": network, "organs": some})) for some in organs for network in networks]
 
 

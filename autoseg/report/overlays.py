@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.datasets import find_new_cases
+from ..data.descriptions import planned_dataset
 from ..data.images import ending_of, geometry_difference, read_image, read_label, stem_of
 from ..data.labels import to_internal
 from ..runtime.registry import unknown
@@ -80,7 +81,7 @@ def draw_overlays(
     settings, images, out = settings or OverlaySettings(), Path(images), Path(out)
     dataset = None
     if settings.dataset is not None:
-        dataset = find_workspace(home, dataset=settings.dataset).dataset(settings.dataset)
+        dataset = planned_dataset(find_workspace(home, dataset=settings.dataset), settings.dataset)
     files = find_images(images, dataset, settings.channel)
     maps = {
         what: label_files(Path(folder)) for what, folder in (("prediction", prediction), ("reference", reference)) if folder is not None

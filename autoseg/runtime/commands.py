@@ -71,7 +71,9 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
     """
     dataset, fold = record.plan.dataset, fold or record.fold
     if record.ensemble is not None:
-        settings = record.ensemble.settings or EnsembleSettings(kind=record.ensemble.kind, members=record.ensemble.members, seed=record.seed)
+        settings = record.ensemble.settings or EnsembleSettings(
+            kind=record.ensemble.kind, members=record.ensemble.members, seed=record.seed
+        )
         return shlex.join(["autoseg_train_ensemble", dataset, "--kind", settings.kind, *words_of(settings), "--folds", *(folds or (fold,))])
     asked = record.settings or TrainSettings(seed=record.seed)
     if device and asked.device == "auto":

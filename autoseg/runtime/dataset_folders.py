@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .registry import unknown
+from .serialization import read_json
 
 
 def list_datasets(raw: Path) -> list[Path]:
@@ -67,3 +68,28 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def _dataset_number(name: str) -> int | None:
     match = re.match(r"(?:Dataset|Task)(\d+)(?:_|$)", name)
     return int(match[1]) if match else None
+
+
+def described_folder(path: Path, *, home: Path, raw: Path) -> Path:
+    """The dataset folder that the description of a planned dataset names; arguments as for `data.descriptions.read_description`."""
+    folder = home / str(read_json(path, dict)["folder"])
+    return path_in_present_home(folder, folder.parent, raw)
+
+
+def path_in_present_home(path: Path, former: Path, raw: Path, *, copied: bool = False) -> Path:
+    """Finds a recorded file again in the present folder of datasets after the former one was moved, renamed or removed.
+
+    Args:
+        path: Absolute, as recorded.
+        former: Folder of datasets in which the described dataset lay then.
+        raw: Folder of datasets in which it would lie now.
+        copied: Take the present file also where the former dataset folder is still there.
+
+    Returns:
+        The file of that place in `raw`, if its dataset lies there; else `path`.
+    """
+    if former == raw or not path.is_relative_to(former) or path == former:
+        return path
+    inside = path.relative_to(former)
+    gone = not (former / inside.parts[0]).is_dir()
+    return raw / inside if (copied or gone) and (raw / inside.parts[0]).is_dir() else path

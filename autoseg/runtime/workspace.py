@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.datasets import load_dataset
-from ..data.descriptions import described_folder, read_description, write_description
-from ..schema import Dataset, Fingerprint, Plan, Split
-from .dataset_folders import find_dataset, names_meant
+from ..schema import Fingerprint, Plan, Split
+from .dataset_folders import described_folder, find_dataset, names_meant
 from .registry import FINAL_CHECKPOINT
-from .serialization import atomic, read_json
+from .serialization import read_json
 
 log = logging.getLogger(__name__)
 
@@ -69,52 +66,13 @@ class Workspace:
         try:
             return find_dataset(self.raw, which)
         except ValueError:
-            elsewhere = [name for name in self._described() if not (self.raw / name).is_dir()]
+            elsewhere = [name for name in self.descriptions() if not (self.raw / name).is_dir()]
             fitting = names_meant(elsewhere, last_name(which))
             if len(fitting) != 1:
                 raise
-            return described_folder(self._described()[fitting[0]], home=self.home, raw=self.raw)
+            return described_folder(self.descriptions()[fitting[0]], home=self.home, raw=self.raw)
 
-    def read_raw_dataset(self, which: str | int, *, groups: str | None = None) -> Dataset:
-        """The dataset as its own folder describes it today: for what comes before planning.
-
-        Args:
-            which: Id, name or folder.
-            groups: As for `autoseg.data.datasets.load_dataset`.
-        """
-        return load_dataset(self.dataset_folder(which), groups=groups)
-
-    def dataset(self, which: str | int) -> Dataset:
-        """The dataset as it was planned: cases, patients, labels and windows; as its own folder describes it where nothing is planned.
-
-        Whether its images are still there is not looked at (`autoseg.data.descriptions.check_files`).
-
-        Args:
-            which: Id, name or folder.
-
-        Raises:
-            ValueError: None or several fit, or a dataset that is not planned cannot be used.
-        """
-        folder = self.dataset_folder(which)
-        path = self._described().get(folder.name)
-        if path is None:
-            return load_dataset(folder)
-        found = read_description(path, home=self.home, raw=folder.parent)
-        is_given = folder != self.raw / folder.name  # a folder that the user named is read, whatever was planned under its name
-        return load_dataset(folder) if is_given and not _is_same_folder(found.folder, folder) else found
-
-    def write_dataset(self, dataset: Dataset) -> None:
-        """Writes the description that every stage after planning reads."""
-        write_description(self.preprocessed(dataset.name) / DESCRIPTION, dataset, self.home)
-
-    def copy_dataset(self, dataset: str) -> None:
-        """Copies the planned description beside the models, unchanged."""
-        source = self.preprocessed(dataset) / DESCRIPTION
-        if source.is_file():
-            with atomic(self.results(dataset) / DESCRIPTION) as partial:
-                shutil.copyfile(source, partial)
-
-    def _described(self) -> dict[str, Path]:
+    def descriptions(self) -> dict[str, Path]:
         """Name of each planned dataset to its description; the one in ``results/`` where a folder was copied without the data."""
         found = [path for part in ("results", "preprocessed") for path in sorted((self.home / part).glob(f"*/{DESCRIPTION}"))]
         return {path.parent.name: path for path in found}
@@ -155,10 +113,6 @@ class Workspace:
 def last_name(which: str | int) -> str:
     """What the user gave as dataset, without the folders before it where it is a path."""
     return Path(str(which).strip()).expanduser().absolute().name
-
-
-def _is_same_folder(one: Path, other: Path) -> bool:
-    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))
 
 
 def find_workspace(home: str | Path | None = None, *, dataset: str | None = None) -> Workspace:

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from autoseg.data.datasets import load_dataset
-from autoseg.data.descriptions import check_files, read_description, write_description
+from autoseg.data.descriptions import (
+    check_files,
+    copy_planned_dataset,
+    planned_dataset,
+    raw_dataset,
+    read_description,
+    write_description,
+    write_planned_dataset,
+)
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Dataset
@@ -25,7 +33,7 @@ def home(tmp_path: Path, tiny_dataset) -> Path:
     """A home folder in which a dataset was planned, with two patients."""
     home = tmp_path / "home"
     tiny_dataset(home / "raw" / DATASET, CASES)
-    Workspace(home).write_dataset(Workspace(home).read_raw_dataset(3, groups=PATIENTS))
+    write_planned_dataset(Workspace(home), raw_dataset(Workspace(home), 3, groups=PATIENTS))
     return home
 
 
@@ -40,7 +48,7 @@ def as_by_0_1_0(home: Path, part: str = "preprocessed") -> None:
 
 class TestPaths:
     def test_a_dataset_is_read_as_it_was_written(self, home):
-        dataset = Workspace(home).read_raw_dataset(3, groups=PATIENTS)
+        dataset = raw_dataset(Workspace(home), 3, groups=PATIENTS)
         write_description(home / "x.json", dataset, home)
         assert read_description(home / "x.json", home=home, raw=home / "raw") == dataset
 
@@ -53,10 +61,10 @@ class TestPaths:
     def test_those_outside_the_home_folder_stay_absolute(self, home, tmp_path, tiny_dataset):
         alone = tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", CASES[:1])
         workspace = Workspace(home)
-        workspace.write_dataset(workspace.read_raw_dataset(str(alone)))
+        write_planned_dataset(workspace, raw_dataset(workspace, str(alone)))
         stored = json.loads((home / "preprocessed" / alone.name / "dataset.json").read_text())
         assert (stored["folder"], stored["cases"][0]["label"]) == (str(alone), str(alone / "labelsTr" / "p1_a.nii.gz"))
-        assert workspace.dataset(5) == workspace.read_raw_dataset(str(alone))
+        assert planned_dataset(workspace, 5) == raw_dataset(workspace, str(alone))
 
     def test_a_path_that_leads_out_of_the_home_folder_again_stays_absolute(self, home, tmp_path):
         dataset = load_dataset(home / "raw" / DATASET)
@@ -85,26 +93,26 @@ class TestCopiedHome:
         label.write_bytes(b"changed in the copy")
         if original == "removed":
             shutil.rmtree(home)
-        dataset = Workspace(there).dataset(3)
+        dataset = planned_dataset(Workspace(there), 3)
         assert all(file.is_relative_to(there) and file.exists() for file in files_of(dataset))
         assert dataset.cases[0].label.read_bytes() == b"changed in the copy"
 
     def test_the_patients_of_the_plan_go_with_it(self, home, tmp_path):
         there = shutil.copytree(home, tmp_path / "copy")
-        raw = Workspace(there).read_raw_dataset("Liver")
-        planned = Workspace(there).dataset("Liver")
+        raw = raw_dataset(Workspace(there), "Liver")
+        planned = planned_dataset(Workspace(there), "Liver")
         assert [case.group for case in raw.cases] == list(CASES)
-        assert planned == Workspace(there).read_raw_dataset("Liver", groups=PATIENTS)
+        assert planned == raw_dataset(Workspace(there), "Liver", groups=PATIENTS)
 
     @pytest.mark.parametrize("old_format", [False, True])
     def test_a_folder_of_datasets_that_was_renamed_or_lies_elsewhere_is_found(self, home, tmp_path, monkeypatch, old_format):
         if old_format:
             as_by_0_1_0(home)
         (home / "raw").rename(home / "nnUNet_raw")
-        assert all(file.exists() for file in files_of(Workspace(home).dataset(3)))
+        assert all(file.exists() for file in files_of(planned_dataset(Workspace(home), 3)))
         (home / "nnUNet_raw").rename(tmp_path / "data")
         monkeypatch.setenv("nnUNet_raw", str(tmp_path / "data"))
-        assert all(file.exists() for file in files_of(Workspace(home).dataset(3)))
+        assert all(file.exists() for file in files_of(planned_dataset(Workspace(home), 3)))
 
     def test_a_file_outside_the_home_stays_where_it_is_though_the_home_has_one_of_its_name(self, home, tmp_path, tiny_dataset):
         """A merged dataset may refer to the images of another home."""
@@ -112,47 +120,47 @@ class TestCopiedHome:
         dataset = load_dataset(home / "raw" / DATASET)
         elsewhere = other / "imagesTr" / "p1_a_0000.nii.gz"
         dataset = replace(dataset, cases=(replace(dataset.cases[0], images=(elsewhere,)),))
-        Workspace(home).write_dataset(dataset)
-        assert Workspace(home).dataset(3).cases[0].images == (elsewhere,)
+        write_planned_dataset(Workspace(home), dataset)
+        assert planned_dataset(Workspace(home), 3).cases[0].images == (elsewhere,)
 
     def test_results_without_the_data_still_tell_what_was_planned(self, home, tmp_path):
         workspace = Workspace(home)
-        workspace.copy_dataset(DATASET)
+        copy_planned_dataset(workspace, DATASET)
         copied = (home / "results" / DATASET / "dataset.json").read_bytes()
         assert copied == (home / "preprocessed" / DATASET / "dataset.json").read_bytes()
         shutil.copytree(home / "results", tmp_path / "alone" / "results")
-        planned = workspace.dataset(3)
-        found = [Workspace(tmp_path / "alone").dataset(which) for which in (3, "liver", DATASET, str(home / "raw" / DATASET))]
+        planned = planned_dataset(workspace, 3)
+        found = [planned_dataset(Workspace(tmp_path / "alone"), which) for which in (3, "liver", DATASET, str(home / "raw" / DATASET))]
         assert all((one.labels, len(one.cases)) == (planned.labels, 4) for one in found)
         assert found[0].folder == tmp_path / "alone" / "raw" / DATASET
 
     def test_a_dataset_that_came_from_elsewhere_is_followed_to_where_the_user_says_it_lies_now(self, home, tmp_path, tiny_dataset):
         workspace, former = Workspace(home), tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", CASES)
-        workspace.write_dataset(workspace.read_raw_dataset(str(former), groups=PATIENTS))
+        write_planned_dataset(workspace, raw_dataset(workspace, str(former), groups=PATIENTS))
         (tmp_path / "usb").rename(tmp_path / "usb2")
-        now = workspace.dataset(str(tmp_path / "usb2" / former.name))
+        now = planned_dataset(workspace, str(tmp_path / "usb2" / former.name))
         assert {case.group for case in now.cases} == {"p1", "p2"} and all(file.exists() for file in files_of(now))
 
 
 class TestPlanned:
     def test_what_changes_in_raw_is_seen_when_it_is_planned_again(self, home, tiny_dataset):
         workspace = Workspace(home)
-        before = workspace.dataset(3)
+        before = planned_dataset(workspace, 3)
         path = home / "raw" / DATASET / "dataset.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": {"background": 0, "ball": 2}}))
-        assert workspace.dataset(3) == before
-        assert workspace.read_raw_dataset(3).labels.names == ("ball",)
-        workspace.write_dataset(workspace.read_raw_dataset(3))
-        assert workspace.dataset(3).labels.names == ("ball",)
+        assert planned_dataset(workspace, 3) == before
+        assert raw_dataset(workspace, 3).labels.names == ("ball",)
+        write_planned_dataset(workspace, raw_dataset(workspace, 3))
+        assert planned_dataset(workspace, 3).labels.names == ("ball",)
 
     def test_a_dataset_that_was_never_planned_is_read_as_it_is(self, home, tmp_path, tiny_dataset):
         tiny_dataset(home / "raw" / "Dataset004_Lung", CASES[:1])
         alone = tiny_dataset(tmp_path / "usb" / DATASET, CASES[:1])
-        assert Workspace(home).dataset(4) == load_dataset(home / "raw" / "Dataset004_Lung")
-        assert Workspace(home).dataset(str(alone)) == load_dataset(alone), "another one of the same name"
+        assert planned_dataset(Workspace(home), 4) == load_dataset(home / "raw" / "Dataset004_Lung")
+        assert planned_dataset(Workspace(home), str(alone)) == load_dataset(alone), "another one of the same name"
 
     def test_files_that_are_gone_are_named(self, home):
-        dataset = Workspace(home).dataset(3)
+        dataset = planned_dataset(Workspace(home), 3)
         check_files(dataset)
         dataset.cases[1].images[0].unlink()
         dataset.cases[2].label.unlink()
@@ -162,4 +170,4 @@ class TestPlanned:
     def test_a_damaged_description_is_named(self, home):
         (home / "preprocessed" / DATASET / "dataset.json").write_text("{")
         with pytest.raises(ValueError, match=r"preprocessed.*dataset\.json: cannot be read"):
-            Workspace(home).dataset(3)
+            planned_dataset(Workspace(home), 3)

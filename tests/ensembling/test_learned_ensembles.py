@@ -33,6 +33,7 @@ from ensemble_models import (
 
 import autoseg
 from autoseg import cli
+from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.ensembling import fusion_trainer as fusion
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
 from autoseg.pipeline import ensembles
@@ -126,8 +127,8 @@ class TestWhatIsLearnt:
             if path.name != "dataset.json":
                 (home / "preprocessed" / NAME / path.name).symlink_to(path)
         workspace, held_out = Workspace(home), splits(home)[0].val
-        raw = workspace.read_raw_dataset(NAME)
-        workspace.write_dataset(replace(raw, cases=tuple(replace(case, group=f"patient of {case.name}") for case in raw.cases)))
+        raw = raw_dataset(workspace, NAME)
+        write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group=f"patient of {case.name}") for case in raw.cases)))
         heard: list[dict[str, str]] = []
 
         def halves(groups: dict[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:

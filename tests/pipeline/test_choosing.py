@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import make_case, make_plan
 
+from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.data.label_subsets import subset, translate
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised_logits import keep
@@ -103,7 +104,7 @@ def test_cases_that_left_the_dataset_are_left_out(home, caplog):
 
 
 def test_cases_that_were_removed_after_planning_are_left_out(home, caplog):
-    Workspace(home).write_dataset(Workspace(home).read_raw_dataset(1))
+    write_planned_dataset(Workspace(home), raw_dataset(Workspace(home), 1))
     labels = home / "raw" / DATASET / "labelsTr"
     (labels / "b.nii.gz").unlink()
     with caplog.at_level(logging.WARNING):
@@ -118,9 +119,9 @@ def test_cases_that_were_removed_after_planning_are_left_out(home, caplog):
 
 def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home, monkeypatch):
     workspace = Workspace(home)
-    raw = workspace.read_raw_dataset(1)
+    raw = raw_dataset(workspace, 1)
     patients = {"a": "p1", "b": "p1", "c": "p2", "d": "p2"}
-    workspace.write_dataset(replace(raw, cases=tuple(replace(case, group=patients[case.name]) for case in raw.cases)))
+    write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group=patients[case.name]) for case in raw.cases)))
     for model in MODELS:
         add_model(home, model, make_plan(), fold="1", cases="cd")
     heard: dict[str, object] = {}

@@ -16,6 +16,7 @@ from conftest import CASES, write_dataset
 
 import autoseg
 from autoseg import cli
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, predicting, preparing
 from autoseg.pipeline.preparing import plan_and_preprocess
@@ -98,7 +99,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 class TestPlanning:
     def test_contents_are_recorded_in_the_planned_description(self, home: Path) -> None:
-        for case in Workspace(home).dataset(DATASET).cases:
+        for case in planned_dataset(Workspace(home), DATASET).cases:
             assert case.digests == (file_id(case.images[0]), file_id(case.label))
 
     def test_a_label_corrected_with_an_older_time_and_the_same_size_is_noticed(self, home: Path, work: list[str]) -> None:
@@ -107,7 +108,7 @@ class TestPlanning:
         assert work == ["measured a", "measured b", "measured c", "measured d", "preprocessed b"]
         stored = Store(home / "preprocessed" / DATASET / "2d").load("b")
         assert np.array_equal(stored.segmentation[:] == 1, read_label(label_of(home, "b")).array == 2)
-        assert Workspace(home).dataset(DATASET).cases[1].digests[1] == file_id(label_of(home, "b"))
+        assert planned_dataset(Workspace(home), DATASET).cases[1].digests[1] == file_id(label_of(home, "b"))
 
     def test_a_copy_is_neither_measured_nor_preprocessed_again(self, home: Path, work: list[str]) -> None:
         copy = copied(home)
@@ -149,7 +150,7 @@ class TestPlanning:
 
     def test_one_whose_file_changes_after_planning_is_refused_by_name(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         workspace = Workspace(home)
-        dataset, plan = workspace.dataset(DATASET), workspace.plan(DATASET)
+        dataset, plan = planned_dataset(workspace, DATASET), workspace.plan(DATASET)
         exchange_labels(label_of(home, "b"))
         Store(home / "preprocessed" / DATASET / "2d").remove("b")
         preparing.preprocess(workspace, dataset, plan, plan.configurations["2d"], workers=0)
@@ -193,7 +194,7 @@ class TestOf010:
         monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: pytest.fail(f"{path} is read"))
         workspace = Workspace(old)
         plan = workspace.plan(DATASET)
-        preparing.preprocess(workspace, workspace.dataset(DATASET), plan, plan.configurations["2d"], workers=0)
+        preparing.preprocess(workspace, planned_dataset(workspace, DATASET), plan, plan.configurations["2d"], workers=0)
         assert work == []
 
 
@@ -293,7 +294,7 @@ class TestChoice:
 
     def missing(self, home: Path) -> list[str]:
         workspace = Workspace(home)
-        return [one.what for one in read_report(workspace, DATASET, workspace.dataset(1)).missing]
+        return [one.what for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).missing]
 
     def test_it_says_what_it_was_made_of(self, chosen: Path) -> None:
         made_from = read_json(chosen / "results" / DATASET / "choice.json", Choice).made_from
@@ -328,7 +329,7 @@ class TestChoice:
 
 def as_0_1_0_wrote_it(home: Path) -> None:
     """Turns the planning's artefacts into those of version 0.1.0."""
-    folder, dataset = home / "preprocessed" / DATASET, Workspace(home).dataset(DATASET)
+    folder, dataset = home / "preprocessed" / DATASET, planned_dataset(Workspace(home), DATASET)
     files = {case.name: (*case.images, case.label) for case in dataset.cases}
     key = {
         "labels": dataset.labels,

@@ -11,6 +11,7 @@ import pytest
 import story_data as data
 
 import autoseg
+from autoseg.data.descriptions import planned_dataset, raw_dataset
 from autoseg.pipeline import PlanSettings, TrainSettings, evaluating, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.preprocessing.storage import Store
@@ -98,13 +99,13 @@ class TestFolds:
 
 def test_a_plan_that_is_refused_leaves_the_former_description_with_the_former_plan(home):
     workspace = find_workspace(home)
-    before = workspace.dataset(DATASET)
+    before = planned_dataset(workspace, DATASET)
     data.write_description(home / "raw" / DATASET, labels={"background": 0, "ball": data.BALL, "post": data.BAR})
     with pytest.raises(ValueError, match="2x"):
         plan_and_preprocess(3, replace(SETTINGS, configurations=("2x",)), home=home)
-    assert workspace.dataset(DATASET) == before
+    assert planned_dataset(workspace, DATASET) == before
     plan_and_preprocess(3, SETTINGS, home=home)
-    assert workspace.dataset(DATASET).labels.names == workspace.plan(DATASET).labels.names == ("ball", "post")
+    assert planned_dataset(workspace, DATASET).labels.names == workspace.plan(DATASET).labels.names == ("ball", "post")
 
 
 class TestPatients:
@@ -122,8 +123,8 @@ class TestPatients:
 
     def test_they_are_those_that_the_user_told_the_planner(self, planned):
         workspace = find_workspace(planned)
-        assert {case.group for case in workspace.read_raw_dataset(3).cases} == self.CASES
-        assert [case.group for case in workspace.dataset(3).cases] == ["p0", "p0", "p1", "p1"]
+        assert {case.group for case in raw_dataset(workspace, 3).cases} == self.CASES
+        assert [case.group for case in planned_dataset(workspace, 3).cases] == ["p0", "p0", "p1", "p1"]
 
     def test_the_plan_records_what_was_asked_for_and_the_report_prints_it(self, planned):
         plan = find_workspace(planned).plan(DATASET)

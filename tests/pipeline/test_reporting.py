@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from conftest import CASES, make_case, make_configuration, make_job, make_plan
 
 from autoseg import cli
+from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised_logits import keep
 from autoseg.pipeline.reporting import read_report, write_report
@@ -107,13 +108,13 @@ def test_the_data_may_be_gone(home: Path) -> None:
 def test_the_data_may_be_gone_after_it_was_planned(home: Path) -> None:
     choose(home)
     workspace = Workspace(home)
-    raw = workspace.read_raw_dataset(1)
-    workspace.write_dataset(replace(raw, cases=tuple(replace(case, group="one") for case in raw.cases)))
+    raw = raw_dataset(workspace, 1)
+    write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group="one") for case in raw.cases)))
     shutil.rmtree(home / "raw" / DATASET)
     page = write_report(1, home=home).read_text(encoding="utf-8")
     assert "the images are no longer in raw/" in page
     assert not PICTURE.search(page)
-    facts = read_report(workspace, DATASET, workspace.dataset(1)).dataset
+    facts = read_report(workspace, DATASET, planned_dataset(workspace, 1)).dataset
     assert (facts.cases, facts.patients) == (4, 1)
 
 
@@ -157,7 +158,7 @@ def test_folds_that_the_choice_does_not_count_are_validated_all_the_same(home: P
     table = {name: row for name, row in choice.table.items() if name != MODELS[0]}
     write_json(home / "results" / DATASET / "choice.json", replace(choice, folds=("0",), table=table))
     workspace = Workspace(home)
-    missing = {one.what.partition(":")[0]: one.command for one in read_report(workspace, DATASET, workspace.dataset(1)).missing}
+    missing = {one.what.partition(":")[0]: one.command for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).missing}
     assert not any("validation of" in what for what in missing), missing
     assert missing[f"the comparison of {MODELS[0]}"] == f"autoseg_find_best_configuration {DATASET}"
     lacking = missing["the nested estimate"]
@@ -165,7 +166,7 @@ def test_folds_that_the_choice_does_not_count_are_validated_all_the_same(home: P
         "the model without it"
     )
     (home / "results" / DATASET / MODELS[0] / "fold_1" / "validation" / "scores.json").unlink()
-    report = read_report(workspace, DATASET, workspace.dataset(1))
+    report = read_report(workspace, DATASET, planned_dataset(workspace, 1))
     assert any(one.what.startswith(f"validation of {MODELS[0]} fold 1") for one in report.missing)
 
 
@@ -191,7 +192,7 @@ def test_what_a_run_was_trained_on_is_read(home: Path) -> None:
     where = RunEnvironment("A processor, 2 cores", "cpu", "2.9", 2 * 10**9)
     write_json(run / RUN_ENVIRONMENT, [where])
     workspace = Workspace(home)
-    runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, workspace.dataset(1)).runs}
+    runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).runs}
     assert runs[MODELS[1], "0"].run_environment == (where,) and runs[MODELS[1], "1"].run_environment == ()
     assert runs[MODELS[1], "0"].command.endswith("--device cpu")
     assert "A processor, 2 cores" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
@@ -203,7 +204,7 @@ def test_averages_are_read_case_by_case_from_what_the_choice_kept(home: Path) ->
     record = {"made_from": {}, "scores": {average: [Score("a", "ball", 0.9, 0.8, 1, 1)], "other": [Score("a", "ball", 0.1, 0.1, 1, 1)]}}
     write_json(home / "results" / DATASET / "candidates" / "dice" / "fold_0" / "a.json", record)
     workspace = Workspace(home)
-    report = read_report(workspace, DATASET, workspace.dataset(1))
+    report = read_report(workspace, DATASET, planned_dataset(workspace, 1))
     assert report.scores[average] == {"ball": {"a": 0.9}}
     assert set(report.scores) == {average, *MODELS}
     assert report.folds_of == {"a": "0", "b": "0", "c": "1", "d": "1"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.runtime.registry import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace, find_workspace, last_name
@@ -90,7 +91,7 @@ class TestDatasets:
 
     def test_reference_data_is_used_as_it_is(self, home):
         (home / "raw").rename(home / "nnUNet_raw")
-        dataset = Workspace(home).dataset(3)
+        dataset = planned_dataset(Workspace(home), 3)
         assert dataset.name == "Dataset003_Liver"
         assert dataset.folder == home / "nnUNet_raw" / "Dataset003_Liver"
 
@@ -100,9 +101,9 @@ class TestDatasets:
         alone = tiny_dataset(tmp_path / "usb" / "Dataset005_Brain", ("a", "b"))
         with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart"):
             workspace.dataset_folder(which)
-        write_json(workspace.preprocessed("Dataset005_Brain") / "dataset.json", workspace.dataset(str(alone)))
+        write_json(workspace.preprocessed("Dataset005_Brain") / "dataset.json", planned_dataset(workspace, str(alone)))
         assert workspace.dataset_folder(which) == alone
-        assert [case.name for case in workspace.dataset(which).cases] == ["a", "b"]
+        assert [case.name for case in planned_dataset(workspace, which).cases] == ["a", "b"]
 
     def test_an_unknown_dataset_is_answered_with_those_that_are_there(self, home):
         with pytest.raises(ValueError, match="Dataset003_Liver, Dataset012_Heart, got '4'"):

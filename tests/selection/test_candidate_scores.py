@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import make_case, make_plan
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label
 from autoseg.data.label_subsets import subset
 from autoseg.data.labels import to_file, to_internal
@@ -64,7 +65,7 @@ def add_model(home: Path, model: str, seed: int) -> None:
 
 
 def task_of(home: Path, metric: str = "dice", **more: object) -> SelectionTask:
-    dataset = Workspace(home).dataset(1)
+    dataset = planned_dataset(Workspace(home), 1)
     cases = {"0": [case for case in dataset.cases if case.name in "ab"]}
     return SelectionTask(home / "results" / DATASET, make_plan(), cases, metric, **more)
 

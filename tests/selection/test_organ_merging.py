@@ -9,6 +9,7 @@ import pytest
 from conftest import make_case, make_plan
 from test_choosing import DATASET, plan_of
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
 from autoseg.data.label_subsets import translate
 from autoseg.evaluation.overlap import score_case
@@ -41,7 +42,7 @@ def task(tmp_path, tiny_dataset) -> SelectionTask:
             trace = Trace(name, geometry, (0, 1, 2), labels.shape, tuple((0, n) for n in labels.shape), labels.shape, geometry.spacing)
             keep(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
         write_json(run / "run.json", {"plan": plan})
-    cases = [case for case in Workspace(tmp_path).dataset(1).cases if case.name in "ab"]
+    cases = [case for case in planned_dataset(Workspace(tmp_path), 1).cases if case.name in "ab"]
     return SelectionTask(results, make_plan(), {"0": cases})
 
 

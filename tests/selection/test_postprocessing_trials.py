@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import CASES, make_case, make_plan
 
+from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
 from autoseg.data.label_subsets import subset
 from autoseg.data.labels import to_file
@@ -34,7 +35,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.workspace, self.plan = Workspace(folder), make_plan()
-        self.dataset = self.workspace.dataset(1)
+        self.dataset = planned_dataset(self.workspace, 1)
         self.cases = {"0": list(self.dataset.cases[:2]), "1": list(self.dataset.cases[2:])}
         self.choice = Choice({"ball": (MODEL,), "block": (MODEL,)}, ("0", "1"), {}, 4)
 

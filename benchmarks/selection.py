@@ -30,7 +30,7 @@ from autoseg.inference.export import Logits, export_labels
 from autoseg.inference.quantised_logits import keep
 from autoseg.pipeline import describe_choice
 from autoseg.runtime.hardware import cpu_count, peak_memory
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Choice, Geometry, Intensity, Labels, Plan, Trace
 

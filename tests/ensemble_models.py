@@ -21,7 +21,7 @@ from autoseg.networks import build_network
 from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import from_plain, read_json, write_json
 from autoseg.schema import Budget, Configuration, Plan, Score, Split
 from autoseg.schema.run_record import RunRecord
@@ -99,7 +99,8 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
     write_json(results(home) / "plan.json", read_json(home / "preprocessed" / NAME / "plan.json", Plan))
     for fold in folds:
         run, split, scores = results(home) / name / f"fold_{fold}", splits(home)[int(fold)], []
-        job = RunRecord(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions())
+        settings = TrainSettings(organs=tuple(organs), tag=tag)
+        job = RunRecord(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions(), settings=settings)
         for case in split.val:
             stored = store.load(case)
             truth = translate(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)

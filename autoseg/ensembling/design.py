@@ -10,9 +10,10 @@ from typing import Any
 
 from ..data.label_subsets import subset
 from ..planners.topology import plan_topology
-from ..runtime.registry import ENSEMBLE, UNTRAINED
+from ..runtime.runs import ENSEMBLE
 from ..schema import Budget, Configuration, Mirroring, Plan, Split
-from ..schema.run_record import RunRecord
+from ..schema.run_record import EnsembleRecord, RunRecord
+from ..schema.settings import EnsembleSettings
 from ..schema.training_options import AugmentationOptions, TrainingOptions
 from .members import Member
 from .prediction import FUSION, META
@@ -26,6 +27,9 @@ KINDS = {
     "multi": "autoseg.networks.combiners:MaxConfidence",
 }
 """Kind of ensemble -> what it puts on top of its members."""
+
+UNTRAINED = ("argmax", "multi")
+"""Kinds that have nothing to learn."""
 
 ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
 RATES = {"logits": 3e-2, META: 3e-3, FUSION: 1e-3}
@@ -75,14 +79,14 @@ class Design:
         """Folders of the preprocessed cases that its members read."""
         return tuple(dict.fromkeys(member.configuration.data for member in self.members))
 
-    def job(self, fold: str, split: Split, *, budget: Budget, seed: int) -> RunRecord:
-        """Everything of one fold.
+    def record(self, fold: str, split: Split, *, budget: Budget, settings: EnsembleSettings) -> RunRecord:
+        """The record of one fold that starts.
 
         Args:
             fold: Its name.
             split: Cases to learn from and to validate on.
             budget: How long.
-            seed: Of every random choice.
+            settings: What the user asked for.
         """
         configuration = self._fused() if self.kind == FUSION else self._stacked(fold)
         options = TrainingOptions(
@@ -96,13 +100,15 @@ class Design:
             validation_batches=4,
             augmentation=_only_flips(),
         )
-        own = {"kind": self.kind, "members": [member.name for member in self.members], "reference": self.reference.name}
+        ensemble = EnsembleRecord(
+            self.kind, tuple(member.name for member in self.members), self.reference.name, replace(settings, restart=False)
+        )
         plan = self._plan(configuration)
-        return RunRecord(plan, configuration, fold, split, budget, seed, options, self.kind.capitalize(), trainer_options=own)
+        return RunRecord(plan, configuration, fold, split, budget, settings.seed, options, self.kind.capitalize(), ensemble=ensemble)
 
     def _plan(self, configuration: Configuration) -> Plan:
         """The reference's, for the ensemble's organs and the channels that it sees."""
-        plan = self.reference.job.plan
+        plan = self.reference.record.plan
         labels = subset(plan.stored_labels, self.organs)
         channels = plan.channels * len(self.sources) if self.kind == FUSION else self.layout.names
         stored = None if labels == plan.stored_labels else plan.stored_labels
@@ -123,7 +129,7 @@ class Design:
         return replace(self._bare(reference, len(self.layout.names)), patch_size=patch, slices=1, network_options=options)
 
     def _fused(self) -> Configuration:
-        return self._bare(self.reference.configuration, len(self.sources) * len(self.reference.job.plan.channels))
+        return self._bare(self.reference.configuration, len(self.sources) * len(self.reference.record.plan.channels))
 
     def _bare(self, reference: Configuration, channels: int) -> Configuration:
         """The reference without what only a network on images needs."""

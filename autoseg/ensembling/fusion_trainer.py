@@ -26,8 +26,8 @@ class FusionTrainer(Trainer):
     def build_network(self) -> nn.Module:
         """The members' networks of this fold under a head that begins as their average."""
         results = self.folders.run.parents[2]
-        folders = [results / name for name in self.job.trainer_options["members"]]
-        return fuse(folders, self.job.fold, self.job.plan.labels, self.device)
+        members = () if self.job.ensemble is None else self.job.ensemble.members
+        return fuse([results / name for name in members], self.job.fold, self.job.plan.labels, self.device)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
-from ..runtime.registry import FINAL_CHECKPOINT
-from ..runtime.serialization import from_plain, read_json
+from ..runtime.runs import ModelFolder
 from ..schema import Configuration, Image, Labels, Plan
+from ..schema.run_record import RunRecord
 from .stacking import as_stored, stacked
 
 FUSION = "fusion"
@@ -43,8 +42,8 @@ META = "meta"
 FUSED = "fused"
 """In a checkpoint of that kind: the networks that its head belongs to (`Fusion.key`)."""
 
-Runs = dict[str, dict[str, Any]]
-"""Fold to what its ``run.json`` holds."""
+Runs = dict[str, RunRecord]
+"""Fold to its run's record."""
 
 Loaders = Sequence[Callable[[], nn.Module]]
 
@@ -111,33 +110,33 @@ def load_ensemble(
     Raises:
         ValueError: A member is not there, or lacks a fold.
     """
-    runs = {fold: read_json(folder / f"fold_{fold}" / "run.json", dict) for fold in folds}
-    first = runs[folds[0]]
-    own = first["trainer_options"]
-    build = _fused if own["kind"] == FUSION else _stacked
+    runs = {fold: ModelFolder(folder).run(fold).record() for fold in folds}
+    made_of = runs[folds[0]].ensemble
+    if made_of is None:
+        raise ValueError(f"{folder}: expected a record of the ensemble's members, found none")
+    build = _fused if made_of.kind == FUSION else _stacked
     return build(folder, runs, replace(options, folds=tuple(folds)), device, loaded)
 
 
 def _stacked(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: ModelCache) -> TrainedModel:
-    plans = {fold: (from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)) for fold, run in runs.items()}
-    loaders = [partial(load_network, folder / f"fold_{fold}", *plans[fold], device) for fold in runs]
-    plan, configuration = next(iter(plans.values()))
-    own = next(iter(runs.values()))["trainer_options"]
-    members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in own["members"])
+    loaders = [partial(load_network, ModelFolder(folder).run(fold), run.plan, run.configuration, device) for fold, run in runs.items()]
+    first = next(iter(runs.values()))
+    made_of = first.ensemble
+    members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in made_of.members)
     # Flipped images are averaged by the members, and voxels that are looked at one by one need no overlapping tiles.
-    how = replace(options, mirror=False, step=options.step if own["kind"] == META else 1.0)
-    predictor = _predictor(loaders, configuration, plan.labels, how, device)
+    how = replace(options, mirror=False, step=options.step if made_of.kind == META else 1.0)
+    predictor = _predictor(loaders, first.configuration, first.plan.labels, how, device)
     asked = "; ".join(f"{member.name} {member.key} {member.predictor.mirror} {member.predictor.step}" for member in members)
     key = f"{checkpoint_key(folder, options.folds)} of {asked}"
-    plan = replace(plan, channels=members[0].plan.channels)
-    place = own["members"].index(own["reference"])
-    return StackedEnsemble(folder.name, plan, configuration, predictor, key, members=members, reference=place)
+    plan = replace(first.plan, channels=members[0].plan.channels)
+    place = made_of.members.index(made_of.reference)
+    return StackedEnsemble(folder.name, plan, first.configuration, predictor, key, members=members, reference=place)
 
 
 def _fused(folder: Path, runs: Runs, options: InferenceOptions, device: torch.device, loaded: ModelCache) -> TrainedModel:
     first = next(iter(runs.values()))
-    plan, configuration = from_plain(first["plan"], Plan), from_plain(first["configuration"], Configuration)
-    folders = [folder.parent / name for name in first["trainer_options"]["members"]]
+    plan, configuration = first.plan, first.configuration
+    folders = [folder.parent / name for name in first.ensemble.members]
     loaders = [partial(_fused_network, folder, folders, fold, plan.labels, device) for fold in runs]
     predictor = _predictor(loaders, configuration, plan.labels, options, device)
     parts = [f"{one.name} {checkpoint_key(one, options.folds)}" for one in folders]
@@ -157,8 +156,8 @@ def _predictor(
 
 def described(folder: Path, fold: str) -> tuple[Plan, Configuration]:
     """What a fold of a model was trained with."""
-    run = read_json(folder / f"fold_{fold}" / "run.json", dict)
-    return from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
+    record = ModelFolder(folder).run(fold).record()
+    return record.plan, record.configuration
 
 
 def ways_to_see(members: Sequence[tuple[Plan, Configuration]]) -> dict[str, tuple[Plan, Configuration]]:
@@ -186,7 +185,7 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
     seen = list(ways_to_see(members))
     branches = []
     for folder, (plan, configuration) in zip(folders, members, strict=True):
-        network = load_network(folder / f"fold_{fold}", plan, configuration, device)
+        network = load_network(ModelFolder(folder).run(fold), plan, configuration, device)
         example = torch.randn((1, channels, *configuration.patch_size), generator=torch.Generator().manual_seed(0)).to(device)
         place = channels * seen.index(configuration.data)
         organs = tuple(labels.names.index(name) if name in labels.names else None for name in plan.labels.names)
@@ -200,7 +199,7 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
 
 def _fused_network(folder: Path, members: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> nn.Module:
     network = fuse(members, fold, labels, device)
-    states, meta = load_checkpoint(folder / f"fold_{fold}" / FINAL_CHECKPOINT)
+    states, meta = load_checkpoint(ModelFolder(folder).run(fold).checkpoint)
     if meta.get(FUSED, network.key) != network.key:
         raise ValueError(
             f"{folder.name}, fold {fold}: {', '.join(one.name for one in members)} were trained again since, and features of other "

@@ -13,6 +13,7 @@ from ..inference.quantised_logits import kept
 from ..preprocessing.storage import Store, StoredRecord
 from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import Stamp, recorded_ids
+from ..runtime.runs import ModelFolder, Run
 from .stacking import Layout, stacked
 
 log = logging.getLogger(__name__)
@@ -33,19 +34,19 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
     """
     store = Store(reference)
 
-    def _file(case: str, member: str) -> Path:
-        return results / member / f"fold_{cases[case]}" / "validation" / f"{case}.b2nd"
+    def _run(case: str, member: str) -> Run:
+        return ModelFolder(results / member).run(cases[case])
 
-    files = [path for case in cases for member in layout.members if (path := _file(case, member)).is_file()]
+    files = [path for case in cases for member in layout.members if (path := _run(case, member).logits(case)).is_file()]
     ids = recorded_ids(files, what="Identifying predictions")
 
     def _of(case: str) -> Stamp:
-        members = {member: ids.get(_file(case, member), "missing") for member in layout.members}
+        members = {member: ids.get(_run(case, member).logits(case), "missing") for member in layout.members}
         return Stamp({"case": store.content_id(case), **members})
 
     def _made(case: str) -> np.ndarray:
-        folders = [results / member / f"fold_{cases[case]}" / "validation" for member in layout.members]
-        return stacked([kept(folder, case) for folder in folders], layout.labels, store.load(case).trace)
+        logits = [kept(_run(case, member).validation, case) for member in layout.members]
+        return stacked(logits, layout.labels, store.load(case).trace)
 
     _write(sorted(cases), store, out, stamp=_of, make=_made)
 

@@ -18,9 +18,8 @@ from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.hardware import memory_format
 from ..runtime.provenance import file_id
-from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT
-from ..runtime.serialization import from_plain, read_json
-from ..schema import Configuration, Image, Labels, Plan
+from ..runtime.runs import ModelFolder, Run
+from ..schema import Configuration, Image, Plan
 from .candidate_region import candidate_region_mask
 from .cascade import on_grid
 from .export import Logits, export_labels
@@ -123,18 +122,6 @@ def _below(model: TrainedModel) -> Iterator[TrainedModel]:
         yield from _below(one)
 
 
-def available_folds(folder: Path) -> tuple[str, ...]:
-    """Finished folds in a model folder."""
-    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
-
-
-def model_labels(folder: Path, default: Labels) -> Labels:
-    """The organs that a model folder's networks segment; `default` where no run says."""
-    for record in sorted(folder.glob("fold_*/run.json")):
-        return from_plain(read_json(record, dict)["plan"]["labels"], Labels)
-    return default
-
-
 ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
@@ -151,7 +138,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     Raises:
         ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
     """
-    there = available_folds(folder)
+    there = tuple(ModelFolder(folder).trained_folds())
     folds = there if options.folds is None else options.folds
     missing = [fold for fold in folds if fold not in there]
     if not folds or missing:
@@ -163,16 +150,17 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
 
 
 def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache) -> TrainedModel:
-    run = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)
-    if run["configuration"]["name"] == ENSEMBLE:
+    model = ModelFolder(folder)
+    if model.is_ensemble:
         from ..ensembling.prediction import load_ensemble  # its models are of the kind that is defined here
 
         return load_ensemble(folder, folds, device, options, loaded=loaded)
-    plan, configuration = from_plain(run["plan"], Plan), from_plain(run["configuration"], Configuration)
-    predictor = _predictor([folder / f"fold_{fold}" for fold in folds], plan, configuration, device, options)
+    record = model.run(folds[0]).record()
+    plan, configuration = record.plan, record.configuration
+    predictor = _predictor([model.run(fold) for fold in folds], plan, configuration, device, options)
     previous = None
-    if configuration.previous_stage is not None:
-        first = folder.parent / run["previous_model"]
+    if record.previous_model is not None:
+        first = folder.parent / record.previous_model
         # The first stage votes with all its folds: which of the second's are asked for does not matter to it.
         previous = load_model(first, device, replace(options, folds=None), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
@@ -180,7 +168,7 @@ def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: I
 
 
 def _predictor(
-    runs: Sequence[Path], plan: Plan, configuration: Configuration, device: torch.device, options: InferenceOptions
+    runs: Sequence[Run], plan: Plan, configuration: Configuration, device: torch.device, options: InferenceOptions
 ) -> Predictor | LowMemoryPredictor | LocatedPredictor:
     """What predicts with the networks of these folds, and finds the box to look at first where that was learnt."""
     loaders = [partial(load_network, run, plan, configuration, device) for run in runs]
@@ -201,15 +189,15 @@ def _same(network: nn.Module) -> nn.Module:
     return network
 
 
-def load_locator(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+def load_locator(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
     """The network of one fold that finds the box to look at, in evaluation mode; holds only the activations it must."""
     network = build_locator(configuration, len(plan.channels))
-    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+    states, _ = load_checkpoint(run.checkpoint)
     network.load_state_dict(states["locator"])
     return use_low_memory(network).to(device, memory_format=memory_format(configuration.dim)).eval()
 
 
-def load_network(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+def load_network(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
     """The network of one fold with its final weights, in evaluation mode."""
     network = build_network(
         configuration.network,
@@ -218,11 +206,11 @@ def load_network(fold: Path, plan: Plan, configuration: Configuration, device: t
         out_channels=plan.labels.n_outputs,
         **without_pretrained(configuration.built_options),
     )
-    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+    states, _ = load_checkpoint(run.checkpoint)
     network.load_state_dict(states["network"])
     return network.to(device, memory_format=memory_format(configuration.dim)).eval()
 
 
 def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:
     """Identifies the weights of a model folder's folds by the contents of their checkpoints, which are loaded at the same time anyway."""
-    return " ".join(f"{fold}:{file_id(folder / f'fold_{fold}' / FINAL_CHECKPOINT)}" for fold in folds)
+    return " ".join(f"{fold}:{file_id(ModelFolder(folder).run(fold).checkpoint)}" for fold in folds)

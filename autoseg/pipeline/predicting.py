@@ -15,10 +15,11 @@ from ..data.images import from_sitk, read_image, to_sitk
 from ..data.labels import to_file
 from ..inference.postprocessing import describe
 from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model, model_labels
+from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.dataset_folders import names_meant
 from ..runtime.hardware import choose_device, prepare
 from ..runtime.registry import unknown
+from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Choice, Geometry, Image, Plan
@@ -122,7 +123,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
 
 
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
-    trained = workspace.trained_models(dataset)
+    trained = {model.name: model for model in model_folders(workspace.results(dataset))}
     path = workspace.results(dataset) / "choice.json"
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
@@ -135,9 +136,9 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         if model is None and len(trained) > 1:
             raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
         labels = read_json(workspace.results(dataset) / "plan.json", Plan).labels
-        organs = {name: model_labels(workspace.results(dataset) / name, labels).names for name in trained}
+        organs = {name: folder.labels(labels).names for name, folder in trained.items()}
         name = next(iter(trained)) if model is None else _model_meant(model, organs)
-        folds = voting_folds(trained[name])
+        folds = voting_folds(trained[name].trained_folds())
         return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, by="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return choose_again(dataset, home=workspace.home)
@@ -151,7 +152,7 @@ def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:
     """
     if model in organs:
         return model
-    fitting = [name for name in organs if name.partition("__")[0] == model]
+    fitting = [name for name in organs if ModelFolder(Path(name)).configuration == model]
     most = max((len(organs[name]) for name in fitting), default=0)
     largest = [name for name in fitting if len(organs[name]) == most]
     if len(largest) != 1:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from ..data.descriptions import raw_dataset, write_planned_dataset
 from ..planners.configurations import wanted_configurations
+from ..planners.measured_dataset import keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
-from ..preprocessing.preprocess import preprocess_dataset
-from ..preprocessing.storage import Store
+from ..preprocessing.planned_cases import preprocess
 from ..runtime.locks import exclusive_lock, remove_partial
+from ..runtime.runs import started_runs
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Configuration, Dataset, Fingerprint, Plan, Split
+from ..schema import Fingerprint, Plan, Split
 from ..schema.settings import PlanSettings
-from .measuring import keep_fingerprint, measured_dataset
 
 log = logging.getLogger(__name__)
 
@@ -88,26 +88,8 @@ def _kept_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str]
 def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:
     """Folds that models were trained on, or are being trained on, must not change under them."""
     path = workspace.preprocessed(dataset) / "splits.json"
-    begun = any(workspace.results(dataset).glob("*__*/fold_*/run.json"))
-    if path.is_file() and begun and read_json(path, list[Split]) != splits:
+    if path.is_file() and started_runs(workspace.results(dataset)) and read_json(path, list[Split]) != splits:
         raise ValueError(
             f"{path}: the cases or groups have changed since a training of {dataset} was begun; the folds would mix training and "
             f"validation cases. Move {workspace.results(dataset)} away first"
         )
-
-
-def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, configuration: Configuration, *, workers: int | None = None) -> None:
-    """Preprocesses what is missing of a configuration's data, of the cases that could be measured; those that fail are named and left out.
-
-    Raises:
-        ValueError: Not one case could be preprocessed.
-    """
-    folder = workspace.preprocessed(dataset.name) / configuration.data
-    usable = set(workspace.usable_cases(dataset.name))
-    dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.name in usable))
-    with exclusive_lock(folder, "preprocessing", wait=True):
-        failures = preprocess_dataset(dataset, plan, configuration, folder, workers=workers)
-    for case, reason in failures.items():
-        log.error("%s is left out of %s: %s", case, configuration.data, reason)
-    if not Store(folder).names():
-        raise ValueError(f"{folder}: no case could be preprocessed; the first reason: {next(iter(failures.values()), 'no cases')}")

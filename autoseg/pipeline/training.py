@@ -8,25 +8,25 @@ from pathlib import Path
 
 from ..data.descriptions import check_files, copy_planned_dataset, planned_dataset
 from ..evaluation.folders import mean_dice, table
+from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
 from ..runtime.hardware import choose_device, free_memory
 from ..runtime.locks import exclusive_lock, remove_partial
 from ..runtime.registry import lookup
-from ..runtime.serialization import read_json, write_json
+from ..runtime.runs import ModelFolder, Run
+from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Dataset, Plan, Score
-from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.job import RunFolders, default_options
-from ..trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, is_finished, warn_if_options_differ
-from ..trainers.run_setup import budget_of, changes_of, new_job, split_of
+from ..trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ
+from ..trainers.run_setup import budget_of, new_record, split_of
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, training_spec
 from ..trainers.validation import validate_fold
-from .preparing import preprocess
 
 log = logging.getLogger(__name__)
 
@@ -53,25 +53,27 @@ def train(
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    asked = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
-    settings = _checked(settings, workspace, asked, fold)
-    run = workspace.model(dataset.name, configuration, settings.trainer, *asked.words) / f"fold_{fold}"
-    if is_finished(run) and not settings.restart:
-        log.info("%s is finished already; nothing to do (begin anew with --restart).", run)
-        if (run / "run.json").is_file():
-            warn_if_options_differ(run, asked.configuration, settings.trainer_options, changes_of(settings))
-        return read_json(run / "validation" / "scores.json", list[Score])
+    spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
+    settings = _checked(settings, workspace, spec, fold)
+    run = ModelFolder.named(workspace.results(dataset.name), configuration, settings.trainer, spec.words).run(fold)
+    if run.is_finished and not settings.restart:
+        log.info("%s is finished already; nothing to do (begin anew with --restart).", run.folder)
+        if run.is_started:
+            warn_if_options_differ(run, spec.configuration, settings)
+        return run.scores()
     check_files(dataset)
     # Before anything else, as preprocessing for another plan would replace the data of what was begun.
-    check_resumable(run, asked.plan, asked.configuration, restart=settings.restart)
-    if settings.restart and run.exists():
-        with exclusive_lock(run, "training"):
-            put_aside(run)
-    with exclusive_lock(run, "training"):
-        preprocess(workspace, dataset, asked.plan, asked.configuration)
-        previous = _first_stage(workspace, dataset, asked, run, settings)
-        with exclusive_lock(run.parent, "beginning another fold", wait=True):  # folds begun at once must agree on patch, network and region
-            trainer = _trainer(workspace, asked, run, previous, settings=settings)
+    check_resumable(run, spec.plan, spec.configuration, restart=settings.restart)
+    if settings.restart and run.folder.exists():
+        with exclusive_lock(run.folder, "training"):
+            run.put_aside()
+    with exclusive_lock(run.folder, "training"):
+        preprocess(workspace, dataset, spec.plan, spec.configuration)
+        previous = _first_stage(workspace, dataset, spec, run, settings)
+        with exclusive_lock(
+            run.model.folder, "beginning another fold", wait=True
+        ):  # folds begun at once must agree on patch, network and region
+            trainer = _trainer(workspace, spec, run, previous, settings=settings)
         remove_partial(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         copy_planned_dataset(workspace, dataset.name)
@@ -80,20 +82,20 @@ def train(
     device = trainer.device
     del network, trainer  # what comes next in this process may need their memory
     free_memory(device)
-    log.info("%s, fold %s, whole volumes:\n%s", run.parent.name, fold, table(result, tolerance_mm=dataset.tolerances))
+    log.info("%s, fold %s, whole volumes:\n%s", run.model.name, fold, table(result, tolerance_mm=dataset.tolerances))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result
 
 
-def _checked(settings: TrainSettings, workspace: Workspace, asked: TrainingSpec, fold: str) -> TrainSettings:
+def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
-    plan, stage = asked.plan, asked.configuration.previous_stage
-    default_options(budget_of(settings), "cpu", batch=1, changes=changes_of(settings))
+    plan, stage = spec.plan, spec.configuration.previous_stage
+    default_options(budget_of(settings), "cpu", batch=1, changes=settings.changed_options)
     split_of(workspace, plan.dataset, fold)
     if stage is not None and not workspace.splits(plan.dataset):
         raise ValueError(
-            f"{asked.configuration.name}: learns from {stage}'s predictions of cases that {stage} was not trained on, and the cases of "
+            f"{spec.configuration.name}: learns from {stage}'s predictions of cases that {stage} was not trained on, and the cases of "
             f"one patient cannot be split into such folds; train another configuration ({', '.join(without_stages(plan))})"
         )
     return replace(settings, pretrained=find_pretrained(settings.pretrained))
@@ -104,21 +106,14 @@ def without_stages(plan: Plan) -> list[str]:
     return [name for name, one in plan.configurations.items() if one.previous_stage is None]
 
 
-def put_aside(run: Path) -> None:
-    """Renames the folder of a run, so that another can begin in its place."""
-    kept = next(path for i in range(1, 10_000) if not (path := run.with_name(f"old_{run.name}_{i}")).exists())
-    run.rename(kept)
-    log.info("The former run is kept as %s", kept)
-
-
-def _first_stage(workspace: Workspace, dataset: Dataset, asked: TrainingSpec, run: Path, settings: TrainSettings) -> Path | None:
+def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run: Run, settings: TrainSettings) -> Path | None:
     """Trains what a cascade needs of its first stage, and brings its predictions of the run's cases to the second stage's grid."""
-    plan, configuration, stage = asked.plan, asked.configuration, asked.configuration.previous_stage
+    plan, configuration, stage = spec.plan, spec.configuration, spec.configuration.previous_stage
     if stage is None:
         return None
-    model = workspace.model(dataset.name, stage, settings.trainer, *asked.words)
+    model = ModelFolder.named(run.model.folder.parent, stage, settings.trainer, spec.words).folder
     data = workspace.preprocessed(dataset.name) / configuration.data
-    split, store = split_of(workspace, dataset.name, run.name.removeprefix("fold_")), Store(data)
+    split, store = split_of(workspace, dataset.name, run.fold), Store(data)
     names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]
     folds = folds_that_validate(workspace.splits(dataset.name))
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
@@ -131,24 +126,22 @@ def _without_restart(settings: TrainSettings) -> TrainSettings:
     return replace(settings, restart=False, pretrained=None)
 
 
-def _trainer(workspace: Workspace, asked: TrainingSpec, run: Path, previous: Path | None, *, settings: TrainSettings) -> Trainer:
+def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings) -> Trainer:
     """The trainer of a run: as its ``run.json`` says if it was begun before, else as the settings and the device ask for."""
     device = choose_device(settings.device)
-    record = run / "run.json"
-    if record.is_file():
-        job = read_json(record, RunRecord)
-        log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", job.budget.why)
-        warn_if_options_differ(run, asked.configuration, settings.trainer_options, changes_of(settings))
+    if run.is_started:
+        record = run.record()
+        log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", record.budget.why)
+        warn_if_options_differ(run, spec.configuration, settings)
     else:
-        split = split_of(workspace, asked.plan.dataset, run.name.removeprefix("fold_"))
-        job = new_job(asked, split, run, previous, settings=settings)
-    folders = RunFolders(run, workspace.preprocessed(asked.plan.dataset) / job.configuration.data, previous)
-    kind = lookup(TRAINERS, job.trainer, "trainer")
-    if not record.is_file():
-        job = kind.fit_to_data(job, folders)
-        record_candidate_region(workspace, asked, job, run.parent)
-    trainer = kind(job, folders, device=device)
-    if not record.is_file():
-        check_pretrained(trainer.network, job.pretrained)
-        write_json(record, job)
+        record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
+    folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
+    trainer_class = lookup(TRAINERS, record.trainer, "trainer")
+    if not run.is_started:
+        record = trainer_class.fit_to_data(record, folders)
+        record_candidate_region(workspace, spec, record, run.model.folder)
+    trainer = trainer_class(record, folders, device=device)
+    if not run.is_started:
+        check_pretrained(trainer.network, record.pretrained)
+        write_json(run.record_file, record)
     return trainer

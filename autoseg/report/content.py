@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..schema import Choice, Intensity, Labels, Plan, Split
-from ..schema.run_record import RunEnvironment
+from ..schema.run_record import RunEnvironment, RunRecord
 from ..selection.estimated_dice import EstimatedDice
 
 Row = dict[str, float]
@@ -62,6 +62,7 @@ class RunFacts:
         validated: Whether it has scores of its held-out cases.
         needs: Models that must be trained before.
         run_environment: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
+        record: What the run was started with; None where it cannot be read.
     """
 
     model: str
@@ -74,6 +75,7 @@ class RunFacts:
     validated: bool = False
     needs: tuple[str, ...] = ()
     run_environment: tuple[RunEnvironment, ...] = ()
+    record: RunRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -4,59 +4,54 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
 import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
+from ..runtime.commands import choice_command, plan_command, train_command
 from ..runtime.hardware import cpu_count
-from ..runtime.registry import ENSEMBLE
+from ..runtime.runs import Run, started_runs
 from ..runtime.serialization import read_json
 from ..schema import Choice, Configuration, Plan
 from ..schema.run_record import RunEnvironment, RunRecord
 from ..trainers.run_environment import read_run_environments
-from ..trainers.validation import FAILURES
 from . import RunFacts
-from .commands import choice_command, plan_command, training_command
 
 log = logging.getLogger(__name__)
 
 
-def read_runs(results: Path, dataset: str) -> tuple[RunFacts, ...]:
+def read_runs(results: Path) -> tuple[RunFacts, ...]:
     """Every fold of every model below a results folder, also those that are not finished."""
-    return tuple(_read_run(path.parent, dataset) for path in sorted(results.glob("*__*/fold_*/run.json")))
+    return tuple(_read_run(run) for run in started_runs(results))
 
 
-def _read_run(run: Path, dataset: str) -> RunFacts:
-    model, fold = run.parent.name, run.name.removeprefix("fold_")
-    command, facts, needs, where = "", {}, (), _run_environments(run)
+def _read_run(run: Run) -> RunFacts:
+    environments = _run_environments(run)
+    record: RunRecord | None = None
+    command, facts, needs = "", dict[str, str](), tuple[str, ...]()
     try:
-        job = read_json(run / "run.json", RunRecord)
-        folds = [record.parent.name.removeprefix("fold_") for record in sorted(run.parent.glob("fold_*/run.json"))]
-        command = training_command(job, dataset, model, device=where[-1].kind if where else "", folds=folds)
-        facts, needs = _facts(job), _needs(job)
+        record = run.record()
+        folds = [run.fold, *(sibling.fold for sibling in run.siblings())]
+        command = train_command(record, folds=sorted(folds), device=environments[-1].kind if environments else "")
+        facts, needs = _facts(record), _needs(record)
     except ValueError as error:  # written by another version: the rest of the report is worth having
         log.warning("%s", error)
-    validation = run / "validation"
-    seconds = {case: float(value) for case, value in _json(validation / "timings.json").items() if isinstance(value, (int, float))}
-    history, failures = _history(run / "history.csv"), _json(validation / FAILURES)
-    return RunFacts(model, fold, history, command, facts, seconds, failures, (validation / "scores.json").is_file(), needs, where)
+    failures = read_json(run.failures_file, dict) if run.failures_file.is_file() else {}
+    history = _history(run.history_file)
+    return RunFacts(
+        run.model.name, run.fold, history, command, facts, run.timings(), failures, run.is_validated, needs, environments, record
+    )
 
 
-def _run_environments(run: Path) -> tuple[RunEnvironment, ...]:
+def _run_environments(run: Run) -> tuple[RunEnvironment, ...]:
     """Of the run, or of the parts that an ensemble is trained in."""
-    return tuple(one for folder in (run, *sorted(run.glob("half_*"))) for one in read_run_environments(folder))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return tuple(one for folder in (run.folder, *sorted(run.folder.glob("half_*"))) for one in read_run_environments(folder))
 
 
 def _history(path: Path) -> tuple[dict[str, float], ...]:
@@ -91,13 +86,13 @@ def _needs(job: RunRecord) -> tuple[str, ...]:
     """Model folders that must be there before this can be trained."""
     pretrained = () if job.pretrained is None else (job.pretrained.parent.parent.name,)
     previous = () if job.previous_model is None else (job.previous_model,)
-    members = tuple(job.trainer_options.get("members", ())) if job.configuration.name == ENSEMBLE else ()
+    members = () if job.ensemble is None else job.ensemble.members
     return (*pretrained, *previous, *members)
 
 
 def commands(dataset: str, plan: Plan | None, runs: Sequence[RunFacts], choice: Choice | None) -> tuple[str, ...]:
     """All commands from the data to a prediction, each after those whose models it needs."""
-    lines = [] if plan is None else [plan_command(plan, dataset)]
+    lines = [] if plan is None else [plan_command(plan)]
     left = list(runs)
     while left:
         waiting = {run.model for run in left}
@@ -111,12 +106,12 @@ def commands(dataset: str, plan: Plan | None, runs: Sequence[RunFacts], choice: 
 
 def count_parameters(results: Path, plan: Plan | None) -> dict[str, int]:
     """Model folder, and configuration of the plan, to the parameters of its network, where it can be built."""
-    found = {}
-    for name, one in (plan.configurations if plan else {}).items():
-        found[name] = _parameters(plan, one)
-    for model in sorted({path.parents[1] for path in results.glob("*__*/fold_*/run.json")}):
+    found: dict[str, int | None] = {}
+    if plan is not None:
+        found = {name: _parameters(plan, one) for name, one in plan.configurations.items()}
+    for model in {run.model.name: run.model for run in started_runs(results)}.values():
         try:
-            job = read_json(next(iter(sorted(model.glob("fold_*/run.json")))), RunRecord)
+            job = model.runs()[0].record()
         except ValueError:  # said when the run was read
             continue
         found[model.name] = _parameters(job.plan, job.configuration)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..schema import Choice, Plan, RunRecord
 from ..schema.settings import ChoiceSettings, EnsembleSettings, PlanSettings, TrainSettings
+from .migrate import complete_plan_settings
 from .serialization import to_plain
 
 SWITCHES = {
@@ -47,17 +48,19 @@ def _switch(name: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_plain(one))}")]
     values = value if isinstance(value, (tuple, list)) else (value,)
+    if isinstance(value, str) and value.startswith("-"):  # or it would be taken for a switch itself
+        return [f"{switch}={value}"]
     return [switch, *(_text(one) + UNITS.get(name, "") for one in values)]
 
 
 def _text(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def plan_command(plan: Plan) -> str:
     """The command that plans a dataset so again."""
     words = ["autoseg_plan_and_preprocess", "-d", plan.dataset]
-    return shlex.join(words + ([] if plan.settings is None else words_of(plan.settings)))
+    return shlex.join(words + words_of(complete_plan_settings(plan)))
 
 
 def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence[str] = (), device: str = "") -> str:
@@ -83,5 +86,5 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
 
 def choice_command(choice: Choice, dataset: str) -> str:
     """The command that chooses among the models so again."""
-    settings = ChoiceSettings(rule=choice.rule, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
+    settings = ChoiceSettings(rule=choice.by, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
     return shlex.join(["autoseg_find_best_configuration", dataset, *words_of(settings)])

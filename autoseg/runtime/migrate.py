@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..schema import Case, Choice, Dataset
+from ..schema import Case, Choice, Dataset, EnsembleRecord, Plan, RunRecord
+from ..schema.settings import PlanSettings, TrainSettings
+from ..schema.training_options import AugmentationOptions
 from .provenance import annotated_setting, case_paths, size_in
 from .serialization import to_plain
 
@@ -90,3 +93,58 @@ def models_unknown_to_0_1_0(choice: Choice, models: Mapping[str, Sequence[str]])
         expected = set(choice.voters.get(name, folds)) - (shared - set(choice.folds))
         unknown += [f"{name}/{fold}" for fold in folds if name not in known or (fold != "all" and fold not in expected)]
     return unknown
+
+
+def complete_record(record: RunRecord) -> RunRecord:
+    """The record of a run with what was asked for and, of an ensemble, what it is made of; version 0.1.0 recorded neither as such.
+
+    What was asked for is then every value that was resolved: it gives the same run, if by a longer command.
+    """
+    if record.settings is not None or record.ensemble is not None:
+        return record
+    options = record.trainer_options
+    if {"kind", "members", "reference"} <= options.keys():
+        ensemble = EnsembleRecord(str(options["kind"]), tuple(options["members"]), str(options["reference"]))
+        return replace(record, ensemble=ensemble, trainer_options={})
+    return replace(record, settings=_resolved_settings(record))
+
+
+def _resolved_settings(record: RunRecord) -> TrainSettings:
+    one, budget = record.configuration, record.budget
+    planned = record.plan.configurations.get(one.name, one)
+    is_trainers_own = record.trainer != "Trainer" and one.network != planned.network
+    usual = AugmentationOptions()
+    values = {item.name: getattr(record.options, item.name) for item in fields(record.options)}
+    values["augmentation"] = {
+        item.name: value
+        for item in fields(usual)
+        if (value := getattr(record.options.augmentation, item.name)) != getattr(usual, item.name)
+    }
+    learning_rate = values.pop("learning_rate")
+    return TrainSettings(
+        trainer=record.trainer,
+        trainer_options=record.trainer_options,
+        network=None if is_trainers_own or one.network == planned.network else one.network,
+        network_options=one.network_options if one.network_options != planned.network_options and not is_trainers_own else {},
+        organs=record.plan.labels.names if record.plan.data_labels is not None else (),
+        normalization=one.normalization if one.normalization != planned.normalization else (),
+        options={name: value for name, value in values.items() if value != {}},
+        iterations=int(budget.amount) if budget.kind == "iterations" else None,
+        seconds=budget.amount if budget.kind == "time" else None,
+        seed=record.seed,
+        batch=one.batch_size,
+        learning_rate=learning_rate,
+        pretrained=record.pretrained,
+    )
+
+
+def complete_plan_settings(plan: Plan) -> PlanSettings:
+    """What a plan was asked for; of one of version 0.1.0, which did not record it, what its values and reasons say."""
+    if plan.settings is not None:
+        return plan.settings
+    said = {(reason.configuration, reason.what) for reason in plan.reasons if reason.why.startswith("as you asked")}
+    exact = next((one.spacing for one in plan.configurations.values() if len(one.spacing) == len(plan.transpose)), None)
+    spacing = None
+    if ("all", "spacing") in said and exact is not None:
+        spacing = tuple(exact[plan.transpose.index(axis)] for axis in range(len(exact)))
+    return PlanSettings(preset=plan.preset, memory_gb=plan.memory_gb, spacing=spacing, force_lowres=("3d_lowres", "spacing") in said)

@@ -1,4 +1,4 @@
-"""Names of files, and looking things up by name: a table first, then ``module:attribute``; the answer to an unknown name lists them."""
+"""Looking things up by name: a table first, then ``module:attribute``; the error for an unknown name lists the valid ones."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-LATEST_CHECKPOINT = "checkpoint_latest.pt"
-FINAL_CHECKPOINT = "checkpoint_final.pt"
-"""Files of a run; a training is finished when the final one exists."""
-
-ENSEMBLE = "ensemble"
-"""Name of the configuration of models that combine others; their folders begin with it."""
-
-UNTRAINED = ("argmax", "multi")
-"""Kinds of ensembles that have nothing to learn."""
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> ValueError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import Labels, RunRecord, Score
+from .migrate import complete_record
 from .serialization import read_json
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Run:
         """
         if not self.is_started:
             raise ValueError(f"{self.record_file}: not there, so nothing is known of this training")
-        return read_json(self.record_file, RunRecord)
+        return complete_record(read_json(self.record_file, RunRecord))
 
     def scores(self) -> list[Score]:
         """Scores of the held-out cases, one a case and organ.
@@ -219,3 +220,8 @@ def model_folders(results: Path) -> list[ModelFolder]:
 def started_runs(results: Path) -> list[Run]:
     """Every fold of every model below ``results/<dataset>`` that was started, sorted."""
     return [Run(path.parent) for path in sorted(results.glob(f"*__*/fold_*/{RECORD}"))]
+
+
+def validated_runs(results: Path) -> list[Run]:
+    """Every fold of every model below ``results/<dataset>`` that has scores, sorted."""
+    return [Run(path.parents[1]) for path in sorted(results.glob("*__*/fold_*/validation/scores.json"))]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..schema import Fingerprint, Plan, Split
 from .dataset_folders import described_folder, find_dataset, names_meant
-from .registry import FINAL_CHECKPOINT
+from .runs import model_folders
 from .serialization import read_json
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,6 @@ class Workspace:
     def results(self, dataset: str) -> Path:
         """Everything trained on a dataset; enough by itself to predict with."""
         return self.home / "results" / dataset
-
-    def model(self, dataset: str, configuration: str, trainer: str, *training_spec: str) -> Path:
-        """Folder of one configuration trained by one trainer, over all folds; `training_spec` names what else differs from the plan."""
-        return self.results(dataset) / "__".join(part.replace(":", ".") for part in (configuration, trainer, *training_spec))
 
     def dataset_folder(self, which: str | int) -> Path:
         """The dataset folder that an id, a name or a folder means: in ``raw/``, or one that was planned from elsewhere.
@@ -99,15 +95,7 @@ class Workspace:
 
     def trained_datasets(self) -> list[str]:
         """Names of datasets with at least one finished training."""
-        root = self.home / "results"
-        return sorted({path.parents[2].name for path in root.glob(f"*/*__*/fold_*/{FINAL_CHECKPOINT}")}) if root.is_dir() else []
-
-    def trained_models(self, dataset: str) -> dict[str, list[str]]:
-        """Model folder name -> finished folds."""
-        found: dict[str, list[str]] = {}
-        for path in sorted(self.results(dataset).glob(f"*__*/fold_*/{FINAL_CHECKPOINT}")):
-            found.setdefault(path.parents[1].name, []).append(path.parent.name.removeprefix("fold_"))
-        return found
+        return sorted({folder.name for folder in (self.home / "results").glob("*/") if model_folders(folder)})
 
 
 def last_name(which: str | int) -> str:

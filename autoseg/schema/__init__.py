@@ -3,6 +3,7 @@
 from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
 from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason
 from .run import Budget, Split
+from .run_record import EnsembleRecord, RunEnvironment, RunRecord
 from .scores import Calibration, Candidate, Choice, Compared, DiceRegression, Evidence, NestedEstimate, OrganMerging, PostProcessing, Score
 from .settings import PlanSettings
 from .volume import Box, Geometry, Image, Trace
@@ -19,6 +20,7 @@ __all__ = [
     "Compared",
     "Configuration",
     "Dataset",
+    "EnsembleRecord",
     "Evidence",
     "NestedEstimate",
     "Fingerprint",
@@ -34,6 +36,8 @@ __all__ = [
     "Reason",
     "CandidateRegion",
     "DiceRegression",
+    "RunEnvironment",
+    "RunRecord",
     "Score",
     "Split",
     "Trace",

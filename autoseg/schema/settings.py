@@ -76,6 +76,11 @@ class TrainSettings:
     restart: bool = False
     tag: str = ""
 
+    @property
+    def changed_options(self) -> dict[str, Any]:
+        """Training options that differ from what suits the length of the run, by the names of `TrainingOptions`."""
+        return self.options | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings:
@@ -131,3 +136,20 @@ class EnsembleSettings:
     seed: int = 0
     device: str = "auto"
     restart: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceSettings:
+    """What a user may ask of the choice among models.
+
+    Attributes:
+        metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
+        rule: Name in `autoseg.selection.choice.RULES`, or ``module:function`` of a `Comparison`.
+        max_members: Largest number of models that are averaged.
+        max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+    """
+
+    metric: str = "dice"
+    rule: str = "supported"
+    max_members: int = 3
+    max_seconds: float | None = None

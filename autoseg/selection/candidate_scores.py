@@ -24,10 +24,10 @@ from ..evaluation.metrics import find_metric, function_of, has_value
 from ..evaluation.overlap import score_case
 from ..inference.averages import Averages, average_all
 from ..inference.quantised_logits import kept
-from ..inference.trained_model import model_labels
 from ..preprocessing.orientation import arrange
 from ..runtime.migrate import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids
+from ..runtime.runs import ModelFolder
 from ..runtime.serialization import read_json, write_json
 from ..runtime.worker_pool import run_cases
 from ..schema import Candidate, Case, Labels, Plan, Score
@@ -175,7 +175,7 @@ def _score_stored(task: SelectionTask, fold: str, case: Case, model: str, refere
     path = validation_folder(task.results, model, fold) / f"{case.name}{task.plan.file_ending}"
     if not path.is_file():
         raise ValueError(f"{path}: missing, and {task.metric} is not among the stored scores; choose by dice, or validate this fold again")
-    labels = model_labels(task.results / model, task.plan.labels)
+    labels = ModelFolder(task.results / model).labels(task.plan.labels)
     image = read_label(path)
     prediction = to_internal(image.array, labels, source=str(path))
     return score_case(

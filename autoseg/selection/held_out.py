@@ -15,7 +15,7 @@ from ..data.labels import to_internal
 from ..inference.apply_selection import apply_selection
 from ..inference.export import Logits
 from ..inference.quantised_logits import has_logits, kept
-from ..inference.trained_model import model_labels
+from ..runtime.runs import ModelFolder
 from ..schema import Case, Choice, Labels, Plan
 
 
@@ -37,7 +37,7 @@ class HeldOut:
     def own(self) -> dict[str, Labels]:
         """Member to its labels."""
         names = dict.fromkeys(name for members in self.choice.organs.values() for name in members)
-        return {name: model_labels(self.results / name, self.plan.labels) for name in names}
+        return {name: ModelFolder(self.results / name).labels(self.plan.labels) for name in names}
 
     def folder(self, member: str, fold: str) -> Path:
         """Where a member's validation of a fold lies."""

@@ -6,18 +6,17 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..evaluation.counts import mean_of_known
 from ..evaluation.metrics import has_value, higher_is_better_score, value_of
 from ..inference.quantised_logits import has_logits
-from ..inference.trained_model import model_labels
 from ..runtime.migrate import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
-from ..runtime.registry import ENSEMBLE
+from ..runtime.runs import ENSEMBLE, ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
 from ..schema import Candidate, Case, Choice, Dataset, Plan, Score
+from ..schema.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +37,8 @@ def validation_folder(results: Path, model: str, fold: str) -> Path:
 
 def validated_folds(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
     """Model folder name to its folds that are trained and validated, of models that have one."""
-    root = workspace.results(dataset)
-    done = {
-        name: [fold for fold in folds if (validation_folder(root, name, fold) / "scores.json").is_file()]
-        for name, folds in workspace.trained_models(dataset).items()
-    }
-    return {name: folds for name, folds in done.items() if folds}
+    models = {model.name: model.validated_folds() for model in model_folders(workspace.results(dataset))}
+    return {name: folds for name, folds in models.items() if folds}
 
 
 def validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
@@ -53,7 +48,7 @@ def validated_models(workspace: Workspace, plan: Plan) -> tuple[dict[str, list[s
     """
     root = workspace.results(plan.dataset)
     found = validated_folds(workspace, plan.dataset)
-    organs = {name: model_labels(root / name, plan.labels).names for name in found}
+    organs = {name: ModelFolder(root / name).labels(plan.labels).names for name in found}
     order = sorted(found, key=lambda name: (COST.get(name.partition("__")[0], 9), -len(organs[name]), name))
     return {name: found[name] for name in order}, organs
 
@@ -197,13 +192,13 @@ def _seconds(results: Path, model: str, folds: Sequence[str]) -> float:
         path = validation_folder(results, model, fold) / TIMINGS
         if path.is_file():
             measured += [float(value) for value in read_json(path, dict).values() if isinstance(value, (int, float))]
-    record = results / model / f"fold_{folds[0]}" / "run.json" if folds else results / model
-    run: dict[str, Any] = read_json(record, dict) if record.is_file() else {}
-    return mean_of_known(measured) + sum(_seconds(results, name, folds) for name in _needed(run))
+    run = ModelFolder(results / model).run(folds[0]) if folds else None
+    needed = _needed(run.record()) if run is not None and run.is_started else []
+    return mean_of_known(measured) + sum(_seconds(results, name, folds) for name in needed)
 
 
-def _needed(run: Mapping[str, Any]) -> list[str]:
-    options = run.get("trainer_options") or {}
-    previous = run.get("previous_model")
-    members = list(options.get("members", ())) if options.get("kind") != FUSION else []
-    return ([previous] if previous else []) + [str(name) for name in members]
+def _needed(record: RunRecord) -> list[str]:
+    """Models that a model needs first; a fusion ensemble runs its members' networks itself: its seconds are all there are."""
+    previous = [] if record.previous_model is None else [record.previous_model]
+    members = () if record.ensemble is None or record.ensemble.kind == FUSION else record.ensemble.members
+    return [*previous, *members]

@@ -1,17 +1,17 @@
-"""A training as it is frozen into ``run.json``: budget, batch and patch that fit the device, and the cases of its fold."""
+"""The record of a run that starts: budget, batch and patch that fit the device, and the cases of its fold."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..planners.budget import LEAST_BATCH, choose_budget, fit_batch, fit_memory, fit_time
 from ..runtime.hardware import StepCost, choose_device, device_memory, free_memory
 from ..runtime.registry import lookup
+from ..runtime.runs import Run
 from ..runtime.workspace import Workspace
 from ..schema import Budget, Configuration, Split
 from ..schema.run_record import RunRecord
@@ -41,7 +41,7 @@ def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
     return splits[int(fold)]
 
 
-def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Path) -> Configuration:
+def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Run) -> Configuration:
     """The configuration with patch and width of the model's other folds, where there are any."""
     if sibling is None or (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
         return configuration
@@ -49,18 +49,18 @@ def _like_sibling(configuration: Configuration, sibling: Configuration | None, r
     log.warning(
         "Patch %s and %g times the planned features as in the folds of this model that were begun before, not %s and %g; "
         "to change it, move %s away.",
-        *(then, sibling.width, planned, configuration.width, run.parent),
+        *(then, sibling.width, planned, configuration.width, run.model.folder),
     )
     return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
 
 
-def new_job(asked: TrainingSpec, split: Split, run: Path, previous: Path | None, *, settings: TrainSettings) -> RunRecord:
-    """Describes a run that begins: what was asked for, made to fit device and budget.
+def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None, *, settings: TrainSettings) -> RunRecord:
+    """The record of a run that starts: what was asked for, made to fit device and budget.
 
     Args:
-        asked: Plan and configuration.
+        spec: Plan and configuration.
         split: Cases of the fold.
-        run: Its folder.
+        run: That starts.
         previous: Segmentations of a cascade's first stage, in that stage's model folder; None without one.
         settings: What the user asked for.
 
@@ -69,13 +69,13 @@ def new_job(asked: TrainingSpec, split: Split, run: Path, previous: Path | None,
     """
     device = choose_device(settings.device)
     budget = budget_of(settings)
-    configuration, batch_why = fit_batch(asked.configuration, device.type, batch=settings.batch)
-    sibling = sibling_configuration(run)
+    configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch)
+    sibling = sibling_configuration(run.folder)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = RunRecord(
-        plan=asked.plan,
+        plan=spec.plan,
         configuration=configuration,
-        fold=run.name.removeprefix("fold_"),
+        fold=run.fold,
         split=split,
         budget=budget,
         seed=settings.seed,
@@ -84,6 +84,7 @@ def new_job(asked: TrainingSpec, split: Split, run: Path, previous: Path | None,
         pretrained=settings.pretrained,
         previous_model=None if previous is None else previous.parent.name,
         trainer_options=settings.trainer_options,
+        settings=replace(settings, restart=False),
     )
     configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or LEAST_BATCH)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
@@ -114,12 +115,7 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
 
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
     suited, fine_tunes = lookup(TRAINERS, settings.trainer, "trainer").suited_options, settings.pretrained is not None
-    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=changes_of(settings), suited=suited)
-
-
-def changes_of(settings: TrainSettings) -> dict[str, Any]:
-    """The training options that the user asked for."""
-    return settings.options | ({} if settings.learning_rate is None else {"learning_rate": settings.learning_rate})
+    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=settings.changed_options, suited=suited)
 
 
 def budget_of(settings: TrainSettings) -> Budget:

@@ -25,7 +25,8 @@ from ..networks.imagenet import without_pretrained
 from ..runtime.checkpoints import load_checkpoint, load_matching, save_checkpoint
 from ..runtime.hardware import autocast, half_type, is_out_of_memory, memory_format, prepare, reset_peak_memory
 from ..runtime.locks import remove_partial
-from ..runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup, unknown
+from ..runtime.registry import lookup, unknown
+from ..runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions

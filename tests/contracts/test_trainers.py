@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from autoseg.runtime.checkpoints import load_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT, lookup
+from autoseg.runtime.registry import lookup
+from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from autoseg.schema import Budget, Labels
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS

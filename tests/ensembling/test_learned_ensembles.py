@@ -39,7 +39,7 @@ from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load
 from autoseg.pipeline import ensembles
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Configuration
@@ -93,7 +93,7 @@ class TestWhatIsLearnt:
         add_model(home, {"bar": speckled}, folds="01")
         scores = fit(home, "multi")
         job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", RunRecord)
-        assert set(job.trainer_options["members"]) == set(good)
+        assert set(job.ensemble.members) == set(good)
         assert min(mean(some, organ) for some in scores.values() for organ in ("ball", "bar")) > 0.95
 
     def test_multi_chooses_for_a_fold_by_the_other_folds(self, home: Path) -> None:
@@ -229,7 +229,7 @@ class TestModelsLikeAnyOther:
         best = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
         add_model(home, {"ball": speckled, "bar": speckled}, folds="01")
         fit(home, "argmax", folds=("0",))
-        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", RunRecord).trainer_options["members"]) == set(best)
+        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", RunRecord).ensemble.members) == set(best)
         assert {score.organ for score in fit(home, "logits", organs=("bar",), iterations=1)["0"]} == {"bar"}
         assert folder_of(home, "logits").name == "ensemble__Logits__bar"
 
@@ -244,9 +244,9 @@ class TestGoingOn:
             fit(home, "argmax", folds=("0", "1"))
         assert "finished already" in caplog.text
         assert data.snapshot(folder_of(home, "argmax") / "fold_0") == before
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).trainer_options["members"] == [first]
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).ensemble.members == (first,)
         fit(home, "argmax", restart=True)
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).trainer_options["members"] == [f"{first}__better"]
+        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).ensemble.members == (f"{first}__better",)
 
     def test_a_restart_that_is_refused_leaves_what_is_there(self, home: Path) -> None:
         member = add_model(home, {"ball": right()}, folds="01")

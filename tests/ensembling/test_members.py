@@ -17,6 +17,7 @@ from autoseg.ensembling.members import Member
 from autoseg.inference.quantised_logits import kept
 from autoseg.pipeline import EnsembleSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
+from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Configuration
 from autoseg.schema.run_record import RunRecord
@@ -58,7 +59,7 @@ class TestWhatIsLearntFrom:
         with caplog.at_level(logging.WARNING, "autoseg"):
             fit(home, "logits", folds=("0",), iterations=1)
         assert f"{few} is no member: its folds (0) are too few" in caplog.text
-        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", RunRecord).trainer_options["members"] == [member]
+        assert read_json(folder_of(home, "logits") / "fold_0" / "run.json", RunRecord).ensemble.members == (member,)
 
     def test_missing_folds_are_listed_with_the_command_that_trains_them(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")
@@ -73,9 +74,8 @@ class TestWhatIsLearntFrom:
 
     def test_the_command_is_one_that_a_shell_understands(self, home: Path) -> None:
         job = read_json(results(home) / add_model(home, {"ball": right()}, folds="0") / "fold_0" / "run.json", RunRecord)
-        plan = replace(job.plan, labels=replace(job.plan.labels, names=("left ball",)))
-        job = replace(job, plan=plan, trainer="PyramidTrainer", trainer_options={"fusion_from": 0.8})
-        command = Member("2d__PyramidTrainer__left_ball", home, {"0": job}).command("1")
+        settings = TrainSettings(trainer="PyramidTrainer", trainer_options={"fusion_from": 0.8}, organs=("left ball",))
+        command = Member(ModelFolder(home), {"0": replace(job, settings=settings)}).command("1")
         assert shlex.split(command)[:4] == ["autoseg_train", NAME, "2d", "1"]
         assert all(part in command for part in ("--trainer PyramidTrainer", "--organs 'left ball'", "--trainer-option fusion_from=0.8"))
 

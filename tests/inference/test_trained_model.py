@@ -13,7 +13,7 @@ from autoseg.inference.prediction import Ensemble
 from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.networks import build_network
 from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Choice, Geometry, Image
 

@@ -18,7 +18,7 @@ from autoseg.inference.export import Logits
 from autoseg.inference.quantised_logits import keep
 from autoseg.pipeline import choosing, describe_choice, find_best_configuration
 from autoseg.pipeline.choosing import choose_again
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Geometry, Plan, Score, Trace

@@ -20,7 +20,7 @@ from autoseg.inference.export import Logits
 from autoseg.inference.quantised_logits import keep
 from autoseg.pipeline.reporting import read_report, write_report
 from autoseg.report.cases import pick_cases
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace

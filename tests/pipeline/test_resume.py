@@ -19,7 +19,7 @@ from autoseg import cli
 from autoseg.data.images import read_label, write_image
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT, LATEST_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 
 DATASET = "Dataset003_Tiny"
 PLAN = ("plan_and_preprocess", "-d", "3", "-c", "2d", "--memory", "0.2GB", "--workers", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.data.descriptions import planned_dataset
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace, find_workspace, last_name
 from autoseg.schema import Split
@@ -131,29 +131,14 @@ class TestDatasets:
         assert last_name(3) == "3"
 
 
-class TestTrained:
-    def finish(self, workspace: Workspace, dataset: str, configuration: str, fold: str) -> None:
-        path = workspace.model(dataset, configuration, "Trainer") / f"fold_{fold}" / FINAL_CHECKPOINT
-        path.parent.mkdir(parents=True)
-        path.touch()
-
-    def test_only_finished_folds_count(self, tmp_path):
-        workspace = Workspace(tmp_path)
-        assert workspace.trained_datasets() == []
-        assert workspace.trained_models("Dataset001_A") == {}
-        self.finish(workspace, "Dataset001_A", "2d", "1")
-        self.finish(workspace, "Dataset001_A", "2d", "all")
-        self.finish(workspace, "Dataset002_B", "3d_fullres", "0")
-        (workspace.model("Dataset003_C", "2d", "Trainer") / "fold_0").mkdir(parents=True)
-        put_aside = workspace.model("Dataset003_C", "2d", "Trainer") / "old_fold_0_1" / FINAL_CHECKPOINT
-        put_aside.parent.mkdir()
-        put_aside.touch()
-        assert workspace.trained_datasets() == ["Dataset001_A", "Dataset002_B"]
-        assert workspace.trained_models("Dataset001_A") == {"2d__Trainer": ["1", "all"]}
-        assert workspace.trained_models("Dataset003_C") == {}
-
-    def test_a_trainer_from_outside_gives_a_valid_folder_name(self, tmp_path):
-        assert Workspace(tmp_path).model("D", "2d", "my_pkg.mine:MyTrainer").name == "2d__my_pkg.mine.MyTrainer"
+def test_only_datasets_with_a_trained_fold_count(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert workspace.trained_datasets() == []
+    for run in ("Dataset001_A/2d__Trainer/fold_1", "Dataset002_B/3d_fullres__Trainer/fold_0", "Dataset003_C/2d__Trainer/old_fold_0_1"):
+        (tmp_path / "results" / run).mkdir(parents=True)
+        (tmp_path / "results" / run / FINAL_CHECKPOINT).touch()
+    (tmp_path / "results" / "Dataset004_D" / "2d__Trainer" / "fold_0").mkdir(parents=True)
+    assert workspace.trained_datasets() == ["Dataset001_A", "Dataset002_B"]
 
 
 def test_plan_and_folds_are_read_and_a_missing_plan_names_the_command(tmp_path, tiny_plan):

@@ -9,7 +9,7 @@ import torch
 from conftest import ORGANS, make_configuration, make_job, make_plan
 
 from autoseg.runtime.checkpoints import load_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.schema import Labels
 from autoseg.trainers.adversarial import AdversarialTrainer
 from autoseg.trainers.batches import TRAINING, Batch, BatchMaker

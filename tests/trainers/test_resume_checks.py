@@ -10,30 +10,31 @@ import torch
 from torch import nn
 
 from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Labels
+from autoseg.schema.settings import TrainSettings
 from autoseg.trainers.job import sibling_configuration
-from autoseg.trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, is_finished, warn_if_options_differ, width_of
+from autoseg.trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ, width_of
 
 
 @pytest.fixture
 def begun(tmp_path: Path, tiny_plan, tiny_job):
     """Fold 0, begun with a plan; and the plan."""
     plan = tiny_plan()
-    run = tmp_path / "3d_fullres__Trainer" / "fold_0"
-    write_json(run / "run.json", tiny_job(plan))
+    run = ModelFolder(tmp_path / "3d_fullres__Trainer").run("0")
+    write_json(run.record_file, tiny_job(plan))
     return run, plan
 
 
-def check(run: Path, plan, configuration=None, **options) -> None:
+def check(run: Run, plan, configuration=None, **options) -> None:
     check_resumable(run, plan, configuration or plan.configurations["3d_fullres"], **options)
 
 
 def test_the_same_plan_goes_on(begun):
     run, plan = begun
     check(run, plan)
-    check(run.with_name("fold_1"), plan)
+    check(run.model.run("1"), plan)
     smaller = dataclasses.replace(plan.configurations["3d_fullres"], patch_size=(4, 4, 4), batch_size=9)
     check(run, plan, smaller)
 
@@ -42,16 +43,17 @@ def test_a_model_of_other_organs_does_not_go_on(begun):
     """Their folders may have the same name: of many organs it says only how many."""
     run, plan = begun
     fewer = dataclasses.replace(plan, labels=Labels(("ball",), ((2,),)), data_labels=plan.labels)
-    for fold in ("fold_0", "fold_1"):
+    for fold in "01":
         with pytest.raises(ValueError, match=r"begun with organs \['ball', 'block'\], the plan now says \['ball'\]"):
-            check(run.with_name(fold), fewer)
+            check(run.model.run(fold), fewer)
 
 
 def test_not_a_number_is_the_same_as_itself(tmp_path, tiny_plan, tiny_job):
     plan = tiny_plan()
     plan = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], std=float("nan")),))
-    write_json(tmp_path / "m" / "fold_0" / "run.json", tiny_job(plan))
-    check(tmp_path / "m" / "fold_0", plan)
+    run = ModelFolder(tmp_path / "m").run("0")
+    write_json(run.record_file, tiny_job(plan))
+    check(run, plan)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_not_a_number_is_the_same_as_itself(tmp_path, tiny_plan, tiny_job):
     ],
     ids=lambda change: next(iter(change)),
 )
-@pytest.mark.parametrize("fold", ["fold_0", "fold_1"])
+@pytest.mark.parametrize("fold", ["0", "1"])
 def test_other_data_is_refused_for_the_run_and_its_siblings(begun, change, fold):
     run, plan = begun
     configuration, (what,) = plan.configurations["3d_fullres"], change
@@ -74,14 +76,14 @@ def test_other_data_is_refused_for_the_run_and_its_siblings(begun, change, fold)
     else:
         plan = dataclasses.replace(plan, **change)
     with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was begun with {what} .*--restart"):
-        check(run.with_name(fold), plan, configuration)
+        check(run.model.run(fold), plan, configuration)
 
 
 def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(begun):
     run, plan = begun
     other = dataclasses.replace(plan.configurations["3d_fullres"], network="residual_unet")
     with pytest.raises(ValueError, match="begun with network plain_unet, the plan now says residual_unet"):
-        check(run.with_name("fold_1"), plan, other)
+        check(run.model.run("1"), plan, other)
     check(run, plan, other)
 
 
@@ -89,25 +91,15 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
     run, plan = begun
     other = dataclasses.replace(plan, transpose=(1, 0, 2))
     check(run, other, restart=True)
-    run.rename(run.with_name("fold_1"))
+    run.folder.rename(run.model.run("1").folder)
     with pytest.raises(ValueError, match=r"fold_1/run\.json.*transpose"):
         check(run, other, restart=True)
 
 
 def test_a_new_fold_takes_the_patch_of_the_others(begun):
     run, _ = begun
-    assert sibling_configuration(run) is None
-    assert sibling_configuration(run.with_name("fold_1")).patch_size == (8, 8, 8)
-
-
-def test_a_run_with_a_case_that_failed_is_not_finished(tmp_path):
-    (tmp_path / "validation").mkdir()
-    (tmp_path / FINAL_CHECKPOINT).touch()
-    assert not is_finished(tmp_path)
-    write_json(tmp_path / "validation" / "scores.json", [])
-    assert is_finished(tmp_path)
-    write_json(tmp_path / "validation" / "failures.json", {"a": "why"})
-    assert not is_finished(tmp_path)
+    assert sibling_configuration(run.folder) is None
+    assert sibling_configuration(run.model.run("1").folder).patch_size == (8, 8, 8)
 
 
 class TestPretrained:
@@ -166,10 +158,11 @@ class TestPretrained:
 def test_other_options_than_a_run_was_begun_with_are_said(begun, tiny_configuration, caplog):
     run, _ = begun
     same = tiny_configuration()
-    warn_if_options_differ(run, same, {}, {})
+    warn_if_options_differ(run, same, TrainSettings())
     assert caplog.text == ""
     wider = dataclasses.replace(same, network_options={**same.network_options, "features": [8, 16]})
-    warn_if_options_differ(run, wider, {"radius": 2}, {"loss": "ce", "augmentation": {"noise_probability": 0.0}})
+    options = {"loss": "ce", "augmentation": {"noise_probability": 0.0}}
+    warn_if_options_differ(run, wider, TrainSettings(trainer_options={"radius": 2}, options=options))
     assert "'features': [4, 8]" in caplog.text
     assert "trainer options {}, not {'radius': 2}" in caplog.text
     assert "loss dice_ce, not ce" in caplog.text

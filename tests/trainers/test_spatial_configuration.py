@@ -18,7 +18,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.preprocessing.storage import Store, StoredRecord
 from autoseg.runtime.checkpoints import load_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget, Configuration, Geometry, Image, Labels, Locator
 from autoseg.schema.run_record import RunRecord

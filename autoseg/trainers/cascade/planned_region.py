@@ -14,24 +14,24 @@ from .candidate_region import CandidateRegionChoice
 from .trainer import CANDIDATE_REGION
 
 
-def record_candidate_region(workspace: Workspace, asked: TrainingSpec, job: RunRecord, model: Path) -> None:
+def record_candidate_region(workspace: Workspace, spec: TrainingSpec, job: RunRecord, model: Path) -> None:
     """Writes the region that a run begins with into ``plan.json``, with the reason; not that of a variant of the plan.
 
     Args:
         workspace: Where the plan lies.
-        asked: What the run follows.
+        spec: What the run follows.
         job: As it begins.
         model: Its model folder.
     """
     name, region, record = job.configuration.name, job.configuration.region, model / CANDIDATE_REGION
-    if asked.words or region is None or not record.is_file():
+    if spec.words or region is None or not record.is_file():
         return
-    plan = workspace.plan(asked.plan.dataset)
+    plan = workspace.plan(spec.plan.dataset)
     if plan.configurations[name].region == region:
         return
     why = read_json(record, CandidateRegionChoice).why
     row = Reason(name, "region", f"radius {region.radius}", f"around what {job.configuration.previous_stage} finds: {why}")
     reasons = [reason for reason in plan.reasons if (reason.configuration, reason.what) != (name, "region")]
     configurations = plan.configurations | {name: replace(plan.configurations[name], region=region)}
-    path = workspace.preprocessed(asked.plan.dataset) / "plan.json"
+    path = workspace.preprocessed(spec.plan.dataset) / "plan.json"
     write_json(path, replace(plan, configurations=configurations, reasons=(*reasons, row)))

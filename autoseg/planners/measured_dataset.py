@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..data.descriptions import read_description
-from ..planners.fingerprint import measure_dataset
 from ..runtime.migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
 from ..runtime.provenance import (
     Stamp,
@@ -27,6 +26,7 @@ from ..runtime.provenance import (
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import CaseFingerprint, Dataset, Fingerprint
+from .fingerprint import measure_dataset
 
 log = logging.getLogger(__name__)
 

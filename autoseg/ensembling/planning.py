@@ -1,0 +1,141 @@
+"""Which members, organs and folds an ensemble has: as asked for, as its other folds have, or the best there are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..data.label_subsets import folder_word, subset
+from ..planners.budget import choose_budget
+from ..runtime.registry import unknown
+from ..runtime.runs import ENSEMBLE, ModelFolder, Run
+from ..runtime.serialization import read_json
+from ..runtime.workspace import Workspace
+from ..schema import Budget, Dataset, Trace
+from ..schema.run_record import EnsembleRecord
+from ..schema.settings import EnsembleSettings
+from .design import ITERATIONS, UNTRAINED, Design, check_fusable
+from .members import Member, base_models, best_of, comparable, held_out, named, shared_folds
+from .prediction import FUSION, META, fuse
+
+log = logging.getLogger(__name__)
+
+
+def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSettings) -> ModelFolder:
+    """The model folder of an ensemble; its name says the kind, and the members and organs that were asked for."""
+    words = [word_of_members(settings.members)] if settings.members else []
+    words += [folder_word(subset(dataset.labels, settings.organs))] if settings.organs else []
+    return ModelFolder.named(workspace.results(dataset.name), ENSEMBLE, settings.kind.capitalize(), words)
+
+
+def word_of_members(members: Sequence[str]) -> str:
+    """Part of a folder's name that belongs to these members, in any order."""
+    names = sorted(set(members))
+    return f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"
+
+
+def ensemble_budget(settings: EnsembleSettings) -> Budget:
+    """How long a fold is trained: what the user said, or what the kind needs."""
+    if settings.kind in UNTRAINED:
+        return Budget("iterations", 1, 1, "nothing is learnt")
+    if settings.iterations is not None or settings.seconds is not None:
+        return choose_budget("cpu", iterations=settings.iterations, seconds=settings.seconds)
+    steps = ITERATIONS[settings.kind]
+    return replace(choose_budget("cpu", iterations=steps), why=f"{steps} iterations, the default of {settings.kind}")
+
+
+def plan_ensemble(
+    workspace: Workspace, dataset: Dataset, model: ModelFolder, settings: EnsembleSettings, *, replaced: Sequence[Run] = ()
+) -> tuple[Design, list[str]]:
+    """The ensemble that is asked for, or that its other folds are already, and the folds to train.
+
+    Args:
+        workspace: Where its members lie.
+        dataset: As planned.
+        model: Folder of the ensemble.
+        settings: What the user asked for.
+        replaced: Its runs that start anew.
+
+    Raises:
+        ValueError: Members, organs or folds that are not there or do not fit together.
+    """
+    models = base_models(workspace, dataset.name)
+    former = next((run.record() for run in model.runs() if run not in replaced), None)
+    made_of = None if former is None else former.ensemble
+    least = 2 if settings.kind in ("logits", META) else 1
+    if made_of is not None:
+        candidates = named(models, made_of.members)
+        log.info("%s: the members are those of its folds that were begun before (others with --restart or --members).", model.name)
+    elif settings.members:
+        candidates = named(models, settings.members)
+    else:
+        candidates = comparable(models, settings.folds, least=least)
+    shared = shared_folds(candidates, least=least)
+    folds = _wanted_folds(settings.folds, candidates, shared)
+    organs = _organs(settings.organs, candidates) if former is None else former.plan.labels.names
+    best: dict[str, dict[str, str]] = {}
+    if settings.kind == "multi":
+        best = {fold: best_of(candidates, organs, _others(shared, fold)) for fold in shared}
+    if former is None:
+        candidates = _members(settings, candidates, organs, best, shared)
+    if settings.kind == FUSION and former is None:
+        check_fusable(candidates)
+        fuse([one.model.folder for one in candidates], folds[0], subset(dataset.labels, organs), torch.device("cpu"))
+    stored = {one.record.plan.stored_labels for one in candidates}
+    if len(stored) > 1:
+        raise ValueError(
+            f"{', '.join(one.name for one in candidates)}: were trained for different labels of {dataset.name}; train them again"
+        )
+    return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best), folds
+
+
+def _others(folds: Sequence[str], fold: str) -> list[str]:
+    """The folds by which the members for a fold are chosen: the others, so that its own cases can judge the choice."""
+    others = [other for other in folds if other != fold]
+    if not others:
+        log.warning("Only fold %s is there: the members are chosen by the cases that judge them, which flatters the ensemble.", fold)
+    return others or [fold]
+
+
+def _wanted_folds(asked: Sequence[str], members: Sequence[Member], shared: Sequence[str]) -> list[str]:
+    wanted = list(asked or shared)
+    missing = [member.command(fold) for member in members for fold in wanted if fold not in member.records]
+    if missing:
+        listed = "\n".join(f"  {command}" for command in missing)
+        raise ValueError(f"ensemble: fold {', '.join(wanted)} needs members that were trained and validated on it. Run:\n{listed}")
+    return wanted
+
+
+def _organs(asked: Sequence[str], members: Sequence[Member]) -> tuple[str, ...]:
+    """In the order of the dataset."""
+    known = {name for member in members for name in member.labels.names}
+    for organ in asked:
+        if organ not in known:
+            raise unknown("organ of the members", organ, known)
+    return tuple(name for name in members[0].record.plan.stored_labels.names if name in (asked or known))
+
+
+def _members(
+    settings: EnsembleSettings, candidates: list[Member], organs: Sequence[str], best: dict[str, dict[str, str]], folds: Sequence[str]
+) -> list[Member]:
+    """Those of the candidates that are needed: all that were named, else the best of each organ."""
+    if settings.kind == "multi":
+        used = {name for chosen in best.values() for name in chosen.values()}
+    elif settings.members:
+        used = {member.name for member in candidates if set(organs) & set(member.labels.names)}
+    else:
+        used = set(best_of(candidates, organs, folds).values())
+    return [member for member in candidates if member.name in used]
+
+
+def _reference(members: Sequence[Member], made_of: EnsembleRecord | None, folds: Sequence[str]) -> Member:
+    """The member with the finest grid: most voxels of a case that all have; among equals the first."""
+    if made_of is not None:
+        return next(member for member in members if member.name == made_of.reference)
+    case = held_out(members, folds[0])[0]
+    return max(members, key=lambda member: np.prod(read_json(member.model.run(folds[0]).trace(case), Trace).shape))

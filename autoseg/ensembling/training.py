@@ -1,0 +1,136 @@
+"""Training of one fold of an ensemble: the cases that it reads, its network, its validation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..inference.predictor import Predictor
+from ..networks import build_network
+from ..preprocessing.planned_cases import preprocess
+from ..runtime.checkpoints import load_checkpoint, save_checkpoint
+from ..runtime.locks import exclusive_lock
+from ..runtime.runs import ModelFolder, Run
+from ..runtime.serialization import write_json
+from ..runtime.workspace import Workspace
+from ..schema import Budget, Dataset, Score, Split
+from ..schema.run_record import RunRecord
+from ..schema.settings import EnsembleSettings
+from ..trainers.job import RunFolders
+from ..trainers.trainer import Trainer
+from ..trainers.validation import validate_fold
+from .design import UNTRAINED, Design
+from .fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
+from .prediction import FUSED, FUSION, META
+from .stacked_cases import write_joined, write_stacks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EnsembleTraining:
+    """What the training of every fold of an ensemble needs.
+
+    Attributes:
+        workspace: Where data and members lie.
+        dataset: As planned.
+        design: The ensemble.
+        model: Its folder.
+        held_out: Fold to the cases that every member predicted without having been trained on them.
+        budget: Of a fold.
+        settings: What the user asked for.
+        device: Where to compute.
+    """
+
+    workspace: Workspace
+    dataset: Dataset
+    design: Design
+    model: ModelFolder
+    held_out: dict[str, list[str]]
+    budget: Budget
+    settings: EnsembleSettings
+    device: torch.device
+
+    @property
+    def data(self) -> Path:
+        """The preprocessed cases that it reads."""
+        return self.preprocessed(self.design.data)
+
+    def preprocessed(self, data: str) -> Path:
+        """A folder of preprocessed cases of the dataset."""
+        return self.workspace.preprocessed(self.dataset.name) / data
+
+
+def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
+    """Trains and validates one fold of an ensemble; does nothing where it is finished."""
+    run = work.model.run(fold)
+    if run.is_finished:
+        log.info("%s is finished already; nothing to do (begin anew with --restart).", run.folder)
+        return run.scores()
+    with exclusive_lock(run.folder, "training"):
+        split = _prepare(work, fold)
+        if run.is_started:
+            job = run.record()
+            log.info("%s was begun before, with %s; it goes on so (begin anew with --restart).", run.folder, job.budget.why)
+        else:
+            job = work.design.record(fold, split, budget=work.budget, settings=work.settings)
+            write_json(run.record_file, job)
+        folders = RunFolders(run.folder, work.data)
+        if work.design.kind == FUSION:
+            predictor = _fit_halves(work, job, folders)
+        else:
+            network = _untrained(job, folders) if work.design.kind in UNTRAINED else Trainer(job, folders, device=work.device).fit()
+            step = 0.5 if work.design.kind == META else 1.0
+            networks = [network.to(work.device)]
+            predictor = Predictor(networks, job.configuration, job.plan.labels, device=work.device, mirror=False, step=step)
+        return validate_fold(predictor, job, folders, work.dataset)
+
+
+def _prepare(work: EnsembleTraining, fold: str) -> Split:
+    """Writes the cases that a fold reads, and says which it learns from and which it is judged by."""
+    design = work.design
+    own, others = work.held_out[fold], sorted(name for other, names in work.held_out.items() if other != fold for name in names)
+    learns = design.kind not in (*UNTRAINED, FUSION)
+    used = {name: other for other, names in work.held_out.items() if learns or other == fold for name in names}
+    readers = {member.configuration.data: member.record for member in (*design.members, design.reference)}
+    for record in readers.values() if design.kind == FUSION else [design.reference.record]:
+        preprocess(work.workspace, work.dataset, record.plan, record.configuration)
+    if design.kind != FUSION:
+        write_stacks(used, work.model.folder.parent, design.layout, work.preprocessed(design.reference.configuration.data), work.data)
+    elif len(design.sources) > 1:
+        write_joined(own, [work.preprocessed(source) for source in design.sources], work.data)
+    return Split(tuple(others) if learns else (), tuple(own))
+
+
+def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
+    configuration = job.configuration
+    network = build_network(
+        configuration.network,
+        dim=configuration.dim,
+        in_channels=job.plan.in_channels(configuration),
+        out_channels=job.plan.labels.n_outputs,
+        **configuration.network_options,
+    )
+    save_checkpoint(Run(folders.run).checkpoint, {"network": network.state_dict()}, {"fold": job.fold})
+    return network.eval()
+
+
+def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> CrossFitted:
+    """Fits a head on each half of the fold's held-out cases; each judges the other half, and their mean predicts new images."""
+    groups = {case.name: case.group or case.name for case in work.dataset.cases}
+    parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
+    predictors, runs = {}, [folders.run / f"half_{number}" for number in range(len(parts))]
+    for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
+        half = replace(job, split=Split(learnt, judged))
+        trainer = FusionTrainer(half, replace(folders, run=run), device=work.device)
+        network = trainer.fit()
+        predictors |= dict.fromkeys(judged, trainer.predictor(network))
+    states = [load_checkpoint(Run(run).checkpoint)[0]["network"] for run in runs]
+    average_history(folders.run, runs)
+    save_checkpoint(Run(folders.run).checkpoint, {"network": averaged(states)}, {"fold": job.fold, FUSED: network.key})
+    return CrossFitted(predictors)

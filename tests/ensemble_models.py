@@ -25,6 +25,7 @@ from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import from_plain, read_json, write_json
 from autoseg.schema import Budget, Configuration, Plan, Score, Split
 from autoseg.schema.run_record import RunRecord
+from autoseg.schema.settings import TrainSettings
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.training_spec import of_organs
 

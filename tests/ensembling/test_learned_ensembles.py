@@ -35,8 +35,8 @@ import autoseg
 from autoseg import cli
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.ensembling import fusion_trainer as fusion
+from autoseg.ensembling import training as ensemble_training
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
-from autoseg.pipeline import ensembles
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
@@ -135,7 +135,7 @@ class TestWhatIsLearnt:
             heard.append(groups)
             return fusion.halves(groups, rng)
 
-        monkeypatch.setattr(ensembles, "halves", halves)
+        monkeypatch.setattr(ensemble_training, "halves", halves)
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
         fit(home, "fusion", *members, folds=("0",), iterations=1)
         assert heard == [{case: f"patient of {case}" for case in held_out}]

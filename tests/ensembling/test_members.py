@@ -21,6 +21,7 @@ from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Configuration
 from autoseg.schema.run_record import RunRecord
+from autoseg.schema.settings import TrainSettings
 
 planned = pytest.fixture(scope="module")(planned_once)
 home = pytest.fixture(linked_home)

@@ -17,6 +17,7 @@ from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.schema import Budget, Configuration, Dataset, Fingerprint, Geometry, Intensity, Labels, Mirroring, Plan, Split, Trace
 from autoseg.schema.run_record import RunRecord
+from autoseg.schema.settings import TrainSettings
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.job import RunFolders
 
@@ -110,6 +111,7 @@ def make_job(
         budget=Budget("iterations", iterations, validation_intervals),
         seed=3,
         options=TrainingOptions(**(quick | options)),
+        settings=TrainSettings(iterations=iterations, seed=3),
     )
 
 

@@ -25,6 +25,7 @@ from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace
 from autoseg.schema.run_record import RunEnvironment
+from autoseg.schema.settings import TrainSettings
 from autoseg.selection.estimated_dice import QualityEstimate, read_estimated_dice, write_quality_estimates
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 
@@ -153,7 +154,10 @@ def test_one_fold_gives_no_nested_estimate_and_says_which_command_adds_one(home:
 
 def test_folds_that_the_choice_does_not_count_are_validated_all_the_same(home: Path) -> None:
     shutil.rmtree(home / "results" / DATASET / MODELS[1] / "fold_1")
-    write_json(home / "results" / DATASET / MODELS[1] / "fold_0" / "run.json", replace(make_job(make_plan()), trainer="AdversarialTrainer"))
+    write_json(
+        home / "results" / DATASET / MODELS[1] / "fold_0" / "run.json",
+        replace(make_job(make_plan()), settings=TrainSettings(trainer="AdversarialTrainer")),
+    )
     choice = choose(home)
     table = {name: row for name, row in choice.table.items() if name != MODELS[0]}
     write_json(home / "results" / DATASET / "choice.json", replace(choice, folds=("0",), table=table))
@@ -194,7 +198,7 @@ def test_what_a_run_was_trained_on_is_read(home: Path) -> None:
     workspace = Workspace(home)
     runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).runs}
     assert runs[MODELS[1], "0"].run_environment == (where,) and runs[MODELS[1], "1"].run_environment == ()
-    assert runs[MODELS[1], "0"].command.endswith("--device cpu")
+    assert runs[MODELS[1], "0"].command.endswith("--seed 3 --device cpu")
     assert "A processor, 2 cores" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
 
 

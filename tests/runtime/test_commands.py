@@ -83,7 +83,7 @@ def test_the_device_is_named_where_it_is_known() -> None:
 
 
 def test_a_run_of_0_1_0_gives_every_resolved_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    old = complete_record(make_job(make_plan(), learning_rate=0.02, loss="ce"))
+    old = complete_record(replace(make_job(make_plan(), learning_rate=0.02, loss="ce"), settings=None))
     settings = handed_on(train_command(old), "train", monkeypatch)[3]
     assert (settings.iterations, settings.seed, settings.batch, settings.learning_rate) == (8, 3, 2, 0.02)
     options = {**settings.options, "learning_rate": settings.learning_rate}
@@ -92,10 +92,14 @@ def test_a_run_of_0_1_0_gives_every_resolved_value(monkeypatch: pytest.MonkeyPat
 
 def test_an_ensemble_of_all_folds_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = EnsembleSettings(kind="logits", members=("2d__Trainer", "3d_fullres__Trainer"), organs=("left ball",), iterations=8)
-    of_ensemble = replace(make_job(make_plan()), ensemble=EnsembleRecord("logits", settings.members, "2d__Trainer", settings))
+    of_ensemble = replace(
+        make_job(make_plan()), settings=None, ensemble=EnsembleRecord("logits", settings.members, "2d__Trainer", settings)
+    )
     which = handed_on(train_command(of_ensemble, folds=("0", "1")), "train_ensemble", monkeypatch, {})
     assert which == (DATASET, replace(settings, folds=("0", "1")))
-    old = replace(make_job(make_plan()), trainer_options={"kind": "argmax", "members": ["a__T", "b__T"], "reference": "a__T"})
+    old = replace(
+        make_job(make_plan()), settings=None, trainer_options={"kind": "argmax", "members": ["a__T", "b__T"], "reference": "a__T"}
+    )
     members = complete_record(old)
     assert members.ensemble == EnsembleRecord("argmax", ("a__T", "b__T"), "a__T") and members.trainer_options == {}
     assert "--kind argmax --members a__T b__T" in train_command(members)

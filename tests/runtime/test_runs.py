@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from autoseg.runtime.runs import ModelFolder, Run, model_folders, started_runs, validated_runs
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Labels, Score
-from autoseg.schema.settings import TrainSettings
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def test_only_trained_folds_make_a_model(model: ModelFolder) -> None:
 
 
 def test_records_and_siblings(model: ModelFolder, tiny_plan, tiny_job) -> None:
-    record = replace(tiny_job(tiny_plan()), settings=TrainSettings())
+    record = tiny_job(tiny_plan())
     with pytest.raises(ValueError, match="run.json"):
         model.run("0").record()
     other = Labels(("spleen",), ((1,),))

@@ -113,7 +113,7 @@ def train(argv: list[str] | None = None) -> int:
 
     def _work(options: argparse.Namespace) -> int:
         from ..pipeline import train as function
-        from ..presets.presets import check_paper, explain
+        from ..presets.settings import check_paper, explain
 
         check_paper(options.preset)
         explain(options.preset)
@@ -182,7 +182,7 @@ def run(argv: list[str] | None = None) -> int:
     def _work(options: argparse.Namespace) -> int:
         from ..pipeline import describe_choice
         from ..pipeline import run as function
-        from ..presets.presets import explain, trainings
+        from ..presets.settings import explain, trainings
 
         asked, folds = plan_settings(options), tuple(options.folds) if options.folds else None
         explain(options.preset)
@@ -247,14 +247,14 @@ def demo(argv: list[str] | None = None) -> int:
 
 def plan_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The planner's options, and what a preset adds, as `PlanSettings`."""
-    from ..presets.presets import plan_settings as with_preset
+    from ..presets.settings import plan_settings as with_preset
 
     return with_preset(options.preset, **plan_arguments(options))
 
 
 def train_settings(options: argparse.Namespace):  # noqa: ANN202 - the type would import the pipeline
     """The training's options, and what a preset adds, as `TrainSettings`."""
-    from ..presets.presets import train_settings as with_preset
+    from ..presets.settings import train_settings as with_preset
 
     return with_preset(options.preset, **train_arguments(options))
 

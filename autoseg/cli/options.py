@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PAPERS = "conze2021, crespi2023, fang2020, roth2018 or thaler2021"
-"""Names in `autoseg.presets.presets.PAPER_PRESETS`, which cannot be imported for a help text."""
+"""Names in `autoseg.presets.settings.PAPER_PRESETS`, which cannot be imported for a help text."""
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -195,8 +195,17 @@ def _patch(planned: Sequence[int]) -> tuple[int, ...]:
 
 def _only_flips() -> AugmentationOptions:
     """The members have seen deformed and noisy images; what they make of them cannot be made up."""
-    kinds = ("rotation", "scale", "noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
-    return AugmentationOptions(**{f"{kind}_probability": 0.0 for kind in kinds})
+    return AugmentationOptions(
+        rotation_probability=0.0,
+        scale_probability=0.0,
+        noise_probability=0.0,
+        blur_probability=0.0,
+        brightness_probability=0.0,
+        contrast_probability=0.0,
+        low_resolution_probability=0.0,
+        inverted_gamma_probability=0.0,
+        gamma_probability=0.0,
+    )
 
 
 def _data_name(names: Sequence[str], of: str) -> str:

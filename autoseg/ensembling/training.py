@@ -124,7 +124,8 @@ def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> 
     """Fits a head on each half of the fold's held-out cases; each judges the other half, and their mean predicts new images."""
     groups = {case.name: case.group or case.name for case in work.dataset.cases}
     parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
-    predictors, runs = {}, [folders.run / f"half_{number}" for number in range(len(parts))]
+    predictors: dict[str, Predictor] = {}
+    runs = [folders.run / f"half_{number}" for number in range(len(parts))]
     for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
         half = replace(job, split=Split(learnt, judged))
         trainer = FusionTrainer(half, replace(folders, run=run), device=work.device)

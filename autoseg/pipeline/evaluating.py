@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as partial_function
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
@@ -100,8 +101,11 @@ def evaluate_predictions(
     if known:
         _check_organs(tolerance, known.labels.names)
     annotated = {case.name: case.annotated for case in known.cases} if known else None
-    how = {"metrics": metrics, "tolerance_mm": tolerance, "annotated": annotated, "partial": partial, "workers": workers}
-    found = [evaluate_folders(reference, prediction, known.labels if known else None, **how) for prediction in predictions]
+    labels = known.labels if known else None
+    evaluate = partial_function(
+        evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers
+    )
+    found = [evaluate(reference, prediction, labels) for prediction in predictions]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
     compared = [
@@ -121,9 +125,9 @@ def describe_evaluation(evaluation: Evaluation) -> str:
     for one in evaluation.results:
         text = table(one.scores, tolerance_mm=evaluation.tolerance_mm)
         blocks.append(f"{one.prediction}\n\n{text}" if several else text)
-    for one in evaluation.comparisons:
-        names = str(one.first), str(one.second)
-        blocks.append(comparison_table(one.differences, names, tolerance_mm=evaluation.tolerance_mm))
+    for pair in evaluation.comparisons:
+        names = str(pair.first), str(pair.second)
+        blocks.append(comparison_table(pair.differences, names, tolerance_mm=evaluation.tolerance_mm))
     return "\n\n".join(blocks)
 
 

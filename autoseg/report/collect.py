@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ from .runs import commands, count_parameters, hashes, read_runs, versions
 from .sections_cases import case_values, ranked_cases
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PICTURED = 3
 """Cases that are drawn unless the user wants more: best, median, worst."""
@@ -76,7 +79,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
     return replace(report, missing=tuple(_missing(report, dataset, newer)))
 
 
-def _read(kind: type, *paths: Path):  # noqa: ANN202 - what `kind` says
+def _read(kind: type[T], *paths: Path) -> T | None:
     """The first of the files that is there, None without any."""
     path = next((path for path in paths if path.is_file()), None)
     return None if path is None else read_json(path, kind)
@@ -141,7 +144,8 @@ def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> l
     if dataset is None or not has_images(dataset):
         found.append(Missing("pictures of cases: the images are no longer in raw/"))
     if not report.runs:
-        first = [one for one in ("3d_fullres", "2d", *report.plan.configurations) if one in report.plan.configurations][0]
+        planned = [] if report.plan is None else list(report.plan.configurations)
+        first = next((one for one in ("3d_fullres", "2d") if one in planned), planned[0] if planned else "3d_fullres")
         return [*found, Missing("models: none is trained yet", f"autoseg_train {name} {first} 0")]
     unfinished = [f"{run.model} fold {run.fold}" for run in report.runs if not run.validated]
     if unfinished:
@@ -157,14 +161,14 @@ def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> l
         command = choice_command(report.choice, name)
         found.append(Missing(f"a choice that knows {', '.join(anew)}: the present one was made before they were validated", command))
     if len(report.choice.folds) < 2:
-        found.append(Missing("the nested estimate: it needs at least two folds of every model", _another_fold(report)))
+        found.append(Missing("the nested estimate: it needs at least two folds of every model", _another_fold(report, report.choice)))
     return found
 
 
-def _another_fold(report: Report) -> str:
+def _another_fold(report: Report, choice: Choice) -> str:
     """The command of a model's fold without which the choice cannot rest on one fold more; of folds that few models lack first."""
     trained = {run.model: {other.fold for other in report.runs if other.model == run.model} for run in report.runs}
-    folds = [str(fold) for fold in range(len(report.splits)) if str(fold) not in report.choice.folds]
+    folds = [str(fold) for fold in range(len(report.splits)) if str(fold) not in choice.folds]
     for fold in sorted(folds, key=lambda fold: -sum(fold in there for there in trained.values())):
         for run in report.runs:
             if fold not in trained[run.model] and run.record is not None and run.record.ensemble is None:
@@ -180,7 +184,7 @@ def has_images(dataset: Dataset) -> bool:
 def with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int) -> Report:
     """The report with pictures of some of the held-out cases whose predictions are stored."""
     choice = report.choice if report.choice and report.choice.organs else _first_models(report)
-    if not choice.organs:
+    if not choice.organs or report.plan is None:
         return report
     held_out = HeldOut(workspace.results(report.dataset.name), report.plan, choice)
     known, cases = ranked_cases(report), {case.name: case for case in dataset.cases}

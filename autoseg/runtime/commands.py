@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from typing import Any
 
 from ..schema import Choice, Plan, RunRecord
@@ -32,13 +32,12 @@ NOT_REPEATED = ("restart", "workers", "trust_files", "folds", "kind")
 
 def words_of(settings: PlanSettings | TrainSettings | EnsembleSettings | ChoiceSettings) -> list[str]:
     """The switches of everything that was asked for, as the command line takes them."""
-    usual = type(settings)(**({"kind": settings.kind} if isinstance(settings, EnsembleSettings) else {}))
-    words: list[str] = []
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if item.name not in NOT_REPEATED and value != getattr(usual, item.name):
-            words += _switch(item.name, value)
-    return words
+    values = {item.name: (getattr(settings, item.name), item) for item in fields(settings) if item.name not in NOT_REPEATED}
+    return [word for name, (value, item) in values.items() if value != _default(item) for word in _switch(name, value)]
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _switch(name: str, value: Any) -> list[str]:

@@ -105,8 +105,8 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
     )
     time_why = ""
     if sibling is None:
-        how = {"narrows": job.pretrained is None, "least_batch": least_batch}
-        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, **how)
+        narrows = job.pretrained is None
+        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, narrows=narrows, least_batch=least_batch)
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":
         said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..data.label_subsets import folder_word, subset
 from ..data.labels import plan_mirroring
@@ -50,7 +51,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     # The region that a cascade noted there is for those trainers only that ask for one.
     configuration = replace(plan.configurations[name], region=None)
     if settings.network is not None:
-        configuration = _with_network(configuration, settings)
+        configuration = _with_network(configuration, settings.network, settings.network_options)
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     words = tuple(filter(None, (settings.network, organs, intensities, _checked_tag(settings.tag))))
@@ -107,8 +108,8 @@ def _with_intensities(
     return with_normalization(configuration, schemes) if schemes else (configuration, "")
 
 
-def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:
+def _with_network(configuration: Configuration, network: str, options: Mapping[str, Any]) -> Configuration:
     """The configuration with the network that was asked for; the planned one keeps its planned options."""
-    planned = configuration.network_options if settings.network == configuration.network else {}
+    planned = configuration.network_options if network == configuration.network else {}
     multiple = tuple(patch_multiple(configuration))
-    return replace(configuration, network=settings.network, network_options=planned | settings.network_options, patch_multiple=multiple)
+    return replace(configuration, network=network, network_options={**planned, **options}, patch_multiple=multiple)

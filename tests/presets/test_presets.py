@@ -13,7 +13,8 @@ from autoseg import cli, pipeline
 from autoseg.cli.options import PAPERS
 from autoseg.networks import NETWORKS, build_network
 from autoseg.pipeline import PlanSettings, TrainSettings
-from autoseg.presets.presets import PAPER_PRESETS, check_paper, plan_settings, train_settings, trainings
+from autoseg.presets import PAPER_PRESETS
+from autoseg.presets.settings import check_paper, plan_settings, train_settings, trainings
 from autoseg.schema import Budget
 from autoseg.trainers import TRAINERS
 from autoseg.trainers.job import default_options

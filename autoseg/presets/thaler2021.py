@@ -1,0 +1,42 @@
+"""The experiment of Thaler et al., FLARE challenge at MICCAI (2021)."""
+
+from __future__ import annotations
+
+from .paper_preset import BARE, PaperPreset
+
+PRESET = PaperPreset(
+    paper="Thaler et al., FLARE challenge at MICCAI (2021)",
+    configurations=("3d_fullres",),
+    plan={"spacing": (2.0, 2.0, 2.0)},
+    training={
+        "trainer": "SpatialConfigurationTrainer",
+        "trainer_options": {"localisation_loss": "generalised_dice"},
+        "normalization": ("scale:2048",),
+        "options": {
+            "optimizer": "adam",
+            "learning_rate": 1e-4,
+            "schedule": "constant",
+            **BARE,
+            "average_decay": 0.999,
+            "relative_clip": 5.0,
+        },
+        "batch": 1,
+        "iterations": 500_000,
+    },
+    why={
+        "configurations": "volumes",
+        "spacing": "2 mm, the localisation network's 6 mm is its own",
+        "trainer": "localisation, then SpatialConfiguration-Net inside the box that it finds",
+        "trainer_options": "generalised Dice of the localisation network",
+        "normalization": "HU / 2048, clipped to -1..1",
+        "options": "Adam with 1e-4, constant; weights averaged with 0.999; gradients clipped at 5 times the average of their norm",
+        "batch": "one patch",
+        "iterations": "of the segmentation network (cross-validation: --iterations 100000)",
+    },
+    departures=(
+        "localisation network: a share of the same run's steps instead of 1 000 000 of its own",
+        "the planned patch instead of the whole region of interest of up to 160x128x160",
+        "gradients are also clipped at a norm of 12; those of the localisation network at that only",
+        "no elastic deformation",
+    ),
+)

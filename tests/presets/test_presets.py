@@ -20,7 +20,6 @@ from autoseg.trainers import TRAINERS
 from autoseg.trainers.job import default_options
 from autoseg.trainers.losses import LOSSES
 from autoseg.trainers.optimizers import OPTIMIZERS
-from autoseg.trainers.run_setup import changes_of
 from autoseg.trainers.schedules import SCHEDULES
 from autoseg.trainers.training_spec import training_spec
 
@@ -60,7 +59,7 @@ class TestEach:
 
     def test_the_options_of_training_are_what_the_job_gets(self, name):
         settings = train_settings(name)
-        options = default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=changes_of(settings))
+        options = default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=settings.changed_options)
         assert {key: getattr(options, key) for key in settings.options} == settings.options
 
     def test_each_configuration_makes_a_variant_whose_network_can_be_built(self, name):
@@ -98,8 +97,8 @@ class TestWhatTheUserSaysWins:
     def test_a_single_number(self) -> None:
         settings = train_settings("conze2021", batch=5, options={"loss": "dice_ce"}, learning_rate=1e-4)
         assert settings.batch == 5
-        assert changes_of(settings)["loss"] == "dice_ce"
-        assert changes_of(settings)["learning_rate"] == 1e-4
+        assert settings.changed_options["loss"] == "dice_ce"
+        assert settings.changed_options["learning_rate"] == 1e-4
         assert settings.options["optimizer"] == "adam"
 
     def test_a_value_that_is_the_default(self) -> None:

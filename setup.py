@@ -3,9 +3,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 COMMANDS = (
-    "plan_and_preprocess",
     "check",
     "merge",
+    "plan_and_preprocess",
     "train",
     "train_ensemble",
     "find_best_configuration",
@@ -38,7 +38,10 @@ setup(
         "scikit-image>=0.22",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "shtab>=1.9",
     ],
     extras_require={"test": ["pytest>=8", "surface-distance>=0.1"]},
-    entry_points={"console_scripts": [f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS]},
+    entry_points={
+        "console_scripts": ["autoseg = autoseg.cli:main", *(f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS)],
+    },
 )

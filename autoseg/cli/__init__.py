@@ -1,13 +1,17 @@
-"""The commands. Importing them is light: what they need of the rest is imported when they run."""
+"""The commands, one parser tree (`tree`). Importing them is light: what they need of the rest is imported when they run."""
 
-from .cli import check, demo, merge, networks, plan_and_preprocess, predict, run, train
-from .results import evaluate, find_best_configuration, overlay, report, train_ensemble
+from .data import check, merge, plan_and_preprocess
+from .prediction import overlay, predict
+from .results import evaluate, find_best_configuration, report
+from .training import demo, networks, run, train, train_ensemble
+from .tree import main
 
 __all__ = [
     "check",
     "demo",
     "evaluate",
     "find_best_configuration",
+    "main",
     "merge",
     "networks",
     "overlay",

@@ -1,0 +1,63 @@
+"""A command of the program as a value: its parser, and what it does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .output import execute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command, installed as ``autoseg_NAME`` and available as ``autoseg NAME``; calling it parses arguments and runs it.
+
+    Attributes:
+        name: Of the command, with underscores.
+        help: What it does; the first sentence stands in the list of commands.
+        examples: Arguments of example calls.
+        add_arguments: Adds its arguments to a parser.
+        run: Does the work and prints the result; returns the exit status, None for 0. It imports what is heavy itself.
+    """
+
+    name: str
+    help: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the help."""
+        return self.help.partition(". ")[0].rstrip(".")
+
+    def fill(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Adds help, examples and arguments to an empty parser, and returns it."""
+        parser.description = self.help
+        parser.epilog = "\n".join(["examples:", *(f"  {parser.prog} {arguments}".rstrip() for arguments in self.examples)])
+        parser.formatter_class = _Formatter
+        text = "folder with raw/ preprocessed/ results/ (default: AUTOSEG_HOME, or the nearest folder upwards with raw/)"
+        parser.add_argument("--home", type=Path, metavar="FOLDER", help=text)
+        parser.add_argument("--verbose", action="store_true", help="print more messages, and the traceback of an error")
+        self.add_arguments(parser)
+        parser.set_defaults(run=self.run, prog=parser.prog)
+        return parser
+
+    def parser(self) -> argparse.ArgumentParser:
+        """Makes the parser of ``autoseg_NAME``."""
+        return self.fill(argparse.ArgumentParser(prog=f"autoseg_{self.name}"))
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Parses the arguments (None: those of the process), runs the command, and returns the exit status."""
+        return execute(self.parser().parse_args(argv))
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples as they are, and wraps the description."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)

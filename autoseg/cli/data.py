@@ -1,0 +1,98 @@
+"""The commands that prepare data: check, merge, plan_and_preprocess."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from .command import Command
+from .options import DATASET, add_groups, add_plan_options, add_workers, plan_settings
+
+
+def _add_plan_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset", required=True, help=DATASET)
+    add_plan_options(parser)
+
+
+def _plan(options: Namespace) -> None:
+    from ..pipeline import plan_and_preprocess as function
+    from ..planners.plan import describe
+
+    plan = function(options.dataset, plan_settings(options), home=options.home)
+    print(describe(plan))
+    names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
+    print(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
+
+
+plan_and_preprocess = Command(
+    name="plan_and_preprocess",
+    help="Measure a dataset, plan spacing, patch and network of each configuration, and preprocess it. The plan is printed with the "
+    "reason of every choice; its configurations are 2d, 2.5d, 3d_fullres and, for large images, 3d_lowres and 3d_cascade.",
+    examples=("-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB"),
+    add_arguments=_add_plan_arguments,
+    run=_plan,
+)
+
+
+def _add_check_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-d", "--dataset", required=True, help=DATASET)
+    parser.add_argument("--fix", action="store_true", help="write a copy in which everything that can be repaired safely is repaired")
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="repaired copy (default: beside the dataset, next free id)")
+    add_groups(parser)
+    add_workers(parser)
+
+
+def _check(options: Namespace) -> int:
+    from ..pipeline import check_dataset, fix_dataset
+    from ..runtime.workspace import find_workspace, fixed_name
+
+    folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
+    problems = check_dataset(folder, groups=options.groups, workers=options.workers)
+    for problem in problems:
+        print(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
+        print(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
+    if not problems:
+        print(f"{folder}: no problem found.")
+        return 0
+    fixable = sum(problem.fixable for problem in problems)
+    print(f"{folder}: {len(problems)} problems, {fixable} of which --fix can repair.")
+    if not options.fix:
+        return 1
+    out = options.out or fixed_name(folder)
+    print("\n".join(fix_dataset(folder, problems, out)))
+    print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
+    return 0
+
+
+check = Command(
+    name="check",
+    help="List every problem of every case of a dataset; with --fix, write a repaired copy beside it. The exit status is 1 if there are "
+    "problems.",
+    examples=("-d 3", "-d 3 --fix"),
+    add_arguments=_add_check_arguments,
+    run=_check,
+)
+
+
+def _add_merge_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-d", "--datasets", nargs="+", required=True, metavar="DATASET", help="two or more datasets: ids, names or folders")
+    parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
+    parser.add_argument("--name", help="name of the new dataset (default: those of the datasets joined by _)")
+
+
+def _merge(options: Namespace) -> None:
+    from ..pipeline import merge as function
+
+    folder, messages = function(options.datasets, options.out, name=options.name, home=options.home)
+    print("\n".join(messages))
+    print(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")
+
+
+merge = Command(
+    name="merge",
+    help="Make one partially labelled dataset out of several with different organs. Organs of the same name are the same organ. Images "
+    "are referred to, not copied; label maps are written anew only where their values change.",
+    examples=("-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen"),
+    add_arguments=_add_merge_arguments,
+    run=_merge,
+)

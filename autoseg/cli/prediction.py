@@ -1,0 +1,97 @@
+"""The commands that predict and draw predictions: predict, overlay."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from .command import Command
+from .options import add_device
+
+
+def _add_predict_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-i", "--input", type=Path, required=True, help="folder of images, one file, a DICOM series, or a folder of series")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the segmentations")
+    parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
+    parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="FOLD", help="folds whose predictions are averaged (default: all that each model was trained on)"
+    )
+    parser.add_argument("--no-tta", action="store_true", help="no averaging over mirrored images: several times faster, slightly worse")
+    parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
+    parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
+    parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
+    text = "also write maps of uncertainty, and a table of the cases ranked by estimated Dice"
+    parser.add_argument("--uncertainty", action="store_true", help=text)
+    parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
+    add_device(parser)
+
+
+def _predict(options: Namespace) -> int:
+    from ..pipeline import PredictSettings, predict_folder
+
+    settings = PredictSettings(
+        dataset=options.dataset,
+        model=options.model,
+        folds=tuple(options.folds) if options.folds else None,
+        mirror=not options.no_tta,
+        step=options.step,
+        low_memory=options.low_memory,
+        save_probabilities=options.save_probabilities,
+        uncertainty=options.uncertainty,
+        ending=options.ending,
+        device=options.device,
+    )
+    failures = predict_folder(options.input, options.output, settings, home=options.home)
+    for case, reason in failures.items():
+        print(f"FAILED {case}: {reason}", file=sys.stderr)
+    print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
+    return 1 if failures else 0
+
+
+predict = Command(
+    name="predict",
+    help="Segment new images. The trained dataset, the best models for each organ and both stages of a cascade are found automatically. "
+    "The exit status is 1 if cases failed.",
+    examples=("-i in -o out", "-i scan.nii.gz -o out -d 3 --no-tta"),
+    add_arguments=_add_predict_arguments,
+    run=_predict,
+)
+
+
+def _add_overlay_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-i", "--input", type=Path, required=True, help="image, or folder of images (case_0000.nii.gz)")
+    parser.add_argument("-p", "--prediction", type=Path, help="predicted label map, or folder of them")
+    parser.add_argument("-r", "--reference", type=Path, help="reference label map, or folder of them")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures; a file where there is one case")
+    parser.add_argument("-d", "--dataset", help="dataset whose organ names, regions and CT windows to use (default: values are organs)")
+    parser.add_argument("--format", default="png", help="png (default), pdf, svg or jpg")
+    parser.add_argument("--channel", type=int, default=0, metavar="N", help="number of the channel that is drawn (default 0)")
+    parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
+
+
+def _overlay(options: Namespace) -> None:
+    from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
+
+    drawn, problems = draw_overlays(
+        options.input,
+        options.output,
+        prediction=options.prediction,
+        reference=options.reference,
+        settings=OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom),
+        home=options.home,
+    )
+    if not drawn:
+        raise ValueError("; ".join(describe_problems(problems)))
+    print("\n".join([*describe_problems(problems), str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"]))
+
+
+overlay = Command(
+    name="overlay",
+    help="Draw label maps over their images. Three planes through the organs are shown in true proportions, the prediction filled, the "
+    "reference dashed; files are matched by the names of their cases.",
+    examples=("-i imagesTs -p out -o pictures -d 3", "-i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png"),
+    add_arguments=_add_overlay_arguments,
+    run=_overlay,
+)

@@ -1,0 +1,168 @@
+"""The commands that train: train, train_ensemble, run, demo, and networks, which lists what can be trained."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from pathlib import Path
+
+from .command import Command
+from .options import DATASET, PAPERS, add_device, add_plan_options, add_train_options, build_training, plan_settings
+from .units import duration
+
+
+def _add_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", help=DATASET)
+    parser.add_argument("configuration", help="2d, 2.5d, 3d_fullres, 3d_lowres or 3d_cascade, as planned")
+    parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
+    parser.add_argument("--preset", help=f"a paper's settings: {PAPERS}; options that are given take precedence")
+    add_train_options(parser)
+
+
+def _train(options: Namespace) -> None:
+    from ..pipeline import train as function
+    from ..presets.presets import check_paper, explain, train_settings
+
+    check_paper(options.preset)
+    explain(options.preset)
+    settings = build_training(options, partial(train_settings, options.preset))
+    function(options.dataset, options.configuration, options.fold, settings, home=options.home)
+
+
+train = Command(
+    name="train",
+    help="Train one fold of one configuration and validate it on whole volumes. An interrupted run resumes from its latest checkpoint; a "
+    "finished one is not trained again. 3d_cascade first trains the folds of 3d_lowres that are missing.",
+    examples=("3 3d_fullres 0", "3 2d all --time 20m --device cpu"),
+    add_arguments=_add_train_arguments,
+    run=_train,
+)
+
+KINDS = ("argmax", "logits", "meta", "fusion", "multi")
+
+
+def _add_ensemble_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", help=DATASET)
+    text = "argmax: the most confident organ; logits: a 1x1 convolution over the models' logits; meta: a small U-Net over them; "
+    text += "fusion: a 1x1 convolution over their last feature maps; multi: each organ from its best model"
+    parser.add_argument("--kind", required=True, choices=KINDS, help=text)
+    parser.add_argument("--members", nargs="+", default=[], metavar="MODEL", help="model folders (default: the best model of each organ)")
+    parser.add_argument("--folds", nargs="+", default=[], metavar="FOLD", help="folds to train (default: all that every member has)")
+    parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="organs of the ensemble (default: all of its members)")
+    parser.add_argument("--time", type=duration, metavar="TIME", help="training time of each fold, e.g. 5m")
+    parser.add_argument("--iterations", type=int, metavar="N", help="optimisation steps of each fold (default: 200, meta 300)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
+    add_device(parser)
+    parser.add_argument("--restart", action="store_true", help="rename existing runs and train from the beginning")
+
+
+def _train_ensemble(options: Namespace) -> None:
+    from ..evaluation.folders import table
+    from ..pipeline import EnsembleSettings
+    from ..pipeline import train_ensemble as function
+
+    settings = EnsembleSettings(
+        kind=options.kind,
+        members=tuple(options.members),
+        folds=tuple(options.folds),
+        organs=tuple(options.organs),
+        iterations=options.iterations,
+        seconds=options.time,
+        seed=options.seed,
+        device=options.device,
+        restart=options.restart,
+    )
+    scores = function(options.dataset, settings, home=options.home)
+    print(table([score for fold_scores in scores.values() for score in fold_scores]))
+
+
+train_ensemble = Command(
+    name="train_ensemble",
+    help="Combine trained models into one model, which is chosen and predicts like any other. It is trained on the models' predictions of "
+    "cases that they were not trained on. An interrupted run resumes; a finished one is not trained again.",
+    examples=("3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer"),
+    add_arguments=_add_ensemble_arguments,
+    run=_train_ensemble,
+)
+
+
+def _add_run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", help=DATASET)
+    add_plan_options(parser)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to train (default: all)")
+    add_train_options(parser)
+
+
+def _run(options: Namespace) -> None:
+    from ..pipeline import describe_choice
+    from ..pipeline import run as function
+    from ..presets.presets import explain, trainings
+
+    plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
+    explain(options.preset)
+    settings = build_training(options, partial(trainings, options.preset, options.dataset, home=options.home))
+    print(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
+
+
+run = Command(
+    name="run",
+    help="Plan, preprocess, train every configuration on every fold, and choose the best models. The same command resumes after an "
+    "interruption.",
+    examples=("3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020"),
+    add_arguments=_add_run_arguments,
+    run=_run,
+)
+
+
+def _add_networks_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all), or module:Class of your own")
+    parser.add_argument("--channels", type=int, default=1, metavar="N", help="channels of the image (default 1)")
+    parser.add_argument("--classes", type=int, default=2, metavar="N", help="classes, background included (default 2)")
+    parser.add_argument("--dim", type=int, choices=(2, 3), help="spatial axes (default: 2 and 3, as a network allows)")
+    parser.add_argument("--patch", type=int, nargs="+", metavar="N", help="voxels per axis (default 128 128 and 64 64 64)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _networks(options: Namespace) -> None:
+    from ..pipeline import describe_networks, list_networks
+
+    rows = list_networks(options.names, in_channels=options.channels, out_channels=options.classes, dim=options.dim, patch=options.patch)
+    print(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
+
+
+networks = Command(
+    name="networks",
+    help="List the networks that autoseg_train --network knows, with paper, parameters, operations and memory of a forward pass.",
+    examples=("", "vnet deeplabv3 --dim 3 --patch 96 96 96 --channels 2 --classes 5"),
+    add_arguments=_add_networks_arguments,
+    run=_networks,
+)
+
+
+def _add_demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, default="autoseg_demo", metavar="FOLDER", help="new folder (default: autoseg_demo)")
+    text = "training time of each of the two models (default 150s)"
+    parser.add_argument("--time", type=duration, default=150.0, metavar="TIME", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the phantom and of the training (default 0)")
+
+
+def _demo(options: Namespace) -> None:
+    from ..evaluation.folders import table
+    from ..pipeline import demo as function
+    from ..pipeline import describe_choice
+
+    result = function(options.output, seconds=options.time, seed=options.seed)
+    print(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
+    print(f"\nHeld-out cases, which no training has seen:\n{table(result.scores)}")
+    print("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))
+
+
+demo = Command(
+    name="demo",
+    help="Run everything on built-in example data, in about eight minutes on two processor cores. It makes a CT-like phantom dataset of "
+    "the abdomen, plans, trains 2d and 3d_fullres, chooses the best for each organ, predicts held-out cases and draws them.",
+    examples=("", "-o my_folder --time 5m"),
+    add_arguments=_add_demo_arguments,
+    run=_demo,
+)

@@ -1,0 +1,54 @@
+"""Argument types in the units that people write: durations, memory sizes, windows, ``name=value``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import Any
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str) -> float:
+    """Converts ``90s``, ``20m``, ``2h`` or ``1h30m`` to seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        raise argparse.ArgumentTypeError(f"expected a duration like 90s, 20m, 2h or 1h30m, got {text!r}")
+    return sum(float(number) * SECONDS[unit] for number, unit in parts)
+
+
+def gigabytes(text: str) -> float:
+    """Converts ``8GB``, ``8`` or ``6000MB`` to GB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gb?|mb?|)", text.strip().lower())
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"expected a memory size like 8GB or 6000MB, got {text!r}")
+    return float(match[1]) / (1000 if match[2].startswith("m") else 1)
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Splits ``name=value``; the value is read as JSON (``3``, ``true``, ``[1, 2]``) where it is JSON, else as text."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+def window(words: list[str]) -> tuple[float, float] | str | None:
+    """Converts the words after ``--window`` to width and level in HU, or to ``auto``; None where there are none.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    if not words:
+        return None
+    if words == ["auto"]:
+        return "auto"
+    try:
+        width, level = map(float, words)
+    except ValueError as error:
+        raise ValueError(f"--window: expected WIDTH LEVEL in HU (400 50) or auto, got {' '.join(words)}") from error
+    return width, level

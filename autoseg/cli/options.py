@@ -37,9 +37,7 @@ def add_workers(parser: ArgumentParser) -> None:
 
 def add_plan_options(parser: ArgumentParser) -> None:
     """Adds the options of planning and preprocessing."""
-    parser.add_argument(
-        "-c", "--configurations", nargs="+", metavar="NAME", help="only these configurations (default: all that are planned)"
-    )
+    parser.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="only these (default: all that are planned)")
     parser.add_argument("--memory", type=gigabytes, metavar="8GB", help="memory target that patch and batch are planned for")
     parser.add_argument("--preset", help=f"default, resenc_m, resenc_l or resenc_xl; or a paper's experiment: {PAPERS}")
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")

@@ -15,9 +15,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the segmentations")
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
     parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
-    parser.add_argument(
-        "--folds", nargs="+", metavar="FOLD", help="folds whose predictions are averaged (default: all that each model was trained on)"
-    )
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
     parser.add_argument("--no-tta", action="store_true", help="no averaging over mirrored images: several times faster, slightly worse")
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")

@@ -1,0 +1,83 @@
+"""Commands, options and links in the documentation exist."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoseg import cli
+from autoseg.cli.reference import reference
+from autoseg.cli.tree import COMMANDS, main_parser
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OPTIONS = {command.name: set(command.parser()._option_string_actions) for command in COMMANDS}
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def written_commands(text: str) -> Iterator[tuple[str, bool]]:
+    """Commands in code, and whether they must be whole: lines of blocks; what stands in a sentence may name an option only."""
+    lines = [(line.partition(" #")[0].strip(), True) for block in BLOCK.findall(text) for line in block.splitlines()]
+    spans = [(" ".join(span.split()), False) for span in re.findall(r"`([^`]+)`", BLOCK.sub("", text))]
+    for line, whole in lines + spans:
+        line = re.split(r" \\?\|", line.removeprefix("python -m "))[0]
+        if re.match(r"autoseg(_\w+)? ", line) and "..." not in line:
+            yield line, whole
+
+
+def parse(line: str) -> argparse.Namespace:
+    program, *words = shlex.split(line)
+    parser = main_parser() if program == "autoseg" else getattr(cli, program.removeprefix("autoseg_")).parser()
+    return parser.parse_args(words)
+
+
+@every_page
+def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line, whole in written_commands(page.read_text(encoding="utf-8")):
+        with contextlib.suppress(SystemExit):
+            parse(line)
+        message = capsys.readouterr().err
+        assert not message or (not whole and "arguments are required" in message), f"{line}: {message}"
+
+
+@every_page
+def test_options_exist(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    known = set().union(*OPTIONS.values(), main_parser()._option_string_actions)
+    assert set(re.findall(r"(?<=`)--?[a-z][a-z-]*", text)) <= known
+    for name, row in re.findall(r"^\| `autoseg_([a-z_]+)[^|]*\|(.*)\|$", text, re.MULTILINE):
+        assert set(re.findall(r"(?<=`)--?[a-z][a-z-]*", row)) <= OPTIONS[name], f"autoseg_{name}"
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        other = (page.parent / target).resolve() if target else page
+        assert other.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", other.read_text(encoding="utf-8")), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+            assert anchor in anchors, f"{target}#{anchor}"
+
+
+def test_readme_is_short_and_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 12_000
+    assert {command.name for command in COMMANDS} <= set(re.findall(r"^\| `autoseg_([a-z_]+)", text, re.MULTILINE))
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert all(f"({page.name})" in index for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+
+
+def test_the_command_reference_is_current() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert page == reference(), "write it anew: python -m autoseg.cli.reference > docs/commands.md"

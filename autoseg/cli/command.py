@@ -9,28 +9,36 @@ from pathlib import Path
 
 from .output import execute
 
+Run = Callable[[argparse.Namespace], int | None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """One command, installed as ``autoseg_NAME`` and available as ``autoseg NAME``; calling it parses arguments and runs it.
 
     Attributes:
-        name: Of the command, with underscores.
-        help: What it does; the first sentence stands in the list of commands.
-        examples: Arguments of example calls.
-        add_arguments: Adds its arguments to a parser.
         run: Does the work and prints the result; returns the exit status, None for 0. It imports what is heavy itself.
+        add_arguments: Adds its arguments to a parser.
+        examples: Arguments of example calls.
     """
 
-    name: str
-    help: str
-    examples: tuple[str, ...]
+    run: Run
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int | None]
+    examples: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the function that runs it."""
+        return self.run.__name__
+
+    @property
+    def help(self) -> str:
+        """The docstring of the function that runs it, as one paragraph."""
+        return " ".join((self.run.__doc__ or "").split())
 
     @property
     def summary(self) -> str:
-        """The first sentence of the help."""
+        """The first sentence of the help, for lists of commands."""
         return self.help.partition(". ")[0].rstrip(".")
 
     def fill(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -52,6 +60,11 @@ class Command:
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Parses the arguments (None: those of the process), runs the command, and returns the exit status."""
         return execute(self.parser().parse_args(argv))
+
+
+def command(add_arguments: Callable[[argparse.ArgumentParser], None], *examples: str) -> Callable[[Run], Command]:
+    """Makes a command of the decorated function: its name and docstring are the command's name and help."""
+    return lambda run: Command(run=run, add_arguments=add_arguments, examples=examples)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

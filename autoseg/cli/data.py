@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .command import Command
+from .command import command
 from .options import DATASET, add_groups, add_plan_options, add_workers, plan_settings
 
 
@@ -14,7 +14,13 @@ def _add_plan_arguments(parser: ArgumentParser) -> None:
     add_plan_options(parser)
 
 
-def _plan(options: Namespace) -> None:
+@command(_add_plan_arguments, "-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB")
+def plan_and_preprocess(options: Namespace) -> None:
+    """Measure a dataset, plan spacing, patch and network of each configuration, and preprocess it.
+
+    The plan is printed with the reason of every choice; its configurations are 2d, 2.5d, 3d_fullres and, for large images, 3d_lowres
+    and 3d_cascade.
+    """
     from ..pipeline import plan_and_preprocess as function
     from ..planners.plan import describe
 
@@ -22,16 +28,6 @@ def _plan(options: Namespace) -> None:
     print(describe(plan))
     names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
     print(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
-
-
-plan_and_preprocess = Command(
-    name="plan_and_preprocess",
-    help="Measure a dataset, plan spacing, patch and network of each configuration, and preprocess it. The plan is printed with the "
-    "reason of every choice; its configurations are 2d, 2.5d, 3d_fullres and, for large images, 3d_lowres and 3d_cascade.",
-    examples=("-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB"),
-    add_arguments=_add_plan_arguments,
-    run=_plan,
-)
 
 
 def _add_check_arguments(parser: ArgumentParser) -> None:
@@ -42,7 +38,12 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
     add_workers(parser)
 
 
-def _check(options: Namespace) -> int:
+@command(_add_check_arguments, "-d 3", "-d 3 --fix")
+def check(options: Namespace) -> int:
+    """List every problem of every case of a dataset; with --fix, write a repaired copy beside it.
+
+    The exit status is 1 if there are problems.
+    """
     from ..pipeline import check_dataset, fix_dataset
     from ..runtime.workspace import find_workspace, fixed_name
 
@@ -64,35 +65,21 @@ def _check(options: Namespace) -> int:
     return 0
 
 
-check = Command(
-    name="check",
-    help="List every problem of every case of a dataset; with --fix, write a repaired copy beside it. The exit status is 1 if there are "
-    "problems.",
-    examples=("-d 3", "-d 3 --fix"),
-    add_arguments=_add_check_arguments,
-    run=_check,
-)
-
-
 def _add_merge_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--datasets", nargs="+", required=True, metavar="DATASET", help="two or more datasets: ids, names or folders")
     parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
     parser.add_argument("--name", help="name of the new dataset (default: those of the datasets joined by _)")
 
 
-def _merge(options: Namespace) -> None:
+@command(_add_merge_arguments, "-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen")
+def merge(options: Namespace) -> None:
+    """Make one partially labelled dataset out of several with different organs.
+
+    Organs of the same name are the same organ. Images are referred to, not copied; label maps are written anew only where their
+    values change.
+    """
     from ..pipeline import merge as function
 
     folder, messages = function(options.datasets, options.out, name=options.name, home=options.home)
     print("\n".join(messages))
     print(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")
-
-
-merge = Command(
-    name="merge",
-    help="Make one partially labelled dataset out of several with different organs. Organs of the same name are the same organ. Images "
-    "are referred to, not copied; label maps are written anew only where their values change.",
-    examples=("-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen"),
-    add_arguments=_add_merge_arguments,
-    run=_merge,
-)

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .command import Command
+from .command import command
 from .options import add_device
 
 
@@ -26,36 +26,32 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     add_device(parser)
 
 
-def _predict(options: Namespace) -> int:
+@command(_add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o out -d 3 --no-tta")
+def predict(options: Namespace) -> int:
+    """Segment new images.
+
+    The trained dataset, the best models for each organ and both stages of a cascade are found automatically. The exit status is 1 if
+    cases failed.
+    """
     from ..pipeline import PredictSettings, predict_folder
 
     settings = PredictSettings(
         dataset=options.dataset,
         model=options.model,
         folds=tuple(options.folds) if options.folds else None,
-        mirror=not options.no_tta,
         step=options.step,
         low_memory=options.low_memory,
+        device=options.device,
+        mirror=not options.no_tta,
         save_probabilities=options.save_probabilities,
         uncertainty=options.uncertainty,
         ending=options.ending,
-        device=options.device,
     )
     failures = predict_folder(options.input, options.output, settings, home=options.home)
     for case, reason in failures.items():
         print(f"FAILED {case}: {reason}", file=sys.stderr)
     print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
     return 1 if failures else 0
-
-
-predict = Command(
-    name="predict",
-    help="Segment new images. The trained dataset, the best models for each organ and both stages of a cascade are found automatically. "
-    "The exit status is 1 if cases failed.",
-    examples=("-i in -o out", "-i scan.nii.gz -o out -d 3 --no-tta"),
-    add_arguments=_add_predict_arguments,
-    run=_predict,
-)
 
 
 def _add_overlay_arguments(parser: ArgumentParser) -> None:
@@ -69,7 +65,13 @@ def _add_overlay_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
 
 
-def _overlay(options: Namespace) -> None:
+@command(_add_overlay_arguments, "-i imagesTs -p out -o pictures -d 3", "-i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png")
+def overlay(options: Namespace) -> None:
+    """Draw label maps over their images.
+
+    Three planes through the organs are shown in true proportions, the prediction filled, the reference dashed; files are matched by
+    the names of their cases.
+    """
     from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 
     drawn, problems = draw_overlays(
@@ -83,13 +85,3 @@ def _overlay(options: Namespace) -> None:
     if not drawn:
         raise ValueError("; ".join(describe_problems(problems)))
     print("\n".join([*describe_problems(problems), str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"]))
-
-
-overlay = Command(
-    name="overlay",
-    help="Draw label maps over their images. Three planes through the organs are shown in true proportions, the prediction filled, the "
-    "reference dashed; files are matched by the names of their cases.",
-    examples=("-i imagesTs -p out -o pictures -d 3", "-i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png"),
-    add_arguments=_add_overlay_arguments,
-    run=_overlay,
-)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 
-from .command import Command
+from .command import command
 from .options import DATASET
 
 
@@ -22,29 +23,17 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=text)
 
 
-def _choose(options: Namespace) -> None:
+@command(_add_choice_arguments, "3", "3 --metric nsd_surface --cheapest")
+def find_best_configuration(options: Namespace) -> None:
+    """Choose for every organ the model, or the average of up to three, by cross-validation.
+
+    The evidence and the score to expect on new images are printed; autoseg_predict uses the choice.
+    """
     from ..pipeline import describe_choice
     from ..pipeline import find_best_configuration as function
 
-    choice = function(
-        options.dataset,
-        home=options.home,
-        rule=options.rule,
-        max_members=options.max_members,
-        metric=options.metric,
-        max_seconds=options.max_seconds,
-    )
-    print(describe_choice(choice))
-
-
-find_best_configuration = Command(
-    name="find_best_configuration",
-    help="Choose for every organ the model, or the average of up to three, by cross-validation. The evidence and the score to expect on "
-    "new images are printed; autoseg_predict uses the choice.",
-    examples=("3", "3 --metric nsd_surface --cheapest"),
-    add_arguments=_add_choice_arguments,
-    run=_choose,
-)
+    choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
+    print(describe_choice(choose(max_members=options.max_members, max_seconds=options.max_seconds)))
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
@@ -60,31 +49,18 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="cases compared at once (default: one per core, at most four)")
 
 
-def _evaluate(options: Namespace) -> None:
+@command(_add_evaluate_arguments, "-r labelsTs -p out -d 3 --csv scores.csv", "-r labelsTs -p out other_out -d 3 --tolerance 2 liver=3")
+def evaluate(options: Namespace) -> None:
+    """Compare segmentations with references, case by case and organ by organ.
+
+    File formats may differ. Of several folders of segmentations the first is compared with each of the others, with paired tests.
+    """
     from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
 
-    evaluation = evaluate_predictions(
-        options.reference,
-        options.prediction,
-        dataset=options.dataset,
-        home=options.home,
-        metrics=options.metrics,
-        tolerances=options.tolerance,
-        partial=options.partial,
-        workers=options.workers,
-    )
+    compare = partial(evaluate_predictions, options.reference, options.prediction, dataset=options.dataset, home=options.home)
+    evaluation = compare(metrics=options.metrics, tolerances=options.tolerance, partial=options.partial, workers=options.workers)
     write_evaluation(evaluation, json=options.json, csv=options.csv)
     print(describe_evaluation(evaluation))
-
-
-evaluate = Command(
-    name="evaluate",
-    help="Compare segmentations with references, case by case and organ by organ. File formats may differ. Of several folders of "
-    "segmentations the first is compared with each of the others, with paired tests.",
-    examples=("-r labelsTs -p out -d 3 --csv scores.csv", "-r labelsTs -p out other_out -d 3 --tolerance 2 liver=3"),
-    add_arguments=_add_evaluate_arguments,
-    run=_evaluate,
-)
 
 
 def _add_report_arguments(parser: ArgumentParser) -> None:
@@ -93,17 +69,13 @@ def _add_report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases drawn, from the best to the worst (default 3; 0: none)")
 
 
-def _report(options: Namespace) -> None:
+@command(_add_report_arguments, "3", "3 -o report.html --cases 8")
+def report(options: Namespace) -> None:
+    """Write all results of a dataset into one HTML file that needs no network.
+
+    It shows data, plan, learning curves, the comparison of the models with its evidence, pictures of cases, and the commands that
+    repeat it all.
+    """
     from ..pipeline.reporting import write_report
 
     print(f"The report is {write_report(options.dataset, home=options.home, out=options.output, cases=options.cases)}")
-
-
-report = Command(
-    name="report",
-    help="Write all results of a dataset into one HTML file that needs no network. It shows data, plan, learning curves, the comparison "
-    "of the models with its evidence, pictures of cases, and the commands that repeat it all.",
-    examples=("3", "3 -o report.html --cases 8"),
-    add_arguments=_add_report_arguments,
-    run=_report,
-)

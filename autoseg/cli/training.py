@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
-from .command import Command
+from .command import command
 from .options import DATASET, PAPERS, add_device, add_plan_options, add_train_options, build_training, plan_settings
 from .units import duration
 
@@ -20,7 +20,13 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     add_train_options(parser)
 
 
-def _train(options: Namespace) -> None:
+@command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu")
+def train(options: Namespace) -> None:
+    """Train one fold of one configuration and validate it on whole volumes.
+
+    An interrupted run resumes from its latest checkpoint; a finished one is not trained again. 3d_cascade first trains the folds of
+    3d_lowres that are missing.
+    """
     from ..pipeline import train as function
     from ..presets.presets import check_paper, explain, train_settings
 
@@ -29,15 +35,6 @@ def _train(options: Namespace) -> None:
     settings = build_training(options, partial(train_settings, options.preset))
     function(options.dataset, options.configuration, options.fold, settings, home=options.home)
 
-
-train = Command(
-    name="train",
-    help="Train one fold of one configuration and validate it on whole volumes. An interrupted run resumes from its latest checkpoint; a "
-    "finished one is not trained again. 3d_cascade first trains the folds of 3d_lowres that are missing.",
-    examples=("3 3d_fullres 0", "3 2d all --time 20m --device cpu"),
-    add_arguments=_add_train_arguments,
-    run=_train,
-)
 
 KINDS = ("argmax", "logits", "meta", "fusion", "multi")
 
@@ -57,7 +54,13 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="rename existing runs and train from the beginning")
 
 
-def _train_ensemble(options: Namespace) -> None:
+@command(_add_ensemble_arguments, "3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer")
+def train_ensemble(options: Namespace) -> None:
+    """Combine trained models into one model, which is chosen and predicts like any other.
+
+    It is trained on the models' predictions of cases that they were not trained on. An interrupted run resumes; a finished one is not
+    trained again.
+    """
     from ..evaluation.folders import table
     from ..pipeline import EnsembleSettings
     from ..pipeline import train_ensemble as function
@@ -65,26 +68,16 @@ def _train_ensemble(options: Namespace) -> None:
     settings = EnsembleSettings(
         kind=options.kind,
         members=tuple(options.members),
-        folds=tuple(options.folds),
-        organs=tuple(options.organs),
         iterations=options.iterations,
         seconds=options.time,
+        folds=tuple(options.folds),
         seed=options.seed,
         device=options.device,
+        organs=tuple(options.organs),
         restart=options.restart,
     )
     scores = function(options.dataset, settings, home=options.home)
     print(table([score for fold_scores in scores.values() for score in fold_scores]))
-
-
-train_ensemble = Command(
-    name="train_ensemble",
-    help="Combine trained models into one model, which is chosen and predicts like any other. It is trained on the models' predictions of "
-    "cases that they were not trained on. An interrupted run resumes; a finished one is not trained again.",
-    examples=("3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer"),
-    add_arguments=_add_ensemble_arguments,
-    run=_train_ensemble,
-)
 
 
 def _add_run_arguments(parser: ArgumentParser) -> None:
@@ -94,7 +87,12 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     add_train_options(parser)
 
 
-def _run(options: Namespace) -> None:
+@command(_add_run_arguments, "3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")
+def run(options: Namespace) -> None:
+    """Plan, preprocess, train every configuration on every fold, and choose the best models.
+
+    The same command resumes after an interruption.
+    """
     from ..pipeline import describe_choice
     from ..pipeline import run as function
     from ..presets.presets import explain, trainings
@@ -103,16 +101,6 @@ def _run(options: Namespace) -> None:
     explain(options.preset)
     settings = build_training(options, partial(trainings, options.preset, options.dataset, home=options.home))
     print(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
-
-
-run = Command(
-    name="run",
-    help="Plan, preprocess, train every configuration on every fold, and choose the best models. The same command resumes after an "
-    "interruption.",
-    examples=("3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020"),
-    add_arguments=_add_run_arguments,
-    run=_run,
-)
 
 
 def _add_networks_arguments(parser: ArgumentParser) -> None:
@@ -124,20 +112,13 @@ def _add_networks_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def _networks(options: Namespace) -> None:
+@command(_add_networks_arguments, "", "vnet deeplabv3 --dim 3 --patch 96 96 96 --channels 2 --classes 5")
+def networks(options: Namespace) -> None:
+    """List the networks that autoseg_train --network knows, with paper, parameters, operations and memory of a forward pass."""
     from ..pipeline import describe_networks, list_networks
 
     rows = list_networks(options.names, in_channels=options.channels, out_channels=options.classes, dim=options.dim, patch=options.patch)
     print(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
-
-
-networks = Command(
-    name="networks",
-    help="List the networks that autoseg_train --network knows, with paper, parameters, operations and memory of a forward pass.",
-    examples=("", "vnet deeplabv3 --dim 3 --patch 96 96 96 --channels 2 --classes 5"),
-    add_arguments=_add_networks_arguments,
-    run=_networks,
-)
 
 
 def _add_demo_arguments(parser: ArgumentParser) -> None:
@@ -147,7 +128,13 @@ def _add_demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the phantom and of the training (default 0)")
 
 
-def _demo(options: Namespace) -> None:
+@command(_add_demo_arguments, "", "-o my_folder --time 5m")
+def demo(options: Namespace) -> None:
+    """Run everything on built-in example data, in about eight minutes on two processor cores.
+
+    It makes a CT-like phantom dataset of the abdomen, plans, trains 2d and 3d_fullres, chooses the best for each organ, predicts
+    held-out cases and draws them.
+    """
     from ..evaluation.folders import table
     from ..pipeline import demo as function
     from ..pipeline import describe_choice
@@ -156,13 +143,3 @@ def _demo(options: Namespace) -> None:
     print(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
     print(f"\nHeld-out cases, which no training has seen:\n{table(result.scores)}")
     print("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))
-
-
-demo = Command(
-    name="demo",
-    help="Run everything on built-in example data, in about eight minutes on two processor cores. It makes a CT-like phantom dataset of "
-    "the abdomen, plans, trains 2d and 3d_fullres, chooses the best for each organ, predicts held-out cases and draws them.",
-    examples=("", "-o my_folder --time 5m"),
-    add_arguments=_add_demo_arguments,
-    run=_demo,
-)

@@ -43,12 +43,14 @@ def add_plan_options(parser: ArgumentParser) -> None:
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
     add_groups(parser)
+    text = "planning again: do not read files whose path and size are as recorded to verify that their content is, too"
+    parser.add_argument("--trust-files", action="store_true", help=text)
     add_workers(parser)
 
 
 def plan_settings(options: Namespace) -> PlanSettings:
     """Builds the settings of planning: the preset's, overridden by the options that are given."""
-    from ..presets import presets
+    from ..presets import settings as presets
 
     return presets.plan_settings(
         options.preset,
@@ -57,6 +59,7 @@ def plan_settings(options: Namespace) -> PlanSettings:
         groups=options.groups,
         spacing=tuple(options.spacing) if options.spacing else None,
         force_lowres=options.force_lowres or None,
+        trust_files=options.trust_files or None,
         workers=options.workers,
     )
 

@@ -28,7 +28,7 @@ def train(options: Namespace) -> None:
     3d_lowres that are missing.
     """
     from ..pipeline import train as function
-    from ..presets.presets import check_paper, explain, train_settings
+    from ..presets.settings import check_paper, explain, train_settings
 
     check_paper(options.preset)
     explain(options.preset)
@@ -95,7 +95,7 @@ def run(options: Namespace) -> None:
     """
     from ..pipeline import describe_choice
     from ..pipeline import run as function
-    from ..presets.presets import explain, trainings
+    from ..presets.settings import explain, trainings
 
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
     explain(options.preset)

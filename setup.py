@@ -27,6 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["autoseg", "autoseg.*"]),
+    package_data={"autoseg.report": ["templates/*"]},
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
@@ -37,6 +38,7 @@ setup(
         "blosc2>=3.0",
         "scikit-image>=0.22",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
         "tqdm>=4.66",
         "shtab>=1.9",
     ],

@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..data.descriptions import planned_dataset
-from ..report import render
-from ..report.collect import PICTURED, has_images, read_report, with_pictures
+from tqdm import tqdm
+
+from ..data.label_subsets import file_name
+from ..evaluation.metrics import find_metric, has_value, value_of
+from ..report import DatasetFacts, Missing, Report, render
+from ..report.cases import case_values, draw_case, is_there, pick_cases, ranked_cases, worst_of_organs
+from ..report.commands import choice_command, with_fold
+from ..report.runs import commands, count_parameters, hashes, read_runs, versions
 from ..runtime.dataset_folders import names_meant
 from ..runtime.figures import css_colours
 from ..runtime.serialization import atomic

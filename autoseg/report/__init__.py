@@ -1,15 +1,16 @@
 """The report: values of `content` to one HTML page. The pipeline reads the values from a results folder (`autoseg.pipeline.reporting`).
 
-content.py         what a report is made of
-page.py            all sections, one file
-sections_*.py      values to HTML, one function a section
-charts.py, svg.py  charts as SVG text
-planes.py          slices of a case with contours
-markup.py, style.py   elements and the style sheet
+content.py       what a report is made of
+page.py          all sections, one file
+sections_*.py    values to plain views, one function a section
+templates/       views to HTML, one template a section; the style sheet
+figures.py       figures with axes as SVG, and the scales of charts in tables
+planes.py        slices of a case with outlines
+formatting.py    numbers and names as text
 """
 
 from ..selection.estimated_dice import EstimatedDice
 from .content import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from .page import render
 
-__all__ = ["CasePicture", "DatasetFacts", "Missing", "Plane", "EstimatedDice", "Report", "RunFacts", "render"]
+__all__ = ["CasePicture", "DatasetFacts", "EstimatedDice", "Missing", "Plane", "Report", "RunFacts", "render"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from ..inference.postprocessing import apply_postprocessing
 from ..inference.quantised_logits import has_logits
 from ..schema import Case, Dataset, Labels
 from ..selection.held_out import HeldOut, check_same_grid, reference_of
-from . import CasePicture, Plane, Report
+from .content import CasePicture, Plane, Report
 from .views import Cut, cuts, grey, upright, upright_spacing, window_for
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,36 @@ def worst_of_organs(report: Report, values: dict[str, dict[str, float]], shown: 
             if worst not in shown:
                 found.setdefault(worst, []).append(organ)
     return {case: f"Worst of {', '.join(organs)}" for case, organs in list(found.items())[:WORST_OF]}
+
+
+def case_values(report: Report, organ: str) -> dict[str, float]:
+    """Case to the score of the organ's candidate; where it is an average that is not known case by case, the mean of its members' scores.
+
+    Without a choice the first model that has scores of the organ stands in.
+    """
+    chosen = report.chosen_name(organ)
+    known = report.scores.get(chosen, {}).get(organ)
+    if known is not None:
+        return known
+    members = chosen.split(" + ") if chosen else [next((name for name, organs in report.scores.items() if organ in organs), "")]
+    of_members = [report.scores.get(name, {}).get(organ, {}) for name in members]
+    common = set.intersection(*map(set, of_members)) if of_members else set()
+    return {case: sum(one[case] for one in of_members) / len(of_members) for case in sorted(common)}
+
+
+def ranked_cases(report: Report) -> list[tuple[str, float]]:
+    """Cases and the mean over their organs, worst first; cases without any value are left out.
+
+    Of a signed error the mean is of its sizes: too much of one organ and too little of another do not make a good case.
+    """
+    values = {organ: case_values(report, organ) for organ in report.organs}
+    means = []
+    for case in sorted({case for one in values.values() for case in one}):
+        known = [one[case] for one in values.values() if math.isfinite(one.get(case, math.nan))]
+        sizes = [abs(value) for value in known] if report.better == "zero" else known
+        if sizes:
+            means.append((case, sum(sizes) / len(sizes)))
+    return sorted(means, key=lambda pair: report.badness(pair[1]), reverse=True)
 
 
 def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: str) -> CasePicture:

@@ -1,33 +1,23 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as one HTML page that needs nothing but itself: the views of its sections, written by the templates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .content import Report
-from .markup import tag, text
-from .sections_cases import cases_section, uncertainty_section
-from .sections_data import dataset_section, head, missing_note, plan_section
-from .sections_models import choice_section, curves_section
-from .sections_use import cost_section, postprocessing_section, reproduce_section
-from .style import style_sheet
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-CONTENTS = {
-    "dataset": "Dataset",
-    "plan": "Plan",
-    "curves": "Learning curves",
-    "comparison": "Models and organs",
-    "cases": "Cases",
-    "postprocessing": "Post-processing",
-    "uncertainty": "Calibration",
-    "cost": "Time and memory",
-    "reproduce": "Make it again",
-}
-"""Section to its name in the list of contents."""
+from . import formatting
+from .content import Report
+from .sections_cases import cases_section, uncertainty_section
+from .sections_data import dataset_section, overview, plan_section, postprocessing_section, reproduction_section
+from .sections_models import comparison_section, cost_section, curves_section
+
+FILTERS = ("number", "significant", "p_value", "signed", "duration", "parameters", "count", "short_name")
+"""Functions of `formatting` that templates use."""
 
 
 def render(report: Report, colours: Sequence[str]) -> str:
-    """The whole page.
+    """Writes the whole page.
 
     Args:
         report: What it shows.
@@ -38,25 +28,23 @@ def render(report: Report, colours: Sequence[str]) -> str:
     """
     by_organ = dict(zip(report.organs, colours, strict=True))
     sections = {
-        "dataset": dataset_section(report, by_organ),
-        "plan": plan_section(report),
-        "curves": curves_section(report, by_organ),
-        "comparison": choice_section(report, by_organ),
-        "cases": cases_section(report, by_organ),
-        "postprocessing": postprocessing_section(report, by_organ),
-        "uncertainty": uncertainty_section(report, by_organ),
-        "cost": cost_section(report),
-        "reproduce": reproduce_section(report),
+        "dataset": ("Dataset", dataset_section(report)),
+        "plan": ("Plan", plan_section(report)),
+        "curves": ("Learning curves", curves_section(report, by_organ)),
+        "comparison": ("Models and organs", comparison_section(report)),
+        "cases": ("Cases", cases_section(report)),
+        "postprocessing": ("Post-processing", postprocessing_section(report)),
+        "uncertainty": ("Calibration and quality estimation", uncertainty_section(report, by_organ)),
+        "cost": ("Time and memory", cost_section(report)),
+        "reproduction": ("Reproduction", reproduction_section(report)),
     }
-    links = [tag("li", tag("a", CONTENTS[name], href=f"#{name}")) for name, content in sections.items() if content]
-    nav = tag("nav", tag("ol", tag("li", tag("a", "Overview", href="#top")), *links), aria_label="contents")
-    main = tag("main", head(report, by_organ), missing_note(report), *sections.values())
-    top = "".join(
-        [
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", text(f"{report.dataset.name}: segmentation report")),
-            tag("style", style_sheet()),
-        ]
-    )
-    return "<!DOCTYPE html>\n" + tag("html", tag("head", top), tag("body", tag("div", nav, main, class_="frame")), lang="en") + "\n"
+    shown = [(name, title, view) for name, (title, view) in sections.items() if view is not None]
+    page = _environment().get_template("page.html.j2")
+    return page.render(report=report, colours=by_organ, overview=overview(report), sections=shown)
+
+
+def _environment() -> Environment:
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=PackageLoader(__package__), **options)
+    environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
+    return environment

@@ -1,138 +1,114 @@
-"""The sections on models: how they learned, how they compare, and which one segments which organ."""
+"""Views of the models: their learning curves, their comparison for every organ, their cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..schema import Choice, Compared, Evidence
-from .charts import Curve, axis_row, box_row, common_scale, curves
 from .content import Report, RunFacts
-from .markup import count, details, number, p_value, section, short_name, tag, text
-from .sections_data import organ_name
-from .svg import Scale
+from .figures import ACCENT, INK, PLAIN, Curve, common_scale, curve_figure
+from .formatting import duration, number, p_value, parameters, short_name, signed
 
-SHOWN = 12
+MAX_SHOWN = 12
 """Candidates drawn for each organ before the rest is shown on demand; the chosen one is always drawn."""
 
 
-def curves_section(report: Report, colours: Mapping[str, str]) -> str:
+def curves_section(report: Report, colours: Mapping[str, str]) -> dict[str, Any] | None:
     """Loss and validation Dice of every model and fold over the training."""
     models: dict[str, list[RunFacts]] = {}
     for run in report.runs:
         if run.history:
             models.setdefault(run.model, []).append(run)
     if not models:
-        return ""
-    losses = _loss_scale([run for runs in models.values() for run in runs])
-    cells = [_model_curves(name, runs, losses, colours) for name, runs in models.items()]
-    legend = [
-        ("--c:var(--plain)", "", "training loss"),
-        ("--c:var(--accent)", "", "validation loss"),
-        *((f"--c:{colours[organ]}", "", f"{organ}, Dice") for organ in report.organs),
-        ("--c:var(--ink)", "", "mean Dice"),
-    ]
-    lead = "A thin line is a fold. Dice is that of validation patches while training: good for comparing rounds, not for quoting."
-    return section("curves", "Learning curves", legend_of(legend), tag("div", *cells, class_="multiples"), lead=lead)
+        return None
+    losses = _loss_range([run for runs in models.values() for run in runs])
+    return {"models": [_model_curves(name, runs, losses, colours) for name, runs in models.items()]}
 
 
-def legend_of(entries: Sequence[tuple[str, str, str]]) -> str:
-    """Style and class of a mark, and what it stands for."""
-    return tag("ul", *(tag("li", tag("i", style=style, class_=kind or None), text(name)) for style, kind, name in entries), class_="legend")
-
-
-def _loss_scale(runs: Sequence[RunFacts]) -> Scale:
-    found = [
-        row[key]
-        for run in runs
-        for row in run.history
-        for key in ("train_loss", "validation_loss")
-        if math.isfinite(row.get(key, math.nan))
-    ]
-    found = sorted(found)
-    high = found[min(len(found) - 1, int(0.99 * len(found)))] if found else 1.0  # a first round's outlier must not flatten the rest
-    low = found[0] if found else 0.0
+def _loss_range(runs: Sequence[RunFacts]) -> tuple[float, float]:
+    keys = ("train_loss", "validation_loss")
+    losses = sorted(row[key] for run in runs for row in run.history for key in keys if math.isfinite(row.get(key, math.nan)))
+    if not losses:
+        return 0.0, 1.0
+    low, high = (
+        losses[0],
+        losses[min(len(losses) - 1, int(0.99 * len(losses)))],
+    )  # an outlier of the first interval must not flatten the rest
     air = 0.05 * (high - low) or 0.1
-    return Scale(low - air, high + air, 100, 0)
+    return low - air, high + air
 
 
-def _model_curves(name: str, runs: Sequence[RunFacts], losses: Scale, colours: Mapping[str, str]) -> str:
-    last = max(row.get("iteration", place) for run in runs for place, row in enumerate(run.history, start=1))
-    x_scale = Scale(0.0, float(last))
-    loss_lines, dice_lines = [], []
+def _model_curves(name: str, runs: Sequence[RunFacts], losses: tuple[float, float], colours: Mapping[str, str]) -> dict[str, Any]:
+    loss_curves, dice_curves = [], []
     for run in runs:
-        xs = [row.get("iteration", place) for place, row in enumerate(run.history, start=1)]
-        for key, kind in (("train_loss", "train"), ("validation_loss", "validation")):
-            loss_lines.append(Curve(xs, [row.get(key, math.nan) for row in run.history], kind))
+        xs = _iterations(run)
+        for key, colour in (("train_loss", PLAIN), ("validation_loss", ACCENT)):
+            loss_curves.append(Curve(xs, [row.get(key, math.nan) for row in run.history], colour))
         for organ, colour in colours.items():
             values = [row.get(f"dice_{organ}", math.nan) for row in run.history]
-            dice_lines.append(Curve(xs, values, "faint" if len(runs) > 1 else "", f"--line:{colour}"))
-    dice_lines += _mean_dice(runs)
-    folds = ", ".join(run.fold for run in runs)
-    about = f"{name}, folds {folds}"
-    panels = (
-        ("Loss", curves(loss_lines, x_scale, losses, about=f"{about}: loss over the training steps", x_name="step")),
-        ("Validation Dice", curves(dice_lines, x_scale, Scale(0, 1, 100, 0), about=f"{about}: Dice over the steps", x_name="step")),
+            dice_curves.append(Curve(xs, values, colour, opacity=0.45 if len(runs) > 1 else 1.0))
+    intervals = min(len(run.history) for run in runs)
+    means = [sum(run.history[place].get("mean_dice", math.nan) for run in runs) / len(runs) for place in range(intervals)]
+    dice_curves.append(Curve(_iterations(runs[0])[:intervals], means, INK, width=2.2))
+    folds, x_max = ", ".join(run.fold for run in runs), max(x for run in runs for x in _iterations(run))
+    loss = curve_figure(
+        loss_curves, x_max=x_max, y_range=losses, name=f"loss {name}", label=f"{name}, folds {folds}: loss over the iterations"
     )
-    pair = tag("div", *(tag("div", tag("h4", title), drawn) for title, drawn in panels), class_="pair")
-    word = "fold" if len(runs) == 1 else "folds"
-    return tag("div", tag("h3", text(short_name(name)), title=name), tag("p", text(f"{word} {folds}"), class_="quiet"), pair)
+    label = f"{name}, folds {folds}: Dice of validation patches over the iterations"
+    dice = curve_figure(dice_curves, x_max=x_max, y_range=(0, 1), name=f"dice {name}", label=label)
+    return {"name": name, "folds": folds, "figures": {"Loss": loss, "Validation Dice": dice}}
 
 
-def _mean_dice(runs: Sequence[RunFacts]) -> list[Curve]:
-    """The mean over organs, averaged over the folds as far as all have come."""
-    validation_intervals = min(len(run.history) for run in runs)
-    rows = [[run.history[place] for run in runs] for place in range(validation_intervals)]
-    xs = [float(row[0].get("iteration", place)) for place, row in enumerate(rows, start=1)]
-    ys = [sum(one.get("mean_dice", math.nan) for one in row) / len(row) for row in rows]
-    return [Curve(xs, ys, "strong")]
+def _iterations(run: RunFacts) -> list[float]:
+    return [row.get("iteration", float(interval)) for interval, row in enumerate(run.history, start=1)]
 
 
-def choice_section(report: Report, colours: Mapping[str, str]) -> str:
-    """For every organ all candidates with their cases, intervals and tests."""
+def comparison_section(report: Report) -> dict[str, Any] | None:
+    """All candidates of every organ with their cases, intervals and tests."""
     if not report.scores and report.choice is None:
-        return ""
-    parts = [_organ_part(report, organ, colours) for organ in report.organs]
-    marks = [("--c:var(--soft)", "dot", "a held-out case"), ("--c:var(--plain)", "", "box: middle half of the cases; line in it: median")]
-    marks.append(("--c:var(--soft)", "", "below: mean and its 95 % interval"))
-    lead = f"{text(report.metric)} of the cross-validation: each case was predicted by a network that has not seen it."
-    if report.choice is not None and report.choice.cases:
-        lead += f" Compared on {count(report.choice.cases, 'case')} of fold {text(', '.join(report.choice.folds))}."
-    return section("comparison", "Which model for which organ", legend_of(marks), *parts, lead=lead)
+        return None
+    return {"organs": [_organ_comparison(report, organ) for organ in report.organs]}
 
 
-def _organ_part(report: Report, organ: str, colours: Mapping[str, str]) -> str:
-    title = tag("h3", organ_name(organ, colours))
-    evidence = report.choice.evidence.get(organ) if report.choice else None
-    names = _candidates(report, organ, evidence)
-    if not names:
-        return title + tag("p", "No model segments this organ yet.", class_="quiet")
-    said = _said(report, organ, evidence)
-    note = tag("div", *(tag("p", sentence) for sentence in said), class_="say") if said else ""
-    scale = _scale(report, organ, names, evidence)
-    first = [name for place, name in enumerate(names) if place < SHOWN or name == report.chosen_name(organ)]
-    rest = [name for name in names if name not in first]
-    shown = _evidence_table(report, organ, first, evidence, scale)
-    if rest:
-        shown += details(f"{count(len(rest), 'further candidate')}", _evidence_table(report, organ, rest, evidence, scale))
-    return tag("div", title, note, shown, style=f"--organ:{colours[organ]}")
+def _organ_comparison(report: Report, organ: str) -> dict[str, Any]:
+    choice, chosen = report.choice, report.chosen_name(organ)
+    evidence = choice.evidence.get(organ) if choice else None
+    candidates = _candidates(report, organ, evidence)
+    expected = evidence.expected if evidence else None
+    first = [name for place, name in enumerate(candidates) if place < MAX_SHOWN or name == chosen]
+    tables = [
+        [_candidate_row(report, organ, name, candidates[name]) for name in names]
+        for names in (first, [name for name in candidates if name not in first])
+    ]
+    return {
+        "organ": organ,
+        "chosen": chosen,
+        "reason": _shortened(choice.reasons.get(organ, ""), choice) if choice else "",
+        "expected": expected,
+        "fold_choices": sorted({short_name(name) for name in expected.chosen.values()}) if expected else [],
+        "scale": _score_scale(report, organ, candidates),
+        "tables": [
+            {"rows": rows, "columns": [key for key in rows[0]["numbers"] if any(row["numbers"][key] != "–" for row in rows)]}
+            for rows in tables
+            if rows
+        ],
+    }
 
 
-def _candidates(report: Report, organ: str, evidence: Evidence | None) -> list[str]:
-    """Best first."""
+def _candidates(report: Report, organ: str, evidence: Evidence | None) -> dict[str, Compared]:
+    """Candidate to its mean score, interval and test, best first."""
     table = report.choice.table if report.choice else {}
-    names = dict.fromkeys([*(evidence.compared if evidence else ()), *(n for n, row in table.items() if organ in row)])
+    names = dict.fromkeys([*(evidence.compared if evidence else ()), *(name for name, row in table.items() if organ in row)])
     names |= dict.fromkeys(name for name, organs in report.scores.items() if organ in organs)
-
-    def order(name: str) -> tuple[bool, float]:
-        mean = _compared(report, organ, name, evidence).mean
-        return (math.isnan(mean), 0.0 if math.isnan(mean) else report.badness(mean))
-
-    return sorted(names, key=order)
+    found = {name: _compared(report, organ, name, evidence) for name in names}
+    badness = {name: math.inf if math.isnan(one.mean) else report.badness(one.mean) for name, one in found.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: badness[name])}
 
 
 def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) -> Compared:
-    """How a candidate did: from the choice's evidence, else the mean of its scores."""
+    """A candidate's result from the choice's evidence, else the mean of its scores."""
     if evidence is not None and name in evidence.compared:
         return evidence.compared[name]
     values = [value for value in report.scores.get(name, {}).get(organ, {}).values() if math.isfinite(value)]
@@ -142,33 +118,11 @@ def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) 
     return Compared(mean, math.nan, math.nan)
 
 
-def _scale(report: Report, organ: str, names: Sequence[str], evidence: Evidence | None) -> Scale:
-    values = [value for name in names for value in report.scores.get(name, {}).get(organ, {}).values()]
-    for name in names:
-        one = _compared(report, organ, name, evidence)
-        values += [one.mean, one.low, one.high]
+def _score_scale(report: Report, organ: str, candidates: Mapping[str, Compared]) -> Any:
+    values = [value for name in candidates for value in report.scores.get(name, {}).get(organ, {}).values()]
+    values += [value for one in candidates.values() for value in (one.mean, one.low, one.high)]
     bounded = report.better == "higher" and all(0 <= value <= 1 for value in values if math.isfinite(value))
     return common_scale(values, within=(0.0, 1.0) if bounded else None)
-
-
-def _said(report: Report, organ: str, evidence: Evidence | None) -> list[str]:
-    """The reason and the nested estimate as sentences, HTML."""
-    if report.choice is None:
-        return []
-    reason = report.choice.reasons.get(organ, "")
-    sentences = [f"{tag('strong', 'Chosen:')} {text(_shortened(reason, report.choice))}."] if reason else []
-    expected = evidence.expected if evidence else None
-    if expected is not None:
-        given = f"{number(expected.mean)} [{number(expected.low)}, {number(expected.high)}]"
-        sentences.append(
-            f"{tag('strong', 'On new images expect ' + given)} ({tag('em', 'nested estimate')} over {count(expected.cases, 'case')}): "
-            "for every fold the model is chosen on the other folds and scored on this one: no case judges a choice that it had a part in. "
-            f"The naive mean, of the chosen model on the cases that chose it, is {number(expected.naive)}."
-        )
-        different = sorted({short_name(name) for name in expected.chosen.values()})
-        if len(different) > 1:
-            sentences.append(text(f"The folds do not agree on the model: {'; '.join(different)}."))
-    return sentences
 
 
 def _shortened(reason: str, choice: Choice) -> str:
@@ -178,52 +132,75 @@ def _shortened(reason: str, choice: Choice) -> str:
     return reason.rstrip(".")
 
 
-def _evidence_table(report: Report, organ: str, names: Sequence[str], evidence: Evidence | None, scale: Scale) -> str:
-    """A row a candidate: what it is, its cases drawn, and numbers; columns of which nothing is known are left out."""
-    chosen = report.chosen_name(organ)
-    cells = {name: _numbers(report, organ, name, _compared(report, organ, name, evidence)) for name in names}
-    columns = [what for what in next(iter(cells.values())) if any(one[what] != "–" for one in cells.values())]
-    top = [tag("th", "Candidate", scope="col"), tag("th", text(report.metric), scope="col", class_="plot")]
-    top += [tag("th", text(what), scope="col", class_="num") for what in columns]
-    rows = []
-    for name in names:
-        numbers = {what: cells[name][what] for what in columns}
-        rows.append(_evidence_row(report, organ, name, _compared(report, organ, name, evidence), scale, numbers))
-    axis = tag("td", axis_row(scale, f"scale of {report.metric} of {organ}"), class_="plot")
-    foot = tag("tr", tag("th", ""), axis, *(tag("td", "") for _ in columns))
-    caption = tag("caption", text(f"Candidates for {organ}, best mean first" + (f"; {short_name(chosen)} is chosen" if chosen else "")))
-    whole = tag("table", caption, tag("thead", tag("tr", *top)), tag("tbody", *rows), tag("tfoot", foot), class_="evidence")
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=f"candidates for {organ}")
+def _candidate_row(report: Report, organ: str, name: str, compared: Compared) -> dict[str, Any]:
+    """A candidate's cases, their box plot and its numbers by column."""
+    from matplotlib.cbook import boxplot_stats
 
-
-def _numbers(report: Report, organ: str, name: str, one: Compared) -> dict[str, str]:
-    """Column to its text."""
     is_chosen = name == report.chosen_name(organ)
-    interval = f" [{number(one.low)}, {number(one.high)}]" if math.isfinite(one.low) else ""
-    return {
-        "Mean [95 %]": number(one.mean) + interval,
-        "Chosen minus this": "–" if is_chosen else _signed(one.difference),
-        "p": "–" if is_chosen else p_value(one.p_value),
-        "p, corrected": "–" if is_chosen else p_value(one.corrected),
+    cases = {case: value for case, value in report.scores.get(name, {}).get(organ, {}).items() if math.isfinite(value)}
+    interval = f" [{number(compared.low)}, {number(compared.high)}]" if math.isfinite(compared.low) else ""
+    numbers = {
+        "Mean [95 %]": number(compared.mean) + interval,
+        "Chosen minus this": "–" if is_chosen else signed(compared.difference),
+        "p": "–" if is_chosen else p_value(compared.p_value),
+        "p, corrected": "–" if is_chosen else p_value(compared.corrected),
         "s / case": number(report.choice.seconds.get(name, math.nan) if report.choice else math.nan, 1),
+    }
+    return {
+        "name": name,
+        "is_chosen": is_chosen,
+        "compared": compared,
+        "points": [(case, value, _jitter(case)) for case, value in cases.items()],
+        "box": boxplot_stats(list(cases.values()))[0] if len(cases) > 2 else None,
+        "numbers": numbers,
     }
 
 
-def _evidence_row(report: Report, organ: str, name: str, one: Compared, scale: Scale, numbers: Mapping[str, str]) -> str:
-    is_chosen = name == report.chosen_name(organ)
-    cases = report.scores.get(name, {}).get(organ, {})
-    about = f"{name}, {organ}: {next(iter(numbers.values()), '')}" + ("; chosen" if is_chosen else "")
-    drawn = box_row(cases, scale, mean=one.mean, interval=(one.low, one.high), is_chosen=is_chosen, about=about)
-    first = text(short_name(name)) + (tag("span", "chosen", class_="mark") if is_chosen else "")
-    cells = [tag("td", text(value), class_="num none" if value == "–" else "num", data_what=what) for what, value in numbers.items()]
-    return tag(
-        "tr",
-        tag("th", first, scope="row", title=name),
-        tag("td", drawn, class_="plot"),
-        *cells,
-        class_="chosen" if is_chosen else None,
-    )
+def _jitter(case: str) -> float:
+    """Pixels that a case's point is moved up or down, the same in every row, so that it does not hide its neighbours."""
+    return round((sum(ord(letter) * (place + 3) for place, letter in enumerate(case)) % 11 - 5) * 1.1, 1)
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−") if math.isfinite(value) else "–"
+def cost_section(report: Report) -> dict[str, Any] | None:
+    """Training time, prediction time, size of the networks and run environment; columns that hold nothing are left out."""
+    if not report.runs:
+        return None
+    rows = {name: _cost(report, name) for name in dict.fromkeys(run.model for run in report.runs)}
+    columns = [column for column in next(iter(rows.values())) if any(row[column] != "–" for row in rows.values())]
+    numeric = [place for place, column in enumerate(columns, start=1) if column not in ("Folds", "Trained on", "PyTorch")]
+    return {"rows": rows, "columns": columns, "numeric": numeric, "chosen": _chosen_cost(report)}
+
+
+def _cost(report: Report, name: str) -> dict[str, str]:
+    """The row of a model, by column; what was not measured is a dash."""
+    runs = [run for run in report.runs if run.model == name]
+    training = [run.history[-1].get("seconds", math.nan) for run in runs if run.history]
+    seconds = [value for run in runs for value in run.validation_seconds.values()]
+    recorded = report.choice.seconds.get(name, math.nan) if report.choice else math.nan
+    environments = [one for run in runs for one in run.run_environment]
+    return {
+        "Folds": ", ".join(run.fold for run in runs),
+        "Training, a fold": duration(sum(training) / len(training)) if training else "–",
+        "Training, all": duration(sum(training)) if training else "–",
+        "Prediction, s / case": number(sum(seconds) / len(seconds) if seconds else recorded, 1),
+        "Parameters": parameters(report.parameters.get(name)),
+        "Memory, planned": next((run.facts["memory target"] for run in runs if "memory target" in run.facts), "–"),
+        "Memory, peak": f"{max(one.peak_bytes for one in environments) / 1e9:.1f} GB" if environments else "–",
+        "Trained on": _unique(one.device for one in environments),
+        "PyTorch": _unique(one.torch for one in environments),
+    }
+
+
+def _unique(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values)) or "–"
+
+
+def _chosen_cost(report: Report) -> dict[str, Any] | None:
+    """Seconds a case of the chosen candidates together: with one fold's networks, as measured, and with all that vote."""
+    choice = report.choice
+    if choice is None or not choice.organs:
+        return None
+    members = sorted({member for members in choice.organs.values() for member in members})
+    seconds = {member: choice.seconds.get(member, math.nan) for member in members}
+    all_folds = sum(seconds[member] * len(choice.voters.get(member, choice.folds)) for member in members)
+    return {"members": members, "one_fold": sum(seconds.values()), "all_folds": all_folds}

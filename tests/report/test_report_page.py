@@ -5,25 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 import report_data as data
 
 from autoseg.report import Report, render
-from autoseg.report.charts import box_of
-from autoseg.report.markup import VOID, duration, number, p_value, short_name, tag
+from autoseg.report.cases import case_values, ranked_cases
+from autoseg.report.figures import Curve, Scale, common_scale, curve_figure
+from autoseg.report.formatting import duration, number, p_value, short_name, significant
 from autoseg.report.planes import embedded, outlines
-from autoseg.report.sections_cases import case_values, ranked_cases
-from autoseg.report.sections_data import head
-from autoseg.report.sections_use import cost_section
-from autoseg.report.svg import Scale, log_ticks, round_ticks
+from autoseg.report.sections_models import comparison_section
 from autoseg.runtime.figures import css_colours
 from autoseg.schema import Choice
 
+VOID = {"br", "hr", "img", "input", "link", "meta"}
+
 
 class Page(HTMLParser):
-    """Checks that elements are closed in order, and collects attributes, text and titles."""
+    """Checks that elements are closed in order, and collects links, ids and text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -34,23 +35,32 @@ class Page(HTMLParser):
         self.words = ""
         self.feed(page)
         self.close()
+        self.words = " ".join(self.words.split())
 
-    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
-        self.links += [value for key, value in attributes if key in ("href", "src", "xlink:href") and value]
-        self.ids += [found["id"]] if "id" in found else []
-        if found.get("role") == "img" and not found.get("aria-label"):
-            self.images_without_words.append(name)
-        if name not in VOID:
-            self.open.append(name)
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [value for key, value in attrs if key in ("href", "src", "xlink:href") and value]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        if tag == "svg" and "viewBox" not in found and found.get("overflow"):
+            pass  # a part of a chart
+        elif (tag == "svg" or found.get("role") == "img") and not found.get("aria-label"):
+            self.images_without_words.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
 
-    def handle_endtag(self, name: str) -> None:
-        assert self.open and self.open[-1] == name, f"</{name}> closes {self.open[-3:]}"
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
         self.open.pop()
 
-    def handle_data(self, text: str) -> None:
+    def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
-            self.words += text
+            self.words += data
+
+
+def section(page: str, name: str) -> str:
+    """The text of a section."""
+    start = page.index(f'<section id="{name}"')
+    return Page(page[start : page.index("</section>", start) + len("</section>")]).words
 
 
 @pytest.fixture(scope="module")
@@ -68,34 +78,45 @@ def parsed(page: str) -> Page:
     return Page(page)
 
 
-def test_elements_are_closed_and_names_of_places_are_used_once(parsed: Page) -> None:
+def test_elements_are_closed_and_ids_are_unique(page: str, parsed: Page) -> None:
     assert parsed.open == []
     assert len(parsed.ids) == len(set(parsed.ids))
     assert parsed.images_without_words == []
-    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+    used = {link[1:] for link in parsed.links if link.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used <= set(parsed.ids)
 
 
 def test_it_needs_nothing_but_itself(page: str, parsed: Page) -> None:
     assert all(link.startswith(("#", "data:image/")) for link in parsed.links)
-    assert not re.search(r"https?:|@import|url\(|<script|<link", page)
+    assert not re.search(r"https?:|@import|url\((?!#)|<script|<link", page)
+    assert page.count("<style") == 1, "no figure brings a style of its own, which would hold for all of the page"
+
+
+def test_the_same_report_gives_the_same_page(report: Report, page: str) -> None:
+    assert render(report, css_colours(3)) == page
 
 
 def test_names_are_escaped(page: str, parsed: Page) -> None:
     assert "<b>organ" not in page
     assert data.AWKWARD in parsed.words
     assert "fits <8> GB" in parsed.words
+    assert "&amp;lt;" not in page and "&amp;amp;" not in page, "once"
 
 
-def test_all_is_there(report: Report, parsed: Page) -> None:
-    words = " ".join(parsed.words.split())
+def test_all_is_there(report: Report, page: str, parsed: Page) -> None:
     for wanted in (*data.ORGANS.names, *map(short_name, (*data.MODELS, data.AVERAGE)), *data.CASES, *report.commands):
-        assert wanted in words, wanted
+        assert wanted in parsed.words, wanted
     for wanted in ("nested estimate", "better in 5 cases", "Learning curves", "a" * 64, "CT window", "autoseg_train 7 2d 2"):
-        assert wanted in words, wanted
-    assert not re.search(r"\d\.?\de[+-]\d", words), "numbers without powers of ten"
+        assert wanted in parsed.words, wanted
+    assert not re.search(r"\d\.?\de[+-]\d", parsed.words), "numbers without powers of ten"
+    assert report.choice is not None
     expected = report.choice.evidence["liver"].expected
-    assert f"{expected.mean:.3f} [0.801, 0.866]" in words
-    assert f"is {expected.naive:.3f}" in words
+    assert expected is not None
+    assert f"{expected.mean:.3f} [0.801, 0.866]" in parsed.words
+    assert f"is {expected.naive:.3f}" in parsed.words
+    assert "case_03: estimated 0.660, true 0.680" in parsed.words, "titles of the points"
+    assert f"case_03: {data.scores()[data.MODELS[0]]['liver']['case_03']:.3f}" in parsed.words
+    assert len(re.findall(r'<image href="data:image/png', page)) == 6
 
 
 def test_the_chosen_candidate_is_marked_once_an_organ(page: str) -> None:
@@ -105,55 +126,81 @@ def test_the_chosen_candidate_is_marked_once_an_organ(page: str) -> None:
     assert short_name(data.AVERAGE) in first[: first.index("</tr>")]
 
 
+def test_many_candidates_are_shown_on_demand_and_the_chosen_one_at_once(report: Report) -> None:
+    best = {f"model_{place}__Trainer": {"spleen": dict.fromkeys(data.CASES, 0.99)} for place in range(14)}
+    view = comparison_section(replace(report, scores=report.scores | best))
+    assert view is not None
+    first, rest = view["organs"][2]["tables"]
+    assert len(first["rows"]) == 13 and sum(row["is_chosen"] for row in first["rows"]) == 1
+    assert len(rest["rows"]) == 14 + 4 - 13
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"choice": None, "chosen": ""},
         {"choice": Choice({}, (), {}, 0)},
         {"runs": (), "scores": {}, "choice": None, "pictures": (), "folds_of": {}},
-        {"plan": None, "splits": (), "versions": {}, "files": {}, "commands": (), "promises": {}, "parameters": {}, "missing": ()},
+        {"plan": None, "splits": (), "versions": {}, "files": {}, "commands": (), "estimated_dice": {}, "parameters": {}, "missing": ()},
     ],
     ids=["no choice", "empty choice", "nothing trained", "no plan"],
 )
-def test_what_is_not_known_is_left_out(report: Report, changes: dict) -> None:
+def test_what_is_not_known_is_left_out(report: Report, changes: dict[str, Any]) -> None:
     parsed = Page(render(replace(report, **changes), css_colours(3)))
     assert parsed.open == []
     assert "Dataset007_Abdomen" in parsed.words
     assert "nan" not in parsed.words.lower().replace("nano", "")
+    assert "None" not in parsed.words
 
 
-def test_a_choice_without_evidence_says_that_its_numbers_are_too_good(report: Report) -> None:
+def test_a_choice_without_evidence_says_that_its_numbers_are_biased(report: Report) -> None:
+    assert report.choice is not None
     bare = replace(report, choice=replace(report.choice, evidence={}))
     words = Page(render(bare, css_colours(3))).words
-    assert "somewhat too good" in words
+    assert "biased upwards" in words
     assert "nested estimate over" not in words
 
 
-def test_quartiles_by_hand() -> None:
-    box = box_of([0.1, 0.5, 0.6, 0.7, 0.8, float("nan")])
+def test_box_plots_by_hand(report: Report) -> None:
+    values = dict(zip(data.CASES, [0.1, 0.5, 0.6, 0.7, 0.8, float("nan")], strict=False))
+    scores = {"one": {"liver": values}, "two": {"liver": {"case_00": 0.5, "case_01": 0.6}}}
+    view = comparison_section(replace(report, choice=None, scores=scores))
+    assert view is not None
+    rows = {row["name"]: row for row in view["organs"][0]["tables"][0]["rows"]}
+    box = rows["one"]["box"]
     # Quartiles 0.5 and 0.7, reach 0.3: 0.1 lies outside of 0.2 .. 1.0.
-    assert (box.low, box.first, box.median, box.third, box.high) == pytest.approx((0.5, 0.5, 0.6, 0.7, 0.8))
-    assert box_of([float("nan")]) is None
+    assert [box[key] for key in ("whislo", "q1", "med", "q3", "whishi")] == pytest.approx([0.5, 0.5, 0.6, 0.7, 0.8])
+    assert len(rows["one"]["points"]) == 5
+    assert rows["two"]["box"] is None, "too few cases"
 
 
-def test_ticks() -> None:
-    assert round_ticks(0.61, 0.93) == [0.7, 0.8, 0.9]
-    assert round_ticks(0, 250, 4) == [0, 100, 200]
-    assert log_ticks(3, 2000) == [10, 100, 1000]
-    assert log_ticks(3, 60) == [5, 10, 20, 50]
-    assert Scale(0, 1, 100, 0).at(0.25) == 75
+def test_scales() -> None:
+    assert Scale(0.61, 0.93).ticks == [0.7, 0.8, 0.9]
+    assert Scale(3, 2000, log=True).ticks == [10, 100, 1000]
+    assert Scale(3, 60, log=True).ticks == [5, 10, 20, 50]
+    assert Scale(0, 1).at(0.25) == 25
     assert Scale(1, 100, log=True).at(10) == pytest.approx(50)
-    assert Scale(0, 1).at(3) == 100
+    assert Scale(0, 1).at(3) == 100 and Scale(0, 1, margin=2).at(3) == 98
+    assert common_scale([0.5, float("nan"), 1.0], within=(0, 1)).high == 1
+    assert common_scale([]).ticks
+
+
+def test_curves_have_gaps_and_single_values_are_dots() -> None:
+    nan = float("nan")
+    drawn = curve_figure([Curve([1, 2, 3, 4], [0.1, nan, 0.5, 0.6], "#ee7733")], x_max=4, y_range=(0, 1), name="a", label="<a>")
+    assert drawn.count("<use") == 1
+    assert 'aria-label="&lt;a&gt;"' in drawn
+    assert "#010" not in drawn and "var(--grid)" in drawn, "colours of the style sheet"
 
 
 def test_words_for_numbers() -> None:
     assert number(float("nan")) == "–"
     assert number(0.12345) == "0.123"
+    assert [significant(value) for value in (0.0, 1234.5, 0.051, 2.0, float("nan"))] == ["0", "1234", "0.051", "2", "–"]
     assert p_value(0.0004) == "< 0.001"
     assert duration(5400) == "1.5 h"
     assert duration(4) == "4.0 s"
     assert short_name("2d__Trainer + 3d_fullres__AdversarialTrainer__liver") == "2d + 3d_fullres · AdversarialTrainer · liver"
-    assert tag("a", "x", title='"<') == '<a title="&quot;&lt;">x</a>'
 
 
 def test_cases_are_ranked_worst_first_and_unknown_scores_are_left_out(report: Report) -> None:
@@ -174,23 +221,26 @@ def test_cases_of_a_signed_error_are_ranked_by_its_size(report: Report) -> None:
     assert ranked_cases(signed) == [("even", 5.0), ("good", 1.0)]
 
 
-def test_what_a_model_was_trained_on_is_told_where_it_is_known(report: Report) -> None:
-    cost = Page(cost_section(report)).words
+def test_the_run_environment_is_shown_where_it_is_known(report: Report, page: str) -> None:
+    cost = section(page, "cost")
     assert "Quick <GPU>" in cost and "2.9.1" in cost and "4.0 GB" in cost, "the largest peak of the folds"
-    nobody = replace(report, runs=tuple(replace(run, run_environment=()) for run in report.runs))
-    bare = Page(cost_section(nobody)).words
+    unknown = replace(report, runs=tuple(replace(run, run_environment=()) for run in report.runs))
+    bare = section(render(unknown, css_colours(3)), "cost")
     assert "Trained on" not in bare and "PyTorch" not in bare and "peak" not in bare and "Folds" in bare
 
 
-def test_the_cost_of_a_case_counts_all_networks_that_vote(report: Report) -> None:
-    assert "5.0 s a case with the networks of one fold, 10.0 s with those of all folds" in Page(cost_section(report)).words
-    voters = dict.fromkeys(data.MODELS, ("0",))
-    assert "of all folds" not in Page(cost_section(replace(report, choice=replace(report.choice, voters=voters)))).words
+def test_the_cost_of_a_case_counts_all_networks_that_vote(report: Report, page: str) -> None:
+    assert report.choice is not None
+    assert "5.0 s a case with the networks of one fold, 10.0 s with those of all folds" in section(page, "cost")
+    single = replace(report, choice=replace(report.choice, voters=dict.fromkeys(data.MODELS, ("0",))))
+    assert "of all folds" not in section(render(single, css_colours(3)), "cost")
 
 
 def test_a_mean_dice_is_not_shown_as_another_metric(report: Report) -> None:
+    assert report.choice is not None
     other = replace(report, metric="HD95, mm", better="lower", choice=replace(report.choice, metric="hd95", evidence={}))
-    words = " ".join(Page(head(other, dict(zip(data.ORGANS.names, css_colours(3), strict=True)))).words.split())
+    page = render(other, css_colours(3))
+    words = Page(page[page.index("<header") : page.index("</header>") + len("</header>")]).words
     assert "no held-out case" in words and f"{report.choice.table[data.AVERAGE]['liver']:.3f}" not in words
 
 

@@ -1,4 +1,4 @@
-"""For the report: pictures of held-out cases as the chosen models segment them, and which cases are worth a look."""
+"""Ranking of the held-out cases, and pictures of some of them as the chosen models segment them."""
 
 from __future__ import annotations
 
@@ -21,42 +21,40 @@ from .views import Cut, cuts, grey, upright, upright_spacing, window_for
 
 log = logging.getLogger(__name__)
 
-WORST_OF = 4
-"""Organs of which the worst case is shown besides, at most."""
+MAX_WORST = 4
+"""Most organs of which the worst case is shown besides."""
 
 
 def pick_cases(ranked: Sequence[tuple[str, float]], n: int) -> dict[str, str]:
-    """Case to why it is shown: `n` cases at even distances between the best and the worst.
+    """Selects `n` cases at even distances between the best and the worst; case to the reason for showing it.
 
     Args:
         ranked: Cases and their mean score, worst first.
-        n: How many; fewer where there are fewer.
+        n: Number of cases; fewer where there are fewer.
     """
     total = len(ranked)
     n = min(n, total)
     if n <= 0:
         return {}
     places = [total // 2] if n == 1 else [round(step * (total - 1) / (n - 1)) for step in range(n)]
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for place in sorted(places, reverse=True):
         rank = total - place
-        why = (
-            "Best" if rank == 1 else "Worst" if place == 0 else "Median" if abs(2 * place - (total - 1)) <= 1 else f"Rank {rank} of {total}"
-        )
-        found[ranked[place][0]] = why
-    return found
+        middle = f"Rank {rank} of {total}" if abs(2 * place - (total - 1)) > 1 else "Median"
+        reasons[ranked[place][0]] = "Best" if rank == 1 else "Worst" if place == 0 else middle
+    return reasons
 
 
 def worst_of_organs(report: Report, values: dict[str, dict[str, float]], shown: dict[str, str]) -> dict[str, str]:
-    """Case to why it is shown, of organs whose worst case is not shown yet."""
-    found: dict[str, list[str]] = {}
+    """Selects the worst case of every organ where it is not shown yet; case to the reason for showing it."""
+    organs_of: dict[str, list[str]] = {}
     for organ, of_cases in values.items():
         known = {case: value for case, value in of_cases.items() if value == value}
         if known and len(values) > 1:
-            worst = max(known, key=lambda case: report.badness(known[case]))
+            worst = max(known, key=lambda case: report.higher_is_worse_score(known[case]))
             if worst not in shown:
-                found.setdefault(worst, []).append(organ)
-    return {case: f"Worst of {', '.join(organs)}" for case, organs in list(found.items())[:WORST_OF]}
+                organs_of.setdefault(worst, []).append(organ)
+    return {case: f"Worst of {', '.join(organs)}" for case, organs in list(organs_of.items())[:MAX_WORST]}
 
 
 def case_values(report: Report, organ: str) -> dict[str, float]:
@@ -79,70 +77,71 @@ def ranked_cases(report: Report) -> list[tuple[str, float]]:
 
     Of a signed error the mean is of its sizes: too much of one organ and too little of another do not make a good case.
     """
-    values = {organ: case_values(report, organ) for organ in report.organs}
+    of_organs = [case_values(report, organ) for organ in report.organs]
     means = []
-    for case in sorted({case for one in values.values() for case in one}):
-        known = [one[case] for one in values.values() if math.isfinite(one.get(case, math.nan))]
+    for case in sorted({case for of_cases in of_organs for case in of_cases}):
+        known = [of_cases[case] for of_cases in of_organs if math.isfinite(of_cases.get(case, math.nan))]
         sizes = [abs(value) for value in known] if report.better == "zero" else known
         if sizes:
             means.append((case, sum(sizes) / len(sizes)))
-    return sorted(means, key=lambda pair: report.badness(pair[1]), reverse=True)
+    return sorted(means, key=lambda pair: report.higher_is_worse_score(pair[1]), reverse=True)
 
 
 def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: str) -> CasePicture:
-    """A held-out case as the chosen models segment it: organs merged and post-processed as in prediction.
+    """Draws a held-out case as the chosen models segment it: organs merged and post-processed as in prediction.
 
     Args:
-        held_out: The choice, and where the validation of its models lies.
-        dataset: With image and reference.
-        case: To draw.
+        held_out: The choice, and the validation folders of its models.
+        dataset: Dataset of the case.
+        case: The case.
         fold: In which it was held out.
-        why: It is shown.
+        why: Reason for showing it.
 
     Returns:
-        The picture, with the Dice of what is drawn.
+        The picture, with the Dice of the prediction.
 
     Raises:
         ValueError: A file is missing or does not fit.
     """
     labels, postprocessing = held_out.plan.labels, held_out.choice.postprocessing
     bare = HeldOut(held_out.results, held_out.plan, replace(held_out.choice, postprocessing={}))
-    found, organs = bare.label_map(fold, case.name, bare.kept(fold, case.name))
-    if found is None:
+    prediction, organs = bare.label_map(fold, case.name, bare.kept(fold, case.name))
+    if prediction is None:
         raise ValueError(f"{case.name}: its stored predictions were removed")
     reference, spacing = reference_of(case, labels)
-    check_same_grid(case, found, reference)
-    found = apply_postprocessing(found, labels, {organ: one for organ, one in postprocessing.items() if organ in organs}, spacing)
-    scores = score_case(case.name, found, reference, labels, metrics=(), organs=case.annotated)
+    check_same_grid(case, prediction, reference)
+    steps = {organ: step for organ, step in postprocessing.items() if organ in organs}
+    prediction = apply_postprocessing(prediction, labels, steps, spacing)
+    scores = score_case(case.name, prediction, reference, labels, metrics=(), organs=case.annotated)
     values = {score.organ: score.dice for score in scores if score.organ in organs}
-    known = np.where(reference == labels.internal_ignore, 0, reference) if labels.ignore is not None else reference
-    planes, window = _planes(dataset, labels, case, known, found)
+    annotated = np.where(reference == labels.internal_ignore, 0, reference) if labels.ignore is not None else reference
+    planes, window = _planes(dataset, labels, case, annotated, prediction)
     return CasePicture(case.name, why, fold, planes, values, window)
 
 
-def _planes(dataset: Dataset, labels: Labels, case: Case, reference: np.ndarray, found: np.ndarray) -> tuple[tuple[Plane, ...], str]:
-    """Slices through the organs of the plan, whose label values both maps have, and the window in words."""
+def _planes(dataset: Dataset, labels: Labels, case: Case, reference: np.ndarray, prediction: np.ndarray) -> tuple[tuple[Plane, ...], str]:
+    """Slices through the organs of the plan, whose label values both maps have, and the intensity window in words."""
     image = read_image(case.images)
     geometry, spacing = image.geometry, upright_spacing(image.geometry)
-    standing, truth, guess = (upright(one, geometry) for one in (image.array[0], reference, found))
-    either = np.where(truth > 0, truth, np.maximum(guess, 0))
-    window, said = window_for(standing, either > 0, dataset.channels[0], labels.names, dataset.windows)
+    volume, true, predicted = (upright(array, geometry) for array in (image.array[0], reference, prediction))
+    either = np.where(true > 0, true, np.maximum(predicted, 0))
+    window, window_words = window_for(volume, either > 0, dataset.channels[0], labels.names, dataset.windows)
     planes = []
     for cut in cuts(either, spacing):
-        maps = (_masks(cut, truth, labels), _masks(cut, guess, labels))
-        planes.append(Plane(cut.title, grey(cut.of(standing), window), cut.pixel, *maps))
-    return tuple(planes), said
+        masks = (_masks(cut, true, labels), _masks(cut, predicted, labels))
+        planes.append(Plane(cut.title, grey(cut.of(volume), window), cut.pixel, *masks))
+    return tuple(planes), window_words
 
 
 def _masks(cut: Cut, array: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
-    """Organ to its mask in a slice, of those that are in it."""
+    """Organ to its mask in a slice, of the organs that are in it."""
     plane = cut.of(array)
     masks = {organ: organ_mask(plane, labels, place) for place, organ in enumerate(labels.names)}
     return {organ: mask for organ, mask in masks.items() if mask.any()}
 
 
-def is_there(held_out: HeldOut, case: str, fold: str) -> bool:
-    """Whether all that a picture needs is still stored."""
+def has_predictions(held_out: HeldOut, case: str, fold: str) -> bool:
+    """Whether all predictions that a picture needs are still stored."""
     candidates = set(held_out.choice.organs.values())
     names = {name for members in candidates for name in members}
     if len(candidates) == 1 and len(names) == 1:

@@ -1,4 +1,4 @@
-"""What a report is made of: values that the pipeline reads from a results folder, and that become HTML here."""
+"""Content of a report: values that the pipeline reads from a results folder."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..schema.run_record import RunEnvironment, RunRecord
 from ..selection.estimated_dice import EstimatedDice
 
 Row = dict[str, float]
-"""A round of training: a line of ``history.csv``."""
+"""The numbers of a validation interval: a line of ``history.csv``."""
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A dataset at a glance; what is not known is empty.
+    """Measurements and names of a dataset; what is not known is empty.
 
     Attributes:
         name: Of the dataset.
         channels: Names.
-        labels: Its organs.
-        cases: Training cases.
-        patients: Groups of cases that stay together in a fold.
+        labels: Organs.
+        cases: Number of training cases.
+        patients: Number of groups of cases that stay together in a fold.
         shapes: Voxels per axis of each measured case, array order of its file, cropped to non-zero.
         spacings: mm, of the same cases, the same order.
         orientations: Orientation to number of cases.
@@ -49,20 +49,19 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One fold of one model.
+    """The training of one fold of one model.
 
     Attributes:
         model: Folder name.
-        fold: Its fold.
-        history: Rounds of training.
-        command: That trains it, as far as its record says.
-        facts: Name to value of what else is worth knowing (seed, budget, loss ...).
-        validation_seconds: Of computation for each validated case; empty where it was not measured.
+        fold: Name.
+        history: Validation intervals.
+        command: The command that trains it again, as far as it is recorded.
+        facts: Name to value of further settings (seed, budget, loss ...).
+        validation_seconds: Case to its seconds of computation in validation; empty where it was not measured.
         failures: Cases whose validation failed, with the reason.
         validated: Whether it has scores of its held-out cases.
         needs: Models that must be trained before.
-        run_environment: Device, version of torch and peak memory; several where it was continued elsewhere, empty where nothing was recorded.
-        record: What the run was started with; None where it cannot be read.
+        run_environment: Device, version of torch and peak memory; several where it was resumed elsewhere, empty where not recorded.
     """
 
     model: str
@@ -80,7 +79,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Plane:
-    """A slice of an image and what is drawn over it.
+    """A slice of an image with the masks that are drawn over it.
 
     Attributes:
         title: Which plane, and which slice of how many.
@@ -99,14 +98,14 @@ class Plane:
 
 @dataclass(frozen=True)
 class CasePicture:
-    """A case to look at.
+    """The picture of a case.
 
     Attributes:
         case: Its name.
-        why: Why this one: "worst", "median" ...
+        why: Reason for showing it: "worst", "median" ...
         fold: In which it was held out.
         planes: Three, or one of a 2D image.
-        values: Organ to the Dice of what is drawn.
+        values: Organ to the Dice of the prediction.
         window: Intensities drawn black and white, as a sentence.
     """
 
@@ -120,7 +119,7 @@ class CasePicture:
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that a report could show, and the command that makes it."""
+    """A part that a report lacks, and the command that adds it."""
 
     what: str
     command: str = ""
@@ -128,27 +127,27 @@ class Missing:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows.
+    """The whole content of a report.
 
     Attributes:
-        dataset: At a glance.
-        made: When the report was made, as text.
-        chosen: When the choice was made, as text; empty without one.
+        dataset: Measurements and names.
+        made: Time of the report, as text.
+        chosen: Time of the choice, as text; empty without one.
         plan: With its reasons; None where there is none.
         parameters: Model folder to parameters of its network, those that could be counted.
         choice: Of the best model for each organ; None where none was made yet.
-        metric: Words for the score that is compared: title and unit.
+        metric: Title and unit of the score that is compared.
         better: Its direction: ``higher``, ``lower``, or ``zero`` for a signed error.
         scores: Candidate to organ to case to the score; averages of models only where they are known case by case.
         folds_of: Case to the fold in which it was held out.
         runs: Every fold of every model.
         pictures: Cases to look at.
-        estimated_dice: Organ to the predicted Dice of held-out cases.
+        estimated_dice: Organ to the estimated and the true Dice of held-out cases.
         splits: Folds.
-        commands: That make all of this again.
+        commands: The commands that reproduce the results.
         versions: Program to version.
-        files: Name to SHA-256 of the files that decide everything.
-        missing: What could not be shown.
+        files: Name to SHA-256 of the files that the results depend on.
+        missing: Parts that could not be shown.
     """
 
     dataset: DatasetFacts
@@ -175,10 +174,10 @@ class Report:
         """Names of all organs, in the order of the dataset."""
         return self.dataset.labels.names
 
-    def badness(self, value: float) -> float:
-        """A score turned so that higher is worse."""
+    def higher_is_worse_score(self, value: float) -> float:
+        """A score as a number that is higher where the score is worse."""
         return abs(value) if self.better == "zero" else value if self.better == "lower" else -value
 
     def chosen_name(self, organ: str) -> str:
-        """The candidate that segments an organ; empty where there is none."""
+        """Name of the candidate that segments an organ; empty where there is none."""
         return " + ".join(self.choice.organs.get(organ, ())) if self.choice else ""

@@ -101,10 +101,10 @@ def curve_figure(curves: Sequence[Curve], *, x_max: float, y_range: tuple[float,
     """
     figure, axes = _new_axes(260, 165)
     for curve in curves:
+        (line,) = axes.plot(curve.xs, curve.ys, color=curve.colour, linewidth=curve.width, alpha=curve.opacity, solid_capstyle="round")
         finite = [False, *(math.isfinite(y) for y in curve.ys), False]
-        alone = [place - 1 for place in range(1, len(finite) - 1) if finite[place] and not (finite[place - 1] or finite[place + 1])]
-        dots = {"marker": "o", "markersize": 3.0, "markevery": alone, "markeredgewidth": 0.0} if alone else {}
-        axes.plot(curve.xs, curve.ys, color=curve.colour, linewidth=curve.width, alpha=curve.opacity, solid_capstyle="round", **dots)
+        if alone := [place for place in range(len(curve.ys)) if finite[place + 1] and not (finite[place] or finite[place + 2])]:
+            line.set(marker="o", markersize=3.0, markevery=alone, markeredgewidth=0.0)
     axes.set(xlim=(0, x_max), ylim=y_range, xlabel="iteration")
     axes.locator_params(nbins=4)
     axes.grid(axis="y", color=GRID, linewidth=1.0)

@@ -1,4 +1,4 @@
-"""Pictures of predictions: images, label maps and references matched by the names of their cases, and drawn over each other."""
+"""Overlays of whole folders: images, predictions and references are matched by the names of their cases and drawn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .views import surroundings, upright, upright_spacing, window_for
 log = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf", "svg", "jpg")
-"""Of pictures."""
+"""File formats of the pictures."""
 
 UNKNOWN_CHANNEL = "unknown"
 """Name of a channel of which nothing is known; it is drawn between percentiles."""
@@ -32,10 +32,10 @@ UNKNOWN_CHANNEL = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class OverlaySettings:
-    """What a user may ask of the pictures.
+    """Options of the pictures.
 
     Attributes:
-        dataset: Whose organ names, regions and windows to use; None: every label value is an organ.
+        dataset: Its organ names, regions and windows are used; None: every label value is an organ.
         format: Ending of the pictures.
         channel: Number of the channel that is drawn.
         zoom: Show the organs and their surroundings instead of whole slices.
@@ -73,7 +73,7 @@ def draw_overlays(
         home: Home folder.
 
     Returns:
-        The pictures, and case to why it has none: what does not match is named.
+        The pictures, and for each case without one the reason.
 
     Raises:
         ValueError: Nothing matches, or a folder is missing.
@@ -83,16 +83,15 @@ def draw_overlays(
     if settings.dataset is not None:
         dataset = planned_dataset(find_workspace(home, dataset=settings.dataset), settings.dataset)
     files = find_images(images, dataset, settings.channel)
-    maps = {
-        what: label_files(Path(folder)) for what, folder in (("prediction", prediction), ("reference", reference)) if folder is not None
-    }
+    folders = {"prediction": prediction, "reference": reference}
+    maps = {kind: label_files(Path(folder)) for kind, folder in folders.items() if folder is not None}
     matched, problems = match(files, maps)
     single = len(matched) == 1 and out.suffix.lstrip(".").lower() in FORMATS
-    drawn = []
+    drawn: list[Path] = []
     for case in tqdm(matched, desc="Drawing", unit="case", disable=len(matched) < 3):
         path = out if single else out / f"{case}.{settings.format}"
         try:
-            _draw(files[case], {what: found[case] for what, found in maps.items() if case in found}, path, dataset, settings)
+            _draw(files[case], {kind: of_cases[case] for kind, of_cases in maps.items() if case in of_cases}, path, dataset, settings)
             drawn.append(path)
         except (ValueError, OSError, RuntimeError) as error:
             problems[case] = str(error)
@@ -120,11 +119,13 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
         raise ValueError(f"{folder}: expected an image or a folder of images, found nothing")
     paths = [path for path in sorted(folder.iterdir()) if ending_of(path) and not path.name.startswith(".")]
     numbered = {path: re.search(r"_(\d{4})$", stem_of(path)) for path in paths}
-    found = {_case_of(path): (path,) for path, number in numbered.items() if number is None or int(number[1]) == channel}
-    if not found:
+    files: dict[str, Sequence[Path]] = {
+        _case_of(path): (path,) for path, number in numbered.items() if number is None or int(number[1]) == channel
+    }
+    if not files:
         others = f"{len(paths)} image files of other channels" if paths else "no image"
         raise ValueError(f"{folder}: expected images of channel {channel}, found {others}")
-    return found
+    return files
 
 
 def _case_of(path: Path) -> str:
@@ -141,10 +142,10 @@ def label_files(path: Path) -> dict[str, Path]:
         return {_case_of(path): path}
     if not path.is_dir():
         raise ValueError(f"{path}: expected a label map or a folder of label maps, found nothing")
-    found = {stem_of(one): one for one in sorted(path.iterdir()) if ending_of(one) and one.is_file() and not one.name.startswith(".")}
-    if not found:
+    files = {stem_of(file): file for file in sorted(path.iterdir()) if ending_of(file) and file.is_file() and not file.name.startswith(".")}
+    if not files:
         raise ValueError(f"{path}: no label map found")
-    return found
+    return files
 
 
 def match(files: dict[str, Sequence[Path]], maps: dict[str, dict[str, Path]]) -> tuple[list[str], dict[str, str]]:
@@ -156,56 +157,61 @@ def match(files: dict[str, Sequence[Path]], maps: dict[str, dict[str, Path]]) ->
     Raises:
         ValueError: No case can be drawn.
     """
-    if len(files) == 1 and all(len(found) == 1 for found in maps.values()):
+    if len(files) == 1 and all(len(of_cases) == 1 for of_cases in maps.values()):
         name = next(iter(files))
-        for found in maps.values():
-            found[name] = found.pop(next(iter(found)))
+        for of_cases in maps.values():
+            of_cases[name] = of_cases.pop(next(iter(of_cases)))
         return [name], {}
     if not maps:
         return sorted(files), {}
-    what = "prediction" if "prediction" in maps else "reference"
-    matched = sorted(set(files) & set(maps[what]))
-    problems = dict.fromkeys(sorted(set(files) - set(matched)), f"no {what} of this name")
-    problems |= dict.fromkeys(sorted(set(maps[what]) - set(files)), "no image of this name")
+    kind = "prediction" if "prediction" in maps else "reference"
+    matched = sorted(set(files) & set(maps[kind]))
+    problems = dict.fromkeys(sorted(set(files) - set(matched)), f"no {kind} of this name")
+    problems |= dict.fromkeys(sorted(set(maps[kind]) - set(files)), "no image of this name")
     if not matched:
-        shown = ", ".join([*sorted(files)[:3], "..."]), ", ".join([*sorted(maps[what])[:3], "..."])
-        raise ValueError(f"no {what} has the name of an image: images {shown[0]}; {what}s {shown[1]}")
+        images, labels = (", ".join([*sorted(names)[:3], "..."]) for names in (files, maps[kind]))
+        raise ValueError(f"no {kind} has the name of an image: images {images}; {kind}s {labels}")
     return matched, problems
 
 
 def describe_problems(problems: Mapping[str, str], shown: int = 10) -> list[str]:
-    """One line a reason, with the first cases of it."""
-    reasons: dict[str, list[str]] = {}
-    for case, why in problems.items():
-        reasons.setdefault(why, []).append(case)
-    rest = {why: f" and {len(cases) - shown} more" if len(cases) > shown else "" for why, cases in reasons.items()}
-    return [f"Not drawn, {why}: {', '.join(cases[:shown])}{rest[why]}" for why, cases in reasons.items()]
+    """One line for each reason, with the first cases of it."""
+    cases_of: dict[str, list[str]] = {}
+    for case, reason in problems.items():
+        cases_of.setdefault(reason, []).append(case)
+    rest = {reason: f" and {len(cases) - shown} more" if len(cases) > shown else "" for reason, cases in cases_of.items()}
+    return [f"Not drawn, {reason}: {', '.join(cases[:shown])}{rest[reason]}" for reason, cases in cases_of.items()]
 
 
 def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: Dataset | None, settings: OverlaySettings) -> None:
     image = read_image(paths)
-    channel = settings.channel if len(image.array) > 1 else 0  # a file of its own holds just the channel that was asked for
+    channel = settings.channel if len(image.array) > 1 else 0  # a file with one channel holds just the one that was selected
     if channel >= len(image.array):
         raise ValueError(f"--channel: expected 0 to {len(image.array) - 1}, got {channel}: {paths[0]} has {len(image.array)} channels")
-    read = {what: read_label(file) for what, file in maps.items()}
-    for what, one in read.items():
-        difference = geometry_difference(image.geometry, one.geometry)
-        if one.array.shape != image.geometry.shape:
-            raise ValueError(f"{maps[what]}: the {what} lies elsewhere than the image {paths[0]}: {difference}")
+    label_images = {kind: read_label(file) for kind, file in maps.items()}
+    for kind, label_image in label_images.items():
+        difference = geometry_difference(image.geometry, label_image.geometry)
+        if label_image.array.shape != image.geometry.shape:
+            raise ValueError(f"{maps[kind]}: the {kind} lies elsewhere than the image {paths[0]}: {difference}")
         if difference:
-            log.warning("%s: drawn voxel by voxel, although the headers put it elsewhere than %s: %s", maps[what], paths[0], difference)
-    labels = dataset.labels if dataset is not None else _labels_of(list(read.values()))
-    arrays = {what: to_internal(one.array, labels, source=str(maps[what])) for what, one in read.items()}
-    if labels.internal_ignore is not None:
-        arrays = {what: np.where(one == labels.internal_ignore, 0, one) for what, one in arrays.items()}
-    standing = upright(image.array[channel], image.geometry)
-    turned = {what: upright(one, image.geometry) for what, one in arrays.items()}
-    organs = np.any([one > 0 for one in turned.values()], axis=0) if turned else np.zeros(standing.shape, bool)
+            log.warning("%s: drawn voxel by voxel, although the headers put it elsewhere than %s: %s", maps[kind], paths[0], difference)
+    labels = dataset.labels if dataset is not None else _labels_of(list(label_images.values()))
+    turned = {}
+    for kind, label_image in label_images.items():
+        array = to_internal(label_image.array, labels, source=str(maps[kind]))
+        turned[kind] = upright(
+            array if labels.internal_ignore is None else np.where(array == labels.internal_ignore, 0, array), image.geometry
+        )
+    volume, spacing = upright(image.array[channel], image.geometry), upright_spacing(image.geometry)
+    organs = np.any([array > 0 for array in turned.values()], axis=0) if turned else np.zeros(volume.shape, bool)
     name = dataset.channels[channel] if dataset is not None else UNKNOWN_CHANNEL
-    window, _ = window_for(standing, organs, name, labels.names, dataset.windows if dataset is not None else {})
-    spacing = upright_spacing(image.geometry)
-    how = {"members": labels.internal_members, "window": window, "box": surroundings(organs, spacing) if settings.zoom else None}
-    overlay(standing, turned.get("reference"), turned.get("prediction"), spacing, path, labels.names, **how)
+    window, _ = window_for(volume, organs, name, labels.names, dataset.windows if dataset is not None else {})
+    overlay(
+        *(volume, turned.get("reference"), turned.get("prediction"), spacing, path, labels.names),
+        members=labels.internal_members,
+        window=window,
+        box=surroundings(organs, spacing) if settings.zoom else None,
+    )
 
 
 def _labels_of(images: Sequence[Image]) -> Labels:

@@ -17,7 +17,7 @@ FILTERS = ("number", "significant", "p_value", "signed", "duration", "parameters
 
 
 def render(report: Report, colours: Sequence[str]) -> str:
-    """Writes the whole page.
+    """Returns the whole page.
 
     Args:
         report: What it shows.
@@ -44,7 +44,7 @@ def render(report: Report, colours: Sequence[str]) -> str:
 
 
 def _environment() -> Environment:
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    environment = Environment(loader=PackageLoader(__package__), **options)
+    loader = PackageLoader(__package__)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
     return environment

@@ -1,4 +1,4 @@
-"""Slices of a case for the report: grey values as a small embedded picture, outlines as SVG paths over it, both in mm: proportions are true."""
+"""Slices of a case for the report: grey values as an embedded picture, outlines as SVG paths over it, both in mm."""
 
 from __future__ import annotations
 

@@ -25,21 +25,21 @@ def cases_section(report: Report) -> dict[str, Any] | None:
     if not ranked and not report.pictures:
         return None
     columns = [case_values(report, organ) for organ in report.organs]
-    ranges = [[report.badness(value) for value in column.values() if math.isfinite(value)] for column in columns]
+    ranges = [[report.higher_is_worse_score(value) for value in column.values() if math.isfinite(value)] for column in columns]
     rows = []
     for case, mean in ranked:
         values = [column.get(case, math.nan) for column in columns]
-        cells = [(value, _depth(report.badness(value), known)) for value, known in zip(values, ranges, strict=True)]
+        cells = [(value, _depth(report.higher_is_worse_score(value), known)) for value, known in zip(values, ranges, strict=True)]
         rows.append({"case": case, "fold": report.folds_of.get(case, "–"), "mean": mean, "cells": cells})
     pictures = [(picture, [plane_view(picture.case, plane) for plane in picture.planes]) for picture in report.pictures]
     return {"pictures": pictures, "rows": rows[:MAX_LISTED], "more": rows[MAX_LISTED:]}
 
 
-def _depth(badness: float, column: list[float]) -> int:
+def _depth(error: float, column: list[float]) -> int:
     """Per cent of colour behind a score: the more the worse it is among the column's; 0 where it is unknown or all are alike."""
-    if not math.isfinite(badness) or max(column) - min(column) < 1e-9:
+    if not math.isfinite(error) or max(column) - min(column) < 1e-9:
         return 0
-    return round(45 * (badness - min(column)) / (max(column) - min(column)))
+    return round(45 * (error - min(column)) / (max(column) - min(column)))
 
 
 def uncertainty_section(report: Report, colours: Mapping[str, str]) -> dict[str, Any] | None:

@@ -103,8 +103,8 @@ def _candidates(report: Report, organ: str, evidence: Evidence | None) -> dict[s
     names = dict.fromkeys([*(evidence.compared if evidence else ()), *(name for name, row in table.items() if organ in row)])
     names |= dict.fromkeys(name for name, organs in report.scores.items() if organ in organs)
     found = {name: _compared(report, organ, name, evidence) for name in names}
-    badness = {name: math.inf if math.isnan(one.mean) else report.badness(one.mean) for name, one in found.items()}
-    return {name: found[name] for name in sorted(found, key=lambda name: badness[name])}
+    errors = {name: math.inf if math.isnan(one.mean) else report.higher_is_worse_score(one.mean) for name, one in found.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: errors[name])}
 
 
 def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) -> Compared:

@@ -1,4 +1,4 @@
-"""How a volume is shown to people: turned as radiologists look at it, cut through its organs, in a window that suits them."""
+"""Display of volumes: turned to radiological orientation, cut through the organs, in an intensity window that suits them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from ..data.windows import SOFT_TISSUE, Window, window_of
 from ..preprocessing.normalization import scheme_for
 from ..preprocessing.orientation import arrange, orientation_of, turn
 from ..schema import Box, Geometry
-from .overlay_figure import best_slice, grey_window
 
 UPRIGHT = "SPL"
 """Axes that grow to the head, to the back and to the left: the axial plane as usual, patient's left on the right of the picture."""
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Name of the plane across each axis of a volume in this orientation."""
 
 MARGIN_MM = 12.0
 MARGIN_SHARE = 0.3
@@ -42,6 +44,12 @@ class Cut:
     box: Box
     pixel: tuple[float, float]
 
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width of what is shown."""
+        (top, bottom), (left, right) = self.box
+        return (bottom - top) * self.pixel[0], (right - left) * self.pixel[1]
+
     def of(self, array: np.ndarray) -> np.ndarray:
         """This part of an array ``(Z, Y, X)`` or ``(Y, X)``: rows from top to bottom, the head up."""
         plane = array if self.axis is None else np.take(array, self.index, axis=self.axis)
@@ -63,24 +71,60 @@ def upright_spacing(geometry: Geometry) -> tuple[float, ...]:
 
 
 def cuts(labels: np.ndarray, spacing: Sequence[float]) -> list[Cut]:
-    """The slices that show most of the organs, cut to their surroundings: three of a volume, the image itself in 2D.
+    """The slices that show most of the organs, cropped to their surroundings: three of a volume, the image itself in 2D.
 
     Args:
-        labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is to be seen.
+        labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is an organ.
         spacing: mm.
     """
     box = surroundings(labels > 0, spacing)
     if labels.ndim == 2:
-        return [Cut(None, 0, "", box, (spacing[0], spacing[1]))]
-    found = []
-    for axis, name in enumerate(("axial", "coronal", "sagittal")):
-        rest = [i for i in range(3) if i != axis]
-        if min(labels.shape[i] for i in rest) < 2:
-            continue
-        index = best_slice(labels, axis)
-        title = f"{name} {index + 1} / {labels.shape[axis]}"
-        found.append(Cut(axis, index, title, tuple(box[i] for i in rest), (spacing[rest[0]], spacing[rest[1]])))
-    return found
+        return [best_cut(labels, None, spacing, box)]
+    return [best_cut(labels, axis, spacing, box) for axis in range(3) if min(np.delete(labels.shape, axis)) > 1]
+
+
+def best_cut(labels: np.ndarray, axis: int | None, spacing: Sequence[float], box: Box) -> Cut:
+    """The `best_slice` across an axis, cropped to a box; a 2D image itself for None."""
+    if axis is None:
+        return Cut(None, 0, "", box, (spacing[0], spacing[1]))
+    index = best_slice(labels, axis)
+    rows, columns = (i for i in range(3) if i != axis)
+    title = f"{PLANES[axis]} {index + 1} / {labels.shape[axis]}"
+    return Cut(axis, index, title, (box[rows], box[columns]), (spacing[rows], spacing[columns]))
+
+
+def best_slice(labels: np.ndarray, axis: int) -> int:
+    """Index along `axis` of the slice that shows most of all organs, each measured by its own largest slice; the middle if there are none.
+
+    Args:
+        labels: ``(Z, Y, X)``.
+        axis: 0, 1 or 2.
+    """
+    score = np.zeros(labels.shape[axis])
+    others = tuple(i for i in range(labels.ndim) if i != axis)
+    for value in np.unique(labels[labels > 0]):
+        area = (labels == value).sum(axis=others)
+        score += area / area.max()
+    return int(score.argmax()) if score.any() else labels.shape[axis] // 2
+
+
+def grey_window(image: np.ndarray, foreground: np.ndarray) -> tuple[float, float]:
+    """Intensities drawn black and white: around the organs' median, as wide as their upper half needs.
+
+    Only the upper half counts, as the lower one may hold air (stomach, lung) that would take the contrast from soft tissue.
+    Without organs the whole image decides.
+    """
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        return 0.0, 1.0
+    values = image[foreground & np.isfinite(image)]
+    if values.size:
+        middle, bright = (float(value) for value in np.percentile(values, (50, 98)))
+        low, high = middle - 4 * (bright - middle), middle + 2 * (bright - middle)
+        low, high = max(low, float(finite.min())), min(high, float(finite.max()))
+    else:
+        low, high = (float(value) for value in np.percentile(finite, (1, 99.5)))
+    return low, max(high, low + 1e-6)
 
 
 def surroundings(mask: np.ndarray, spacing: Sequence[float]) -> Box:
@@ -97,24 +141,25 @@ def surroundings(mask: np.ndarray, spacing: Sequence[float]) -> Box:
 
 
 def window_for(
-    image: np.ndarray, foreground: np.ndarray, channel: str, organs: Sequence[str], own: Mapping[str, Window]
+    image: np.ndarray, foreground: np.ndarray, channel: str, organs: Sequence[str], dataset_windows: Mapping[str, Window]
 ) -> tuple[tuple[float, float], str]:
     """Intensities drawn black and white, and the same in words.
 
-    CT is shown in the window of its organs (`autoseg.preprocessing.windows`) if they share one, else in that of soft tissue, moved to where the organs
-    are. Other images have no fixed scale: between the 1st and the 99.5th percentile of the organs' surroundings.
+    CT is shown in the window of its organs (`autoseg.data.windows`) if they share one, else in that of soft tissue, moved to the organs'
+    intensities. Other images have no fixed scale: between the 1st and the 99.5th percentile of the organs' surroundings.
 
     Args:
         image: ``(Z, Y, X)`` or ``(Y, X)``.
         foreground: Where the organs are, bool.
         channel: Name of the image's channel.
         organs: Names.
-        own: The dataset's windows.
+        dataset_windows: Organ to the dataset's own window.
     """
     if scheme_for(channel) == "ct":
-        known = {window_of(organ, own) for organ in organs}
-        if len(known) == 1 and None not in known:
-            width, level = next(iter(known))
+        known = {window_of(organ, dataset_windows) for organ in organs}
+        shared = known.pop() if len(known) == 1 else None
+        if shared is not None:
+            width, level = shared
         else:
             low, high = grey_window(image, foreground)
             width = max(LEAST_CT_WIDTH, min(high - low, 3 * SOFT_TISSUE[0]))
@@ -123,10 +168,8 @@ def window_for(
     values = image[tuple(slice(*span) for span in surroundings(foreground, (1.0,) * image.ndim))]
     values = values[np.isfinite(values)]
     low, high = (float(value) for value in np.percentile(values, (1, 99.5))) if values.size else (0.0, 1.0)
-    return (
-        low,
-        max(high, low + 1e-6),
-    ), f"black below {_plain(low)}, white above {_plain(high)} (1st and 99.5th percentile around the organs)"
+    words = f"black below {_plain(low)}, white above {_plain(high)} (1st and 99.5th percentile around the organs)"
+    return (low, max(high, low + 1e-6)), words
 
 
 def _plain(value: float) -> str:

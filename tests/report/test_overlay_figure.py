@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from autoseg.report.overlay_figure import best_slice, grey_window, overlay
+from autoseg.report.overlay_figure import overlay
+from autoseg.report.views import best_slice, grey_window
 from autoseg.runtime.figures import organ_colours
 from autoseg.trainers.plots import plot_history
 

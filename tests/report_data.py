@@ -1,4 +1,4 @@
-"""A report with all that one can hold, made up: three organs, one of them with an awkward name, four candidates, twelve cases."""
+"""A made-up report with every part: three organs, one of them with a name that must be escaped, four candidates, twelve cases."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def scores() -> dict[str, dict[str, dict[str, float]]]:
     """Model to organ to case to Dice; the spleen is missing from the last case."""
     rng = np.random.default_rng(4)
     hard = {case: 0.12 * rng.random() for case in CASES}
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for skill, model in zip((0.82, 0.88, 0.86), MODELS, strict=True):
-        found[model] = {}
+        scores[model] = {}
         for place, organ in enumerate(ORGANS.names):
             values = {case: float(np.clip(skill - 0.03 * place - hard[case] + rng.normal(0, 0.02), 0, 1)) for case in CASES}
-            found[model][organ] = values
-        found[model]["spleen"][CASES[-1]] = float("nan")
-    return found
+            scores[model][organ] = values
+        scores[model]["spleen"][CASES[-1]] = float("nan")
+    return scores
 
 
 def choice() -> Choice:
@@ -37,8 +37,8 @@ def choice() -> Choice:
     evidence, table = {}, {name: {} for name in (*MODELS, AVERAGE)}
     for organ, members in organs.items():
         compared = {}
-        for name, own in {**scores(), AVERAGE: scores()[MODELS[1]]}.items():
-            mean = float(np.nanmean(list(own[organ].values()))) + (0.01 if name == AVERAGE else 0)
+        for name, of_organs in {**scores(), AVERAGE: scores()[MODELS[1]]}.items():
+            mean = float(np.nanmean(list(of_organs[organ].values()))) + (0.01 if name == AVERAGE else 0)
             table[name][organ] = mean
             compared[name] = Compared(mean, mean - 0.02, mean + 0.018, 0.031, 0.004, 0.012)
         chosen = " + ".join(members)
@@ -71,7 +71,7 @@ def picture(case: str, why: str) -> CasePicture:
 
 
 def run(model: str, fold: str) -> RunFacts:
-    """Ten rounds of learning."""
+    """A training of ten validation intervals."""
     rows = []
     for place in range(1, 11):
         good = 1 - 0.8 / place
@@ -79,16 +79,16 @@ def run(model: str, fold: str) -> RunFacts:
         dice = {f"dice_{organ}": good - 0.1 * number for number, organ in enumerate(ORGANS.names)}
         rows.append({"round": place, "iteration": 25.0 * place, **losses, "mean_dice": good - 0.1, **dice, "seconds": 60.0 * place})
     facts = {"seed": "0", "batch": "2" if model == MODELS[0] else "4"}
-    where = RunEnvironment("Quick <GPU>", "cuda", "2.9.1", (3 + int(fold)) * 10**9)
+    environment = RunEnvironment("Quick <GPU>", "cuda", "2.9.1", (3 + int(fold)) * 10**9)
     return RunFacts(
         *(model, fold, tuple(rows), f"autoseg_train Dataset007_Abdomen {model.split('__')[0]} {fold}", facts, {"case_00": 0.8}),
         validated=True,
-        run_environment=() if model == MODELS[0] else (where,),
+        run_environment=() if model == MODELS[0] else (environment,),
     )
 
 
 def full_report() -> Report:
-    """All of it."""
+    """A report with every part."""
     plan = make_plan(make_configuration(2), make_configuration(3), labels=ORGANS, channels=("CT",))
     rng = np.random.default_rng(2)
     reasons = (Reason("all", "spacing", "2 x 1 x 1", "median over the cases"), Reason("2d", "patch", "56 x 40", "fits <8> GB"))

@@ -141,6 +141,7 @@ def _new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes.patch.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.set_axisbelow(True)
+    axes.ticklabel_format(style="plain", useOffset=False)
     axes.tick_params(length=0, pad=5, labelsize=FONT_SIZE, labelcolor=SOFT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(size=FONT_SIZE, color=SOFT)

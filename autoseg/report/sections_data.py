@@ -13,7 +13,8 @@ from .content import DatasetFacts, Report
 from .figures import Scale, common_scale
 from .formatting import number, significant
 
-TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
+FIXED = "\N{NO-BREAK SPACE}"
+TIMES = f"{FIXED}×{FIXED}"
 """Between the numbers of a size, which stay on one line: a table that is too wide scrolls."""
 
 
@@ -87,7 +88,9 @@ def _organ_volumes(facts: DatasetFacts, organ: str, label_values: Sequence[int])
     return {
         "name": organ,
         "label": ", ".join(map(str, label_values)),
-        "present": f"{len(volumes)} of {facts.annotated.get(organ, facts.cases)}" if any(map(any, facts.volumes.values())) else "–",
+        "present": f"{len(volumes)}{FIXED}of{FIXED}{facts.annotated.get(organ, facts.cases)}"
+        if any(map(any, facts.volumes.values()))
+        else "–",
         "volumes": volumes,
         "median": float(np.median(volumes)) if volumes else math.nan,
         "range": f"{significant(min(volumes))} – {significant(max(volumes))}" if volumes else "–",

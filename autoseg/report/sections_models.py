@@ -168,7 +168,8 @@ def cost_section(report: Report) -> dict[str, Any] | None:
     rows = {name: _cost(report, name) for name in dict.fromkeys(run.model for run in report.runs)}
     columns = [column for column in next(iter(rows.values())) if any(row[column] != "–" for row in rows.values())]
     numeric = [place for place, column in enumerate(columns, start=1) if column not in ("Folds", "Trained on", "PyTorch")]
-    return {"rows": rows, "columns": columns, "numeric": numeric, "chosen": _chosen_cost(report)}
+    cells = {name: [row[column] for column in columns] for name, row in rows.items()}
+    return {"rows": cells, "columns": columns, "numeric": numeric, "chosen": _chosen_cost(report)}
 
 
 def _cost(report: Report, name: str) -> dict[str, str]:

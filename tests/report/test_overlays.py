@@ -71,7 +71,7 @@ def test_a_channel_that_is_not_there_is_named(data: Path, tmp_path: Path) -> Non
     assert len(drawn) == 1
 
 
-def test_headers_that_disagree_are_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_headers_that_disagree_are_reported(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     label = sitk.ReadImage(str(data / "labelsTr" / "a.nii.gz"))
     label.SetOrigin((50.0, 0.0, 0.0))
     sitk.WriteImage(label, str(tmp_path / "moved.nii.gz"))

@@ -1,4 +1,4 @@
-"""Volumes are shown upright, cut through their organs, in a window that suits them."""
+"""Display of volumes: orientation, cuts through the organs, intensity windows."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_ct_is_shown_in_its_organs_window_and_other_images_between_percentiles()
     assert window_for(image, organ, "CT", ("liver",), {"liver": (100.0, 40.0)})[0] == (-10, 90)
     low, high = window_for(image, organ, "CT", ("thing", "liver"), {})[0]
     assert low < 60 < high and high - low == 350
-    (low, high), said = window_for(image, organ, "MR", ("liver",), {})
-    assert low == -1000 and 60 < high < 110 and "percentile" in said
+    (low, high), words = window_for(image, organ, "MR", ("liver",), {})
+    assert low == -1000 and 60 < high < 110 and "percentile" in words
 
 
 def test_grey_values() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..schema import Choice, Compared, Evidence
 from .content import Report, RunFacts
-from .figures import ACCENT, INK, PLAIN, Curve, common_scale, curve_figure
+from .figures import ACCENT, INK, PLAIN, Curve, Scale, common_scale, curve_figure
 from .formatting import duration, number, p_value, parameters, short_name, signed
 
 MAX_SHOWN = 12
@@ -118,7 +118,7 @@ def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) 
     return Compared(mean, math.nan, math.nan)
 
 
-def _score_scale(report: Report, organ: str, candidates: Mapping[str, Compared]) -> Any:
+def _score_scale(report: Report, organ: str, candidates: Mapping[str, Compared]) -> Scale:
     values = [value for name in candidates for value in report.scores.get(name, {}).get(organ, {}).values()]
     values += [value for one in candidates.values() for value in (one.mean, one.low, one.high)]
     bounded = report.better == "higher" and all(0 <= value <= 1 for value in values if math.isfinite(value))

@@ -41,10 +41,8 @@ class Page(HTMLParser):
         found = dict(attrs)
         self.links += [value for key, value in attrs if key in ("href", "src", "xlink:href") and value]
         self.ids += [found["id"] or ""] if "id" in found else []
-        if tag == "svg" and "viewBox" not in found and found.get("overflow"):
-            pass  # a part of a chart
-        elif (tag == "svg" or found.get("role") == "img") and not found.get("aria-label"):
-            self.images_without_words.append(tag)
+        is_picture = found.get("role") == "img" or tag == "svg" and "overflow" not in found  # else it is a part of a chart
+        self.images_without_words += [tag] if is_picture and not found.get("aria-label") else []
         if tag not in VOID:
             self.open.append(tag)
 

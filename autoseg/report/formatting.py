@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+TIMES = f"{NO_BREAK}×{NO_BREAK}"
+"""Between the numbers of a size, which stay on one line: a table that is too wide scrolls."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -47,6 +52,11 @@ def parameters(n: int | None) -> str:
 def count(n: int, noun: str) -> str:
     """``1 case``, ``3 cases``."""
     return f"{n} {noun if n == 1 else noun + 's'}"
+
+
+def size(numbers: Sequence[float]) -> str:
+    """``128 × 128 × 64``, or a spacing to three digits."""
+    return TIMES.join(str(number) if isinstance(number, int) else f"{number:.3g}" for number in numbers)
 
 
 def short_name(candidate: str) -> str:

@@ -9,10 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from . import formatting
 from .content import Report
 from .sections_cases import cases_section, uncertainty_section
-from .sections_data import dataset_section, overview, plan_section, postprocessing_section, reproduction_section
+from .sections_data import dataset_section, overview, postprocessing_section, reproduction_section
 from .sections_models import comparison_section, cost_section, curves_section
 
-FILTERS = ("number", "significant", "p_value", "signed", "duration", "parameters", "count", "short_name")
+FILTERS = ("number", "significant", "p_value", "signed", "duration", "parameters", "count", "size", "short_name")
 """Functions of `formatting` that templates use."""
 
 
@@ -29,7 +29,7 @@ def render(report: Report, colours: Sequence[str]) -> str:
     by_organ = dict(zip(report.organs, colours, strict=True))
     sections = {
         "dataset": ("Dataset", dataset_section(report)),
-        "plan": ("Plan", plan_section(report)),
+        "plan": ("Plan", report.plan),
         "curves": ("Learning curves", curves_section(report, by_organ)),
         "comparison": ("Models and organs", comparison_section(report)),
         "cases": ("Cases", cases_section(report)),

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..schema import Configuration, PostProcessing
+from ..schema import PostProcessing
 from .content import DatasetFacts, Report
 from .figures import Scale, common_scale
-from .formatting import number, significant
-
-FIXED = "\N{NO-BREAK SPACE}"
-TIMES = f"{FIXED}×{FIXED}"
-"""Between the numbers of a size, which stay on one line: a table that is too wide scrolls."""
+from .formatting import NO_BREAK, TIMES, number, significant
 
 
 def overview(report: Report) -> dict[str, Any]:
@@ -28,23 +24,21 @@ def _card(report: Report, organ: str) -> dict[str, Any]:
     mean, low, high, is_nested = headline(report, organ)
     scale = Scale(0, 1) if report.better == "higher" and 0 <= mean <= 1 else common_scale([0.0, mean, low, high])
     interval = f"95 %: {number(low)} – {number(high)}" if math.isfinite(low) else "no interval known"
-    values = {"mean": mean, "low": low, "high": high, "interval": interval, "is_nested": is_nested, "scale": scale}
-    return {"organ": organ, "candidate": report.chosen_name(organ), **values}
+    values = {"mean": mean, "low": low, "high": high, "is_nested": is_nested}
+    return {"organ": organ, "candidate": report.chosen_name(organ), "interval": interval, "scale": scale} | values
 
 
 def headline(report: Report, organ: str) -> tuple[float, float, float, bool]:
     """Mean score, its interval, and whether it is the nested estimate; without one, the best that is known of the organ."""
-    if report.choice is None:
-        return math.nan, math.nan, math.nan, False
-    evidence = report.choice.evidence.get(organ)
-    if evidence is None:
-        # What the table holds is Dice, whatever was compared.
-        table = report.choice.table if report.choice.metric == "dice" else {}
-        return table.get(report.chosen_name(organ), {}).get(organ, math.nan), math.nan, math.nan, False
+    choice, unknown = report.choice, (math.nan, math.nan, math.nan, False)
+    if choice is None:
+        return unknown
+    evidence = choice.evidence.get(organ)
+    if evidence is None:  # what the table holds is Dice, whatever was compared
+        mean = choice.table.get(report.chosen_name(organ), {}).get(organ, math.nan) if choice.metric == "dice" else math.nan
+        return mean, *unknown[1:]
     estimate = evidence.expected or evidence.compared.get(evidence.candidate)
-    if estimate is None:
-        return math.nan, math.nan, math.nan, False
-    return estimate.mean, estimate.low, estimate.high, evidence.expected is not None
+    return unknown if estimate is None else (estimate.mean, estimate.low, estimate.high, evidence.expected is not None)
 
 
 def dataset_section(report: Report) -> dict[str, Any]:
@@ -62,21 +56,16 @@ def dataset_section(report: Report) -> dict[str, Any]:
     known = [value for volumes in facts.volumes.values() for value in volumes if value > 0]
     scale = Scale(min(known) * 0.8, max(known) * 1.25, log=max(known) / min(known) > 20, margin=2) if known else None
     organs = [_organ_volumes(facts, organ, values) for organ, values in zip(facts.labels.names, facts.labels.members, strict=True)]
-    channels = [
-        (channel, [one.mean, one.std, one.min, one.percentile_00_5, one.median, one.percentile_99_5, one.max])
-        for channel, one in zip(facts.channels, facts.intensities, strict=False)
-    ]
-    return {"pairs": pairs, "scale": scale, "organs": organs, "channels": channels}
+    return {"pairs": pairs, "scale": scale, "organs": organs, "channels": list(zip(facts.channels, facts.intensities, strict=False))}
 
 
 def _median(rows: Sequence[Sequence[float]], digits: int) -> str:
-    return TIMES.join(_short(value, digits) for value in np.median(np.array(rows, float), axis=0))
+    return TIMES.join(_short(value, digits) for value in np.median(rows, axis=0))
 
 
 def _range(rows: Sequence[Sequence[float]], digits: int) -> str:
-    array = np.array(rows, float)
-    pairs = [(_short(low, digits), _short(high, digits)) for low, high in zip(array.min(axis=0), array.max(axis=0), strict=True)]
-    return TIMES.join(low if low == high else f"{low}–{high}" for low, high in pairs)
+    ends = [(_short(min(column), digits), _short(max(column), digits)) for column in zip(*rows, strict=True)]
+    return TIMES.join(low if low == high else f"{low}–{high}" for low, high in ends)
 
 
 def _short(value: float, digits: int) -> str:
@@ -88,35 +77,12 @@ def _organ_volumes(facts: DatasetFacts, organ: str, label_values: Sequence[int])
     return {
         "name": organ,
         "label": ", ".join(map(str, label_values)),
-        "present": f"{len(volumes)}{FIXED}of{FIXED}{facts.annotated.get(organ, facts.cases)}"
+        "present": f"{len(volumes)}{NO_BREAK}of{NO_BREAK}{facts.annotated.get(organ, facts.cases)}"
         if any(map(any, facts.volumes.values()))
         else "–",
         "volumes": volumes,
         "median": float(np.median(volumes)) if volumes else math.nan,
         "range": f"{significant(min(volumes))} – {significant(max(volumes))}" if volumes else "–",
-    }
-
-
-def plan_section(report: Report) -> dict[str, Any] | None:
-    """The configurations and the reasons of the plan."""
-    plan = report.plan
-    if plan is None:
-        return None
-    configurations = [_configuration(one, report.parameters) for one in plan.configurations.values()]
-    return {"preset": plan.preset, "memory_gb": plan.memory_gb, "configurations": configurations, "reasons": plan.reasons}
-
-
-def _configuration(configuration: Configuration, parameters: Mapping[str, int]) -> dict[str, Any]:
-    features = configuration.built_options.get("features", ())
-    return {
-        "name": configuration.name,
-        "spacing": TIMES.join(f"{value:.3g}" for value in configuration.spacing),
-        "median_shape": TIMES.join(map(str, configuration.median_shape)),
-        "patch_size": TIMES.join(map(str, configuration.patch_size)),
-        "batch_size": configuration.batch_size,
-        "network": configuration.network,
-        "features": (", ".join(map(str, features)) if isinstance(features, (list, tuple)) else str(features)) or "–",
-        "parameters": parameters.get(configuration.name),
     }
 
 

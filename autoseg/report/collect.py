@@ -24,10 +24,9 @@ from ..selection.candidate_scores import FOLDER, Record
 from ..selection.estimated_dice import read_estimated_dice
 from ..selection.held_out import HeldOut
 from ..selection.stored_scores import not_in_choice, validated_folds
-from .cases import draw_case, is_there, pick_cases, worst_of_organs
+from .cases import case_values, draw_case, has_predictions, pick_cases, ranked_cases, worst_of_organs
 from .content import DatasetFacts, Missing, Report
 from .runs import commands, count_parameters, hashes, read_runs, versions
-from .sections_cases import case_values, ranked_cases
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ def with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int
         return report
     held_out = HeldOut(workspace.results(report.dataset.name), report.plan, choice)
     known, cases = ranked_cases(report), {case.name: case for case in dataset.cases}
-    ranked = [(case, mean) for case, mean in known if case in cases and is_there(held_out, case, report.folds_of.get(case, ""))]
+    ranked = [(case, mean) for case, mean in known if case in cases and has_predictions(held_out, case, report.folds_of.get(case, ""))]
     there = {case for case, _ in ranked}
     whys = pick_cases(ranked, n)
     if n >= PICTURED:

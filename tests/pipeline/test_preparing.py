@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import story_data as data
+from autoseg.report.commands import plan_command
 
 import autoseg
 from autoseg.data.descriptions import planned_dataset, raw_dataset
 from autoseg.pipeline import PlanSettings, TrainSettings, evaluating, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.preprocessing.storage import Store
-from autoseg.report.commands import plan_command
 from autoseg.runtime.hardware import StepCost
 from autoseg.runtime.provenance import Stamp, record, stamp_path
 from autoseg.runtime.serialization import read_json, write_json

@@ -1,51 +1,162 @@
-"""Segmentation networks, one family a file. A new one is a file here and a line in `NETWORKS`.
+"""Segmentation networks, one family a file. A new one is a file here and an entry of `NETWORKS`.
 
-What a network is: an ``nn.Module`` built by ``factory(*, dim, in_channels, out_channels, deep_supervision=True, **options)`` that takes
+A network is an ``nn.Module`` built by ``factory(*, dim, in_channels, out_channels, deep_supervision=True, **options)`` that takes
 ``(B, C, *spatial)`` and returns logits. In training mode with deep supervision it returns a tuple, finest first; otherwise only the finest
 logits ``(B, out_channels, *spatial)``. `tests/contracts/test_networks.py` checks every entry of the table.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..runtime.registry import lookup
+from ..runtime.registry import lookup, resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
-NETWORKS: dict[str, str] = {
-    "plain_unet": "autoseg.networks.unet:PlainUNet",
-    "residual_unet": "autoseg.networks.residual_unet:ResidualUNet",
-    "conze_unet": "autoseg.networks.vgg_unet:conze_unet",
-    "vgg16_unet": "autoseg.networks.vgg_unet:vgg16_unet",
-    "vgg19_unet": "autoseg.networks.vgg_unet:vgg19_unet",
-    "vgg19_unetpp": "autoseg.networks.nested_unet:vgg19_unetpp",
-    "cascaded": "autoseg.networks.cascaded:cascaded",
-    "unet_cascade": "autoseg.networks.cascaded:unet_cascade",
-    "vgg16_unet_cascade": "autoseg.networks.cascaded:vgg16_unet_cascade",
-    "vgg19_unet_cascade": "autoseg.networks.cascaded:vgg19_unet_cascade",
-    "roth_unet": "autoseg.networks.roth_unet:RothUNet",
-    "se_resunet": "autoseg.networks.se_resunet:SEResUNet",
-    "deeplabv3": "autoseg.networks.deeplab:DeepLabV3",
-    "vnet": "autoseg.networks.vnet:VNet",
-    "dense_vnet": "autoseg.networks.dense_vnet:DenseVNet",
-    "deepmedic": "autoseg.networks.deepmedic:DeepMedic",
-    "pipo_fan": "autoseg.networks.pipo_fan:PipoFan",
-    "pipo_unet": "autoseg.networks.pipo_fan:pipo_unet",
-    "pipo_resunet": "autoseg.networks.pipo_fan:pipo_resunet",
-    "dense_unet": "autoseg.networks.dense_unet:DenseUNet",
-    "localisation_unet": "autoseg.networks.scn_unet:LocalisationUNet",
-    "scn": "autoseg.networks.scn:SpatialConfigurationNet",
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Entry of the table of networks.
+
+    Attributes:
+        factory: ``module:name`` of the class or function that builds the network.
+        paper: Authors, year, venue; empty for a network from outside the project.
+        small: Options of a network that is small enough for a test; the topology of a planned one is added to them.
+        dims: Numbers of spatial axes that it can be built for.
+        planned: Whether the planner determines features, strides and kernel sizes, with plain convolutions (``convs_per_stage``) or
+            residual blocks (``blocks_per_stage``) in the encoder; None for a network with a topology and defaults of its own.
+        pointwise_head: Its logits are a 1x1 convolution of its last feature maps, so that it can take part in feature fusion.
+    """
+
+    factory: str
+    paper: str
+    small: Mapping[str, Any]
+    dims: tuple[int, ...] = (2, 3)
+    planned: Literal["plain", "residual"] | None = None
+    pointwise_head: bool = True
+
+
+_CONZE = "Conze et al. 2021, Artificial Intelligence in Medicine"
+_FANG = "Fang and Yan 2020, IEEE Transactions on Medical Imaging"
+_THALER = "Thaler et al. 2021, FLARE challenge at MICCAI"
+_VGG_SMALL = {"features": [8, 8, 8, 8, 8]}
+
+NETWORKS: dict[str, NetworkSpec] = {
+    "plain_unet": NetworkSpec(
+        factory="autoseg.networks.unet:PlainUNet",
+        paper="Isensee et al. 2021, Nature Methods",
+        small={"features": [8, 12, 16], "convs_per_stage": [2, 2, 2], "decoder_convs": [2, 2]},
+        planned="plain",
+    ),
+    "residual_unet": NetworkSpec(
+        factory="autoseg.networks.residual_unet:ResidualUNet",
+        paper="Isensee et al. 2024, MICCAI",
+        small={"features": [8, 12, 16], "blocks_per_stage": [1, 2, 2], "decoder_convs": [1, 1]},
+        planned="residual",
+    ),
+    "conze_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:conze_unet", paper=_CONZE, small={"features": [8, 12, 16]}),
+    "vgg16_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg16_unet", paper=_CONZE, small=_VGG_SMALL),
+    "vgg19_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg19_unet", paper=_CONZE, small=_VGG_SMALL),
+    "vgg19_unetpp": NetworkSpec(
+        factory="autoseg.networks.nested_unet:vgg19_unetpp", paper=f"Zhou et al. 2018, DLMIA; {_CONZE}", small=_VGG_SMALL
+    ),
+    "cascaded": NetworkSpec(
+        factory="autoseg.networks.cascaded:cascaded",
+        paper=_CONZE,
+        small={"first": "conze_unet", "first_options": {"features": [8, 8]}, "second": "roth_unet", "second_options": {"width": 4}},
+    ),
+    "unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:unet_cascade", paper=_CONZE, small={"features": [8, 12]}),
+    "vgg16_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg16_unet_cascade", paper=_CONZE, small=_VGG_SMALL),
+    "vgg19_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg19_unet_cascade", paper=_CONZE, small=_VGG_SMALL),
+    "roth_unet": NetworkSpec(
+        factory="autoseg.networks.roth_unet:RothUNet",
+        paper="Cicek et al. 2016, MICCAI; Roth et al. 2018, Computerized Medical Imaging and Graphics",
+        small={"width": 4},
+    ),
+    "se_resunet": NetworkSpec(
+        factory="autoseg.networks.se_resunet:SEResUNet",
+        paper="Cao et al. 2021, Neurocomputing; Crespi et al. 2023",
+        small={"width": 8, "levels": 3, "reduction": 4},
+    ),
+    "deeplabv3": NetworkSpec(
+        factory="autoseg.networks.deeplab:DeepLabV3",
+        paper="Chen et al. 2017, arXiv 1706.05587; Crespi et al. 2023",
+        small={"width": 4, "blocks": [1, 1, 1, 1], "pyramid_channels": 32, "output_stride": 8},
+    ),
+    "vnet": NetworkSpec(factory="autoseg.networks.vnet:VNet", paper="Milletari et al. 2016, 3DV", small={"width": 2}),
+    "dense_vnet": NetworkSpec(
+        factory="autoseg.networks.dense_vnet:DenseVNet",
+        paper="Gibson et al. 2018, IEEE Transactions on Medical Imaging",
+        small={"dropout": 0.1},
+        pointwise_head=False,
+    ),
+    "deepmedic": NetworkSpec(
+        factory="autoseg.networks.deepmedic:DeepMedic",
+        paper="Kamnitsas et al. 2017, Medical Image Analysis",
+        small={"widths": [8, 8, 8], "joint_widths": [16, 16], "dropout": 0.1},
+    ),
+    "pipo_fan": NetworkSpec(
+        factory="autoseg.networks.pipo_fan:PipoFan",
+        paper=_FANG,
+        small={"features": [8, 8, 12], "norm": "instance"},
+        pointwise_head=False,
+    ),
+    "pipo_unet": NetworkSpec(
+        factory="autoseg.networks.pipo_fan:pipo_unet",
+        paper=f"Ronneberger et al. 2015, MICCAI; {_FANG}",
+        small={"features": [8, 8, 12]},
+    ),
+    "pipo_resunet": NetworkSpec(
+        factory="autoseg.networks.pipo_fan:pipo_resunet",
+        paper=f"Han 2017, arXiv 1704.07239; {_FANG}",
+        small={"features": [8, 8, 12]},
+    ),
+    "dense_unet": NetworkSpec(
+        factory="autoseg.networks.dense_unet:DenseUNet",
+        paper="Li et al. 2018, IEEE Transactions on Medical Imaging",
+        small={"growth_rate": 4, "blocks": [2, 2, 2], "stem": 8, "last_features": 8},
+    ),
+    "localisation_unet": NetworkSpec(
+        factory="autoseg.networks.scn_unet:LocalisationUNet", paper=_THALER, small={"features": 8, "levels": 3}
+    ),
+    "scn": NetworkSpec(
+        factory="autoseg.networks.scn:SpatialConfigurationNet",
+        paper=f"Payer et al. 2017, STACOM at MICCAI; {_THALER}",
+        small={"features": 8, "levels": 3, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0},
+        pointwise_head=False,
+    ),
 }
-"""Name -> where the class or function lies."""
+"""Name -> entry. A network from outside is named ``module:name``, without an entry, see `network_spec`."""
+
+
+def network_spec(name: str) -> NetworkSpec:
+    """The entry of a network.
+
+    Args:
+        name: In `NETWORKS`, or ``module:name`` of another class or function. A class derived from one in the table has that one's entry
+            (so the planner shapes a class derived from `unet.PlainUNet` like a plain U-Net); any other has one that says nothing.
+
+    Raises:
+        ValueError: The name is unknown, or cannot be imported.
+    """
+    found = lookup(NETWORKS, name, "network")
+    if isinstance(found, NetworkSpec):
+        return found
+    by_factory = {spec.factory: spec for spec in NETWORKS.values()}
+    for base in getattr(found, "__mro__", ()):
+        if spec := by_factory.get(f"{base.__module__}:{base.__qualname__}"):
+            return replace(spec, factory=name, paper="")
+    return NetworkSpec(factory=name, paper="", small={})
 
 
 def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
     """Builds a network with freshly drawn weights (from torch's global generator: seed it to repeat them).
 
     Args:
-        name: In `NETWORKS`, or ``module:attribute`` of any other factory.
+        name: In `NETWORKS`, or ``module:name`` of any other factory.
         dim: Spatial axes, 2 or 3.
         in_channels: Channels of the image (and of a previous stage's one-hot segmentation).
         out_channels: `Labels.n_outputs`.
@@ -54,7 +165,7 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
     Raises:
         ValueError: The name is unknown, or the network refuses the options.
     """
-    factory = lookup(NETWORKS, name, "network")
+    factory = resolve(network_spec(name).factory, "network")
     try:
         return factory(dim=dim, in_channels=in_channels, out_channels=out_channels, **options)
     except TypeError as error:

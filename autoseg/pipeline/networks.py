@@ -1,36 +1,31 @@
-"""The networks side by side: what each is, and what it costs for a patch."""
+"""Lists the networks: paper, parameters, operations and memory proxy of each for one patch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..networks import NETWORKS
-from ..networks.catalogue import PAPERS, Info
+from ..networks import NETWORKS, network_spec
 from ..networks.measure import NetworkCost, measure
 from ..planners.patch import network_options
 from ..planners.topology import plan_topology
-from ..runtime.registry import unknown
 
 DEFAULT_PATCH = {2: (128, 128), 3: (64, 64, 64)}
-PLANNED = ("plain_unet", "residual_unet")
-"""Networks that have no shape of their own: the planner gives them one for each patch."""
-UNLISTED = Info("", (2, 3))
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """One line of the table.
+    """Row of the table of networks.
 
     Attributes:
-        name: In `NETWORKS`, or ``module:attribute``.
+        name: In `NETWORKS`, or ``module:name``.
         paper: Authors, year, venue; empty for a network from outside.
         dim: Spatial axes that it was built for.
         patch: Voxels per axis.
         cost: None where it cannot be built.
-        problem: Why not; empty where it can.
+        problem: Why it cannot be built; empty where it can.
     """
 
     name: str
@@ -41,57 +36,54 @@ class NetworkRow:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The line as plain values; the cost's entries stand beside the others, as None where there is none."""
+        """The row as plain values; the entries of the cost are on the same level, and None where it could not be built."""
         cost = asdict(self.cost) if self.cost else dict.fromkeys(NetworkCost.__dataclass_fields__)
         return {"name": self.name, "paper": self.paper, "dim": self.dim, "patch": list(self.patch), **cost, "problem": self.problem}
 
 
 def default_options(name: str, patch: Sequence[int]) -> dict[str, Any]:
-    """The options with which a network is built where no plan gives any.
+    """Options to build a network with where there is no plan.
 
     Args:
-        name: In `NETWORKS`, or ``module:attribute``.
+        name: In `NETWORKS`, or ``module:name``.
         patch: Voxels per axis.
 
     Returns:
-        For the networks that the planner shapes, its choice for the patch and equal voxel sizes on all axes; for others nothing: they
-        have defaults.
+        For networks with a planned topology the planner's choice for the patch and isotropic voxels; nothing for others, which have
+        defaults.
     """
-    return network_options(plan_topology((1.0,) * len(patch), patch), name) if name in PLANNED else {}
+    return network_options(plan_topology((1.0,) * len(patch), patch), name) if network_spec(name).planned else {}
 
 
 def list_networks(
-    names: Iterable[str] = (),
+    names: Sequence[str] = (),
     *,
     in_channels: int = 1,
     out_channels: int = 2,
     dim: int | None = None,
     patch: Sequence[int] | None = None,
 ) -> list[NetworkRow]:
-    """Measures networks, each for as many spatial axes as it is meant for.
+    """Measures networks, each for the numbers of spatial axes that it can be built for.
 
     Args:
-        names: In `NETWORKS`, or ``module:attribute``; all of the table where there are none.
+        names: In `NETWORKS`, or ``module:name``; all of the table where there are none.
         in_channels: Channels of the image.
         out_channels: Classes, the background included.
         dim: Spatial axes; where None those of `patch`, or 2 and 3.
         patch: Voxels per axis; `DEFAULT_PATCH` where None.
 
     Raises:
-        ValueError: A name is unknown, a number of channels is not positive, or the patch has not `dim` axes. (A network that cannot be
-            built for the patch is no error, but a line that says why.)
+        ValueError: A name is unknown or cannot be imported, a number of channels is not positive, or the patch has not `dim` axes. (A
+            network that cannot be built for the patch is no error, but a row that says why.)
     """
     if in_channels < 1 or out_channels < 1:
         raise ValueError(f"networks: expected at least one channel and one class, got {in_channels} and {out_channels}")
-    chosen = list(names) or list(NETWORKS)
-    for name in chosen:
-        if name not in NETWORKS and ":" not in name:
-            raise unknown("network", name, NETWORKS)
+    specs = {name: network_spec(name) for name in names or NETWORKS}
     return [
-        _row(name, in_channels, out_channels, one)
-        for one in _patches(dim, patch)
-        for name in chosen
-        if len(one) in PAPERS.get(name, UNLISTED).dims
+        _row(name, spec.paper, size, in_channels=in_channels, out_channels=out_channels)
+        for size in _patches(dim, patch)
+        for name, spec in specs.items()
+        if len(size) in spec.dims
     ]
 
 
@@ -104,17 +96,17 @@ def _patches(dim: int | None, patch: Sequence[int] | None) -> list[tuple[int, ..
     return [tuple(patch)]
 
 
-def _row(name: str, in_channels: int, out_channels: int, patch: tuple[int, ...]) -> NetworkRow:
+def _row(name: str, paper: str, patch: tuple[int, ...], *, in_channels: int, out_channels: int) -> NetworkRow:
     cost, problem = None, ""
     try:
         cost = measure(name, len(patch), in_channels, out_channels, patch, deep_supervision=False, **default_options(name, patch))
     except ValueError as error:
         problem = str(error)
-    return NetworkRow(name, PAPERS.get(name, UNLISTED).paper, len(patch), patch, cost, problem)
+    return NetworkRow(name, paper, len(patch), patch, cost, problem)
 
 
 def describe_networks(rows: Sequence[NetworkRow]) -> str:
-    """The lines as a table, a block for each number of axes; what could not be built has a dash, and its reason below."""
+    """Formats the rows as text, a table for each number of axes; what could not be built has dashes, and the reason below."""
     blocks = []
     for dim in sorted({row.dim for row in rows}):
         block = [row for row in rows if row.dim == dim]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..networks import NETWORKS, network_spec
 from .memory import conv_elements
 from .topology import Topology, plan_topology
 
@@ -28,7 +29,7 @@ class Preset:
     """A family of plans: which network, and how large it may be.
 
     Attributes:
-        network: Name in `autoseg.networks.NETWORKS`.
+        network: Name in `autoseg.networks.NETWORKS`, or ``module:name``; one that the planner shapes (`NetworkSpec.planned`).
         elements: Per number of axes: convolution elements of one patch (`memory.conv_elements`) that belong to `gigabytes`.
         gigabytes: Memory target of the preset, GB.
         shrink_batch: Per number of axes: the patch shrinks until a batch of this size fits.
@@ -148,14 +149,26 @@ def _size(topology: Topology, setting: Setting, limit: float) -> Sizing:
 
 
 def network_options(topology: Topology, network: str) -> dict[str, Any]:
-    """Keyword arguments of the network ``plain_unet`` or ``residual_unet`` for a topology."""
+    """Keyword arguments of a network with a planned topology.
+
+    Args:
+        topology: Strides and kernel sizes of each stage.
+        network: Name in `autoseg.networks.NETWORKS`, or ``module:name``: one that says nothing else is given those of a plain U-Net.
+
+    Raises:
+        ValueError: The network has a topology of its own.
+    """
+    planned = network_spec(network).planned
+    if planned is None and network in NETWORKS:
+        expected = ", ".join(name for name, spec in NETWORKS.items() if spec.planned)
+        raise ValueError(f"plan preset: expected a network that the planner shapes ({expected}), got {network!r}")
     stages, dim = len(topology.strides), len(topology.patch_size)
     options: dict[str, Any] = {
         "features": [min(BASE_FEATURES * 2**stage, MAX_FEATURES[dim]) for stage in range(stages)],
         "strides": [list(stride) for stride in topology.strides],
         "kernel_sizes": [list(kernel) for kernel in topology.kernel_sizes],
     }
-    if network == "residual_unet":
+    if planned == "residual":
         deepest = len(RESIDUAL_BLOCKS) - 1
         blocks = [RESIDUAL_BLOCKS[min(stage, deepest)] for stage in range(stages)]
         return options | {"blocks_per_stage": blocks, "decoder_convs": [1] * (stages - 1)}

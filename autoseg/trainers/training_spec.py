@@ -10,6 +10,7 @@ from typing import Any
 from ..data.label_subsets import folder_word, subset
 from ..data.labels import plan_mirroring
 from ..data.windows import Window, check_window, common_window
+from ..networks import network_spec
 from ..planners.budget import patch_multiple
 from ..planners.configurations import wanted_configurations
 from ..preprocessing.windows import with_normalization
@@ -50,8 +51,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     plan, organs = of_organs(plan, settings.organs)
     # The region that a cascade noted there is for those trainers only that ask for one.
     configuration = replace(plan.configurations[name], region=None)
-    if settings.network is not None:
-        configuration = _with_network(configuration, settings.network, settings.network_options)
+    configuration = _with_network(configuration, settings)
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     words = tuple(filter(None, (settings.network, organs, intensities, _checked_tag(settings.tag))))
@@ -108,8 +108,11 @@ def _with_intensities(
     return with_normalization(configuration, schemes) if schemes else (configuration, "")
 
 
-def _with_network(configuration: Configuration, network: str, options: Mapping[str, Any]) -> Configuration:
-    """The configuration with the network that was asked for; the planned one keeps its planned options."""
-    planned = configuration.network_options if network == configuration.network else {}
-    multiple = tuple(patch_multiple(configuration))
-    return replace(configuration, network=network, network_options={**planned, **options}, patch_multiple=multiple)
+def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:
+    """The configuration with the network of the settings, which has the planned options if the planner shapes both networks alike."""
+    if settings.network is None:
+        return configuration
+    kinds = {network_spec(name).planned for name in (settings.network, configuration.network)}
+    alike = settings.network == configuration.network or (len(kinds) == 1 and None not in kinds)
+    options = (configuration.network_options if alike else {}) | settings.network_options
+    return replace(configuration, network=settings.network, network_options=options, patch_multiple=tuple(patch_multiple(configuration)))

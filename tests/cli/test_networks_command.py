@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from autoseg import cli
 from autoseg.networks import NETWORKS
-from autoseg.networks.catalogue import PAPERS, Info
 from autoseg.networks.measure import NetworkCost, measure
 from autoseg.pipeline.networks import DEFAULT_PATCH, NetworkRow, default_options, describe_networks, list_networks
 
 
 def test_every_network_of_the_table_has_a_paper() -> None:
-    assert set(PAPERS) == set(NETWORKS)
-    assert all(set(info.dims) <= {2, 3} and info.dims and info.paper for info in PAPERS.values())
+    assert all(set(spec.dims) <= {2, 3} and spec.dims and spec.paper for spec in NETWORKS.values())
 
 
 def test_the_table_shows_what_was_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,8 +32,16 @@ def test_json_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.networks(["vnet", "--channels", "2", "--classes", "5", "--dim", "3", "--patch", "32", "32", "16", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     cost = measure("vnet", 3, 2, 5, (32, 32, 16))
-    counted = {"parameters": cost.parameters, "flops": cost.flops, "elements": cost.elements}
-    assert row == {"name": "vnet", "paper": PAPERS["vnet"].paper, "dim": 3, "patch": [32, 32, 16], **counted, "problem": ""}
+    assert row == {
+        "name": "vnet",
+        "paper": NETWORKS["vnet"].paper,
+        "dim": 3,
+        "patch": [32, 32, 16],
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "elements": cost.elements,
+        "problem": "",
+    }
 
 
 def test_a_patch_alone_determines_the_axes() -> None:
@@ -64,7 +71,7 @@ def test_a_network_that_cannot_be_built_has_a_dash_and_a_reason(capsys: pytest.C
 
 
 def test_a_network_is_listed_only_for_the_axes_it_is_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PAPERS, "deepmedic", Info("paper", (3,)))
+    monkeypatch.setitem(NETWORKS, "deepmedic", replace(NETWORKS["deepmedic"], dims=(3,)))
     assert [row.dim for row in list_networks(["deepmedic"])] == [3]
     assert list_networks(["deepmedic"], dim=2) == []
 

@@ -1,16 +1,16 @@
-"""Every network whose logits are a 1x1 convolution of its last feature maps can be cut there, and is the same in two parts."""
+"""Of networks with a pointwise head `FeatureTap` gives features and head whose 1x1 convolution are the logits; it refuses others."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_networks import BUILDS, ODD, OUT, PLANNED, SIZE, batch, small, train_once
+from network_contract import ODD, OUT, batch, sizes, small, train_once
 
+from autoseg.networks import NETWORKS
 from autoseg.networks.feature_taps import FeatureTap
 
-WITHOUT = {"pipo_fan": "fuses maps of several scales", "scn": "merges two networks' outputs", "dense_vnet": "has a 3x3 head"}
-CUT = [(name, dim) for name, dim in BUILDS if name not in WITHOUT]
+CUT = [(name, dim) for name, spec in NETWORKS.items() if spec.pointwise_head for dim in spec.dims]
 
 
 def head(tap: FeatureTap, features: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def test_the_head_of_the_features_gives_the_logits(name: str, dim: int) -> None:
     network = small(name, dim)
     train_once(network, batch(dim))
     tap = FeatureTap(network.eval(), batch(dim, 1))
-    for size in (SIZE[dim],) if name in PLANNED else (SIZE[dim], ODD[dim]):
+    for size in sizes(name, dim):
         x = batch(dim, size=size)
         features = tap.features(x)
         assert features.shape == (2, tap.weight.shape[1], *size)
@@ -32,7 +32,7 @@ def test_the_head_of_the_features_gives_the_logits(name: str, dim: int) -> None:
             assert torch.allclose(head(tap, features), network(x), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.parametrize("name", [name for name, spec in NETWORKS.items() if spec.planned])
 def test_sizes_that_do_not_fit_are_padded(name: str) -> None:
     network = small(name, 2).eval()
     features = FeatureTap(network, batch(2, 1)).features(batch(2, size=ODD[2]))
@@ -42,7 +42,7 @@ def test_sizes_that_do_not_fit_are_padded(name: str) -> None:
     assert torch.allclose(head(FeatureTap(network, batch(2, 1)), features), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", WITHOUT)
+@pytest.mark.parametrize("name", [name for name, spec in NETWORKS.items() if not spec.pointwise_head])
 def test_networks_without_such_a_head_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no 1x1 convolution of its last feature maps"):
         FeatureTap(small(name, 2).eval(), batch(2, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -11,12 +11,13 @@ from torch import nn
 from . import convolutions
 
 Sizes = Sequence[Sequence[int]]
+Convolution = nn.Conv2d | nn.Conv3d
 
 NEGATIVE_SLOPE = 0.01
 """Slope of every LeakyReLU, also used by the He initialisation."""
 
 
-def convolution(dim: int) -> type[nn.Module]:
+def convolution(dim: int) -> Callable[..., Convolution]:
     """``nn.Conv2d`` or ``nn.Conv3d``.
 
     Raises:
@@ -27,7 +28,7 @@ def convolution(dim: int) -> type[nn.Module]:
     return convolutions.Conv3d if dim == 3 else convolutions.Conv2d
 
 
-def transposed_convolution(dim: int) -> type[nn.Module]:
+def transposed_convolution(dim: int) -> Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]:
     """``nn.ConvTranspose2d`` or ``nn.ConvTranspose3d``."""
     return convolutions.ConvTranspose3d if dim == 3 else convolutions.ConvTranspose2d
 

@@ -1,4 +1,4 @@
-"""Two networks in series, trained end to end: the second sees the image and what the first made of it (auto-context).
+"""Cascades of two networks trained end to end: the second sees the image and the output of the first (auto-context).
 
 Conze et al., Artificial Intelligence in Medicine 117 (2021), section 3.3; auto-context is by Tu and Bai, IEEE TPAMI 32 (2010).
 """
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from . import build_network
+from .vgg_unet import repeat_channels
 
 EPSILON = 1e-5
 """Added to the variance of a map before the division by its root."""
 
 
 class AutoContext(nn.Module):
-    """The first network's maps, normalised, stacked with the image, go into the second, whose logits are the result.
+    """Two networks in series: the second takes the first one's normalised maps, concatenated with the image, and gives the logits.
 
     Gradients of the loss on the result run through both.
 
@@ -50,8 +51,7 @@ class AutoContext(nn.Module):
         """
         n_maps, n_image = maps.shape[1], image.shape[1]
         wanted = max(getattr(self.second, "input_channels", 0) - n_maps, n_image)
-        repeated = image if wanted == n_image else image[:, [channel % n_image for channel in range(wanted)]]
-        return torch.cat((normalised(maps), repeated), dim=1)
+        return torch.cat((normalised(maps), repeat_channels(image, wanted)), dim=1)
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -96,49 +96,54 @@ def cascaded(
         ValueError: A name is unknown, or a network refuses its options.
     """
     shared = {} if pretrained is None else {"pretrained": pretrained}
-    own_first = shared | dict(first_options or {})
     if second_options is None:
         second_options = first_options if second is None else None
-    own_second = shared | dict(second_options or {})
-    size = {"dim": dim, "out_channels": out_channels}
     return AutoContext(
-        build_network(first, in_channels=in_channels, deep_supervision=False, **size, **own_first),
-        build_network(second or first, in_channels=out_channels + in_channels, deep_supervision=deep_supervision, **size, **own_second),
+        build_network(
+            first, dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=False, **shared | dict(first_options or {})
+        ),
+        build_network(
+            second or first,
+            dim=dim,
+            in_channels=out_channels + in_channels,
+            out_channels=out_channels,
+            deep_supervision=deep_supervision,
+            **shared | dict(second_options or {}),
+        ),
     )
 
 
-def unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+def unet_cascade(**options: Any) -> AutoContext:
     """Two plain U-Nets in series (``UNet1-1`` of Conze et al., 2021; Yan et al., EMBC 2019).
 
     10,275,426 parameters in 2D with one channel in and out.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Channels of the logits.
-        deep_supervision: Ignored: the loss is on the final output only.
-        **options: Of `vgg_unet.conze_unet`, for both networks.
+        **options: Those of `vgg_unet.conze_unet`: all but the channels are for both networks.
 
     Raises:
         ValueError: A network refuses its options.
     """
-    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
-    return cascaded(**size, deep_supervision=deep_supervision, first="conze_unet", first_options=options)
+    return _twice("conze_unet", **options)
 
 
-def vgg16_unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+def vgg16_unet_cascade(**options: Any) -> AutoContext:
     """Two U-Nets with VGG-16 encoders in series (``v16UNet1-1``, with ``pretrained`` ``v16pUNet1-1`` of Conze et al., 2021).
 
     As `unet_cascade`, with the options of `vgg_unet.vgg16_unet`. 57,609,090 parameters in 2D with one channel in and out.
     """
-    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
-    return cascaded(**size, deep_supervision=deep_supervision, first="vgg16_unet", first_options=options)
+    return _twice("vgg16_unet", **options)
 
 
-def vgg19_unet_cascade(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+def vgg19_unet_cascade(**options: Any) -> AutoContext:
     """Two U-Nets with VGG-19 encoders in series (``v19UNet1-1``, with ``pretrained`` ``v19pUNet1-1`` of Conze et al., 2021).
 
-    As `unet_cascade`, with the options of `vgg_unet.vgg16_unet`. 74,128,258 parameters in 2D with one channel in and out.
+    As `unet_cascade`, with the options of `vgg_unet.vgg19_unet`. 74,128,258 parameters in 2D with one channel in and out.
     """
-    size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
-    return cascaded(**size, deep_supervision=deep_supervision, first="vgg19_unet", first_options=options)
+    return _twice("vgg19_unet", **options)
+
+
+def _twice(network: str, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
+    return cascaded(
+        dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, first=network, first_options=options
+    )

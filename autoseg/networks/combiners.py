@@ -85,8 +85,8 @@ class LogitsConvolution(nn.Module):
         self.conv = convolution(dim)(in_channels, out_channels, 1)
         first = out_channels - len(channels)  # background's, where there is one, is 0
         with torch.no_grad():
-            self.conv.weight.zero_()
-            self.conv.bias.zero_()
+            for parameter in self.conv.parameters():
+                parameter.zero_()
             for organ, of in enumerate(channels, start=first):
                 self.conv.weight[organ, list(of)] = 1 / len(of)
 
@@ -123,11 +123,19 @@ class MetaUNet(nn.Module):
         kernel_sizes: Sizes,
     ) -> None:
         super().__init__()
-        size = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, "deep_supervision": False}
-        convs = {"convs_per_stage": [2] * len(features), "decoder_convs": [1] * (len(features) - 1)}
-        self.average = LogitsConvolution(**size, channels=channels)
-        self.unet = PlainUNet(**size, **convs, features=features, strides=strides, kernel_sizes=kernel_sizes)
-        nn.init.zeros_(self.unet.decoder.heads[-1].weight)
+        self.average = LogitsConvolution(dim=dim, in_channels=in_channels, out_channels=out_channels, channels=channels)
+        self.unet = PlainUNet(
+            dim=dim,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=features,
+            strides=strides,
+            kernel_sizes=kernel_sizes,
+            convs_per_stage=[2] * len(features),
+            decoder_convs=[1] * (len(features) - 1),
+            deep_supervision=False,
+        )
+        nn.init.zeros_(self.unet.decoder.heads[-1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, M, *spatial)`` of any size to logits ``(B, K, *spatial)``."""

@@ -11,6 +11,8 @@ all slices; in channels-last layout this is a view and costs nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +20,15 @@ SMALL = 256
 """Voxels of an input, per channel, up to which a processor computes in fp32 under autocast."""
 
 
-class _SmallInFp32:
-    """Mixed into a convolution class, before it."""
+class _SmallInFp32(nn.Module):
+    """Mixin in front of a convolution class: small inputs on a processor leave autocast."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the convolution; small inputs on a processor leave autocast."""
-        if x.device.type != "cpu" or x[0, 0].numel() > SMALL or not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As that of the convolution."""
+        if input.device.type != "cpu" or input[0, 0].numel() > SMALL or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input, *args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
+            return super().forward(input.float(), *args, **kwargs)
 
 
 class Conv2d(_SmallInFp32, nn.Conv2d):
@@ -37,17 +39,12 @@ class Conv3d(_SmallInFp32, nn.Conv3d):
     """`torch.nn.Conv3d`, safe in mixed precision."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.device.type != "cpu" or not self._sees_one_slice or x.ndim != 5:
+        single_slice = (self.kernel_size[0], self.stride[0]) == (1, 1) and self.padding_mode == "zeros"
+        if x.device.type != "cpu" or not single_slice or isinstance(self.padding, str) or self.padding[0] != 0 or x.ndim != 5:
             return super()._conv_forward(x, weight, bias)
         slices = x.transpose(1, 2).flatten(0, 1)
-        how = self.stride[1:], self.padding[1:], self.dilation[1:], self.groups
-        found = nn.functional.conv2d(slices, weight[:, :, 0], bias, *how)
-        return found.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
-
-    @property
-    def _sees_one_slice(self) -> bool:
-        alone = (self.kernel_size[0], self.stride[0]) == (1, 1) and self.padding_mode == "zeros"
-        return alone and not isinstance(self.padding, str) and self.padding[0] == 0
+        result = nn.functional.conv2d(slices, weight[:, :, 0], bias, self.stride[1:], self.padding[1:], self.dilation[1:], self.groups)
+        return result.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
 
 
 class ConvTranspose2d(_SmallInFp32, nn.ConvTranspose2d):

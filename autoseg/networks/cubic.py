@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -42,8 +43,8 @@ def _upsample_axis(x: Tensor, axis: int, factor: int, slope: float) -> Tensor:
     for phase in range(factor):
         offset = (phase + 0.5) / factor - 0.5
         start = math.floor(offset) - 1
-        weights = [_keys(offset - (start + tap), slope) for tap in range(4)]
-        phases.append(sum(weight * padded.narrow(axis, start + tap + 2, size) for tap, weight in enumerate(weights)))
+        taps = [_keys(offset - (start + tap), slope) * padded.narrow(axis, start + tap + 2, size) for tap in range(4)]
+        phases.append(functools.reduce(torch.add, taps))
     return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
 
 

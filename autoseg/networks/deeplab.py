@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import convolution, initialise
-from .layers import linear_mode, normed_convolution
+from .layers import linear_mode, max_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
 EXPANSION = 4
@@ -59,9 +59,8 @@ def backbone(dim: int, in_channels: int, *, width: int, blocks: Sequence[int], o
     Returns:
         ``(B, C, *spatial)`` to ``(B, 32 * width, *spatial / output_stride)`` (rounded up).
     """
-    pool = nn.MaxPool3d if dim == 3 else nn.MaxPool2d
     stem = normed_convolution(dim, (in_channels, width), 7, norm=norm, stride=2)
-    parts: list[nn.Module] = [stem, nn.ReLU(inplace=True), pool(3, stride=2, padding=1)]
+    parts: list[nn.Module] = [stem, nn.ReLU(inplace=True), max_pool(dim, 3, stride=2, padding=1)]
     inputs, reached, dilation = width, 4, 1
     for stage, n in enumerate(blocks):
         stride = 2 if stage > 0 and reached < output_stride else 1

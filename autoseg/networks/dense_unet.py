@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import convolution, initialise
-from .layers import average_pool, linear_mode, make_norm
+from .layers import average_pool, linear_mode, make_norm, max_pool
 from .sizes import crop_to, pad_to_multiple
 
 BOTTLENECK = 4
@@ -70,7 +70,7 @@ class DenseEncoder(nn.Module):
         conv, self.widths = convolution(dim), [stem]
         first = conv(in_channels, stem, 7, stride=2, padding=3, bias=False)
         self.stem = nn.Sequential(first, make_norm(norm, dim, stem), nn.ReLU(inplace=True))
-        self.transitions = nn.ModuleList([(nn.MaxPool3d if dim == 3 else nn.MaxPool2d)(3, stride=2, padding=1)])
+        self.transitions = nn.ModuleList([max_pool(dim, 3, stride=2, padding=1)])
         self.blocks, width = nn.ModuleList(), stem
         for n in layers:
             if len(self.widths) > 1:
@@ -140,8 +140,9 @@ class DenseUNet(nn.Module):
             expected = "two blocks or more of at least one layer, and a compression over 0 up to 1"
             raise ValueError(f"DenseUNet: expected {expected}, got blocks {tuple(blocks)} and compression {compression}")
         self.in_channels, self.dim, self.multiple, self.mode = in_channels, dim, 2 ** (len(blocks) + 1), linear_mode(dim)
-        dense = {"growth": growth_rate, "layers": blocks, "compression": compression, "norm": norm, "dropout": dropout}
-        self.encoder = DenseEncoder(dim, in_channels, stem, **dense)
+        self.encoder = DenseEncoder(
+            dim, in_channels, stem, growth=growth_rate, layers=blocks, compression=compression, norm=norm, dropout=dropout
+        )
         *skips, bottom = self.encoder.widths
         self.bridge = conv(skips[-1], bottom, 1, bias=False)
         sources = [bottom, *reversed(skips[:-1]), skips[0]]

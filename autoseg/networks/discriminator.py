@@ -5,7 +5,7 @@ Conze et al., Artificial Intelligence in Medicine 117 (2021), section 3.1; the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +51,11 @@ class Discriminator(nn.Module):
         widths = [in_channels + n_maps, *(features * factor for factor in (1, 2, 4, 8)), 1]
         strides = halvings(dim, patch_size)
         last = len(strides) - 1
+        pad: Callable[..., nn.Module] = nn.ZeroPad3d if dim == 3 else nn.ZeroPad2d
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
             normed = 0 < i < last
-            layers.append((nn.ZeroPad3d if dim == 3 else nn.ZeroPad2d)((1, 2) * dim))
+            layers.append(pad((1, 2) * dim))
             layers.append(convolution(dim)(widths[i], widths[i + 1], KERNEL, stride, bias=not normed))
             layers += [batch_norm(dim, widths[i + 1])] if normed else []
             layers += [nn.LeakyReLU(SLOPE, inplace=True)] if i < last else []

@@ -1,6 +1,6 @@
-"""Layer fusion: the last feature maps of several trained networks, side by side, under one 1x1 convolution.
+"""Feature fusion: one 1x1 convolution over the concatenated last feature maps of several trained networks.
 
-Crespi et al., *Ensemble methods for multi-organ segmentation in CT series*, 2023.
+Crespi et al., *Ensemble methods for multi-organ segmentation in CT series*, 2023 (there: layer fusion).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Branch:
     """One network of a fusion.
 
     Attributes:
-        tap: The network, cut before its head.
+        tap: The network, as features and head.
         inputs: First of its channels of the fusion's input, and the one after the last.
-        organs: What its outputs are, by their place among the fusion's organs, background left out; None for one that the fusion lacks.
-        background: Its first output is background's; False where each output is a region's.
+        organs: For each of its outputs but background the index of the organ among the fusion's; None for one that the fusion lacks.
+        background: Its first output is background; False where each output is a region.
     """
 
     tap: FeatureTap
@@ -34,18 +34,18 @@ class Branch:
 
 
 class Fusion(nn.Module):
-    """Frozen networks and one 1x1 convolution over their concatenated features, the only part that is learnt and saved.
+    """Frozen networks and one 1x1 convolution over their concatenated features, the only part that is trained and saved.
 
-    It begins as the average of the networks' own logits: each organ's row holds the rows of that organ in the heads (less background's,
-    whose own row is 0, as only differences count), divided by how many networks know the organ.
+    It is initialised as the average of the networks' logits: the row of each organ holds the rows of that organ in the heads (minus that of
+    background, whose row here is 0, as only differences count), divided by the number of networks with that organ.
 
     Args:
         branches: At least one.
         dim: Spatial axes.
-        organs: How many there are.
+        organs: Number of organs.
 
     Raises:
-        ValueError: An organ is known to none of the networks, or only some of them have an output for background.
+        ValueError: No network has a certain organ, or only some of them have an output for background.
     """
 
     def __init__(self, branches: Sequence[Branch], *, dim: int, organs: int) -> None:
@@ -54,34 +54,35 @@ class Fusion(nn.Module):
         if len({branch.background for branch in branches}) != 1:
             raise ValueError("fusion: expected networks of regions only, or of none, got both")
         self.first = int(branches[0].background)
-        known = [sum(organ in branch.organs for branch in branches) for organ in range(organs)]
-        if not all(known):
-            raise ValueError(f"fusion: expected a network for each of {organs} organs, got {known}")
+        counts = [sum(organ in branch.organs for branch in branches) for organ in range(organs)]
+        if not all(counts):
+            raise ValueError(f"fusion: expected a network for each of {organs} organs, got {counts}")
         widths = [branch.tap.weight.shape[1] for branch in branches]
         self.head = convolution(dim)(sum(widths), organs + self.first, 1)
         with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.bias.zero_()
+            for parameter in self.head.parameters():
+                parameter.zero_()
             start = 0
             for branch, width in zip(branches, widths, strict=True):
-                self._begin_as(branch, slice(start, start + width), known)
+                self._add_head(branch, slice(start, start + width), counts)
                 start += width
 
-    def _begin_as(self, branch: Branch, columns: slice, known: Sequence[int]) -> None:
+    def _add_head(self, branch: Branch, columns: slice, counts: Sequence[int]) -> None:
+        """Adds a branch's share of the average to the initial weights."""
         weight, bias = branch.tap.weight.cpu(), branch.tap.bias.cpu()
+        own_weight, own_bias = self.head.weight, self.head.get_parameter("bias")
         for output, organ in enumerate(branch.organs, start=self.first):
             if organ is not None:
                 row, rest = (weight[output], bias[output]) if not self.first else (weight[output] - weight[0], bias[output] - bias[0])
-                shape = (-1, *self.head.weight.shape[2:])
-                self.head.weight[organ + self.first, columns] += rest.new_tensor(1 / known[organ]) * row.reshape(shape)
-                self.head.bias[organ + self.first] += rest / known[organ]
+                own_weight[organ + self.first, columns] += rest.new_tensor(1 / counts[organ]) * row.reshape(-1, *own_weight.shape[2:])
+                own_bias[organ + self.first] += rest / counts[organ]
 
     @property
     def key(self) -> str:
-        """Tells the networks from others, by their heads: to the features of others the fusion's own head means nothing."""
+        """Digest of the networks' heads: the fusion's head is of use with the features of these networks only."""
         weights = [branch.tap.weight.cpu().contiguous().numpy().tobytes() for branch in self.branches]
         return hashlib.sha256(b"".join(weights)).hexdigest()[:12]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *spatial)``, the inputs of all networks one after the other, to logits ``(B, K, *spatial)``."""
+        """``(B, C, *spatial)``, the inputs of all networks concatenated, to logits ``(B, K, *spatial)``."""
         return self.head(torch.cat([branch.tap.features(x[:, slice(*branch.inputs)]) for branch in self.branches], 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from ..runtime.registry import unknown
 from .blocks import convolution
 
 
-class _AnyBatch:
-    """Mixed into a batch norm, before it.
+class _AnyBatch(nn.modules.batchnorm._BatchNorm):
+    """Mixin in front of a batch normalisation class that accepts any batch.
 
     With one value per channel (batch of one, map of one voxel) the deviation is zero and torch refuses to train. Such a batch is normalised
     by the running statistics, as in evaluation, and does not enter them.
@@ -33,8 +33,8 @@ class BatchNorm3d(_AnyBatch, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` for any batch."""
 
 
-class _AnySize:
-    """Mixed into an instance norm, before it.
+class _AnySize(nn.modules.instancenorm._InstanceNorm):
+    """Mixin in front of an instance normalisation class that accepts any size.
 
     Of a single voxel nothing would be left but the shift, and torch refuses to train; it is scaled and shifted without being normalised,
     in training and in evaluation alike.
@@ -109,14 +109,16 @@ def normed_convolution(
     return nn.Sequential(conv, make_norm(norm, dim, channels[1]))
 
 
-def max_pool(dim: int, size: int | Sequence[int]) -> nn.Module:
-    """Maximum over blocks of `size` voxels (one number, or one an axis) that do not overlap."""
-    return (nn.MaxPool3d if dim == 3 else nn.MaxPool2d)(_edges(size))
+def max_pool(dim: int, size: int | Sequence[int], *, stride: int | None = None, padding: int = 0) -> nn.Module:
+    """Max pooling over blocks of `size` voxels (one number, or one an axis), which do not overlap where `stride` is None."""
+    pool: Callable[..., nn.Module] = nn.MaxPool3d if dim == 3 else nn.MaxPool2d
+    return pool(size if isinstance(size, int) else tuple(size), stride, padding)
 
 
 def average_pool(dim: int, size: int | Sequence[int]) -> nn.Module:
-    """Mean over blocks of `size` voxels (one number, or one an axis) that do not overlap."""
-    return (nn.AvgPool3d if dim == 3 else nn.AvgPool2d)(_edges(size))
+    """Average pooling over blocks of `size` voxels (one number, or one an axis) that do not overlap."""
+    pool: Callable[..., nn.Module] = nn.AvgPool3d if dim == 3 else nn.AvgPool2d
+    return pool(size if isinstance(size, int) else tuple(size))
 
 
 def dropout(dim: int, probability: float) -> nn.Module:
@@ -127,7 +129,3 @@ def dropout(dim: int, probability: float) -> nn.Module:
 def linear_mode(dim: int) -> str:
     """``mode`` of `torch.nn.functional.interpolate` for linear interpolation: bilinear or trilinear."""
     return "trilinear" if dim == 3 else "bilinear"
-
-
-def _edges(size: int | Sequence[int]) -> int | tuple[int, ...]:
-    return size if isinstance(size, int) else tuple(size)

@@ -54,7 +54,7 @@ class NestedDecoder(nn.Module):
         rows = [[skip] for skip in skips]
         for ups, nodes in zip(self.ups, self.nodes, strict=True):
             below = [row[-1] for row in rows[1:]]
-            for row, up, node, deeper in zip(rows, ups, nodes, below, strict=False):
+            for row, up, node, deeper in zip(rows, ups.children(), nodes.children(), below, strict=False):
                 row.append(node(torch.cat((*row, up(deeper)), dim=1)))
         wanted = zip(reversed(self.heads), reversed(rows[0]), strict=False)
         logits = (head(node) for head, node in wanted)

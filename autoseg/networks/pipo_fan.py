@@ -5,10 +5,12 @@ Fang and Yan, IEEE Transactions on Medical Imaging 39 (2020).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,9 +82,8 @@ class PipoFan(nn.Module):
         self.factors = [tuple(math.prod(axis) for axis in zip(*strides[: s + 1], strict=True)) for s in range(levels)]
         self.mode = linear_mode(dim)
         make = Blocks(dim, norm, residual, identity_shortcuts)
-        shared: dict[str, Any] = {"features": features, "equal_depth": equal_depth}
-        self.encoder = PyramidEncoder(make, in_channels, strides=strides, scales=inputs, **shared)
-        self.decoder = PyramidDecoder(make, out_channels, scales=outputs, **shared)
+        self.encoder = PyramidEncoder(make, in_channels, features=features, strides=strides, scales=inputs, equal_depth=equal_depth)
+        self.decoder = PyramidDecoder(make, out_channels, features=features, scales=outputs, equal_depth=equal_depth)
         self.fusion = AdaptiveFusion(dim, out_channels, norm=norm, scales=outputs) if adaptive_fusion and outputs > 1 else None
         self.fusing = self.fusion is not None
         self.apply(initialise)
@@ -141,11 +142,11 @@ class PipoFan(nn.Module):
     def _fused(self, x: Tensor) -> Tensor:
         scores = self._scores(x, self.output_scales)
         weights = self._required_fusion()(self._cropped(scores, x))
-        fused = 0
-        for score, weight in zip(scores, weights.unbind(1), strict=True):
-            full = F.interpolate(score, size=scores[0].shape[2:], mode=self.mode, align_corners=False)
-            fused = fused + weight.view(-1, *[1] * (x.dim() - 1)) * full
-        return crop_to(fused, x.shape[2:])
+        weighted = [
+            weight.view(-1, *[1] * (x.dim() - 1)) * F.interpolate(score, scores[0].shape[2:], mode=self.mode, align_corners=False)
+            for score, weight in zip(scores, weights.unbind(1), strict=True)
+        ]
+        return crop_to(functools.reduce(torch.add, weighted), x.shape[2:])
 
     def _scores(self, x: Tensor, scales: int) -> list[Tensor]:
         if x.dim() != len(self.factors[0]) + 2 or x.shape[1] != self.in_channels:
@@ -188,9 +189,8 @@ def pipo_resunet(*, dim: int, in_channels: int, out_channels: int, deep_supervis
         deep_supervision: Ignored: there is one output.
         **options: ``features``, ``strides``, ``norm``, ``residual``, ``identity_shortcuts`` of `PipoFan`.
     """
-    single = {"input_scales": 1, "output_scales": 1, "adaptive_fusion": False}
-    shape = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels}
-    return PipoFan(**shape, deep_supervision=deep_supervision, **single, **options)
+    build = functools.partial(PipoFan, input_scales=1, output_scales=1, adaptive_fusion=False)
+    return build(dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, **options)
 
 
 def _checked_scales(scales: int | None, levels: int) -> int:

@@ -33,6 +33,9 @@ class ScaleBatchNorm(nn.Module):
         at: Scale of the next input, see `share`.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, scales: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .blocks import Decoder, EncoderDecoder, Sizes, activation, check_stages, conv_norm, conv_stack, conv_unit
+from .layers import average_pool
 
 
 class ResidualBlock(nn.Module):
@@ -35,14 +36,14 @@ class ResidualBlock(nn.Module):
 
     def start_as_identity(self) -> None:
         """Zeroes scale and shift of the last norm (Goyal et al., arXiv 1706.02677, section 5.1)."""
-        nn.init.zeros_(self.second[1].weight)
-        nn.init.zeros_(self.second[1].bias)
+        for parameter in self.second[1].parameters():
+            nn.init.zeros_(parameter)
 
 
 def _skip(dim: int, channels: tuple[int, int], stride: tuple[int, ...]) -> nn.Module:
     parts: list[nn.Module] = []
     if any(step != 1 for step in stride):
-        parts.append((nn.AvgPool3d if dim == 3 else nn.AvgPool2d)(stride, stride))
+        parts.append(average_pool(dim, stride))
     if channels[0] != channels[1]:
         parts.append(conv_norm(dim, channels, (1,) * dim))
     return nn.Sequential(*parts)

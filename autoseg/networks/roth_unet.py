@@ -127,5 +127,5 @@ def _surround(x: Tensor) -> Tensor:
 
 def _centre(x: Tensor, size: Sequence[int]) -> Tensor:
     """The middle of a map; the map itself where it has that size."""
-    cuts = [slice((have - want) // 2, (have - want) // 2 + want) for have, want in zip(x.shape[2:], size, strict=True)]
-    return x[(slice(None), slice(None), *cuts)]
+    starts = [(have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True)]
+    return x[(...,) + tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))]

@@ -5,6 +5,7 @@ Thaler, Payer, Bischof and Stern, FLARE challenge at MICCAI 2021; Payer et al., 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -89,8 +90,8 @@ class SpatialConfigurationNet(nn.Module):
         self.local = ScnUNet(dim, in_channels, out_channels, features=features, levels=levels, dropout=dropout)
         organs = range(out_channels - 1)
         self.others = [[organ for organ in organs if organ + 1 != label] for label in range(out_channels)]
-        small = {"features": spatial_features, "levels": spatial_levels, "dropout": dropout}
-        self.spatial = nn.ModuleList(ScnUNet(dim, in_channels + len(others), 1, **small) for others in self.others)
+        small = functools.partial(ScnUNet, features=spatial_features, levels=spatial_levels, dropout=dropout)
+        self.spatial = nn.ModuleList(small(dim, in_channels + len(others), 1) for others in self.others)
         self.pool = average_pool(dim, downsampling)
         self.multiples = (math.lcm(2 ** (levels - 1), downsampling * 2 ** (spatial_levels - 1)),) * dim
         self.low_memory = False
@@ -109,7 +110,7 @@ class SpatialConfigurationNet(nn.Module):
         """
         if self.low_memory and supports_low_memory(self):
             check_input(self, x, self.in_channels, len(self.multiples))
-            return crop_to(self._frugal(pad_to_multiple(x, self.multiples)), x.shape[2:])
+            return crop_to(self._low_memory(pad_to_multiple(x, self.multiples)), x.shape[2:])
         return self.parts(x)[0].log()
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,7 +135,7 @@ class SpatialConfigurationNet(nn.Module):
         merged = merge(local, spatial)
         return merged / merged.sum(1, keepdim=True), local, spatial
 
-    def _frugal(self, x: Tensor) -> Tensor:
+    def _low_memory(self, x: Tensor) -> Tensor:
         result = self.local.use_low_memory(x).float()
         image, organs = self._spatial_input(x, result)
         for label, (net, others) in enumerate(self._nets()):
@@ -142,8 +143,9 @@ class SpatialConfigurationNet(nn.Module):
             result[:, label] = merge(result[:, label], upsample_cubic(coarse, self.downsampling)[:, 0])
         return result.div_(result.sum(1, keepdim=True)).log_()
 
-    def _nets(self) -> list[tuple[nn.Module, list[int]]]:
-        return list(zip(self.spatial, self.others, strict=True))
+    def _nets(self) -> list[tuple[ScnUNet, list[int]]]:
+        """Each label's spatial network and the organs that it sees."""
+        return [(net, others) for net, others in zip(self.spatial, self.others, strict=True) if isinstance(net, ScnUNet)]
 
     def _spatial_input(self, image: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The image and the organs' sigmoids at low resolution; the latter without gradient, both with noise in training."""

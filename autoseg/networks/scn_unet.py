@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import convolution
+from .blocks import Convolution, convolution
 from .layers import average_pool, linear_mode
 from .sizes import crop_to, pad_to_multiple
 
@@ -71,8 +71,9 @@ class ScnUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *spatial)`` to ``(B, out, *spatial)``."""
         maps = self._contract(x)
-        x = self.expanding[-1](maps.pop())
-        for pair in reversed(self.expanding[:-1]):
+        lowest, *pairs = self._expanding_pairs()
+        x = lowest(maps.pop())
+        for pair in pairs:
             x = pair(torch.cat((maps.pop(), self._up(x)), dim=1))
         return self.head(x)
 
@@ -83,10 +84,15 @@ class ScnUNet(nn.Module):
         upsampled map, of whose result a few channels are computed at a time.
         """
         maps = self._contract(x)
-        maps.append(self.expanding[-1](maps.pop()))
-        for pair in reversed(self.expanding[:-1]):
+        lowest, *pairs = self._expanding_pairs()
+        maps.append(lowest(maps.pop()))
+        for pair in pairs:
             maps.append(pair.rest(self._first_of_two(pair.first, maps)))
         return self.head(maps.pop())
+
+    def _expanding_pairs(self) -> list[ConvPair]:
+        """The pairs of the expanding path, coarsest first."""
+        return [pair for pair in reversed(self.expanding) if isinstance(pair, ConvPair)]
 
     def _contract(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
@@ -97,7 +103,7 @@ class ScnUNet(nn.Module):
     def _up(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode=self.mode, align_corners=False)
 
-    def _first_of_two(self, conv: nn.Module, maps: list[Tensor]) -> Tensor:
+    def _first_of_two(self, conv: Convolution, maps: list[Tensor]) -> Tensor:
         """The convolution of the last two maps, a skip and what is to be upsampled; takes both out, so that nobody keeps them alive."""
         convolve = F.conv3d if conv.weight.dim() == 5 else F.conv2d
         width = conv.weight.shape[0]
@@ -182,4 +188,4 @@ def check_input(network: nn.Module, x: Tensor, channels: int, dim: int) -> None:
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
-        nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.get_parameter("bias"))

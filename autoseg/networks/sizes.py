@@ -46,4 +46,4 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
         raise ValueError(f"network: expected a map of at least {tuple(size)} voxels to crop, got {spatial}")
     if spatial == tuple(size):
         return x
-    return x[(slice(None), slice(None), *(slice(0, want) for want in size))]
+    return x[(...,) + tuple(slice(0, want) for want in size)]

@@ -46,6 +46,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dim: int, in_channels: int, *, features: Sequence[int], convs: Sequence[int], strides: Sizes) -> None:
         super().__init__()
+        self.in_channels = in_channels
         layers: list[nn.Module] = []
         sources = (in_channels, *features[:-1])
         for stage, (source, width, n) in enumerate(zip(sources, features, convs, strict=True)):
@@ -114,7 +115,7 @@ class ConvNetwork(nn.Module):
     def __init__(self, encoder: ConvEncoder, decoder: nn.Module, *, in_channels: int, strides: Sizes, deep_supervision: bool) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.in_channels, self.input_channels = in_channels, encoder.features[0].in_channels
+        self.in_channels, self.input_channels = in_channels, encoder.in_channels
         self.divisors = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.deep_supervision = deep_supervision
         self.apply(initialise)
@@ -203,10 +204,11 @@ def conze_unet(
     Raises:
         ValueError: The options do not describe one network.
     """
-    stages = {"features": features, "convs": (2,) * len(features), "strides": stage_strides(dim, len(features), features, strides)}
-    encoder = ConvEncoder(dim, in_channels, **stages)
-    decoder = MirroredDecoder(dim, out_channels=out_channels, **stages)
-    return ConvNetwork(encoder, decoder, in_channels=in_channels, strides=stages["strides"], deep_supervision=deep_supervision)
+    convs = (2,) * len(features)
+    chosen = stage_strides(dim, len(convs), features, strides)
+    encoder = ConvEncoder(dim, in_channels, features=features, convs=convs, strides=chosen)
+    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=out_channels)
+    return ConvNetwork(encoder, decoder, in_channels=in_channels, strides=chosen, deep_supervision=deep_supervision)
 
 
 def _vgg_unet(

@@ -47,7 +47,7 @@ class ResidualStage(nn.Module):
         Without normalisation every stage would double the variance, and the first losses be in the thousands (Zhang, Dauphin and Ma, ICLR
         2019, arXiv 1901.09321).
         """
-        nn.init.zeros_(self.body[-1][0].weight)
+        nn.init.zeros_(self.body[-1].get_parameter("0.weight"))
 
 
 class VNet(nn.Module):

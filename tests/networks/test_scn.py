@@ -195,7 +195,7 @@ def test_low_memory_gives_the_same(dim: int, classes: int) -> None:
 def test_low_memory_is_for_evaluation_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = small().eval(), image(8, 8, 8)
     network.low_memory = True
-    monkeypatch.setattr(network, "_frugal", None)
+    monkeypatch.setattr(network, "_low_memory", None)
     network(x).sum().backward()
     assert all(p.grad is not None for p in network.local.parameters())
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Several models' predictions of one case as channels of one array: what ensembles learn from, and look at in prediction.
 
 A channel is the logarithm of how much likelier one organ of one model is than background (of a region: than its absence), plus
-`networks.combiners.CERTAIN`. It comes from probabilities in eight bits, in training as they were kept in validation, in prediction as they
+`networks.combiners.MAX_LOG_RATIO`. It comes from probabilities in eight bits, in training as they were kept in validation, in prediction as they
 would be kept, so that both see the same numbers.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..inference.export import Logits
 from ..inference.quantised_logits import quantise
-from ..networks.combiners import CERTAIN
+from ..networks.combiners import MAX_LOG_RATIO
 from ..preprocessing.resampling import resample_image
 from ..schema import Labels, Trace
 
@@ -87,7 +87,7 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
         for organ in range(len(own.names)):
             share = _on_grid(member, organ + (not own.regions), trace)
             rest = _logarithm(255 - share) if background is None else background
-            result[channel] = np.clip(_logarithm(share) - rest + CERTAIN, 0, 2 * CERTAIN)
+            result[channel] = np.clip(_logarithm(share) - rest + MAX_LOG_RATIO, 0, 2 * MAX_LOG_RATIO)
             channel += 1
     return result
 

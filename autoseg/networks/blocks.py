@@ -1,4 +1,4 @@
-"""Building blocks that U-shaped networks share: convolution units, the decoder, and the frame that joins the two halves."""
+"""Building blocks of U-Nets: convolution units, the decoder, and the module that joins encoder and decoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def instance_norm(dim: int, channels: int) -> nn.Module:
 
 
 def activation() -> nn.Module:
-    """LeakyReLU, in place: the normalisation before it needs its input, not its output."""
+    """LeakyReLU, in place: the backward pass of the normalisation before it needs its input, not its output."""
     return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
 
 
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         """Logits, finest first; only the finest where `all_resolutions` is False.
 
         Args:
-            skips: What the encoder's stages gave, finest first.
+            skips: Outputs of the encoder's stages, finest first.
             all_resolutions: Apply every head, not just the last.
         """
         x, logits, last = skips[-1], [], len(self.stages) - 1
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """The frame of a U-Net: encoder stages in a row, a decoder, deep supervision, and a check of the input's size.
+    """U-Net made of encoder stages and a decoder, with deep supervision and a check of the input's size.
 
     Args:
         encoder: Stages, finest first.
@@ -163,7 +163,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def check_stages(dim: int, per_stage: dict[str, Sequence], per_step: dict[str, Sequence]) -> None:
-    """Refuses options that do not describe one network.
+    """Checks that options agree with each other.
 
     Args:
         dim: Spatial axes.

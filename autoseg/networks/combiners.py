@@ -1,10 +1,10 @@
-"""What ensembles put on top of their members' predictions.
+"""Networks that combine the predictions of an ensemble's members: maximum confidence, and stacking with a 1x1 convolution or a U-Net.
 
 Crespi et al., *Ensemble methods for multi-organ segmentation in CT series*, 2023.
 
-Their input is a stack: one channel for each organ of each member, the logarithm of how much likelier that organ is than background, plus
-`CERTAIN`, so that 0, with which patches and volumes are padded, means certainly background. Their output are logits like those of any other
-network. Each begins as the plain average of the members, or stays it.
+The input is a stack: one channel for each organ of each member, the log-ratio of the organ's probability to that of background, plus
+`MAX_LOG_RATIO`, so that 0, with which patches and volumes are padded, means background for certain. The output are logits like those of any
+other network. The trainable ones are initialised as the average of the members.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .blocks import Sizes, convolution
 from .sizes import crop_to, pad_to_multiple
 from .unet import PlainUNet
 
-CERTAIN = math.log(510.0)
-"""Largest logarithm of a ratio: kept probabilities are multiples of 1/255, and half a step is the least that one can be."""
+MAX_LOG_RATIO = math.log(510.0)
+"""Largest log-ratio: stored probabilities are multiples of 1/255, and half a step stands for 0."""
 
 Channels = Sequence[Sequence[int]]
 
 
 class MaxConfidence(nn.Module):
-    """Each organ from its members' masks; where several claim a voxel the surest of all wins. Nothing is learnt.
+    """Gives each voxel to the organ of the most confident member; has no parameters.
 
     With all members of an organ it is the argmax ensemble; with one member each, MOvpUNet's merging of masks (Conze et al., Artificial
-    Intelligence in Medicine 117, 2021). How sure a member is of an organ is the logarithm of how much likelier it is than whatever else
-    is the likeliest there, background or another organ of that member: above 0 exactly within the member's own mask.
+    Intelligence in Medicine 117, 2021). The confidence of a member in an organ is the log-ratio of its probability to that of the likeliest
+    other class of that member, background included: above 0 exactly within the member's mask.
 
     Args:
         dim: Spatial axes, 2 or 3.
@@ -51,7 +51,7 @@ class MaxConfidence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``."""
-        ratios = x.float() - CERTAIN
+        ratios = x.float() - MAX_LOG_RATIO
         if not self.regions:
             ratios = torch.cat([_margins(ratios[:, start:stop]) for start, stop in self.members], 1)
         organs = [ratios[:, of].amax(1) for of in self.channels]
@@ -59,7 +59,7 @@ class MaxConfidence(nn.Module):
 
 
 def _margins(ratios: Tensor) -> Tensor:
-    """By how much each organ of one member is ahead of the likeliest other class, or of background: ``(B, N, *spatial)``, same shape."""
+    """Log-ratio of each organ of one member to the likeliest other class, background included: ``(B, N, *spatial)``, same shape."""
     classes = torch.cat([torch.zeros_like(ratios[:, :1]), ratios], 1)
     (best, second), index = classes.topk(2, 1)[0].unbind(1), classes.argmax(1, keepdim=True)
     numbers = torch.arange(1, classes.shape[1], device=ratios.device).view(1, -1, *[1] * (ratios.dim() - 2))
@@ -67,9 +67,9 @@ def _margins(ratios: Tensor) -> Tensor:
 
 
 class LogitsConvolution(nn.Module):
-    """A 1x1 convolution over the stack; at the start it is the average of each organ's members.
+    """Stacking: a 1x1 convolution over the stack, initialised as the average of each organ's members.
 
-    For a single member of several organs that average is the member itself: the ratios to background are its logits.
+    For a single member of several organs that average is the member itself: the log-ratios to background are its logits.
 
     Args:
         dim: Spatial axes, 2 or 3.
@@ -91,13 +91,13 @@ class LogitsConvolution(nn.Module):
                 self.conv.weight[organ, list(of)] = 1 / len(of)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``; in fp32, as the average is to be exact."""
+        """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``, in fp32, so that the average is exact."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.conv(x.float() - CERTAIN)
+            return self.conv(x.float() - MAX_LOG_RATIO)
 
 
 class MetaUNet(nn.Module):
-    """A small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; at the start it adds nothing.
+    """Stacking: a small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; they are 0 at first.
 
     Args:
         dim: Spatial axes, 2 or 3.
@@ -140,7 +140,7 @@ class MetaUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, M, *spatial)`` of any size to logits ``(B, K, *spatial)``."""
         padded = pad_to_multiple(x, self.unet.divisors)
-        return self.average(x) + crop_to(self.unet(padded / CERTAIN - 1), x.shape[2:]).float()
+        return self.average(x) + crop_to(self.unet(padded / MAX_LOG_RATIO - 1), x.shape[2:]).float()
 
 
 def check_channels(channels: Channels, inputs: int, outputs: int) -> None:

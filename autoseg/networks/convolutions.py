@@ -1,4 +1,4 @@
-"""Convolutions that are safe in mixed precision on processors.
+"""Convolutions for mixed precision on processors that avoid two faults of oneDNN.
 
 In torch 2.13 the bf16 weight gradient of a wide convolution over a few dozen voxels now and then holds NaN on processors (oneDNN; about one
 backward pass in ten at 320 channels and 2x4x4 voxels). The deepest stages of a U-Net are such convolutions. They are computed in fp32

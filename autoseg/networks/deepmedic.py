@@ -1,4 +1,4 @@
-"""DeepMedic: two pathways, at full and at a third of the resolution (Kamnitsas et al., Medical Image Analysis 36, 2017)."""
+"""DeepMedic: parallel pathways at full and at a third of the resolution (Kamnitsas et al., Medical Image Analysis 36, 2017)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 2D DenseUNet of H-DenseUNet: a densely connected encoder, a slim decoder, skips that are added.
+"""The 2D DenseUNet of H-DenseUNet: DenseNet encoder, narrow decoder, additive skip connections.
 
 Li et al., IEEE Transactions on Medical Imaging 37 (2018); Huang et al., CVPR 2017.
 """
@@ -74,17 +74,17 @@ class DenseEncoder(nn.Module):
         self.blocks, width = nn.ModuleList(), stem
         for n in layers:
             if len(self.widths) > 1:
-                kept = int(width * compression)
-                squeeze = [make_norm(norm, dim, width), nn.ReLU(inplace=True), conv(width, kept, 1, bias=False)]
+                squeezed = int(width * compression)
+                squeeze = [make_norm(norm, dim, width), nn.ReLU(inplace=True), conv(width, squeezed, 1, bias=False)]
                 self.transitions.append(nn.Sequential(*squeeze, average_pool(dim, 2)))
-                width = kept
+                width = squeezed
             self.blocks.append(nn.Sequential(*(DenseLayer(dim, width + i * growth, growth, norm=norm, dropout=dropout) for i in range(n))))
             width += n * growth
             self.widths.append(width)
         self.last = nn.Sequential(make_norm(norm, dim, width), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, C, *spatial)`` to the maps of the stem and of every block, at 1/2, 1/4, 1/8 ... of the size."""
+        """``(B, C, *spatial)`` to the outputs of the stem and of every block, at 1/2, 1/4, 1/8 ... of the size."""
         maps = [self.stem(x)]
         for transition, block in zip(self.transitions, self.blocks, strict=True):
             maps.append(block(transition(maps[-1])))

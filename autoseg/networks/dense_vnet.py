@@ -18,14 +18,14 @@ UNITS = (5, 10, 10)
 GROWTH = (4, 8, 16)
 """Channels that each of them adds."""
 SKIP = (12, 24, 24)
-"""Channels of the convolution that leads from a stack to the segmentation."""
+"""Channels of the skip convolution from each stack to the segmentation."""
 WIDTH = 24
 """Channels of the first convolution and of those between the resolutions."""
 DIVISOR = 2 ** len(UNITS)
 
 
 class DenseStack(nn.Module):
-    """3x3 convolutions of which each sees the input and what all former ones gave.
+    """Densely connected 3x3 convolutions: each takes the input and the outputs of all before it, concatenated.
 
     Args:
         dim: Spatial axes.

@@ -1,4 +1,4 @@
-"""The network that tells real segmentations from predicted ones, patch by patch, for adversarial training.
+"""Patch discriminator of real and predicted segmentations, for adversarial training.
 
 Conze et al., Artificial Intelligence in Medicine 117 (2021), section 3.1; the patch-wise form is by Isola et al., CVPR 2017.
 """
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
         in_channels: Channels of the image.
         n_maps: Channels of the mask.
         features: Channels after the first convolution; they double up to eight times that.
-        patch_size: Voxels an axis of what it will judge. An axis is then halved only as long as four voxels remain (a flat patch of
+        patch_size: Voxels an axis of its input. An axis is then halved only as long as four voxels remain (a flat patch of
             10x64x64 gives 5x8x8 logits, not 2x8x8). Where None, every axis is halved three times.
 
     Raises:
@@ -105,9 +105,9 @@ def build_discriminator(
     Args:
         dim: Spatial axes, 2 or 3.
         in_channels: Channels of the image.
-        n_maps: Channels of the mask: `Labels.n_outputs`, if it judges what a network of this project gives.
+        n_maps: Channels of the mask: `Labels.n_outputs` for the output of a network of this project.
         features: Channels after the first convolution.
-        patch_size: Voxels an axis of the training's patches, which keeps flat ones from vanishing; None where it is not known.
+        patch_size: Voxels an axis of the training's patches, so that flat axes are not halved away; None where it is unknown.
 
     Raises:
         ValueError: As for `Discriminator`.

@@ -1,4 +1,4 @@
-"""Weights of VGG trained on ImageNet, from torchvision's public files: a path, torch's cache, or the network.
+"""ImageNet weights of VGG from torchvision's public files: from a path, torch's cache or a download.
 
 Their images had three channels with zero mean and about unit variance a channel, which z-scored medical images have too.
 """
@@ -28,21 +28,22 @@ RGB = 3
 """Channels of the images of ImageNet."""
 
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError)
-"""What `torch.load` raises for a file that holds something else, or half of it."""
+"""Errors that `torch.load` raises for a file with other content, or a truncated one."""
 
 
 def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a network, without ``pretrained`` at any depth (a cascade's options hold those of its two networks).
+    """Removes ``pretrained`` from the options of a network, at any depth (a cascade's options hold those of its two networks).
 
-    ``pretrained`` says what the weights start from and changes nothing else about the network. So whoever is about to load a checkpoint
-    (prediction, a training that goes on) builds the network without it, and needs no file.
+    ``pretrained`` only says what the weights are initialised from. A network that will load a checkpoint (in prediction, in a resumed
+    training) is built without it, and needs no file.
     """
-    kept = {key: value for key, value in options.items() if key != "pretrained"}
-    return {key: without_pretrained(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+    return {
+        key: without_pretrained(value) if isinstance(value, Mapping) else value for key, value in options.items() if key != "pretrained"
+    }
 
 
 def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
-    """Puts pre-trained weights into an encoder whose state-dict keys are torchvision's (``features.N.weight``, ``features.N.bias``).
+    """Loads pre-trained weights into an encoder whose state-dict keys are torchvision's (``features.N.weight``, ``features.N.bias``).
 
     Where the encoder has more than three input channels, the first convolution's weights are tiled over them in the order red, green, blue,
     red ... and multiplied by 3 / channels, so that its response keeps its size.
@@ -60,8 +61,7 @@ def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
     if dim != 2:
         raise ValueError(f"pretrained: ImageNet weights are 2D, this network is {dim}D; expected pretrained None, got {source!r}")
     weights = read_weights(vgg, source)
-    chosen = {key: _fitting(weights.get(key), key, tuple(own.shape), source) for key, own in expected.items()}
-    encoder.load_state_dict(chosen)
+    encoder.load_state_dict({key: _fitting(weights.get(key), key, tuple(tensor.shape), source) for key, tensor in expected.items()})
 
 
 def read_weights(vgg: str, source: str) -> Mapping[str, Any]:
@@ -110,12 +110,12 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _fitting(weight: Any, key: str, shape: tuple[int, ...], source: str) -> Tensor:
     """The weight itself, or tiled over the input channels of a first convolution that has more than three."""
-    found = tuple(weight.shape) if isinstance(weight, Tensor) else None
-    if found == shape:
+    actual = tuple(weight.shape) if isinstance(weight, Tensor) else None
+    if actual == shape:
         return weight
-    if key == "features.0.weight" and found == (shape[0], RGB, *shape[2:]) and shape[1] > RGB:
+    if key == "features.0.weight" and actual == (shape[0], RGB, *shape[2:]) and shape[1] > RGB:
         return weight[:, [channel % RGB for channel in range(shape[1])]] * (RGB / shape[1])
     raise ValueError(
-        f"pretrained: expected {key} of shape {shape} in {source!r}, got {found or 'none'}; the network needs the channels of VGG, "
+        f"pretrained: expected {key} of shape {shape} in {source!r}, got {actual or 'none'}; the network needs the channels of VGG, "
         "the file the convolutions of torchvision's VGG without batch norm"
     )

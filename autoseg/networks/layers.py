@@ -1,4 +1,4 @@
-"""Layers for 2 or 3 spatial axes that networks of several families use; convolutions are in `blocks`."""
+"""Normalisation, pooling and dropout for 2 or 3 spatial axes; plain convolutions are in `blocks`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def instance_norm(dim: int, channels: int) -> nn.Module:
 
 
 def no_norm(dim: int, channels: int) -> nn.Module:
-    """Nothing, for networks that were published without normalisation; the arguments are those of the others."""
+    """The identity, for networks that were published without normalisation."""
     return nn.Identity()
 
 
@@ -122,7 +122,7 @@ def average_pool(dim: int, size: int | Sequence[int]) -> nn.Module:
 
 
 def dropout(dim: int, probability: float) -> nn.Module:
-    """Drops whole channels (Tompson et al., CVPR 2015); for single voxels take ``nn.Dropout``."""
+    """Dropout of whole channels (Tompson et al., CVPR 2015); ``nn.Dropout`` drops single values."""
     return (nn.Dropout3d if dim == 3 else nn.Dropout2d)(probability)
 
 

@@ -1,4 +1,4 @@
-"""UNet++: a U-Net whose skip connections are nested and dense, with VGG-19 as its encoder.
+"""UNet++, a U-Net with nested and dense skip connections, with VGG-19 as encoder.
 
 Zhou et al., UNet++: A nested U-Net architecture for medical image segmentation, DLMIA 2018; with that encoder in Conze et al., Artificial
 Intelligence in Medicine 117 (2021).
@@ -20,8 +20,8 @@ class NestedDecoder(nn.Module):
     """The nodes X(i, j) of UNet++: at resolution i, j up-convolutions away from the encoder, which is j = 0.
 
     Each concatenates all nodes before it at its resolution with the up-convolved node X(i + 1, j - 1) below, and convolves. A 1x1
-    convolution at every node of the finest resolution gives logits; all of these exist whether or not they are asked for, so that the
-    weights fit either way.
+    convolution at every node of the finest resolution gives logits; all of these exist with and without deep supervision, so that
+    the weights fit either way.
 
     Args:
         dim: Spatial axes.
@@ -48,7 +48,7 @@ class NestedDecoder(nn.Module):
         """Logits, all at full resolution, those of the deepest node first; only those where `several` is False.
 
         Args:
-            skips: What the encoder's stages gave, finest first.
+            skips: Outputs of the encoder's stages, finest first.
             several: Apply every head, not just the last.
         """
         rows = [[skip] for skip in skips]
@@ -56,8 +56,7 @@ class NestedDecoder(nn.Module):
             below = [row[-1] for row in rows[1:]]
             for row, up, node, deeper in zip(rows, ups.children(), nodes.children(), below, strict=False):
                 row.append(node(torch.cat((*row, up(deeper)), dim=1)))
-        wanted = zip(reversed(self.heads), reversed(rows[0]), strict=False)
-        logits = (head(node) for head, node in wanted)
+        logits = (head(node) for head, node in zip(reversed(self.heads), reversed(rows[0]), strict=False))
         return tuple(logits) if several else (next(logits),)
 
 

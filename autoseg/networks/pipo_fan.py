@@ -1,4 +1,4 @@
-"""PIPO-FAN: image pyramid in, score maps of several scales out, fused with learned weights; and the two U-Nets it is compared with.
+"""PIPO-FAN, pyramid-input pyramid-output network with adaptive fusion of scales, and the two U-Nets that it is compared with.
 
 Fang and Yan, IEEE Transactions on Medical Imaging 39 (2020).
 """
@@ -89,7 +89,7 @@ class PipoFan(nn.Module):
         self.apply(initialise)
 
     def set_fusing(self, on: bool) -> None:
-        """Switches between the fused map and the scales' own ones.
+        """Switches between the fused map and the score maps of the scales.
 
         Raises:
             ValueError: `on`, but the network has no adaptive fusion.

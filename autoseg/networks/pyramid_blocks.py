@@ -1,4 +1,4 @@
-"""The two halves of PIPO-FAN (Fang and Yan, IEEE TMI 39, 2020) and the blocks they are made of.
+"""Encoder, decoder and adaptive fusion of PIPO-FAN (Fang and Yan, IEEE TMI 39, 2020), and their blocks.
 
 Scale s, counted from 0, is the image halved s times, and level s of the network works at that scale.
 """
@@ -20,7 +20,7 @@ MOMENTUM, EPS = 0.1, 1e-5
 
 
 class ScaleBatchNorm(nn.Module):
-    """Batch normalisation in a block that several scales share: one learned scale and shift, but running statistics of each scale's own.
+    """Batch normalisation for a block that several scales share: one affine transform, but running statistics for each scale.
 
     In training each scale is normalised by its own batch statistics. Running statistics that mix the scales would fit none of them, and
     evaluation would see other numbers than training did.
@@ -68,8 +68,8 @@ class ResidualBlock(nn.Module):
     Pre-activation as of He et al. (ECCV 2016).
 
     Args:
-        body: The longer way.
-        bridge: The shorter way; the input itself where None.
+        body: The residual branch.
+        bridge: The shortcut; the identity where None.
     """
 
     def __init__(self, body: nn.Module, bridge: nn.Module | None) -> None:
@@ -98,7 +98,7 @@ class Blocks:
     identity_shortcuts: bool
 
     def first(self, source: int, width: int, scales: int) -> nn.Module:
-        """What takes the image of `source` channels at each of `scales` scales: two convolutions with nothing before the first."""
+        """The block for the image of `source` channels at each of `scales` scales: two convolutions, no activation before the first."""
         norms = [shared_norm(self.norm, self.dim, width, scales) for _ in range(1 if self.residual else 2)]
         if not self.residual:
             return self._plain(source, width, norms)
@@ -118,7 +118,7 @@ class Blocks:
         return nn.Sequential(*(self.block(source, width) for source, width in zip(widths[:-1], widths[1:], strict=True)))
 
     def head(self, source: int, classes: int) -> nn.Module:
-        """1x1 convolution to the score map; what comes from a residual block has yet to be normalised and rectified."""
+        """1x1 convolution to the score map, after normalisation and ReLU where blocks are residual (pre-activation)."""
         conv = convolution(self.dim)(source, classes, 1)
         return nn.Sequential(*self._activated(source, conv)) if self.residual else conv
 
@@ -136,7 +136,7 @@ class Blocks:
 
 
 class PyramidEncoder(nn.Module):
-    """Image pyramid in, one map a level out.
+    """Encoder that takes an image pyramid and returns one map a level.
 
     Every input scale passes the same first block. With equal depth, scale s then passes s - 1 blocks of its own, so that it has gone
     through as many convolutions as the path from finer scales that it is concatenated with at level s.
@@ -168,21 +168,21 @@ class PyramidEncoder(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """``(B, C, *spatial)``, sizes that can be halved, to one map a level, finest first."""
         maps = [share(self.first, image, 0)]
-        own = maps[0]
+        scale_map = maps[0]
         for level, (pool, image_pool, stage) in enumerate(zip(self.pools, self.image_pools, self.stages, strict=True)):
             x = pool(maps[-1])
             if level < len(self.own):
                 image = image_pool(image)
-                own = share(self.first, image, level + 1)
-                x = torch.cat((x, self.own[level](own)), dim=1)
+                scale_map = share(self.first, image, level + 1)
+                x = torch.cat((x, self.own[level](scale_map)), dim=1)
             elif level == len(self.own) and self.carried is not None:
-                x = x + self.carried(image_pool(own))
+                x = x + self.carried(image_pool(scale_map))
             maps.append(stage(x))
         return maps
 
 
 class PyramidDecoder(nn.Module):
-    """Linear upsampling, concatenation with the encoder's map, a block; score maps at several scales.
+    """Decoder of linear upsampling, concatenated skips and a block a level, with score maps at several scales.
 
     Level s gives as many channels as level s - 1 of the encoder has. With equal depth, what level s gives passes as many more blocks, with
     the same channels, as the finer levels have.
@@ -209,8 +209,8 @@ class PyramidDecoder(nn.Module):
         """Score maps ``(B, K, *spatial / 2**s)``, finest first.
 
         Args:
-            maps: What the encoder's levels gave, finest first.
-            scales: How many of the output scales are wanted.
+            maps: Outputs of the encoder's levels, finest first.
+            scales: Number of score maps to compute.
         """
         x, scores = maps[-1], []
         for s in reversed(range(len(maps))):
@@ -223,7 +223,7 @@ class PyramidDecoder(nn.Module):
 
 
 class AdaptiveFusion(nn.Module):
-    """Weighs the scales: a small shared network turns each score map into one channel, whose mean plus maximum is the scale's score.
+    """Weights of the scales: a small shared network reduces each score map to one channel, whose mean plus maximum is the scale's score.
 
     Args:
         dim: Spatial axes.

@@ -1,4 +1,4 @@
-"""SpatialConfiguration-Net: what a voxel looks like, and where the other organs are, decided together.
+"""SpatialConfiguration-Net: local appearance combined with the spatial configuration of the organs.
 
 Thaler, Payer, Bischof and Stern, FLARE challenge at MICCAI 2021; Payer et al., STACOM at MICCAI 2017.
 """
@@ -22,7 +22,7 @@ NOISE_SCALES = (1, 2, 4, 8)
 """Edges, in voxels, of the grains of salt and pepper."""
 
 SMALLEST = 1e-8
-"""What no merged probability falls below, before they are normalised: their logarithm stays finite."""
+"""Lower bound of a merged probability before normalisation, so that its logarithm is finite."""
 
 
 class SpatialConfigurationNet(nn.Module):
@@ -37,7 +37,7 @@ class SpatialConfigurationNet(nn.Module):
     undecided the former counts: ``p = local * u + spatial * (1 - u)``, u the entropy of the spatial one in bits, and p is normalised over
     the labels. What the spatial networks learn does not reach the local one.
 
-    For labels that exclude each other, background first; regions that overlap cannot be told apart this way.
+    For labels that exclude each other, background first; not for regions that overlap.
 
     Args:
         dim: Spatial axes, 2 or 3.
@@ -55,8 +55,8 @@ class SpatialConfigurationNet(nn.Module):
         salt_and_pepper: In training, share of their input from the local network that is replaced, at each of `NOISE_SCALES`.
 
     Attributes:
-        low_memory: In evaluation, where no gradients are recorded, hold only the activations of one network at a time and write what the
-            spatial networks say over the local outputs, in about half the memory.
+        low_memory: In evaluation, where no gradients are recorded, hold only the activations of one network at a time and overwrite the
+            local outputs with the merged ones: about half the memory.
 
     Raises:
         ValueError: Fewer than two outputs, or options that do not describe a network.
@@ -114,7 +114,7 @@ class SpatialConfigurationNet(nn.Module):
         return self.parts(x)[0].log()
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the three losses of the paper need.
+        """The outputs of the parts, which the three losses of the paper need.
 
         Args:
             x: ``(B, C, *spatial)``.
@@ -136,10 +136,10 @@ class SpatialConfigurationNet(nn.Module):
         return merged / merged.sum(1, keepdim=True), local, spatial
 
     def _low_memory(self, x: Tensor) -> Tensor:
-        result = self.local.use_low_memory(x).float()
+        result = self.local.forward_low_memory(x).float()
         image, organs = self._spatial_input(x, result)
         for label, (net, others) in enumerate(self._nets()):
-            coarse = net.use_low_memory(torch.cat((image, organs[:, others]), dim=1))
+            coarse = net.forward_low_memory(torch.cat((image, organs[:, others]), dim=1))
             result[:, label] = merge(result[:, label], upsample_cubic(coarse, self.downsampling)[:, 0])
         return result.div_(result.sum(1, keepdim=True)).log_()
 
@@ -163,7 +163,7 @@ def entropy_in_bits(logits: Tensor) -> Tensor:
 
 
 def merge(local: Tensor, spatial: Tensor) -> Tensor:
-    """The local sigmoid where the spatial one is undecided, else the spatial one; in float32, at least `SMALLEST`, not normalised.
+    """Merges local and spatial sigmoids, weighted by the entropy of the spatial one; in float32, at least `SMALLEST`, not normalised.
 
     Args:
         local: Logits of the local network.
@@ -174,7 +174,7 @@ def merge(local: Tensor, spatial: Tensor) -> Tensor:
 
 
 def salt_and_pepper(x: Tensor, share: float, scales: Sequence[int] = NOISE_SCALES) -> Tensor:
-    """Grains of ones and zeros of several sizes, the larger ones with soft edges; drawn from torch's generator.
+    """Adds salt-and-pepper noise: grains of ones and zeros of several sizes, the larger with soft edges; from torch's generator.
 
     Args:
         x: ``(B, C, *spatial)``, values 0 to 1.

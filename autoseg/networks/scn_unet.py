@@ -1,4 +1,4 @@
-"""The U-Net that both stages of Thaler et al. (FLARE challenge at MICCAI 2021) are made of: one width at every level, no normalisation."""
+"""The U-Net of both stages of Thaler et al. (FLARE challenge at MICCAI 2021): equal width at every level, no normalisation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .layers import average_pool, linear_mode
 from .sizes import crop_to, pad_to_multiple
 
 SLOPE = 0.1
-"""Of the leaky ReLU."""
+"""Negative slope of the leaky ReLU."""
 
 SLICES = 4
-"""Parts in which the convolution after a concatenation is computed to save memory: of its result only one part lies beside the sum."""
+"""Parts of the output channels in which the convolution after a concatenation is computed to save memory."""
 
 
 class ConvPair(nn.Module):
@@ -38,13 +38,13 @@ class ConvPair(nn.Module):
         return self.rest(self.first(x))
 
     def rest(self, x: Tensor) -> Tensor:
-        """What follows the first convolution; overwrites its input."""
+        """Applies what follows the first convolution; overwrites its input."""
         x = self.dropout(F.leaky_relu_(x, SLOPE))
         return self.dropout(F.leaky_relu_(self.second(x), SLOPE))
 
 
 class ScnUNet(nn.Module):
-    """Pairs of convolutions at every level, on the way down (average pooling) and up (linear upsampling, concatenation); a 1x1 one.
+    """U-Net with a pair of convolutions at every level, average pooling down, linear upsampling and concatenation up, and a 1x1 head.
 
     The lowest expanding pair takes what the lowest contracting pair gives. Sizes must be multiples of ``2 ** (levels - 1)``.
 
@@ -77,8 +77,8 @@ class ScnUNet(nn.Module):
             x = pair(torch.cat((maps.pop(), self._up(x)), dim=1))
         return self.head(x)
 
-    def use_low_memory(self, x: Tensor) -> Tensor:
-        """As `forward`, for inference only, in little more than half its memory, and a little slower.
+    def forward_low_memory(self, x: Tensor) -> Tensor:
+        """Computes what `forward` does, for inference only, in little more than half the memory, a little slower.
 
         Nothing is concatenated: the convolution after it is the sum of one over the skip, whose memory is then free, and one over the
         upsampled map, of whose result a few channels are computed at a time.
@@ -104,7 +104,7 @@ class ScnUNet(nn.Module):
         return F.interpolate(x, scale_factor=2, mode=self.mode, align_corners=False)
 
     def _first_of_two(self, conv: Convolution, maps: list[Tensor]) -> Tensor:
-        """The convolution of the last two maps, a skip and what is to be upsampled; takes both out, so that nobody keeps them alive."""
+        """The convolution of the last two maps, a skip and the one to upsample; removes both from `maps`, which frees their memory."""
         convolve = F.conv3d if conv.weight.dim() == 5 else F.conv2d
         width = conv.weight.shape[0]
         result = convolve(maps.pop(-2), conv.weight[:, :width], conv.bias, padding=1)
@@ -117,7 +117,7 @@ class ScnUNet(nn.Module):
 
 
 class LocalisationUNet(nn.Module):
-    """The localisation network of Thaler et al. (FLARE challenge at MICCAI 2021): where in the whole, coarse volume the organs are.
+    """The localisation network of Thaler et al. (FLARE challenge at MICCAI 2021): organs or background in the whole, coarse volume.
 
     ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``. 637,474 parameters in 3D with one channel and two outputs, background
     and any organ. At 32x32x32 voxels 8,602,058,752 operations in convolutions; 8,613,207,612 as the paper counts, with biases and
@@ -133,7 +133,7 @@ class LocalisationUNet(nn.Module):
         dropout: After each convolution but the last.
 
     Attributes:
-        low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.use_low_memory`).
+        low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.forward_low_memory`).
     """
 
     def __init__(
@@ -165,9 +165,8 @@ class LocalisationUNet(nn.Module):
             ValueError: Other channels or axes than the network was built for.
         """
         check_input(self, x, self.in_channels, len(self.multiples))
-        use_low_memory = self.low_memory and supports_low_memory(self)
-        padded = pad_to_multiple(x, self.multiples)
-        return crop_to(self.unet.use_low_memory(padded) if use_low_memory else self.unet(padded), x.shape[2:])
+        run = self.unet.forward_low_memory if self.low_memory and supports_low_memory(self) else self.unet
+        return crop_to(run(pad_to_multiple(x, self.multiples)), x.shape[2:])
 
 
 def supports_low_memory(network: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Any image size for networks that halve the resolution: pad before, crop after."""
+"""Padding to multiples of a network's strides, and cropping back, so that it takes images of any size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pad_to_multiple(x: Tensor, multiples: Sequence[int], *, remainder: int = 0) 
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` voxels of each spatial axis: takes back what `pad_to_multiple` appended.
+    """Crops to the first `size` voxels of each spatial axis: the inverse of `pad_to_multiple`.
 
     Args:
         x: ``(B, C, *spatial)``.

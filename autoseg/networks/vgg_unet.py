@@ -1,4 +1,4 @@
-"""U-Nets of plain convolutions: Conze's baseline, and those whose encoder is VGG-16 or VGG-19, from scratch or from ImageNet.
+"""U-Nets without normalisation: Conze's baseline, and those with VGG-16 or VGG-19 as encoder, from scratch or from ImageNet weights.
 
 Conze et al., Artificial Intelligence in Medicine 117 (2021); Simonyan and Zisserman, ICLR 2015; Ronneberger et al., MICCAI 2015.
 """
@@ -26,7 +26,7 @@ CONZE_FEATURES = (32, 64, 128, 256, 256)
 
 
 def conv_relu(dim: int, in_channels: int, channels: int, n: int) -> list[nn.Module]:
-    """`n` times a convolution with kernel 3 and a ReLU, without normalisation, as in VGG."""
+    """`n` convolutions with kernel 3, each followed by ReLU, without normalisation, as in VGG."""
     layers: list[nn.Module] = []
     for source in (in_channels, *[channels] * (n - 1)):
         layers += [convolution(dim)(source, channels, 3, padding=1), nn.ReLU(inplace=True)]
@@ -34,7 +34,7 @@ def conv_relu(dim: int, in_channels: int, channels: int, n: int) -> list[nn.Modu
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions and max pooling, numbered as torchvision numbers VGG's: ``features.N.weight``.
+    """Encoder of convolutions and max pooling, with the parameter names of torchvision's VGG: ``features.N.weight``.
 
     Args:
         dim: Spatial axes.
@@ -55,7 +55,7 @@ class ConvEncoder(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, C, *spatial)`` to what each stage gave, finest first."""
+        """``(B, C, *spatial)`` to the output of each stage, finest first."""
         stages = []
         for layer in self.features:
             if isinstance(layer, (nn.MaxPool2d, nn.MaxPool3d)):
@@ -65,7 +65,7 @@ class ConvEncoder(nn.Module):
 
 
 class MirroredDecoder(nn.Module):
-    """Up-convolution, concatenation with the skip, as many convolutions and channels as the encoder's stage has; a 1x1 convolution ends it.
+    """Decoder of up-convolutions, concatenated skips, as many convolutions and channels as in the encoder's stage, and a 1x1 head.
 
     Args:
         dim: Spatial axes.
@@ -85,11 +85,11 @@ class MirroredDecoder(nn.Module):
         self.head = convolution(dim)(features[0], out_channels, 1)
 
     def forward(self, skips: Sequence[Tensor], several: bool) -> tuple[Tensor]:
-        """Logits at full resolution, the only ones whether or not `several` are asked for.
+        """Logits at full resolution.
 
         Args:
-            skips: What the encoder's stages gave, finest first.
-            several: Not used.
+            skips: Outputs of the encoder's stages, finest first.
+            several: Ignored: there is one output.
         """
         x = skips[-1]
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips[:-1]), strict=True):
@@ -98,11 +98,11 @@ class MirroredDecoder(nn.Module):
 
 
 class ConvNetwork(nn.Module):
-    """The frame of these networks: channels repeated, size padded, encoder, decoder, size cropped.
+    """Encoder and decoder for images of any number of channels and any size: repeats channels, pads before and crops after.
 
     Args:
-        encoder: Gives one map a stage, finest first.
-        decoder: Takes those maps, and whether several logits are wanted; returns a tuple of logits, finest first.
+        encoder: Returns one map a stage, finest first.
+        decoder: Takes those maps and whether to return several logits; returns a tuple of logits, finest first.
         in_channels: Channels of the input.
         strides: Of the encoder's stages, to know which sizes fit.
         deep_supervision: Ask the decoder for several logits in training mode.
@@ -140,14 +140,14 @@ class ConvNetwork(nn.Module):
         return logits if len(logits) > 1 else logits[0]
 
 
-def repeat_channels(x: Tensor, wanted: int) -> Tensor:
-    """The channels of `x`, over again until there are `wanted`: one becomes a, a, a and two become a, b, a.
+def repeat_channels(x: Tensor, n: int) -> Tensor:
+    """Repeats channels in turn until there are `n`: one becomes a, a, a and two become a, b, a.
 
     Args:
         x: ``(B, C, *spatial)``.
-        wanted: Channels of the result.
+        n: Channels of the result.
     """
-    return x if x.shape[1] == wanted else x[:, [channel % x.shape[1] for channel in range(wanted)]]
+    return x if x.shape[1] == n else x[:, [channel % x.shape[1] for channel in range(n)]]
 
 
 def stage_strides(dim: int, n: int, features: Sequence[int], strides: Sizes | None) -> Sizes:

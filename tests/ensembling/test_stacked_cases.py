@@ -14,7 +14,7 @@ from autoseg.ensembling.stacked_cases import write_joined, write_stacks
 from autoseg.ensembling.stacking import Layout
 from autoseg.inference.export import Logits
 from autoseg.inference.quantised_logits import keep
-from autoseg.networks.combiners import CERTAIN
+from autoseg.networks.combiners import MAX_LOG_RATIO
 from autoseg.preprocessing.storage import Store
 
 LAYOUT = Layout(("one", "two"), (subset(ORGANS, ("ball",)), ORGANS), ORGANS.names)
@@ -50,9 +50,9 @@ def test_each_case_is_stacked_from_its_own_fold_with_labels_and_places_of_organs
         assert np.array_equal(labels, np.asarray(original.segmentation[:]))
         assert {key: value.tolist() for key, value in stored.locations.items()} == {k: v.tolist() for k, v in original.locations.items()}
         image = np.asarray(stored.image[:], np.float32)
-        assert np.allclose(image[0], np.where(labels == 1, 2 * CERTAIN, 0), atol=0.01)
-        assert np.allclose(image[1], np.where((labels == 1) | (case == "b"), 2 * CERTAIN, 0), atol=0.01)
-        assert np.allclose(image[2], np.where((labels == 1) | (case == "b"), CERTAIN, 0), atol=0.01)
+        assert np.allclose(image[0], np.where(labels == 1, 2 * MAX_LOG_RATIO, 0), atol=0.01)
+        assert np.allclose(image[1], np.where((labels == 1) | (case == "b"), 2 * MAX_LOG_RATIO, 0), atol=0.01)
+        assert np.allclose(image[2], np.where((labels == 1) | (case == "b"), MAX_LOG_RATIO, 0), atol=0.01)
 
 
 def test_what_is_there_stays_and_what_was_said_anew_is_stacked_anew(tmp_path: Path, data: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_is_there_stays_and_what_was_said_anew_is_stacked_anew(tmp_path: Pa
     assert {name: (tmp_path / "out" / f"{name}.image.b2nd").stat().st_mtime_ns for name in FOLDS} == files
     say(tmp_path, data, sure=1.0)
     write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
-    assert np.asarray(Store(tmp_path / "out").load("a").image[:]).max() == pytest.approx(CERTAIN + 1, abs=0.05)
+    assert np.asarray(Store(tmp_path / "out").load("a").image[:]).max() == pytest.approx(MAX_LOG_RATIO + 1, abs=0.05)
 
 
 def test_missing_predictions_and_other_grids_are_named(tmp_path: Path, data: Path) -> None:

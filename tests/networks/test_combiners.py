@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.merge_labels import merge_organs
-from autoseg.networks.combiners import CERTAIN, LogitsConvolution, MaxConfidence, MetaUNet
+from autoseg.networks.combiners import MAX_LOG_RATIO, LogitsConvolution, MaxConfidence, MetaUNet
 from autoseg.schema import Labels
 
 TWO = Labels(("ball", "bar"), ((1,), (2,)))
@@ -17,12 +17,12 @@ UNET = {"features": [4, 8], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]
 
 def stack(*channels: list[float]) -> Tensor:
     """Logarithms of ratios to background, one list a channel, as a batch of one line of voxels."""
-    return torch.tensor(channels)[None, :, None] + CERTAIN
+    return torch.tensor(channels)[None, :, None] + MAX_LOG_RATIO
 
 
 def ratios(probabilities: Tensor) -> Tensor:
     """The channels of a member that gives these probabilities ``(B, K, *spatial)``, background first."""
-    return (probabilities[:, 1:] / probabilities[:, :1]).log() + CERTAIN
+    return (probabilities[:, 1:] / probabilities[:, :1]).log() + MAX_LOG_RATIO
 
 
 class TestStrongest:
@@ -81,7 +81,7 @@ class TestStart:
     @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
     def test_the_meta_unet_begins_as_the_average(self, size: tuple[int, int]) -> None:
         shape = {"dim": 2, "in_channels": 3, "out_channels": 3, "channels": [[0, 2], [1]]}
-        x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 * CERTAIN
+        x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 * MAX_LOG_RATIO
         assert torch.equal(MetaUNet(**shape, **UNET)(x), LogitsConvolution(**shape)(x))
 
     def test_channels_that_make_no_sense_are_refused(self) -> None:

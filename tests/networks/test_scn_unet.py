@@ -46,7 +46,7 @@ def test_any_size(size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("features", [1, 3, 8])
 @pytest.mark.parametrize("levels", [1, 2, 4])
-def test_frugal_gives_the_same(dim: int, features: int, levels: int) -> None:
+def test_low_memory_gives_the_same(dim: int, features: int, levels: int) -> None:
     torch.manual_seed(0)
     network = ScnUNet(dim, 2, 3, features=features, levels=levels, dropout=0.1).eval()
     for key, parameter in network.named_parameters():
@@ -55,7 +55,7 @@ def test_frugal_gives_the_same(dim: int, features: int, levels: int) -> None:
     x = torch.randn(1, 2, *(2 ** (levels - 1) * n for n in (2, 1, 3)[:dim]))
     before = x.clone()
     with torch.inference_mode():
-        assert torch.allclose(network.use_low_memory(x), network(x), atol=1e-5)
+        assert torch.allclose(network.forward_low_memory(x), network(x), atol=1e-5)
     assert torch.equal(x, before)
 
 

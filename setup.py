@@ -30,6 +30,7 @@ setup(
     package_data={"autoseg.report": ["templates/*"]},
     install_requires=[
         "torch>=2.4",
+        "typing_extensions>=4.10",
         "numpy>=1.26",
         "scipy>=1.11",
         "SimpleITK>=2.3",

@@ -4,14 +4,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from . import convolutions
 
 Sizes = Sequence[Sequence[int]]
 Convolution = nn.Conv2d | nn.Conv3d
+StageFactory = Callable[[int, tuple[int, int], int, Sequence[int], Sequence[int]], nn.Sequential]
+"""Spatial axes, channels in and out, number of convolutions or blocks, kernel size, stride -> stage of an encoder."""
+
+
+class _Channels(TypedDict):
+    dim: int
+    in_channels: int
+    out_channels: int
+
+
+class NetworkShape(_Channels, total=False):
+    """Keyword arguments of every network, see `Network`."""
+
+    deep_supervision: bool
+
+
+class UNetOptions(NetworkShape):
+    """Keyword arguments of a U-Net whose topology is planned, see `EncoderDecoder`."""
+
+    features: Sequence[int]
+    strides: Sequence[Sequence[int]]
+    kernel_sizes: Sequence[Sequence[int]]
+    decoder_convs: Sequence[int]
+
+
+class Network(nn.Module):
+    """Base of the networks: keeps the arguments that all of them have.
+
+    Args:
+        dim: Spatial axes, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the logits.
+        deep_supervision: In training mode return the logits of several resolutions; ignored by networks with one output.
+
+    Raises:
+        ValueError: `dim` is neither 2 nor 3.
+    """
+
+    def __init__(self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True) -> None:
+        super().__init__()
+        convolution(dim)  # raises for any other dim
+        self.dim, self.in_channels, self.out_channels, self.deep_supervision = dim, in_channels, out_channels, deep_supervision
+
+    def check_input(self, x: torch.Tensor) -> None:
+        """Refuses a batch that is not ``(B, in_channels, *spatial)``.
+
+        Raises:
+            ValueError: It is not.
+        """
+        if x.dim() != self.dim + 2 or x.shape[1] != self.in_channels:
+            expected = f"(B, {self.in_channels}, *spatial) with {self.dim} spatial axes"
+            raise ValueError(f"{type(self).__name__}: expected {expected}, got {tuple(x.shape)}")
+
 
 NEGATIVE_SLOPE = 0.01
 """Slope of every LeakyReLU, also used by the He initialisation."""
@@ -106,21 +161,44 @@ class Decoder(nn.Module):
         return tuple(reversed(logits))
 
 
-class EncoderDecoder(nn.Module):
-    """U-Net made of encoder stages and a decoder, with deep supervision and a check of the input's size.
+class EncoderDecoder(Network):
+    """U-Net whose topology is planned: encoder stages, a decoder, deep supervision, and a check of the input's size.
 
     Args:
-        encoder: Stages, finest first.
-        decoder: Takes the stages' outputs.
-        strides: Of the stages, to know which sizes fit.
-        deep_supervision: In training mode return the logits of every decoder stage.
+        make_stage: Builds a stage of the encoder.
+        counts: Name and values of the option with the number of convolutions, or blocks, of each stage.
+        stem: Begin with a convolution to the channels of the first stage.
+        features: Channels a stage, finest first.
+        strides: One entry of `dim` numbers a stage; the first is all ones.
+        kernel_sizes: One entry of `dim` odd numbers a stage.
+        decoder_convs: Convolutions a stage of the decoder, one number fewer.
+        **shape: See `Network`; with deep supervision the logits of every decoder stage are returned in training mode.
+
+    Raises:
+        ValueError: The options do not describe one network.
     """
 
-    def __init__(self, encoder: Sequence[nn.Module], decoder: Decoder, *, strides: Sizes, deep_supervision: bool) -> None:
-        super().__init__()
-        self.encoder = nn.ModuleList(encoder)
-        self.decoder = decoder
-        self.deep_supervision = deep_supervision
+    def __init__(
+        self,
+        make_stage: StageFactory,
+        counts: tuple[str, Sequence[int]],
+        *,
+        stem: bool = False,
+        features: Sequence[int],
+        strides: Sizes,
+        kernel_sizes: Sizes,
+        decoder_convs: Sequence[int],
+        **shape: Unpack[NetworkShape],
+    ) -> None:
+        super().__init__(**shape)
+        per_stage = {"features": features, "strides": strides, "kernel_sizes": kernel_sizes, counts[0]: counts[1]}
+        check_stages(self.dim, per_stage, {"decoder_convs": decoder_convs})
+        channels = zip((features[0] if stem else self.in_channels, *features[:-1]), features, strict=True)
+        stages = [make_stage(self.dim, *stage) for stage in zip(channels, counts[1], kernel_sizes, strides, strict=True)]
+        if stem:
+            stages[0].insert(0, conv_stack(self.dim, (self.in_channels, features[0]), 1, kernel_sizes[0]))
+        self.encoder = nn.ModuleList(stages)
+        self.decoder = Decoder(self.dim, features, strides, kernel_sizes, decoder_convs, self.out_channels)
         self.divisors = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.apply(initialise)
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import Sizes, convolution
+from .blocks import Network, NetworkShape, Sizes, convolution
 from .sizes import crop_to, pad_to_multiple
 from .unet import PlainUNet
 
@@ -25,7 +26,7 @@ MAX_LOG_RATIO = math.log(510.0)
 Channels = Sequence[Sequence[int]]
 
 
-class MaxConfidence(nn.Module):
+class MaxConfidence(Network):
     """Gives each voxel to the organ of the most confident member; has no parameters.
 
     With all members of an organ it is the argmax ensemble; with one member each, MOvpUNet's merging of masks (Conze et al., Artificial
@@ -33,21 +34,16 @@ class MaxConfidence(nn.Module):
     other class of that member, background included: above 0 exactly within the member's mask.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Of the stack.
-        out_channels: `Labels.n_outputs`: one for each entry of `channels`, and background's unless the labels are regions.
-        deep_supervision: Ignored: there is one output.
-        channels: For each organ its channels of the stack.
+        channels: For each organ its channels of the stack; one output each, and one for background unless the labels are regions.
         members: For each member its first channel and the one after its last.
+        **shape: See `blocks.Network`.
     """
 
-    def __init__(
-        self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, channels: Channels, members: Channels
-    ) -> None:
-        super().__init__()
-        check_channels(channels, in_channels, out_channels)
+    def __init__(self, *, channels: Channels, members: Channels, **shape: Unpack[NetworkShape]) -> None:
+        super().__init__(**shape)
+        check_channels(channels, self.in_channels, self.out_channels)
         self.channels, self.members = [list(one) for one in channels], [tuple(one) for one in members]
-        self.regions = len(channels) == out_channels
+        self.regions = len(channels) == self.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``."""
@@ -66,24 +62,21 @@ def _margins(ratios: Tensor) -> Tensor:
     return ratios - torch.where(index == numbers, second[:, None], best[:, None])
 
 
-class LogitsConvolution(nn.Module):
+class LogitsConvolution(Network):
     """Stacking: a 1x1 convolution over the stack, initialised as the average of each organ's members.
 
     For a single member of several organs that average is the member itself: the log-ratios to background are its logits.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Of the stack.
-        out_channels: `Labels.n_outputs`.
-        deep_supervision: Ignored: there is one output.
         channels: For each organ its channels of the stack.
+        **shape: See `blocks.Network`.
     """
 
-    def __init__(self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, channels: Channels) -> None:
-        super().__init__()
-        check_channels(channels, in_channels, out_channels)
-        self.conv = convolution(dim)(in_channels, out_channels, 1)
-        first = out_channels - len(channels)  # background's, where there is one, is 0
+    def __init__(self, *, channels: Channels, **shape: Unpack[NetworkShape]) -> None:
+        super().__init__(**shape)
+        check_channels(channels, self.in_channels, self.out_channels)
+        self.conv = convolution(self.dim)(self.in_channels, self.out_channels, 1)
+        first = self.out_channels - len(channels)  # background's, where there is one, is 0
         with torch.no_grad():
             for parameter in self.conv.parameters():
                 parameter.zero_()
@@ -96,38 +89,26 @@ class LogitsConvolution(nn.Module):
             return self.conv(x.float() - MAX_LOG_RATIO)
 
 
-class MetaUNet(nn.Module):
+class MetaUNet(Network):
     """Stacking: a small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; they are 0 at first.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Of the stack.
-        out_channels: `Labels.n_outputs`.
-        deep_supervision: Ignored: there is one output.
         channels: For each organ its channels of the stack.
         features: Of the U-Net's stages, finest first.
         strides: Of its stages.
         kernel_sizes: Of its stages.
+        **shape: See `blocks.Network`.
     """
 
     def __init__(
-        self,
-        *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
-        channels: Channels,
-        features: Sequence[int],
-        strides: Sizes,
-        kernel_sizes: Sizes,
+        self, *, channels: Channels, features: Sequence[int], strides: Sizes, kernel_sizes: Sizes, **shape: Unpack[NetworkShape]
     ) -> None:
-        super().__init__()
-        self.average = LogitsConvolution(dim=dim, in_channels=in_channels, out_channels=out_channels, channels=channels)
+        super().__init__(**shape)
+        self.average = LogitsConvolution(channels=channels, **shape)
         self.unet = PlainUNet(
-            dim=dim,
-            in_channels=in_channels,
-            out_channels=out_channels,
+            dim=self.dim,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
             features=features,
             strides=strides,
             kernel_sizes=kernel_sizes,

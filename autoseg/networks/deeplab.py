@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise
+from .blocks import Network, NetworkShape, convolution, initialise
 from .layers import linear_mode, max_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
@@ -105,7 +106,7 @@ class AtrousPyramid(nn.Module):
         return self.join(F.relu(torch.cat(maps, dim=1)))
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(Network):
     """Dilated ResNet-50, atrous spatial pyramid pooling, 1x1 head, linear upsampling.
 
     Strided 3x3 convolutions sample voxels 0, s, 2s ...; sizes of one more than a multiple of the output stride, as the paper's crops of
@@ -115,15 +116,12 @@ class DeepLabV3(nn.Module):
     In 2D with one input channel and two classes: 39,037,122 parameters. In 3D: 90,001,986.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         output_stride: 16 or 8: voxels of the input per voxel of the feature map; 8 is finer and doubles the pyramid's dilations.
         width: Channels of the stem; the backbone ends with 32 times as many.
         blocks: Bottlenecks of the backbone's four stages.
         pyramid_channels: Channels of each branch of the pyramid, and of `features`.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim`, `output_stride` or `norm` is none of these, or there are not four stages.
@@ -132,22 +130,20 @@ class DeepLabV3(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         output_stride: int = 16,
         width: int = 64,
         blocks: Sequence[int] = (3, 4, 6, 3),
         pyramid_channels: int = 256,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if output_stride not in (8, 16):
             raise ValueError(f"DeepLabV3: expected output_stride 8 or 16, got {output_stride}")
         if len(blocks) != 4:
             raise ValueError(f"DeepLabV3: expected the number of blocks of four stages, got {list(blocks)}")
-        self.dim, self.output_stride, self.feature_channels = dim, output_stride, pyramid_channels
+        self.output_stride, self.feature_channels = output_stride, pyramid_channels
         self.backbone = backbone(dim, in_channels, width=width, blocks=blocks, output_stride=output_stride, norm=norm)
         rates = [rate * 16 // output_stride for rate in RATES]
         self.pyramid = AtrousPyramid(dim, (8 * EXPANSION * width, pyramid_channels), rates, norm=norm)

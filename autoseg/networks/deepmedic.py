@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise
+from .blocks import Network, NetworkShape, convolution, initialise
 from .layers import average_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
@@ -16,7 +17,7 @@ FACTOR = 3
 """Between the resolutions of the pathways."""
 
 
-class DeepMedic(nn.Module):
+class DeepMedic(Network):
     """Eight 3x3x3 convolutions at full resolution, eight on the image averaged over blocks of 3, joined by three 1x1x1 convolutions.
 
     Channels 30, 30, 40, 40, 40, 40, 50, 50 a pathway, then 150, 150; batch norm and PReLU after each; dropout before the last two of the
@@ -29,14 +30,11 @@ class DeepMedic(nn.Module):
     that follows in the paper is not part of the network.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         widths: Channels of the convolutions of each pathway.
         joint_widths: Channels of the 1x1x1 convolutions before the last.
         dropout: Probability of dropping a value before the second and each later 1x1x1 convolution while training.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or a list of widths is empty.
@@ -45,16 +43,14 @@ class DeepMedic(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         widths: Sequence[int] = (30, 30, 40, 40, 40, 40, 50, 50),
         joint_widths: Sequence[int] = (150, 150),
         dropout: float = 0.5,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if not widths or not joint_widths:
             raise ValueError(f"DeepMedic: expected at least one width in each list, got {list(widths)} and {list(joint_widths)}")
         self.multiples, self.feature_channels = (FACTOR,) * dim, joint_widths[-1]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise
+from .blocks import Network, NetworkShape, convolution, initialise
 from .layers import average_pool, linear_mode, make_norm, max_pool
 from .sizes import crop_to, pad_to_multiple
 
@@ -91,7 +92,7 @@ class DenseEncoder(nn.Module):
         return [*maps[:-1], self.last(maps[-1])]
 
 
-class DenseUNet(nn.Module):
+class DenseUNet(Network):
     """DenseUNet (Li et al., IEEE TMI 2018), compared with in Fang and Yan (IEEE TMI 2020).
 
     ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``. DenseNet-161 down; up by linear interpolation, the skip added, one
@@ -101,10 +102,6 @@ class DenseUNet(nn.Module):
     Fang and Yan name DenseNet-169 as the encoder: ``growth_rate=32, blocks=(6, 12, 32, 32), stem=64``.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        deep_supervision: Ignored: there is one output.
         growth_rate: Channels that a dense layer appends.
         blocks: Dense layers a block, at least two blocks.
         stem: Channels of the first convolution.
@@ -113,6 +110,7 @@ class DenseUNet(nn.Module):
         dropout: Within dense layers.
         last_dropout: Before the last normalisation.
         norm: ``"batch"``, or ``"instance"``.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: The options do not describe one network.
@@ -121,10 +119,6 @@ class DenseUNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         growth_rate: int = 48,
         blocks: Sequence[int] = (6, 12, 36, 24),
         stem: int = 96,
@@ -133,13 +127,15 @@ class DenseUNet(nn.Module):
         dropout: float = 0.0,
         last_dropout: float = 0.3,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         conv = convolution(dim)
         if len(blocks) < 2 or min(blocks) < 1 or not 0 < compression <= 1:
             expected = "two blocks or more of at least one layer, and a compression over 0 up to 1"
             raise ValueError(f"DenseUNet: expected {expected}, got blocks {tuple(blocks)} and compression {compression}")
-        self.in_channels, self.dim, self.multiple, self.mode = in_channels, dim, 2 ** (len(blocks) + 1), linear_mode(dim)
+        self.multiple, self.mode = 2 ** (len(blocks) + 1), linear_mode(dim)
         self.encoder = DenseEncoder(
             dim, in_channels, stem, growth=growth_rate, layers=blocks, compression=compression, norm=norm, dropout=dropout
         )
@@ -169,8 +165,7 @@ class DenseUNet(nn.Module):
         Raises:
             ValueError: Other channels or axes than the network was built for.
         """
-        if x.dim() != self.dim + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f"DenseUNet: expected (B, {self.in_channels}, *spatial) with {self.dim} spatial axes, got {tuple(x.shape)}")
+        self.check_input(x)
         *skips, y = self.encoder(pad_to_multiple(x, (self.multiple,) * self.dim))
         for i, stage in enumerate(self.stages):
             y = F.interpolate(y, scale_factor=2, mode=self.mode, align_corners=False)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise
+from .blocks import Network, NetworkShape, convolution, initialise
 from .layers import average_pool, linear_mode, make_norm, normed_convolution
 from .layers import dropout as drop_channels
 from .sizes import crop_to, pad_to_multiple
@@ -53,7 +54,7 @@ class DenseStack(nn.Module):
         return x
 
 
-class DenseVNet(nn.Module):
+class DenseVNet(Network):
     """Three dense feature stacks at a half, a quarter and an eighth of the resolution, whose skips are enlarged and segmented together.
 
     The input is halved twice over: by averaging and by a 5x5x5 convolution with stride 2. The averaged image and the skips, enlarged to
@@ -65,13 +66,10 @@ class DenseVNet(nn.Module):
     this network others in each image.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         dropout: Probability of dropping a channel within the stacks while training.
         prior_size: Edge of the learned prior, enlarged to the input's size; the paper's is 12, 0 leaves it out.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or `prior_size` is negative.
@@ -80,18 +78,15 @@ class DenseVNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         dropout: float = 0.5,
         prior_size: int = 0,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if prior_size < 0:
             raise ValueError(f"DenseVNet: expected prior_size of 0 (none) or more, got {prior_size}")
-        self.dim = dim
         self.halve = nn.Sequential(average_pool(dim, 2), make_norm(norm, dim, in_channels))
         self.first = _unit(dim, (in_channels, WIDTH), 5, norm=norm, stride=2)
         self.stacks, self.skips, self.downs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()

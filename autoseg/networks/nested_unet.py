@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import Sizes, convolution, transposed_convolution
+from .blocks import NetworkShape, Sizes, convolution, transposed_convolution
 from .imagenet import load_encoder
 from .vgg_unet import CONVS, VGG_FEATURES, ConvNetwork, conv_relu, stage_strides, vgg_encoder
 
@@ -62,14 +63,11 @@ class NestedDecoder(nn.Module):
 
 def vgg19_unetpp(
     *,
-    dim: int,
-    in_channels: int,
-    out_channels: int,
-    deep_supervision: bool = True,
     features: Sequence[int] = VGG_FEATURES,
     strides: Sizes | None = None,
     node_convs: int = 2,
     pretrained: str | None = None,
+    **shape: Unpack[NetworkShape],
 ) -> ConvNetwork:
     """UNet++ with the 16 convolutions of VGG-19 as encoder (``v19UNet+``, with `pretrained` ``v19pUNet+``).
 
@@ -78,26 +76,24 @@ def vgg19_unetpp(
     `vgg_unet.vgg16_unet`.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: In training mode return the logits of all four nodes of the finest resolution, the deepest first; all have the
-            input's size. Otherwise (and in evaluation) the deepest node's only, which Zhou's paper calls the most accurate of the pruned
-            networks; its average over nodes is not taken.
         features: Channels of the five stages.
         strides: Of the pooling before each stage, as `vgg_unet.ConvEncoder` takes them; halvings of every axis where None.
         node_convs: Convolutions a node, at least 1.
         pretrained: None, ``"imagenet"``, or the path of a file like torchvision's; 2D only.
+        **shape: See `blocks.Network`. With deep supervision the logits of all four nodes of the finest resolution are returned in training
+            mode, the deepest first; all have the input's size. Otherwise (and in evaluation) the deepest node's only, which Zhou's paper
+            calls the most accurate of the pruned networks; its average over nodes is not taken.
 
     Raises:
         ValueError: The options do not describe one network, or its weights are not found or do not fit.
     """
     if node_convs < 1:
         raise ValueError(f"vgg19_unetpp: expected node_convs of at least 1, got {node_convs}")
+    dim = shape["dim"]
     chosen = stage_strides(dim, len(CONVS["vgg19"]), features, strides)
-    encoder = vgg_encoder("vgg19", dim, in_channels, features=features, strides=chosen)
-    decoder = NestedDecoder(dim, features=features, strides=chosen, convs=node_convs, out_channels=out_channels)
-    network = ConvNetwork(encoder, decoder, in_channels=in_channels, strides=chosen, deep_supervision=deep_supervision)
+    encoder = vgg_encoder("vgg19", dim, shape["in_channels"], features=features, strides=chosen)
+    decoder = NestedDecoder(dim, features=features, strides=chosen, convs=node_convs, out_channels=shape["out_channels"])
+    network = ConvNetwork(encoder, decoder, strides=chosen, **shape)
     if pretrained is not None:
         load_encoder(encoder, "vgg19", pretrained)
     return network

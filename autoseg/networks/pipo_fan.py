@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from .blocks import Sizes, check_stages, initialise
+from .blocks import Network, NetworkShape, Sizes, check_stages, initialise
 from .layers import linear_mode
 from .pyramid_blocks import AdaptiveFusion, Blocks, PyramidDecoder, PyramidEncoder
 from .sizes import crop_to, pad_to_multiple
@@ -22,7 +23,7 @@ from .sizes import crop_to, pad_to_multiple
 FEATURES = (64, 128, 256, 512, 512)
 
 
-class PipoFan(nn.Module):
+class PipoFan(Network):
     """Pyramid-input, pyramid-output feature abstraction network (Fang and Yan, IEEE TMI 2020).
 
     ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``. The paper's network (2D, three slices as channels, two classes) has
@@ -33,10 +34,6 @@ class PipoFan(nn.Module):
     a dead weight; `identity_shortcuts` leaves them out where channels agree.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        deep_supervision: In training mode without fusing, return the score maps of all output scales.
         features: Channels a level, finest first.
         strides: Of the pooling before each level, one entry of `dim` numbers a level, the first all ones; halvings of every axis where
             None.
@@ -47,6 +44,8 @@ class PipoFan(nn.Module):
         residual: Residual blocks; else plain ones (as the paper used on KiTS).
         norm: ``"batch"``, or ``"instance"``.
         identity_shortcuts: No 1x1 convolution beside a residual block that keeps its number of channels.
+        **shape: See `blocks.Network`; with deep supervision, in training mode without fusing, the score maps of all output scales are
+            returned.
 
     Attributes:
         fusing: Whether the output, in training and in evaluation, is one fused map. On from the start if there is the module; a trainer
@@ -59,10 +58,6 @@ class PipoFan(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         features: Sequence[int] = FEATURES,
         strides: Sizes | None = None,
         input_scales: int | None = None,
@@ -72,19 +67,20 @@ class PipoFan(nn.Module):
         residual: bool = True,
         norm: str = "batch",
         identity_shortcuts: bool = False,
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
-        levels = len(features)
+        super().__init__(**shape)
+        dim, levels = self.dim, len(features)
         strides = [[1] * dim, *[[2] * dim] * (levels - 1)] if strides is None else strides
         check_stages(dim, {"features": features, "strides": strides, "kernel_sizes": [[3] * dim] * levels}, {})
         inputs, outputs = (_checked_scales(n, levels) for n in (input_scales, output_scales))
-        self.in_channels, self.output_scales, self.deep_supervision = in_channels, outputs, deep_supervision
+        self.output_scales = outputs
         self.factors = [tuple(math.prod(axis) for axis in zip(*strides[: s + 1], strict=True)) for s in range(levels)]
         self.mode = linear_mode(dim)
         make = Blocks(dim, norm, residual, identity_shortcuts)
-        self.encoder = PyramidEncoder(make, in_channels, features=features, strides=strides, scales=inputs, equal_depth=equal_depth)
-        self.decoder = PyramidDecoder(make, out_channels, features=features, scales=outputs, equal_depth=equal_depth)
-        self.fusion = AdaptiveFusion(dim, out_channels, norm=norm, scales=outputs) if adaptive_fusion and outputs > 1 else None
+        self.encoder = PyramidEncoder(make, self.in_channels, features=features, strides=strides, scales=inputs, equal_depth=equal_depth)
+        self.decoder = PyramidDecoder(make, self.out_channels, features=features, scales=outputs, equal_depth=equal_depth)
+        self.fusion = AdaptiveFusion(dim, self.out_channels, norm=norm, scales=outputs) if adaptive_fusion and outputs > 1 else None
         self.fusing = self.fusion is not None
         self.apply(initialise)
 
@@ -149,9 +145,7 @@ class PipoFan(nn.Module):
         return crop_to(functools.reduce(torch.add, weighted), x.shape[2:])
 
     def _scores(self, x: Tensor, scales: int) -> list[Tensor]:
-        if x.dim() != len(self.factors[0]) + 2 or x.shape[1] != self.in_channels:
-            expected = f"(B, {self.in_channels}, *spatial) with {len(self.factors[0])} spatial axes"
-            raise ValueError(f"PipoFan: expected {expected}, got {tuple(x.shape)}")
+        self.check_input(x)
         return self.decoder(self.encoder(pad_to_multiple(x, self.factors[-1])), scales)
 
     def _cropped(self, scores: Sequence[Tensor], x: Tensor) -> list[Tensor]:
@@ -159,38 +153,27 @@ class PipoFan(nn.Module):
         return [crop_to(score, size) for score, size in zip(scores, sizes, strict=False)]
 
 
-def pipo_unet(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> PipoFan:
+def pipo_unet(**options: Any) -> PipoFan:
     """The single-scale U-Net that PIPO-FAN is compared with (Fang and Yan, IEEE TMI 2020; Ronneberger et al., MICCAI 2015).
 
     Convolution, batch normalisation, ReLU, twice a level; max pooling down, linear interpolation up. 13,395,394 parameters in 2D with three
     channels and two classes: the row 1/1 of the paper's Table VII.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        deep_supervision: Ignored: there is one output.
-        **options: ``features``, ``strides``, ``norm`` of `PipoFan`.
+        **options: ``features``, ``strides``, ``norm`` of `PipoFan`, and those of `blocks.Network`.
     """
-    return pipo_resunet(
-        dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, residual=False, **options
-    )
+    return pipo_resunet(residual=False, **options)
 
 
-def pipo_resunet(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> PipoFan:
+def pipo_resunet(**options: Any) -> PipoFan:
     """The single-scale residual U-Net that PIPO-FAN grows out of (Fang and Yan, IEEE TMI 2020; Han, arXiv 1704.07239).
 
     14,191,426 parameters in 2D with three channels and two classes.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        deep_supervision: Ignored: there is one output.
-        **options: ``features``, ``strides``, ``norm``, ``residual``, ``identity_shortcuts`` of `PipoFan`.
+        **options: ``features``, ``strides``, ``norm``, ``residual``, ``identity_shortcuts`` of `PipoFan`, and those of `blocks.Network`.
     """
-    build = functools.partial(PipoFan, input_scales=1, output_scales=1, adaptive_fusion=False)
-    return build(dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, **options)
+    return PipoFan(input_scales=1, output_scales=1, adaptive_fusion=False, **options)
 
 
 def _checked_scales(scales: int | None, levels: int) -> int:

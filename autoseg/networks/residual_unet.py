@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
-from .blocks import Decoder, EncoderDecoder, Sizes, activation, check_stages, conv_norm, conv_stack, conv_unit
+from .blocks import EncoderDecoder, UNetOptions, activation, conv_norm, conv_unit
 from .layers import average_pool
 
 
@@ -53,43 +54,15 @@ class ResidualUNet(EncoderDecoder):
     """A convolution as stem, stages of residual blocks, and a light decoder.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        features: Channels a stage, finest first.
-        strides: One entry of `dim` numbers a stage; the first is all ones.
-        kernel_sizes: One entry of `dim` odd numbers a stage.
         blocks_per_stage: Residual blocks a stage of the encoder.
-        decoder_convs: Convolutions a stage of the decoder, one number fewer.
-        deep_supervision: In training mode return the logits of every decoder stage.
+        **options: See `blocks.EncoderDecoder`.
 
     Raises:
         ValueError: The options do not describe one network.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        features: Sequence[int],
-        strides: Sizes,
-        kernel_sizes: Sizes,
-        blocks_per_stage: Sequence[int],
-        decoder_convs: Sequence[int],
-        deep_supervision: bool = True,
-    ) -> None:
-        per_stage = {"features": features, "strides": strides, "kernel_sizes": kernel_sizes, "blocks_per_stage": blocks_per_stage}
-        check_stages(dim, per_stage, {"decoder_convs": decoder_convs})
-        inputs = (features[0], *features[:-1])
-        stages = [
-            _residual_stage(dim, channels, n, kernel, stride)
-            for channels, n, kernel, stride in zip(zip(inputs, features, strict=True), blocks_per_stage, kernel_sizes, strides, strict=True)
-        ]
-        stages[0].insert(0, conv_stack(dim, (in_channels, features[0]), 1, kernel_sizes[0]))
-        decoder = Decoder(dim, features, strides, kernel_sizes, decoder_convs, out_channels)
-        super().__init__(stages, decoder, strides=strides, deep_supervision=deep_supervision)
+    def __init__(self, *, blocks_per_stage: Sequence[int], **options: Unpack[UNetOptions]) -> None:
+        super().__init__(_residual_stage, ("blocks_per_stage", blocks_per_stage), stem=True, **options)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.start_as_identity()

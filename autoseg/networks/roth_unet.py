@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise, transposed_convolution
+from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
 from .layers import max_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
@@ -23,7 +24,7 @@ VALID_REMAINDER = 4
 """Of the sizes, divided by 8, for which every pooling of the valid form meets an even map."""
 
 
-class RothUNet(nn.Module):
+class RothUNet(Network):
     """3D U-Net with 32, 64 | 64, 128 | 128, 256 | 256, 512 channels, 2x2x2 max pooling and up-convolutions, batch norm, ReLU.
 
     In 3D with one input channel: 19,065,696 weights of convolutions without the head, 19,070,498 parameters with two classes. (Cicek et al.
@@ -35,13 +36,10 @@ class RothUNet(nn.Module):
     gives the bare, smaller map, for callers that have real surroundings to put in.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         width: Channels of the first convolution; all others are multiples of it.
         valid: Convolutions without padding.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these.
@@ -50,16 +48,14 @@ class RothUNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         width: int = 32,
         valid: bool = False,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
-        self.dim, self.valid, self.feature_channels = dim, valid, 2 * width
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
+        self.valid, self.feature_channels = valid, 2 * width
         widths = [width * 2**level for level in range(LEVELS)]
         inputs = (in_channels, *(2 * one for one in widths[:-1]))
         self.encoder = nn.ModuleList(self._stage((below, here, 2 * here), norm=norm) for below, here in zip(inputs, widths, strict=True))

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from .blocks import Network, NetworkShape
 from .cubic import upsample_cubic
 from .layers import average_pool, linear_mode
-from .scn_unet import ScnUNet, check_input, supports_low_memory
+from .scn_unet import ScnUNet, supports_low_memory
 from .sizes import crop_to, pad_to_multiple
 
 NOISE_SCALES = (1, 2, 4, 8)
@@ -25,7 +27,7 @@ SMALLEST = 1e-8
 """Lower bound of a merged probability before normalisation, so that its logarithm is finite."""
 
 
-class SpatialConfigurationNet(nn.Module):
+class SpatialConfigurationNet(Network):
     """SpatialConfiguration-Net (Thaler et al., FLARE challenge at MICCAI 2021), for background and any number of organs.
 
     ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``, the logarithms of the merged probabilities. In 3D with one channel and
@@ -40,10 +42,6 @@ class SpatialConfigurationNet(nn.Module):
     For labels that exclude each other, background first; not for regions that overlap.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Labels with background, 2 or more.
-        deep_supervision: Ignored: the losses on the parts need `parts`.
         features: Channels of the local network.
         levels: Resolutions of the local network.
         spatial_features: Channels of the spatial networks.
@@ -53,6 +51,7 @@ class SpatialConfigurationNet(nn.Module):
         local_dropout: In training, probability with which the spatial networks miss an organ.
         image_dropout: In training, probability with which they miss a channel of the image.
         salt_and_pepper: In training, share of their input from the local network that is replaced, at each of `NOISE_SCALES`.
+        **shape: See `blocks.Network`.
 
     Attributes:
         low_memory: In evaluation, where no gradients are recorded, hold only the activations of one network at a time and overwrite the
@@ -65,10 +64,6 @@ class SpatialConfigurationNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         features: int = 32,
         levels: int = 5,
         spatial_features: int = 16,
@@ -78,14 +73,16 @@ class SpatialConfigurationNet(nn.Module):
         local_dropout: float = 0.25,
         image_dropout: float = 0.5,
         salt_and_pepper: float = 0.01,
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if out_channels < 2 or downsampling < 1:
             raise ValueError(
                 f"SpatialConfigurationNet: expected 2 or more outputs and a downsampling of 1 or more, "
                 f"got {out_channels} and {downsampling}"
             )
-        self.in_channels, self.downsampling = in_channels, downsampling
+        self.downsampling = downsampling
         self.local_dropout, self.image_dropout, self.salt_and_pepper = local_dropout, image_dropout, salt_and_pepper
         self.local = ScnUNet(dim, in_channels, out_channels, features=features, levels=levels, dropout=dropout)
         organs = range(out_channels - 1)
@@ -109,7 +106,7 @@ class SpatialConfigurationNet(nn.Module):
             ValueError: Other channels or axes than the network was built for.
         """
         if self.low_memory and supports_low_memory(self):
-            check_input(self, x, self.in_channels, len(self.multiples))
+            self.check_input(x)
             return crop_to(self._low_memory(pad_to_multiple(x, self.multiples)), x.shape[2:])
         return self.parts(x)[0].log()
 
@@ -126,7 +123,7 @@ class SpatialConfigurationNet(nn.Module):
         Raises:
             ValueError: Other channels or axes than the network was built for.
         """
-        check_input(self, x, self.in_channels, len(self.multiples))
+        self.check_input(x)
         padded = pad_to_multiple(x, self.multiples)
         local = self.local(padded)
         image, organs = self._spatial_input(padded, local)

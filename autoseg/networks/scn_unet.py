@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import Convolution, convolution
+from .blocks import Convolution, Network, NetworkShape, convolution
 from .layers import average_pool, linear_mode
 from .sizes import crop_to, pad_to_multiple
 
@@ -116,7 +117,7 @@ class ScnUNet(nn.Module):
         return result
 
 
-class LocalisationUNet(nn.Module):
+class LocalisationUNet(Network):
     """The localisation network of Thaler et al. (FLARE challenge at MICCAI 2021): organs or background in the whole, coarse volume.
 
     ``(B, C, *spatial)`` of any size to logits ``(B, K, *spatial)``. 637,474 parameters in 3D with one channel and two outputs, background
@@ -124,13 +125,10 @@ class LocalisationUNet(nn.Module):
     interpolation.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        deep_supervision: Ignored: there is one output.
         features: Channels at every level.
         levels: Resolutions.
         dropout: After each convolution but the last.
+        **shape: See `blocks.Network`.
 
     Attributes:
         low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.forward_low_memory`).
@@ -139,17 +137,14 @@ class LocalisationUNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         features: int = 32,
         levels: int = 5,
         dropout: float = 0.1,
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
-        self.unet = ScnUNet(dim, in_channels, out_channels, features=features, levels=levels, dropout=dropout)
-        self.in_channels, self.multiples = in_channels, (2 ** (levels - 1),) * dim
+        super().__init__(**shape)
+        self.unet = ScnUNet(self.dim, self.in_channels, self.out_channels, features=features, levels=levels, dropout=dropout)
+        self.multiples = (2 ** (levels - 1),) * self.dim
         self.low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +159,7 @@ class LocalisationUNet(nn.Module):
         Raises:
             ValueError: Other channels or axes than the network was built for.
         """
-        check_input(self, x, self.in_channels, len(self.multiples))
+        self.check_input(x)
         run = self.unet.forward_low_memory if self.low_memory and supports_low_memory(self) else self.unet
         return crop_to(run(pad_to_multiple(x, self.multiples)), x.shape[2:])
 
@@ -172,16 +167,6 @@ class LocalisationUNet(nn.Module):
 def supports_low_memory(network: nn.Module) -> bool:
     """Whether intermediate maps may be overwritten: in evaluation, with gradients off."""
     return not network.training and not torch.is_grad_enabled()
-
-
-def check_input(network: nn.Module, x: Tensor, channels: int, dim: int) -> None:
-    """Refuses a batch that is not ``(B, channels, *spatial)`` with `dim` spatial axes.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if x.dim() != dim + 2 or x.shape[1] != channels:
-        raise ValueError(f"{type(network).__name__}: expected (B, {channels}, *spatial) with {dim} spatial axes, got {tuple(x.shape)}")
 
 
 def _initialise(module: nn.Module) -> None:

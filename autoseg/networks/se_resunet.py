@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise, transposed_convolution
+from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
 from .layers import max_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
@@ -62,21 +63,18 @@ class SEResidualBlock(nn.Module):
         return self.activation(self.body(x) + self.skip(x))
 
 
-class SEResUNet(nn.Module):
+class SEResUNet(Network):
     """U-Net whose every level is a residual block with squeeze-and-excitation; max pooling down, up-convolutions up.
 
     With one input channel and two classes: 32,656,378 parameters in 2D (64, 128, 256, 512, 1024 channels), 31,573,302 in 3D, where the
     widest levels have 320.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         width: Channels of the finest level, which are also those of `features`; they double at each level up to `MAX_WIDTH`.
         levels: Resolutions.
         reduction: Of the squeeze.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or there is less than one level.
@@ -85,16 +83,14 @@ class SEResUNet(nn.Module):
     def __init__(
         self,
         *,
-        dim: int,
-        in_channels: int,
-        out_channels: int,
-        deep_supervision: bool = True,
         width: int = 64,
         levels: int = 5,
         reduction: int = 16,
         norm: str = "batch",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         conv, transposed = convolution(dim), transposed_convolution(dim)
         if levels < 1:
             raise ValueError(f"SEResUNet: expected levels of 1 or more, got {levels}")

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import Sizes, convolution, initialise, transposed_convolution
+from .blocks import Network, NetworkShape, Sizes, convolution, initialise, transposed_convolution
 from .imagenet import RGB, load_encoder
 from .layers import max_pool
 from .sizes import crop_to, pad_to_multiple
@@ -97,27 +98,25 @@ class MirroredDecoder(nn.Module):
         return (self.head(x),)
 
 
-class ConvNetwork(nn.Module):
+class ConvNetwork(Network):
     """Encoder and decoder for images of any number of channels and any size: repeats channels, pads before and crops after.
 
     Args:
         encoder: Returns one map a stage, finest first.
         decoder: Takes those maps and whether to return several logits; returns a tuple of logits, finest first.
-        in_channels: Channels of the input.
         strides: Of the encoder's stages, to know which sizes fit.
-        deep_supervision: Ask the decoder for several logits in training mode.
+        **shape: See `Network`; with deep supervision the decoder is to return several logits in training mode.
 
     Attributes:
         input_channels: Channels that the first convolution takes. If they are more than `in_channels`, the input is repeated, as
             `repeat_channels` does; an input that already has that many is taken as it is.
     """
 
-    def __init__(self, encoder: ConvEncoder, decoder: nn.Module, *, in_channels: int, strides: Sizes, deep_supervision: bool) -> None:
-        super().__init__()
+    def __init__(self, encoder: ConvEncoder, decoder: nn.Module, *, strides: Sizes, **shape: Unpack[NetworkShape]) -> None:
+        super().__init__(**shape)
         self.encoder, self.decoder = encoder, decoder
-        self.in_channels, self.input_channels = in_channels, encoder.in_channels
+        self.input_channels = encoder.in_channels
         self.divisors = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
-        self.deep_supervision = deep_supervision
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -180,12 +179,9 @@ def vgg_encoder(vgg: str, dim: int, in_channels: int, *, features: Sequence[int]
 
 def conze_unet(
     *,
-    dim: int,
-    in_channels: int,
-    out_channels: int,
-    deep_supervision: bool = True,
     features: Sequence[int] = CONZE_FEATURES,
     strides: Sizes | None = None,
+    **shape: Unpack[NetworkShape],
 ) -> ConvNetwork:
     """The plain U-Net (``UNet``) that Conze et al. (Artificial Intelligence in Medicine, 2021) compare with, without normalisation.
 
@@ -194,45 +190,39 @@ def conze_unet(
     double. 5,137,569 parameters in 2D with one channel in and out.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Ignored: the loss is on the final output only.
         features: Channels a stage, finest first.
         strides: Of the pooling before each stage, as `ConvEncoder` takes them; halvings of every axis where None.
+        **shape: See `blocks.Network`; deep supervision is ignored, as the loss is on the final output only.
 
     Raises:
         ValueError: The options do not describe one network.
     """
-    convs = (2,) * len(features)
+    convs, dim = (2,) * len(features), shape["dim"]
     chosen = stage_strides(dim, len(convs), features, strides)
-    encoder = ConvEncoder(dim, in_channels, features=features, convs=convs, strides=chosen)
-    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=out_channels)
-    return ConvNetwork(encoder, decoder, in_channels=in_channels, strides=chosen, deep_supervision=deep_supervision)
+    encoder = ConvEncoder(dim, shape["in_channels"], features=features, convs=convs, strides=chosen)
+    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=shape["out_channels"])
+    return ConvNetwork(encoder, decoder, strides=chosen, **shape)
 
 
 def _vgg_unet(
     vgg: str,
     *,
-    dim: int,
-    in_channels: int,
-    out_channels: int,
-    deep_supervision: bool = True,
     features: Sequence[int] = VGG_FEATURES,
     strides: Sizes | None = None,
     pretrained: str | None = None,
+    **shape: Unpack[NetworkShape],
 ) -> ConvNetwork:
-    convs = CONVS[vgg]
+    convs, dim = CONVS[vgg], shape["dim"]
     chosen = stage_strides(dim, len(convs), features, strides)
-    encoder = vgg_encoder(vgg, dim, in_channels, features=features, strides=chosen)
-    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=out_channels)
-    network = ConvNetwork(encoder, decoder, in_channels=in_channels, strides=chosen, deep_supervision=deep_supervision)
+    encoder = vgg_encoder(vgg, dim, shape["in_channels"], features=features, strides=chosen)
+    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=shape["out_channels"])
+    network = ConvNetwork(encoder, decoder, strides=chosen, **shape)
     if pretrained is not None:
         load_encoder(encoder, vgg, pretrained)
     return network
 
 
-def vgg16_unet(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> ConvNetwork:
+def vgg16_unet(**options: Any) -> ConvNetwork:
     """A U-Net with VGG-16's 13 convolutions as encoder and their mirror image as decoder (``v16UNet``; pre-trained ``v16pUNet``).
 
     Conze et al., Artificial Intelligence in Medicine, 2021; Simonyan and Zisserman, ICLR 2015. 28,804,545 parameters in 2D with one channel
@@ -243,24 +233,21 @@ def vgg16_unet(*, dim: int, in_channels: int, out_channels: int, deep_supervisio
     `imagenet.load_encoder` for its weights).
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Ignored: the loss is on the final output only.
-        **options: ``features``: channels of the five stages (64, 128, 256, 512, 512). ``strides``: of the pooling before each stage, one
-            entry of `dim` numbers a stage; the first is all ones (None: the others all twos). ``pretrained``: None, ``"imagenet"``, or
-            the path of a file like torchvision's; 2D only.
+        **options: Those of `blocks.Network` (deep supervision is ignored, as the loss is on the final output only). ``features``: channels
+            of the five stages (64, 128, 256, 512, 512). ``strides``: of the pooling before each stage, one entry of `dim` numbers a stage;
+            the first is all ones (None: the others all twos). ``pretrained``: None, ``"imagenet"``, or the path of a file like
+            torchvision's; 2D only.
 
     Raises:
         ValueError: The options do not describe one network, or its weights are not found or do not fit.
     """
-    return _vgg_unet("vgg16", dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, **options)
+    return _vgg_unet("vgg16", **options)
 
 
-def vgg19_unet(*, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> ConvNetwork:
+def vgg19_unet(**options: Any) -> ConvNetwork:
     """As `vgg16_unet` with the 16 convolutions of VGG-19 (``v19UNet``; pre-trained ``v19pUNet``).
 
     Conze et al., Artificial Intelligence in Medicine, 2021. 37,064,129 parameters in 2D with one channel out, up to three in. The bottom
     has all four convolutions that VGG-19 has at that resolution, of which the paper counts the last three: the public weights need them.
     """
-    return _vgg_unet("vgg19", dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, **options)
+    return _vgg_unet("vgg19", **options)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from .blocks import convolution, initialise, transposed_convolution
+from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
 from .layers import make_norm, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
@@ -50,7 +51,7 @@ class ResidualStage(nn.Module):
         nn.init.zeros_(self.body[-1].get_parameter("0.weight"))
 
 
-class VNet(nn.Module):
+class VNet(Network):
     """Residual stages of 5x5x5 convolutions, 2x2x2 convolutions with stride 2 down and up, concatenated skips, PReLU.
 
     Channels 16, 32, 64, 128, 256 down; going up, half of a stage's 256, 128, 64, 32 come from below and half from the skip. With one input
@@ -58,21 +59,23 @@ class VNet(nn.Module):
     diverges at learning rates at which all others learn (sums over up to 64,000 inputs), so normalisation is the default here.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        deep_supervision: Accepted and ignored: the network has one output.
         width: Channels of the finest stage; they double at each of the others.
         norm: ``instance``, ``batch`` or ``none`` (the paper's; needs a learning rate of 1e-5 or so), see `layers.NORMS`.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these.
     """
 
     def __init__(
-        self, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, width: int = 16, norm: str = "instance"
+        self,
+        *,
+        width: int = 16,
+        norm: str = "instance",
+        **shape: Unpack[NetworkShape],
     ) -> None:
-        super().__init__()
+        super().__init__(**shape)
+        dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         self.multiples, self.feature_channels = (2 ** (len(CONVS) - 1),) * dim, 2 * width
         widths = [width * 2**stage for stage in range(len(CONVS))]
         self.encoder = nn.ModuleList([ResidualStage(dim, (in_channels, width), CONVS[0], norm=norm)])

@@ -66,7 +66,7 @@ def test_low_memory_is_for_evaluation_without_gradients(monkeypatch: pytest.Monk
     network.low_memory = True
     with torch.no_grad():
         assert torch.allclose(network(x), expected, atol=1e-5)
-    monkeypatch.setattr(network.unet, "low_memory", None)
+    monkeypatch.setattr(network.unet, "forward_low_memory", None)
     network(x).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
     with torch.no_grad():

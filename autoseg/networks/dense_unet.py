@@ -154,13 +154,7 @@ class DenseUNet(Network):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of any size.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K, *spatial)``.
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size.
 
         Raises:
             ValueError: Other channels or axes than the network was built for.

@@ -75,14 +75,7 @@ class DenseVNet(Network):
         ValueError: `dim` or `norm` is none of these, or `prior_size` is negative.
     """
 
-    def __init__(
-        self,
-        *,
-        dropout: float = 0.5,
-        prior_size: int = 0,
-        norm: str = "batch",
-        **shape: Unpack[NetworkShape],
-    ) -> None:
+    def __init__(self, *, dropout: float = 0.5, prior_size: int = 0, norm: str = "batch", **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if prior_size < 0:

@@ -45,14 +45,7 @@ class RothUNet(Network):
         ValueError: `dim` or `norm` is none of these.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int = 32,
-        valid: bool = False,
-        norm: str = "batch",
-        **shape: Unpack[NetworkShape],
-    ) -> None:
+    def __init__(self, *, width: int = 32, valid: bool = False, norm: str = "batch", **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         self.valid, self.feature_channels = valid, 2 * width

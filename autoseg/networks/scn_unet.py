@@ -134,27 +134,14 @@ class LocalisationUNet(Network):
         low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.forward_low_memory`).
     """
 
-    def __init__(
-        self,
-        *,
-        features: int = 32,
-        levels: int = 5,
-        dropout: float = 0.1,
-        **shape: Unpack[NetworkShape],
-    ) -> None:
+    def __init__(self, *, features: int = 32, levels: int = 5, dropout: float = 0.1, **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         self.unet = ScnUNet(self.dim, self.in_channels, self.out_channels, features=features, levels=levels, dropout=dropout)
         self.multiples = (2 ** (levels - 1),) * self.dim
         self.low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of any size.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K, *spatial)``.
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size.
 
         Raises:
             ValueError: Other channels or axes than the network was built for.

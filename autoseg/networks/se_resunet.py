@@ -81,13 +81,7 @@ class SEResUNet(Network):
     """
 
     def __init__(
-        self,
-        *,
-        width: int = 64,
-        levels: int = 5,
-        reduction: int = 16,
-        norm: str = "batch",
-        **shape: Unpack[NetworkShape],
+        self, *, width: int = 64, levels: int = 5, reduction: int = 16, norm: str = "batch", **shape: Unpack[NetworkShape]
     ) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels

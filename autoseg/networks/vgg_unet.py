@@ -177,12 +177,7 @@ def vgg_encoder(vgg: str, dim: int, in_channels: int, *, features: Sequence[int]
     return ConvEncoder(dim, max(in_channels, RGB), features=features, convs=CONVS[vgg], strides=strides)
 
 
-def conze_unet(
-    *,
-    features: Sequence[int] = CONZE_FEATURES,
-    strides: Sizes | None = None,
-    **shape: Unpack[NetworkShape],
-) -> ConvNetwork:
+def conze_unet(*, features: Sequence[int] = CONZE_FEATURES, strides: Sizes | None = None, **shape: Unpack[NetworkShape]) -> ConvNetwork:
     """The plain U-Net (``UNet``) that Conze et al. (Artificial Intelligence in Medicine, 2021) compare with, without normalisation.
 
     Two convolutions with kernel 3 and ReLU a stage, max pooling, up-convolutions, and a final 1x1 convolution. The paper names the channels

@@ -67,13 +67,7 @@ class VNet(Network):
         ValueError: `dim` or `norm` is none of these.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int = 16,
-        norm: str = "instance",
-        **shape: Unpack[NetworkShape],
-    ) -> None:
+    def __init__(self, *, width: int = 16, norm: str = "instance", **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         self.multiples, self.feature_channels = (2 ** (len(CONVS) - 1),) * dim, 2 * width

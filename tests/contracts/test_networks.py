@@ -81,7 +81,7 @@ def learn(name: str, dim: int) -> float:
     return min((2 * (a & b).sum() / (a.sum() + b.sum())).item() for a, b in both)
 
 
-QUICK = {(name, 2) for name in NETWORKS if name not in ("vgg19_unet", "vgg16_unet_cascade", "vgg19_unet_cascade")}
+QUICK = {(name, 2) for name in NETWORKS if name not in ("vgg16_unet_cascade", "vgg19_unet_cascade")}
 """What is learnt in each run of the tests; 3D, and what differs from others in size alone, with ``-m slow``."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.planners.memory import conv_elements, label_keys
-from autoseg.planners.patch import PRESETS, Setting, plan_size
+from autoseg.planners.patch import PRESETS, Setting, network_options, plan_size
 from autoseg.planners.plan import describe, make_plan
 from autoseg.planners.spacing import median_resampled_shape, spacing_statistics, target_spacing, transpose_order
 from autoseg.planners.topology import plan_topology
@@ -82,6 +82,14 @@ class Tiny:
 
     network_options: dict
     patch_size: tuple[int, ...] = (8, 8)
+
+
+def test_only_networks_without_a_topology_are_planned() -> None:
+    topology = plan_topology((1, 1), (32, 32))
+    assert network_options(topology, "autoseg.networks.residual_unet:ResidualUNet") == network_options(topology, "residual_unet")
+    assert network_options(topology, "autoseg.networks.vgg_unet:conze_unet") == network_options(topology, "plain_unet")
+    with pytest.raises(ValueError, match=r"plain_unet, residual_unet.*got 'vnet'"):
+        network_options(topology, "vnet")
 
 
 def test_convolution_elements_counted_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""What ensembles put on top of their members: answers by hand, the average at the start, and what is learnt of it."""
+"""Networks that combine the members of an ensemble: results worked out by hand, and the average at initialisation."""
 
 from __future__ import annotations
 

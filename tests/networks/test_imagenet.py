@@ -1,4 +1,4 @@
-"""Pre-trained weights: where they are looked for, that they arrive, and what a user reads when they do not. No test needs a network."""
+"""Pre-trained weights: where files are looked for, that they are loaded, and the messages when they are not. No test needs a connection."""
 
 from __future__ import annotations
 

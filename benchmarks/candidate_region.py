@@ -26,7 +26,8 @@ from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.folders import mean_dice
 from autoseg.evaluation.overlap import score_case
 from autoseg.inference.candidate_region import candidate_region_mask
-from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import load_network
 from autoseg.pipeline import PlanSettings, TrainSettings, plan_and_preprocess, train

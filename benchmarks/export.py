@@ -19,7 +19,8 @@ import torch
 from skimage.transform import resize
 from tqdm import tqdm
 
-from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.runtime.hardware import peak_memory
 from autoseg.schema import Geometry, Labels, Trace
 

@@ -26,8 +26,9 @@ from tqdm import tqdm
 from autoseg import find_best_configuration
 from autoseg.data.images import write_label
 from autoseg.evaluation.overlap import score_case
-from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised_logits import keep
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import describe_choice
 from autoseg.runtime.hardware import cpu_count, peak_memory
 from autoseg.runtime.runs import FINAL_CHECKPOINT
@@ -113,7 +114,7 @@ def make_home(home: Path, size: Size) -> None:
         for model, name in enumerate(names):
             told = Logits(opinion(size, logits, model, number), size.trace(cases[0]))
             made = [results / name / f"fold_{int(case[4:]) % FOLDS}" / "validation" for case in cases]
-            keep(made[0], cases[0], told, size.labels)
+            save_logits(made[0], cases[0], told, size.labels)
             found = export_labels([told], size.labels)
             write_label(made[0] / f"{cases[0]}.nii.gz", found, told.trace.geometry)
             own = score_case(cases[0], found, reference, size.labels, metrics=METRICS, spacing_mm=told.trace.geometry.spacing)

@@ -15,8 +15,9 @@ import autoseg
 from autoseg.data.images import read_label
 from autoseg.data.label_subsets import translate
 from autoseg.evaluation.overlap import score_case
-from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised_logits import keep, kept
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import load_logits, save_logits
 from autoseg.networks import build_network
 from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
@@ -108,8 +109,8 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
             rng = np.random.default_rng([int(fold), *case.encode()])
             ratios = [say(truth == value, rng) for value, say in enumerate(organs.values(), start=1)]
             logits = Logits(torch.from_numpy(np.stack([np.zeros(truth.shape), *ratios])), stored.trace)
-            keep(run / "validation", case, logits, plan.labels)
-            found = export_labels([kept(run / "validation", case)], plan.labels)
+            save_logits(run / "validation", case, logits, plan.labels)
+            found = export_labels([load_logits(run / "validation", case)], plan.labels)
             reference = read_label(home / "raw" / NAME / "labelsTr" / f"{case}.nii.gz").array
             reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
             scores += score_case(case, found, reference, plan.labels)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..inference.predictor import Predictor
+from ..inference.volume_predictor import Progress, Volume, VolumePredictor
 from ..trainers.history import History
 from ..trainers.trainer import Trainer
 from .prediction import fuse
@@ -32,17 +31,25 @@ class FusionTrainer(Trainer):
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Predicts each case by the head that was fitted without it.
+    """A `VolumePredictor` that predicts each case by the head that was fitted without it.
 
     Attributes:
         predictors: By case.
     """
 
-    predictors: Mapping[str, Predictor]
+    predictors: Mapping[str, VolumePredictor]
 
-    def logits(self, image: np.ndarray, *, source: str, **options: Any) -> torch.Tensor:
-        """As `Predictor.logits`."""
-        return self.predictors[source].logits(image, source=source, **options)
+    def logits(
+        self,
+        image: Volume,
+        *,
+        previous: Volume | None = None,
+        region: Volume | None = None,
+        progress: Progress | None = None,
+        source: str = "image",
+    ) -> torch.Tensor:
+        """As `Predictor.logits` of the case `source`."""
+        return self.predictors[source].logits(image, previous=previous, region=region, progress=progress, source=source)
 
 
 def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,8 +1,8 @@
-"""Several models' predictions of one case as channels of one array: what ensembles learn from, and look at in prediction.
+"""Stacks several models' predictions of one case as channels of one array, the input of learned ensembles.
 
 A channel is the logarithm of how much likelier one organ of one model is than background (of a region: than its absence), plus
-`networks.combiners.MAX_LOG_RATIO`. It comes from probabilities in eight bits, in training as they were kept in validation, in prediction as they
-would be kept, so that both see the same numbers.
+`networks.combiners.CERTAIN`. It comes from probabilities in eight bits, in training as validation stored them, in prediction as it
+would store them, so that both see the same numbers.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference.export import Logits
+from ..inference.logits import Logits
 from ..inference.quantised_logits import quantise
 from ..networks.combiners import MAX_LOG_RATIO
 from ..preprocessing.resampling import resample_image
 from ..schema import Labels, Trace
 
 LEAST = 0.5
-"""Of 255: what a probability counts as that was rounded to 0."""
+"""Of 255: the value of a probability that was rounded to 0."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each member's organs lie in the stack.
+    """Channels of each member's organs in the stack.
 
     Attributes:
         members: Names of the models.
@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the channels: the organ and whose it is."""
+        """Names of the channels: the organ and its member."""
         return tuple(f"{organ} of {member}" for member, labels in zip(self.members, self.labels, strict=True) for organ in labels.names)
 
     def channels(self, only: Mapping[str, str] | None = None) -> list[list[int]]:
@@ -61,7 +61,7 @@ class Layout:
 
 
 def as_stored(logits: Logits, labels: Labels) -> Logits:
-    """A prediction as validation would have kept it, and as `quantised.kept` would open it."""
+    """A prediction as `quantised_logits.save_logits` and `load_logits` would give it back."""
     return logits if logits.kind == "probability8" else replace(logits, array=quantise(logits.array, labels), kind="probability8")
 
 
@@ -81,11 +81,11 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
     """
     result = np.empty((sum(len(one.names) for one in labels), *trace.shape), np.float16)
     channel = 0
-    for member, own in zip(members, labels, strict=True):
+    for member, organs in zip(members, labels, strict=True):
         _check(member.trace, trace)
-        background = None if own.regions else _logarithm(_on_grid(member, 0, trace))
-        for organ in range(len(own.names)):
-            share = _on_grid(member, organ + (not own.regions), trace)
+        background = None if organs.regions else _logarithm(_on_grid(member, 0, trace))
+        for organ in range(len(organs.names)):
+            share = _on_grid(member, organ + (not organs.regions), trace)
             rest = _logarithm(255 - share) if background is None else background
             result[channel] = np.clip(_logarithm(share) - rest + MAX_LOG_RATIO, 0, 2 * MAX_LOG_RATIO)
             channel += 1
@@ -103,9 +103,9 @@ def _logarithm(share: np.ndarray) -> np.ndarray:
 
 
 def _check(found: Trace, wanted: Trace) -> None:
-    for what in ("case", "transpose", "flips", "shape_before_crop", "crop"):
-        if getattr(found, what) != getattr(wanted, what):
-            one, other = getattr(found, what), getattr(wanted, what)
+    for field in ("case", "transpose", "flips", "shape_before_crop", "crop"):
+        one, other = getattr(found, field), getattr(wanted, field)
+        if one != other:
             raise ValueError(
-                f"{wanted.case}: models of one ensemble must see the same part of an image; {what}: expected {other}, found {one}"
+                f"{wanted.case}: models of one ensemble must see the same part of an image; {field}: expected {other}, found {one}"
             )

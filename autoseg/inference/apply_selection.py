@@ -1,4 +1,4 @@
-"""From what the chosen models say about a case to its label map: calibrated, merged organ by organ, tidied."""
+"""From the predictions of the chosen models to the label map of a case: calibrated, merged organ by organ, post-processed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ import numpy as np
 from ..data.label_subsets import subset, translate
 from ..schema import Choice, Labels
 from .averages import Members, average_all
-from .export import Logits, as_file, export_labels
+from .export import export_labels, to_file_order
 from .lazy_logits import with_temperature
+from .logits import Logits
 from .merge_labels import merge_organs
 from .postprocessing import apply_postprocessing
 from .sampled_probabilities import probabilities_at
 
 
-def calibrated(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels]) -> dict[str, Logits]:
+def calibrated(predictions: Mapping[str, Logits], choice: Choice, member_labels: Mapping[str, Labels]) -> dict[str, Logits]:
     """Predictions of one case with the temperature of the model that made them.
 
     Args:
         predictions: By member.
-        choice: Holds the temperatures; members without one keep what they say.
-        own: Member to its labels.
+        choice: Holds the temperatures; predictions of members without one stay as they are.
+        member_labels: Member to its labels.
     """
     temperatures = {name: choice.calibration[name].temperature for name in predictions if name in choice.calibration}
-    return {name: with_temperature(logits, temperatures.get(name, 1.0), own[name]) for name, logits in predictions.items()}
+    return {name: with_temperature(logits, temperatures.get(name, 1.0), member_labels[name]) for name, logits in predictions.items()}
 
 
-def apply_selection(predictions: Mapping[str, Logits], choice: Choice, own: Mapping[str, Labels], labels: Labels) -> tuple[np.ndarray, int]:
+def apply_selection(
+    predictions: Mapping[str, Logits], choice: Choice, member_labels: Mapping[str, Labels], labels: Labels
+) -> tuple[np.ndarray, int]:
     """The label map of a case.
 
     The members of each organ are averaged, each organ is taken from its own average, where two claim a voxel the more probable one wins
-    (all of these see calibrated probabilities), and what is known to help an organ is done to its mask.
+    (all of these see calibrated probabilities), and the organ's post-processing is applied to its mask.
 
     Args:
-        predictions: What each member says, by its name.
+        predictions: By member.
         choice: Organ to members; organs that it lacks are background.
-        own: Member to its labels.
+        member_labels: Member to its labels.
         labels: Of the dataset.
 
     Returns:
@@ -46,14 +49,17 @@ def apply_selection(predictions: Mapping[str, Logits], choice: Choice, own: Mapp
     chosen = subset(labels, tuple(choice.organs))
     candidates = list(dict.fromkeys(choice.organs.values()))
     if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
-        predictions = calibrated(predictions, choice, own)
-    maps = {members: translate(found, own[members[0]], chosen) for members, found in _label_maps(predictions, candidates, own).items()}
+        predictions = calibrated(predictions, choice, member_labels)
+    maps = {
+        members: translate(label_map, member_labels[members[0]], chosen)
+        for members, label_map in _label_maps(predictions, candidates, member_labels).items()
+    }
 
     def confidence(organ: str, voxels: np.ndarray) -> np.ndarray:
-        """What the organ's models think of it, on average."""
+        """Mean probability of the organ by its models."""
         members = choice.organs[organ]
-        labels = own[members[0]]
-        return probabilities_at([predictions[name] for name in members], voxels, labels)[:, 1 + labels.names.index(organ)]
+        organs = member_labels[members[0]]
+        return probabilities_at([predictions[name] for name in members], voxels, organs)[:, 1 + organs.names.index(organ)]
 
     merged, conflicts = merge_organs(maps, choice.organs, chosen, confidence)
     postprocessing = {organ: steps for organ, steps in choice.postprocessing.items() if organ in choice.organs}
@@ -61,18 +67,20 @@ def apply_selection(predictions: Mapping[str, Logits], choice: Choice, own: Mapp
     return apply_postprocessing(translate(merged, chosen, labels), labels, postprocessing, spacing), conflicts
 
 
-def _label_maps(predictions: Mapping[str, Logits], candidates: Sequence[Members], own: Mapping[str, Labels]) -> dict[Members, np.ndarray]:
+def _label_maps(
+    predictions: Mapping[str, Logits], candidates: Sequence[Members], member_labels: Mapping[str, Labels]
+) -> dict[Members, np.ndarray]:
     """The label map of each candidate in its own internal values; those of the same organs are made together."""
     groups: dict[Labels, list[Members]] = {}
     for members in candidates:
-        groups.setdefault(own[members[0]], []).append(members)
+        groups.setdefault(member_labels[members[0]], []).append(members)
     maps = {}
-    for labels, some in groups.items():
-        models = {name: predictions[name] for members in some for name in members}
-        if len(some) == 1:
-            maps[some[0]] = export_labels(list(models.values()), labels)
+    for labels, group in groups.items():
+        models = {name: predictions[name] for members in group for name in members}
+        if len(group) == 1:
+            maps[group[0]] = export_labels(list(models.values()), labels)
         else:
-            together = average_all(models, some, labels)
+            together = average_all(models, group, labels)
             trace = next(iter(models.values())).trace
-            maps |= {members: as_file(together.label_map(members), trace) for members in some}
+            maps |= {members: to_file_order(together.label_map(members), trace) for members in group}
     return maps

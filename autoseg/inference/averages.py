@@ -1,6 +1,6 @@
 """Label maps of many averages of the same models at once, each exactly that of `export_labels`.
 
-Where all models agree, so does every average of them. On the grid alone (`export.survey_of`) that settles all voxels but those near
+Where all models agree, so does every average of them. On the grid alone (`winners.cell_winners`) that settles all voxels but those near
 borders; those are interpolated once a model, not once an average, and again only where the models then disagree the averages are
 computed one by one. Ten models have 165 averages of two or three: their label maps together cost little more than ten label maps.
 """
@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..preprocessing.cropping import slices_of
 from ..schema import Labels
-from .export import UNSURE, Grid, Logits, Span, check_members, chunks, decide, survey_of, taken
+from .grid import Grid, Interval, chunks
+from .logits import Logits, check_members
 from .merge_labels import internal_regions_class_order
+from .winners import UNDECIDED, cell_winners, winners_from_cells, winning_channels
 
-TOGETHER = 2**26
+SLAB_OF_ALL = 2**26
 """Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""
 
 Members = tuple[str, ...]
@@ -29,25 +32,25 @@ class Averages:
     Attributes:
         agreed: ``(Z, Y, X)`` int16, internal values; 0 where the models disagree.
         disputed: ``(N,)`` int64, flat indices of the voxels at which they do.
-        said: Members of each average to its internal values there, ``(N,)`` int16.
+        disputed_labels: Members of each average to its internal values there, ``(N,)`` int16.
     """
 
     agreed: np.ndarray
     disputed: np.ndarray
-    said: dict[Members, np.ndarray]
+    disputed_labels: dict[Members, np.ndarray]
 
     def label_map(self, members: Members) -> np.ndarray:
         """The whole map of one average, ``(Z, Y, X)`` int16."""
-        found = self.agreed.copy()
-        found.reshape(-1)[self.disputed] = self.said[members]
-        return found
+        labels = self.agreed.copy()
+        labels.reshape(-1)[self.disputed] = self.disputed_labels[members]
+        return labels
 
 
 def average_all(models: Mapping[str, Logits], averages: Sequence[Members], labels: Labels) -> Averages:
     """Computes the label maps of averages of models.
 
     Args:
-        models: Name to what it says about the case; of any grids. Each is read twice, slab by slab.
+        models: Name to its prediction of the case; of any grids. Each is read twice, slab by slab.
         averages: Names of the members of each.
         labels: The organs, of all models the same.
 
@@ -59,62 +62,48 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     values = np.array([0, *internal_regions_class_order(labels)], np.int16)
     grids = {name: Grid.of(logits) for name, logits in models.items()}
     small = np.int8 if labels.n_outputs < np.iinfo(np.int8).max else np.int16
-    cells = {name: survey_of(grid, regions=labels.regions).astype(small) for name, grid in grids.items()}
+    cells = [cell_winners(grid, regions=labels.regions).astype(small) for grid in grids.values()]
     agreed = np.zeros(trace.shape_before_crop, np.int16)
-    box = tuple(slice(start, stop) for start, stop in trace.crop)
-    height = trace.crop[0][1] - trace.crop[0][0]
+    cropped = agreed[slices_of(trace.crop)]
     numbers = sum(int(np.prod(grid.array.shape)) for grid in grids.values())
-    rows = max(1, min(TOGETHER * height // numbers, *(grid.rows for grid in grids.values())))
-    where, said = [], []
-    for start in range(0, height, rows):
-        span = (start, min(start + rows, height))
-        winner = _agreed_on_grids(grids, cells, span)
-        places, found = _settled(grids, winner, span, averages, regions=labels.regions)
-        agreed[box][slice(*span)] = values[winner]
-        corner = [start + span[0] * (axis == 0) for axis, (start, _) in enumerate(trace.crop)]
-        inside = [index + first for index, first in zip(np.unravel_index(places, winner.shape), corner, strict=True)]
-        where.append(np.ravel_multi_index(inside, agreed.shape))
-        said.append(values[found])
-    together = np.concatenate(said, axis=1)
-    return Averages(agreed, np.concatenate(where), dict(zip(averages, together, strict=True)))
+    rows = max(1, min(SLAB_OF_ALL * len(cropped) // numbers, *(grid.rows for grid in grids.values())))
+    disputed, disputed_labels = [], []
+    for start in range(0, len(cropped), rows):
+        slices = (start, min(start + rows, len(cropped)))
+        winner = winners_from_cells(list(grids.values()), cells, slices)
+        voxels, channels = _decide(grids, winner, slices, averages, regions=labels.regions)
+        cropped[slice(*slices)] = values[winner]
+        corner = [first + slices[0] * (axis == 0) for axis, (first, _) in enumerate(trace.crop)]
+        indices = tuple(index + first for index, first in zip(np.unravel_index(voxels, winner.shape), corner, strict=True))
+        disputed.append(np.ravel_multi_index(indices, agreed.shape))
+        disputed_labels.append(values[channels])
+    together = np.concatenate(disputed_labels, axis=1)
+    return Averages(agreed, np.concatenate(disputed), dict(zip(averages, together, strict=True)))
 
 
-def _agreed_on_grids(grids: Mapping[str, Grid], cells: Mapping[str, np.ndarray], span: Span) -> np.ndarray:
-    """The winner that the grids alone give for the output slices of `span`, ``(z, Y, X)``; `UNSURE` where it is not one and the same."""
-    winner = None
-    for name, grid in grids.items():
-        own = taken(cells[name], [axis.low for axis in grid.axes], span)
-        if winner is None:
-            winner = own
-        else:
-            winner[winner != own] = UNSURE
-    return winner
-
-
-def _settled(
-    grids: Mapping[str, Grid], winner: np.ndarray, span: Span, averages: Sequence[Members], *, regions: bool
+def _decide(
+    grids: Mapping[str, Grid], winner: np.ndarray, slices: Interval, averages: Sequence[Members], *, regions: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolates the unsure voxels of a slab: those where the models agree get their winner, all others 0.
+    """Interpolates the undecided voxels of a slab: those where the models agree get their winner, all others 0.
 
     Returns:
-        Flat indices in the slab of the voxels where the models disagree, ``(n,)``, and what each average gives there, ``(averages, n)``.
+        Flat indices in the slab of the voxels where the models disagree, ``(n,)``, and the winner of each average there, ``(averages, n)``.
     """
     flat = winner.reshape(-1)
-    unsure = np.flatnonzero(flat == UNSURE)
-    places, said = [np.empty(0, np.int64)], [np.empty((len(averages), 0), np.int16)]
-    if len(unsure):
-        needed = {name: grid.axes[0].needed(span) for name, grid in grids.items()}
-        slabs = {name: grid.read([needed[name], *((0, n) for n in grid.array.shape[2:])]) for name, grid in grids.items()}
-        classes = next(iter(slabs.values())).shape[0]
-        for part in chunks(len(unsure), classes * len(grids)):
-            z, y, x = np.unravel_index(unsure[part], winner.shape)
-            points = (z + span[0], y, x)
-            shares = {name: grid.at(slabs[name], (needed[name][0], 0, 0), points) for name, grid in grids.items()}
-            alone = np.stack([decide([values], [grids[name].kind], regions=regions) for name, values in shares.items()])
+    undecided = np.flatnonzero(flat == UNDECIDED)
+    disputed, channels = [np.empty(0, np.int64)], [np.empty((len(averages), 0), np.int16)]
+    if len(undecided):
+        slabs = {name: grid.read_for(slices) for name, grid in grids.items()}
+        classes = next(iter(grids.values())).array.shape[0]
+        for part in chunks(len(undecided), classes * len(grids)):
+            z, y, x = np.unravel_index(undecided[part], winner.shape)
+            values = {name: grid.at(*slabs[name], (z + slices[0], y, x)) for name, grid in grids.items()}
+            alone = np.stack([winning_channels([values[name]], [grid.kind], regions=regions) for name, grid in grids.items()])
             differ = (alone != alone[0]).any(axis=0)
-            flat[unsure[part]] = np.where(differ, 0, alone[0])
-            places.append(unsure[part][differ])
-            some = {name: values[:, differ] for name, values in shares.items()}
-            found = [decide([some[name] for name in one], [grids[name].kind for name in one], regions=regions) for one in averages]
-            said.append(np.stack(found) if found else np.empty((0, int(differ.sum())), np.int16))
-    return np.concatenate(places), np.concatenate(said, axis=1)
+            flat[undecided[part]] = np.where(differ, 0, alone[0])
+            disputed.append(undecided[part][differ])
+            values = {name: value[:, differ] for name, value in values.items()}
+            kinds = {name: grid.kind for name, grid in grids.items()}
+            rows = [winning_channels([values[n] for n in names], [kinds[n] for n in names], regions=regions) for names in averages]
+            channels.append(np.stack(rows) if rows else np.empty((0, int(differ.sum())), np.int16))
+    return np.concatenate(disputed), np.concatenate(channels, axis=1)

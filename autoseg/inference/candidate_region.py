@@ -1,4 +1,4 @@
-"""Where to look at all: the patient's body, or the surroundings of what a first stage found.
+"""Candidate regions: the voxels that a model segments at all, the patient's body or the surroundings of a first stage's organs.
 
 A coarse-to-fine cascade trains and predicts inside such candidate regions only (Roth et al., Comput. Med. Imaging Graph. 66, 2018).
 """
@@ -16,7 +16,7 @@ from ..schema import Configuration
 log = logging.getLogger(__name__)
 
 AIR = 0.1
-"""Voxels that are brighter than what is darkest by less than this share of the image's range are no body."""
+"""Voxels that exceed the darkest ones by less than this share of the image's range are no body."""
 CONSTANT = 0.1
 """A single value that more of the voxels have than this is what surrounds the body (clipped air, or zeros around a mask)."""
 CONSTANT_AIR = 0.02
@@ -24,7 +24,7 @@ CONSTANT_AIR = 0.02
 LARGE_PART = 0.25
 """Components of this share of the largest are body too: two legs, or two halves of a mask."""
 NEARLY_ALL = 0.95
-"""A body that fills more of the image than this has no outside worth leaving out."""
+"""Share of the image above which a body is not cut out: its outside is too small to save time."""
 COARSE = 2**24
 """Voxels above which the body is looked for on every second (third ...) voxel an axis: it need not be exact, and memory stays bounded."""
 SAMPLE = 2**18
@@ -46,7 +46,7 @@ def body_mask(image: np.ndarray) -> np.ndarray:
     grid = (slice(None, None, max(1, step)),) * 3
     mask = np.zeros(image[0][grid].shape, bool)
     for channel in image:
-        mask |= _stands_out(channel[grid])
+        mask |= _foreground(channel[grid])
     mask = _filled(_large_parts(mask | ndimage.binary_closing(mask)))
     if not mask.any() or mask.mean() > NEARLY_ALL:
         return np.ones(image.shape[1:], bool)
@@ -57,8 +57,8 @@ def body_mask(image: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _stands_out(channel: np.ndarray) -> np.ndarray:
-    """Voxels that differ from what surrounds the body."""
+def _foreground(channel: np.ndarray) -> np.ndarray:
+    """Voxels that differ from the air or the constant value around the body."""
     sample = channel.reshape(-1)[:: max(1, channel.size // SAMPLE)]
     low, high = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
     values, counts = np.unique(sample, return_counts=True)
@@ -127,16 +127,16 @@ def dilated(mask: np.ndarray, radius: int) -> np.ndarray:
 def candidate_region_mask(
     configuration: Configuration, image: np.ndarray, organs: np.ndarray | None, *, source: str = "image"
 ) -> np.ndarray | None:
-    """Where a configuration looks at a case.
+    """The candidate region of a configuration in a case.
 
     Args:
-        configuration: Its `region` says where.
+        configuration: With the kind of its `region`.
         image: Preprocessed, ``(C, Z, Y, X)``.
-        organs: What the previous stage found, ``(Z, Y, X)`` internal values; None where there is none.
+        organs: Label map of the previous stage, ``(Z, Y, X)`` internal values; None where there is none.
         source: Name of the case, for messages.
 
     Returns:
-        ``(Z, Y, X)`` bool, or None where it looks everywhere: without a region, or where the previous stage found nothing.
+        ``(Z, Y, X)`` bool, or None where every voxel is segmented: without a region, or where the previous stage found nothing.
 
     Raises:
         ValueError: The region is around the previous stage's organs and those are missing.
@@ -148,8 +148,8 @@ def candidate_region_mask(
         return dilated(body_mask(image), region.radius)
     if organs is None:
         raise ValueError(f"{source}: {configuration.name} looks around the organs of {configuration.previous_stage}, which are missing")
-    found = organs > 0
-    if not found.any():
+    mask = organs > 0
+    if not mask.any():
         log.warning("%s: %s found no organ; %s looks everywhere", source, configuration.previous_stage, configuration.name)
         return None
-    return dilated(found, region.radius)
+    return dilated(mask, region.radius)

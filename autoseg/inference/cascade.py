@@ -1,4 +1,4 @@
-"""The link between two stages: a segmentation of the first becomes input channels of the second."""
+"""Cascades: the segmentation of the first stage becomes input channels of the second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions seen otherwise, without a copy of them: with a temperature, as the mean of several, on another grid, in a box."""
+"""Predictions that are changed where they are read, without a copy: with a temperature, averaged, on another grid, or cropped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..schema import Geometry, Labels
-from .export import Logits
+from ..schema import Geometry, Labels, Trace
+from .logits import Logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class _TemperatureScaled:
 
 
 @dataclass(frozen=True, eq=False)
-class _Mean:
+class _LazyMean:
     """The mean of several arrays of one shape, computed where it is read."""
 
     arrays: tuple[Any, ...]
@@ -62,7 +62,7 @@ class _Mean:
 
 
 @dataclass(frozen=True, eq=False)
-class _Window:
+class _LazyCrop:
     """A box of an array ``(K, Z, Y, X)``; it is read with slices from one number to another, or whole axes."""
 
     array: Any
@@ -73,15 +73,16 @@ class _Window:
         return (self.array.shape[0], *(side.stop - side.start for side in self.box))
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        pairs = zip(index[1:], self.box, strict=True)
-        spans = [(side.start, *part.indices(side.stop - side.start)) for part, side in pairs]
-        return self.array[(index[0], *(slice(first + low, first + high) for first, low, high, _ in spans))]
+        channels, *parts = index
+        bounds = [(side.start, *part.indices(side.stop - side.start)) for part, side in zip(parts, self.box, strict=True)]
+        z, y, x = (slice(first + low, first + high) for first, low, high, _ in bounds)
+        return self.array[channels, z, y, x]
 
 
-def within(logits: Logits, box: tuple[slice, ...]) -> Logits:
-    """A prediction in a box of its grid. Its trace says the size of the box, but no longer where that lies in the file."""
-    window = _Window(logits.array, box)
-    return replace(logits, array=window, trace=replace(logits.trace, shape=window.shape[1:]))
+def crop_logits(logits: Logits, box: tuple[slice, ...]) -> Logits:
+    """A prediction in a box of its grid. Its trace holds the size of the box, but no longer where that lies in the file."""
+    crop = _LazyCrop(logits.array, box)
+    return replace(logits, array=crop, trace=replace(logits.trace, shape=crop.shape[1:]))
 
 
 def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logits:
@@ -90,7 +91,7 @@ def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logi
     Args:
         logits: Of one model; they are not changed.
         temperature: Above 0; 1 gives the prediction itself.
-        labels: Of the model: say whether each channel is a probability of its own.
+        labels: Of the model: whether its channels are independent regions.
     """
     if temperature == 1:
         return logits
@@ -98,7 +99,7 @@ def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logi
 
 
 def lazy_mean(predictions: Sequence[Logits]) -> Logits:
-    """The mean of what several networks say on one grid, as if one had said it.
+    """The mean of several networks' predictions on one grid.
 
     Raises:
         ValueError: They are not of one kind, or not on one grid.
@@ -110,7 +111,7 @@ def lazy_mean(predictions: Sequence[Logits]) -> Logits:
                 f"{first.trace.case}: mean of predictions: expected {first.kind} of shape {tuple(first.array.shape)} from every network, "
                 f"found {one.kind} of shape {tuple(one.array.shape)}"
             )
-    return first if len(predictions) == 1 else replace(first, array=_Mean(tuple(one.array for one in predictions)))
+    return first if len(predictions) == 1 else replace(first, array=_LazyMean(tuple(one.array for one in predictions)))
 
 
 def on_first_grid(members: Sequence[Logits]) -> list[Logits]:
@@ -120,15 +121,14 @@ def on_first_grid(members: Sequence[Logits]) -> list[Logits]:
     """
     trace = members[0].trace
     dim = trace.geometry.dim
-    place = ((0.0,) * dim, tuple(np.eye(dim).ravel().tolist()))
-    grid = {
-        "geometry": Geometry(tuple(trace.shape[-dim:]), tuple(trace.spacing[-dim:]), *place),
-        "transpose": tuple(range(dim)),
-        "flips": (),
-        "shape_before_crop": tuple(trace.shape),
-        "crop": tuple((0, size) for size in trace.shape),
-    }
-    return [replace(member, trace=replace(member.trace, **grid)) for member in members]
+    geometry = Geometry(tuple(trace.shape[-dim:]), tuple(trace.spacing[-dim:]), (0.0,) * dim, tuple(np.eye(dim).ravel().tolist()))
+    crop = tuple((0, size) for size in trace.shape)
+
+    def on_grid(other: Trace) -> Trace:
+        order = tuple(range(dim))
+        return replace(other, geometry=geometry, transpose=order, flips=(), shape_before_crop=tuple(trace.shape), crop=crop)
+
+    return [replace(member, trace=on_grid(member.trace)) for member in members]
 
 
 def _numbers(part: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where in a volume the organs are, said by a small network that sees all of it on a coarse grid, so that the other one looks there only.
+"""Organ localisation: a small network finds the organs' box on a coarse grid of the whole volume; the other one segments that box only.
 
 Thaler et al., FLARE challenge at MICCAI 2021.
 """
@@ -19,19 +19,20 @@ from ..networks import build_network
 from ..preprocessing.cropping import slices_of
 from ..preprocessing.resampling import resample_image
 from ..runtime.hardware import autocast, free_memory, memory_format
-from ..schema import Box, Configuration, Locator
+from ..schema import Box, Configuration, Labels, Locator
 from .patch_aggregator import background_logits, empty_logits
-from .predictor import Predictor
+from .volume_predictor import Progress, SlidingWindow, Volume
 
 log = logging.getLogger(__name__)
 
 COARSE_MM = 6.0
 """Voxel of the coarse grid, where the largest case then has neither too few nor too many."""
-MOST = (256, 80, 80)
+MAX_VOXELS = (256, 80, 80)
 """Voxels of the coarse grid along the longest, second and third axis of the largest case, at the most."""
-LEAST = 32
+MIN_VOXELS = 32
 """Voxels along the longest axis of the largest case, at the least."""
 MULTIPLE = 16
+"""Of the voxels along each axis of the coarse grid."""
 MUCH_LARGER = 2.0
 """A case of more coarse voxels than this multiple of the largest case that was planned for gets a coarser grid."""
 
@@ -46,8 +47,8 @@ def plan_locator(spacing: Sequence[float], shapes: Sequence[Sequence[int]]) -> L
         shapes: Of the preprocessed cases.
     """
     extents = [max(shape[axis] for shape in shapes) * size for axis, size in enumerate(spacing)]
-    edge = max([COARSE_MM, *(extent / most for extent, most in zip(sorted(extents, reverse=True), MOST, strict=True))])
-    edge = min(edge, max(extents) / LEAST)
+    edge = max([COARSE_MM, *(extent / most for extent, most in zip(sorted(extents, reverse=True), MAX_VOXELS, strict=True))])
+    edge = min(edge, max(extents) / MIN_VOXELS)
     coarse = tuple(max(edge, size) for size in spacing)
     shape = tuple(math.ceil(max(1, round(extent / size)) / MULTIPLE) * MULTIPLE for extent, size in zip(extents, coarse, strict=True))
     return Locator(coarse, shape, edge / 2)
@@ -81,17 +82,28 @@ def to_coarse(image: np.ndarray, locator: Locator, spacing: Sequence[float]) -> 
 
 
 def build_locator(configuration: Configuration, channels: int) -> nn.Module:
-    """The locator's network with freshly drawn weights; it sees the image's channels and says background or organ."""
-    locator = configuration.locator
+    """The locator's network with random weights: from the image's channels to logits of background and organ."""
+    locator = locator_of(configuration)
     return build_network(locator.network, dim=configuration.dim, in_channels=channels, out_channels=2, **locator.network_options)
+
+
+def locator_of(configuration: Configuration) -> Locator:
+    """The locator of a configuration.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if configuration.locator is None:
+        raise ValueError(f"{configuration.name}: expected a configuration with a locator, got none")
+    return configuration.locator
 
 
 @dataclass(frozen=True)
 class Localiser:
-    """The box in which the organs are.
+    """Finds the box in which the organs are.
 
     Attributes:
-        networks: One a fold; each call gives the network, on the device and in evaluation mode, and may load it for that purpose.
+        networks: One a fold: gives its network, on the device and in evaluation mode; may load it each time.
         configuration: With a locator.
         device: Where to compute.
     """
@@ -111,14 +123,14 @@ class Localiser:
         Returns:
             Inside the image; None where nothing was found.
         """
-        locator, shape = self.configuration.locator, image.shape[1:]
+        locator, shape = locator_of(self.configuration), image.shape[1:]
         coarse = torch.from_numpy(to_coarse(image, locator, self.configuration.spacing))[None]
         coarse = coarse.to(self.device, memory_format=memory_format(self.configuration.dim))
-        found = torch.zeros(coarse.shape[2:])
+        probability = torch.zeros(coarse.shape[2:])
         for load in self.networks:
             with autocast(self.device):
-                found += load()(coarse).float().softmax(1)[0, 1].cpu() / len(self.networks)
-        inside = (found > 0.5).numpy()
+                probability += load()(coarse).float().softmax(1)[0, 1].cpu() / len(self.networks)
+        inside = (probability > 0.5).numpy()
         if not inside.any():
             log.warning("%s: no organ was located; the whole volume is segmented", source)
             return None
@@ -139,15 +151,20 @@ def _at_least(start: int, stop: int, size: int, n: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LocatedPredictor:
-    """A predictor that looks only into the box which a localiser finds; outside is background.
+    """A `VolumePredictor` of the box that a localiser finds; outside is background.
 
     Attributes:
         predictor: Of the box.
         localiser: Finds it.
     """
 
-    predictor: Predictor
+    predictor: SlidingWindow
     localiser: Localiser
+
+    @property
+    def labels(self) -> Labels:
+        """The organs of the output channels."""
+        return self.predictor.labels
 
     @property
     def mirror(self) -> bool:
@@ -161,11 +178,11 @@ class LocatedPredictor:
 
     def logits(
         self,
-        image: np.ndarray | torch.Tensor,
+        image: Volume,
         *,
-        previous: np.ndarray | torch.Tensor | None = None,
-        region: np.ndarray | torch.Tensor | None = None,
-        progress: Callable[[float], None] | None = None,
+        previous: Volume | None = None,
+        region: Volume | None = None,
+        progress: Progress | None = None,
         source: str = "image",
     ) -> torch.Tensor:
         """As `Predictor.logits`."""
@@ -174,13 +191,13 @@ class LocatedPredictor:
         if box is None:
             return self.predictor.logits(image, previous=previous, region=region, progress=progress, source=source)
         log.debug("%s: organs located in %s of %s", source, box, tuple(image.shape[1:]))
-        place = slices_of(box)
-        previous, region = (None if one is None else one[place] for one in (previous, region))
-        found = self.predictor.logits(image[(slice(None), *place)], previous=previous, region=region, progress=progress, source=source)
-        if found.shape[1:] == tuple(image.shape[1:]):
-            return found
-        result = empty_logits((len(found), *image.shape[1:]), source)
-        for channel, value in zip(result, background_logits(self.predictor.labels), strict=True):
-            channel.fill_(value)
-        result[(slice(None), *place)] = found
+        z, y, x = slices_of(box)
+        previous, region = (None if volume is None else volume[z, y, x] for volume in (previous, region))
+        inside = self.predictor.logits(image[:, z, y, x], previous=previous, region=region, progress=progress, source=source)
+        if inside.shape[1:] == tuple(image.shape[1:]):
+            return inside
+        result = empty_logits((len(inside), *image.shape[1:]), source)
+        for channel, value in zip(result, background_logits(self.labels), strict=True):
+            channel.fill_(float(value))
+        result[:, z, y, x] = inside
         return result

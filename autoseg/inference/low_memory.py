@@ -1,22 +1,24 @@
-"""Prediction with as little memory as can be: one network at a time, one tile at a time."""
+"""Sliding-window prediction with as little memory as possible: one network at a time, one tile at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..runtime.hardware import free_memory
 from ..schema import Configuration, Labels
 from .predictor import Predictor
+from .volume_predictor import Progress, Volume, scaled
 
 
 def use_low_memory(network: nn.Module) -> nn.Module:
-    """The network, told to hold only the activations it must, where it knows how to."""
-    for module in network.modules():
+    """Makes a network hold only the activations it must, where it has such a mode; returns it."""
+    modules: Iterable[Any] = network.modules()
+    for module in modules:
         if hasattr(module, "low_memory"):
             module.low_memory = True
     return network
@@ -44,26 +46,24 @@ class LowMemoryPredictor:
 
     def logits(
         self,
-        image: np.ndarray | torch.Tensor,
+        image: Volume,
         *,
-        previous: np.ndarray | torch.Tensor | None = None,
-        region: np.ndarray | torch.Tensor | None = None,
-        progress: Callable[[float], None] | None = None,
+        previous: Volume | None = None,
+        region: Volume | None = None,
+        progress: Progress | None = None,
         source: str = "image",
     ) -> torch.Tensor:
         """As `Predictor.logits`; the mean over folds is kept in float16."""
-        share = None if progress is None else lambda part: progress(part / len(self.loaders))
-        mean: torch.Tensor | None = None
-        for number, load in enumerate(self.loaders, start=1):
-            found = self._of(load).logits(image, previous=previous, region=region, progress=share, source=source)
+        progress = scaled(progress, 1 / len(self.loaders))
+        mean = self._predictor(0).logits(image, previous=previous, region=region, progress=progress, source=source)
+        free_memory(self.device)
+        for fold in range(1, len(self.loaders)):
+            logits = self._predictor(fold).logits(image, previous=previous, region=region, progress=progress, source=source)
             free_memory(self.device)
-            if mean is None:
-                mean = found
-            else:
-                for whole, part in zip(mean, found, strict=True):  # of a channel at a time, so that only one is ever float32
-                    whole.copy_(torch.lerp(whole.float(), part.float(), 1 / number))
+            for whole, part in zip(mean, logits, strict=True):  # of a channel at a time, so that only one is ever float32
+                whole.copy_(torch.lerp(whole.float(), part.float(), 1 / (fold + 1)))
         return mean
 
-    def _of(self, load: Callable[[], nn.Module]) -> Predictor:
-        options = {"device": self.device, "mirror": self.mirror, "step": self.step, "batch": 1}
-        return Predictor([use_low_memory(load())], self.configuration, self.labels, **options)
+    def _predictor(self, fold: int) -> Predictor:
+        networks = [use_low_memory(self.loaders[fold]())]
+        return Predictor(networks, self.configuration, self.labels, device=self.device, mirror=self.mirror, step=self.step, batch=1)

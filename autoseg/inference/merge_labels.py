@@ -1,8 +1,9 @@
-"""One label map from several: each organ from the model that segments it best."""
+"""Merges label maps: each organ from its chosen candidate, voxels that several organs claim by confidence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,11 +11,14 @@ from ..runtime.registry import unknown
 from ..schema import Labels
 
 Confidence = Callable[[str, np.ndarray], np.ndarray]
-"""Organ and voxels ``(3, N)`` or ``(2, N)`` to how probable its chosen models think it there, ``(N,)``."""
+"""Organ and voxels ``(3, N)`` or ``(2, N)`` to the organ's probability there by its chosen models, ``(N,)``."""
+
+Candidate = TypeVar("Candidate", bound=Hashable)
+"""Name of a model, or names of the members of an average."""
 
 
 def merge_organs(
-    maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels, confidence: Confidence
+    maps: Mapping[Candidate, np.ndarray], choice: Mapping[str, Candidate], labels: Labels, confidence: Confidence
 ) -> tuple[np.ndarray, int]:
     """Takes each organ from the label map of its chosen candidate.
 
@@ -25,7 +29,7 @@ def merge_organs(
         maps: Candidate to its internal label map ``(Z, Y, X)`` or ``(Y, X)``.
         choice: Organ to the candidate in `maps` that segments it; every organ of `labels`.
         labels: The organs.
-        confidence: Asked only for voxels that several organs claim.
+        confidence: Called only for voxels that several organs claim.
 
     Returns:
         Merged internal label map, int16, and the number of voxels that more than one organ claimed.
@@ -54,9 +58,9 @@ def merge_organs(
         best = np.full(voxels.shape[1], -1, np.float32)
         for name, value in values.items():
             claiming = np.flatnonzero(maps[choice[name]][tuple(voxels)] == value)
-            sure = confidence(name, voxels[:, claiming])
-            better = sure > best[claiming]
-            best[claiming[better]] = sure[better]
+            probability = confidence(name, voxels[:, claiming])
+            better = probability > best[claiming]
+            best[claiming[better]] = probability[better]
             merged[tuple(voxels[:, claiming[better]])] = value
     return merged, voxels.shape[1]
 
@@ -82,12 +86,12 @@ def internal_regions_class_order(labels: Labels) -> tuple[int, ...]:
     return tuple(index[value] for value in labels.regions_class_order)
 
 
-def _check(maps: Mapping[str, np.ndarray], choice: Mapping[str, str], labels: Labels) -> None:
+def _check(maps: Mapping[Candidate, np.ndarray], choice: Mapping[str, Candidate], labels: Labels) -> None:
     for organ, candidate in choice.items():
         if organ not in labels.names:
             raise unknown("organ of the choice", organ, labels.names)
         if candidate not in maps:
-            raise unknown(f"model chosen for {organ}", candidate, maps)
+            raise unknown(f"model chosen for {organ}", str(candidate), map(str, maps))
     missing = [name for name in labels.names if name not in choice]
     if missing or not maps:
         raise ValueError(f"choice: expected a model for every organ, none for {', '.join(missing) or 'any'}")

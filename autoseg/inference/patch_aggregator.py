@@ -1,4 +1,4 @@
-"""Where a sliding window leaves its logits: sums one patch thick, then the result, in memory or in a file."""
+"""Aggregates the overlapping tiles of a sliding window: sums one patch thick, and a result in memory or in a file."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .tiling import gaussian_window
 
 log = logging.getLogger(__name__)
 
-LARGEST = torch.finfo(torch.float16).max
+FLOAT16_MAX = torch.finfo(torch.float16).max
 
 RESULT_SHARE = 0.25
 """Of the available memory; logits that need more (many organs in a large volume) lie in a file. Several models' are held at once."""
 
-NEVER = -100.0
+IMPOSSIBLE = -100.0
 """A logit whose probability is zero, and small enough that interpolating between it and its neighbours moves no border far."""
 
 
 def background_logits(labels: Labels) -> torch.Tensor:
     """Logits ``(K,)`` of a voxel that is background for certain."""
-    logits = torch.full((labels.n_outputs,), NEVER)
+    logits = torch.full((labels.n_outputs,), IMPOSSIBLE)
     if not labels.regions:
         logits[0] = 0.0
     return logits
 
 
 class PatchAggregator:
-    """Weighted sums of overlapping tiles, kept only for the slices that a coming tile can still reach; finished ones go to the result.
+    """Weighted sums of overlapping tiles, held only for the slices that a coming tile can still reach; finished ones go to the result.
 
     Args:
         result: ``(K, Z, Y, X)`` to fill.
@@ -54,22 +54,22 @@ class PatchAggregator:
         self.weight = torch.zeros(shape, device=device)
         self.base = 0
         self.region: torch.Tensor | None = None
-        self.outside: torch.Tensor | None = None
+        self.outside = torch.empty(0)
 
-    def only_inside(self, region: torch.Tensor, outside: torch.Tensor) -> None:
+    def restrict_to(self, region: torch.Tensor, outside: torch.Tensor) -> None:
         """Voxels outside `region` ``(Z, Y, X)`` bool get the logits `outside` ``(K,)``, and no tile needs to cover them."""
         self.region, self.outside = region, outside.to(self.total.device)
 
     def add(self, start: tuple[int, ...], logits: torch.Tensor) -> None:
-        """Adds the logits ``(K, *patch)`` of the tile at `start`; tiles come in the order of their start along the axis."""
+        """Adds the logits ``(K, *patch)`` of the tile at `start`. Tiles come in the order of their start along the axis."""
         self._move_to(start[self.axis])
         corner = tuple(0 if axis == self.axis else first for axis, first in enumerate(start))
-        box = box_at(corner, self.patch)
-        self.total[(slice(None), *box)] += logits * self.window
-        self.weight[box] += self.window
+        z, y, x = box_at(corner, self.patch)
+        self.total[:, z, y, x] += logits * self.window
+        self.weight[z, y, x] += self.window
 
     def finish(self) -> None:
-        """Writes out what is left."""
+        """Writes the remaining slices."""
         self._move_to(self.result.shape[self.axis + 1] - self.patch[self.axis])
         self._write(self.patch[self.axis])
 
@@ -95,7 +95,7 @@ class PatchAggregator:
                 channel.masked_fill_(outside, value)
         low, high = (float(value) for value in mean.aminmax())
         # Written so that NaN, which compares as false with everything, is caught too.
-        if not (low >= -LARGEST and high <= LARGEST):
+        if not (low >= -FLOAT16_MAX and high <= FLOAT16_MAX):
             raise ValueError(
                 f"{self.source}: expected finite logits within float16, got values from {low} to {high}; "
                 "the network's weights or the image's intensities are broken"
@@ -104,7 +104,7 @@ class PatchAggregator:
 
 
 def empty_logits(shape: tuple[int, ...], source: str) -> torch.Tensor:
-    """Room for logits, float16: in memory, or, where they would take much of what is left of it, in a temporary file."""
+    """Memory for logits, float16: in RAM, or, where they would take much of what is left of it, in a temporary file."""
     size, free = 2 * int(np.prod(shape, dtype=np.int64)), available_memory()
     if size > RESULT_SHARE * free:
         try:

@@ -1,4 +1,4 @@
-"""Label maps tidied organ by organ: small components removed, only the largest kept, holes filled.
+"""Post-processing of label maps, organ by organ: small components removed, only the largest kept, holes filled.
 
 Two voxels of an organ belong to one component where they share a face, an edge or a corner; a hole is background that no path over faces
 connects to the outside of the organ's box. What is removed becomes background. Which organ gains from what is decided on the
@@ -38,8 +38,8 @@ class Components:
         sizes[0] = 0
         return cls(parts, sizes)
 
-    def kept(self, postprocessing: PostProcessing, voxel_mm3: float) -> np.ndarray:
-        """What a cleaning leaves of the mask, bool: first the parts that are large enough, then the largest of them.
+    def remaining(self, postprocessing: PostProcessing, voxel_mm3: float) -> np.ndarray:
+        """The mask after post-processing, bool: first the parts that are large enough, then the largest of them.
 
         Of parts of equal size the one that comes first in the array counts as larger.
         """
@@ -62,7 +62,7 @@ def apply_postprocessing(
         label_map: ``(Z, Y, X)`` or ``(Y, X)``, internal values (`autoseg.schema.conventions`), integers.
         labels: Its organs.
         postprocessing: Organ to what is done to it; the others stay as they are.
-        spacing_mm: Of the voxels, array order. In 2D images `Cleaning.min_volume_mm3` is an area in square millimetres.
+        spacing_mm: Of the voxels, array order. In 2D images `PostProcessing.min_volume_mm3` is an area in square millimetres.
 
     Returns:
         A new map of the same shape and type; the map itself where there is nothing to do.
@@ -82,7 +82,7 @@ def apply_postprocessing(
     wanted = [(box, value, steps) for box, value, steps in wanted if box is not None]
     for box, value, steps in wanted:
         mask = result[box] == value
-        result[box][mask & ~Components.of(mask).kept(steps, voxel)] = 0
+        result[box][mask & ~Components.of(mask).remaining(steps, voxel)] = 0
     for box, value, steps in wanted:
         if steps.fill_holes:
             result[box][holes(result[box] == value) & (result[box] == 0)] = value
@@ -90,10 +90,10 @@ def apply_postprocessing(
 
 
 def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, PostProcessing]) -> None:
-    """Refuses what `clean` cannot do.
+    """Refuses what `apply_postprocessing` cannot do.
 
     Raises:
-        ValueError: As in `clean`.
+        ValueError: As there.
     """
     for name in organs:
         if name not in labels.names:

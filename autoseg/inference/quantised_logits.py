@@ -1,4 +1,4 @@
-"""Predictions kept for later averaging: probabilities in eight bits, a quarter of float32 logits, and far better to compress."""
+"""Stores predictions as eight-bit probabilities: a quarter of the size of float32 logits, and far better to compress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..preprocessing.storage import read_array, write_array
 from ..runtime.provenance import forget_id, record_id
 from ..runtime.serialization import read_json, write_json
 from ..schema import Labels, Trace
-from .export import Logits
+from .logits import Logits
 
 SLAB = 2**22
 """Values converted at once."""
@@ -22,7 +22,7 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
 
     Args:
         logits: ``(K, Z, Y, X)``.
-        labels: Say whether organs overlap.
+        labels: Whether organs overlap.
 
     Returns:
         ``(K, Z, Y, X)`` uint8; half a unit is the largest error, one part in 510.
@@ -37,21 +37,20 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
     return result
 
 
-def keep(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
-    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``, with the content id of the former."""
-    forget_id(folder / f"{case}.b2nd")
+def save_logits(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
+    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``."""
     write_array(folder / f"{case}.b2nd", quantise(logits.array, labels))
     record_id(folder / f"{case}.b2nd")
     write_json(folder / f"{case}.trace.json", logits.trace)
 
 
 def has_logits(folder: Path, case: str) -> bool:
-    """Whether `keep` wrote that case, and nobody removed it since."""
+    """Whether `save_logits` wrote that case, and nobody removed it since."""
     return (folder / f"{case}.b2nd").is_file() and (folder / f"{case}.trace.json").is_file()
 
 
-def kept(folder: Path, case: str) -> Logits:
-    """Opens what `keep` wrote.
+def load_logits(folder: Path, case: str) -> Logits:
+    """Opens what `save_logits` wrote.
 
     Raises:
         ValueError: It is missing or damaged; the message names the file.

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..schema import Labels, Trace
-from .export import Grid, Logits, chunks, probability
+from .grid import Grid, chunks
+from .logits import Logits, probability
 
 
 def probabilities_at(members: Sequence[Logits], points: np.ndarray, labels: Labels) -> np.ndarray:
-    """Mean probabilities of what several models say at single voxels, interpolated as for export.
+    """Mean probabilities of several models at single voxels, interpolated as for export.
 
     Args:
         members: Of one case.
@@ -23,17 +24,17 @@ def probabilities_at(members: Sequence[Logits], points: np.ndarray, labels: Labe
         points are read, some slices at a time.
     """
     trace = members[0].trace
-    inside, where = _in_crop(trace, points)
+    inside, voxels = _in_crop(trace, points)
     shares = np.zeros((points.shape[1], labels.n_outputs), np.float32)
     if not labels.regions:
         shares[~inside, 0] = 1
     for member in members:
-        shares[inside] += _of_member(Grid.of(member), where, regions=labels.regions).T / np.float32(len(members))
+        shares[inside] += _of_member(Grid.of(member), voxels, regions=labels.regions).T / np.float32(len(members))
     return shares
 
 
 def _in_crop(trace: Trace, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which voxels of the file preprocessing kept, ``(N,)``, and where these lie in what it kept, ``(3, n)`` in the trace's axis order."""
+    """Which points lie in the crop, ``(N,)`` bool, and the coordinates of these in it, ``(3, n)`` in the trace's axis order."""
     arranged = points[list(trace.transpose)]
     if len(arranged) == 2:
         arranged = np.concatenate([np.zeros_like(arranged[:1]), arranged])
@@ -43,15 +44,15 @@ def _in_crop(trace: Trace, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inside, arranged[:, inside] - np.array([[start] for start, _ in trace.crop])
 
 
-def _of_member(grid: Grid, where: np.ndarray, *, regions: bool) -> np.ndarray:
+def _of_member(grid: Grid, voxels: np.ndarray, *, regions: bool) -> np.ndarray:
     """Probabilities ``(K, n)`` of one model at voxels of its cropped box, ``(3, n)``."""
-    shares = np.empty((grid.array.shape[0], where.shape[1]), np.float32)
-    slabs = where[0] // grid.rows
+    shares = np.empty((grid.array.shape[0], voxels.shape[1]), np.float32)
+    slabs = voxels[0] // grid.rows
     for slab in np.unique(slabs):
-        there = np.flatnonzero(slabs == slab)
-        spans = [axis.needed((int(at.min()), int(at.max()) + 1)) for axis, at in zip(grid.axes, where[:, there], strict=True)]
-        box, first = grid.read(spans), [start for start, _ in spans]
-        for part in chunks(len(there), len(shares)):
-            values = grid.at(box, first, tuple(where[:, there[part]]))
-            shares[:, there[part]] = probability(values, grid.kind, regions=regions).numpy()
+        points = np.flatnonzero(slabs == slab)
+        needed = [axis.needed((int(at.min()), int(at.max()) + 1)) for axis, at in zip(grid.axes, voxels[:, points], strict=True)]
+        box, first = grid.read(needed), [start for start, _ in needed]
+        for part in chunks(len(points), len(shares)):
+            values = grid.at(box, first, tuple(voxels[:, points[part]]))
+            shares[:, points[part]] = probability(values, grid.kind, regions=regions).numpy()
     return shares

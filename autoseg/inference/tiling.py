@@ -1,4 +1,4 @@
-"""Where a network looks in a volume larger than its patch, and how much each voxel of a patch counts."""
+"""Places of the tiles that cover a volume larger than the patch, and the weight of each voxel of a tile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-MAXIMUM = 10.0
+MAX_WEIGHT = 10.0
 """Largest weight of the window."""
 
 
@@ -68,6 +68,6 @@ def gaussian_window(patch: Sequence[int], *, device: torch.device | str = "cpu",
         impulse = np.zeros(edge)
         impulse[edge // 2] = 1.0
         window = window[..., None] * gaussian_filter1d(impulse, edge / 8, mode="constant")
-    weights = torch.from_numpy(window * (MAXIMUM / window.max())).to(dtype)
+    weights = torch.from_numpy(window * (MAX_WEIGHT / window.max())).to(dtype)
     weights[weights == 0] = weights[weights > 0].min()
     return weights.to(device)

@@ -1,13 +1,13 @@
-"""A trained model as a function from an image to logits: folds averaged, both stages of a cascade in one call."""
+"""Trained models: from a folder of finished folds to a function from an image to logits, both stages of a cascade in one call."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -17,30 +17,30 @@ from ..networks.imagenet import without_pretrained
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.hardware import memory_format
-from ..runtime.provenance import file_id
-from ..runtime.runs import ModelFolder, Run
-from ..schema import Configuration, Image, Plan
-from .candidate_region import candidate_region_mask
+from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT, lookup
+from ..runtime.serialization import from_plain, read_json
+from ..schema import Configuration, Image, Labels, Plan
 from .cascade import on_grid
-from .export import Logits, export_labels
+from .export import export_labels
 from .localisation import Localiser, LocatedPredictor, build_locator
+from .logits import Logits
 from .low_memory import LowMemoryPredictor, use_low_memory
 from .predictor import Predictor
+from .volume_predictor import PreprocessedCase, Progress, SlidingWindow, predict_preprocessed, scaled
 
-log = logging.getLogger(__name__)
-
-Progress = Callable[[float], None]
+NetworkLoader = Callable[[], nn.Module]
+"""Gives a network with its final weights, on the device and in evaluation mode."""
 
 LogitsCache = MutableMapping["TrainedModel", Logits | None]
-"""Models whose logits of one image are wanted, and what those that were asked already have said."""
+"""Logits of one image by model; None for a model whose logits are to be stored here once they are computed."""
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How to apply trained networks.
+    """Settings of inference with trained networks.
 
     Attributes:
-        folds: Names of the folds that vote; None means all that are trained.
+        folds: Names of the folds that are averaged; None means all that are trained.
         mirror: Average over mirrored images too.
         step: Distance of tiles as a share of the patch.
         low_memory: Hold one network, and compute one tile, at a time.
@@ -68,66 +68,115 @@ class TrainedModel:
     name: str
     plan: Plan
     configuration: Configuration
-    predictor: Predictor | LowMemoryPredictor | LocatedPredictor
+    predictor: SlidingWindow
     key: str
     previous: TrainedModel | None = None
 
-    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, known: LogitsCache | None = None) -> Logits:
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, cache: LogitsCache | None = None) -> Logits:
         """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
 
         Args:
             image: Channels as in training, any spacing.
             case: Its name, for messages.
             progress: Called with the share done since the last call; a cascade counts its first stage as half.
-            known: This model and its first stage look there for what they said before, and note it there where it is wanted.
+            cache: Of this image: this model and those that it depends on read their logits there, and store them where they are wanted.
         """
-        known = {} if known is None else known
-        found = known.get(self)
-        if found is None:
-            found = self._compute(image, case, progress, known)
-            if self in known:
-                known[self] = found
+        cache = {} if cache is None else cache
+        logits = cache.get(self)
+        if logits is None:
+            logits = self._compute(image, case, progress, cache)
+            if self in cache:
+                cache[self] = logits
         elif progress is not None:
             progress(1.0)
-        return found
+        return logits
 
     @property
     def depends_on(self) -> tuple[TrainedModel, ...]:
         """Models whose logits it needs for its own."""
         return () if self.previous is None else (self.previous,)
 
-    def _compute(self, image: Image, case: str, progress: Progress | None, known: LogitsCache) -> Logits:
+    @property
+    def input_share(self) -> float:
+        """Share of the work, for progress, of the models that it depends on."""
+        return 0.5 if self.depends_on else 0.0
+
+    def _compute(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> Logits:
+        inputs = self.preprocessed(image, case, scaled(progress, self.input_share), cache)
+        return predict_preprocessed(self.predictor, self.configuration, inputs, progress=scaled(progress, 1 - self.input_share))
+
+    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> PreprocessedCase:
+        """The image on the configuration's grid, with the first stage's organs where there is one.
+
+        Args:
+            image: As in `logits`.
+            case: As in `logits`.
+            progress: Called with the share of the work of the models that this one depends on.
+            cache: As in `logits`.
+        """
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
-        report, organs = progress, None
+        organs = None
         if self.previous is not None:
-            report = None if progress is None else lambda share: progress(share / 2)
-            first = export_labels([self.previous.logits(image, case=case, progress=report, known=known)], self.plan.labels)
-            organs = on_grid(first, trace)
-        source = case or image.source
-        region = candidate_region_mask(self.configuration, array, organs, source=source)
-        seen = organs if self.configuration.sees_previous else None
-        return Logits(self.predictor.logits(array, previous=seen, region=region, progress=report, source=source), trace)
+            first = self.previous.logits(image, case=case, progress=progress, cache=cache)
+            organs = on_grid(export_labels([first], self.plan.labels), trace)
+        return PreprocessedCase(case or image.source, array, trace, organs)
 
 
 def logits_cache_for(models: Iterable[TrainedModel]) -> LogitsCache:
-    """Nothing known yet of an image, and place for the logits of all that will be asked twice or are wanted for themselves."""
+    """An empty cache for one image, with a place for all models that predict it twice or are wanted for themselves."""
     wanted = list(models)
-    counts = Counter(one for model in wanted for one in _below(model))
+    counts = Counter(one for model in wanted for one in _dependencies(model))
     return dict.fromkeys([*wanted, *(model for model, count in counts.items() if count > 1)])
 
 
-def _below(model: TrainedModel) -> Iterator[TrainedModel]:
+def _dependencies(model: TrainedModel) -> Iterator[TrainedModel]:
     for one in model.depends_on:
         yield one
-        yield from _below(one)
+        yield from _dependencies(one)
+
+
+def available_folds(folder: Path) -> tuple[str, ...]:
+    """Finished folds in a model folder."""
+    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
+
+
+def model_labels(folder: Path, default: Labels) -> Labels:
+    """The organs that a model folder's networks segment; `default` where it has no run."""
+    for record in sorted(folder.glob("fold_*/run.json")):
+        return from_plain(read_json(record, dict)["plan"]["labels"], Labels)
+    return default
+
+
+def trained_with(run: Path) -> tuple[Plan, Configuration]:
+    """Plan and configuration of a run."""
+    record = read_json(run / "run.json", dict)
+    return from_plain(record["plan"], Plan), from_plain(record["configuration"], Configuration)
 
 
 ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
 
+class Loader(Protocol):
+    """Loads the given finished folds of a model folder."""
+
+    def __call__(
+        self, folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
+    ) -> TrainedModel:
+        """Arguments as of `load_model`."""
+        ...
+
+
+NETWORKS_OF_FOLDS = "networks"
+LOADERS = {
+    NETWORKS_OF_FOLDS: "autoseg.inference.trained_model:load_networks",
+    ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble",
+}
+"""Kind of model folder to its `Loader`. The kind is the name of its runs' configuration where it is listed, else ``networks``."""
+
+
 def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: ModelCache | None = None) -> TrainedModel:
-    """Loads the networks of a model folder (and, for a cascade, of its first stage beside it).
+    """Loads the networks of a model folder, and the models beside it that it depends on: a cascade's first stage, an ensemble's members.
 
     Args:
         folder: ``results/<dataset>/<configuration>__<trainer>``.
@@ -138,63 +187,62 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     Raises:
         ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
     """
-    there = tuple(ModelFolder(folder).trained_folds())
-    folds = there if options.folds is None else options.folds
-    missing = [fold for fold in folds if fold not in there]
-    if not folds or missing:
-        raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(there) or 'none'}")
+    available = available_folds(folder)
+    folds = available if options.folds is None else options.folds
+    if not folds or any(fold not in available for fold in folds):
+        raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
     if (folder, folds) not in loaded:
-        loaded[folder, folds] = _load(folder, folds, device, options, loaded=loaded)
+        kind = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)["configuration"]["name"]
+        load: Loader = lookup(LOADERS, kind if kind in LOADERS else NETWORKS_OF_FOLDS, "kind of model")
+        loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
     return loaded[folder, folds]
 
 
-def _load(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache) -> TrainedModel:
-    model = ModelFolder(folder)
-    if model.is_ensemble:
-        from ..ensembling.prediction import load_ensemble  # its models are of the kind that is defined here
-
-        return load_ensemble(folder, folds, device, options, loaded=loaded)
-    record = model.run(folds[0]).record()
-    plan, configuration = record.plan, record.configuration
-    predictor = _predictor([model.run(fold) for fold in folds], plan, configuration, device, options)
+def load_networks(
+    folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
+) -> TrainedModel:
+    """The `Loader` of networks that were trained on images, with the locator or first stage that precedes them."""
+    first = folder / f"fold_{folds[0]}"
+    plan, configuration = trained_with(first)
+    runs = [folder / f"fold_{fold}" for fold in folds]
+    networks = [partial(load_network, run, plan, configuration, device) for run in runs]
+    predictor: SlidingWindow = sliding_window(networks, configuration, plan.labels, device, options)
+    if configuration.locator is not None:
+        locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
+        if not options.low_memory:
+            locators = [partial(_same, load()) for load in locators]
+        predictor = LocatedPredictor(predictor, Localiser(locators, configuration, device))
     previous = None
-    if record.previous_model is not None:
-        first = folder.parent / record.previous_model
-        # The first stage votes with all its folds: which of the second's are asked for does not matter to it.
-        previous = load_model(first, device, replace(options, folds=None), loaded=loaded)
+    if configuration.previous_stage is not None:
+        stage = folder.parent / read_json(first / "run.json", dict)["previous_model"]
+        # The first stage predicts with all its folds, whichever of the second's are wanted.
+        previous = load_model(stage, device, replace(options, folds=None), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
-
-
-def _predictor(
-    runs: Sequence[Run], plan: Plan, configuration: Configuration, device: torch.device, options: InferenceOptions
-) -> Predictor | LowMemoryPredictor | LocatedPredictor:
-    """What predicts with the networks of these folds, and finds the box to look at first where that was learnt."""
-    loaders = [partial(load_network, run, plan, configuration, device) for run in runs]
-    locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
-    how = {"device": device, "mirror": options.mirror, "step": options.step}
-    if options.low_memory:
-        predictor = LowMemoryPredictor(loaders, configuration, plan.labels, **how)
-    else:
-        predictor = Predictor([load() for load in loaders], configuration, plan.labels, **how)
-    if configuration.locator is None:
-        return predictor
-    if not options.low_memory:
-        locators = [partial(_same, load()) for load in locators]
-    return LocatedPredictor(predictor, Localiser(locators, configuration, device))
 
 
 def _same(network: nn.Module) -> nn.Module:
     return network
 
 
-def load_locator(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
-    """The network of one fold that finds the box to look at, in evaluation mode; holds only the activations it must."""
-    network = build_locator(configuration, len(plan.channels))
-    states, _ = load_checkpoint(run.checkpoint)
-    network.load_state_dict(states["locator"])
-    return use_low_memory(network).to(device, memory_format=memory_format(configuration.dim)).eval()
+def sliding_window(
+    loaders: Sequence[Callable[[], nn.Module]],
+    configuration: Configuration,
+    labels: Labels,
+    device: torch.device,
+    options: InferenceOptions,
+) -> Predictor | LowMemoryPredictor:
+    """A sliding window over the networks of several folds, which are loaded now, or with low memory one by one for each volume."""
+    if options.low_memory:
+        return LowMemoryPredictor(loaders, configuration, labels, device, options.mirror, options.step)
+    networks = [load() for load in loaders]
+    return Predictor(networks, configuration, labels, device=device, mirror=options.mirror, step=options.step)
+
+
+def load_locator(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+    """The network of one fold that localises the organs, in evaluation mode; holds only the activations it must."""
+    return _with_weights(use_low_memory(build_locator(configuration, len(plan.channels))), fold, "locator", configuration, device)
 
 
 def load_network(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
@@ -206,9 +254,14 @@ def load_network(run: Run, plan: Plan, configuration: Configuration, device: tor
         out_channels=plan.labels.n_outputs,
         **without_pretrained(configuration.built_options),
     )
-    states, _ = load_checkpoint(run.checkpoint)
-    network.load_state_dict(states["network"])
-    return network.to(device, memory_format=memory_format(configuration.dim)).eval()
+    return _with_weights(network, fold, "network", configuration, device)
+
+
+def _with_weights(network: nn.Module, fold: Path, part: str, configuration: Configuration, device: torch.device) -> nn.Module:
+    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+    network.load_state_dict(states[part])
+    layout = memory_format(configuration.dim)
+    return network.to(device, memory_format=layout).eval()  # type: ignore[call-overload]  # torch's stubs lack memory_format
 
 
 def checkpoint_key(folder: Path, folds: Sequence[str]) -> str:

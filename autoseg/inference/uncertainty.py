@@ -1,7 +1,7 @@
-"""How sure a prediction is: entropy and disagreement voxel by voxel, and for each organ the Dice that the probabilities promise.
+"""Uncertainty of a prediction: entropy and disagreement voxel by voxel, and for each organ the Dice expected from its probabilities.
 
 Entropy (of calibrated probabilities) is high where the models together do not know; disagreement is the part of it that comes from the
-models contradicting each other: the mutual information between the label and the network that is asked (Houlsby et al., arXiv:1112.5745;
+models contradicting each other: the mutual information between the label and the choice of the network (Houlsby et al., arXiv:1112.5745;
 for networks trained apart Lakshminarayanan et al., NeurIPS 2017).
 """
 
@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
 
 from ..data.labels import organ_mask
 from ..schema import Labels, PostProcessing
-from .export import Logits, probabilities
-from .lazy_logits import on_first_grid, within
+from .export import probabilities
+from .lazy_logits import crop_logits, on_first_grid
+from .logits import Logits
 from .postprocessing import apply_postprocessing
 
-FLOOR = 0.2
-"""Probabilities below this promise nothing: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
+MIN_PROBABILITY = 0.2
+"""Probabilities below this do not count: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
 cases better than 0.05 and 0.02, and those better than counting everything."""
 
 LEVELS = 255
@@ -32,36 +34,36 @@ MM3_PER_ML = 1000
 
 @dataclass(frozen=True, eq=False)
 class CandidatePrediction:
-    """What one candidate says about a case, and each of its networks by itself.
+    """The prediction of one candidate, and that of each of its networks alone.
 
     Attributes:
         labels: Of its models.
         organs: That it segments in the result.
         members: Calibrated predictions, whose probabilities are averaged.
-        voters: Calibrated predictions of every network: of each member, fold by fold.
+        networks: Calibrated predictions of every network: of each member, fold by fold.
     """
 
     labels: Labels
     organs: tuple[str, ...]
     members: tuple[Logits, ...]
-    voters: tuple[Logits, ...]
+    networks: tuple[Logits, ...]
 
     @property
     def channels(self) -> list[int]:
-        """Of the organs among the probabilities."""
+        """Channels of the organs among the probabilities."""
         first = 0 if self.labels.regions else 1
         return [self.labels.names.index(organ) + first for organ in self.organs]
 
 
 @dataclass(frozen=True)
 class OrganUncertainty:
-    """How one organ of one case was segmented.
+    """Volume and uncertainty of one organ of one case.
 
     Attributes:
         case: Its name.
         organ: A name of `Labels.names`.
         volume_ml: Of its mask (of a 2D image as if it were 1 mm thick).
-        expected_dice: What the probabilities promise; NaN where no voxel came near being this organ.
+        expected_dice: Dice expected from the probabilities; NaN where no voxel came near being this organ.
         entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
         disagreement: The same of the disagreement.
     """
@@ -74,38 +76,38 @@ class OrganUncertainty:
     disagreement: float
 
 
-def uncertainty_maps(candidate_predictions: Sequence[CandidatePrediction]) -> tuple[np.ndarray, np.ndarray]:
+def uncertainty_maps(candidates: Sequence[CandidatePrediction]) -> tuple[np.ndarray, np.ndarray]:
     """Entropy and disagreement of a case on the grid of its file.
 
     Entropy: of the probabilities of all organs and of none of them, divided by the largest possible, the logarithm of their number. Organs
     that different candidates segment are taken together, with what they leave for background. Of regions, which may overlap, the largest
     entropy of any, in bits.
 
-    Disagreement: the mutual information in bits between "the organ is here" and the network that is asked; the largest of any organ.
+    Disagreement: the mutual information in bits between "the organ is here" and the choice of the network; the largest of any organ.
 
     Args:
-        candidate_predictions: The candidates, each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three
-            volumes besides the slabs.
+        candidates: Each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three volumes
+            besides the slabs.
 
     Returns:
         Two arrays ``(Z, Y, X)`` or ``(Y, X)`` float32 in the file's axis order, 0 (sure, agreed) to 1, in steps of 1/255.
     """
-    geometry = candidate_predictions[0].members[0].trace.geometry
+    geometry = candidates[0].members[0].trace.geometry
     shape = geometry.shape if geometry.dim == 3 else (1, *geometry.shape)
     total, information, disagreement = (np.zeros(shape, np.float32) for _ in range(3))
-    regions = candidate_predictions[0].labels.regions
-    for opinion in candidate_predictions:
-        for start, mean, own in _streams(opinion):
+    regions = candidates[0].labels.regions
+    for candidate in candidates:
+        for start, mean, networks in _slabs(candidate):
             part = slice(start, start + mean.shape[1])
-            if own:
-                doubt = _bits(sum(own) / len(own)) - sum(_bits(one) for one in own) / len(own)
-                np.maximum(disagreement[part], doubt.max(axis=0), out=disagreement[part])
+            if networks:
+                mutual = _bits(_mean(networks)) - _mean([_bits(one) for one in networks])
+                np.maximum(disagreement[part], mutual.max(axis=0), out=disagreement[part])
             if regions:
                 np.maximum(information[part], _bits(mean).max(axis=0), out=information[part])
             else:
                 total[part] += mean.sum(axis=0)
-                information[part] -= _surprise(mean).sum(axis=0)
-    entropy = information if regions else _entropy(total, information, sum(len(opinion.organs) for opinion in candidate_predictions))
+                information[part] -= _p_log_p(mean).sum(axis=0)
+    entropy = information if regions else _entropy(total, information, sum(len(candidate.organs) for candidate in candidates))
     maps = [np.round(np.clip(one, 0, 1) * LEVELS) / np.float32(LEVELS) for one in (entropy, disagreement)]
     return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
 
@@ -117,11 +119,11 @@ def expected_dice(
     *,
     organs: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The Dice that the probabilities promise for each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
+    """The Dice expected from the probabilities of each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
 
     That is the Dice of the mask with a reference in which every voxel is drawn with its probability, up to the ratio of means standing for
-    the mean ratio. Sums go over the mask and where p is at least `FLOOR`, on the grid of the first member; components that post-processing
-    removes count for nothing.
+    the mean ratio. Sums go over the mask and where p is at least `MIN_PROBABILITY`, on the grid of the first member; components that
+    post-processing removes do not count.
 
     Args:
         members: Calibrated predictions of one case, whose probabilities are averaged.
@@ -130,21 +132,21 @@ def expected_dice(
         organs: Only these; None: all.
 
     Returns:
-        Organ to 0..1; 0 where it is promised somewhere but given no voxel, NaN where not even that.
+        Organ to 0..1; 0 where it is probable somewhere but has no voxel, NaN where not even that.
     """
     wanted = [labels.names.index(organ) for organ in (labels.names if organs is None else organs)]
-    gridded = on_first_grid(_where_possible(members, [index if labels.regions else index + 1 for index in wanted]))
-    tidy = _tidied(gridded, labels, postprocessing) if postprocessing else None
+    gridded = on_first_grid(_cropped_to_channels(members, [index if labels.regions else index + 1 for index in wanted]))
+    cleaned = _postprocessed(gridded, labels, postprocessing) if postprocessing else None
     both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
     for start, slab in probabilities(gridded, labels):
         winner = None if labels.regions else slab.argmax(axis=0)
         for index in wanted:
             share = slab[index if labels.regions else index + 1]
             mask = share > 0.5 if winner is None else winner == index + 1
-            near = mask | (share >= FLOOR)
-            if tidy is not None:
-                kept = tidy[start : start + len(mask)] == index + 1
-                mask, near = kept, kept | (near & ~mask)
+            near = mask | (share >= MIN_PROBABILITY)
+            if cleaned is not None:
+                remaining = cleaned[start : start + len(mask)] == index + 1
+                mask, near = remaining, remaining | (near & ~mask)
             both[index] += share[mask].sum(dtype=np.float64)
             shares[index] += share[near].sum(dtype=np.float64)
             sizes[index] += np.count_nonzero(mask)
@@ -152,32 +154,32 @@ def expected_dice(
     return {labels.names[i]: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i in wanted}
 
 
-def _where_possible(members: Sequence[Logits], channels: Sequence[int]) -> list[Logits]:
-    """Members within the box outside of which all of them give 0 to some channels: most of a volume is far from an organ.
+def _cropped_to_channels(members: Sequence[Logits], channels: Sequence[int]) -> list[Logits]:
+    """Crops members to the box outside of which all of them have 0 in some channels: most of a volume is far from an organ.
 
-    Kept probabilities are 0 there at every temperature; logits never are, and on different grids no box is the same: these come back whole.
+    Stored probabilities are 0 there at every temperature; logits never are, and on different grids no box is the same: these stay whole.
     """
     shapes = {tuple(member.array.shape) for member in members}
     if len(shapes) > 1 or any(member.kind != "probability8" for member in members):
         return list(members)
-    seen = np.zeros(shapes.pop()[1:], bool)
+    possible = np.zeros(shapes.pop()[1:], bool)
     for member in members:
-        said = getattr(member.array, "same_winners", member.array)
+        array = getattr(member.array, "same_winners", member.array)
         for channel in channels:
-            seen |= np.asarray(said[channel : channel + 1, :, :, :])[0] > 0
-    box = next(iter(ndimage.find_objects(seen.view(np.uint8))), (slice(0, 1),) * 3)
-    return [within(member, box) for member in members]
+            possible |= np.asarray(array[channel : channel + 1, :, :, :])[0] > 0
+    box = next(iter(ndimage.find_objects(possible.view(np.uint8))), (slice(0, 1),) * 3)
+    return [crop_logits(member, box) for member in members]
 
 
-def _tidied(members: Sequence[Logits], labels: Labels, postprocessing: Mapping[str, PostProcessing]) -> np.ndarray:
+def _postprocessed(members: Sequence[Logits], labels: Labels, postprocessing: Mapping[str, PostProcessing]) -> np.ndarray:
     """After post-processing the place of each voxel's organ in `labels`, plus one; 0 is background. ``(Z, Y, X)`` on the first grid."""
     values = np.array([0, *(members[0] for members in labels.internal_members)], np.int16)
     winners = np.concatenate([values[slab.argmax(axis=0)] for _, slab in probabilities(members, labels)])
     spacing = members[0].trace.geometry.spacing
-    found = apply_postprocessing(winners, labels, postprocessing, spacing if len(spacing) == 3 else (1.0, *spacing))
+    cleaned = apply_postprocessing(winners, labels, postprocessing, spacing if len(spacing) == 3 else (1.0, *spacing))
     places = np.zeros(int(values.max()) + 1, np.int16)
     places[values] = np.arange(len(values))
-    return places[found]
+    return places[cleaned]
 
 
 def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequence[np.ndarray]) -> tuple[int, list[float]]:
@@ -196,19 +198,19 @@ def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequenc
     count = int(np.count_nonzero(mask))
     if not count:
         return 0, [math.nan] * len(maps)
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in found)
+    sides = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in sides)
     near = ndimage.binary_dilation(mask[box], np.ones((3,) * mask.ndim, bool))
     return count, [float(one[box][near].mean(dtype=np.float64)) for one in maps]
 
 
-def _streams(opinion: CandidatePrediction) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
-    """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every voter of several."""
-    channels = opinion.channels
-    mean = probabilities(opinion.members, opinion.labels)
-    asked = opinion.voters if len(opinion.voters) > 1 else ()  # a single one cannot disagree
-    voters = [probabilities([voter], opinion.labels) for voter in asked]
-    for (start, slab), *others in zip(mean, *voters, strict=True):
+def _slabs(candidate: CandidatePrediction) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
+    """First slice of each slab, the organs' mean probabilities ``(organs, slab, Y, X)``, and those of every network of several."""
+    channels = candidate.channels
+    mean = probabilities(candidate.members, candidate.labels)
+    several = candidate.networks if len(candidate.networks) > 1 else ()  # a single one cannot disagree
+    networks = [probabilities([network], candidate.labels) for network in several]
+    for (start, slab), *others in zip(mean, *networks, strict=True):
         yield start, slab[channels], [other[channels] for _, other in others]
 
 
@@ -217,15 +219,19 @@ def _entropy(total: np.ndarray, information: np.ndarray, organs: int) -> np.ndar
     rest = np.clip(1 - total, 0, 1)
     scale = np.maximum(total, 1)
     # H(p/Z) = (sum(-p log p) + log Z sum(p)) / Z
-    entropy = (information - _surprise(rest) + np.log2(scale) * (total + rest)) / scale
+    entropy = (information - _p_log_p(rest) + np.log2(scale) * (total + rest)) / scale
     return entropy / np.float32(math.log2(organs + 1))
 
 
 def _bits(share: np.ndarray) -> np.ndarray:
     """Entropy in bits of "yes with probability p"."""
-    return -_surprise(share) - _surprise(1 - share)
+    return -_p_log_p(share) - _p_log_p(1 - share)
 
 
-def _surprise(share: np.ndarray) -> np.ndarray:
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return reduce(np.add, arrays) / len(arrays)
+
+
+def _p_log_p(share: np.ndarray) -> np.ndarray:
     """``p log2 p``, 0 at 0."""
     return share * np.log2(np.maximum(share, np.finfo(np.float32).tiny))

@@ -13,9 +13,10 @@ import numpy as np
 from ..data.datasets import find_new_cases
 from ..data.images import from_sitk, read_image, to_sitk
 from ..data.labels import to_file
+from ..inference.ensemble import Ensemble
 from ..inference.postprocessing import describe
-from ..inference.prediction import Ensemble, predict_cases
-from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
+from ..inference.prediction import predict_cases
+from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model, model_labels
 from ..runtime.dataset_folders import names_meant
 from ..runtime.hardware import choose_device, prepare
 from ..runtime.registry import unknown
@@ -115,11 +116,11 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     without = [organ for organ in labels.names if organ not in choice.organs]
     if without:
         log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
-    voters: dict[str, tuple[TrainedModel, ...]] = {}
+    fold_models: dict[str, tuple[TrainedModel, ...]] = {}
     if settings.uncertainty:
         alone = {name: [replace(options, folds=(fold,)) for fold in folds[name]] for name in members if len(folds[name]) > 1}
-        voters = {name: tuple(load_model(root / name, device, one, loaded=loaded) for one in some) for name, some in alone.items()}
-    return Ensemble(choice, models, labels, voters)
+        fold_models = {name: tuple(load_model(root / name, device, one, loaded=loaded) for one in some) for name, some in alone.items()}
+    return Ensemble(choice, models, labels, fold_models)
 
 
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:

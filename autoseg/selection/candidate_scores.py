@@ -23,7 +23,8 @@ from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import find_metric, function_of, has_value
 from ..evaluation.overlap import score_case
 from ..inference.averages import Averages, average_all
-from ..inference.quantised_logits import kept
+from ..inference.quantised_logits import load_logits
+from ..inference.trained_model import model_labels
 from ..preprocessing.orientation import arrange
 from ..runtime.migrate import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids
@@ -195,7 +196,7 @@ def _score_averages(
 ) -> dict[str, list[Score]]:
     reference, labels = truth
     members = dict.fromkeys(name for candidate in averages for name in candidate.members)
-    models = {name: kept(validation_folder(task.results, name, fold), case.name) for name in members}
+    models = {name: load_logits(validation_folder(task.results, name, fold), case.name) for name in members}
     together = average_all(models, [candidate.members for candidate in averages], labels)
     trace = next(iter(models.values())).trace
     reference = np.ascontiguousarray(arrange(reference[None], trace.transpose, trace.flips)[0])
@@ -226,7 +227,7 @@ def _from_counts(
     function = function_of(find_metric(task.metric))
     found: dict[str, list[Score]] = {}
     for candidate in averages:
-        counts = common + confusion(together.said[candidate.members], disputed, n_values, ignore=ignore)
+        counts = common + confusion(together.disputed_labels[candidate.members], disputed, n_values, ignore=ignore)
         scores = []
         for organ, members in zip(labels.names, labels.internal_members, strict=True):
             if case.annotated is None or organ in case.annotated:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..inference.ensemble import Ensemble
 from ..inference.manifest import Manifest, models_key
-from ..inference.prediction import Ensemble
 from ..inference.uncertainty import OrganUncertainty
 from ..runtime.serialization import atomic, from_plain
 from ..schema import Case, Choice

@@ -13,9 +13,9 @@ from ..data.images import read_label
 from ..data.label_subsets import translate
 from ..data.labels import to_internal
 from ..inference.apply_selection import apply_selection
-from ..inference.export import Logits
-from ..inference.quantised_logits import has_logits, kept
-from ..runtime.runs import ModelFolder
+from ..inference.logits import Logits
+from ..inference.quantised_logits import has_logits, load_logits
+from ..inference.trained_model import model_labels
 from ..schema import Case, Choice, Labels, Plan
 
 
@@ -46,7 +46,7 @@ class HeldOut:
     def kept(self, fold: str, case: str) -> dict[str, Logits]:
         """What members said about a case, as they said it; members whose probabilities are not there are missing."""
         folders = {name: self.folder(name, fold) for name in self.own}
-        return {name: kept(folder, case) for name, folder in folders.items() if has_logits(folder, case)}
+        return {name: load_logits(folder, case) for name, folder in folders.items() if has_logits(folder, case)}
 
     def told(self, member: str, fold: str, case: str) -> np.ndarray | None:
         """A member's own label map of a case, ``(Z, Y, X)`` or ``(Y, X)`` internal values of the dataset; None where it is not there."""

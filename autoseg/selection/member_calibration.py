@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from ..inference.export import Logits
+from ..inference.logits import Logits
 from ..inference.sampled_probabilities import probabilities_at
 from ..schema import Calibration, Case, Choice, Labels
 from .calibration import Sample, calibrate

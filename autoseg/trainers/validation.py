@@ -1,4 +1,4 @@
-"""Two looks at a network: quick scores on patches while it trains, and full volumes of its fold when it has."""
+"""Validation: quick scores on patches while a network trains, and whole volumes of its fold afterwards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from ..data.images import read_label, write_label
 from ..data.label_subsets import translate
 from ..data.labels import to_file, to_internal
 from ..evaluation.overlap import score_case
-from ..inference.candidate_region import candidate_region_mask
-from ..inference.export import Logits, export_labels
-from ..inference.predictor import Predictor
-from ..inference.quantised_logits import keep
+from ..inference.export import export_labels
+from ..inference.quantised_logits import save_logits
+from ..inference.volume_predictor import PreprocessedCase, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
 from ..runtime.locks import remove_partial
 from ..runtime.serialization import from_plain, read_json, write_json
@@ -74,7 +73,9 @@ class PatchScores:
         return {**row, **{f"dice_{organ}": float(value) for organ, value in zip(self.labels.names, dice, strict=True)}}
 
 
-def validate_fold(predictor: Predictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
+def validate_fold(
+    predictor: VolumePredictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True
+) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
@@ -134,26 +135,24 @@ def _ready(names: list[str], folders: RunFolders) -> list[str]:
 
 
 def _validate_case(
-    predictor: Predictor, job: RunRecord, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
+    predictor: VolumePredictor, job: RunRecord, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
 ) -> list[Score]:
     labels, out = job.plan.labels, folders.run / "validation"
     stored = Store(folders.data).load(case.name)
     image = np.asarray(stored.image[:])
     previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
     start = time.perf_counter()
-    region = candidate_region_mask(job.configuration, image, previous, source=case.name)
-    seen = previous if job.configuration.sees_previous else None
-    logits = Logits(predictor.logits(image, previous=seen, region=region, source=case.name), stored.trace)
-    found = export_labels([logits], labels)
-    _keep_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
-    write_label(out / f"{case.name}{job.plan.file_ending}", to_file(found, labels), stored.trace.geometry)
-    keep(out, case.name, logits, labels)
+    logits = predict_preprocessed(predictor, job.configuration, PreprocessedCase(case.name, image, stored.trace, previous))
+    label_map = export_labels([logits], labels)
+    _write_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
+    write_label(out / f"{case.name}{job.plan.file_ending}", to_file(label_map, labels), stored.trace.geometry)
+    save_logits(out, case.name, logits, labels)
     reference = to_internal(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
     reference = translate(reference, job.plan.stored_labels, labels)
     spacing = stored.trace.geometry.spacing
-    return score_case(case.name, found, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
+    return score_case(case.name, label_map, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
 
 
-def _keep_seconds(file: Path, case: str, seconds: float) -> None:
+def _write_seconds(file: Path, case: str, seconds: float) -> None:
     timings = read_json(file, dict) if file.is_file() else {}
     write_json(file, {**timings, case: round(seconds, 3)})

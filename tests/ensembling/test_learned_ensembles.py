@@ -192,13 +192,13 @@ class TestModelsLikeAnyOther:
         for kind in ("argmax", "multi"):
             fit(home, kind, ball, bar)
         names = [folder_of(home, kind).name for kind in ("argmax", "multi")]
-        asked, ask = [], TrainedModel._compute
-        monkeypatch.setattr(TrainedModel, "_compute", lambda self, *rest: asked.append(self.name) or ask(self, *rest))
+        predicted, preprocessed = [], TrainedModel.preprocessed
+        monkeypatch.setattr(TrainedModel, "preprocessed", lambda self, *rest: predicted.append(self.name) or preprocessed(self, *rest))
         for organs in ({"ball": (names[0],), "bar": (names[1],)}, {"ball": (names[0],), "bar": (bar,)}):
-            asked.clear()
+            predicted.clear()
             write_json(results(home) / "choice.json", Choice(organs, ("0", "1"), {}, 4))
             predict(home, tmp_path / str(len(list(tmp_path.iterdir()))))
-            assert sorted(asked) == [ball, bar]
+            assert sorted(predicted) == [ball, bar]
 
     def test_stands_among_the_candidates_of_the_choice(self, home: Path) -> None:
         members = add_model(home, {"ball": right(), "bar": speckled}, folds="01"), add_model(home, {"bar": right()}, folds="01")

@@ -14,7 +14,7 @@ import pytest
 from ensemble_models import NAME, add_model, fit, folder_of, linked_home, planned_once, results, right, small, speckled, splits
 
 from autoseg.ensembling.members import Member
-from autoseg.inference.quantised_logits import kept
+from autoseg.inference.quantised_logits import load_logits
 from autoseg.pipeline import EnsembleSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.runs import ModelFolder
@@ -38,7 +38,7 @@ class TestWhatIsLearntFrom:
         store = Store(home / "preprocessed" / NAME / job.configuration.data)
         for fold, split in enumerate(splits(home)):
             for case in split.val:
-                mine = kept(results(home) / member / f"fold_{fold}" / "validation", case)
+                mine = load_logits(results(home) / member / f"fold_{fold}" / "validation", case)
                 assert np.array_equal(np.asarray(store.load(case).image[:])[0] > 6.2345, np.asarray(mine.array[:])[1] > 127)
 
     def test_models_trained_on_what_others_hold_out_are_refused(self, home: Path) -> None:

@@ -12,9 +12,9 @@ from conftest import CASES, ORGANS, make_plan, write_store
 from autoseg.data.label_subsets import subset
 from autoseg.ensembling.stacked_cases import write_joined, write_stacks
 from autoseg.ensembling.stacking import Layout
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import keep
-from autoseg.networks.combiners import MAX_LOG_RATIO
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
+from autoseg.networks.combiners import CERTAIN
 from autoseg.preprocessing.storage import Store
 
 LAYOUT = Layout(("one", "two"), (subset(ORGANS, ("ball",)), ORGANS), ORGANS.names)
@@ -30,7 +30,7 @@ def say(results: Path, data: Path, *, sure: float = 20.0) -> None:
             seen = np.ones_like(ball) if (name, fold) == ("two", "1") else ball
             others = [np.full(ball.shape, -sure)] * (len(labels.names) - 1)
             logits = np.stack([np.zeros(ball.shape), np.where(seen, sure, -sure), *others])
-            keep(results / name / f"fold_{fold}" / "validation", case, Logits(torch.from_numpy(logits), stored.trace), labels)
+            save_logits(results / name / f"fold_{fold}" / "validation", case, Logits(torch.from_numpy(logits), stored.trace), labels)
 
 
 @pytest.fixture

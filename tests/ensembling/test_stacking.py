@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from autoseg.ensembling.stacking import Layout, as_stored, stacked
-from autoseg.inference.export import Logits
-from autoseg.networks.combiners import MAX_LOG_RATIO
+from autoseg.inference.logits import Logits
+from autoseg.networks.combiners import CERTAIN
 from autoseg.schema import Geometry, Labels, Trace
 
 BALL, BAR = Labels(("ball",), ((1,),)), Labels(("bar",), ((2,),))

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_export import CASES, ORGANS, blobs
+from factories import GRIDS, LIVER_SPLEEN_AORTA, blobs
 
 from autoseg.data.label_subsets import subset
 from autoseg.inference.apply_selection import apply_selection
-from autoseg.inference.export import Logits, probabilities
+from autoseg.inference.export import probabilities
 from autoseg.inference.lazy_logits import with_temperature
+from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Calibration, Choice
 
 TEMPERATURES = {"a": 1.0, "b": 1.6, "c": 2.5, "only": 0.7}
-OWN = {"a": ORGANS, "b": ORGANS, "c": ORGANS, "only": subset(ORGANS, ("spleen",))}
+OWN = {"a": LIVER_SPLEEN_AORTA, "b": LIVER_SPLEEN_AORTA, "c": LIVER_SPLEEN_AORTA, "only": subset(LIVER_SPLEEN_AORTA, ("spleen",))}
 
 
 def said_about(case: str) -> dict[str, Logits]:
     """Models that agree roughly; `only` knows the spleen alone."""
     found = {}
     for seed, (name, labels) in enumerate(OWN.items()):
-        array = blobs(CASES[case].shape, 4, seed=0).astype(np.float32) + 0.5 * blobs(CASES[case].shape, 4, seed=seed + 1)
-        array = array if labels is ORGANS else array[[0, 2]]
-        found[name] = Logits(quantise(array, labels), CASES[case], "probability8")
+        array = blobs(GRIDS[case].shape, 4, seed=0).astype(np.float32) + 0.5 * blobs(GRIDS[case].shape, 4, seed=seed + 1)
+        array = array if labels is LIVER_SPLEEN_AORTA else array[[0, 2]]
+        found[name] = Logits(quantise(array, labels), GRIDS[case], "probability8")
     return found
 
 
@@ -42,7 +43,7 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
         channel = 1 + labels.names.index(organ)
         claims.append(mean.argmax(0) == channel)
         shares.append(np.where(claims[-1], mean[channel], -1))
-    values = np.array([ORGANS.internal_members[ORGANS.names.index(organ)][0] for organ in choice.organs])
+    values = np.array([LIVER_SPLEEN_AORTA.internal_members[LIVER_SPLEEN_AORTA.names.index(organ)][0] for organ in choice.organs])
     winner = values[np.argmax(shares, axis=0)]
     return np.where(np.any(claims, axis=0), winner, 0), int((np.sum(claims, axis=0) > 1).sum())
 
@@ -60,10 +61,10 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
 )
 def test_it_is_what_all_probabilities_give(case, organs):
     predictions, choice = said_about(case), choice_of(**organs)
-    found, conflicts = apply_selection(predictions, choice, OWN, ORGANS)
+    found, conflicts = apply_selection(predictions, choice, OWN, LIVER_SPLEEN_AORTA)
     expected, contested = plainly(predictions, choice)
-    expected = expected[0] if CASES[case].geometry.dim == 2 and expected.ndim == 3 else expected
-    assert found.shape == CASES[case].geometry.shape
+    expected = expected[0] if GRIDS[case].geometry.dim == 2 and expected.ndim == 3 else expected
+    assert found.shape == GRIDS[case].geometry.shape
     # Equal probabilities in eight bits are decided by rounding.
     assert np.count_nonzero(found != expected) <= 0.002 * found.size
     assert abs(conflicts - contested) <= 0.002 * found.size

@@ -7,10 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from test_export import CASES, ORGANS, REGIONS, blobs
+from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs
 
 from autoseg.inference.averages import average_all
-from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.preprocessing.orientation import restore
 
@@ -33,10 +34,10 @@ def as_file(array, trace):
     return restored[0] if trace.geometry.dim == 2 else restored
 
 
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("case", GRIDS)
 def test_each_average_is_that_of_the_export(case, labels):
-    trace = CASES[case]
+    trace = GRIDS[case]
     said = models(trace, labels)
     together = average_all(said, ALL, labels)
     differing = 0
@@ -52,28 +53,28 @@ def test_each_average_is_that_of_the_export(case, labels):
 
 
 def test_models_on_different_grids_and_slab_by_slab(monkeypatch):
-    finer, same = CASES["finer"], replace(CASES["finer"], shape=(18, 23, 22), spacing=(1.0, 1.0, 1.0))
-    said = models(finer, ORGANS, grids={"b": same, "d": same})
-    whole = average_all(said, ALL, ORGANS)
+    finer, same = GRIDS["finer"], replace(GRIDS["finer"], shape=(18, 23, 22), spacing=(1.0, 1.0, 1.0))
+    said = models(finer, LIVER_SPLEEN_AORTA, grids={"b": same, "d": same})
+    whole = average_all(said, ALL, LIVER_SPLEEN_AORTA)
     for members in ALL:
-        expected = export_labels([said[name] for name in members], ORGANS)
+        expected = export_labels([said[name] for name in members], LIVER_SPLEEN_AORTA)
         assert np.count_nonzero(whole.label_map(members) != expected) <= 3
-    monkeypatch.setattr("autoseg.inference.export.LABEL_SLAB", 2000)
-    monkeypatch.setattr("autoseg.inference.export.CHUNK", 500)
-    parts = average_all(said, ALL, ORGANS)
+    monkeypatch.setattr("autoseg.inference.grid.LABEL_SLAB", 2000)
+    monkeypatch.setattr("autoseg.inference.grid.CHUNK", 500)
+    parts = average_all(said, ALL, LIVER_SPLEEN_AORTA)
     assert all(np.array_equal(parts.label_map(members), whole.label_map(members)) for members in ALL)
 
 
 def test_models_that_agree_leave_no_dispute():
-    said = models(CASES["finer"], ORGANS)
+    said = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
     same = dict.fromkeys(NAMES, said["a"])
-    together = average_all(same, ALL, ORGANS)
+    together = average_all(same, ALL, LIVER_SPLEEN_AORTA)
     assert len(together.disputed) == 0
-    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], ORGANS))
+    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], LIVER_SPLEEN_AORTA))
 
 
 def test_models_of_different_cases_are_refused():
-    said = models(CASES["finer"], ORGANS)
-    said["b"] = Logits(said["b"].array, replace(CASES["finer"], case="other"), kind="probability8")
+    said = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
+    said["b"] = Logits(said["b"].array, replace(GRIDS["finer"], case="other"), kind="probability8")
     with pytest.raises(ValueError, match="disagree about the case"):
-        average_all(said, ALL, ORGANS)
+        average_all(said, ALL, LIVER_SPLEEN_AORTA)

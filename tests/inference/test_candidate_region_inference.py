@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from factories import make_predictor, patch_configuration, random_image, random_label_map, voxelwise
 from scipy import ndimage
-from test_predictor import configuration, image, label_map, predictor, voxelwise
 
 from autoseg.data.phantom.dataset import phantom_case
 from autoseg.inference import candidate_region as regions
@@ -117,13 +117,13 @@ def test_nothing_and_everything_dilated():
 
 def with_region(source: str, radius: int):
     previous = "3d_lowres" if source == "previous" else None
-    return dataclasses.replace(configuration((8, 8, 8), previous=previous), region=CandidateRegion(source, radius))
+    return dataclasses.replace(patch_configuration((8, 8, 8), previous=previous), region=CandidateRegion(source, radius))
 
 
 def test_each_source_of_a_region(caplog):
     organs = blobs(0).astype(np.int16) * 2
-    volume = image(*organs.shape)
-    assert candidate_region_mask(configuration((8, 8, 8)), volume, organs) is None
+    volume = random_image(*organs.shape)
+    assert candidate_region_mask(patch_configuration((8, 8, 8)), volume, organs) is None
     assert np.array_equal(candidate_region_mask(with_region("previous", 2), volume, organs), dilated(organs > 0, 2))
     assert np.array_equal(candidate_region_mask(with_region("body", 0), volume, None), body_mask(volume))
     with pytest.raises(ValueError, match="c1: test looks around the organs of 3d_lowres, which are missing"):
@@ -157,10 +157,10 @@ def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, 
         Labels(("a", "b", "c", "d"), ((1,), (2,), (3,), (4,)), regions=True, regions_class_order=(1, 2, 3, 4)) if regions_mode else None
     )
     asked = {} if labels is None else {"labels": labels}
-    seen, volume, region = [], image(*shape), a_region(shape, *boxes)
-    one = predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **asked)
+    seen, volume, region = [], random_image(*shape), a_region(shape, *boxes)
+    one = make_predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **asked)
     logits = one.logits(volume, region=region)
-    whole = predictor(voxelwise, (8, 8, 8), step=step, **asked).logits(volume)
+    whole = make_predictor(voxelwise, (8, 8, 8), step=step, **asked).logits(volume)
     assert torch.equal(logits[:, region], whole[:, region])
     share = logits.float().sigmoid() if regions_mode else logits.float().softmax(0)
     if regions_mode:
@@ -177,13 +177,13 @@ def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, 
 
 
 def test_a_region_for_slices_and_for_a_second_stage():
-    volume, region = image(4, 20, 24), a_region((4, 20, 24), np.s_[1:2, 2:5, 15:20])
-    one = predictor(voxelwise, (8, 8))
+    volume, region = random_image(4, 20, 24), a_region((4, 20, 24), np.s_[1:2, 2:5, 15:20])
+    one = make_predictor(voxelwise, (8, 8))
     logits = one.logits(volume, region=region)
-    assert torch.equal(logits[:, region], predictor(voxelwise, (8, 8)).logits(volume)[:, region])
+    assert torch.equal(logits[:, region], make_predictor(voxelwise, (8, 8)).logits(volume)[:, region])
     assert one.computed < one.skipped
-    stage = label_map(4, 20, 24)
-    second = predictor(lambda x: x, (8, 8), previous="3d_lowres").logits(volume, previous=stage, region=region)
+    stage = random_label_map(4, 20, 24)
+    second = make_predictor(lambda x: x, (8, 8), previous="3d_lowres").logits(volume, previous=stage, region=region)
     expected = organs_as_channels(torch.from_numpy(stage)[None], Labels(("a", "b", "c"), ((1,), (2,), (5,))))[0]
     assert torch.equal(second[1:, region].float(), expected[:, region])
 
@@ -194,8 +194,8 @@ def test_a_region_survives_memory_that_runs_out_and_must_fit_the_image():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return voxelwise(x)
 
-    volume, region = image(8, 8, 40), a_region((8, 8, 40), np.s_[:, :, 20:25])
-    one = predictor(hungry, (8, 8, 8), batch=4)
-    assert torch.equal(one.logits(volume, region=region)[:, region], predictor(voxelwise, (8, 8, 8)).logits(volume)[:, region])
+    volume, region = random_image(8, 8, 40), a_region((8, 8, 40), np.s_[:, :, 20:25])
+    one = make_predictor(hungry, (8, 8, 8), batch=4)
+    assert torch.equal(one.logits(volume, region=region)[:, region], make_predictor(voxelwise, (8, 8, 8)).logits(volume)[:, region])
     with pytest.raises(ValueError, match=r"c1: expected a region on the image's grid \(8, 8, 40\), got \(8, 8, 8\)"):
         one.logits(volume, region=region[..., :8], source="c1")

@@ -9,50 +9,12 @@ import blosc2
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs, grid_trace
 from skimage.transform import resize
 
-from autoseg.inference import export
-from autoseg.inference.export import Logits, export_labels, probabilities
-from autoseg.schema import Geometry, Labels, Trace
-
-ORGANS = Labels(("liver", "spleen", "aorta"), ((4,), (1,), (2,)))
-REGIONS = Labels(("whole", "core", "active"), ((1, 2, 3), (2, 3), (3,)), regions=True, regions_class_order=(1, 2, 3))
-
-
-def trace(grid, crop, before, *, spacing=(1.0, 1.0, 1.0), file_spacing=(1.0, 1.0, 1.0), transpose=(0, 1, 2), flips=()) -> Trace:
-    """`grid`, `crop` and `before` transposed (and reversed along `flips`); `file_spacing` of the file."""
-    dim = len(file_spacing)
-    shape = [0] * dim
-    for axis, size in zip(transpose, before[-dim:], strict=True):
-        shape[axis] = size
-    geometry = Geometry(tuple(shape), file_spacing, (0.0,) * dim, tuple(np.eye(dim).ravel()))
-    return Trace("case_1", geometry, transpose, before, crop, grid, spacing, flips)
-
-
-def blobs(shape, classes, *, seed, scale=6.0, smooth=1.5) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(size=(classes, *shape))
-    field = np.stack([gaussian_filter(channel, np.minimum(smooth, np.array(shape) / 3)) for channel in noise])
-    return (field / field.std() * scale).astype(np.float16)
-
-
-CASES = {
-    "finer": trace((9, 10, 11), ((1, 19), (2, 25), (0, 22)), (21, 26, 22), spacing=(2.0, 2.0, 2.0)),
-    "coarser": trace((20, 24, 22), ((0, 11), (0, 13), (0, 10)), (11, 13, 10), file_spacing=(1.9, 1.8, 2.1)),
-    "same": trace((9, 10, 11), ((1, 10), (0, 10), (0, 11)), (10, 10, 11)),
-    "slices": trace((7, 12, 11), ((0, 13), (1, 26), (2, 24)), (13, 28, 25), spacing=(8.0, 2.0, 2.0)),
-    "slices_of_the_file": trace(
-        (12, 12, 11), ((0, 5), (0, 25), (0, 22)), (5, 25, 22), spacing=(2.0, 2.0, 2.0), file_spacing=(7.0, 1.0, 1.0)
-    ),
-    "transposed": trace((9, 10, 11), ((1, 19), (2, 25), (0, 22)), (21, 26, 22), spacing=(2.0, 2.0, 2.0), transpose=(2, 0, 1)),
-    "turned": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, transpose=(2, 0, 1), flips=(0, 1)),
-    "turned in the plane": trace((9, 10, 11), ((1, 19), (2, 25), (0, 20)), (21, 26, 22), spacing=(2.0,) * 3, flips=(1, 2)),
-    "thin": trace((1, 8, 9), ((0, 3), (0, 17), (0, 18)), (3, 17, 18)),
-    "flat": trace((1, 13, 9), ((0, 1), (2, 27), (0, 20)), (1, 30, 20), spacing=(2.0, 2.0), file_spacing=(1.0, 1.0), transpose=(0, 1)),
-    "flat_transposed": trace(
-        (1, 13, 9), ((0, 1), (2, 27), (0, 20)), (1, 30, 20), spacing=(2.0, 2.0), file_spacing=(1.0, 1.0), transpose=(1, 0)
-    ),
-}
+from autoseg.inference import grid, winners
+from autoseg.inference.export import export_labels, probabilities
+from autoseg.inference.logits import Logits
 
 
 def axis_matrix(n_in, n_out, nearest) -> np.ndarray:
@@ -122,10 +84,10 @@ def assert_equal_but_for_ties(found, expected, probability, labels) -> None:
 
 def same_arithmetic_everywhere(members, labels):
     """What the export computes near borders, computed at every voxel instead: no cell is skipped."""
-    grids = [export.Grid.of(member) for member in members]
+    grids = [grid.Grid.of(member) for member in members]
     spans = [(0, len(axis.low)) for axis in grids[0].axes]
-    values = [grid.interpolated(spans).reshape(labels.n_outputs, -1) for grid in grids]
-    winner = export.decide(values, [grid.kind for grid in grids], regions=labels.regions)
+    values = [one.interpolated(spans).reshape(labels.n_outputs, -1) for one in grids]
+    winner = winners.winning_channels(values, [one.kind for one in grids], regions=labels.regions)
     trace = members[0].trace
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     painted = labels.regions_class_order if labels.regions else [member[0] for member in labels.internal_members]
@@ -140,41 +102,41 @@ NEAREST = {"slices": 0, "slices_of_the_file": 0, "flat": 0, "flat_transposed": 0
 @pytest.fixture(params=["whole", "small slabs"])
 def slabs(request, monkeypatch):
     if request.param == "small slabs":
-        monkeypatch.setattr(export, "SLAB", 1000)
-        monkeypatch.setattr(export, "CHUNK", 300)
+        monkeypatch.setattr(grid, "SLAB", 1000)
+        monkeypatch.setattr(grid, "CHUNK", 300)
 
 
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("name", GRIDS)
 def test_labels_are_exactly_those_of_full_interpolation(name, labels, slabs):
     for seed in range(3):
-        member = Logits(torch.from_numpy(blobs(CASES[name].shape, labels.n_outputs, seed=seed)), CASES[name])
+        member = Logits(torch.from_numpy(blobs(GRIDS[name].shape, labels.n_outputs, seed=seed)), GRIDS[name])
         expected, mean = brute_force([member], labels, [NEAREST.get(name)])
         found = export_labels([member], labels)
-        assert found.shape == CASES[name].geometry.shape
+        assert found.shape == GRIDS[name].geometry.shape
         assert found.dtype == np.int16
         np.testing.assert_array_equal(found, same_arithmetic_everywhere([member], labels))
         assert_equal_but_for_ties(found, expected, mean, labels)
         assert len(np.unique(found)) == 4
 
 
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
 @pytest.mark.parametrize("names", [("finer", "finer"), ("slices", "slices", "slices"), ("transposed", "transposed")])
 def test_members_on_the_same_grid_are_averaged_exactly(names, labels):
-    members = [Logits(blobs(CASES[name].shape, labels.n_outputs, seed=5 + i), CASES[name]) for i, name in enumerate(names)]
+    members = [Logits(blobs(GRIDS[name].shape, labels.n_outputs, seed=5 + i), GRIDS[name]) for i, name in enumerate(names)]
     expected, mean = brute_force(members, labels, [NEAREST.get(name) for name in names])
     found = export_labels(members, labels)
     np.testing.assert_array_equal(found, same_arithmetic_everywhere(members, labels))
     assert_equal_but_for_ties(found, expected, mean, labels)
 
 
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
 def test_members_on_different_grids_and_of_different_kinds_are_averaged_exactly(labels, slabs):
     crop, before, file_spacing = ((1, 19), (2, 25), (0, 22)), (21, 26, 22), (3.0, 1.0, 1.0)
     traces = [
-        trace((18, 12, 11), crop, before, spacing=(3.0, 2.0, 2.0), file_spacing=file_spacing),
-        trace((27, 11, 10), crop, before, spacing=(2.0, 2.1, 2.2), file_spacing=file_spacing),
-        trace((9, 20, 30), crop, before, spacing=(6.0, 1.2, 0.8), file_spacing=file_spacing),
+        grid_trace((18, 12, 11), crop, before, spacing=(3.0, 2.0, 2.0), file_spacing=file_spacing),
+        grid_trace((27, 11, 10), crop, before, spacing=(2.0, 2.1, 2.2), file_spacing=file_spacing),
+        grid_trace((9, 20, 30), crop, before, spacing=(6.0, 1.2, 0.8), file_spacing=file_spacing),
     ]
     quantised = np.random.default_rng(0).integers(0, 256, (labels.n_outputs, 9, 20, 30)).astype(np.uint8)
     members = [Logits(blobs(t.shape, labels.n_outputs, seed=i), t) for i, t in enumerate(traces[:2])]
@@ -186,11 +148,11 @@ def test_members_on_different_grids_and_of_different_kinds_are_averaged_exactly(
 
 
 def test_labels_equal_those_after_the_reference_resize():
-    case = CASES["finer"]
+    case = GRIDS["finer"]
     array = blobs(case.shape, 4, seed=9).astype(np.float32)
     size = [stop - start for start, stop in case.crop]
     resized = np.stack([resize(channel, size, 1, mode="edge", anti_aliasing=False, clip=True) for channel in array])
-    found = export_labels([Logits(array, case)], ORGANS)
+    found = export_labels([Logits(array, case)], LIVER_SPLEEN_AORTA)
     inside = found[tuple(slice(*span) for span in case.crop)]
     np.testing.assert_array_equal(inside, np.array([0, 3, 1, 2])[resized.argmax(0)])
     assert found.sum() == inside.sum()
@@ -202,14 +164,14 @@ def test_an_organ_that_wins_at_no_corner_is_found():
     array[1, ..., 0], array[1, ..., 1] = 10, -10
     array[2, ..., 0], array[2, ..., 1] = -10, 10
     array[3] = 8
-    found = export_labels([Logits(array, trace((2, 2, 2), ((0, 2), (0, 2), (0, 20)), (2, 2, 20)))], ORGANS)
+    found = export_labels([Logits(array, grid_trace((2, 2, 2), ((0, 2), (0, 2), (0, 20)), (2, 2, 20)))], LIVER_SPLEEN_AORTA)
     assert set(np.unique(found)) == {1, 2, 3}
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
 def test_probabilities_are_streamed_in_the_files_order(name, labels, slabs):
-    member = Logits(blobs(CASES[name].shape, labels.n_outputs, seed=2), CASES[name])
+    member = Logits(blobs(GRIDS[name].shape, labels.n_outputs, seed=2), GRIDS[name])
     _, expected = brute_force([member, member], labels, [NEAREST.get(name)] * 2)
     starts, parts = zip(*probabilities([member, member], labels), strict=True)
     assert list(starts) == list(itertools.accumulate((part.shape[1] for part in parts[:-1]), initial=0))
@@ -218,15 +180,15 @@ def test_probabilities_are_streamed_in_the_files_order(name, labels, slabs):
 
 
 def test_interpolating_single_voxels_and_boxes_gives_the_same_bits():
-    grid = export.Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), CASES["finer"]))
-    box = grid.interpolated([(0, 18), (0, 23), (0, 22)])
+    member = grid.Grid.of(Logits(blobs((9, 10, 11), 4, seed=1), GRIDS["finer"]))
+    box = member.interpolated([(0, 18), (0, 23), (0, 22)])
     points = np.unravel_index(np.arange(18 * 23 * 22), (18, 23, 22))
-    single = grid.at(grid.read([(0, 9), (0, 10), (0, 11)]), (0, 0, 0), points)
+    single = member.at(member.read([(0, 9), (0, 10), (0, 11)]), (0, 0, 0), points)
     assert torch.equal(single, box.reshape(4, -1))
 
 
 def test_outside_the_crop_is_background():
-    found = export_labels([Logits(blobs((9, 10, 11), 4, seed=4), CASES["finer"])], ORGANS)
+    found = export_labels([Logits(blobs((9, 10, 11), 4, seed=4), GRIDS["finer"])], LIVER_SPLEEN_AORTA)
     assert not found[0].any()
     assert found.any()
 
@@ -236,14 +198,14 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
     array = np.zeros((4, 20, 20, 20), np.float16)
     array[1, :, :, 10:], array[0, :, :, :10] = 5, 5
     asked = []
-    original = export.Grid.at
+    original = grid.Grid.at
 
     def spy(self, box, first, points):
         asked.append(len(points[0]))
         return original(self, box, first, points)
 
-    monkeypatch.setattr(export.Grid, "at", spy)
-    found = export_labels([Logits(array, trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], ORGANS)
+    monkeypatch.setattr(grid.Grid, "at", spy)
+    found = export_labels([Logits(array, grid_trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], LIVER_SPLEEN_AORTA)
     assert (found[..., 30:] == 3).all()
     assert not found[..., :30].any()
     assert 0 < sum(asked) <= 60 * 60 * 3
@@ -252,15 +214,15 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
 def test_logits_that_do_not_fit_are_refused():
     array = blobs((9, 10, 11), 4, seed=0)
     with pytest.raises(ValueError, match=r"case_1: expected logits on the grid \(9, 10, 11\), got \(4, 9, 10, 10\)"):
-        Logits(array[..., :10], CASES["finer"])
+        Logits(array[..., :10], GRIDS["finer"])
     with pytest.raises(ValueError, match="logits, probability8, got 'softmax'"):
-        Logits(array, CASES["finer"], "softmax")
+        Logits(array, GRIDS["finer"], "softmax")
     with pytest.raises(ValueError, match="at least one model"):
-        export_labels([], ORGANS)
+        export_labels([], LIVER_SPLEEN_AORTA)
     with pytest.raises(ValueError, match="case_1: expected 4 output channels for liver, spleen, aorta, got 3"):
-        export_labels([Logits(array[:3], CASES["finer"])], ORGANS)
+        export_labels([Logits(array[:3], GRIDS["finer"])], LIVER_SPLEEN_AORTA)
     with pytest.raises(ValueError, match="case_1: models to average disagree about the shape_before_crop|disagree about the geometry"):
-        list(probabilities([Logits(array, CASES["finer"]), Logits(array, CASES["same"])], ORGANS))
-    reversed_too = dataclasses.replace(CASES["finer"], flips=(2,))
+        list(probabilities([Logits(array, GRIDS["finer"]), Logits(array, GRIDS["same"])], LIVER_SPLEEN_AORTA))
+    reversed_too = dataclasses.replace(GRIDS["finer"], flips=(2,))
     with pytest.raises(ValueError, match="case_1: models to average disagree about the flips"):
-        export_labels([Logits(array, CASES["finer"]), Logits(array, reversed_too)], ORGANS)
+        export_labels([Logits(array, GRIDS["finer"]), Logits(array, reversed_too)], LIVER_SPLEEN_AORTA)

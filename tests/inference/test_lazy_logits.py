@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference.export import Logits, export_labels, probabilities
+from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
+from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Geometry, Labels, Trace
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from autoseg.inference.cascade import on_grid, organs_as_channels
-from autoseg.inference.export import Logits, export_labels
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.preprocessing.preprocess import preprocess_case
 from autoseg.schema import Geometry, Image, Labels
 

@@ -9,57 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from factories import LIVER_KIDNEYS, make_predictor, random_image, random_label_map, voxelwise, whole_trace
 
 from autoseg.inference import patch_aggregator as module
-from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.predictor import Predictor
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.inference.tiling import gaussian_window, tile_starts
-from autoseg.schema import Configuration, Geometry, Labels, Mirroring, Trace
-
-ORGANS = Labels(("liver", "kidney_left", "kidney_right"), ((1,), (2,), (5,)))
-
-NO_FLIPS = Mirroring()
-
-
-def configuration(patch, *, mirroring=NO_FLIPS, previous=None, batch_size=3) -> Configuration:
-    return Configuration(
-        name="test",
-        dim=len(patch),
-        spacing=(1.0,) * len(patch),
-        median_shape=patch,
-        patch_size=patch,
-        batch_size=batch_size,
-        normalization=("zscore",),
-        mask_normalization=(False,),
-        network="plain_unet",
-        network_options={},
-        batch_dice=False,
-        mirroring=mirroring,
-        data="test",
-        previous_stage=previous,
-    )
-
-
-def predictor(network, patch, *, labels=ORGANS, **options) -> Predictor:
-    fields = {key: options.pop(key) for key in ("mirroring", "previous", "batch_size") if key in options}
-    networks = [network] if callable(network) else network
-    return Predictor(networks, configuration(patch, **fields), labels, device=torch.device("cpu"), **options)
-
-
-def voxelwise(x: torch.Tensor) -> torch.Tensor:
-    """Four channels that depend on the voxel alone: tiling must give them back."""
-    return torch.cat([x[:, :1] * factor for factor in (1, -2, 0.5, 3)], 1)
-
-
-def image(*shape) -> np.ndarray:
-    return np.random.default_rng(3).normal(size=(1, *shape)).astype(np.float32)
+from autoseg.schema import Labels, Mirroring
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (5, 20, 3), (17, 9, 30), (1, 8, 8), (40, 8, 9)])
 @pytest.mark.parametrize("batch", [1, 5, None])
 def test_a_voxelwise_network_is_given_back_at_every_voxel(shape, batch):
-    volume = image(*shape)
-    logits = predictor(voxelwise, (8, 8, 8), batch=batch, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
+    volume = random_image(*shape)
+    logits = make_predictor(voxelwise, (8, 8, 8), batch=batch, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
     assert logits.dtype == torch.float16
     assert logits.shape == (4, *shape)
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
@@ -75,8 +38,8 @@ def test_2d_sees_every_slice_by_itself(shape):
         seen.append(len(x))
         return voxelwise(x)
 
-    volume = image(*shape)
-    logits = predictor(network, (8, 8), batch=4).logits(volume)
+    volume = random_image(*shape)
+    logits = make_predictor(network, (8, 8), batch=4).logits(volume)
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert max(seen) == 4 or shape[0] == 1
 
@@ -86,8 +49,8 @@ def test_overlapping_tiles_are_weighted_as_by_the_plain_formula(shape):
     """The network's answer depends on where in the patch a voxel is, so every weight counts."""
     patch = (8, 8, 8)
     bias = torch.randn(4, *patch, generator=torch.Generator().manual_seed(0))
-    volume = image(*shape)
-    logits = predictor(lambda x: voxelwise(x) + bias, patch, batch=3).logits(volume)
+    volume = random_image(*shape)
+    logits = make_predictor(lambda x: voxelwise(x) + bias, patch, batch=3).logits(volume)
     total, weight = torch.zeros(4, *shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     window = gaussian_window(patch).double()
     for start in tile_starts(shape, patch):
@@ -99,8 +62,8 @@ def test_overlapping_tiles_are_weighted_as_by_the_plain_formula(shape):
 
 def test_networks_are_averaged():
     networks = [lambda x: voxelwise(x), lambda x: 3 * voxelwise(x)]
-    volume = image(8, 8, 8)
-    logits = predictor(networks, (8, 8, 8)).logits(volume)
+    volume = random_image(8, 8, 8)
+    logits = make_predictor(networks, (8, 8, 8)).logits(volume)
     torch.testing.assert_close(logits.float(), 2 * voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=4e-3)
 
 
@@ -110,19 +73,19 @@ def position_aware(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_only_the_valid_flips_are_averaged():
-    volume = image(8, 8, 8)
+    volume = random_image(8, 8, 8)
     x = torch.from_numpy(volume)[None]
     flips = [(), (2,), (3,), (2, 3)]
     expected = sum(position_aware(x.flip(f)).flip(f) for f in flips)[0] / 4
-    logits = predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1))).logits(volume)
+    logits = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1))).logits(volume)
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
-    alone = predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1)), mirror=False).logits(volume)
+    alone = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1)), mirror=False).logits(volume)
     torch.testing.assert_close(alone.float(), position_aware(x)[0], rtol=2e-3, atol=2e-3)
 
 
 def test_all_eight_flips_are_used():
     calls = []
-    predictor(lambda x: calls.append(x) or voxelwise(x), (8, 8, 8), mirroring=Mirroring(axes=(0, 1, 2))).logits(image(8, 8, 8))
+    make_predictor(lambda x: calls.append(x) or voxelwise(x), (8, 8, 8), mirroring=Mirroring(axes=(0, 1, 2))).logits(random_image(8, 8, 8))
     assert len(calls) == 8
     assert len({tuple(np.round(call.flatten().tolist(), 4)) for call in calls}) == 8
 
@@ -136,14 +99,14 @@ def by_side(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_left_and_right_change_places_under_the_lateral_flip(regions):
-    labels = Labels(("kidney_left", "kidney_right"), ((1,), (2,)), regions=True, regions_class_order=(1, 2)) if regions else ORGANS
+    labels = Labels(("kidney_left", "kidney_right"), ((1,), (2,)), regions=True, regions_class_order=(1, 2)) if regions else LIVER_KIDNEYS
     pairs = ((0, 1),) if regions else ((1, 2),)
     network = (lambda x: by_side(x)[:, 2:]) if regions else by_side
-    volume = np.abs(image(8, 8, 8)) + 1
+    volume = np.abs(random_image(8, 8, 8)) + 1
     mirroring = Mirroring(axes=(0, 1, 2), lateral_axis=2, pairs=pairs)
-    logits = predictor(network, (8, 8, 8), labels=labels, mirroring=mirroring).logits(volume)
+    logits = make_predictor(network, (8, 8, 8), labels=labels, mirroring=mirroring).logits(volume)
     torch.testing.assert_close(logits.float(), network(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
-    wrong = predictor(network, (8, 8, 8), labels=labels, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
+    wrong = make_predictor(network, (8, 8, 8), labels=labels, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
     assert (wrong.float() - logits.float()).abs().max() > 0.3
 
 
@@ -153,15 +116,11 @@ def test_the_previous_stage_changes_sides_too():
     def trusting(x):
         return torch.cat([x[:, :1], x[:, 1:4]], 1)
 
-    volume, stage = image(8, 8, 8), label_map(8, 8, 8)
+    volume, stage = random_image(8, 8, 8), random_label_map(8, 8, 8)
     mirroring = Mirroring(axes=(1, 2), lateral_axis=2, pairs=((1, 2),))
-    logits = predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(volume, previous=stage)
+    logits = make_predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(volume, previous=stage)
     expected = torch.from_numpy(np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32))
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
-
-
-def label_map(*shape) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 4, shape).astype(np.int16)
 
 
 @pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
@@ -173,21 +132,21 @@ def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, 
         seen.append(tuple(x.shape[1:]))
         return x
 
-    volume, stage = image(*shape), label_map(*shape)
-    logits = predictor(network, patch, previous="3d_lowres").logits(volume, previous=stage)
+    volume, stage = random_image(*shape), random_label_map(*shape)
+    logits = make_predictor(network, patch, previous="3d_lowres").logits(volume, previous=stage)
     expected = np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32)
     torch.testing.assert_close(logits.float(), torch.from_numpy(expected), rtol=2e-3, atol=2e-3)
     assert set(seen) == {(4, *patch)}
 
 
 def test_a_missing_an_unasked_for_and_a_misplaced_previous_stage_are_refused():
-    cascade = predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
+    cascade = make_predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
     with pytest.raises(ValueError, match="c1: test expects the segmentation of 3d_lowres, got none"):
-        cascade.logits(image(8, 8, 8), source="c1")
+        cascade.logits(random_image(8, 8, 8), source="c1")
     with pytest.raises(ValueError, match=r"c1: expected a segmentation of 3d_lowres on the image's grid \(8, 8, 8\), got \(8, 8, 9\)"):
-        cascade.logits(image(8, 8, 8), previous=label_map(8, 8, 9), source="c1")
+        cascade.logits(random_image(8, 8, 8), previous=random_label_map(8, 8, 9), source="c1")
     with pytest.raises(ValueError, match="c1: test expects no segmentation of a previous stage, got one"):
-        predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8), previous=label_map(8, 8, 8), source="c1")
+        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8), previous=random_label_map(8, 8, 8), source="c1")
 
 
 def is_in_a_file(tensor: torch.Tensor) -> bool:
@@ -203,17 +162,16 @@ def is_in_a_file(tensor: torch.Tensor) -> bool:
 @pytest.mark.parametrize("shape", [(8, 24, 9), (5, 20, 3)], ids=["as large as the patch", "padded"])
 def test_logits_that_would_take_much_of_the_memory_lie_in_a_file(monkeypatch, tmp_path, shape):
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
-    volume = image(*shape)
-    in_memory = predictor(voxelwise, (8, 8, 8)).logits(volume)
+    volume = random_image(*shape)
+    in_memory = make_predictor(voxelwise, (8, 8, 8)).logits(volume)
     monkeypatch.setattr(module, "available_memory", lambda: 30_000)
-    in_file = predictor(voxelwise, (8, 8, 8)).logits(volume)
+    in_file = make_predictor(voxelwise, (8, 8, 8)).logits(volume)
     assert list(tmp_path.iterdir()) == [], "nothing is left behind, even by a process that is killed"
     assert is_in_a_file(in_file)
     assert not is_in_a_file(in_memory)
     assert torch.equal(in_file, in_memory)
-    geometry = Geometry(shape, (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))
-    trace = Trace("a", geometry, (0, 1, 2), shape, tuple((0, n) for n in shape), shape, (1.0,) * 3)
-    assert np.array_equal(*(export_labels([Logits(one, trace)], ORGANS) for one in (in_file, in_memory)))
+    trace = whole_trace(shape)
+    assert np.array_equal(*(export_labels([Logits(one, trace)], LIVER_KIDNEYS) for one in (in_file, in_memory)))
 
 
 def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, caplog):
@@ -224,8 +182,8 @@ def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module.os, "posix_fallocate", full, raising=False)
-    volume = image(8, 8, 8)
-    logits = predictor(voxelwise, (8, 8, 8)).logits(volume, source="case_7")
+    volume = random_image(8, 8, 8)
+    logits = make_predictor(voxelwise, (8, 8, 8)).logits(volume, source="case_7")
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert "case_7: logits of" in caplog.text
     assert "set TMPDIR" in caplog.text
@@ -234,10 +192,10 @@ def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, 
 def test_without_reserving_free_space_is_looked_up(monkeypatch, caplog):
     monkeypatch.setattr(module, "available_memory", lambda: 1)
     monkeypatch.delattr(module.os, "posix_fallocate", raising=False)
-    assert predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8)).shape == (4, 8, 8, 8)
     assert caplog.text == ""
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    assert predictor(voxelwise, (8, 8, 8)).logits(image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8)).shape == (4, 8, 8, 8)
     assert "has no room" in caplog.text
 
 
@@ -251,8 +209,8 @@ def test_out_of_memory_is_answered_with_smaller_batches_and_remembered():
         return voxelwise(x)
 
     shares = []
-    one = predictor(hungry, (8, 8, 8), batch=8)
-    volume = image(8, 8, 40)
+    one = make_predictor(hungry, (8, 8, 8), batch=8)
+    volume = random_image(8, 8, 40)
     logits = one.logits(volume, progress=shares.append)
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert sizes[:3] == [8, 4, 2]
@@ -274,7 +232,7 @@ def test_every_other_error_and_the_last_out_of_memory_are_raised(error, batch):
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        predictor(broken, (8, 8, 8), batch=batch).logits(image(8, 8, 8))
+        make_predictor(broken, (8, 8, 8), batch=batch).logits(random_image(8, 8, 8))
     assert len(calls) == 1
 
 
@@ -286,24 +244,24 @@ def test_broken_logits_are_refused_with_the_case(value):
         return output
 
     with pytest.raises(ValueError, match="case_7: expected finite logits"):
-        predictor(broken, (8, 8, 8)).logits(image(8, 8, 8), source="case_7")
+        make_predictor(broken, (8, 8, 8)).logits(random_image(8, 8, 8), source="case_7")
 
 
 def test_a_network_of_the_wrong_kind_is_refused():
     with pytest.raises(ValueError, match=r"expected logits of shape \(1, 4, 8, 8, 8\), got \(1, 1, 8, 8, 8\)"):
-        predictor(lambda x: x, (8, 8, 8)).logits(image(8, 8, 8))
+        make_predictor(lambda x: x, (8, 8, 8)).logits(random_image(8, 8, 8))
     with pytest.raises(ValueError, match="got a tuple"):
-        predictor(lambda x: (voxelwise(x),), (8, 8, 8)).logits(image(8, 8, 8))
+        make_predictor(lambda x: (voxelwise(x),), (8, 8, 8)).logits(random_image(8, 8, 8))
     with pytest.raises(ValueError, match=r"c1: expected an image \(C, Z, Y, X\)"):
-        predictor(voxelwise, (8, 8, 8)).logits(image(8, 8)[0], source="c1")
+        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8)[0], source="c1")
 
 
 @pytest.mark.parametrize(("options", "message"), [({"step": 0}, "step"), ({"step": 1.5}, "step"), ({"batch": 0}, "batch")])
 def test_senseless_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        predictor(voxelwise, (8, 8, 8), **options)
+        make_predictor(voxelwise, (8, 8, 8), **options)
     with pytest.raises(ValueError, match="at least one network"):
-        predictor([], (8, 8, 8))
+        make_predictor([], (8, 8, 8))
 
 
 def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
@@ -317,5 +275,5 @@ def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
 
     monkeypatch.setattr(module.PatchAggregator, "__init__", spy)
     for order in set(itertools.permutations((8, 10, 64))):
-        predictor(voxelwise, (8, 8, 8)).logits(image(*order))
+        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(*order))
         assert shapes[-1] == (4, *(8 if n == 64 else n for n in order))

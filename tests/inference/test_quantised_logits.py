@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from autoseg.inference import quantised_logits as quantised
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import has_logits, keep, kept, quantise
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import has_logits, load_logits, quantise, save_logits
 from autoseg.schema import Geometry, Labels, Trace
 
 ORGANS = Labels(("a", "b"), ((1,), (2,)))
@@ -55,8 +55,8 @@ def test_the_winner_stays_the_winner_where_it_is_clear():
 
 
 def test_what_was_kept_is_found_again(tmp_path: Path):
-    keep(tmp_path, "case.1", Logits(some_logits(3), TRACE), ORGANS)
-    found = kept(tmp_path, "case.1")
+    save_logits(tmp_path, "case.1", Logits(some_logits(3), TRACE), ORGANS)
+    found = load_logits(tmp_path, "case.1")
     assert found.kind == "probability8"
     assert found.trace == TRACE
     np.testing.assert_array_equal(found.array[:], quantise(some_logits(3), ORGANS))
@@ -64,14 +64,14 @@ def test_what_was_kept_is_found_again(tmp_path: Path):
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.trace\.json: missing; validate this fold again"):
-        kept(tmp_path, "a")
+        load_logits(tmp_path, "a")
     assert not has_logits(tmp_path, "a")
-    keep(tmp_path, "a", Logits(some_logits(3), TRACE), ORGANS)
+    save_logits(tmp_path, "a", Logits(some_logits(3), TRACE), ORGANS)
     assert has_logits(tmp_path, "a")
     (tmp_path / "a.b2nd").unlink()
     assert not has_logits(tmp_path, "a")
     with pytest.raises(ValueError, match=r"a\.b2nd: missing; validate this fold again"):
-        kept(tmp_path, "a")
+        load_logits(tmp_path, "a")
     (tmp_path / "a.b2nd").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"a\.b2nd"):
-        kept(tmp_path, "a")
+        load_logits(tmp_path, "a")

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_export import CASES, ORGANS, REGIONS, blobs
+from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs
 
-from autoseg.inference import export
-from autoseg.inference.export import Logits, probabilities
+from autoseg.inference import grid
+from autoseg.inference.export import probabilities
 from autoseg.inference.lazy_logits import with_temperature
+from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.inference.sampled_probabilities import probabilities_at
 
 
 def members_of(case, labels):
     """One that gives logits, one with probabilities in eight bits and a temperature."""
-    arrays = [blobs(CASES[case].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
-    kept = Logits(quantise(arrays[1], labels), CASES[case], "probability8")
-    return [Logits(arrays[0], CASES[case]), with_temperature(kept, 1.7, labels)]
+    arrays = [blobs(GRIDS[case].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
+    kept = Logits(quantise(arrays[1], labels), GRIDS[case], "probability8")
+    return [Logits(arrays[0], GRIDS[case]), with_temperature(kept, 1.7, labels)]
 
 
 @pytest.mark.parametrize("slabs", ["whole", "small slabs"])
-@pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
+@pytest.mark.parametrize("case", GRIDS)
 def test_every_voxel(case, labels, slabs, monkeypatch):
     if slabs == "small slabs":
-        monkeypatch.setattr(export, "LABEL_SLAB", 700)
-        monkeypatch.setattr(export, "CHUNK", 300)
+        monkeypatch.setattr(grid, "LABEL_SLAB", 700)
+        monkeypatch.setattr(grid, "CHUNK", 300)
     members = members_of(case, labels)
-    shape = CASES[case].geometry.shape
+    shape = GRIDS[case].geometry.shape
     everywhere = np.stack(np.unravel_index(np.random.default_rng(0).permutation(int(np.prod(shape))), shape))
     found = probabilities_at(members, everywhere, labels)
     whole = np.concatenate([slab for _, slab in probabilities(members, labels)], axis=1).reshape(labels.n_outputs, *shape)
@@ -36,16 +37,16 @@ def test_every_voxel(case, labels, slabs, monkeypatch):
 
 
 def test_only_what_lies_around_the_points_is_read(monkeypatch):
-    asked, original = [], export.Grid.read
-    monkeypatch.setattr(export.Grid, "read", lambda self, spans: asked.append(spans) or original(self, spans))
-    case = CASES["finer"]
-    probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[5, 6], [20, 20], [3, 4]]), ORGANS)
+    asked, original = [], grid.Grid.read
+    monkeypatch.setattr(grid.Grid, "read", lambda self, spans: asked.append(spans) or original(self, spans))
+    case = GRIDS["finer"]
+    probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[5, 6], [20, 20], [3, 4]]), LIVER_SPLEEN_AORTA)
     (spans,) = asked
     assert all(stop - start <= 3 for start, stop in spans)
 
 
 def test_outside_what_was_kept_background_is_certain():
-    case = CASES["finer"]
-    found = probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[0, 20, 5], [0, 20, 1], [0, 1, 1]]), ORGANS)
+    member = Logits(blobs(GRIDS["finer"].shape, 4, seed=0), GRIDS["finer"])
+    found = probabilities_at([member], np.array([[0, 20, 5], [0, 20, 1], [0, 1, 1]]), LIVER_SPLEEN_AORTA)
     np.testing.assert_array_equal(found, [[1, 0, 0, 0]] * 3)
-    assert probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.empty((3, 0), int), ORGANS).shape == (0, 4)
+    assert probabilities_at([member], np.empty((3, 0), int), LIVER_SPLEEN_AORTA).shape == (0, 4)

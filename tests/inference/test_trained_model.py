@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference.prediction import Ensemble
+from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.networks import build_network
 from autoseg.runtime.checkpoints import save_checkpoint
@@ -57,10 +57,10 @@ def test_a_first_stage_that_is_a_member_too_is_loaded_and_run_once(results, monk
         dict(zip(names, (cascade, lowres), strict=True)),
         cascade.plan.labels,
     )
-    asked, shares, ask = [], [], type(lowres)._compute
-    monkeypatch.setattr(type(lowres), "_compute", lambda self, *rest: asked.append(self.name) or ask(self, *rest))
+    predicted, shares, preprocessed = [], [], type(lowres).preprocessed
+    monkeypatch.setattr(type(lowres), "preprocessed", lambda self, *rest: predicted.append(self.name) or preprocessed(self, *rest))
     together = ensemble.logits(an_image(), progress=shares.append)
-    assert sorted(asked) == sorted(names)
+    assert sorted(predicted) == sorted(names)
     assert sum(shares) == pytest.approx(1)
     for name, model in ensemble.models.items():
         assert np.array_equal(np.asarray(together[name].array), np.asarray(model.logits(an_image()).array))

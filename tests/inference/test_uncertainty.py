@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from autoseg.inference import uncertainty
-from autoseg.inference.export import Logits
 from autoseg.inference.lazy_logits import with_temperature
-from autoseg.inference.uncertainty import FLOOR, CandidatePrediction, along_organ, expected_dice, uncertainty_maps
+from autoseg.inference.logits import Logits
+from autoseg.inference.uncertainty import MIN_PROBABILITY, CandidatePrediction, along_organ, expected_dice, uncertainty_maps
 from autoseg.schema import Geometry, Labels, PostProcessing, Trace
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
@@ -74,7 +74,7 @@ def test_regions_are_each_in_doubt_by_themselves_and_pictures_have_two_axes() ->
 
 
 def test_promised_dice_by_hand() -> None:
-    shares = [0.9, 0.6, 0.3, FLOOR / 2, 0.0]  # of a line of voxels
+    shares = [0.9, 0.6, 0.3, MIN_PROBABILITY / 2, 0.0]  # of a line of voxels
     said = says([1 - p for p in shares], shares, [0] * 5)
     found = expected_dice([said], ORGANS)
     assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth promises nothing"
@@ -119,7 +119,7 @@ def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cle
     monkeypatch.setattr(uncertainty, "probabilities", lambda some, own: asked.append(some[0].array.shape) or read(some, own))
     found = {name: expected_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
     assert max(math.prod(shape[1:]) for shape in asked) < math.prod(size) / 4
-    monkeypatch.setattr(uncertainty, "_where_possible", lambda some, channels: list(some))
+    monkeypatch.setattr(uncertainty, "_cropped_to_channels", lambda some, channels: list(some))
     assert found == pytest.approx(expected_dice(members, labels, steps))
     assert 0 < found[labels.names[-1]] < 1
 

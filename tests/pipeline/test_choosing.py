@@ -14,8 +14,8 @@ from conftest import make_case, make_plan
 
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.data.label_subsets import subset, translate
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import keep
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import choosing, describe_choice, find_best_configuration
 from autoseg.pipeline.choosing import choose_again
 from autoseg.runtime.runs import FINAL_CHECKPOINT
@@ -49,7 +49,7 @@ def add_model(home: Path, model: str, plan: Plan, *, quality: int = 0, fold: str
         geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
         trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
         logits = np.stack([(labels == value) * (1 + quality) for value in range(plan.labels.n_outputs)]).astype(np.float32)
-        keep(run / "validation", name, Logits(logits, trace), plan.labels)
+        save_logits(run / "validation", name, Logits(logits, trace), plan.labels)
         scores += [Score(name, organ, 0.5 + 0.1 * quality, 0.4, 10, 10) for organ in plan.labels.names]
     write_json(run / "validation" / "scores.json", scores)
     write_json(run / "run.json", {"plan": plan})

@@ -15,9 +15,8 @@ import SimpleITK as sitk
 from conftest import CASES, make_case, make_configuration, make_job, make_plan
 
 from autoseg import cli
-from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import keep
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline.reporting import read_report, write_report
 from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
@@ -47,7 +46,7 @@ def add_fold(home: Path, model: str, fold: str, cases: str, dice: float) -> None
         box = tuple((0, n) for n in labels.shape)
         trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
         logits = np.stack([(labels == value) * 9 for value in range(3)]).astype(np.float32)
-        keep(run / "validation", name, Logits(logits, trace), plan.labels)
+        save_logits(run / "validation", name, Logits(logits, trace), plan.labels)
         image = sitk.GetImageFromArray(np.array([0, 2, 5], np.uint8)[labels])
         image.SetSpacing((1.0, 1.0, 2.0))
         sitk.WriteImage(image, str(run / "validation" / f"{name}.nii.gz"))

@@ -14,9 +14,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from autoseg.data.images import from_sitk, read_image, to_index, to_sitk, to_world
-from autoseg.inference import export
+from autoseg.inference import grid
 from autoseg.inference.cascade import on_grid
-from autoseg.inference.export import Logits, export_labels, probabilities
+from autoseg.inference.export import export_labels, probabilities
+from autoseg.inference.logits import Logits
 from autoseg.planners.spacing import common_orientation, in_orientation
 from autoseg.preprocessing.orientation import SIDES, arrange, arrangement, orientation_of, restore, turn
 from autoseg.preprocessing.preprocess import class_locations, preprocess_case
@@ -116,7 +117,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("word", SOME)
 def test_a_volume_that_lies_otherwise_is_preprocessed_and_exported_the_same(word, kind, tiny_configuration, tiny_plan, monkeypatch) -> None:
-    monkeypatch.setattr(export, "SLAB", 900)  # several slabs
+    monkeypatch.setattr(grid, "SLAB", 900)  # several slabs
     plan, one = plan_for(tiny_configuration, tiny_plan, **KINDS[kind])
     image, labels = volume()
     copy, copied = reoriented(image, word), reoriented(Image(labels[None], image.geometry), word).array[0]

@@ -17,8 +17,9 @@ from autoseg.data.images import read_label, write_label
 from autoseg.data.label_subsets import subset
 from autoseg.data.labels import to_file, to_internal
 from autoseg.evaluation.overlap import score_case
-from autoseg.inference.export import Logits, export_labels
-from autoseg.inference.quantised_logits import keep, kept
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import load_logits, save_logits
 from autoseg.pipeline import find_best_configuration
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
@@ -54,8 +55,8 @@ def add_model(home: Path, model: str, seed: int) -> None:
         places = np.ix_(*(np.round(np.linspace(0, n - 1, m)).astype(int) for n, m in zip(truth.shape, grid, strict=True)))
         right = np.stack([(truth[places] == value) * 2.0 for value in range(plan.labels.n_outputs)])
         logits = Logits((right + np.random.default_rng([seed, ord(name)]).normal(0, 1, right.shape)).astype(np.float32), trace)
-        keep(run / "validation", name, logits, plan.labels)
-        found = export_labels([kept(run / "validation", name)], plan.labels)
+        save_logits(run / "validation", name, logits, plan.labels)
+        found = export_labels([load_logits(run / "validation", name)], plan.labels)
         write_label(run / "validation" / f"{name}.nii.gz", to_file(found, plan.labels), geometry)
         own = score_case(name, found, truth, plan.labels, metrics=())
         scores += own
@@ -75,7 +76,7 @@ def one_by_one(task: SelectionTask, candidate: Candidate) -> list[Score]:
     found = []
     for case in task.cases["0"]:
         folders = [task.results / name / "fold_0" / "validation" for name in candidate.members]
-        prediction = export_labels([kept(folder, case.name) for folder in folders], task.plan.labels)
+        prediction = export_labels([load_logits(folder, case.name) for folder in folders], task.plan.labels)
         image = read_label(case.label)
         reference = to_internal(image.array, task.plan.labels, source="")
         how = {"metrics": task.metrics, "spacing_mm": image.geometry.spacing, "tolerance_mm": task.tolerances, "organs": case.annotated}
@@ -212,8 +213,8 @@ def test_models_of_some_organs_are_averaged_among_themselves(home):
         run = home / "results" / DATASET / f"2d__T{number}__block" / "fold_0"
         for name in "ab":
             _, truth = make_case("abcd".index(name))
-            trace = kept(home / "results" / DATASET / MODELS[0] / "fold_0" / "validation", name).trace
-            keep(run / "validation", name, Logits(np.stack([truth != 2, truth == 2]).astype(np.float32), trace), labels)
+            trace = load_logits(home / "results" / DATASET / MODELS[0] / "fold_0" / "validation", name).trace
+            save_logits(run / "validation", name, Logits(np.stack([truth != 2, truth == 2]).astype(np.float32), trace), labels)
         write_json(run / "run.json", {"plan": replace(make_plan(), labels=labels)})
     pair = Candidate(("2d__T0__block", "2d__T1__block"), ("block",))
     found = scores_of_averages(task_of(home), [*AVERAGES, pair])

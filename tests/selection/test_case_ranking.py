@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import story_data as data
-from test_prediction import LABELS, Only, Threshold, ensemble_of, predict
+from factories import BALL_AND_BAR, OrganModel, ThresholdModel, drawn_image, ensemble_of, predict, write_images
 
 from autoseg import cli
 from autoseg.data.images import read_image, read_label, write_image
-from autoseg.inference.export import Logits
+from autoseg.inference.ensemble import Ensemble
+from autoseg.inference.logits import Logits
 from autoseg.inference.manifest import MANIFEST
-from autoseg.inference.prediction import UNCERTAINTY, Ensemble
+from autoseg.inference.prediction_files import UNCERTAINTY
 from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
@@ -30,28 +31,22 @@ FAST = ("--device", "cpu", "--no-tta", "--uncertainty")
 
 @pytest.fixture
 def cases(tmp_path: Path) -> list[Case]:
-    made = []
-    for number in range(2):
-        image, _, geometry = data.draw_case(number)
-        path = tmp_path / "in" / f"new_{number}_0000.nii.gz"
-        write_image(path, image[None], geometry)
-        made.append(Case(f"new_{number}", (path,)))
-    return made
+    return write_images(tmp_path / "in", 2)
 
 
 def maps_of(out: Path, case: str = "new_0") -> list[np.ndarray]:
     return [read_image([out / UNCERTAINTY / f"{case}_{what}.nii.gz"]).array[0] for what in ("entropy", "disagreement")]
 
 
-def voting(*voters: Threshold, **changes: object) -> Ensemble:
-    """One member whose folds are the voters."""
-    choice = Choice(dict.fromkeys(LABELS.names, ("a",)), ("0",), {}, 0, **changes)
-    return Ensemble(choice, {"a": voters[0]}, LABELS, {"a": voters})
+def average_of(*folds: ThresholdModel, **changes: object) -> Ensemble:
+    """One member that is the average of these folds."""
+    choice = Choice(dict.fromkeys(BALL_AND_BAR.names, ("a",)), ("0",), {}, 0, **changes)
+    return Ensemble(choice, {"a": folds[0]}, BALL_AND_BAR, {"a": folds})
 
 
 class TestMaps:
     def test_lie_on_the_image_and_are_high_along_borders(self, cases: list[Case], tmp_path: Path) -> None:
-        assert predict(cases, tmp_path / "out", ensemble_of(a=Threshold()), uncertainty=True) == {}
+        assert predict(cases, tmp_path / "out", ensemble_of(a=ThresholdModel()), uncertainty=True) == {}
         entropy, disagreement = maps_of(tmp_path / "out")
         label = read_label(tmp_path / "out" / "new_0.nii.gz")
         assert entropy.dtype == np.float32
@@ -61,8 +56,8 @@ class TestMaps:
 
     def test_folds_that_disagree_show_where(self, cases: list[Case], tmp_path: Path) -> None:
         """One of them sees the ball in everything but the bar."""
-        assert predict(cases, tmp_path / "same", voting(Threshold(), Threshold()), uncertainty=True) == {}
-        assert predict(cases, tmp_path / "other", voting(Threshold(), Threshold(ball=-60)), uncertainty=True) == {}
+        assert predict(cases, tmp_path / "same", average_of(ThresholdModel(), ThresholdModel()), uncertainty=True) == {}
+        assert predict(cases, tmp_path / "other", average_of(ThresholdModel(), ThresholdModel(ball=-60)), uncertainty=True) == {}
         assert not maps_of(tmp_path / "same")[1].any()
         disagreement, label = maps_of(tmp_path / "other")[1], data.draw_case(0)[1]
         assert disagreement[label == 0].mean() > 0.7
@@ -70,8 +65,8 @@ class TestMaps:
 
     def test_a_hot_model_is_less_sure_and_segments_the_same(self, cases: list[Case], tmp_path: Path) -> None:
         hot = {"calibration": {"a": Calibration(4.0)}}
-        predict(cases, tmp_path / "cold", voting(Threshold()), uncertainty=True, save_probabilities=True)
-        predict(cases, tmp_path / "hot", voting(Threshold(), **hot), uncertainty=True, save_probabilities=True)
+        predict(cases, tmp_path / "cold", average_of(ThresholdModel()), uncertainty=True, save_probabilities=True)
+        predict(cases, tmp_path / "hot", average_of(ThresholdModel(), **hot), uncertainty=True, save_probabilities=True)
         files = [read_label(tmp_path / out / "new_0.nii.gz").array for out in ("cold", "hot")]
         assert np.array_equal(*files)
         assert maps_of(tmp_path / "hot")[0].mean() > maps_of(tmp_path / "cold")[0].mean() + 0.1
@@ -79,24 +74,24 @@ class TestMaps:
         assert shares[1] < shares[0] - 0.02
 
     def test_what_is_done_is_not_done_again_and_what_is_asked_later_is_made(self, cases: list[Case], tmp_path: Path) -> None:
-        model, out = Threshold(), tmp_path / "out"
-        predict(cases, out, voting(model))
+        model, out = ThresholdModel(), tmp_path / "out"
+        predict(cases, out, average_of(model))
         assert not (out / UNCERTAINTY).exists()
-        predict(cases, out, voting(model), uncertainty=True)
-        assert len(model.asked) == 4
+        predict(cases, out, average_of(model), uncertainty=True)
+        assert len(model.predicted) == 4
         before = data.snapshot(out)
-        predict(cases, out, voting(model), uncertainty=True)
-        predict(cases, out, voting(model))
-        assert (len(model.asked), data.snapshot(out)) == (4, before)
+        predict(cases, out, average_of(model), uncertainty=True)
+        predict(cases, out, average_of(model))
+        assert (len(model.predicted), data.snapshot(out)) == (4, before)
         (out / UNCERTAINTY / "new_1_entropy.nii.gz").unlink()
-        predict(cases, out, voting(model), uncertainty=True)
-        assert model.asked[4:] == ["new_1"]
-        predict(cases, out, voting(model), uncertainty=True, save_probabilities=True)
+        predict(cases, out, average_of(model), uncertainty=True)
+        assert model.predicted[4:] == ["new_1"]
+        predict(cases, out, average_of(model), uncertainty=True, save_probabilities=True)
         assert len(read_json(out / MANIFEST, dict)["cases"]["new_0"]["findings"]) == 2
 
     def test_maps_are_not_taken_for_label_maps(self, cases: list[Case], tmp_path: Path) -> None:
-        predict(cases, tmp_path / "out", voting(Threshold()), uncertainty=True)
-        write_ranked_cases(tmp_path / "out", cases, voting(Threshold()))
+        predict(cases, tmp_path / "out", average_of(ThresholdModel()), uncertainty=True)
+        write_ranked_cases(tmp_path / "out", cases, average_of(ThresholdModel()))
         shutil.copytree(tmp_path / "out", tmp_path / "reference", ignore=shutil.ignore_patterns(UNCERTAINTY, "*.json", "*.csv"))
         assert {score.case for score in evaluate_folders(tmp_path / "reference", tmp_path / "out")} == {"new_0", "new_1"}
 
@@ -110,18 +105,18 @@ class TestMaps:
     ],
 )
 def test_another_temperature_or_post_processing_predicts_again(cases: list[Case], tmp_path: Path, changes: dict) -> None:
-    model = Threshold()
-    predict(cases, tmp_path / "out", voting(model))
-    predict(cases, tmp_path / "out", voting(model, **changes))
-    predict(cases, tmp_path / "out", voting(model, **changes, by="a new reason"))
-    assert len(model.asked) == 4
+    model = ThresholdModel()
+    predict(cases, tmp_path / "out", average_of(model))
+    predict(cases, tmp_path / "out", average_of(model, **changes))
+    predict(cases, tmp_path / "out", average_of(model, **changes, by="a new reason"))
+    assert len(model.predicted) == 4
 
 
 def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> None:
     """Single bright voxels of the noise are found as ball and bar by this threshold."""
-    noisy = Threshold(ball=80.0)
-    predict(cases[:1], tmp_path / "raw", voting(noisy))
-    predict(cases[:1], tmp_path / "clean", voting(noisy, postprocessing={"ball": PostProcessing(components=1)}))
+    noisy = ThresholdModel(ball=80.0)
+    predict(cases[:1], tmp_path / "raw", average_of(noisy))
+    predict(cases[:1], tmp_path / "clean", average_of(noisy, postprocessing={"ball": PostProcessing(components=1)}))
     raw, apply_postprocessing = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
     assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(apply_postprocessing == data.BALL) > 100
     assert np.array_equal(raw == data.BAR, apply_postprocessing == data.BAR)
@@ -129,9 +124,8 @@ def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> 
 
 def test_organs_merge_by_calibrated_confidence() -> None:
     """The ball's model claims all that is bright, and is too sure of it; with its temperature the bar's model keeps what is its own."""
-    array, _, geometry = data.draw_case(0)
-    image = Image(array[None].astype(np.float32), geometry)
-    loud = ensemble_of(a=Only("ball", certainty=1.0), b=Only("bar", certainty=0.02))
+    image = drawn_image()
+    loud = ensemble_of(a=OrganModel("ball", certainty=1.0), b=OrganModel("bar", certainty=0.02))
     calm = replace(loud, choice=replace(loud.choice, calibration={"a": Calibration(100.0)}))
     counts = [np.count_nonzero(one.segment(one.logits(image)) == 2) for one in (loud, calm)]
     assert counts[0] < counts[1] / 2
@@ -147,12 +141,12 @@ def test_the_most_doubtful_comes_first() -> None:
 
 
 def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: Path) -> None:
-    out, ensemble = tmp_path / "out", voting(Threshold())
+    out, ensemble = tmp_path / "out", average_of(ThresholdModel())
     predict(cases, out, ensemble, uncertainty=True)
     assert write_ranked_cases(out, cases, ensemble) == out / RANKED_CASES
     rows = list(csv.DictReader((out / RANKED_CASES).open(encoding="utf-8")))
     assert tuple(rows[0]) == COLUMNS
-    assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in LABELS.names}
+    assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in BALL_AND_BAR.names}
     dice = [float(row["estimated_dice"]) for row in rows]
     assert dice == sorted(dice)
     one = next(row for row in rows if (row["case"], row["organ"]) == ("new_0", "bar"))
@@ -187,7 +181,7 @@ def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pyte
     assert len((tmp_path / "doubts" / RANKED_CASES).read_text().splitlines()) == 5
 
 
-class Flat(Threshold):
+class Flat(ThresholdModel):
     """Sees pictures."""
 
     def logits(self, image: Image, **options: object) -> Logits:
@@ -204,7 +198,7 @@ def test_pictures_get_maps_of_eight_bits(tmp_path: Path) -> None:
     model = Flat()
     model.plan = replace(model.plan, transpose=(0, 1))
     case = Case("photo", (tmp_path / "in" / "photo_0000.png",))
-    assert predict([case], tmp_path / "out", voting(model, Flat(ball=90.0)), uncertainty=True) == {}
+    assert predict([case], tmp_path / "out", average_of(model, Flat(ball=90.0)), uncertainty=True) == {}
     for what in ("entropy", "disagreement"):
         found = read_image([tmp_path / "out" / UNCERTAINTY / f"photo_{what}.png"])
         assert found.array.shape == (1, 20, 24)

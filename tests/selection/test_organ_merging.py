@@ -13,8 +13,8 @@ from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
 from autoseg.data.label_subsets import translate
 from autoseg.evaluation.overlap import score_case
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import keep
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import describe_choice
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
@@ -40,7 +40,7 @@ def task(tmp_path, tiny_dataset) -> SelectionTask:
                 claimed |= (labels == 2) & (np.arange(len(labels)) == len(labels) - 5)[:, None, None]
             geometry = read_label(tmp_path / "raw" / DATASET / "labelsTr" / f"{name}.nii.gz").geometry
             trace = Trace(name, geometry, (0, 1, 2), labels.shape, tuple((0, n) for n in labels.shape), labels.shape, geometry.spacing)
-            keep(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
+            save_logits(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
         write_json(run / "run.json", {"plan": plan})
     cases = [case for case in planned_dataset(Workspace(tmp_path), 1).cases if case.name in "ab"]
     return SelectionTask(results, make_plan(), {"0": cases})

@@ -15,8 +15,8 @@ from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
 from autoseg.data.label_subsets import subset
 from autoseg.data.labels import to_file
-from autoseg.inference.export import Logits
-from autoseg.inference.quantised_logits import keep
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Calibration, Case, Choice, Geometry, Labels, Plan, Trace
@@ -47,7 +47,7 @@ class Home:
         geometry = replace(GEOMETRY, shape=found.shape)
         trace = Trace(case, geometry, (0, 1, 2), found.shape, tuple((0, n) for n in found.shape), found.shape, geometry.spacing)
         logits = np.stack([(found == value) * sure for value in range(plan.labels.n_outputs)]).astype(np.float32)
-        keep(run / "validation", case, Logits(logits, trace), plan.labels)
+        save_logits(run / "validation", case, Logits(logits, trace), plan.labels)
         write_label(run / "validation" / f"{case}.nii.gz", to_file(found, plan.labels), geometry)
         write_json(run / "run.json", {"plan": plan})
 
@@ -136,7 +136,7 @@ class TestCleaning:
             trace = Trace(case, GEOMETRY, (0, 1, 2), found.shape, tuple((0, n) for n in found.shape), found.shape, GEOMETRY.spacing)
             run = home.workspace.results(DATASET) / MODEL / f"fold_{'0' if case in 'ab' else '1'}"
             logits = np.stack([(found > 0) * 8.0 - 4, (found == 2) * 8.0 - 4]).astype(np.float32)
-            keep(run / "validation", case, Logits(logits, trace), regions)
+            save_logits(run / "validation", case, Logits(logits, trace), regions)
             write_label(run / "validation" / f"{case}.nii.gz", to_file(found, regions), GEOMETRY)
             write_json(run / "run.json", {"plan": home.plan})
         with caplog.at_level(logging.INFO):

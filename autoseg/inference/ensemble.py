@@ -1,0 +1,124 @@
+"""The models of a choice with their labels: from an image to every member's logits, and on to one label map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..runtime.registry import unknown
+from ..schema import Choice, Image, Labels
+from .apply_selection import apply_selection, calibrated
+from .export import probabilities
+from .lazy_logits import lazy_mean
+from .logits import Logits
+from .low_memory import LowMemoryPredictor
+from .predictor import Predictor
+from .trained_model import TrainedModel, logits_cache_for
+from .uncertainty import CandidatePrediction
+from .volume_predictor import Progress, scaled
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Everything that is needed to segment an image: the members that are averaged for each organ.
+
+    Attributes:
+        choice: Organ to members; organs that it lacks are background.
+        models: Member name to loaded model, of all organs or of some.
+        labels: Of the dataset.
+        fold_models: Member name to its folds, each as a model of its own, to predict with them one by one; a member that is missing has
+            a single one.
+
+    Raises:
+        ValueError: A member does not know the organ that it is chosen for, or members that are averaged have different organs.
+    """
+
+    choice: Choice
+    models: Mapping[str, TrainedModel]
+    labels: Labels
+    fold_models: Mapping[str, tuple[TrainedModel, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = self.member_labels
+        for organ, members in self.choice.organs.items():
+            for name in members:
+                if organ not in known[name].names:
+                    raise unknown(f"organ of {name}", organ, known[name].names)
+            if len({known[name] for name in members}) > 1:
+                listed = "; ".join(f"{name}: {', '.join(known[name].names)}" for name in members)
+                raise ValueError(f"models to average for {organ}: expected the same organs, found {listed}")
+
+    @property
+    def member_labels(self) -> dict[str, Labels]:
+        """Member to its labels."""
+        return {name: model.plan.labels for name, model in self.models.items()}
+
+    def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
+        """Every member's logits of one image; `progress` gets shares that add up to one."""
+        progress = scaled(progress, 1 / len(self.models))
+        cache = logits_cache_for(self.models.values())  # a cascade's first stage, or an ensemble's member, predicts once
+        return {name: model.logits(image, case=case, progress=progress, cache=cache) for name, model in self.models.items()}
+
+    def logits_by_fold(
+        self, image: Image, *, case: str = "", progress: Progress | None = None
+    ) -> tuple[dict[str, Logits], dict[str, list[Logits]]]:
+        """Every member's logits of one image, and those of each of its folds alone, each computed once.
+
+        Where a model is the mean of its folds' logits, that mean stands for the model, which then is not run: the same but for rounding.
+        """
+        folds = {name: self.fold_models.get(name) or (model,) for name, model in self.models.items()}
+        whole = {name: model for name, model in self.models.items() if not _is_mean_of(model, folds[name])}
+        models = [model for alone in folds.values() for model in alone] + list(whole.values())
+        cache = logits_cache_for(models)
+        share = scaled(progress, 1 / len(models))
+
+        def predict(model: TrainedModel) -> Logits:
+            return model.logits(image, case=case, progress=share, cache=cache)
+
+        by_fold = {name: [predict(model) for model in alone] for name, alone in folds.items()}
+        return {name: predict(whole[name]) if name in whole else lazy_mean(by_fold[name]) for name in self.models}, by_fold
+
+    def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
+        """The merged and post-processed label map in internal values of the dataset and the file's axis order."""
+        label_map, conflicts = apply_selection(logits, self.choice, self.member_labels, self.labels)
+        if conflicts:
+            log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
+        return label_map
+
+    def probabilities(self, logits: Mapping[str, Logits]) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Of each chosen organ: its place in `labels`, the first slice of a slab, and its probabilities there ``(slab, Y, X)``.
+
+        They are calibrated, and those of the models: post-processing changes only the label map.
+        """
+        for candidate in self.candidate_predictions(logits):
+            for start, slab in probabilities(candidate.members, candidate.labels):
+                for organ, channel in zip(candidate.organs, candidate.channels, strict=True):
+                    yield self.labels.names.index(organ), start, slab[channel]
+
+    def candidate_predictions(
+        self, logits: Mapping[str, Logits], by_fold: Mapping[str, Sequence[Logits]] | None = None
+    ) -> list[CandidatePrediction]:
+        """The calibrated prediction of each candidate; without `by_fold` each member counts as a single network."""
+        labels, folds = self.member_labels, by_fold or {name: [one] for name, one in logits.items()}
+
+        def calibrate(member: str, prediction: Logits) -> Logits:
+            return calibrated({member: prediction}, self.choice, labels)[member]
+
+        predictions = []
+        for members in dict.fromkeys(self.choice.organs.values()):
+            organs = tuple(organ for organ in self.labels.names if self.choice.organs.get(organ) == members)
+            means = tuple(calibrate(name, logits[name]) for name in members)
+            networks = tuple(calibrate(name, one) for name in members for one in folds[name])
+            predictions.append(CandidatePrediction(labels[members[0]], organs, means, networks))
+        return predictions
+
+
+def _is_mean_of(model: TrainedModel, folds: Sequence[TrainedModel]) -> bool:
+    """Whether a model's logits are the mean of its folds': not where it first localises the organs, or computes with what it averaged."""
+    plain = type(model) is TrainedModel and isinstance(model.predictor, (Predictor, LowMemoryPredictor))
+    return plain or (len(folds) == 1 and folds[0] is model)

@@ -1,0 +1,72 @@
+"""Test-time augmentation: logits of several networks averaged over mirrored copies of a batch, left and right organs kept apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..runtime.hardware import autocast, memory_format
+from ..schema import Configuration, Labels
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+"""In evaluation mode: ``(B, C, *patch)`` to logits ``(B, K, *patch)``."""
+
+
+def averaged_logits(
+    networks: Sequence[Network], patches: torch.Tensor, configuration: Configuration, labels: Labels, *, mirror: bool
+) -> torch.Tensor:
+    """Mean logits ``(B, K, *patch)`` float32 over networks and, with `mirror`, over all combinations of the configuration's valid flips.
+
+    Args:
+        networks: On the device of the patches.
+        patches: ``(B, C, *patch)``.
+        configuration: Its valid flips, and the organs that change places when left and right do.
+        labels: Of the networks' outputs.
+        mirror: False for the patches as they are.
+
+    Raises:
+        ValueError: A network's output has the wrong shape.
+    """
+    expected = (len(patches), labels.n_outputs, *patches.shape[2:])
+    total = torch.zeros(expected, device=patches.device)
+    axes = configuration.mirroring.axes if mirror else ()
+    flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+    with autocast(patches.device):
+        for flip in flips:
+            lateral = configuration.mirroring.lateral_axis in flip
+            dims = tuple(axis + 2 for axis in flip)
+            inputs = patches[:, _swapped_inputs(configuration, labels, patches.shape[1])] if lateral else patches
+            inputs = inputs.flip(dims).contiguous(memory_format=memory_format(configuration.dim))
+            for network in networks:
+                output = network(inputs)
+                if not isinstance(output, torch.Tensor) or output.shape != expected:
+                    found = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+                    raise ValueError(f"network in evaluation mode: expected logits of shape {expected}, got {found}")
+                output = output.float().flip(dims)
+                total += output[:, _swapped_outputs(configuration, labels)] if lateral else output
+    return total / (len(flips) * len(networks))
+
+
+def _swapped_outputs(configuration: Configuration, labels: Labels) -> list[int]:
+    """Output channels with left and right organs exchanged: what looks like the left kidney in a mirror is the right one."""
+    first = 0 if labels.regions else 1
+    return _exchanged(labels.n_outputs, [(first + left, first + right) for left, right in configuration.mirroring.pairs])
+
+
+def _swapped_inputs(configuration: Configuration, labels: Labels, channels: int) -> list[int]:
+    """Input channels likewise: those at the end that hold the previous stage's labels, one per foreground value."""
+    if not configuration.sees_previous:
+        return list(range(channels))
+    # Internal value 1 is the first of the label channels.
+    first = channels - len(labels.base_values) - 1
+    members = labels.internal_members
+    return _exchanged(channels, [(first + members[left][0], first + members[right][0]) for left, right in configuration.mirroring.pairs])
+
+
+def _exchanged(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    order = list(range(count))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order

@@ -1,0 +1,111 @@
+"""Input of a network at any place of a volume: the padded image, in a cascade with the previous stage's organs as channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ..preprocessing.adjacent_slices import neighbours
+from ..schema import Configuration, Labels
+from .cascade import organs_as_channels
+from .volume_predictor import Volume
+
+Tile = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """A volume padded at least to the patch.
+
+    Attributes:
+        image: ``(C, Z, Y, X)`` float32.
+        previous: In a cascade the first stage's label map ``(Z, Y, X)`` int16.
+        region: Candidate region ``(Z, Y, X)`` bool, or None.
+        crop: Index that takes the padding off an array ``(K, Z, Y, X)``.
+    """
+
+    image: torch.Tensor
+    previous: torch.Tensor | None
+    region: torch.Tensor | None
+    crop: Tile
+
+    @classmethod
+    def of(
+        cls, image: Volume, previous: Volume | None, region: Volume | None, configuration: Configuration, *, source: str
+    ) -> NetworkInput:
+        """Checks what is given and pads it.
+
+        Args:
+            image: ``(C, Z, Y, X)``.
+            previous: The previous stage's label map ``(Z, Y, X)``, where the configuration sees it.
+            region: Candidate region ``(Z, Y, X)``, or None.
+            configuration: Of the network.
+            source: Name of the case, for messages.
+
+        Raises:
+            ValueError: The image has not four axes, or the others are of another shape, missing or not expected.
+        """
+        volume = torch.as_tensor(image)
+        if volume.ndim != 4:
+            raise ValueError(f"{source}: expected an image (C, Z, Y, X), got shape {tuple(volume.shape)}")
+        shape, patch = tuple(volume.shape[1:]), patch_3d(configuration)
+        stage = configuration.previous_stage if configuration.sees_previous else None
+        if (previous is None) != (stage is None):
+            expected = f"the segmentation of {stage}" if stage else "no segmentation of a previous stage"
+            raise ValueError(f"{source}: {configuration.name} expects {expected}, got {'none' if previous is None else 'one'}")
+        for name, array in ((f"segmentation of {stage}", previous), ("region", region)):
+            if array is not None and tuple(array.shape) != shape:
+                raise ValueError(f"{source}: expected a {name} on the image's grid {shape}, got {tuple(array.shape)}")
+        organs = None if previous is None else _padded(torch.as_tensor(previous).to(torch.int16)[None], patch)[0]
+        inside = None if region is None else _padded(torch.as_tensor(region, dtype=torch.bool)[None], patch)[0]
+        return cls(_padded(volume.float(), patch), organs, inside, _crop(shape, patch))
+
+    def touches_region(self, tile: Tile) -> bool:
+        """Whether some voxel of the tile lies in the candidate region."""
+        return self.region is None or bool(self.region[tile].any())
+
+    def batch(self, tiles: Sequence[Tile], labels: Labels, device: torch.device, *, slices: int = 1) -> torch.Tensor:
+        """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time.
+
+        Args:
+            tiles: Their boxes.
+            labels: Of the previous stage's label map.
+            device: Of the result.
+            slices: Adjacent ones that become channels, in the order of `conventions`; the tiles are one slice thick then.
+        """
+        images = torch.stack([self._cut(tile, slices) for tile in tiles]).to(device, non_blocking=True)
+        if self.previous is None:
+            return images
+        organs = torch.stack([self.previous[tile] for tile in tiles]).to(device, non_blocking=True)
+        return torch.cat([images, organs_as_channels(organs, labels)], 1)
+
+    def _cut(self, tile: Tile, slices: int) -> torch.Tensor:
+        """A tile ``(C, *patch)`` of the image."""
+        z, y, x = tile
+        if slices == 1:
+            return self.image[:, z, y, x]
+        return self.image[:, neighbours(z.start, slices, self.image.shape[1]), y, x].flatten(0, 1)[:, None]
+
+
+def patch_3d(configuration: Configuration) -> tuple[int, ...]:
+    """The patch in voxels of a volume: that of a 2D configuration is one slice thick."""
+    return (1, *configuration.patch_size) if configuration.dim == 2 else configuration.patch_size
+
+
+def _lacking(shape: Sequence[int], patch: Sequence[int]) -> list[int]:
+    return [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
+
+
+def _padded(volume: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
+    """Zeros around ``(C, Z, Y, X)`` up to the patch, as equal as can be on both sides."""
+    missing = _lacking(volume.shape[1:], patch)
+    if not any(missing):
+        return volume
+    return functional.pad(volume, [width for lack in reversed(missing) for width in (lack // 2, lack - lack // 2)])
+
+
+def _crop(shape: Sequence[int], patch: Sequence[int]) -> Tile:
+    return (slice(None), *(slice(lack // 2, lack // 2 + size) for size, lack in zip(shape, _lacking(shape, patch), strict=True)))

@@ -1,0 +1,88 @@
+"""The winning output channel of voxels: from the corners of their grid cell where these agree, else from interpolated logits.
+
+Resampling is linear between grid points. In a cell whose corners all have the same winner, and the same in every member, linear
+interpolation cannot change the winner: a weighted mean of numbers that are largest for one class is largest for that class. So the
+winner of most voxels is known from the grid alone, and only the others, those near borders, are interpolated. The result is exactly
+that of interpolating everything. For regions the same holds of "the last region above one half".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+import torch
+
+from .grid import Grid, Interval, chunks, slab_rows
+from .logits import probability
+
+UNDECIDED = -1
+"""Mark of the cells whose corners disagree."""
+
+
+def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> np.ndarray:
+    """The output channel of the largest mean probability (regions: 1 + the last above one half, 0 if none).
+
+    Args:
+        values: Per member ``(K, N)`` float32.
+        kinds: Per member.
+        regions: Independent channels.
+
+    Returns:
+        ``(N,)`` int16.
+    """
+    pairs = list(zip(values, kinds, strict=True))
+    if regions:
+        # tanh(x/2) is 2p - 1 but keeps its sign next to zero, where p itself would be rounded to one half.
+        signed = reduce(torch.add, [_signed(value, kind) for value, kind in pairs]) / len(pairs)
+        numbers = torch.arange(1, len(signed) + 1, dtype=torch.int16)[:, None]
+        winner = ((signed > 0) * numbers).amax(0)
+    elif len(pairs) == 1:
+        winner = values[0].max(0).indices
+    else:
+        winner = reduce(torch.add, [probability(value, kind, regions=False) for value, kind in pairs]).max(0).indices
+    return winner.numpy().astype(np.int16)
+
+
+def _signed(values: torch.Tensor, kind: str) -> torch.Tensor:
+    return (values - 127.5) / 127.5 if kind == "probability8" else torch.tanh(values / 2)
+
+
+def cell_winners(grid: Grid, *, regions: bool) -> np.ndarray:
+    """The winner of each grid cell, `UNDECIDED` where its corners disagree, int16. Looks at every grid point once.
+
+    An array that is computed where it is read may have an attribute `same_winners`: a cheaper one with the same winners, read instead.
+    """
+    grid = replace(grid, array=getattr(grid.array, "same_winners", grid.array))
+    count, *shape = grid.array.shape
+    winner = np.empty(shape, np.int16)
+    rows = slab_rows(count * shape[1] * shape[2])
+    for start in range(0, shape[0], rows):
+        interval = (start, min(start + rows, shape[0]))
+        slab = grid.read([interval, (0, shape[1]), (0, shape[2])]).reshape(count, -1)
+        best = winner[slice(*interval)].reshape(-1)
+        for part in chunks(slab.shape[1], count):
+            values = torch.from_numpy(np.ascontiguousarray(slab[:, part])).float()
+            best[part] = winning_channels([values], [grid.kind], regions=regions)
+    cells = winner
+    for dim, axis in enumerate(grid.axes):
+        if axis.mixes:
+            left, right = (np.moveaxis(cells, dim, 0)[part] for part in (slice(None, -1), slice(1, None)))
+            cells = np.moveaxis(np.where(left == right, left, np.int16(UNDECIDED)), 0, dim)
+    return np.ascontiguousarray(cells)
+
+
+def winners_from_cells(grids: Sequence[Grid], cells: Sequence[np.ndarray], slices: Interval) -> np.ndarray:
+    """The winner ``(z, Y, X)`` that all the members' cells have at the output slices; `UNDECIDED` where it is not one and the same."""
+    members = (_at_output_voxels(grid, winners, slices) for grid, winners in zip(grids, cells, strict=True))
+    winner = next(members)
+    for other in members:
+        winner[winner != other] = UNDECIDED
+    return winner
+
+
+def _at_output_voxels(grid: Grid, cells: np.ndarray, slices: Interval) -> np.ndarray:
+    z, y, x = (axis.low for axis in grid.axes)
+    return cells[z[slice(*slices)]].take(y, axis=1).take(x, axis=2)

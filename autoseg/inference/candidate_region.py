@@ -147,9 +147,9 @@ def candidate_region_mask(
     if region.source == "body":
         return dilated(body_mask(image), region.radius)
     if organs is None:
-        raise ValueError(f"{source}: {configuration.name} looks around the organs of {configuration.previous_stage}, which are missing")
+        raise ValueError(f"{source}: {configuration.name} needs the organs of {configuration.previous_stage}, which are missing")
     mask = organs > 0
     if not mask.any():
-        log.warning("%s: %s found no organ; %s looks everywhere", source, configuration.previous_stage, configuration.name)
+        log.warning("%s: %s found no organ; %s segments the whole volume", source, configuration.previous_stage, configuration.name)
         return None
     return dilated(mask, region.radius)

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_geometry, whole_trace
 
 from autoseg.ensembling.stacking import Layout, as_stored, stacked
 from autoseg.inference.logits import Logits
 from autoseg.networks.combiners import CERTAIN
-from autoseg.schema import Geometry, Labels, Trace
+from autoseg.schema import Labels, Trace
 
 BALL, BAR = Labels(("ball",), ((1,),)), Labels(("bar",), ((2,),))
 BOTH = Labels(("ball", "bar"), ((1,), (2,)))
@@ -19,33 +20,30 @@ REGION = Labels(("whole",), ((1, 2),), regions=True, regions_class_order=(1,))
 
 
 def trace(shape: tuple[int, int, int] = (1, 1, 4), **changes: object) -> Trace:
-    geometry = Geometry((2, 2, 8), (2.0, 2.0, 2.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
-    spacing = tuple(2.0 * full / own for full, own in zip((2, 2, 8), shape, strict=True))
-    return replace(Trace("a", geometry, (0, 1, 2), (2, 2, 8), ((0, 2), (0, 2), (0, 8)), shape, spacing), **changes)
+    spacing = tuple(2.0 * full / size for full, size in zip((2, 2, 8), shape, strict=True))
+    whole = whole_trace((2, 2, 8), case="a", geometry=make_geometry((2, 2, 8), (2.0, 2.0, 2.0)))
+    return replace(whole, **{"shape": shape, "spacing": spacing, **changes})
 
 
-def kept(*shares: list[int], shape: tuple[int, int, int] = (1, 1, 4), **changes: object) -> Logits:
+def stored(*shares: list[int], shape: tuple[int, int, int] = (1, 1, 4), **changes: object) -> Logits:
     return Logits(np.array(shares, np.uint8).reshape(-1, *shape), trace(shape, **changes), kind="probability8")
 
 
 def test_channels_are_logarithms_of_how_much_likelier_an_organ_is_than_background() -> None:
-    found = stacked([kept([255, 51, 0, 100], [0, 204, 255, 100], [0, 0, 0, 55])], [BOTH], trace())[:, 0, 0]
-    expected = [
-        [0, MAX_LOG_RATIO + math.log(4), 2 * MAX_LOG_RATIO, MAX_LOG_RATIO],
-        [0, MAX_LOG_RATIO + math.log(0.5 / 51), MAX_LOG_RATIO, MAX_LOG_RATIO + math.log(0.55)],
-    ]
+    found = stacked([stored([255, 51, 0, 100], [0, 204, 255, 100], [0, 0, 0, 55])], [BOTH], trace())[:, 0, 0]
+    expected = [[0, CERTAIN + math.log(4), 2 * CERTAIN, CERTAIN], [0, CERTAIN + math.log(0.5 / 51), CERTAIN, CERTAIN + math.log(0.55)]]
     assert found.dtype == np.float16
     assert np.allclose(found, expected, atol=0.01)
     assert found[0, 0] == found[1, 0] == 0, "certain background is exactly what patches are padded with"
 
 
 def test_a_region_is_compared_with_its_absence() -> None:
-    found = stacked([kept([0, 51, 204, 255])], [REGION], trace())[0, 0, 0]
-    assert np.allclose(found, [0, MAX_LOG_RATIO - math.log(4), MAX_LOG_RATIO + math.log(4), 2 * MAX_LOG_RATIO], atol=0.01)
+    found = stacked([stored([0, 51, 204, 255])], [REGION], trace())[0, 0, 0]
+    assert np.allclose(found, [0, CERTAIN - math.log(4), CERTAIN + math.log(4), 2 * CERTAIN], atol=0.01)
 
 
 def test_members_follow_one_another_and_coarser_ones_are_interpolated() -> None:
-    fine, coarse = kept([255, 255, 0, 0], [0, 0, 255, 255]), kept([255, 0], [0, 255], shape=(1, 1, 2))
+    fine, coarse = stored([255, 255, 0, 0], [0, 0, 255, 255]), stored([255, 0], [0, 255], shape=(1, 1, 2))
     found = stacked([fine, coarse], [BALL, BAR], trace())[:, 0, 0]
     assert found.shape == (2, 4)
     assert np.allclose(found[0], [0, 0, 2 * MAX_LOG_RATIO, 2 * MAX_LOG_RATIO], atol=0.01)
@@ -53,7 +51,7 @@ def test_members_follow_one_another_and_coarser_ones_are_interpolated() -> None:
     assert np.allclose(found[1], [0, MAX_LOG_RATIO + quarter, MAX_LOG_RATIO - quarter, 2 * MAX_LOG_RATIO], atol=0.01)
 
 
-def test_predictions_become_what_validation_would_have_kept() -> None:
+def test_predictions_become_what_validation_would_have_stored() -> None:
     logits = Logits(np.array([[0.0] * 4, [-9.0, 0.0, math.log(3), 9.0]], np.float32).reshape(2, 1, 1, 4), trace())
     found = as_stored(logits, BALL)
     assert found.kind == "probability8"
@@ -63,7 +61,7 @@ def test_predictions_become_what_validation_would_have_kept() -> None:
 
 def test_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="a: models of one ensemble must see the same part of an image; crop"):
-        stacked([kept([255] * 4, [0] * 4, crop=((0, 2), (0, 2), (1, 8)))], [BALL], trace())
+        stacked([stored([255] * 4, [0] * 4, crop=((0, 2), (0, 2), (1, 8)))], [BALL], trace())
 
 
 def test_layout_says_where_each_organ_lies() -> None:

@@ -15,13 +15,13 @@ from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Calibration, Choice
 
 TEMPERATURES = {"a": 1.0, "b": 1.6, "c": 2.5, "only": 0.7}
-OWN = {"a": LIVER_SPLEEN_AORTA, "b": LIVER_SPLEEN_AORTA, "c": LIVER_SPLEEN_AORTA, "only": subset(LIVER_SPLEEN_AORTA, ("spleen",))}
+MEMBER_LABELS = {"a": LIVER_SPLEEN_AORTA, "b": LIVER_SPLEEN_AORTA, "c": LIVER_SPLEEN_AORTA, "only": subset(LIVER_SPLEEN_AORTA, ("spleen",))}
 
 
-def said_about(case: str) -> dict[str, Logits]:
+def predictions_of(case: str) -> dict[str, Logits]:
     """Models that agree roughly; `only` knows the spleen alone."""
     found = {}
-    for seed, (name, labels) in enumerate(OWN.items()):
+    for seed, (name, labels) in enumerate(MEMBER_LABELS.items()):
         array = blobs(GRIDS[case].shape, 4, seed=0).astype(np.float32) + 0.5 * blobs(GRIDS[case].shape, 4, seed=seed + 1)
         array = array if labels is LIVER_SPLEEN_AORTA else array[[0, 2]]
         found[name] = Logits(quantise(array, labels), GRIDS[case], "probability8")
@@ -37,7 +37,7 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
     """All probabilities everywhere: each candidate's winner, and of organs that claim a voxel the most probable."""
     claims, shares = [], []
     for organ, members in choice.organs.items():
-        labels = OWN[members[0]]
+        labels = MEMBER_LABELS[members[0]]
         seen = [with_temperature(predictions[name], TEMPERATURES[name], labels) for name in members]
         mean = np.concatenate([slab for _, slab in probabilities(seen, labels)], axis=1)
         channel = 1 + labels.names.index(organ)
@@ -60,8 +60,8 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
     ids=["averages", "a model of one organ", "single models", "one average"],
 )
 def test_it_is_what_all_probabilities_give(case, organs):
-    predictions, choice = said_about(case), choice_of(**organs)
-    found, conflicts = apply_selection(predictions, choice, OWN, LIVER_SPLEEN_AORTA)
+    predictions, choice = predictions_of(case), choice_of(**organs)
+    found, conflicts = apply_selection(predictions, choice, MEMBER_LABELS, LIVER_SPLEEN_AORTA)
     expected, contested = plainly(predictions, choice)
     expected = expected[0] if GRIDS[case].geometry.dim == 2 and expected.ndim == 3 else expected
     assert found.shape == GRIDS[case].geometry.shape

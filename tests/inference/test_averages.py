@@ -10,17 +10,16 @@ import pytest
 from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs
 
 from autoseg.inference.averages import average_all
-from autoseg.inference.export import export_labels
+from autoseg.inference.export import export_labels, to_file_order
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
-from autoseg.preprocessing.orientation import restore
 
 NAMES = ("a", "b", "c", "d")
 ALL = [members for size in (1, 2, 3) for members in combinations(NAMES, size)]
 
 
 def models(trace, labels, *, grids=None):
-    """Models that agree on most things: one field, and noise of their own."""
+    """Models that agree on most things: one field, and noise."""
     found = {}
     for seed, name in enumerate(NAMES):
         grid = (grids or {}).get(name, trace)
@@ -29,21 +28,16 @@ def models(trace, labels, *, grids=None):
     return found
 
 
-def as_file(array, trace):
-    restored = restore(array[None], trace.transpose, trace.flips)[0]
-    return restored[0] if trace.geometry.dim == 2 else restored
-
-
 @pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIONS], ids=["organs", "regions"])
 @pytest.mark.parametrize("case", GRIDS)
 def test_each_average_is_that_of_the_export(case, labels):
     trace = GRIDS[case]
-    said = models(trace, labels)
-    together = average_all(said, ALL, labels)
+    predictions = models(trace, labels)
+    together = average_all(predictions, ALL, labels)
     differing = 0
     for members in ALL:
-        expected = export_labels([said[name] for name in members], labels)
-        found = as_file(together.label_map(members), trace)
+        expected = export_labels([predictions[name] for name in members], labels)
+        found = to_file_order(together.label_map(members), trace)
         assert found.dtype == expected.dtype and found.shape == expected.shape
         differing += np.count_nonzero(found != expected)
     # Probabilities in eight bits can be equal: then rounding decides, which depends on the order of the sums.
@@ -54,27 +48,27 @@ def test_each_average_is_that_of_the_export(case, labels):
 
 def test_models_on_different_grids_and_slab_by_slab(monkeypatch):
     finer, same = GRIDS["finer"], replace(GRIDS["finer"], shape=(18, 23, 22), spacing=(1.0, 1.0, 1.0))
-    said = models(finer, LIVER_SPLEEN_AORTA, grids={"b": same, "d": same})
-    whole = average_all(said, ALL, LIVER_SPLEEN_AORTA)
+    predictions = models(finer, LIVER_SPLEEN_AORTA, grids={"b": same, "d": same})
+    whole = average_all(predictions, ALL, LIVER_SPLEEN_AORTA)
     for members in ALL:
-        expected = export_labels([said[name] for name in members], LIVER_SPLEEN_AORTA)
+        expected = export_labels([predictions[name] for name in members], LIVER_SPLEEN_AORTA)
         assert np.count_nonzero(whole.label_map(members) != expected) <= 3
     monkeypatch.setattr("autoseg.inference.grid.LABEL_SLAB", 2000)
     monkeypatch.setattr("autoseg.inference.grid.CHUNK", 500)
-    parts = average_all(said, ALL, LIVER_SPLEEN_AORTA)
+    parts = average_all(predictions, ALL, LIVER_SPLEEN_AORTA)
     assert all(np.array_equal(parts.label_map(members), whole.label_map(members)) for members in ALL)
 
 
 def test_models_that_agree_leave_no_dispute():
-    said = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
-    same = dict.fromkeys(NAMES, said["a"])
+    predictions = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
+    same = dict.fromkeys(NAMES, predictions["a"])
     together = average_all(same, ALL, LIVER_SPLEEN_AORTA)
     assert len(together.disputed) == 0
-    np.testing.assert_array_equal(together.agreed, export_labels([said["a"]], LIVER_SPLEEN_AORTA))
+    np.testing.assert_array_equal(together.agreed, export_labels([predictions["a"]], LIVER_SPLEEN_AORTA))
 
 
 def test_models_of_different_cases_are_refused():
-    said = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
-    said["b"] = Logits(said["b"].array, replace(GRIDS["finer"], case="other"), kind="probability8")
+    predictions = models(GRIDS["finer"], LIVER_SPLEEN_AORTA)
+    predictions["b"] = Logits(predictions["b"].array, replace(GRIDS["finer"], case="other"), kind="probability8")
     with pytest.raises(ValueError, match="disagree about the case"):
-        average_all(said, ALL, LIVER_SPLEEN_AORTA)
+        average_all(predictions, ALL, LIVER_SPLEEN_AORTA)

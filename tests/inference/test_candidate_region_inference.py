@@ -126,10 +126,10 @@ def test_each_source_of_a_region(caplog):
     assert candidate_region_mask(patch_configuration((8, 8, 8)), volume, organs) is None
     assert np.array_equal(candidate_region_mask(with_region("previous", 2), volume, organs), dilated(organs > 0, 2))
     assert np.array_equal(candidate_region_mask(with_region("body", 0), volume, None), body_mask(volume))
-    with pytest.raises(ValueError, match="c1: test looks around the organs of 3d_lowres, which are missing"):
+    with pytest.raises(ValueError, match="c1: .*the organs of 3d_lowres, which are missing"):
         candidate_region_mask(with_region("previous", 2), volume, None, source="c1")
     assert candidate_region_mask(with_region("previous", 2), volume, 0 * organs, source="c1") is None
-    assert "c1: 3d_lowres found no organ; test looks everywhere" in caplog.text
+    assert "c1: 3d_lowres found no organ" in caplog.text
 
 
 def a_region(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
@@ -156,11 +156,11 @@ def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, 
     labels = (
         Labels(("a", "b", "c", "d"), ((1,), (2,), (3,), (4,)), regions=True, regions_class_order=(1, 2, 3, 4)) if regions_mode else None
     )
-    asked = {} if labels is None else {"labels": labels}
+    options = {} if labels is None else {"labels": labels}
     seen, volume, region = [], random_image(*shape), a_region(shape, *boxes)
-    one = make_predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **asked)
+    one = make_predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **options)
     logits = one.logits(volume, region=region)
-    whole = make_predictor(voxelwise, (8, 8, 8), step=step, **asked).logits(volume)
+    whole = make_predictor(voxelwise, (8, 8, 8), step=step, **options).logits(volume)
     assert torch.equal(logits[:, region], whole[:, region])
     share = logits.float().sigmoid() if regions_mode else logits.float().softmax(0)
     if regions_mode:

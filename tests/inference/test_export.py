@@ -197,18 +197,18 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
     """The memory and speed promise: two half-spaces need classes at the two layers of cells between them, nowhere else."""
     array = np.zeros((4, 20, 20, 20), np.float16)
     array[1, :, :, 10:], array[0, :, :, :10] = 5, 5
-    asked = []
+    interpolated = []
     original = grid.Grid.at
 
     def spy(self, box, first, points):
-        asked.append(len(points[0]))
+        interpolated.append(len(points[0]))
         return original(self, box, first, points)
 
     monkeypatch.setattr(grid.Grid, "at", spy)
     found = export_labels([Logits(array, grid_trace((20, 20, 20), ((0, 60), (0, 60), (0, 60)), (60, 60, 60)))], LIVER_SPLEEN_AORTA)
     assert (found[..., 30:] == 3).all()
     assert not found[..., :30].any()
-    assert 0 < sum(asked) <= 60 * 60 * 3
+    assert 0 < sum(interpolated) <= 60 * 60 * 3
 
 
 def test_logits_that_do_not_fit_are_refused():

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from factories import make_geometry, whole_trace
 
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
-from autoseg.schema import Geometry, Labels, Trace
+from autoseg.schema import Labels, Trace
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
 REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
-EYE = tuple(np.eye(3).ravel())
 
 
 def make_trace(grid: tuple[int, ...] = (4, 5, 6), *, turned: bool = True) -> Trace:
-    """A file of 8 x 12 x 10 voxels, of which preprocessing kept a part, turned and resampled."""
-    geometry = Geometry((8, 12, 10), (1.0, 1.0, 1.0), (0.0,) * 3, EYE)
+    """A file of 8 x 12 x 10 voxels, cropped by preprocessing, turned and resampled."""
     if not turned:
-        return Trace("case", geometry, (0, 1, 2), (8, 12, 10), ((0, 8), (0, 12), (0, 10)), grid, (1.0, 1.0, 1.0))
-    return Trace("case", geometry, (2, 0, 1), (10, 8, 12), ((1, 9), (0, 8), (2, 12)), grid, (2.0, 1.6, 1.7), flips=(0, 2))
+        return replace(whole_trace((8, 12, 10)), shape=grid)
+    return Trace("case", make_geometry((8, 12, 10)), (2, 0, 1), (10, 8, 12), ((1, 9), (0, 8), (2, 12)), grid, (2.0, 1.6, 1.7), flips=(0, 2))
 
 
 def make_logits(seed: int = 0, trace: Trace | None = None, *, outputs: int = 3) -> Logits:
@@ -45,15 +46,15 @@ def test_logits_are_divided_and_not_changed() -> None:
 
 
 @pytest.mark.parametrize("labels", [ORGANS, REGIONS])
-def test_kept_probabilities_get_what_the_logits_would_get(labels: Labels) -> None:
+def test_stored_probabilities_get_what_the_logits_would_get(labels: Labels) -> None:
     logits = make_logits(outputs=labels.n_outputs)
-    kept = Logits(quantise(logits.array, labels), logits.trace, kind="probability8")
+    stored = Logits(quantise(logits.array, labels), logits.trace, kind="probability8")
     expected = quantise(logits.array.float() / 2, labels)
-    sure = kept.array.min(axis=0) > 3  # so small probabilities are known too roughly
-    found = with_temperature(kept, 2.0, labels).array[:, :]
-    assert sure.any()
-    np.testing.assert_allclose(found[:, sure], expected[:, sure], atol=12)
-    assert np.array_equal(with_temperature(kept, 2.0, labels).array[:, :][kept.array == 0], np.zeros((kept.array == 0).sum())), "0 stays 0"
+    precise = stored.array.min(axis=0) > 3  # so small probabilities are known too roughly
+    found = with_temperature(stored, 2.0, labels).array[:, :]
+    assert precise.any()
+    np.testing.assert_allclose(found[:, precise], expected[:, precise], atol=12)
+    assert not found[stored.array == 0].any(), "0 stays 0"
 
 
 def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() -> None:
@@ -63,7 +64,7 @@ def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() ->
     assert whole([colder]).max(axis=0).mean() < whole([logits]).max(axis=0).mean() - 0.08
 
 
-def test_an_average_follows_the_member_that_may_be_believed() -> None:
+def test_an_average_follows_the_member_that_is_calibrated() -> None:
     """One member is very sure of the ball, the other a little of the block: with its temperature the first one has to give in."""
     trace = make_trace(turned=False, grid=(8, 12, 10))
     loud, quiet = (np.zeros((3, 8, 12, 10), np.float32) for _ in range(2))
@@ -88,6 +89,5 @@ def test_the_first_grid_shows_its_own_probabilities_and_the_others_interpolated(
     alone = whole(on_first_grid([one]))
     np.testing.assert_allclose(alone, torch.softmax(one.array.float(), 0).numpy(), atol=1e-6)
     assert whole(on_first_grid([one, other])).shape == alone.shape
-    picture = Geometry((5, 6), (1.0, 1.0), (0.0,) * 2, tuple(np.eye(2).ravel()))
-    flat = Trace("photo", picture, (0, 1), (1, 5, 6), ((0, 1), (0, 5), (0, 6)), (1, 4, 4), (1.25, 1.5))
+    flat = Trace("photo", make_geometry((5, 6)), (0, 1), (1, 5, 6), ((0, 1), (0, 5), (0, 6)), (1, 4, 4), (1.25, 1.5))
     assert whole(on_first_grid([make_logits(2, flat)])).shape == (3, 1, 4, 4)

@@ -16,14 +16,14 @@ MAPS = {"a": np.array([[2, 2, 2, 0, 1, 1, 0, 2]]), "b": np.array([[1, 1, 0, 1, 1
 
 
 def never(organ, voxels):
-    raise AssertionError("nobody asks how sure a model is where only one organ is claimed")
+    raise AssertionError("confidence is not needed where only one organ is claimed")
 
 
 def test_each_organ_comes_from_its_own_map_and_conflicts_go_to_the_most_probable():
-    asked = {}
+    contested = {}
 
     def confidence(organ, voxels):
-        asked[organ] = voxels.tolist()
+        contested[organ] = voxels.tolist()
         return {"liver": np.array([0.8, 0.4]), "spleen": np.array([0.5, 0.45])}[organ]
 
     merged, conflicts = merge_organs(MAPS, {"liver": "a", "spleen": "b"}, LABELS, confidence)
@@ -31,7 +31,7 @@ def test_each_organ_comes_from_its_own_map_and_conflicts_go_to_the_most_probable
     np.testing.assert_array_equal(merged, [[2, 1, 2, 1, 1, 0, 0, 2]])
     assert conflicts == 2
     assert merged.dtype == np.int16
-    assert asked == {"liver": [[0, 0], [0, 1]], "spleen": [[0, 0], [0, 1]]}
+    assert contested == {"liver": [[0, 0], [0, 1]], "spleen": [[0, 0], [0, 1]]}
 
 
 def test_equal_confidence_goes_to_the_first_organ():
@@ -46,7 +46,7 @@ def test_zero_confidence_still_claims():
     assert conflicts == 1
 
 
-def test_of_three_claims_each_is_asked_only_where_it_is_made():
+def test_of_three_claims_each_is_weighed_only_where_it_is_made():
     labels = Labels(("liver", "spleen", "aorta"), ((1,), (2,), (3,)))
     three = {"a": np.array([1, 1, 1]), "b": np.array([2, 0, 2]), "c": np.array([3, 3, 0])}
     sure = {"liver": np.array([0.5, 0.5, 0.5]), "spleen": np.array([0.4, 0.6]), "aorta": np.array([0.7, 0.3])}

@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from factories import make_geometry
 
 from autoseg.inference.cascade import on_grid, organs_as_channels
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.preprocessing.preprocess import preprocess_case
-from autoseg.schema import Geometry, Image, Labels
+from autoseg.schema import Image, Labels
 
 SIDES = Labels(("a", "b"), ((3,), (8,)))
 
@@ -34,7 +35,6 @@ KINDS = {
 def prepared(request, tiny_configuration, tiny_plan):
     """A file's labels (internal values), and what preprocessing makes of them: labels and trace."""
     shape, spacing, transpose, target = KINDS[request.param]
-    dim = len(shape)
     labels = np.zeros(shape, np.int16)
     labels[tuple(slice(n // 5, n // 5 + (n * 2) // 5) for n in shape)] = 1
     labels[tuple(slice(n - (n * 2) // 5, n - n // 8) for n in shape)] = 2
@@ -42,8 +42,7 @@ def prepared(request, tiny_configuration, tiny_plan):
     image[(slice(None), 0)] = 0  # an empty border that is cropped away
     one = tiny_configuration(len(target), spacing=target)
     plan = dataclasses.replace(tiny_plan(one, labels=SIDES), transpose=transpose)
-    geometry = Geometry(shape, spacing, (0.0,) * dim, tuple(np.eye(dim).ravel()))
-    _, stored, trace = preprocess_case(Image(image, geometry), labels, plan, one, case="a")
+    _, stored, trace = preprocess_case(Image(image, make_geometry(shape, spacing)), labels, plan, one, case="a")
     return labels, stored, trace
 
 

@@ -26,7 +26,7 @@ def cases(tmp_path: Path) -> list[Case]:
 
 
 def redone(cases: list[Case], out: Path, model: ThresholdModel, **options: object) -> list[str]:
-    """Cases for which the model is asked when the folder is predicted once more."""
+    """Cases that the model predicts when the folder is predicted once more."""
     model = dataclasses.replace(model, predicted=[])
     assert predict(cases, out, ensemble_of(a=model), **options) == {}
     return model.predicted
@@ -87,7 +87,7 @@ def test_another_choice_predicts_everything_again(cases: list[Case], tmp_path: P
     assert len(first.predicted) == len(second.predicted) == 6
 
 
-def test_probabilities_asked_for_later_are_made(cases: list[Case], tmp_path: Path) -> None:
+def test_probabilities_wanted_later_are_made(cases: list[Case], tmp_path: Path) -> None:
     redone(cases, tmp_path / "out", ThresholdModel())
     assert redone(cases, tmp_path / "out", ThresholdModel(), save_probabilities=True) == ["new_0", "new_1", "new_2"]
     assert redone(cases, tmp_path / "out", ThresholdModel(), save_probabilities=True) == []
@@ -166,7 +166,7 @@ def test_half_written_files_of_a_killed_run_are_removed(cases: list[Case], tmp_p
     assert data.leftovers(tmp_path / "out") == []
 
 
-def test_ending_is_the_inputs_or_the_one_asked_for(cases: list[Case], tmp_path: Path) -> None:
+def test_ending_is_the_inputs_or_the_one_given(cases: list[Case], tmp_path: Path) -> None:
     image, _, geometry = data.draw_case(0)
     write_image(tmp_path / "in" / "other.nrrd", image[None], geometry)
     case = Case("other", (tmp_path / "in" / "other.nrrd",))
@@ -187,7 +187,7 @@ def test_each_organ_follows_its_own_model(blind_to: str, left: int) -> None:
 class TestModelsOfSomeOrgans:
     """Each knows its own organ as 1; the dataset knows the ball as 1 and the bar as 2."""
 
-    def test_each_says_its_own_organ_in_the_datasets_values(self) -> None:
+    def test_each_gives_its_organ_in_the_datasets_values(self) -> None:
         ensemble = ensemble_of(a=OrganModel("ball", certainty=0.05), b=OrganModel("bar"))
         found = ensemble.segment(ensemble.logits(drawn_image()))
         expected = np.select([data.draw_case(0)[1] == value for value in (data.BALL, data.BAR)], [1, 2], 0)

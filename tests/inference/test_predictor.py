@@ -139,7 +139,7 @@ def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, 
     assert set(seen) == {(4, *patch)}
 
 
-def test_a_missing_an_unasked_for_and_a_misplaced_previous_stage_are_refused():
+def test_a_missing_an_unexpected_and_a_misplaced_previous_stage_are_refused():
     cascade = make_predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
     with pytest.raises(ValueError, match="c1: test expects the segmentation of 3d_lowres, got none"):
         cascade.logits(random_image(8, 8, 8), source="c1")

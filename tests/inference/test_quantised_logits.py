@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import whole_trace
 
 from autoseg.inference import quantised_logits as quantised
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import has_logits, load_logits, quantise, save_logits
-from autoseg.schema import Geometry, Labels, Trace
+from autoseg.schema import Labels
 
 ORGANS = Labels(("a", "b"), ((1,), (2,)))
 REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
-GEOMETRY = Geometry((5, 6, 7), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
-TRACE = Trace("a", GEOMETRY, (0, 1, 2), (5, 6, 7), ((0, 5), (0, 6), (0, 7)), (5, 6, 7), (1.0, 1.0, 1.0))
+TRACE = whole_trace((5, 6, 7))
 
 
 def some_logits(channels: int) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_the_winner_stays_the_winner_where_it_is_clear():
     np.testing.assert_array_equal(quantise(logits, ORGANS).argmax(0)[clear], logits.argmax(0).numpy()[clear])
 
 
-def test_what_was_kept_is_found_again(tmp_path: Path):
+def test_saved_logits_are_loaded_again(tmp_path: Path):
     save_logits(tmp_path, "case.1", Logits(some_logits(3), TRACE), ORGANS)
     found = load_logits(tmp_path, "case.1")
     assert found.kind == "probability8"

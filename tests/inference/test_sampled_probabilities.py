@@ -17,8 +17,8 @@ from autoseg.inference.sampled_probabilities import probabilities_at
 def members_of(case, labels):
     """One that gives logits, one with probabilities in eight bits and a temperature."""
     arrays = [blobs(GRIDS[case].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
-    kept = Logits(quantise(arrays[1], labels), GRIDS[case], "probability8")
-    return [Logits(arrays[0], GRIDS[case]), with_temperature(kept, 1.7, labels)]
+    stored = Logits(quantise(arrays[1], labels), GRIDS[case], "probability8")
+    return [Logits(arrays[0], GRIDS[case]), with_temperature(stored, 1.7, labels)]
 
 
 @pytest.mark.parametrize("slabs", ["whole", "small slabs"])
@@ -37,11 +37,11 @@ def test_every_voxel(case, labels, slabs, monkeypatch):
 
 
 def test_only_what_lies_around_the_points_is_read(monkeypatch):
-    asked, original = [], grid.Grid.read
-    monkeypatch.setattr(grid.Grid, "read", lambda self, spans: asked.append(spans) or original(self, spans))
+    boxes, original = [], grid.Grid.read
+    monkeypatch.setattr(grid.Grid, "read", lambda self, spans: boxes.append(spans) or original(self, spans))
     case = GRIDS["finer"]
     probabilities_at([Logits(blobs(case.shape, 4, seed=0), case)], np.array([[5, 6], [20, 20], [3, 4]]), LIVER_SPLEEN_AORTA)
-    (spans,) = asked
+    (spans,) = boxes
     assert all(stop - start <= 3 for start, stop in spans)
 
 

@@ -1,4 +1,4 @@
-"""Trained models on disk: loaded once, asked once, both stages of a cascade in one call."""
+"""Trained models on disk: loaded once, run once, both stages of a cascade in one call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import make_geometry
 
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.trained_model import InferenceOptions, load_model
@@ -15,7 +16,7 @@ from autoseg.networks import build_network
 from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Choice, Geometry, Image
+from autoseg.schema import Choice, Image
 
 CPU = torch.device("cpu")
 OPTIONS = InferenceOptions(("0",), mirror=False)
@@ -44,7 +45,7 @@ def results(tmp_path: Path, tiny_plan, tiny_configuration, tiny_job) -> Path:
 
 def an_image() -> Image:
     array = np.random.default_rng(0).normal(size=(1, 10, 12, 11)).astype(np.float32)
-    return Image(array, Geometry((10, 12, 11), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())))
+    return Image(array, make_geometry((10, 12, 11)))
 
 
 def test_a_first_stage_that_is_a_member_too_is_loaded_and_run_once(results, monkeypatch):
@@ -66,7 +67,7 @@ def test_a_first_stage_that_is_a_member_too_is_loaded_and_run_once(results, monk
         assert np.array_equal(np.asarray(together[name].array), np.asarray(model.logits(an_image()).array))
 
 
-def test_without_being_told_every_model_is_loaded_anew(results):
+def test_without_a_cache_every_model_is_loaded_anew(results):
     one, other = (load_model(results / "3d_lowres__Trainer", CPU, OPTIONS) for _ in range(2))
     assert one is not other
     assert one.key == other.key

@@ -1,4 +1,4 @@
-"""Entropy, disagreement and promised Dice of probabilities that are written down."""
+"""Entropy, disagreement and expected Dice of probabilities that are written down."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import math
 
 import numpy as np
 import pytest
+from factories import make_geometry, whole_trace
 
 from autoseg.inference import uncertainty
 from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.logits import Logits
 from autoseg.inference.uncertainty import MIN_PROBABILITY, CandidatePrediction, along_organ, expected_dice, uncertainty_maps
-from autoseg.schema import Geometry, Labels, PostProcessing, Trace
+from autoseg.schema import Labels, PostProcessing
 
 ORGANS = Labels(("ball", "block"), ((2,), (5,)))
 BALL, BLOCK = (Labels((name,), ((value,),)) for name, value in (("ball", 2), ("block", 5)))
 REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 
 
-def says(*shares: list[float], shape: tuple[int, ...] | None = None) -> Logits:
+def line(*shares: list[float], shape: tuple[int, ...] | None = None) -> Logits:
     """Probabilities ``shares[channel][voxel]`` along a line of voxels."""
     array = np.array(shares, np.float32)[:, None, None] * 255
-    size = array.shape[1:]
-    geometry = Geometry(shape or size, (1.0,) * len(shape or size), (0.0,) * len(shape or size), tuple(np.eye(len(shape or size)).ravel()))
-    order = tuple(range(len(shape or size)))
-    return Logits(array, Trace("case", geometry, order, size, tuple((0, n) for n in size), size, geometry.spacing), kind="probability8")
+    return Logits(array, whole_trace(array.shape[1:], geometry=make_geometry(shape) if shape else None), kind="probability8")
 
 
-def opinion(*voters: Logits, labels: Labels = ORGANS, mean: Logits | None = None) -> CandidatePrediction:
-    return CandidatePrediction(labels, labels.names, voters if mean is None else (mean,), voters)
+def candidate(*networks: Logits, labels: Labels = ORGANS) -> CandidatePrediction:
+    """Several networks, whose mean is the prediction."""
+    return CandidatePrediction(labels, labels.names, networks, networks)
 
 
 def bits(p: float) -> float:
@@ -37,7 +36,7 @@ def bits(p: float) -> float:
 
 def test_entropy_of_known_probabilities() -> None:
     third = 1 / 3
-    entropy, disagreement = uncertainty_maps([opinion(says([1, 0.5, third, 0], [0, 0.5, third, 0], [0, 0, third, 1]))])
+    entropy, disagreement = uncertainty_maps([candidate(line([1, 0.5, third, 0], [0, 0.5, third, 0], [0, 0, third, 1]))])
     assert entropy.shape == (1, 1, 4)
     np.testing.assert_allclose(entropy[0, 0], [0, 1 / math.log2(3), 1, 0], atol=1 / 500)
     assert not disagreement.any(), "a single network cannot disagree with itself"
@@ -46,55 +45,57 @@ def test_entropy_of_known_probabilities() -> None:
 
 
 def test_equal_networks_agree_and_opposite_ones_do_not() -> None:
-    first, second = says([0.9, 1], [0.1, 0], [0, 0]), says([0.9, 0], [0.1, 1], [0, 0])
-    _, none = uncertainty_maps([opinion(first, first, first)])
+    first, second = line([0.9, 1], [0.1, 0], [0, 0]), line([0.9, 0], [0.1, 1], [0, 0])
+    _, none = uncertainty_maps([candidate(first, first, first)])
     assert not none.any()
-    entropy, disagreement = uncertainty_maps([opinion(first, second)])
+    entropy, disagreement = uncertainty_maps([candidate(first, second)])
     np.testing.assert_allclose(disagreement[0, 0], [0, 1], atol=1 / 500)
     np.testing.assert_allclose(entropy[0, 0, 1], 1 / math.log2(3), atol=1 / 500)
 
 
 def test_disagreement_by_hand() -> None:
-    one, other = says([0.9], [0.1], [0]), says([0.5], [0.5], [0])
-    _, disagreement = uncertainty_maps([opinion(one, other)])
+    one, other = line([0.9], [0.1], [0]), line([0.5], [0.5], [0])
+    _, disagreement = uncertainty_maps([candidate(one, other)])
     assert disagreement[0, 0, 0] == pytest.approx(bits(0.3) - (bits(0.1) + bits(0.5)) / 2, abs=1 / 500)
 
 
 def test_organs_of_different_candidates_are_taken_together() -> None:
     """The ball with 0.25 and the block with 0.25 leave 0.5 for background; where both are certain, each has half."""
-    ball, block = opinion(says([0.75, 0], [0.25, 1]), labels=BALL), opinion(says([0.75, 0], [0.25, 1]), labels=BLOCK)
+    ball, block = candidate(line([0.75, 0], [0.25, 1]), labels=BALL), candidate(line([0.75, 0], [0.25, 1]), labels=BLOCK)
     entropy, _ = uncertainty_maps([ball, block])
     np.testing.assert_allclose(entropy[0, 0], [1.5 / math.log2(3), 1 / math.log2(3)], atol=1 / 500)
 
 
 def test_regions_are_each_in_doubt_by_themselves_and_pictures_have_two_axes() -> None:
-    entropy, disagreement = uncertainty_maps([opinion(says([0.5, 0.9], [0.1, 0.1], shape=(1, 2)), labels=REGIONS)])
+    entropy, disagreement = uncertainty_maps([candidate(line([0.5, 0.9], [0.1, 0.1], shape=(1, 2)), labels=REGIONS)])
     assert entropy.shape == disagreement.shape == (1, 2)
     np.testing.assert_allclose(entropy[0], [1, bits(0.1)], atol=1 / 500)
 
 
-def test_promised_dice_by_hand() -> None:
+def test_expected_dice_by_hand() -> None:
     shares = [0.9, 0.6, 0.3, MIN_PROBABILITY / 2, 0.0]  # of a line of voxels
-    said = says([1 - p for p in shares], shares, [0] * 5)
-    found = expected_dice([said], ORGANS)
-    assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth promises nothing"
+    prediction = line([1 - p for p in shares], shares, [0] * 5)
+    found = expected_dice([prediction], ORGANS)
+    assert found["ball"] == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-5), "the mask is the first two voxels, the fourth does not count"
     assert math.isnan(found["block"])
-    faint = says([0.75, 1], [0.25, 0], [0, 0])
+    faint = line([0.75, 1], [0.25, 0], [0, 0])
     assert expected_dice([faint], ORGANS)["ball"] == 0
 
 
-def test_promised_dice_of_regions_and_of_averages() -> None:
-    assert expected_dice([says([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
-    both = [says([0.1], [0.9], [0]), says([0.3], [0.7], [0])]
+def test_expected_dice_of_regions_and_of_averages() -> None:
+    assert expected_dice([line([0.9, 0.2], [0.6, 0.0])], REGIONS) == pytest.approx({"whole": 1.8 / 2.1, "core": 1.2 / 1.6}, abs=1e-5)
+    both = [line([0.1], [0.9], [0]), line([0.3], [0.7], [0])]
     assert expected_dice(both, ORGANS)["ball"] == pytest.approx(1.6 / 1.8, abs=1e-5)
 
 
-def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little() -> None:
+def test_what_post_processing_removes_does_not_count_and_what_it_fills_counts_little() -> None:
     ball = [0.9, 0.9, 0.1, 0.8]
-    said = says([1 - p for p in ball], ball, [0] * 4)
-    assert expected_dice([said], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
-    assert expected_dice([said], ORGANS, {"ball": PostProcessing(components=1)})["ball"] == pytest.approx(2 * 1.8 / (1.8 + 2), abs=1e-5)
-    block = says([1, 0, 0], [0, 0, 0], [0, 1, 1])
+    prediction = line([1 - p for p in ball], ball, [0] * 4)
+    assert expected_dice([prediction], ORGANS)["ball"] == pytest.approx(2 * 2.6 / (2.6 + 3), abs=1e-5)
+    assert expected_dice([prediction], ORGANS, {"ball": PostProcessing(components=1)})["ball"] == pytest.approx(
+        2 * 1.8 / (1.8 + 2), abs=1e-5
+    )
+    block = line([1, 0, 0], [0, 0, 0], [0, 1, 1])
     assert expected_dice([block], ORGANS)["block"] == 1
     assert math.isnan(expected_dice([block], ORGANS, {"block": PostProcessing(min_volume_mm3=3)})["block"])
 
@@ -102,10 +103,9 @@ def test_what_post_processing_removes_promises_nothing_and_what_it_fills_little(
 @pytest.mark.parametrize("labels", [ORGANS, REGIONS], ids=["organs", "regions"])
 @pytest.mark.parametrize("cleaned", [False, True])
 def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cleaned, monkeypatch) -> None:
-    rng, asked = np.random.default_rng(0), []
+    rng, shapes = np.random.default_rng(0), []
     size = (9, 20, 30)
-    geometry = Geometry(size, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
-    trace = Trace("case", geometry, (0, 1, 2), size, tuple((0, n) for n in size), size, geometry.spacing)
+    trace = whole_trace(size, geometry=make_geometry(size, (2.0, 1.0, 1.0)))
     members = []
     for seed in range(2):
         array = np.zeros((labels.n_outputs, *size), np.uint8)
@@ -116,9 +116,9 @@ def test_far_from_an_organ_nothing_is_computed_and_nothing_is_missed(labels, cle
         members.append(with_temperature(Logits(array, trace, "probability8"), 1.5, labels))
     steps = {labels.names[-1]: PostProcessing(components=1, fill_holes=True)} if cleaned and not labels.regions else None
     read = uncertainty.probabilities
-    monkeypatch.setattr(uncertainty, "probabilities", lambda some, own: asked.append(some[0].array.shape) or read(some, own))
+    monkeypatch.setattr(uncertainty, "probabilities", lambda some, labels: shapes.append(some[0].array.shape) or read(some, labels))
     found = {name: expected_dice(members, labels, steps, organs=[name])[name] for name in labels.names}
-    assert max(math.prod(shape[1:]) for shape in asked) < math.prod(size) / 4
+    assert max(math.prod(shape[1:]) for shape in shapes) < math.prod(size) / 4
     monkeypatch.setattr(uncertainty, "_cropped_to_channels", lambda some, channels: list(some))
     assert found == pytest.approx(expected_dice(members, labels, steps))
     assert 0 < found[labels.names[-1]] < 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import story_data as data
-from factories import BALL_AND_BAR, OrganModel, ThresholdModel, drawn_image, ensemble_of, predict, write_images
+from factories import BALL_AND_BAR, OrganModel, ThresholdModel, drawn_image, ensemble_of, make_geometry, predict, write_images
 
 from autoseg import cli
 from autoseg.data.images import read_image, read_label, write_image
@@ -22,7 +22,7 @@ from autoseg.inference.prediction_files import UNCERTAINTY
 from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Calibration, Case, Choice, DiceRegression, Geometry, Image, PostProcessing
+from autoseg.schema import Calibration, Case, Choice, DiceRegression, Image, PostProcessing
 from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, ranked, write_ranked_cases
 
 NAN = float("nan")
@@ -73,7 +73,7 @@ class TestMaps:
         shares = [np.load(tmp_path / out / "new_0_probabilities.npy")[0, files[0] == data.BALL].mean() for out in ("cold", "hot")]
         assert shares[1] < shares[0] - 0.02
 
-    def test_what_is_done_is_not_done_again_and_what_is_asked_later_is_made(self, cases: list[Case], tmp_path: Path) -> None:
+    def test_what_is_done_is_not_done_again_and_what_is_wanted_later_is_made(self, cases: list[Case], tmp_path: Path) -> None:
         model, out = ThresholdModel(), tmp_path / "out"
         predict(cases, out, average_of(model))
         assert not (out / UNCERTAINTY).exists()
@@ -174,7 +174,7 @@ def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pyte
     assert cli.predict(["-i", str(images), "-o", str(tmp_path / "plain"), *FAST[:-1], *at]) == 0
     for case in ("case_4", "case_5"):
         labels = [read_label(tmp_path / out / f"{case}.nii.gz").array for out in ("doubts", "plain")]
-        assert np.mean(labels[0] != labels[1]) < 1e-3, "the folds asked one by one say the same together"
+        assert np.mean(labels[0] != labels[1]) < 1e-3, "the mean of the folds is the model"
         entropy, disagreement = maps_of(tmp_path / "doubts", case)
         assert entropy.max() > 0.1
         assert disagreement.max() > 0, "two networks"
@@ -186,14 +186,14 @@ class Flat(ThresholdModel):
 
     def logits(self, image: Image, **options: object) -> Logits:
         shape = image.geometry.shape
-        volume = Image(image.array[:, None], Geometry((1, *shape), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())))
+        volume = Image(image.array[:, None], make_geometry((1, *shape)))
         seen = super().logits(volume, **options)
         return replace(seen, trace=replace(seen.trace, geometry=image.geometry, transpose=(0, 1), spacing=image.geometry.spacing))
 
 
 def test_pictures_get_maps_of_eight_bits(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(60, 160, (1, 20, 24)).astype(np.uint8)
-    place = Geometry((20, 24), (1.0, 1.0), (0.0,) * 2, tuple(np.eye(2).ravel()))
+    place = make_geometry((20, 24))
     write_image(tmp_path / "in" / "photo_0000.png", picture, place)
     model = Flat()
     model.plan = replace(model.plan, transpose=(0, 1))

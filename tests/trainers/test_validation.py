@@ -26,13 +26,13 @@ def job(tiny_plan, tiny_job):
     return tiny_job(tiny_plan())
 
 
-def predictor(*refuses: str, asked: list[str] | None = None) -> SimpleNamespace:
-    """Says background everywhere; fails for some cases."""
+def predictor(*failing: str, predicted: list[str] | None = None) -> SimpleNamespace:
+    """Predicts background everywhere; fails for some cases."""
 
     def logits(image, *, source: str = "", **_: object) -> torch.Tensor:
-        if asked is not None:
-            asked.append(source)
-        if source in refuses:
+        if predicted is not None:
+            predicted.append(source)
+        if source in failing:
             raise MemoryError("too large")
         return torch.zeros(3, *image.shape[1:])
 
@@ -42,9 +42,9 @@ def predictor(*refuses: str, asked: list[str] | None = None) -> SimpleNamespace:
 def test_all_cases_are_scored_and_not_again(folders: RunFolders, dataset, job):
     scores = validate_fold(predictor(), job, folders, dataset, progress=False)
     assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "cd" for organ in ("ball", "block")]
-    asked = []
-    assert str(validate_fold(predictor(asked=asked), job, folders, dataset, progress=False)) == str(scores)
-    assert asked == []
+    predicted = []
+    assert str(validate_fold(predictor(predicted=predicted), job, folders, dataset, progress=False)) == str(scores)
+    assert predicted == []
     assert {"hd95_surface", "assd_border", "chaos"} <= scores[0].other.keys()
 
 
@@ -75,13 +75,13 @@ def test_a_case_without_previous_stage_is_left_out_by_name(cascade_folders: RunF
 
 
 def test_a_case_that_fails_is_named_and_tried_again_next_time(folders: RunFolders, dataset, job, caplog):
-    failures, asked = folders.run / "validation" / "failures.json", []
+    failures, predicted = folders.run / "validation" / "failures.json", []
     with caplog.at_level(logging.ERROR):
         assert {score.case for score in validate_fold(predictor("c"), job, folders, dataset, progress=False)} == {"d"}
     assert "c could not be validated: MemoryError: too large" in caplog.text
     assert read_json(failures, dict) == {"c": "MemoryError: too large"}
-    assert {score.case for score in validate_fold(predictor(asked=asked), job, folders, dataset, progress=False)} == {"c", "d"}
-    assert asked == ["c"]
+    assert {score.case for score in validate_fold(predictor(predicted=predicted), job, folders, dataset, progress=False)} == {"c", "d"}
+    assert predicted == ["c"]
     assert not failures.exists()
 
 

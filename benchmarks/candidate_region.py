@@ -30,6 +30,7 @@ from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import load_network
+from autoseg.inference.volume_predictor import Volume
 from autoseg.pipeline import PlanSettings, TrainSettings, plan_and_preprocess, train
 from autoseg.preprocessing.storage import Store, read_array
 from autoseg.runtime.hardware import choose_device
@@ -88,7 +89,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
         for what, result in results.items():
             started = time.perf_counter()
             region = candidate_region_mask(job.configuration, image, organs) if what == "with the region" else None
-            logits = predictor.logits(image, previous=seen, region=region, source=name)
+            logits = predictor.logits(Volume(image, previous=seen, region=region, case=name))
             result.seconds += time.perf_counter() - started
             result.computed, result.skipped = result.computed + predictor.computed, result.skipped + predictor.skipped
             found = export_labels([Logits(logits, stored.trace)], job.plan.labels)

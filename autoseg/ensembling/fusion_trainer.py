@@ -39,17 +39,9 @@ class CrossFitted:
 
     predictors: Mapping[str, VolumePredictor]
 
-    def logits(
-        self,
-        image: Volume,
-        *,
-        previous: Volume | None = None,
-        region: Volume | None = None,
-        progress: Progress | None = None,
-        source: str = "image",
-    ) -> torch.Tensor:
-        """As `Predictor.logits` of the case `source`."""
-        return self.predictors[source].logits(image, previous=previous, region=region, progress=progress, source=source)
+    def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
+        """As `Predictor.logits`."""
+        return self.predictors[volume.case].logits(volume, progress=progress)
 
 
 def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:

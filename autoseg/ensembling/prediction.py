@@ -22,15 +22,14 @@ from ..inference.trained_model import (
     sliding_window,
     trained_with,
 )
-from ..inference.volume_predictor import PreprocessedCase, Progress, scaled
+from ..inference.volume_predictor import Progress, Volume, scaled
 from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.registry import FINAL_CHECKPOINT
 from ..runtime.serialization import read_json
-from ..schema import Configuration, Image, Labels, Plan
-from ..schema.run_record import RunRecord
+from ..schema import Configuration, Image, Labels, Plan, Trace
 from .stacking import as_stored, stacked
 
 FUSION = "fusion"
@@ -65,7 +64,7 @@ class StackedEnsemble(TrainedModel):
         """All: the ensemble's own network is small."""
         return 1.0
 
-    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> PreprocessedCase:
+    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
         """The members' predictions as channels, on the grid of one of them."""
         progress = scaled(progress, 1 / len(self.members))
         labels = [member.plan.labels for member in self.members]
@@ -73,7 +72,7 @@ class StackedEnsemble(TrainedModel):
             as_stored(member.logits(image, case=case, progress=progress, cache=cache), member.plan.labels) for member in self.members
         ]
         trace = predictions[self.reference].trace
-        return PreprocessedCase(case or image.source, stacked(predictions, labels, trace), trace)
+        return Volume(stacked(predictions, labels, trace), case=case or image.source), trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +85,17 @@ class FusedEnsemble(TrainedModel):
 
     inputs: tuple[tuple[Plan, Configuration], ...] = ()
 
-    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> PreprocessedCase:
+    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
         """The image preprocessed in all ways, the channels joined."""
         results = [preprocess_case(image, None, plan, configuration, case=case) for plan, configuration in self.inputs]
         arrays = [array for array, _, _ in results]
-        return PreprocessedCase(case or image.source, np.concatenate(arrays) if len(arrays) > 1 else arrays[0], results[-1][2])
+        return Volume(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], case=case or image.source), results[-1][2]
 
 
 def load_ensemble(
     folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
 ) -> TrainedModel:
-    """Loads an ensemble's folder and, beside it, those of its members (a `trained_model.Loader`).
+    """Loads an ensemble's folder and, beside it, those of its members.
 
     Args:
         folder: ``results/<dataset>/ensemble__<Kind>``.

@@ -19,9 +19,11 @@ from ..networks import build_network
 from ..preprocessing.cropping import slices_of
 from ..preprocessing.resampling import resample_image
 from ..runtime.hardware import autocast, free_memory, memory_format
-from ..schema import Box, Configuration, Labels, Locator
+from ..schema import Box, Configuration, Locator
+from .low_memory import LowMemoryPredictor
 from .patch_aggregator import background_logits, empty_logits
-from .volume_predictor import Progress, SlidingWindow, Volume
+from .predictor import Predictor
+from .volume_predictor import Progress, Volume
 
 log = logging.getLogger(__name__)
 
@@ -158,13 +160,8 @@ class LocatedPredictor:
         localiser: Finds it.
     """
 
-    predictor: SlidingWindow
+    predictor: Predictor | LowMemoryPredictor
     localiser: Localiser
-
-    @property
-    def labels(self) -> Labels:
-        """The organs of the output channels."""
-        return self.predictor.labels
 
     @property
     def mirror(self) -> bool:
@@ -176,28 +173,21 @@ class LocatedPredictor:
         """Distance of tiles as a share of the patch."""
         return self.predictor.step
 
-    def logits(
-        self,
-        image: Volume,
-        *,
-        previous: Volume | None = None,
-        region: Volume | None = None,
-        progress: Progress | None = None,
-        source: str = "image",
-    ) -> torch.Tensor:
+    def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
         """As `Predictor.logits`."""
-        box = self.localiser.box(np.asarray(image), source=source)
+        shape = tuple(volume.image.shape[1:])
+        box = self.localiser.box(np.asarray(volume.image), source=volume.case)
         free_memory(self.localiser.device)
         if box is None:
-            return self.predictor.logits(image, previous=previous, region=region, progress=progress, source=source)
-        log.debug("%s: organs located in %s of %s", source, box, tuple(image.shape[1:]))
+            return self.predictor.logits(volume, progress=progress)
+        log.debug("%s: organs located in %s of %s", volume.case, box, shape)
         z, y, x = slices_of(box)
-        previous, region = (None if volume is None else volume[z, y, x] for volume in (previous, region))
-        inside = self.predictor.logits(image[:, z, y, x], previous=previous, region=region, progress=progress, source=source)
-        if inside.shape[1:] == tuple(image.shape[1:]):
+        previous, region = (None if array is None else array[z, y, x] for array in (volume.previous, volume.region))
+        inside = self.predictor.logits(Volume(volume.image[:, z, y, x], previous, region, volume.case), progress=progress)
+        if inside.shape[1:] == shape:
             return inside
-        result = empty_logits((len(inside), *image.shape[1:]), source)
-        for channel, value in zip(result, background_logits(self.labels), strict=True):
+        result = empty_logits((len(inside), *shape), volume.case)
+        for channel, value in zip(result, background_logits(self.predictor.labels), strict=True):
             channel.fill_(float(value))
         result[:, z, y, x] = inside
         return result

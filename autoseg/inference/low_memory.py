@@ -44,21 +44,13 @@ class LowMemoryPredictor:
     mirror: bool = True
     step: float = 0.5
 
-    def logits(
-        self,
-        image: Volume,
-        *,
-        previous: Volume | None = None,
-        region: Volume | None = None,
-        progress: Progress | None = None,
-        source: str = "image",
-    ) -> torch.Tensor:
+    def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
         """As `Predictor.logits`; the mean over folds is kept in float16."""
         progress = scaled(progress, 1 / len(self.loaders))
-        mean = self._predictor(0).logits(image, previous=previous, region=region, progress=progress, source=source)
+        mean = self._predictor(0).logits(volume, progress=progress)
         free_memory(self.device)
         for fold in range(1, len(self.loaders)):
-            logits = self._predictor(fold).logits(image, previous=previous, region=region, progress=progress, source=source)
+            logits = self._predictor(fold).logits(volume, progress=progress)
             free_memory(self.device)
             for whole, part in zip(mean, logits, strict=True):  # of a channel at a time, so that only one is ever float32
                 whole.copy_(torch.lerp(whole.float(), part.float(), 1 / (fold + 1)))

@@ -33,35 +33,26 @@ class NetworkInput:
     crop: Tile
 
     @classmethod
-    def of(
-        cls, image: Volume, previous: Volume | None, region: Volume | None, configuration: Configuration, *, source: str
-    ) -> NetworkInput:
-        """Checks what is given and pads it.
-
-        Args:
-            image: ``(C, Z, Y, X)``.
-            previous: The previous stage's label map ``(Z, Y, X)``, where the configuration sees it.
-            region: Candidate region ``(Z, Y, X)``, or None.
-            configuration: Of the network.
-            source: Name of the case, for messages.
+    def of(cls, volume: Volume, configuration: Configuration) -> NetworkInput:
+        """Checks and pads a volume for the networks of a configuration.
 
         Raises:
             ValueError: The image has not four axes, or the others are of another shape, missing or not expected.
         """
-        volume = torch.as_tensor(image)
-        if volume.ndim != 4:
-            raise ValueError(f"{source}: expected an image (C, Z, Y, X), got shape {tuple(volume.shape)}")
-        shape, patch = tuple(volume.shape[1:]), patch_3d(configuration)
+        image, previous, region = torch.as_tensor(volume.image), volume.previous, volume.region
+        if image.ndim != 4:
+            raise ValueError(f"{volume.case}: expected an image (C, Z, Y, X), got shape {tuple(image.shape)}")
+        shape, patch = tuple(image.shape[1:]), patch_3d(configuration)
         stage = configuration.previous_stage if configuration.sees_previous else None
         if (previous is None) != (stage is None):
             expected = f"the segmentation of {stage}" if stage else "no segmentation of a previous stage"
-            raise ValueError(f"{source}: {configuration.name} expects {expected}, got {'none' if previous is None else 'one'}")
+            raise ValueError(f"{volume.case}: {configuration.name} expects {expected}, got {'none' if previous is None else 'one'}")
         for name, array in ((f"segmentation of {stage}", previous), ("region", region)):
             if array is not None and tuple(array.shape) != shape:
-                raise ValueError(f"{source}: expected a {name} on the image's grid {shape}, got {tuple(array.shape)}")
+                raise ValueError(f"{volume.case}: expected a {name} on the image's grid {shape}, got {tuple(array.shape)}")
         organs = None if previous is None else _padded(torch.as_tensor(previous).to(torch.int16)[None], patch)[0]
         inside = None if region is None else _padded(torch.as_tensor(region, dtype=torch.bool)[None], patch)[0]
-        return cls(_padded(volume.float(), patch), organs, inside, _crop(shape, patch))
+        return cls(_padded(image.float(), patch), organs, inside, _crop(shape, patch))
 
     def touches_region(self, tile: Tile) -> bool:
         """Whether some voxel of the tile lies in the candidate region."""

@@ -72,16 +72,8 @@ class Predictor:
             planned = CPU_BATCH_VOXELS // int(np.prod(self.configuration.patch_size))
         self._batch = self.batch or max(1, planned)
 
-    def logits(
-        self,
-        image: Volume,
-        *,
-        previous: Volume | None = None,
-        region: Volume | None = None,
-        progress: Progress | None = None,
-        source: str = "image",
-    ) -> torch.Tensor:
-        """Logits of a preprocessed volume, see `VolumePredictor.logits`.
+    def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
+        """See `VolumePredictor.logits`.
 
         Besides the result it holds the sums of one patch's thickness along the axis that the patch covers least. Images smaller than the
         patch are padded with zeros and the result cropped; tiles that do not touch the candidate region are not computed.
@@ -90,25 +82,25 @@ class Predictor:
             ValueError: The image has not four axes; `previous` is missing or not expected, or it or `region` is of another shape; a
                 network's output has the wrong shape; or logits are not finite (or beyond float16).
         """
-        inputs = NetworkInput.of(image, previous, region, self.configuration, source=source)
-        result = empty_logits((self.labels.n_outputs, *inputs.image.shape[1:]), source)
+        inputs, case = NetworkInput.of(volume, self.configuration), volume.case
+        result = empty_logits((self.labels.n_outputs, *inputs.image.shape[1:]), case)
         report = _Report(progress)
-        while not self._try(inputs, result, report, source):
+        while not self._try(inputs, result, report, case):
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        log.debug("%s: %d tiles computed, %d skipped", source, self.computed, self.skipped)
+        log.debug("%s: %d tiles computed, %d skipped", case, self.computed, self.skipped)
         # Without a copy: of logits in a file it would have to lie in memory.
         return result[inputs.crop]
 
-    def _try(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, source: str) -> bool:
+    def _try(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> bool:
         """Fills `result`; False if memory ran out and there is a smaller way. A function of its own, so that its tensors are freed then."""
         try:
-            self._slide(inputs, result, report, source)
+            self._slide(inputs, result, report, case)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self._reduce_memory():
                 raise
             batch, device = self._batch, self._aggregator_device
-            log.warning("%s: out of memory on %s; going on with batches of %d, sums on %s", source, self.device, batch, device)
+            log.warning("%s: out of memory on %s; going on with batches of %d, sums on %s", case, self.device, batch, device)
             return False
         return True
 
@@ -122,7 +114,7 @@ class Predictor:
         return True
 
     @torch.inference_mode()
-    def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, source: str) -> None:
+    def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> None:
         patch, shape, configuration = patch_3d(self.configuration), tuple(inputs.image.shape[1:]), self.configuration
         every = self._starts(shape)
         starts = [start for start in every if inputs.touches_region(box_at(start, patch))]
@@ -130,7 +122,7 @@ class Predictor:
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
         axis = int(np.argmax([size / edge for size, edge in zip(shape, patch, strict=True)]))
         starts.sort(key=lambda start: start[axis])
-        aggregator = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=source)
+        aggregator = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=case)
         if inputs.region is not None:
             aggregator.restrict_to(inputs.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):

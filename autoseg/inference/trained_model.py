@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequen
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -19,14 +18,14 @@ from ..runtime.checkpoints import load_checkpoint
 from ..runtime.hardware import memory_format
 from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT, lookup
 from ..runtime.serialization import from_plain, read_json
-from ..schema import Configuration, Image, Labels, Plan
+from ..schema import Configuration, Image, Labels, Plan, Trace
 from .cascade import on_grid
 from .export import export_labels
 from .localisation import Localiser, LocatedPredictor, build_locator
 from .logits import Logits
 from .low_memory import LowMemoryPredictor, use_low_memory
 from .predictor import Predictor
-from .volume_predictor import PreprocessedCase, Progress, SlidingWindow, predict_preprocessed, scaled
+from .volume_predictor import Progress, Volume, predict_preprocessed, scaled
 
 NetworkLoader = Callable[[], nn.Module]
 """Gives a network with its final weights, on the device and in evaluation mode."""
@@ -68,7 +67,7 @@ class TrainedModel:
     name: str
     plan: Plan
     configuration: Configuration
-    predictor: SlidingWindow
+    predictor: Predictor | LowMemoryPredictor | LocatedPredictor
     key: str
     previous: TrainedModel | None = None
 
@@ -102,10 +101,10 @@ class TrainedModel:
         return 0.5 if self.depends_on else 0.0
 
     def _compute(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> Logits:
-        inputs = self.preprocessed(image, case, scaled(progress, self.input_share), cache)
-        return predict_preprocessed(self.predictor, self.configuration, inputs, progress=scaled(progress, 1 - self.input_share))
+        volume, trace = self.preprocessed(image, case, scaled(progress, self.input_share), cache)
+        return predict_preprocessed(self.predictor, self.configuration, volume, trace, progress=scaled(progress, 1 - self.input_share))
 
-    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> PreprocessedCase:
+    def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
         """The image on the configuration's grid, with the first stage's organs where there is one.
 
         Args:
@@ -119,7 +118,7 @@ class TrainedModel:
         if self.previous is not None:
             first = self.previous.logits(image, case=case, progress=progress, cache=cache)
             organs = on_grid(export_labels([first], self.plan.labels), trace)
-        return PreprocessedCase(case or image.source, array, trace, organs)
+        return Volume(array, organs, case=case or image.source), trace
 
 
 def logits_cache_for(models: Iterable[TrainedModel]) -> LogitsCache:
@@ -157,22 +156,12 @@ ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
 
-class Loader(Protocol):
-    """Loads the given finished folds of a model folder."""
-
-    def __call__(
-        self, folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
-    ) -> TrainedModel:
-        """Arguments as of `load_model`."""
-        ...
-
-
 NETWORKS_OF_FOLDS = "networks"
 LOADERS = {
     NETWORKS_OF_FOLDS: "autoseg.inference.trained_model:load_networks",
     ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble",
 }
-"""Kind of model folder to its `Loader`. The kind is the name of its runs' configuration where it is listed, else ``networks``."""
+"""Kind of model folder, the name of its runs' configuration where that is listed, to the function that loads its folds."""
 
 
 def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: ModelCache | None = None) -> TrainedModel:
@@ -194,7 +183,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     loaded = {} if loaded is None else loaded
     if (folder, folds) not in loaded:
         kind = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)["configuration"]["name"]
-        load: Loader = lookup(LOADERS, kind if kind in LOADERS else NETWORKS_OF_FOLDS, "kind of model")
+        load: Callable[..., TrainedModel] = lookup(LOADERS, kind if kind in LOADERS else NETWORKS_OF_FOLDS, "kind of model")
         loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
     return loaded[folder, folds]
 
@@ -202,17 +191,18 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
 def load_networks(
     folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
 ) -> TrainedModel:
-    """The `Loader` of networks that were trained on images, with the locator or first stage that precedes them."""
+    """Loads networks that were trained on images, with the locator or first stage that precedes them."""
     first = folder / f"fold_{folds[0]}"
     plan, configuration = trained_with(first)
     runs = [folder / f"fold_{fold}" for fold in folds]
     networks = [partial(load_network, run, plan, configuration, device) for run in runs]
-    predictor: SlidingWindow = sliding_window(networks, configuration, plan.labels, device, options)
+    window = sliding_window(networks, configuration, plan.labels, device, options)
+    predictor: Predictor | LowMemoryPredictor | LocatedPredictor = window
     if configuration.locator is not None:
         locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
         if not options.low_memory:
             locators = [partial(_same, load()) for load in locators]
-        predictor = LocatedPredictor(predictor, Localiser(locators, configuration, device))
+        predictor = LocatedPredictor(window, Localiser(locators, configuration, device))
     previous = None
     if configuration.previous_stage is not None:
         stage = folder.parent / read_json(first / "run.json", dict)["previous_model"]

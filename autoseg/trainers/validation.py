@@ -18,7 +18,7 @@ from ..data.labels import to_file, to_internal
 from ..evaluation.overlap import score_case
 from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
-from ..inference.volume_predictor import PreprocessedCase, VolumePredictor, predict_preprocessed
+from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
 from ..runtime.locks import remove_partial
 from ..runtime.serialization import from_plain, read_json, write_json
@@ -142,7 +142,7 @@ def _validate_case(
     image = np.asarray(stored.image[:])
     previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
     start = time.perf_counter()
-    logits = predict_preprocessed(predictor, job.configuration, PreprocessedCase(case.name, image, stored.trace, previous))
+    logits = predict_preprocessed(predictor, job.configuration, Volume(image, previous, case=case.name), stored.trace)
     label_map = export_labels([logits], labels)
     _write_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
     write_label(out / f"{case.name}{job.plan.file_ending}", to_file(label_map, labels), stored.trace.geometry)

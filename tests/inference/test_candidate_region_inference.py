@@ -15,6 +15,7 @@ from autoseg.inference import candidate_region as regions
 from autoseg.inference.candidate_region import body_mask, candidate_region_mask, dilated, distances
 from autoseg.inference.cascade import organs_as_channels
 from autoseg.inference.tiling import tile_starts
+from autoseg.inference.volume_predictor import Volume
 from autoseg.schema import CandidateRegion, Labels
 
 SHAPE = (20, 48, 56)
@@ -159,8 +160,8 @@ def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, 
     options = {} if labels is None else {"labels": labels}
     seen, volume, region = [], random_image(*shape), a_region(shape, *boxes)
     one = make_predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **options)
-    logits = one.logits(volume, region=region)
-    whole = make_predictor(voxelwise, (8, 8, 8), step=step, **options).logits(volume)
+    logits = one.logits(Volume(volume, region=region))
+    whole = make_predictor(voxelwise, (8, 8, 8), step=step, **options).logits(Volume(volume))
     assert torch.equal(logits[:, region], whole[:, region])
     share = logits.float().sigmoid() if regions_mode else logits.float().softmax(0)
     if regions_mode:
@@ -179,11 +180,11 @@ def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, 
 def test_a_region_for_slices_and_for_a_second_stage():
     volume, region = random_image(4, 20, 24), a_region((4, 20, 24), np.s_[1:2, 2:5, 15:20])
     one = make_predictor(voxelwise, (8, 8))
-    logits = one.logits(volume, region=region)
-    assert torch.equal(logits[:, region], make_predictor(voxelwise, (8, 8)).logits(volume)[:, region])
+    logits = one.logits(Volume(volume, region=region))
+    assert torch.equal(logits[:, region], make_predictor(voxelwise, (8, 8)).logits(Volume(volume))[:, region])
     assert one.computed < one.skipped
     stage = random_label_map(4, 20, 24)
-    second = make_predictor(lambda x: x, (8, 8), previous="3d_lowres").logits(volume, previous=stage, region=region)
+    second = make_predictor(lambda x: x, (8, 8), previous="3d_lowres").logits(Volume(volume, previous=stage, region=region))
     expected = organs_as_channels(torch.from_numpy(stage)[None], Labels(("a", "b", "c"), ((1,), (2,), (5,))))[0]
     assert torch.equal(second[1:, region].float(), expected[:, region])
 
@@ -195,7 +196,7 @@ def test_a_region_survives_memory_that_runs_out_and_must_fit_the_image():
         return voxelwise(x)
 
     volume, region = random_image(8, 8, 40), a_region((8, 8, 40), np.s_[:, :, 20:25])
-    one = make_predictor(hungry, (8, 8, 8), batch=4)
-    assert torch.equal(one.logits(volume, region=region)[:, region], make_predictor(voxelwise, (8, 8, 8)).logits(volume)[:, region])
+    one, whole = make_predictor(hungry, (8, 8, 8), batch=4), make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume))
+    assert torch.equal(one.logits(Volume(volume, region=region))[:, region], whole[:, region])
     with pytest.raises(ValueError, match=r"c1: expected a region on the image's grid \(8, 8, 40\), got \(8, 8, 8\)"):
-        one.logits(volume, region=region[..., :8], source="c1")
+        one.logits(Volume(volume, region=region[..., :8], case="c1"))

@@ -12,6 +12,7 @@ from torch import nn
 
 from autoseg.inference.localisation import Localiser, LocatedPredictor, coarse_shape, plan_locator, to_coarse
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.volume_predictor import Volume
 from autoseg.schema import Locator
 
 CPU = torch.device("cpu")
@@ -103,7 +104,7 @@ class TestBox:
 
     def test_inside_as_the_predictor_says_outside_background(self, volume):
         shares = []
-        logits = located(5).logits(volume, progress=shares.append, source="c")
+        logits = located(5).logits(Volume(volume, case="c"), progress=shares.append)
         inside = np.zeros(volume.shape[1:], bool)
         inside[8:20, 10:26, 18:34] = True
         expected = voxelwise(torch.from_numpy(volume)[None])[0]
@@ -112,13 +113,13 @@ class TestBox:
         assert sum(shares) == pytest.approx(1)
 
     def test_where_nothing_is_found_the_whole_volume_is_segmented(self, volume, caplog):
-        logits = located(50).logits(volume, source="c7")
+        logits = located(50).logits(Volume(volume, case="c7"))
         torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
         assert "c7: no organ was located; the whole volume is segmented" in caplog.text
 
     def test_a_region_is_cut_to_the_box(self, volume):
         region = np.zeros(volume.shape[1:], bool)
         region[10:12, 12:14, 20:22] = True
-        logits = located(5).logits(volume, region=region)
+        logits = located(5).logits(Volume(volume, region=region))
         assert (logits.float().softmax(0)[0, ~region] == 1).all()
         assert (logits[0, region] > 5).all()

@@ -15,6 +15,7 @@ from autoseg.inference import patch_aggregator as module
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.tiling import gaussian_window, tile_starts
+from autoseg.inference.volume_predictor import Volume
 from autoseg.schema import Labels, Mirroring
 
 
@@ -22,7 +23,7 @@ from autoseg.schema import Labels, Mirroring
 @pytest.mark.parametrize("batch", [1, 5, None])
 def test_a_voxelwise_network_is_given_back_at_every_voxel(shape, batch):
     volume = random_image(*shape)
-    logits = make_predictor(voxelwise, (8, 8, 8), batch=batch, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
+    logits = make_predictor(voxelwise, (8, 8, 8), batch=batch, mirroring=Mirroring(axes=(0, 1, 2))).logits(Volume(volume))
     assert logits.dtype == torch.float16
     assert logits.shape == (4, *shape)
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
@@ -39,7 +40,7 @@ def test_2d_sees_every_slice_by_itself(shape):
         return voxelwise(x)
 
     volume = random_image(*shape)
-    logits = make_predictor(network, (8, 8), batch=4).logits(volume)
+    logits = make_predictor(network, (8, 8), batch=4).logits(Volume(volume))
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert max(seen) == 4 or shape[0] == 1
 
@@ -50,7 +51,7 @@ def test_overlapping_tiles_are_weighted_as_by_the_plain_formula(shape):
     patch = (8, 8, 8)
     bias = torch.randn(4, *patch, generator=torch.Generator().manual_seed(0))
     volume = random_image(*shape)
-    logits = make_predictor(lambda x: voxelwise(x) + bias, patch, batch=3).logits(volume)
+    logits = make_predictor(lambda x: voxelwise(x) + bias, patch, batch=3).logits(Volume(volume))
     total, weight = torch.zeros(4, *shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     window = gaussian_window(patch).double()
     for start in tile_starts(shape, patch):
@@ -63,7 +64,7 @@ def test_overlapping_tiles_are_weighted_as_by_the_plain_formula(shape):
 def test_networks_are_averaged():
     networks = [lambda x: voxelwise(x), lambda x: 3 * voxelwise(x)]
     volume = random_image(8, 8, 8)
-    logits = make_predictor(networks, (8, 8, 8)).logits(volume)
+    logits = make_predictor(networks, (8, 8, 8)).logits(Volume(volume))
     torch.testing.assert_close(logits.float(), 2 * voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=4e-3)
 
 
@@ -77,15 +78,16 @@ def test_only_the_valid_flips_are_averaged():
     x = torch.from_numpy(volume)[None]
     flips = [(), (2,), (3,), (2, 3)]
     expected = sum(position_aware(x.flip(f)).flip(f) for f in flips)[0] / 4
-    logits = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1))).logits(volume)
+    logits = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1))).logits(Volume(volume))
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
-    alone = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1)), mirror=False).logits(volume)
+    alone = make_predictor(position_aware, (8, 8, 8), mirroring=Mirroring(axes=(0, 1)), mirror=False).logits(Volume(volume))
     torch.testing.assert_close(alone.float(), position_aware(x)[0], rtol=2e-3, atol=2e-3)
 
 
 def test_all_eight_flips_are_used():
     calls = []
-    make_predictor(lambda x: calls.append(x) or voxelwise(x), (8, 8, 8), mirroring=Mirroring(axes=(0, 1, 2))).logits(random_image(8, 8, 8))
+    predictor = make_predictor(lambda x: calls.append(x) or voxelwise(x), (8, 8, 8), mirroring=Mirroring(axes=(0, 1, 2)))
+    predictor.logits(Volume(random_image(8, 8, 8)))
     assert len(calls) == 8
     assert len({tuple(np.round(call.flatten().tolist(), 4)) for call in calls}) == 8
 
@@ -104,9 +106,9 @@ def test_left_and_right_change_places_under_the_lateral_flip(regions):
     network = (lambda x: by_side(x)[:, 2:]) if regions else by_side
     volume = np.abs(random_image(8, 8, 8)) + 1
     mirroring = Mirroring(axes=(0, 1, 2), lateral_axis=2, pairs=pairs)
-    logits = make_predictor(network, (8, 8, 8), labels=labels, mirroring=mirroring).logits(volume)
+    logits = make_predictor(network, (8, 8, 8), labels=labels, mirroring=mirroring).logits(Volume(volume))
     torch.testing.assert_close(logits.float(), network(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
-    wrong = make_predictor(network, (8, 8, 8), labels=labels, mirroring=Mirroring(axes=(0, 1, 2))).logits(volume)
+    wrong = make_predictor(network, (8, 8, 8), labels=labels, mirroring=Mirroring(axes=(0, 1, 2))).logits(Volume(volume))
     assert (wrong.float() - logits.float()).abs().max() > 0.3
 
 
@@ -118,7 +120,7 @@ def test_the_previous_stage_changes_sides_too():
 
     volume, stage = random_image(8, 8, 8), random_label_map(8, 8, 8)
     mirroring = Mirroring(axes=(1, 2), lateral_axis=2, pairs=((1, 2),))
-    logits = make_predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(volume, previous=stage)
+    logits = make_predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(Volume(volume, previous=stage))
     expected = torch.from_numpy(np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32))
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
 
@@ -133,7 +135,7 @@ def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, 
         return x
 
     volume, stage = random_image(*shape), random_label_map(*shape)
-    logits = make_predictor(network, patch, previous="3d_lowres").logits(volume, previous=stage)
+    logits = make_predictor(network, patch, previous="3d_lowres").logits(Volume(volume, previous=stage))
     expected = np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32)
     torch.testing.assert_close(logits.float(), torch.from_numpy(expected), rtol=2e-3, atol=2e-3)
     assert set(seen) == {(4, *patch)}
@@ -142,11 +144,11 @@ def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, 
 def test_a_missing_an_unexpected_and_a_misplaced_previous_stage_are_refused():
     cascade = make_predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
     with pytest.raises(ValueError, match="c1: test expects the segmentation of 3d_lowres, got none"):
-        cascade.logits(random_image(8, 8, 8), source="c1")
+        cascade.logits(Volume(random_image(8, 8, 8), case="c1"))
     with pytest.raises(ValueError, match=r"c1: expected a segmentation of 3d_lowres on the image's grid \(8, 8, 8\), got \(8, 8, 9\)"):
-        cascade.logits(random_image(8, 8, 8), previous=random_label_map(8, 8, 9), source="c1")
+        cascade.logits(Volume(random_image(8, 8, 8), previous=random_label_map(8, 8, 9), case="c1"))
     with pytest.raises(ValueError, match="c1: test expects no segmentation of a previous stage, got one"):
-        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8), previous=random_label_map(8, 8, 8), source="c1")
+        make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8), previous=random_label_map(8, 8, 8), case="c1"))
 
 
 def is_in_a_file(tensor: torch.Tensor) -> bool:
@@ -163,9 +165,9 @@ def is_in_a_file(tensor: torch.Tensor) -> bool:
 def test_logits_that_would_take_much_of_the_memory_lie_in_a_file(monkeypatch, tmp_path, shape):
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     volume = random_image(*shape)
-    in_memory = make_predictor(voxelwise, (8, 8, 8)).logits(volume)
+    in_memory = make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume))
     monkeypatch.setattr(module, "available_memory", lambda: 30_000)
-    in_file = make_predictor(voxelwise, (8, 8, 8)).logits(volume)
+    in_file = make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume))
     assert list(tmp_path.iterdir()) == [], "nothing is left behind, even by a process that is killed"
     assert is_in_a_file(in_file)
     assert not is_in_a_file(in_memory)
@@ -183,7 +185,7 @@ def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, 
 
     monkeypatch.setattr(module.os, "posix_fallocate", full, raising=False)
     volume = random_image(8, 8, 8)
-    logits = make_predictor(voxelwise, (8, 8, 8)).logits(volume, source="case_7")
+    logits = make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume, case="case_7"))
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert "case_7: logits of" in caplog.text
     assert "set TMPDIR" in caplog.text
@@ -192,10 +194,10 @@ def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, 
 def test_without_reserving_free_space_is_looked_up(monkeypatch, caplog):
     monkeypatch.setattr(module, "available_memory", lambda: 1)
     monkeypatch.delattr(module.os, "posix_fallocate", raising=False)
-    assert make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8))).shape == (4, 8, 8, 8)
     assert caplog.text == ""
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    assert make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8, 8)).shape == (4, 8, 8, 8)
+    assert make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8))).shape == (4, 8, 8, 8)
     assert "has no room" in caplog.text
 
 
@@ -211,13 +213,13 @@ def test_out_of_memory_is_answered_with_smaller_batches_and_remembered():
     shares = []
     one = make_predictor(hungry, (8, 8, 8), batch=8)
     volume = random_image(8, 8, 40)
-    logits = one.logits(volume, progress=shares.append)
+    logits = one.logits(Volume(volume), progress=shares.append)
     torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
     assert sizes[:3] == [8, 4, 2]
     assert sum(shares) == pytest.approx(1)
     assert min(shares) > 0
     sizes.clear()
-    one.logits(volume)
+    one.logits(Volume(volume))
     assert max(sizes) == 2
 
 
@@ -232,7 +234,7 @@ def test_every_other_error_and_the_last_out_of_memory_are_raised(error, batch):
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        make_predictor(broken, (8, 8, 8), batch=batch).logits(random_image(8, 8, 8))
+        make_predictor(broken, (8, 8, 8), batch=batch).logits(Volume(random_image(8, 8, 8)))
     assert len(calls) == 1
 
 
@@ -244,16 +246,16 @@ def test_broken_logits_are_refused_with_the_case(value):
         return output
 
     with pytest.raises(ValueError, match="case_7: expected finite logits"):
-        make_predictor(broken, (8, 8, 8)).logits(random_image(8, 8, 8), source="case_7")
+        make_predictor(broken, (8, 8, 8)).logits(Volume(random_image(8, 8, 8), case="case_7"))
 
 
 def test_a_network_of_the_wrong_kind_is_refused():
     with pytest.raises(ValueError, match=r"expected logits of shape \(1, 4, 8, 8, 8\), got \(1, 1, 8, 8, 8\)"):
-        make_predictor(lambda x: x, (8, 8, 8)).logits(random_image(8, 8, 8))
+        make_predictor(lambda x: x, (8, 8, 8)).logits(Volume(random_image(8, 8, 8)))
     with pytest.raises(ValueError, match="got a tuple"):
-        make_predictor(lambda x: (voxelwise(x),), (8, 8, 8)).logits(random_image(8, 8, 8))
+        make_predictor(lambda x: (voxelwise(x),), (8, 8, 8)).logits(Volume(random_image(8, 8, 8)))
     with pytest.raises(ValueError, match=r"c1: expected an image \(C, Z, Y, X\)"):
-        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(8, 8)[0], source="c1")
+        make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8)[0], case="c1"))
 
 
 @pytest.mark.parametrize(("options", "message"), [({"step": 0}, "step"), ({"step": 1.5}, "step"), ({"batch": 0}, "batch")])
@@ -275,5 +277,5 @@ def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
 
     monkeypatch.setattr(module.PatchAggregator, "__init__", spy)
     for order in set(itertools.permutations((8, 10, 64))):
-        make_predictor(voxelwise, (8, 8, 8)).logits(random_image(*order))
+        make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(*order)))
         assert shapes[-1] == (4, *(8 if n == 64 else n for n in order))

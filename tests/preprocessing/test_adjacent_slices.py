@@ -10,6 +10,7 @@ import torch
 from conftest import make_case, make_configuration, make_job, make_plan, write_store
 
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.volume_predictor import Volume
 from autoseg.planners.configurations import default_configurations, wanted_configurations
 from autoseg.planners.patch import PRESETS
 from autoseg.planners.plan import PlanningInput, plan_configurations
@@ -139,7 +140,7 @@ class TestPrediction:
         monkeypatch.setattr("autoseg.runtime.hardware.half_type", lambda _: None)  # the same numbers on processors with bf16
         network = torch.nn.Conv2d(6, 3, 1)
         image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-        found = self.predictor(network, normalization=("zscore",) * 2).logits(image)
+        found = self.predictor(network, normalization=("zscore",) * 2).logits(Volume(image))
         for z in range(shape[0]):
             tile = torch.cat([image[channel, neighbours(z, 3, shape[0])] for channel in range(2)])
             with torch.no_grad():
@@ -153,7 +154,7 @@ class TestPrediction:
             return torch.stack([0 * sides, sides, -sides]).expand(len(x), 3, 8, 8) + x[:, 1:2] * 0
 
         mirroring = Mirroring((0, 1), 1, ((0, 1),))
-        found = self.predictor(network, mirroring=mirroring).logits(torch.zeros(1, 2, 8, 8))
+        found = self.predictor(network, mirroring=mirroring).logits(Volume(torch.zeros(1, 2, 8, 8)))
         torch.testing.assert_close(found[:, 0].float(), torch.stack([0 * sides, sides, -sides]), rtol=2e-3, atol=2e-3)
 
 

@@ -10,6 +10,7 @@ import torch
 from conftest import write_dataset, write_previous
 
 from autoseg.data.datasets import load_dataset
+from autoseg.inference.volume_predictor import Volume
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json
 from autoseg.trainers.job import RunFolders
@@ -29,12 +30,12 @@ def job(tiny_plan, tiny_job):
 def predictor(*failing: str, predicted: list[str] | None = None) -> SimpleNamespace:
     """Predicts background everywhere; fails for some cases."""
 
-    def logits(image, *, source: str = "", **_: object) -> torch.Tensor:
+    def logits(volume: Volume, **_: object) -> torch.Tensor:
         if predicted is not None:
-            predicted.append(source)
-        if source in failing:
+            predicted.append(volume.case)
+        if volume.case in failing:
             raise MemoryError("too large")
-        return torch.zeros(3, *image.shape[1:])
+        return torch.zeros(3, *volume.image.shape[1:])
 
     return SimpleNamespace(logits=logits)
 

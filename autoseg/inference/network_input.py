@@ -42,7 +42,7 @@ class NetworkInput:
         image, previous, region = torch.as_tensor(volume.image), volume.previous, volume.region
         if image.ndim != 4:
             raise ValueError(f"{volume.case}: expected an image (C, Z, Y, X), got shape {tuple(image.shape)}")
-        shape, patch = tuple(image.shape[1:]), patch_3d(configuration)
+        shape = tuple(image.shape[1:])
         stage = configuration.previous_stage if configuration.sees_previous else None
         if (previous is None) != (stage is None):
             expected = f"the segmentation of {stage}" if stage else "no segmentation of a previous stage"
@@ -50,9 +50,11 @@ class NetworkInput:
         for name, array in ((f"segmentation of {stage}", previous), ("region", region)):
             if array is not None and tuple(array.shape) != shape:
                 raise ValueError(f"{volume.case}: expected a {name} on the image's grid {shape}, got {tuple(array.shape)}")
-        organs = None if previous is None else _padded(torch.as_tensor(previous).to(torch.int16)[None], patch)[0]
-        inside = None if region is None else _padded(torch.as_tensor(region, dtype=torch.bool)[None], patch)[0]
-        return cls(_padded(image.float(), patch), organs, inside, _crop(shape, patch))
+        padding = _padding(shape, patch_3d(configuration))
+        organs = None if previous is None else _padded(torch.as_tensor(previous).to(torch.int16), padding)
+        inside = None if region is None else _padded(torch.as_tensor(region, dtype=torch.bool), padding)
+        crop = (slice(None), *(slice(before, before + size) for (before, _), size in zip(padding, shape, strict=True)))
+        return cls(_padded(image.float(), padding), organs, inside, crop)
 
     def touches_region(self, tile: Tile) -> bool:
         """Whether some voxel of the tile lies in the candidate region."""
@@ -86,17 +88,12 @@ def patch_3d(configuration: Configuration) -> tuple[int, ...]:
     return (1, *configuration.patch_size) if configuration.dim == 2 else configuration.patch_size
 
 
-def _lacking(shape: Sequence[int], patch: Sequence[int]) -> list[int]:
-    return [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
+def _padding(shape: Sequence[int], patch: Sequence[int]) -> list[tuple[int, int]]:
+    """Voxels that each axis lacks up to the patch, as equal as can be before and after the volume."""
+    missing = [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
+    return [(lack // 2, lack - lack // 2) for lack in missing]
 
 
-def _padded(volume: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
-    """Zeros around ``(C, Z, Y, X)`` up to the patch, as equal as can be on both sides."""
-    missing = _lacking(volume.shape[1:], patch)
-    if not any(missing):
-        return volume
-    return functional.pad(volume, [width for lack in reversed(missing) for width in (lack // 2, lack - lack // 2)])
-
-
-def _crop(shape: Sequence[int], patch: Sequence[int]) -> Tile:
-    return (slice(None), *(slice(lack // 2, lack // 2 + size) for size, lack in zip(shape, _lacking(shape, patch), strict=True)))
+def _padded(volume: torch.Tensor, padding: Sequence[tuple[int, int]]) -> torch.Tensor:
+    widths = [width for sides in reversed(padding) for width in sides]
+    return functional.pad(volume, widths) if any(widths) else volume

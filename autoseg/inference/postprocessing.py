@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ..preprocessing.cropping import enclosed
 from ..runtime.registry import unknown
 from ..schema import Labels, PostProcessing
 
@@ -43,12 +44,11 @@ class Components:
 
         Of parts of equal size the one that comes first in the array counts as larger.
         """
-        keep = self.sizes > 0
-        keep &= self.sizes * voxel_mm3 >= postprocessing.min_volume_mm3
+        large = (self.sizes > 0) & (self.sizes * voxel_mm3 >= postprocessing.min_volume_mm3)
         if postprocessing.components is not None:
-            order = np.argsort(-np.where(keep, self.sizes, 0), kind="stable")
-            keep[order[postprocessing.components :]] = False
-        return keep[self.parts]
+            order = np.argsort(-np.where(large, self.sizes, 0), kind="stable")
+            large[order[postprocessing.components :]] = False
+        return large[self.parts]
 
 
 def apply_postprocessing(
@@ -78,14 +78,15 @@ def apply_postprocessing(
         raise ValueError(f"post-processing: expected a spacing of {label_map.ndim} numbers, got {tuple(spacing_mm)}")
     result, voxel = label_map.copy(), math.prod(spacing_mm)
     boxes = ndimage.find_objects(np.maximum(label_map, 0), max_label=len(labels.base_values))
-    wanted = [(boxes[value - 1], value, postprocessing[name]) for name, (value,) in _values(labels) if name in postprocessing]
+    values = zip(labels.names, labels.internal_members, strict=True)
+    wanted = [(boxes[value - 1], value, postprocessing[name]) for name, (value,) in values if name in postprocessing]
     wanted = [(box, value, steps) for box, value, steps in wanted if box is not None]
     for box, value, steps in wanted:
         mask = result[box] == value
         result[box][mask & ~Components.of(mask).remaining(steps, voxel)] = 0
     for box, value, steps in wanted:
         if steps.fill_holes:
-            result[box][holes(result[box] == value) & (result[box] == 0)] = value
+            result[box][enclosed(result[box] != value) & (result[box] == 0)] = value
     return result
 
 
@@ -105,17 +106,6 @@ def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, P
         )
 
 
-def holes(mask: np.ndarray) -> np.ndarray:
-    """What a mask ``(Z, Y, X)`` or ``(Y, X)`` encloses, bool: not in it, and no path over faces leads from there to the array's border."""
-    parts, count = ndimage.label(~mask)
-    enclosed = np.ones(count + 1, bool)
-    enclosed[0] = False
-    for axis in range(mask.ndim):
-        for side in (0, -1):
-            enclosed[np.take(parts, side, axis)] = False
-    return enclosed[parts]
-
-
 def describe(postprocessing: PostProcessing) -> str:
     """The steps in words, in their order."""
     steps = []
@@ -127,7 +117,3 @@ def describe(postprocessing: PostProcessing) -> str:
     if postprocessing.fill_holes:
         steps.append("holes filled")
     return ", ".join(steps) or "nothing"
-
-
-def _values(labels: Labels) -> list[tuple[str, tuple[int, ...]]]:
-    return list(zip(labels.names, labels.internal_members, strict=True))

@@ -199,9 +199,9 @@ def load_networks(
     window = sliding_window(networks, configuration, plan.labels, device, options)
     predictor: Predictor | LowMemoryPredictor | LocatedPredictor = window
     if configuration.locator is not None:
-        locators = [partial(load_locator, run, plan, configuration, device) for run in runs]
+        locators: list[NetworkLoader] = [partial(load_locator, run, plan, configuration, device) for run in runs]
         if not options.low_memory:
-            locators = [partial(_same, load()) for load in locators]
+            locators = [partial(_loaded, load()) for load in locators]
         predictor = LocatedPredictor(window, Localiser(locators, configuration, device))
     previous = None
     if configuration.previous_stage is not None:
@@ -212,12 +212,12 @@ def load_networks(
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
 
 
-def _same(network: nn.Module) -> nn.Module:
+def _loaded(network: nn.Module) -> nn.Module:
     return network
 
 
 def sliding_window(
-    loaders: Sequence[Callable[[], nn.Module]],
+    loaders: Sequence[NetworkLoader],
     configuration: Configuration,
     labels: Labels,
     device: torch.device,

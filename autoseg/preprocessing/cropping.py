@@ -27,7 +27,7 @@ def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
     box = tuple((int(line[0]), int(line[-1]) + 1) for line in used)
     inside = mask[slices_of(box)]
     if not inside.all():
-        inside |= _holes(~inside)
+        inside |= enclosed(~inside)
     return box, mask
 
 
@@ -36,8 +36,8 @@ def slices_of(box: Box) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in box)
 
 
-def _holes(background: np.ndarray) -> np.ndarray:
-    """Parts of the background that touch no face of the array; the same as filling holes, in one pass however deep they are."""
+def enclosed(background: np.ndarray) -> np.ndarray:
+    """Voxels of the background from which no path over faces leads to the array's border: the mask's holes, in one pass."""
     parts, count = ndimage.label(background)
     enclosed = np.ones(count + 1, bool)
     for axis in range(parts.ndim):

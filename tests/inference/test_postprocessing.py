@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.inference.postprocessing import Components, apply_postprocessing, describe, holes
+from autoseg.inference.postprocessing import Components, apply_postprocessing, describe
+from autoseg.preprocessing.cropping import enclosed
 from autoseg.schema import Labels, PostProcessing
 
 LABELS = Labels(("liver", "kidneys"), ((3,), (8,)))
@@ -73,9 +74,9 @@ def test_a_hole_that_is_open_in_a_corner_only_is_closed_and_one_that_reaches_the
     mask = np.ones((4, 4), bool)
     mask[1, 1] = False
     mask[0, 0] = False
-    assert holes(mask).tolist() == [[False] * 4, [False, True, False, False], [False] * 4, [False] * 4]
+    assert enclosed(~mask).tolist() == [[False] * 4, [False, True, False, False], [False] * 4, [False] * 4]
     mask[0, 1] = False
-    assert not holes(mask).any()
+    assert not enclosed(~mask).any()
 
 
 def test_what_is_removed_from_inside_another_organ_is_filled_by_it() -> None:

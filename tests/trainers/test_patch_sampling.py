@@ -8,28 +8,10 @@ from types import SimpleNamespace
 import blosc2
 import numpy as np
 import pytest
+from factories import patch_configuration
 
-from autoseg.schema import Configuration, Mirroring
 from autoseg.schema.conventions import OUTSIDE
 from autoseg.trainers.patch_sampling import ANNOTATED, draw_sample, is_foreground_slot, read_box, read_patch
-
-
-def configuration(patch: tuple[int, ...]) -> Configuration:
-    return Configuration(
-        name="test",
-        dim=len(patch),
-        spacing=(1.0,) * len(patch),
-        median_shape=patch,
-        patch_size=patch,
-        batch_size=2,
-        normalization=("zscore",),
-        mask_normalization=(False,),
-        network="plain_unet",
-        network_options={},
-        batch_dice=False,
-        mirroring=Mirroring(),
-        data="test",
-    )
 
 
 def a_case(shape: tuple[int, int, int] = (20, 24, 18), **locations: list[list[int]]) -> SimpleNamespace:
@@ -40,7 +22,7 @@ def a_case(shape: tuple[int, int, int] = (20, 24, 18), **locations: list[list[in
 
 def samples(case: SimpleNamespace, patch: tuple[int, ...], n: int = 300, foreground: bool = False, load: tuple[int, ...] | None = None):
     rng = np.random.default_rng(0)
-    return [draw_sample(rng, {"a": case}, configuration(patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
+    return [draw_sample(rng, {"a": case}, patch_configuration(patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
 
 
 def test_slots_of_a_batch_that_show_an_organ():
@@ -115,13 +97,13 @@ def test_every_case_is_drawn_and_the_generator_decides():
     cases = {name: a_case() for name in "abc"}
     rngs = np.random.default_rng(4), np.random.default_rng(4)
     first, second = (
-        [draw_sample(rng, some, configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4)) for _ in range(60)]
+        [draw_sample(rng, some, patch_configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4)) for _ in range(60)]
         for rng, some in zip(rngs, (cases, dict(reversed(cases.items()))), strict=True)
     )
     assert first == second
     assert {sample.case for sample in first} == set("abc")
     with pytest.raises(ValueError, match="at least one"):
-        draw_sample(rngs[0], {}, configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4))
+        draw_sample(rngs[0], {}, patch_configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, blosc2.asarray])

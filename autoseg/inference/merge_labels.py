@@ -39,30 +39,28 @@ def merge_organs(
     """
     _check(maps, choice, labels)
     sources = {choice[name] for name in labels.names}
-    shape = next(iter(maps.values())).shape
     if len(sources) == 1:
         return maps[sources.pop()].astype(np.int16, copy=False), 0
-    merged = np.zeros(shape, np.int16)
-    if labels.regions:
-        for index, name in enumerate(labels.names):
-            merged[np.isin(maps[choice[name]], labels.internal_members[index])] = internal_regions_class_order(labels)[index]
-        return merged, 0
+    merged = np.zeros(next(iter(maps.values())).shape, np.int16)
     values = dict(zip(labels.names, internal_regions_class_order(labels), strict=True))
-    contested = np.zeros(shape, bool)
+    if labels.regions:
+        for (name, value), members in zip(values.items(), labels.internal_members, strict=True):
+            merged[np.isin(maps[choice[name]], members)] = value
+        return merged, 0
+    contested = np.zeros(merged.shape, bool)
     for name, value in values.items():
         claimed = maps[choice[name]] == value
         contested |= claimed & (merged > 0)
         merged[claimed] = value
     voxels = np.stack(np.nonzero(contested))
-    if voxels.shape[1]:
-        best = np.full(voxels.shape[1], -1, np.float32)
-        for name, value in values.items():
-            claiming = np.flatnonzero(maps[choice[name]][tuple(voxels)] == value)
-            probability = confidence(name, voxels[:, claiming])
-            better = probability > best[claiming]
-            best[claiming[better]] = probability[better]
-            merged[tuple(voxels[:, claiming[better]])] = value
-    return merged, voxels.shape[1]
+    best = np.full(voxels.shape[1], -1, np.float32)
+    for name, value in values.items() if len(best) else ():
+        claiming = np.flatnonzero(maps[choice[name]][tuple(voxels)] == value)
+        probability = confidence(name, voxels[:, claiming])
+        better = probability > best[claiming]
+        best[claiming[better]] = probability[better]
+        merged[tuple(voxels[:, claiming[better]])] = value
+    return merged, len(best)
 
 
 def internal_regions_class_order(labels: Labels) -> tuple[int, ...]:

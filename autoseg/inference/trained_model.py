@@ -83,7 +83,9 @@ class TrainedModel:
         cache = {} if cache is None else cache
         logits = cache.get(self)
         if logits is None:
-            logits = self._compute(image, case, progress, cache)
+            inputs, rest = scaled(progress, self.input_share), scaled(progress, 1 - self.input_share)
+            volume, trace = self.preprocessed(image, case, inputs, cache)
+            logits = predict_preprocessed(self.predictor, self.configuration, volume, trace, progress=rest)
             if self in cache:
                 cache[self] = logits
         elif progress is not None:
@@ -99,10 +101,6 @@ class TrainedModel:
     def input_share(self) -> float:
         """Share of the work, for progress, of the models that it depends on."""
         return 0.5 if self.depends_on else 0.0
-
-    def _compute(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> Logits:
-        volume, trace = self.preprocessed(image, case, scaled(progress, self.input_share), cache)
-        return predict_preprocessed(self.predictor, self.configuration, volume, trace, progress=scaled(progress, 1 - self.input_share))
 
     def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
         """The image on the configuration's grid, with the first stage's organs where there is one.

@@ -178,12 +178,12 @@ class TestModelsLikeAnyOther:
     @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
     def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:
         fit(home, kind, add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"), iterations=1)
-        found, use_low_memory = (
+        usual, low_memory = (
             predict(home, tmp_path / f"{kind}{low}", model=folder_of(home, kind).name, low_memory=low) for low in (False, True)
         )
-        assert set(np.unique(found)) <= {0, data.BALL, data.BAR}
-        assert 0.02 < (found > 0).mean() < 0.98
-        assert np.mean(found == use_low_memory) > 0.98
+        assert set(np.unique(usual)) <= {0, data.BALL, data.BAR}
+        assert 0.02 < (usual > 0).mean() < 0.98
+        assert np.mean(usual == low_memory) > 0.98
 
     def test_a_member_is_asked_once_though_it_is_wanted_for_itself_and_by_two_ensembles(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,9 +117,9 @@ def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> 
     noisy = ThresholdModel(ball=80.0)
     predict(cases[:1], tmp_path / "raw", average_of(noisy))
     predict(cases[:1], tmp_path / "clean", average_of(noisy, postprocessing={"ball": PostProcessing(components=1)}))
-    raw, apply_postprocessing = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
-    assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(apply_postprocessing == data.BALL) > 100
-    assert np.array_equal(raw == data.BAR, apply_postprocessing == data.BAR)
+    raw, cleaned = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
+    assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(cleaned == data.BALL) > 100
+    assert np.array_equal(raw == data.BAR, cleaned == data.BAR)
 
 
 def test_organs_merge_by_calibrated_confidence() -> None:

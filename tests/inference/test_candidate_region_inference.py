@@ -127,7 +127,7 @@ def test_each_source_of_a_region(caplog):
     assert candidate_region_mask(patch_configuration((8, 8, 8)), volume, organs) is None
     assert np.array_equal(candidate_region_mask(with_region("previous", 2), volume, organs), dilated(organs > 0, 2))
     assert np.array_equal(candidate_region_mask(with_region("body", 0), volume, None), body_mask(volume))
-    with pytest.raises(ValueError, match="c1: .*the organs of 3d_lowres, which are missing"):
+    with pytest.raises(ValueError, match="c1: .*3d_lowres.*missing"):
         candidate_region_mask(with_region("previous", 2), volume, None, source="c1")
     assert candidate_region_mask(with_region("previous", 2), volume, 0 * organs, source="c1") is None
     assert "c1: 3d_lowres found no organ" in caplog.text
@@ -198,5 +198,5 @@ def test_a_region_survives_memory_that_runs_out_and_must_fit_the_image():
     volume, region = random_image(8, 8, 40), a_region((8, 8, 40), np.s_[:, :, 20:25])
     one, whole = make_predictor(hungry, (8, 8, 8), batch=4), make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume))
     assert torch.equal(one.logits(Volume(volume, region=region))[:, region], whole[:, region])
-    with pytest.raises(ValueError, match=r"c1: expected a region on the image's grid \(8, 8, 40\), got \(8, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"c1: .*region.*\(8, 8, 40\).*\(8, 8, 8\)"):
         one.logits(Volume(volume, region=region[..., :8], case="c1"))

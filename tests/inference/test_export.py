@@ -211,18 +211,25 @@ def test_only_voxels_near_borders_are_interpolated(monkeypatch):
     assert 0 < sum(interpolated) <= 60 * 60 * 3
 
 
-def test_logits_that_do_not_fit_are_refused():
+def test_logits_that_do_not_fit_their_trace_are_refused():
     array = blobs((9, 10, 11), 4, seed=0)
-    with pytest.raises(ValueError, match=r"case_1: expected logits on the grid \(9, 10, 11\), got \(4, 9, 10, 10\)"):
+    with pytest.raises(ValueError, match=r"case_1: .*\(9, 10, 11\).*\(4, 9, 10, 10\)"):
         Logits(array[..., :10], GRIDS["finer"])
-    with pytest.raises(ValueError, match="logits, probability8, got 'softmax'"):
+    with pytest.raises(ValueError, match="softmax"):
         Logits(array, GRIDS["finer"], "softmax")
-    with pytest.raises(ValueError, match="at least one model"):
-        export_labels([], LIVER_SPLEEN_AORTA)
-    with pytest.raises(ValueError, match="case_1: expected 4 output channels for liver, spleen, aorta, got 3"):
-        export_labels([Logits(array[:3], GRIDS["finer"])], LIVER_SPLEEN_AORTA)
-    with pytest.raises(ValueError, match="case_1: models to average disagree about the shape_before_crop|disagree about the geometry"):
-        list(probabilities([Logits(array, GRIDS["finer"]), Logits(array, GRIDS["same"])], LIVER_SPLEEN_AORTA))
-    reversed_too = dataclasses.replace(GRIDS["finer"], flips=(2,))
-    with pytest.raises(ValueError, match="case_1: models to average disagree about the flips"):
-        export_labels([Logits(array, GRIDS["finer"]), Logits(array, reversed_too)], LIVER_SPLEEN_AORTA)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([], "at least one model"),
+        ([(3, GRIDS["finer"])], "case_1: expected 4 .*liver, spleen, aorta, got 3"),
+        ([(4, GRIDS["finer"]), (4, GRIDS["same"])], "case_1: .*(shape_before_crop|geometry)"),
+        ([(4, GRIDS["finer"]), (4, dataclasses.replace(GRIDS["finer"], flips=(2,)))], "case_1: .*flips"),
+    ],
+)
+def test_members_that_do_not_belong_together_are_refused(members, reason):
+    logits = [Logits(blobs((9, 10, 11), outputs, seed=0), trace) for outputs, trace in members]
+    for function in (export_labels, lambda *given: list(probabilities(*given))):
+        with pytest.raises(ValueError, match=reason):
+            function(logits, LIVER_SPLEEN_AORTA)

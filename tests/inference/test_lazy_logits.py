@@ -80,7 +80,7 @@ def test_mean_of_folds_is_the_mean_of_their_logits() -> None:
     expected = sum(one.array.float() for one in folds) / 3
     np.testing.assert_allclose(lazy_mean(folds).array[:, :, 2:4], expected[:, :, 2:4].numpy(), rtol=1e-5, atol=1e-6)
     assert lazy_mean(folds[:1]) is folds[0]
-    with pytest.raises(ValueError, match=r"case: mean of predictions: expected logits of shape \(3, 4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"case: .*\(3, 4, 5, 6\)"):
         lazy_mean([folds[0], make_logits(1, make_trace((4, 4, 4)))])
 
 

@@ -115,7 +115,7 @@ class TestBox:
     def test_where_nothing_is_found_the_whole_volume_is_segmented(self, volume, caplog):
         logits = located(50).logits(Volume(volume, case="c7"))
         torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
-        assert "c7: no organ was located; the whole volume is segmented" in caplog.text
+        assert "c7: no organ was located" in caplog.text
 
     def test_a_region_is_cut_to_the_box(self, volume):
         region = np.zeros(volume.shape[1:], bool)

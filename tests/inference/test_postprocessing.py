@@ -97,11 +97,11 @@ def test_nothing_to_do_gives_the_map_itself_and_absent_organs_are_no_mistake(lab
 
 def test_regions_unknown_organs_and_wrong_spacings_are_refused(label_map: np.ndarray) -> None:
     regions = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
-    with pytest.raises(ValueError, match="expected organs that do not overlap, found regions"):
+    with pytest.raises(ValueError, match="core.*regions"):
         apply_postprocessing(label_map, regions, {"core": PostProcessing(components=1)}, SPACING)
-    with pytest.raises(ValueError, match="expected one of kidneys, liver, got 'spleen'"):
+    with pytest.raises(ValueError, match="kidneys, liver.*spleen"):
         apply_postprocessing(label_map, LABELS, {"spleen": PostProcessing(components=1)}, SPACING)
-    with pytest.raises(ValueError, match="a spacing of 3 numbers"):
+    with pytest.raises(ValueError, match="spacing of 3"):
         apply_postprocessing(label_map, LABELS, {"liver": PostProcessing(components=1)}, (1.0, 1.0))
 
 

@@ -141,7 +141,7 @@ def test_an_ending_is_understood_and_found_again(cases: list[Case], tmp_path: Pa
 
 def test_an_ending_that_cannot_be_written_is_refused_before_anything_is_predicted(cases: list[Case], tmp_path: Path) -> None:
     model = ThresholdModel()
-    with pytest.raises(ValueError, match=r"3 axes: expected one of .*, got '\.png'"):
+    with pytest.raises(ValueError, match=r"\.png"):
         predict(cases, tmp_path / "out", ensemble_of(a=model), ending=".png")
     assert model.predicted == []
 
@@ -235,11 +235,11 @@ class TestModelsOfSomeOrgans:
         assert not alone[0].any()
 
     def test_a_model_that_lacks_its_organ_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="organ of b: expected one of ball, got 'bar'"):
+        with pytest.raises(ValueError, match="organ of b: .*bar"):
             ensemble_of(a=OrganModel("ball"), b=OrganModel("ball"))
 
     def test_models_of_different_organs_are_not_averaged(self) -> None:
-        with pytest.raises(ValueError, match="models to average for bar: expected the same organs, found a: ball, bar; b: bar"):
+        with pytest.raises(ValueError, match="bar: .*a: ball, bar; b: bar"):
             ensemble_for({"bar": ("a", "b")}, a=ThresholdModel(), b=OrganModel("bar"))
 
 

@@ -74,5 +74,5 @@ def test_without_a_cache_every_model_is_loaded_anew(results):
 
 
 def test_folds_that_are_not_trained_are_named(results):
-    with pytest.raises(ValueError, match="expected trained folds 3, found 0"):
+    with pytest.raises(ValueError, match="folds 3.*0"):
         load_model(results / "3d_lowres__Trainer", CPU, InferenceOptions(("3",)))

@@ -95,14 +95,9 @@ class FusedEnsemble(TrainedModel):
 def load_ensemble(
     folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
 ) -> TrainedModel:
-    """Loads an ensemble's folder and, beside it, those of its members.
+    """Loads folds of an ensemble's folder ``ensemble__<Kind>`` and, of the folders beside it, the same of its members.
 
-    Args:
-        folder: ``results/<dataset>/ensemble__<Kind>``.
-        folds: Of the ensemble, and of its members.
-        device: Where to compute.
-        options: Test-time settings.
-        loaded: See `trained_model.load_model`.
+    The other arguments are those of `trained_model.load_model`.
 
     Raises:
         ValueError: A member is not there, or lacks a fold.

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from ..preprocessing.cropping import bounding_box
 from ..schema import Configuration
 
 log = logging.getLogger(__name__)
@@ -104,10 +105,10 @@ def distances(mask: np.ndarray, most: int) -> np.ndarray:
         ``(Z, Y, X)`` uint8: 0 in the mask, `most` + 1 where not even the largest radius reaches.
     """
     result = np.full(mask.shape, most + 1, np.uint8)
-    lines = [np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))) for axis in range(mask.ndim)]
-    if not len(lines[0]):
+    around = bounding_box(mask)
+    if around is None:
         return result
-    box = tuple(slice(max(0, line[0] - most), line[-1] + 1 + most) for line in lines)
+    box = tuple(slice(max(0, start - most), stop + most) for start, stop in around)
     near, inside = result[box], mask[box]
     rows = max(2 * most + 1, SLAB // max(1, inside[0].size))
     for start in range(0, len(inside), rows):

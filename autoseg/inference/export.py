@@ -64,18 +64,11 @@ def _decide(winner: np.ndarray, grids: Sequence[Grid], slices: Interval, *, regi
 
 
 def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[int, np.ndarray]]:
-    """Mean probabilities on the file's grid, slab by slab.
-
-    Args:
-        members: As in `export_labels`.
-        labels: As in `export_labels`.
+    """Mean probabilities on the file's grid, slab by slab, of what `export_labels` takes.
 
     Yields:
         First slice of the slab along the file's Z, and the probabilities ``(K, slab, Y, X)`` float32 in the file's axis order; a 2D image
         gives one slab of one slice. Outside the box that preprocessing kept, background has 1 and everything else 0.
-
-    Raises:
-        ValueError: As in `export_labels`.
     """
     check_members(members, labels)
     trace = members[0].trace

@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import nn
 
 from ..networks import build_network
-from ..preprocessing.cropping import slices_of
+from ..preprocessing.cropping import bounding_box, slices_of
 from ..preprocessing.resampling import resample_image
 from ..runtime.hardware import autocast, free_memory, memory_format
 from ..schema import Box, Configuration, Locator
@@ -132,14 +132,13 @@ class Localiser:
         for load in self.networks:
             with autocast(self.device):
                 probability += load()(coarse).float().softmax(1)[0, 1].cpu() / len(self.networks)
-        inside = (probability > 0.5).numpy()
-        if not inside.any():
+        inside = bounding_box((probability > 0.5).numpy())
+        if inside is None:
             log.warning("%s: no organ was located; the whole volume is segmented", source)
             return None
-        lines = [np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
         box = []
-        for line, n, m, patch in zip(lines, shape, inside.shape, self.configuration.patch_size, strict=True):
-            start, stop = math.floor(line[0] * n / m) - locator.margin, math.ceil((line[-1] + 1) * n / m) + locator.margin
+        for (low, high), n, m, patch in zip(inside, shape, probability.shape, self.configuration.patch_size, strict=True):
+            start, stop = math.floor(low * n / m) - locator.margin, math.ceil(high * n / m) + locator.margin
             box.append(_at_least(max(0, start), min(n, stop), min(n, patch), n))
         return tuple(box)
 

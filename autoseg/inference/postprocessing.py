@@ -91,11 +91,7 @@ def apply_postprocessing(
 
 
 def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, PostProcessing]) -> None:
-    """Refuses what `apply_postprocessing` cannot do.
-
-    Raises:
-        ValueError: As there.
-    """
+    """Refuses what `apply_postprocessing` cannot do: raises ValueError."""
     for name in organs:
         if name not in labels.names:
             raise unknown("organ to post-process", name, labels.names)

@@ -56,12 +56,9 @@ def gaussian_window(patch: Sequence[int], *, device: torch.device | str = "cpu",
     The maximum is 10; what the number format rounds to zero becomes the smallest weight that is not zero, so that no voxel is lost.
 
     Args:
-        patch: Voxels per axis.
-        device: Where to put it.
-        dtype: Number format.
-
-    Returns:
-        Weights of shape `patch`.
+        patch: Voxels per axis, the shape of the result.
+        device: Of the result.
+        dtype: Of the result.
     """
     window = np.ones(())
     for edge in patch:

@@ -103,14 +103,7 @@ class TrainedModel:
         return 0.5 if self.depends_on else 0.0
 
     def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
-        """The image on the configuration's grid, with the first stage's organs where there is one.
-
-        Args:
-            image: As in `logits`.
-            case: As in `logits`.
-            progress: Called with the share of the work of the models that this one depends on.
-            cache: As in `logits`.
-        """
+        """The image on the configuration's grid, with the first stage's organs where there is one; arguments as of `logits`."""
         array, _, trace = preprocess_case(image, None, self.plan, self.configuration, case=case)
         organs = None
         if self.previous is not None:

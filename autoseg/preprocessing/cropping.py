@@ -21,14 +21,19 @@ def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
     mask = np.zeros(image.shape[1:], bool)
     for channel in image:
         mask |= channel != 0
-    if not mask.any():
+    box = bounding_box(mask)
+    if box is None:
         return tuple((0, n) for n in mask.shape), np.ones_like(mask)
-    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
-    box = tuple((int(line[0]), int(line[-1]) + 1) for line in used)
     inside = mask[slices_of(box)]
     if not inside.all():
         inside |= enclosed(~inside)
     return box, mask
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """The smallest box around a mask; None where it is empty."""
+    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    return tuple((int(line[0]), int(line[-1]) + 1) for line in used) if len(used[0]) else None
 
 
 def slices_of(box: Box) -> tuple[slice, ...]:

@@ -23,7 +23,7 @@ def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
         mask |= channel != 0
     box = bounding_box(mask)
     if box is None:
-        return tuple((0, n) for n in mask.shape), np.ones_like(mask)
+        return tuple((0, size) for size in image.shape[1:]), np.ones_like(mask)
     inside = mask[slices_of(box)]
     if not inside.all():
         inside |= enclosed(~inside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,16 +20,14 @@ from ..inference.trained_model import (
     load_model,
     load_network,
     sliding_window,
-    trained_with,
 )
 from ..inference.volume_predictor import Progress, Volume, scaled
 from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
-from ..runtime.registry import FINAL_CHECKPOINT
-from ..runtime.serialization import read_json
-from ..schema import Configuration, Image, Labels, Plan, Trace
+from ..runtime.runs import ModelFolder
+from ..schema import Configuration, EnsembleRecord, Image, Labels, Plan, RunRecord, Trace
 from .stacking import as_stored, stacked
 
 FUSION = "fusion"
@@ -102,42 +100,60 @@ def load_ensemble(
     Raises:
         ValueError: A member is not there, or lacks a fold.
     """
-    build = _fused if _trainer_options(folder, folds[0])["kind"] == FUSION else _stacked
-    return build(folder, folds, device, options, loaded=loaded)
-
-
-def _trainer_options(folder: Path, fold: str) -> dict[str, Any]:
-    return read_json(folder / f"fold_{fold}" / "run.json", dict)["trainer_options"]
+    records = [ModelFolder(folder).run(fold).record() for fold in folds]
+    made_of = records[0].ensemble
+    if made_of is None:
+        raise ValueError(f"{folder}: expected a record of the ensemble's members, found none")
+    build = _fused if made_of.kind == FUSION else _stacked
+    return build(folder, dict(zip(folds, records, strict=True)), made_of, device, options, loaded)
 
 
 def _stacked(
-    folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
+    folder: Path,
+    records: Mapping[str, RunRecord],
+    made_of: EnsembleRecord,
+    device: torch.device,
+    options: InferenceOptions,
+    loaded: ModelCache,
 ) -> StackedEnsemble:
-    trained = [trained_with(folder / f"fold_{fold}") for fold in folds]
-    loaders = [partial(load_network, folder / f"fold_{fold}", *one, device) for fold, one in zip(folds, trained, strict=True)]
-    plan, configuration = trained[0]
-    design = _trainer_options(folder, folds[0])
+    folds, record = tuple(records), next(iter(records.values()))
+    runs = {fold: ModelFolder(folder).run(fold) for fold in folds}
+    loaders = [partial(load_network, runs[fold], one.plan, one.configuration, device) for fold, one in records.items()]
     options = replace(options, folds=folds)
-    members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in design["members"])
+    members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in made_of.members)
     # Flipped images are averaged by the members, and voxels that are seen one by one need no overlapping tiles.
-    options = replace(options, mirror=False, step=options.step if design["kind"] == META else 1.0)
-    predictor = sliding_window(loaders, configuration, plan.labels, device, options)
+    options = replace(options, mirror=False, step=options.step if made_of.kind == META else 1.0)
+    predictor = sliding_window(loaders, record.configuration, record.plan.labels, device, options)
     parts = "; ".join(f"{member.name} {member.key} {member.predictor.mirror} {member.predictor.step}" for member in members)
     key = f"{checkpoint_key(folder, folds)} of {parts}"
-    plan = replace(plan, channels=members[0].plan.channels)
-    reference = design["members"].index(design["reference"])
-    return StackedEnsemble(folder.name, plan, configuration, predictor, key, members=members, reference=reference)
+    plan = replace(record.plan, channels=members[0].plan.channels)
+    reference = made_of.members.index(made_of.reference)
+    return StackedEnsemble(folder.name, plan, record.configuration, predictor, key, members=members, reference=reference)
 
 
-def _fused(folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache) -> FusedEnsemble:
-    plan, configuration = trained_with(folder / f"fold_{folds[0]}")
-    members = [folder.parent / name for name in _trainer_options(folder, folds[0])["members"]]
+def _fused(
+    folder: Path,
+    records: Mapping[str, RunRecord],
+    made_of: EnsembleRecord,
+    device: torch.device,
+    options: InferenceOptions,
+    loaded: ModelCache,
+) -> FusedEnsemble:
+    folds, record = tuple(records), next(iter(records.values()))
+    plan, configuration = record.plan, record.configuration
+    members = [folder.parent / name for name in made_of.members]
     loaders = [partial(_fused_network, folder, members, fold, plan.labels, device) for fold in folds]
     predictor = sliding_window(loaders, configuration, plan.labels, device, options)
     parts = "; ".join(f"{member.name} {checkpoint_key(member, folds)}" for member in members)
     key = f"{checkpoint_key(folder, folds)} of {parts}"
-    inputs = tuple(_distinct_inputs([trained_with(member / f"fold_{folds[0]}") for member in members]).values())
+    inputs = tuple(_distinct_inputs([_trained_with(member, folds[0]) for member in members]).values())
     return FusedEnsemble(folder.name, replace(plan, channels=inputs[0][0].channels), configuration, predictor, key, inputs=inputs)
+
+
+def _trained_with(member: Path, fold: str) -> tuple[Plan, Configuration]:
+    """Plan and configuration of a fold of a member."""
+    record = ModelFolder(member).run(fold).record()
+    return record.plan, record.configuration
 
 
 def _distinct_inputs(members: Sequence[tuple[Plan, Configuration]]) -> dict[str, tuple[Plan, Configuration]]:
@@ -160,7 +176,7 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
     Raises:
         ValueError: A network cannot be cut before its logits; the message names its model.
     """
-    members = [trained_with(folder / f"fold_{fold}") for folder in folders]
+    members = [_trained_with(folder, fold) for folder in folders]
     channels = len(members[0][0].channels) * members[0][1].slices
     inputs = list(_distinct_inputs(members))
     branches = []

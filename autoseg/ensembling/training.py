@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..inference.predictor import Predictor
+from ..inference.volume_predictor import VolumePredictor
 from ..networks import build_network
 from ..preprocessing.planned_cases import preprocess
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
@@ -81,6 +82,7 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
             job = work.design.record(fold, split, budget=work.budget, settings=work.settings)
             write_json(run.record_file, job)
         folders = RunFolders(run.folder, work.data)
+        predictor: VolumePredictor
         if work.design.kind == FUSION:
             predictor = _fit_halves(work, job, folders)
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..preprocessing.storage import read_array, write_array
-from ..runtime.provenance import forget_id, record_id
+from ..runtime.provenance import record_id
 from ..runtime.serialization import read_json, write_json
 from ..schema import Labels, Trace
 from .logits import Logits

@@ -16,8 +16,9 @@ from ..networks.imagenet import without_pretrained
 from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.hardware import memory_format
-from ..runtime.registry import ENSEMBLE, FINAL_CHECKPOINT, lookup
-from ..runtime.serialization import from_plain, read_json
+from ..runtime.provenance import file_id
+from ..runtime.registry import lookup
+from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..schema import Configuration, Image, Labels, Plan, Trace
 from .cascade import on_grid
 from .export import export_labels
@@ -125,24 +126,6 @@ def _dependencies(model: TrainedModel) -> Iterator[TrainedModel]:
         yield from _dependencies(one)
 
 
-def available_folds(folder: Path) -> tuple[str, ...]:
-    """Finished folds in a model folder."""
-    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")))
-
-
-def model_labels(folder: Path, default: Labels) -> Labels:
-    """The organs that a model folder's networks segment; `default` where it has no run."""
-    for record in sorted(folder.glob("fold_*/run.json")):
-        return from_plain(read_json(record, dict)["plan"]["labels"], Labels)
-    return default
-
-
-def trained_with(run: Path) -> tuple[Plan, Configuration]:
-    """Plan and configuration of a run."""
-    record = read_json(run / "run.json", dict)
-    return from_plain(record["plan"], Plan), from_plain(record["configuration"], Configuration)
-
-
 ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
@@ -152,7 +135,7 @@ LOADERS = {
     NETWORKS_OF_FOLDS: "autoseg.inference.trained_model:load_networks",
     ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble",
 }
-"""Kind of model folder, the name of its runs' configuration where that is listed, to the function that loads its folds."""
+"""Kind of model folder to the function that loads its folds."""
 
 
 def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: ModelCache | None = None) -> TrainedModel:
@@ -167,14 +150,15 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     Raises:
         ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
     """
-    available = available_folds(folder)
+    model = ModelFolder(folder)
+    available = tuple(model.trained_folds())
     folds = available if options.folds is None else options.folds
     if not folds or any(fold not in available for fold in folds):
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
     if (folder, folds) not in loaded:
-        kind = read_json(folder / f"fold_{folds[0]}" / "run.json", dict)["configuration"]["name"]
-        load: Callable[..., TrainedModel] = lookup(LOADERS, kind if kind in LOADERS else NETWORKS_OF_FOLDS, "kind of model")
+        kind = ENSEMBLE if model.is_ensemble else NETWORKS_OF_FOLDS
+        load: Callable[..., TrainedModel] = lookup(LOADERS, kind, "kind of model")
         loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
     return loaded[folder, folds]
 
@@ -183,9 +167,9 @@ def load_networks(
     folder: Path, folds: tuple[str, ...], device: torch.device, options: InferenceOptions, *, loaded: ModelCache
 ) -> TrainedModel:
     """Loads networks that were trained on images, with the locator or first stage that precedes them."""
-    first = folder / f"fold_{folds[0]}"
-    plan, configuration = trained_with(first)
-    runs = [folder / f"fold_{fold}" for fold in folds]
+    runs = [ModelFolder(folder).run(fold) for fold in folds]
+    record = runs[0].record()
+    plan, configuration = record.plan, record.configuration
     networks = [partial(load_network, run, plan, configuration, device) for run in runs]
     window = sliding_window(networks, configuration, plan.labels, device, options)
     predictor: Predictor | LowMemoryPredictor | LocatedPredictor = window
@@ -195,8 +179,8 @@ def load_networks(
             locators = [partial(_loaded, load()) for load in locators]
         predictor = LocatedPredictor(window, Localiser(locators, configuration, device))
     previous = None
-    if configuration.previous_stage is not None:
-        stage = folder.parent / read_json(first / "run.json", dict)["previous_model"]
+    if record.previous_model is not None:
+        stage = folder.parent / record.previous_model
         # The first stage predicts with all its folds, whichever of the second's are wanted.
         previous = load_model(stage, device, replace(options, folds=None), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
@@ -221,9 +205,9 @@ def sliding_window(
     return Predictor(networks, configuration, labels, device=device, mirror=options.mirror, step=options.step)
 
 
-def load_locator(fold: Path, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
+def load_locator(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
     """The network of one fold that localises the organs, in evaluation mode; holds only the activations it must."""
-    return _with_weights(use_low_memory(build_locator(configuration, len(plan.channels))), fold, "locator", configuration, device)
+    return _with_weights(use_low_memory(build_locator(configuration, len(plan.channels))), run, "locator", configuration, device)
 
 
 def load_network(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:
@@ -235,11 +219,11 @@ def load_network(run: Run, plan: Plan, configuration: Configuration, device: tor
         out_channels=plan.labels.n_outputs,
         **without_pretrained(configuration.built_options),
     )
-    return _with_weights(network, fold, "network", configuration, device)
+    return _with_weights(network, run, "network", configuration, device)
 
 
-def _with_weights(network: nn.Module, fold: Path, part: str, configuration: Configuration, device: torch.device) -> nn.Module:
-    states, _ = load_checkpoint(fold / FINAL_CHECKPOINT)
+def _with_weights(network: nn.Module, run: Run, part: str, configuration: Configuration, device: torch.device) -> nn.Module:
+    states, _ = load_checkpoint(run.checkpoint)
     network.load_state_dict(states[part])
     layout = memory_format(configuration.dim)
     return network.to(device, memory_format=layout).eval()  # type: ignore[call-overload]  # torch's stubs lack memory_format

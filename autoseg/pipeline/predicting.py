@@ -16,7 +16,7 @@ from ..data.labels import to_file
 from ..inference.ensemble import Ensemble
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
-from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model, model_labels
+from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.dataset_folders import names_meant
 from ..runtime.hardware import choose_device, prepare
 from ..runtime.registry import unknown

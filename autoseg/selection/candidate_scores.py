@@ -24,7 +24,6 @@ from ..evaluation.metrics import find_metric, function_of, has_value
 from ..evaluation.overlap import score_case
 from ..inference.averages import Averages, average_all
 from ..inference.quantised_logits import load_logits
-from ..inference.trained_model import model_labels
 from ..preprocessing.orientation import arrange
 from ..runtime.migrate import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids

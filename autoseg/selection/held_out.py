@@ -15,7 +15,7 @@ from ..data.labels import to_internal
 from ..inference.apply_selection import apply_selection
 from ..inference.logits import Logits
 from ..inference.quantised_logits import has_logits, load_logits
-from ..inference.trained_model import model_labels
+from ..runtime.runs import ModelFolder
 from ..schema import Case, Choice, Labels, Plan
 
 

@@ -14,7 +14,7 @@ from autoseg.ensembling.stacked_cases import write_joined, write_stacks
 from autoseg.ensembling.stacking import Layout
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
-from autoseg.networks.combiners import CERTAIN
+from autoseg.networks.combiners import MAX_LOG_RATIO
 from autoseg.preprocessing.storage import Store
 
 LAYOUT = Layout(("one", "two"), (subset(ORGANS, ("ball",)), ORGANS), ORGANS.names)

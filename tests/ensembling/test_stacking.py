@@ -11,7 +11,7 @@ from factories import make_geometry, whole_trace
 
 from autoseg.ensembling.stacking import Layout, as_stored, stacked
 from autoseg.inference.logits import Logits
-from autoseg.networks.combiners import CERTAIN
+from autoseg.networks.combiners import MAX_LOG_RATIO
 from autoseg.schema import Labels, Trace
 
 BALL, BAR = Labels(("ball",), ((1,),)), Labels(("bar",), ((2,),))
@@ -31,7 +31,10 @@ def stored(*shares: list[int], shape: tuple[int, int, int] = (1, 1, 4), **change
 
 def test_channels_are_logarithms_of_how_much_likelier_an_organ_is_than_background() -> None:
     found = stacked([stored([255, 51, 0, 100], [0, 204, 255, 100], [0, 0, 0, 55])], [BOTH], trace())[:, 0, 0]
-    expected = [[0, CERTAIN + math.log(4), 2 * CERTAIN, CERTAIN], [0, CERTAIN + math.log(0.5 / 51), CERTAIN, CERTAIN + math.log(0.55)]]
+    expected = [
+        [0, MAX_LOG_RATIO + math.log(4), 2 * MAX_LOG_RATIO, MAX_LOG_RATIO],
+        [0, MAX_LOG_RATIO + math.log(0.5 / 51), MAX_LOG_RATIO, MAX_LOG_RATIO + math.log(0.55)],
+    ]
     assert found.dtype == np.float16
     assert np.allclose(found, expected, atol=0.01)
     assert found[0, 0] == found[1, 0] == 0, "certain background is exactly what patches are padded with"
@@ -39,7 +42,7 @@ def test_channels_are_logarithms_of_how_much_likelier_an_organ_is_than_backgroun
 
 def test_a_region_is_compared_with_its_absence() -> None:
     found = stacked([stored([0, 51, 204, 255])], [REGION], trace())[0, 0, 0]
-    assert np.allclose(found, [0, CERTAIN - math.log(4), CERTAIN + math.log(4), 2 * CERTAIN], atol=0.01)
+    assert np.allclose(found, [0, MAX_LOG_RATIO - math.log(4), MAX_LOG_RATIO + math.log(4), 2 * MAX_LOG_RATIO], atol=0.01)
 
 
 def test_members_follow_one_another_and_coarser_ones_are_interpolated() -> None:

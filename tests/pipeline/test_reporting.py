@@ -22,6 +22,7 @@ from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
+from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
 from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings

@@ -45,8 +45,8 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
         return Stamp({"case": store.content_id(case), **members})
 
     def _made(case: str) -> np.ndarray:
-        folders = [results / member / f"fold_{cases[case]}" / "validation" for member in layout.members]
-        return stacked([load_logits(folder, case) for folder in folders], layout.labels, store.load(case).trace)
+        logits = [load_logits(_run(case, member).validation, case) for member in layout.members]
+        return stacked(logits, layout.labels, store.load(case).trace)
 
     _write(sorted(cases), store, out, stamp=_of, make=_made)
 

@@ -54,13 +54,13 @@ def predict_cases(
     with _bar(len(cases)) as bar:
         for number, case in enumerate(cases):
             files = PredictionFiles.of(case, out, ending, probabilities=save_probabilities, uncertainty=uncertainty)
-            if not manifest.done(case, files.all):
-                try:
+            try:
+                if not manifest.done(case, files.all):
                     manifest.add(case, files.all, _predict_case(case, files, ensemble, bar))
-                except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                    reason = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
-                    failures[case.name] = f"{reason}{error}".removesuffix(": ")
-                    log.error("%s: %s", case.name, failures[case.name])
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                reason = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
+                failures[case.name] = f"{reason}{error}".removesuffix(": ")
+                log.error("%s: %s", case.name, failures[case.name])
             bar.update(number + 1 - bar.n)
     return failures
 

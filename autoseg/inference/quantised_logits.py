@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..preprocessing.storage import read_array, write_array
-from ..runtime.provenance import record_id
+from ..runtime.provenance import forget_id, record_id
 from ..runtime.serialization import read_json, write_json
 from ..schema import Labels, Trace
 from .logits import Logits
@@ -38,7 +38,8 @@ def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
 
 
 def save_logits(folder: Path, case: str, logits: Logits, labels: Labels) -> None:
-    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``."""
+    """Writes a prediction's probabilities and trace to ``<case>.b2nd`` and ``<case>.trace.json``, with the content id of the former."""
+    forget_id(folder / f"{case}.b2nd")
     write_array(folder / f"{case}.b2nd", quantise(logits.array, labels))
     record_id(folder / f"{case}.b2nd")
     write_json(folder / f"{case}.trace.json", logits.trace)

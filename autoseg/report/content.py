@@ -62,6 +62,7 @@ class RunFacts:
         validated: Whether it has scores of its held-out cases.
         needs: Models that must be trained before.
         run_environment: Device, version of torch and peak memory; several where it was resumed elsewhere, empty where not recorded.
+        record: What the run was started with; None where it cannot be read.
     """
 
     model: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from autoseg.inference import manifest
 from autoseg.inference.export import export_labels
 from autoseg.inference.manifest import MANIFEST
 from autoseg.inference.sampled_probabilities import probabilities_at
+from autoseg.runtime.serialization import read_json
 from autoseg.schema import Case
 
 
@@ -55,8 +57,22 @@ def test_a_changed_input_is_predicted_again(cases: list[Case], tmp_path: Path) -
     image, _, geometry = data.draw_case(1)
     write_image(cases[1].images[0], image[None, ::-1], geometry)
     assert redone(cases, tmp_path / "out", ThresholdModel()) == ["new_1"]
-    os.utime(cases[2].images[0], ns=(1, 1))
-    assert redone(cases, tmp_path / "out", ThresholdModel()) == ["new_2"], "same size, other time"
+    assert redone(cases, tmp_path / "out", ThresholdModel()) == []
+
+
+def test_a_copied_output_folder_and_inputs_of_another_time_are_as_they_were(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", ThresholdModel())
+    for case in cases:
+        os.utime(case.images[0], ns=(1, 1))
+    assert redone(cases, shutil.copytree(tmp_path / "out", tmp_path / "copied"), ThresholdModel()) == []
+
+
+def test_uncertainties_of_a_former_input_are_forgotten_also_where_the_new_one_fails(cases: list[Case], tmp_path: Path) -> None:
+    redone(cases, tmp_path / "out", ThresholdModel(), uncertainty=True)
+    cases[1].images[0].write_bytes(b"no image")
+    assert list(predict(cases, tmp_path / "out", ensemble_of(a=ThresholdModel()), uncertainty=True)) == ["new_1"]
+    rows = manifest.Manifest(tmp_path / "out", read_json(tmp_path / "out" / manifest.MANIFEST, dict)["models"]).findings(cases)
+    assert {row["case"] for row in rows} == {"new_0", "new_2"}
 
 
 def test_a_new_or_removed_file_is_made(cases: list[Case], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Adversarial training: a second network learns to tell predicted organs from real ones, and the first learns to deceive it."""
+"""Adversarial training: a discriminator learns to tell predicted from reference maps, the segmentation network to deceive it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from ..networks.discriminator import build_discriminator
-from ..runtime.hardware import autocast, memory_format
+from ..runtime.hardware import autocast
 from ..schema import Configuration, Plan
 from ..schema.run_record import RunRecord
 from .batches import Batch
+from .gradient_clipping import GradientClip
 from .job import RunFolders, checked_options
 from .losses.adversarial import discriminator_loss, generator_loss, judged_maps
+from .optimisation import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialOptions:
-    """What of the game a user may want otherwise.
+    """Options of adversarial training.
 
     Attributes:
         weight: Of the segmentation loss against the adversarial one, the paper's lambda.
@@ -69,9 +71,14 @@ class AdversarialTrainer(Trainer):
             features=self.options.discriminator_features,
             patch_size=configuration.patch_size,
         )
-        self.discriminator = discriminator.to(device, memory_format=memory_format(configuration.dim))
         rate = self.options.discriminator_learning_rate or job.options.learning_rate
-        self.discriminator_optimizer = build_optimizer(self.discriminator.parameters(), replace(job.options, learning_rate=rate))
+        self.discriminator = on_device(discriminator, device, configuration.dim)
+        self.optimized_discriminator = OptimizedNetwork(
+            self.discriminator,
+            build_optimizer(self.discriminator.parameters(), replace(job.options, learning_rate=rate)),
+            clip=GradientClip(job.options.gradient_clip, 0.0),
+            scaler=self.scaler,
+        )
         self._rate_ratio = rate / job.options.learning_rate
 
     @classmethod
@@ -85,7 +92,7 @@ class AdversarialTrainer(Trainer):
         return configuration
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """A step of the segmentation network, then one of the discriminator."""
+        """Takes a step of the segmentation network, then one of the discriminator."""
         with autocast(self.device):
             outputs = self.network(batch.image)
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
@@ -105,22 +112,19 @@ class AdversarialTrainer(Trainer):
         loss = discriminator_loss(score_real, score_fake)
         if self.options.label_smoothing:
             loss = loss + self.options.label_smoothing * score_real.float().mean()
-        for group in self.discriminator_optimizer.param_groups:
-            group["lr"] = self._rate_ratio * self.optimizer.param_groups[0]["lr"]
-        self.descend_on(loss, self.discriminator, self.discriminator_optimizer)
+        self.optimized_discriminator.learning_rate = self._rate_ratio * self.optimized.learning_rate
+        self.optimized_discriminator.descend(loss)
         scores = {"score_real": score_real, "score_fake": score_fake}
         means = {name: score.detach().float().sigmoid().mean() for name, score in scores.items()}
         return {"discriminator_loss": loss.detach(), **means}
 
     def extra_states(self) -> dict[str, dict[str, Any]]:
         """The discriminator's."""
-        optimizer = self.discriminator_optimizer.state_dict()
-        return {"discriminator": self.discriminator.state_dict(), "discriminator_optimizer": optimizer}
+        return self.optimized_discriminator.states("discriminator")
 
     def load_extra_states(self, states: Mapping[str, Any]) -> None:
         """The discriminator's."""
-        self.discriminator.load_state_dict(states["discriminator"])
-        self.discriminator_optimizer.load_state_dict(states["discriminator_optimizer"])
+        self.optimized_discriminator.load(states, "discriminator")
 
 
 def adversarial_options(options: Mapping[str, Any]) -> AdversarialOptions:

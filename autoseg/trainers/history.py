@@ -1,4 +1,4 @@
-"""The learning curve of a run: a table (``history.csv``) and a plot (``progress.png``), rewritten after every round."""
+"""The learning curve of a run: a table (``history.csv``) and a plot (``progress.png``), rewritten after every validation interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMPTY_DICE = 1e-3
 
 
 class History:
-    """Rows of numbers, one a round.
+    """Rows of numbers, one a validation interval.
 
     Args:
         folder: Of the run; an existing table is continued.
@@ -26,10 +26,10 @@ class History:
         self.table, self.plot = folder / "history.csv", folder / "progress.png"
         self.rows: list[dict[str, float]] = self._read()
         self._open: dict[str, float] = {}
-        self._alarmed = False
+        self._warned = False
 
     def begin(self, **values: float) -> None:
-        """Starts a round's row."""
+        """Starts the row of a validation interval."""
         self._open = dict(values)
 
     def finish(self, **values: float) -> dict[str, float]:
@@ -39,24 +39,24 @@ class History:
         return self.rows[-1]
 
     def cut(self, validation_intervals: int) -> None:
-        """Forgets rows after `validation_intervals`: they will be made again from the checkpoint."""
+        """Removes the rows after `validation_intervals`: training goes on from a checkpoint of then."""
         self.rows = self.rows[:validation_intervals]
 
     def clear(self) -> None:
-        """Forgets everything: a new run starts."""
+        """Removes all rows: a new run starts."""
         self.rows = []
 
     def warn_if_collapsed(self) -> None:
-        """Says so when some organ has not been found in any validation patch for several rounds, once."""
+        """Logs a warning, once, where an organ was found in no validation patch for several validation intervals."""
         recent = self.rows[-INTERVALS_BEFORE_WARNING:]
-        if self._alarmed or len(recent) < INTERVALS_BEFORE_WARNING:
+        if self._warned or len(recent) < INTERVALS_BEFORE_WARNING:
             return
         organs = [key.removeprefix("dice_") for key in recent[-1] if key.startswith("dice_")]
         lost = [organ for organ in organs if all(row[f"dice_{organ}"] < EMPTY_DICE for row in recent)]
         if lost:
-            self._alarmed = True
+            self._warned = True
             log.warning(
-                "%s: not found in any validation patch for %d rounds. Training goes on; if it stays so, give it more --time, "
+                "%s: not found in any validation patch for %d validation intervals. Training goes on; if it stays so, give it more --time, "
                 "a smaller --learning-rate, or look at these labels with autoseg_check.",
                 ", ".join(lost),
                 INTERVALS_BEFORE_WARNING,
@@ -74,7 +74,9 @@ class History:
         if not self.table.is_file():
             return []
         with self.table.open(newline="", encoding="utf-8") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            # "round" was the name in autoseg 0.1.0.
+            renamed = {"round": "validation_interval"}
+            return [{renamed.get(key, key): _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 def _number(text: str) -> float:

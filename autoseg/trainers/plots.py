@@ -14,17 +14,18 @@ from ..runtime.figures import new_figure, organ_colours
 
 
 def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Plots a training: losses, Dice of the validation patches, and the learning rate, over its rounds.
+    """Plots a training: losses, Dice of the validation patches, and the learning rate, over its validation intervals.
 
     Args:
-        rows: One a round. Drawn are columns with ``loss`` in their name, ``mean_dice`` and ``dice_<organ>``, and ``learning_rate``.
+        rows: One a validation interval. Plotted are columns with ``loss`` in their name, ``mean_dice``, ``dice_<organ>`` and
+            ``learning_rate``.
         path: The picture.
 
     Raises:
         ValueError: There are no rows.
     """
     if not rows:
-        raise ValueError(f"{path}: expected at least one round to plot, got none")
+        raise ValueError(f"{path}: expected at least one validation interval to plot, got none")
     keys = list(dict.fromkeys(key for row in rows for key in row))
     organs = [key for key in keys if key.startswith("dice_")]
     panels = (("loss", [k for k in keys if "loss" in k]), ("Dice", [*organs, "mean_dice"]), ("learning rate", ["learning_rate"]))
@@ -33,7 +34,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         panel = figure.add_subplot(3, 1, position)
         _draw_curves(panel, rows, [key for key in columns if key in keys], dict(zip(organs, organ_colours(len(organs)), strict=True)))
         panel.set_ylabel(title)
-    panel.set_xlabel("round")
+    panel.set_xlabel("validation interval")
     figure.tight_layout()
     figure.savefig(path, dpi=100, facecolor="white")
 
@@ -76,7 +77,7 @@ def plot_recall(rows: Sequence[RecallRow], names: Sequence[str], chosen: int, pa
 
 
 def _draw_curves(panel: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str], colours: Mapping[str, tuple]) -> None:
-    validation_intervals = [row.get("round", i) for i, row in enumerate(rows, start=1)]
+    validation_intervals = [row.get("validation_interval", i) for i, row in enumerate(rows, start=1)]
     others = iter(("#1f4e8c", "#d1495b", "#444444", "#888888"))
     for key in columns:
         values = [row.get(key, np.nan) for row in rows]

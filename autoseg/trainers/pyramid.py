@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,21 @@ from .trainer import Trainer
 NETWORK = "pipo_fan"
 
 
+@runtime_checkable
+class FusingNetwork(Protocol):
+    """A network with adaptive fusion of its output scales, which can be switched."""
+
+    def set_fusing(self, on: bool, /) -> None:
+        """Switches to one fused score map, or back to those of all scales.
+
+        Raises:
+            ValueError: There is nothing to fuse.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class PyramidOptions:
-    """What of the two phases a user may want otherwise.
+    """Options of the two phases.
 
     Attributes:
         fusion_from: Share of the budget from which on the fused map alone is trained, 0 up to below 1.
@@ -66,21 +78,20 @@ class PyramidTrainer(Trainer):
     def build_network(self) -> nn.Module:
         """The network; one that cannot fuse is refused now, not when the second phase begins."""
         network = super().build_network()
-        network.set_fusing(True)
+        _set_fusing(network, True, self.job.configuration)
         return network
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimisation step of the phase that the budget is in."""
+        """Takes one optimisation step of the phase that the budget is in."""
         fuses = self.used >= pyramid_options(self.job.trainer_options).fusion_from
-        for network in (self.network, self.average):
-            if network is not None:
-                network.set_fusing(fuses)
+        for network in (self.network, self.optimized.final):
+            _set_fusing(network, fuses, self.job.configuration)
         return super().step(batch)
 
     def fit(self) -> nn.Module:
         """Trains, and returns the network that predicts, which fuses; so does every network that is built from the checkpoint."""
         network = super().fit()
-        network.set_fusing(True)
+        _set_fusing(network, True, self.job.configuration)
         return network
 
 
@@ -102,7 +113,7 @@ def _with_pyramid(configuration: Configuration) -> Configuration:
 
 
 def _check_fuses(configuration: Configuration, plan: Plan) -> None:
-    """Refuses a network without adaptive fusion; it is built without numbers."""
+    """Refuses a network without adaptive fusion; it is built without weights."""
     with torch.device("meta"):
         network = build_network(
             configuration.network,
@@ -111,6 +122,10 @@ def _check_fuses(configuration: Configuration, plan: Plan) -> None:
             out_channels=plan.labels.n_outputs,
             **without_pretrained(configuration.network_options),
         )
-    if not hasattr(network, "set_fusing"):
+    _set_fusing(network, True, configuration)
+
+
+def _set_fusing(network: nn.Module, on: bool, configuration: Configuration) -> None:
+    if not isinstance(network, FusingNetwork):
         raise ValueError(f"PyramidTrainer: expected {NETWORK} or another network with set_fusing, got {configuration.network!r}")
-    network.set_fusing(True)
+    network.set_fusing(on)

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ..data.images import read_label, write_label
@@ -22,11 +20,9 @@ from ..inference.volume_predictor import Volume, VolumePredictor, predict_prepro
 from ..preprocessing.storage import Store, read_array
 from ..runtime.locks import remove_partial
 from ..runtime.serialization import from_plain, read_json, write_json
-from ..schema import Case, Dataset, Labels, Score
+from ..schema import Case, Dataset, Score
 from ..schema.run_record import RunRecord
 from .job import RunFolders
-from .losses import make_target
-from .losses.target_adaptive import Annotated, unknown_organs
 
 log = logging.getLogger(__name__)
 
@@ -37,45 +33,7 @@ TIMINGS = "timings.json"
 """In a validation folder: case to seconds from the preprocessed image to the label map on the file's grid."""
 
 
-class PatchScores:
-    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good for comparing rounds."""
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
-        self._overlap, self._total, self._losses = 0.0, 0.0, []
-
-    def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor, *, annotated: Annotated = ()) -> None:
-        """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values.
-
-        An organ that was not annotated in a sample counts there neither as found nor as false alarm; empty means all were.
-        """
-        target = make_target(segmentation, self.labels)
-        if self.labels.regions:
-            found, truth = logits > 0, target.regions.bool()
-        else:
-            classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
-            found, truth = logits.argmax(1, keepdim=True) == classes, target.classes[:, None] == classes
-        if target.valid is not None:
-            found, truth = found & target.valid.bool(), truth & target.valid.bool()
-        for sample, organs in enumerate(annotated):
-            unknown = unknown_organs(organs, self.labels)
-            found[sample, unknown], truth[sample, unknown] = False, False
-        axes = (0, *range(2, logits.ndim))
-        self._overlap = self._overlap + (found & truth).sum(axes).cpu().double()
-        self._total = self._total + (found.sum(axes) + truth.sum(axes)).cpu().double()
-        self._losses.append(float(loss))
-
-    def result(self) -> dict[str, float]:
-        """``validation_loss``, ``mean_dice`` and ``dice_<organ>`` (NaN where an organ was in no patch)."""
-        dice = torch.where(self._total > 0, 2 * self._overlap / self._total, torch.nan)
-        found = dice[~dice.isnan()]
-        row = {"validation_loss": float(np.mean(self._losses)), "mean_dice": float(found.mean()) if len(found) else float("nan")}
-        return {**row, **{f"dice_{organ}": float(value) for organ, value in zip(self.labels.names, dice, strict=True)}}
-
-
-def validate_fold(
-    predictor: VolumePredictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True
-) -> list[Score]:
+def validate_fold(predictor: Predictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),

@@ -122,7 +122,7 @@ class TestContract:
         trainer.fit()
         assert trainer.iteration == 10
         assert trainer.used == 1
-        assert [row["round"] for row in trainer.history.rows] == [1, 2, 3]
+        assert [row["validation_interval"] for row in trainer.history.rows] == [1, 2, 3]
         assert [row["iteration"] for row in trainer.history.rows] == [4, 7, 10]
         assert trainer.history.rows[-1]["learning_rate"] < 0.1 * 1e-2
 
@@ -159,7 +159,7 @@ class TestContract:
 
         def dying(states: object, path: Path) -> None:
             path.write_bytes(b"half")
-            if trainer.round == 3:
+            if trainer.interval == 3:
                 raise Killed
             save(states, path)
 
@@ -168,7 +168,7 @@ class TestContract:
             run_until_killed(trainer)
         resumed = build(name, job(), killed)
         resumed.restore()
-        assert resumed.round == 2
+        assert resumed.interval == 2
         build(name, job(), killed).fit()
         assert equal(weights(killed), weights(undisturbed))
         assert rows(killed) == rows(undisturbed)
@@ -220,7 +220,7 @@ class TestContract:
 
         trainer.step = watched
         network = trainer.fit()
-        assert network is trainer.average
+        assert network is trainer.optimized.average
         assert not equal(weights(folders), trainer.network.state_dict())
         for key, tensor in weights(folders).items():
             torch.testing.assert_close(tensor, mean[key], rtol=1e-5, atol=1e-6)
@@ -325,7 +325,7 @@ class TestContract:
         trainer.device = torch.device("meta")  # stands for a GPU
         trainer.restore()
         assert places == ["cpu"]
-        assert all(state["step"].device == CPU for state in trainer.optimizer.state.values())
+        assert all(state["step"].device == CPU for state in trainer.optimized.optimizer.state.values())
 
     def test_a_damaged_checkpoint_is_named(self, name, job, folders):
         folders.run.mkdir()

@@ -28,8 +28,8 @@ from autoseg.schema import Labels, Mirroring, Score, Split
 from autoseg.selection.choice import candidates_for, choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
+from autoseg.trainers.patch_scores import PatchScores
 from autoseg.trainers.trainer import Trainer
-from autoseg.trainers.validation import PatchScores
 
 ORGANS = Labels(("liver", "kidney", "spleen"), ((2,), (5,), (7,)))
 REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))

@@ -110,7 +110,7 @@ def test_learning_curves_are_averaged(tmp_path: Path, monkeypatch: pytest.Monkey
         history = History(tmp_path / f"half_{number}")
         history.table.parent.mkdir()
         for index, loss in enumerate(losses, start=1):
-            history.begin(round=index)
+            history.begin(validation_interval=index)
             history.finish(train_loss=loss)
     average_history(tmp_path, [tmp_path / "half_0", tmp_path / "half_1"])
-    assert History(tmp_path).rows == [{"round": 1.0, "train_loss": 2.0}, {"round": 2.0, "train_loss": 1.0}]
+    assert History(tmp_path).rows == [{"validation_interval": 1.0, "train_loss": 2.0}, {"validation_interval": 2.0, "train_loss": 1.0}]

@@ -291,7 +291,7 @@ def stop_after(validation_intervals: int) -> Callable[..., None]:
 
     def stop(self: Trainer, bar: object) -> None:
         finish(self, bar)
-        if self.round >= validation_intervals:
+        if self.interval >= validation_intervals:
             raise KeyboardInterrupt
 
     return stop

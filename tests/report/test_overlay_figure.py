@@ -92,7 +92,7 @@ def test_overlay_names_what_does_not_fit(tmp_path: Path) -> None:
 def test_history(tmp_path: Path) -> None:
     rows = [
         {
-            "round": i,
+            "validation_interval": i,
             "learning_rate": 0.01 / i,
             "train_loss": 1 / i,
             "validation_loss": 1.2 / i,
@@ -106,5 +106,5 @@ def test_history(tmp_path: Path) -> None:
         assert imread(tmp_path / f"{name}.png").shape == (800, 800, 4)
     red, green, blue = (imread(tmp_path / "full.png")[..., i] / 255.0 for i in range(3))
     assert ((red > 0.9) & (green < 0.75) & (blue < 0.6)).sum() > 20  # the organ's orange
-    with pytest.raises(ValueError, match="at least one round"):
+    with pytest.raises(ValueError, match="at least one validation interval"):
         plot_history([], tmp_path / "none.png")

@@ -95,9 +95,9 @@ class TestStep:
         trainer = trainer_of(folders, options={"discriminator_learning_rate": 5e-3}, learning_rate=1e-2)
         batch = first_batch(trainer)
         for rate in (1e-2, 2e-3):
-            trainer.optimizer.param_groups[0]["lr"] = rate
+            trainer.optimized.optimizer.param_groups[0]["lr"] = rate
             trainer.step(batch)
-            assert trainer.discriminator_optimizer.param_groups[0]["lr"] == pytest.approx(rate / 2)
+            assert trainer.optimized_discriminator.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 2)
 
     def test_a_broken_gradient_moves_neither_network(self, folders):
         trainer = trainer_of(folders)

@@ -116,7 +116,7 @@ class TestRadius:
 
     def test_other_folds_take_it_over_whatever_their_cases_say(self, second, run, monkeypatch):
         self.begin(second(), run)
-        monkeypatch.setattr(cascade, "measured_region", None)
+        monkeypatch.setattr(cascade, "choose_candidate_region", None)
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
         assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 0)
 

@@ -19,7 +19,7 @@ def _no_plot(monkeypatch, request):
 
 
 def add(history: History, number: int, dice: float = 0.5, other: float = 0.5) -> dict[str, float]:
-    history.begin(round=number, iteration=10 * number, learning_rate=0.1 / number, train_loss=1.0 / number)
+    history.begin(validation_interval=number, iteration=10 * number, learning_rate=0.1 / number, train_loss=1.0 / number)
     return history.finish(validation_loss=0.7, mean_dice=dice, dice_liver=dice, dice_spleen=other, seconds=1.5 * number)
 
 
@@ -59,7 +59,7 @@ def test_rounds_after_the_checkpoint_are_made_again(tmp_path):
     resumed = History(tmp_path)
     resumed.cut(2)
     add(resumed, 3, dice=0.9)
-    assert [row["round"] for row in History(tmp_path).rows] == [1, 2, 3]
+    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1, 2, 3]
     assert History(tmp_path).rows[-1]["dice_liver"] == 0.9
 
 
@@ -68,7 +68,7 @@ def test_a_new_run_starts_with_an_empty_table(tmp_path):
     fresh = History(tmp_path)
     fresh.clear()
     add(fresh, 1)
-    assert [row["round"] for row in History(tmp_path).rows] == [1]
+    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1]
 
 
 def alarms(history: History, caplog: pytest.LogCaptureFixture, values: list[tuple[float, float]]) -> list[str]:
@@ -84,7 +84,7 @@ def test_an_organ_that_is_lost_for_five_rounds_raises_one_alarm_that_names_it(tm
     assert alarms(History(tmp_path / "a"), caplog, [(0.5, 0.0)] * 4) == []
     found = alarms(History(tmp_path / "b"), caplog, [(0.5, 0.0)] * 9)
     assert len(found) == 1
-    assert found[0].startswith("spleen: not found in any validation patch for 5 rounds")
+    assert found[0].startswith("spleen: not found in any validation patch for 5 validation intervals")
 
 
 def test_an_organ_that_comes_back_or_was_never_looked_for_raises_none(tmp_path, caplog):

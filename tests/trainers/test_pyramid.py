@@ -96,7 +96,7 @@ class TestPhases:
         trainer._score_patches = lambda: fused.append(trainer.final_network().fusing) or score()
         assert trainer.fit().fusing
         assert fused == [False, False, True, True]
-        assert trainer.final_network() is (trainer.average if average else trainer.network)
+        assert trainer.final_network() is (trainer.optimized.average if average else trainer.network)
 
     def test_the_fusions_weights_wait_for_the_second_phase(self, folders):
         trainer = PyramidTrainer(job_of(iterations=4, validation_intervals=2), folders, device=CPU, progress=False)

@@ -229,7 +229,7 @@ class TestTraining:
         assert set(states) == {"network", "locator"}
         again = trainer_of(job, folders)
         again.fit()
-        for name, tensor in again.locator.final_network.state_dict().items():
+        for name, tensor in again.locator.optimized.final.state_dict().items():
             assert torch.equal(tensor, states["locator"][name])
 
     def test_the_share_of_steps_that_locate_is_spread_evenly(self, folders, monkeypatch):
@@ -341,5 +341,5 @@ def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
         trainer.restore()
     trained = load_checkpoint(source)[0]["locator"]
     assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.network.state_dict().items())
-    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.final_network.state_dict().items())
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.optimized.final.state_dict().items())
     assert "weights of the locator" in caplog.text

@@ -18,7 +18,7 @@ class Hungry(Trainer):
     def step(self, batch):
         self.held = torch.ones(150 * 2**20)
         assert batch.image.shape == (2, 1, 8, 8)
-        assert self.average is not None
+        assert self.optimized.average is not None
         return super().step(batch)
 """
 

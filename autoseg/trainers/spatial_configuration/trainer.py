@@ -1,4 +1,4 @@
-"""Locate, then segment: a small network finds the organs in the whole volume, a SpatialConfiguration-Net segments what it finds."""
+"""Training of a SpatialConfiguration-Net together with the small network that locates the organs in the whole volume."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...inference.localisation import Localiser, LocatedPredictor
 from ...inference.predictor import Predictor
+from ...networks.scn import SpatialConfigurationNet
 from ...preprocessing.storage import Store
 from ...runtime.hardware import autocast
 from ...schema import Configuration, Plan
@@ -71,8 +72,10 @@ class SpatialConfigurationTrainer(Trainer):
         options = spatial_options(job.trainer_options)
         configuration, begun = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
         if begun is not None:
-            if _kind_of(begun) != _kind_of(configuration):
-                expected = f"expected the locator {_kind_of(begun)} of the model's other folds, got {_kind_of(configuration)}"
+            if _locator_settings(begun) != _locator_settings(configuration):
+                expected = (
+                    f"expected the locator {_locator_settings(begun)} of the model's other folds, got {_locator_settings(configuration)}"
+                )
                 raise ValueError(f"{folders.run}: {expected}; ask for the same, or move {folders.run.parent} away")
             configuration = replace(configuration, locator=begun.locator)
         return replace(job, configuration=configuration)
@@ -96,10 +99,12 @@ class SpatialConfigurationTrainer(Trainer):
             self.locator.cases = [path for name in names if (path := folder / f"{name}.npz").is_file()]
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """A step of the SpatialConfiguration-Net, before it in some steps one of the locator."""
+        """Takes a step of the SpatialConfiguration-Net, before it in some steps one of the locator."""
         share, number = self.options.localisation_share, self.iteration
         if self.locator is not None and math.ceil((number + 1) * share) > math.ceil(number * share):
-            self.locator.step(number, self.optimizer.param_groups[0]["lr"])
+            self.locator.step(number, self.optimized.learning_rate)
+        if not isinstance(self.network, SpatialConfigurationNet):
+            raise ValueError(f"SpatialConfigurationTrainer: expected a SpatialConfiguration-Net, got {type(self.network).__name__}")
         with autocast(self.device):
             merged, local, spatial = self.network.parts(batch.image)
         loss = self.loss(merged.log(), batch.segmentation, batch.annotated)
@@ -110,11 +115,11 @@ class SpatialConfigurationTrainer(Trainer):
         return {"train_loss": loss.detach(), **located}
 
     def predictor(self, network: nn.Module) -> Predictor | LocatedPredictor:
-        """Looks into the located box only."""
+        """The predictor of the located box."""
         inside = super().predictor(network)
         if self.locator is None:
             return inside
-        locator = self.locator.final_network.eval()
+        locator = self.locator.optimized.final.eval()
         return LocatedPredictor(inside, Localiser([lambda: locator], self.job.configuration, self.device))
 
     def extra_states(self) -> dict[str, dict[str, Any]]:
@@ -129,21 +134,21 @@ class SpatialConfigurationTrainer(Trainer):
     def load_pretrained(self, states: Mapping[str, Any]) -> None:
         """The locator of a run that had one."""
         if self.locator is not None and "locator" in states:
-            self.locator.load_pretrained(states["locator"])
+            self.locator.optimized.load_pretrained(states["locator"], "locator")
 
     def final_states(self) -> dict[str, dict[str, Any]]:
         """Both networks."""
-        located = {} if self.locator is None else {"locator": self.locator.final_network.state_dict()}
+        located = {} if self.locator is None else {"locator": self.locator.optimized.final.state_dict()}
         return super().final_states() | located
 
     def load_final_states(self, states: Mapping[str, Any]) -> None:
         """Both networks."""
         super().load_final_states(states)
         if self.locator is not None:
-            self.locator.final_network.load_state_dict(states["locator"])
+            self.locator.optimized.final.load_state_dict(states["locator"])
 
 
-def _kind_of(configuration: Configuration) -> tuple[Any, ...] | None:
-    """What of a locator the user decides; its grid follows from the cases."""
+def _locator_settings(configuration: Configuration) -> tuple[Any, ...] | None:
+    """The settings of a locator that the user decides on; its grid follows from the cases."""
     locator = configuration.locator
     return None if locator is None else (locator.network, locator.network_options, locator.margin)

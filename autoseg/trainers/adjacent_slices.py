@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from ..preprocessing.adjacent_slices import for_each_slice, neighbours
 from ..schema import Box
@@ -16,8 +15,6 @@ from .patch_sampling import read_patch
 
 if TYPE_CHECKING:
     from ..preprocessing.storage import StoredCase
-
-PER_CHANNEL = ("blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
 
 
 def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,21 +31,23 @@ def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, 
     wanted = neighbours(box[0][0], slices, stored.image.shape[1])
     first, last = wanted[0], wanted[-1]
     image, labels = read_patch(stored, ((first, last + 1), *box[1:]), 3)
-    kept = [z - first for z in wanted]
-    return image[:, kept].reshape(-1, *image.shape[2:]), labels[kept]
+    places = [z - first for z in wanted]
+    return image[:, places].reshape(-1, *image.shape[2:]), labels[places]
 
 
 def repeated(augmentation: Augmentation, slices: int) -> Augmentation:
-    """The augmentation with what was drawn for a channel for each of its slices; only the noise is every slice's own."""
-    return replace(augmentation, **{name: for_each_slice(getattr(augmentation, name), slices) for name in PER_CHANNEL})
+    """The augmentation with what was drawn for a channel for each of its slices; only the noise differs between them."""
+    return replace(
+        augmentation,
+        blur=for_each_slice(augmentation.blur, slices),
+        brightness=for_each_slice(augmentation.brightness, slices),
+        contrast=for_each_slice(augmentation.contrast, slices),
+        low_resolution=for_each_slice(augmentation.low_resolution, slices),
+        inverted_gamma=for_each_slice(augmentation.inverted_gamma, slices),
+        gamma=for_each_slice(augmentation.gamma, slices),
+    )
 
 
-def outside_maps(labels: np.ndarray) -> list[np.ndarray]:
-    """Label maps ``(*size)``, one a slice, that say nothing but where the image has no data."""
-    return list(np.where(labels < 0, OUTSIDE, 0).astype(np.int16))
-
-
-def without_last(maps: Tensor, count: int) -> Tensor:
-    """Label maps ``(S, *patch)`` without the last ones; ``(*patch)`` where a single one is left."""
-    kept = maps[: len(maps) - count]
-    return kept[0] if len(kept) == 1 else kept
+def outside_mask(labels: np.ndarray) -> np.ndarray:
+    """`OUTSIDE` where the image has no data, else 0, for labels of any shape."""
+    return np.where(labels < 0, OUTSIDE, 0).astype(np.int16)

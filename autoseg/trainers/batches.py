@@ -1,4 +1,4 @@
-"""From the number of a batch to its tensors: draw cases, read patches, augment."""
+"""Training and validation batches: each is a function of its number, which decides on cases, patches and augmentation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ..runtime.hardware import memory_format
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from ..schema.run_record import RunRecord
-from .adjacent_slices import outside_maps, read_slices, repeated, without_last
-from .augmentation.augment import Augmentation, apply, draw, size_for
+from .adjacent_slices import outside_mask, read_slices, repeated
+from .augmentation.augment import Augmentation, draw, size_for
 from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
 from .job import RunFolders
+from .label_maps import LabelMaps
 from .losses.target_adaptive import Annotated, after_flip
 from .patch_sampling import draw_sample, is_foreground_slot, read_box, read_patch
 
@@ -68,12 +69,10 @@ class BatchMaker:
     def __init__(self, job: RunRecord, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
         store = Store(folders.data)
-        there = set(store.names())
-        if folders.previous is not None:
-            there = {name for name in there if (folders.previous / f"{name}.b2nd").is_file()}
+        ready = {name for name in store.names() if folders.has_previous_of(name)}
         organs = positions(job.plan.stored_labels, job.plan.labels)
         self.cases: dict[str, StoredCase] = {
-            name: in_region(store.load(name, organs=organs), folders.region) for name in names if name in there
+            name: in_region(store.load(name, organs=organs), folders.region) for name in names if name in ready
         }
         if not self.cases:
             raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
@@ -81,8 +80,8 @@ class BatchMaker:
         # A case in which nobody annotated any of the organs has nothing to teach.
         self.cases = {name: case for name, case in self.cases.items() if self.annotated[name] != ()}
         if not self.cases:
-            what = ", ".join(job.plan.labels.names)
-            raise NothingAnnotatedError(f"{folders.data}: {what}: annotated in none of the fold's {len(names)} cases")
+            organs_of_plan = ", ".join(job.plan.labels.names)
+            raise NothingAnnotatedError(f"{folders.data}: {organs_of_plan}: annotated in none of the fold's {len(names)} cases")
 
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""
@@ -90,7 +89,7 @@ class BatchMaker:
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
         images = torch.stack([image for image, *_ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
         segmentations = torch.stack([segmentation for _, segmentation, *_ in samples])
-        cases, annotated = (tuple(facts) for facts in zip(*(sample[2:] for sample in samples), strict=True))
+        _, _, cases, annotated = zip(*samples, strict=True)
         return Batch(images, segmentations, cases, annotated)
 
     def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[int, ...] | None]:
@@ -98,19 +97,19 @@ class BatchMaker:
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation = self._draw(rng)
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
-        image, labels = self._read(place.case, place.box)
-        image, labels = self._apply(augmentation, image, labels)
-        if self.folders.region is not None:
-            labels = mark_outside(labels, job.plan.labels)
+        image, maps = self._read(place.case, place.box)
+        masked = for_each_slice(configuration.mask_normalization, configuration.slices)
+        image, maps = maps.augmented(augmentation, image, masked=masked)
+        labels = maps.labels if maps.region is None else mark_outside(maps.labels, maps.region, job.plan.labels)
         annotated = self.annotated[place.case]
         if augmentation.relabel:
             annotated = after_flip(annotated, configuration.mirroring)
-        if not configuration.sees_previous:
-            return image, labels, place.case, annotated
-        organs = torch.stack([labels[1] == value + 1 for value in range(len(job.plan.labels.base_values))]).float()
-        if self.stream == TRAINING:
-            organs = augment_previous(rng, organs)
-        return torch.cat([image, organs]), labels[0], place.case, annotated
+        if maps.previous is not None:
+            organs = torch.stack([maps.previous == value + 1 for value in range(len(job.plan.labels.base_values))]).float()
+            if self.stream == TRAINING:
+                organs = augment_previous(rng, organs)
+            image = torch.cat([image, organs])
+        return image, labels, place.case, annotated
 
     def _draw(self, rng: np.random.Generator) -> Augmentation:
         job = self.job
@@ -126,38 +125,28 @@ class BatchMaker:
         )
         return repeated(drawn, job.configuration.slices)
 
-    @property
-    def _masked_slices(self) -> int:
-        """Label maps at the end that say where the slices have no data: in 2.5D each slice is set to zero outside its own mask."""
-        configuration = self.job.configuration
-        return configuration.slices if configuration.slices > 1 and any(configuration.mask_normalization) else 0
-
-    def _apply(self, augmentation: Augmentation, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        masked, count = for_each_slice(self.job.configuration.mask_normalization, self.job.configuration.slices), self._masked_slices
-        if not count:
-            return apply(augmentation, image, labels, masked=masked)
-        numbers = tuple(range(len(labels) - count, len(labels))) * len(self.job.plan.channels)
-        image, labels = apply(augmentation, image, labels, masked=masked, masks=numbers)
-        return image, without_last(labels, count)
-
-    def _read(self, case: str, box: Box) -> tuple[Tensor, Tensor]:
-        """Image ``(C, *loaded)`` and labels ``(*loaded)``; or ``(S, *loaded)``: the previous stage's next, a region, the slices' masks."""
-        configuration = self.job.configuration
+    def _read(self, case: str, box: Box) -> tuple[Tensor, LabelMaps]:
+        """Image ``(C, *loaded)`` and its label maps."""
+        plan, configuration, folders = self.job.plan, self.job.configuration, self.folders
+        previous: np.ndarray | None = None
+        region: np.ndarray | None = None
+        masks: np.ndarray | None = None
         if configuration.slices > 1:
-            image, around = read_slices(self.cases[case], box, configuration.slices)
-            labels = around[len(around) // 2]
+            image, labels_of_slices = read_slices(self.cases[case], box, configuration.slices)
+            labels = labels_of_slices[configuration.slices // 2]
+            if any(configuration.mask_normalization):
+                masks = outside_mask(labels_of_slices)
         else:
             image, labels = read_patch(self.cases[case], box, configuration.dim)
-        labels = translate(labels, self.job.plan.stored_labels, self.job.plan.labels)
-        maps = [labels]
-        if self.job.configuration.sees_previous:
-            previous = read_box(read_array(self.folders.previous / f"{case}.b2nd"), box, fill=0)[0].astype(np.int16)
+        labels = translate(labels, plan.stored_labels, plan.labels)
+        if configuration.sees_previous:
+            previous = read_box(read_array(folders.previous_of(case)), box, fill=0)[0].astype(np.int16)
             # What lies outside the image is outside in both, so that the two maps are warped and padded alike.
-            maps.append(np.where(labels == OUTSIDE, OUTSIDE, previous))
-        if self.folders.region is not None:
-            region = read_box(read_array(self.folders.region / f"{case}.b2nd"), box, fill=0)
-            maps.append(region.reshape(labels.shape).astype(np.int16))
-        if self._masked_slices:
-            maps += outside_maps(around)
-        labels = np.stack(maps) if len(maps) > 1 else labels
-        return torch.from_numpy(image).to(self.device), torch.from_numpy(labels).to(self.device)
+            previous = np.where(labels == OUTSIDE, OUTSIDE, previous)
+        if folders.region is not None:
+            region = read_box(read_array(folders.region / f"{case}.b2nd"), box, fill=0).reshape(labels.shape).astype(np.int16)
+        maps = (None if array is None else self._tensor(array) for array in (previous, region, masks))
+        return self._tensor(image), LabelMaps(self._tensor(labels), *maps)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

@@ -1,11 +1,11 @@
-"""What a training run is told: values that are written to ``run.json`` when it starts and never change while it lives."""
+"""Folders of a training run, and the options that it begins with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..runtime.registry import unknown
 from ..runtime.serialization import read_json
@@ -13,7 +13,10 @@ from ..schema import Budget, Configuration
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RunFolders:
         run: Checkpoints, history and validation of this fold.
         data: Preprocessed cases.
         previous: Segmentations of the previous stage on the grid of `data`; cascades only.
-        region: Candidate regions on that grid (`region_masks`); None where patches are drawn, and losses counted, everywhere.
+        region: Candidate regions on that grid (`cascade.region_masks`); None where patches are drawn, and losses counted, everywhere.
     """
 
     run: Path
@@ -32,13 +35,27 @@ class RunFolders:
     previous: Path | None = None
     region: Path | None = None
 
+    def previous_of(self, case: str) -> Path:
+        """File of the previous stage's segmentation of a case.
+
+        Raises:
+            ValueError: The run has no previous stage.
+        """
+        if self.previous is None:
+            raise ValueError(f"{self.run}: expected segmentations of a previous stage, got none")
+        return self.previous / f"{case}.b2nd"
+
+    def has_previous_of(self, case: str) -> bool:
+        """Whether the previous stage segmented a case, or there is no previous stage."""
+        return self.previous is None or self.previous_of(case).is_file()
+
 
 def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> T:
-    """A trainer's own options as its frozen value.
+    """A trainer's options as their frozen value.
 
     Args:
         kind: Dataclass of the trainer's options.
-        options: `TrainingJob.trainer_options`.
+        options: `RunRecord.trainer_options`.
         trainer: Its name, for the message.
 
     Raises:
@@ -56,7 +73,7 @@ def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> 
 
 
 def sibling_configuration(run: Path) -> Configuration | None:
-    """What another fold of a run's model was begun with, or None where this is the first: all folds of a model vote together."""
+    """The configuration of another fold of a run's model, which votes together with it; None for the first fold."""
     records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]
     return read_json(records[0], RunRecord).configuration if records else None
 
@@ -77,7 +94,7 @@ def default_options(
     changes: Mapping[str, Any] | None = None,
     suited: Callable[..., TrainingOptions] | None = None,
 ) -> TrainingOptions:
-    """Options that suit the length of the run.
+    """The default training options for a run of this length, with the user's changes.
 
     A run of the reference's length gets the reference's optimisation. A short one gets Adam with a one-percent warm-up and an average of
     the weights; benchmarks/README.md says what that reaches in twenty minutes, benchmarks/short_training.py compares.
@@ -89,7 +106,7 @@ def default_options(
         fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
         changes: What the user asked for otherwise, by the names of `TrainingOptions`; ``augmentation`` by the names of
             `AugmentationOptions`.
-        suited: ``suited(options, long_run=...)``: what the trainer makes of them before those changes.
+        suited: ``suited(options, long_run=...)``: the trainer's defaults from these, before the user's changes.
 
     Raises:
         ValueError: An option is unknown or its value makes no sense.
@@ -112,15 +129,15 @@ def default_options(
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     if fine_tunes:
         options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
-    return _changed(options, changes or {}, "training option")
+    values = dict(changes or {})
+    if isinstance(values.get("augmentation"), Mapping):
+        values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
+    return _changed(options, values, "training option")
 
 
-def _changed(options: T, changes: Mapping[str, Any], what: str) -> T:
+def _changed(options: T, changes: Mapping[str, Any], kind: str) -> T:
     known = {item.name for item in fields(options)}
     for name in changes:
         if name not in known:
-            raise unknown(what, name, known)
-    values = dict(changes)
-    if isinstance(values.get("augmentation"), Mapping):
-        values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
-    return replace(options, **values)
+            raise unknown(kind, name, known)
+    return replace(options, **changes)

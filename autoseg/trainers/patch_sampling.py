@@ -1,4 +1,4 @@
-"""Where training patches are cut out: which case, which place, and the voxels there."""
+"""Sampling of training patches: which case, which place, and the voxels there."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def _draw_center(rng: np.random.Generator, locations: Mapping[str, np.ndarray], 
             voxels = locations[organs[index]]
             if len(voxels):
                 return voxels[int(rng.integers(len(voxels)))]
-    # "Annotated" stands in where no organ is there to choose.
-    voxels = locations.get(ANNOTATED, ())
-    return voxels[int(rng.integers(len(voxels)))] if len(voxels) else None
+    # Any annotated voxel where there is no organ to choose.
+    annotated = locations.get(ANNOTATED)
+    return annotated[int(rng.integers(len(annotated)))] if annotated is not None and len(annotated) else None
 
 
 def read_box(array: Any, box: Box, *, fill: float) -> np.ndarray:
@@ -118,6 +118,17 @@ def read_box(array: Any, box: Box, *, fill: float) -> np.ndarray:
         fill: Value outside.
     """
     return np.asarray(crop_and_pad_nd(array, [list(pair) for pair in box], fill))
+
+
+def segmentation_of(stored: StoredCase) -> Any:
+    """The labels of a preprocessed case, ``(Z, Y, X)`` int16 internal values, read as they are sliced.
+
+    Raises:
+        ValueError: The case has none.
+    """
+    if stored.segmentation is None:
+        raise ValueError(f"case {stored.trace.case}: cannot be trained on, its preprocessed data holds no segmentation")
+    return stored.segmentation
 
 
 def read_patch(stored: StoredCase, box: Box, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,8 +145,6 @@ def read_patch(stored: StoredCase, box: Box, dim: int) -> tuple[np.ndarray, np.n
     Raises:
         ValueError: The case has no labels.
     """
-    if stored.segmentation is None:
-        raise ValueError(f"case {stored.trace.case}: cannot be trained on, its preprocessed data holds no segmentation")
+    labels = read_box(segmentation_of(stored), box, fill=OUTSIDE).astype(np.int16, copy=False)
     image = read_box(stored.image, box, fill=0.0).astype(np.float32, copy=False)
-    labels = read_box(stored.segmentation, box, fill=OUTSIDE).astype(np.int16, copy=False)
     return (image[:, 0], labels[0]) if dim == 2 else (image, labels)

@@ -30,11 +30,13 @@ def score_patches(
 
 
 class PatchScores:
-    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good for comparing rounds."""
+    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good for comparing validation intervals."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self._overlap, self._total, self._losses = 0.0, 0.0, []
+        self._overlap = torch.zeros(len(labels.names), dtype=torch.float64)
+        self._total = torch.zeros_like(self._overlap)
+        self._losses: list[float] = []
 
     def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor, *, annotated: Annotated = ()) -> None:
         """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values.
@@ -42,24 +44,24 @@ class PatchScores:
         An organ that was not annotated in a sample counts there neither as found nor as false alarm; empty means all were.
         """
         target = make_target(segmentation, self.labels)
-        if self.labels.regions:
-            found, truth = logits > 0, target.regions.bool()
+        if target.regions is not None:
+            predicted, truth = logits > 0, target.regions.bool()
         else:
             classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, *[1] * (logits.ndim - 2))
-            found, truth = logits.argmax(1, keepdim=True) == classes, target.classes[:, None] == classes
+            predicted, truth = logits.argmax(1, keepdim=True) == classes, target.classes[:, None] == classes
         if target.valid is not None:
-            found, truth = found & target.valid.bool(), truth & target.valid.bool()
+            predicted, truth = predicted & target.valid.bool(), truth & target.valid.bool()
         for sample, organs in enumerate(annotated):
             unknown = unknown_organs(organs, self.labels)
-            found[sample, unknown], truth[sample, unknown] = False, False
+            predicted[sample, unknown], truth[sample, unknown] = False, False
         axes = (0, *range(2, logits.ndim))
-        self._overlap = self._overlap + (found & truth).sum(axes).cpu().double()
-        self._total = self._total + (found.sum(axes) + truth.sum(axes)).cpu().double()
+        self._overlap = self._overlap + (predicted & truth).sum(axes).cpu().double()
+        self._total = self._total + (predicted.sum(axes) + truth.sum(axes)).cpu().double()
         self._losses.append(float(loss))
 
     def result(self) -> dict[str, float]:
         """``validation_loss``, ``mean_dice`` and ``dice_<organ>`` (NaN where an organ was in no patch)."""
         dice = torch.where(self._total > 0, 2 * self._overlap / self._total, torch.nan)
-        found = dice[~dice.isnan()]
-        row = {"validation_loss": float(np.mean(self._losses)), "mean_dice": float(found.mean()) if len(found) else float("nan")}
+        present = dice[~dice.isnan()]
+        row = {"validation_loss": float(np.mean(self._losses)), "mean_dice": float(present.mean()) if len(present) else float("nan")}
         return {**row, **{f"dice_{organ}": float(value) for organ, value in zip(self.labels.names, dice, strict=True)}}

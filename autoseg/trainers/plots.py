@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..runtime.figures import new_figure, organ_colours
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from ..runtime.figures import new_figure, organ_colours
+
+    from .cascade.candidate_region import RadiusRow
 
 
 def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -39,17 +42,7 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=100, facecolor="white")
 
 
-class RecallRow(Protocol):
-    """What a candidate region of some radius holds, in shares: see `autoseg.trainers.cascade.candidate_region.RadiusRow`."""
-
-    radius: int
-    recall: float
-    worst_recall: float
-    organs: tuple[float, ...]
-    false_positive_rate: float
-
-
-def plot_recall(rows: Sequence[RecallRow], names: Sequence[str], chosen: int, path: Path) -> None:
+def plot_recall(rows: Sequence[RadiusRow], names: Sequence[str], chosen: int, path: Path) -> None:
     """Plots recall and false-positive rate of a candidate region against its radius.
 
     Args:
@@ -77,21 +70,15 @@ def plot_recall(rows: Sequence[RecallRow], names: Sequence[str], chosen: int, pa
 
 
 def _draw_curves(panel: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str], colours: Mapping[str, tuple]) -> None:
-    validation_intervals = [row.get("validation_interval", i) for i, row in enumerate(rows, start=1)]
+    intervals = [row.get("validation_interval", i) for i, row in enumerate(rows, start=1)]
     others = iter(("#1f4e8c", "#d1495b", "#444444", "#888888"))
     for key in columns:
         values = [row.get(key, np.nan) for row in rows]
         is_organ = key in colours
         colour = colours[key] if is_organ else next(others, "#bbbbbb")
         label = key.removeprefix("dice_").replace("_", " ")
-        panel.plot(
-            validation_intervals,
-            values,
-            color=colour,
-            linewidth=1.2 if is_organ else 2.2,
-            label=label,
-            marker="o" if len(validation_intervals) < 3 else None,
-        )
+        marker, width = "o" if len(rows) < 3 else None, 1.2 if is_organ else 2.2
+        panel.plot(intervals, values, color=colour, linewidth=width, label=label, marker=marker)
     if any(key.endswith("dice") or key in colours for key in columns):
         panel.set_ylim(0, 1)
     if len(columns) > 1:

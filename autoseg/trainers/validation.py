@@ -1,4 +1,4 @@
-"""Validation: quick scores on patches while a network trains, and whole volumes of its fold afterwards."""
+"""Validation of a trained network on the whole volumes of its fold."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from ..data.images import read_label, write_label
 from ..data.label_subsets import translate
 from ..data.labels import to_file, to_internal
 from ..evaluation.overlap import score_case
-from ..inference.export import export_labels
-from ..inference.quantised_logits import save_logits
-from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
+from ..inference.candidate_region import candidate_region_mask
+from ..inference.export import Logits, export_labels
+from ..inference.localisation import LocatedPredictor
+from ..inference.predictor import Predictor
+from ..inference.quantised_logits import keep
 from ..preprocessing.storage import Store, read_array
 from ..runtime.locks import remove_partial
 from ..runtime.serialization import from_plain, read_json, write_json
@@ -33,7 +35,9 @@ TIMINGS = "timings.json"
 """In a validation folder: case to seconds from the preprocessed image to the label map on the file's grid."""
 
 
-def validate_fold(predictor: Predictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True) -> list[Score]:
+def validate_fold(
+    predictor: Predictor | LocatedPredictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True
+) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
@@ -86,31 +90,35 @@ def validate_fold(predictor: Predictor, job: RunRecord, folders: RunFolders, dat
 def _ready(names: list[str], folders: RunFolders) -> list[str]:
     """Cases that are preprocessed and, in a cascade, have a segmentation of the previous stage."""
     store = Store(folders.data)
-    ready = [name for name in names if store.has(name) and (folders.previous is None or (folders.previous / f"{name}.b2nd").is_file())]
+    ready = [name for name in names if store.has(name) and folders.has_previous_of(name)]
     if len(ready) < len(names):
         log.warning("Not validated, as they could not be prepared: %s", ", ".join(name for name in names if name not in ready))
     return ready
 
 
 def _validate_case(
-    predictor: VolumePredictor, job: RunRecord, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
+    predictor: Predictor | LocatedPredictor, job: RunRecord, folders: RunFolders, case: Case, *, tolerances: Mapping[str, float]
 ) -> list[Score]:
     labels, out = job.plan.labels, folders.run / "validation"
     stored = Store(folders.data).load(case.name)
     image = np.asarray(stored.image[:])
-    previous = None if folders.previous is None else read_array(folders.previous / f"{case.name}.b2nd")[0].astype(np.int16)
+    previous = None if folders.previous is None else read_array(folders.previous_of(case.name))[0].astype(np.int16)
     start = time.perf_counter()
-    logits = predict_preprocessed(predictor, job.configuration, Volume(image, previous, case=case.name), stored.trace)
-    label_map = export_labels([logits], labels)
-    _write_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
-    write_label(out / f"{case.name}{job.plan.file_ending}", to_file(label_map, labels), stored.trace.geometry)
-    save_logits(out, case.name, logits, labels)
+    region = candidate_region_mask(job.configuration, image, previous, source=case.name)
+    previous_input = previous if job.configuration.sees_previous else None
+    logits = Logits(predictor.logits(image, previous=previous_input, region=region, source=case.name), stored.trace)
+    predicted = export_labels([logits], labels)
+    _record_seconds(out / TIMINGS, case.name, time.perf_counter() - start)
+    write_label(out / f"{case.name}{job.plan.file_ending}", to_file(predicted, labels), stored.trace.geometry)
+    keep(out, case.name, logits, labels)
+    if case.label is None:
+        raise ValueError(f"{case.name}: cannot be validated without a label map")
     reference = to_internal(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
     reference = translate(reference, job.plan.stored_labels, labels)
     spacing = stored.trace.geometry.spacing
-    return score_case(case.name, label_map, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
+    return score_case(case.name, predicted, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
 
 
-def _write_seconds(file: Path, case: str, seconds: float) -> None:
+def _record_seconds(file: Path, case: str, seconds: float) -> None:
     timings = read_json(file, dict) if file.is_file() else {}
     write_json(file, {**timings, case: round(seconds, 3)})

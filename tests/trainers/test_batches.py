@@ -144,7 +144,7 @@ class TestSomeOrgans:
         values = stored.segmentation[:]
         values[0, 0, 0] = 3
         Store(folders.data).write("a", stored.image[:], values, stored.trace, {})
-        _, labels = maker(job=tiny_job(ignoring), names=("a",))._read("a", ((-1, 7), (0, 8), (0, 8)))
+        labels = maker(job=tiny_job(ignoring), names=("a",))._read("a", ((-1, 7), (0, 8), (0, 8)))[1].labels
         assert (labels[0] == OUTSIDE).all()
         assert labels[1, 0, 0] == 2
         assert labels[1:].unique().tolist() in ([0, 2], [0, 1, 2])

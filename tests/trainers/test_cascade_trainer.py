@@ -171,10 +171,8 @@ class TestMasks:
     def test_labels_get_a_value_that_does_not_count(self):
         assert with_ignore(ORGANS).internal_ignore == 3
         assert with_ignore(dataclasses.replace(ORGANS, ignore=9)).ignore == 9
-        maps = torch.tensor([[0, 1, 2, 1], [0, 2, 2, 1], [1, 0, 2, -1]], dtype=torch.int16)
-        marked = mark_outside(maps.clone(), ORGANS)
-        assert marked.tolist() == [[0, 3, 2, 3], [0, 2, 2, 1]]
-        assert mark_outside(maps[[0, 2]], ORGANS).tolist() == [0, 3, 2, 3]
+        labels, region = torch.tensor([[0, 1, 2, 1], [1, 0, 2, -1]], dtype=torch.int16)
+        assert mark_outside(labels, region, ORGANS).tolist() == [0, 3, 2, 3]
 
 
 class TestBatches:
@@ -200,10 +198,11 @@ class TestBatches:
         make = BatchMaker(job, folders, "a", stream=VALIDATION, device=CPU)
         image, maps = make._read("a", ((0, 10), (0, 14), (0, 16)))
         truth = np.asarray(Store(folders.data).load("a").segmentation[:])
-        assert maps.shape == (3, *SHAPE)
-        assert np.array_equal(maps[2].numpy() > 0, dilated(truth > 0, 1))
+        assert maps.labels.shape == maps.previous.shape == SHAPE
+        assert maps.slice_masks is None
+        assert np.array_equal(maps.region.numpy() > 0, dilated(truth > 0, 1))
         _, padded = make._read("a", ((-4, 4), (0, 8), (0, 8)))
-        assert (padded[2, :4] == 0).all()
+        assert (padded.region[:4] == 0).all()
 
     def test_patches_are_centred_inside(self, first, folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[2] >= 12)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import blosc2
 import numpy as np
 import pytest
-from factories import patch_configuration
+from conftest import make_configuration
 
 from autoseg.schema.conventions import OUTSIDE
 from autoseg.trainers.patch_sampling import ANNOTATED, draw_sample, is_foreground_slot, read_box, read_patch
@@ -22,7 +22,7 @@ def a_case(shape: tuple[int, int, int] = (20, 24, 18), **locations: list[list[in
 
 def samples(case: SimpleNamespace, patch: tuple[int, ...], n: int = 300, foreground: bool = False, load: tuple[int, ...] | None = None):
     rng = np.random.default_rng(0)
-    return [draw_sample(rng, {"a": case}, patch_configuration(patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
+    return [draw_sample(rng, {"a": case}, make_configuration(len(patch), patch_size=patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
 
 
 def test_slots_of_a_batch_that_show_an_organ():

@@ -1,4 +1,4 @@
-"""How far the first stage's organs must be dilated so that hardly any voxel of an organ is lost, and how much else is then looked at.
+"""The choice of a candidate region's radius: how far the first stage's organs are dilated so that hardly any voxel of an organ is lost.
 
 Roth et al., Comput. Med. Imaging Graph. 66 (2018), figure 6: recall and false-positive rate against the radius; they take 3 voxels.
 """
@@ -17,6 +17,7 @@ from ...preprocessing.storage import Store, read_array
 from ...schema import Labels
 from ...schema.run_record import RunRecord
 from ..job import RunFolders
+from ..patch_sampling import segmentation_of
 
 LARGEST_RADIUS = 10
 WANTED_RECALL = 0.99
@@ -24,7 +25,7 @@ WANTED_RECALL = 0.99
 
 @dataclass(frozen=True)
 class RadiusRow:
-    """What a radius gives.
+    """Recall and false-positive rate of a candidate region with one radius.
 
     Attributes:
         radius: Voxels by which the first stage's foreground is dilated.
@@ -47,13 +48,13 @@ class RadiusRow:
 
 @dataclass(frozen=True)
 class CandidateRegionChoice:
-    """The radius of a model, and what it was chosen from.
+    """The radius of a model's candidate region, and the table it was chosen from.
 
     Attributes:
         radius: Voxels.
         why: One sentence.
         organs: Names, in the order of `RadiusRow.organs`.
-        rows: One a radius; empty where the user said it.
+        rows: One a radius; empty where the user set the radius.
     """
 
     radius: int
@@ -77,7 +78,10 @@ def candidate_table(
     Raises:
         ValueError: No case has an organ.
     """
-    names, recalls, false, share = [], [], [], []
+    names: list[str] = []
+    recalls: list[list[np.ndarray]] = []
+    false: list[np.ndarray] = []
+    share: list[np.ndarray] = []
     for name, found, reference in cases:
         away = distances(found, largest) if found.any() else np.zeros(found.shape, np.uint8)
         masks = [organ_mask(reference, labels, labels.names.index(organ)) for organ in organs]
@@ -129,12 +133,12 @@ def choose_candidate_region(job: RunRecord, folders: RunFolders) -> CandidateReg
         ValueError: None of those cases has a prediction, or an organ.
     """
     store, organs = Store(folders.data), job.plan.labels.names
-    names = [name for name in job.split.train if store.has(name) and (folders.previous / f"{name}.b2nd").is_file()]
+    names = [name for name in job.split.train if store.has(name) and folders.previous_of(name).is_file()]
 
     def cases() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         for name in tqdm(names, desc="Candidate region", unit="case", disable=None):
-            found = read_array(folders.previous / f"{name}.b2nd")[0] > 0
-            yield name, found, np.asarray(store.load(name).segmentation[:])
+            found = read_array(folders.previous_of(name))[0] > 0
+            yield name, found, np.asarray(segmentation_of(store.load(name))[:])
 
     chosen = choose_radius(candidate_table(cases(), job.plan.stored_labels, organs))
     return replace(chosen, organs=tuple(organs))
@@ -148,6 +152,6 @@ def _reached(away: np.ndarray, mask: np.ndarray, largest: int) -> np.ndarray:
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of those that are not NaN; NaN of none."""
-    there = ~np.isnan(values)
-    count = there.sum(axis)
-    return np.where(count, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+    valid = ~np.isnan(values)
+    count = valid.sum(axis)
+    return np.where(count, np.where(valid, values, 0).sum(axis) / np.maximum(count, 1), np.nan)

@@ -1,4 +1,4 @@
-"""Candidate regions of the training cases: a mask a case, voxels to centre patches on, and the loss that counts inside only.
+"""Candidate regions of the training cases: a mask and the possible centres of patches of each, and labels that ignore what is outside.
 
 Roth et al., Comput. Med. Imaging Graph. 66 (2018).
 """
@@ -23,40 +23,46 @@ from ...schema import CandidateRegion, Configuration, Labels
 from ...schema.conventions import ANNOTATED
 from ...schema.run_record import RunRecord
 from ..job import RunFolders
+from ..patch_sampling import segmentation_of
 
 CENTRES = 10_000
-"""Voxels of a region that are remembered to centre patches on."""
+"""Most voxels of a region that are stored as possible centres of patches."""
 
 SEED = 4321
-"""Of the drawing of those voxels: a case gives the same ones whenever they are drawn."""
+"""Of the random choice of those voxels, which is the same for a case whenever it is made."""
 
 
 def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = True) -> Path:
     """Computes the candidate region of each case of a fold, for all folds of the model; may be interrupted and called again.
 
     Args:
-        job: Its configuration says which region.
+        job: With the region in its configuration.
         folders: Of the run, with the segmentations of the previous stage where there is one.
         progress: Show a bar.
 
     Returns:
         ``region_on_<data>`` beside the run: ``<case>.b2nd``, ``(Z, Y, X)`` uint8, and ``<case>.npz``, voxels as in
         `preprocessing.class_locations`: those of the organs that lie inside, and some of the whole region.
+
+    Raises:
+        ValueError: The configuration has no region.
     """
+    region = job.configuration.region
+    if region is None:
+        raise ValueError(f"{job.configuration.name}: expected a configuration with a candidate region, got none")
     out = folders.run.parent / f"region_on_{folders.data.name}"
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
-    _keep_recipe(out, job.configuration.region)
+    _keep_recipe(out, region)
     store, organs = Store(folders.data), positions(job.plan.stored_labels, job.plan.labels)
-    names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and _has_previous(folders, name)]
-    stamps = {name: _stamp(name, store, folders) for name in names}
-    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.b2nd", stamp)]
+    names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
+    waiting = [name for name in names if not _is_current(out, name, store, folders)]
     for name in tqdm(waiting, desc="Candidate regions", unit="case", disable=not progress or not waiting):
         forget(out / f"{name}.b2nd")
         stored = store.load(name, organs=organs)
         mask = _mask(job.configuration, stored, folders)
         with atomic(out / f"{name}.npz") as partial:
-            np.savez(partial, **_centres(stored, mask, job.plan.stored_labels))
+            np.savez(partial, **_centres(stored, mask, job.plan.stored_labels))  # type: ignore[arg-type]  # none is called allow_pickle
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))
         record(out / f"{name}.b2nd", stamps[name])
     return out
@@ -69,15 +75,9 @@ def in_region(stored: StoredCase, folder: Path | None) -> StoredCase:
     return stored
 
 
-def mark_outside(maps: Tensor, labels: Labels) -> Tensor:
-    """Label maps ``(S, *patch)`` without the last one, the region, outside of which the first gets the value that no loss counts.
-
-    Returns:
-        ``(*patch)`` where there were only two.
-    """
-    kept, region = maps[:-1], maps[-1]
-    kept[0].masked_fill_(region <= 0, len(labels.base_values) + 1)
-    return kept[0] if len(kept) == 1 else kept
+def mark_outside(segmentation: Tensor, region: Tensor, labels: Labels) -> Tensor:
+    """An internal label map with the value that no loss counts (`with_ignore`) outside a candidate region of the same shape."""
+    return segmentation.masked_fill(region <= 0, len(labels.base_values) + 1)
 
 
 def with_ignore(labels: Labels) -> Labels:
@@ -98,33 +98,31 @@ def _keep_recipe(out: Path, region: CandidateRegion) -> None:
         write_json(path, region)
 
 
-def _has_previous(folders: RunFolders, name: str) -> bool:
-    return folders.previous is None or (folders.previous / f"{name}.b2nd").is_file()
-
-
-def _stamp(name: str, store: Store, folders: RunFolders) -> Stamp:
-    """What the region of a case follows from, besides the recipe of the whole folder."""
-    previous = {} if folders.previous is None else {"previous": content_id(folders.previous / f"{name}.b2nd")}
-    return Stamp({"case": store.content_id(name), **previous})
+def _is_current(out: Path, name: str, store: Store, folders: RunFolders) -> bool:
+    """Whether a region was made after what it follows from; its mask is written last."""
+    target = out / f"{name}.b2nd"
+    sources = [store.trace_path(name), *([] if folders.previous is None else [folders.previous / f"{name}.b2nd"])]
+    return target.is_file() and all(source.stat().st_mtime <= target.stat().st_mtime for source in sources)
 
 
 def _mask(configuration: Configuration, stored: StoredCase, folders: RunFolders) -> np.ndarray:
-    image = np.asarray(stored.image[:]) if configuration.region.source == "body" else np.empty((0, *stored.image.shape[1:]))
-    organs = None if folders.previous is None else read_array(folders.previous / f"{stored.name}.b2nd")[0]
+    of_body = configuration.region is not None and configuration.region.source == "body"
+    image = np.asarray(stored.image[:]) if of_body else np.empty((0, *stored.image.shape[1:]))
+    organs = None if folders.previous is None else read_array(folders.previous_of(stored.name))[0]
     mask = candidate_region_mask(configuration, image, organs, source=stored.name)
     return np.ones(image.shape[1:], bool) if mask is None else mask
 
 
 def _centres(stored: StoredCase, mask: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
-    """Voxels inside: those of each organ that preprocessing remembered, and a sample of the whole region (where it is annotated)."""
+    """Voxels inside: those that preprocessing stored of each organ, and a sample of the whole region (where it is annotated)."""
     rng = np.random.default_rng(SEED)
-    found = {key: voxels[mask[tuple(voxels.T)]] for key, voxels in stored.locations.items() if key != ANNOTATED}
+    of_organs = {key: voxels[mask[tuple(voxels.T)]] for key, voxels in stored.locations.items() if key != ANNOTATED}
     if labels.internal_ignore is not None:
-        mask = mask & (np.asarray(stored.segmentation[:]) != labels.internal_ignore)
+        mask = mask & (np.asarray(segmentation_of(stored)[:]) != labels.internal_ignore)
     flat = np.flatnonzero(mask)
     if len(flat) > CENTRES:
         flat = rng.choice(flat, CENTRES, replace=False)
-    return found | {ANNOTATED: _as_voxels(flat, mask.shape)}
+    return of_organs | {ANNOTATED: _as_voxels(flat, mask.shape)}
 
 
 def _as_voxels(flat: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One loss over outputs of several resolutions: which of them count, and how much."""
+"""Deep supervision: one loss over outputs of several resolutions, with weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class DeepSupervision:
         if len(weights) > 1:
             weights[-1] = 0.0
         total = sum(weights)
-        return sum(
+        terms = [
             weight / total * self.loss(output, resize_labels(segmentation, output.shape[2:]))
             for weight, output in zip(weights, outputs, strict=True)
             if weight
-        )
+        ]
+        return sum(terms[1:], terms[0])
 
 
 class PyramidSupervision:

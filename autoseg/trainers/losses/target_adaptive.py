@@ -91,7 +91,7 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
     unknown = [unknown_organs(organs, labels) for organs in annotated]
     if not labels.regions:
         return torch.stack([_merged(row.float(), some) if some else row.float() for row, some in zip(logits, unknown, strict=True)])
-    truth = make_target(resize_labels(segmentation, logits.shape[2:]), labels).regions > 0
+    truth = make_target(resize_labels(segmentation, logits.shape[2:]), labels).channels(logits.shape[1]) > 0
     settled = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
     for sample, some in enumerate(unknown):
         settled[sample, some] = True

@@ -1,4 +1,4 @@
-"""What logits are compared with: an internal label map as classes or regions, and the voxels that count."""
+"""Targets of losses: an internal label map as classes or regions, and the voxels that count."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ...schema import Labels
 
 @dataclass(frozen=True)
 class Target:
-    """What the logits are compared with.
+    """The truth that logits are compared with.
 
     Attributes:
-        classes: ``(B, *spatial)`` int64 class of each voxel; softmax labels only.
+        classes: ``(B, *spatial)`` class of each voxel, int64 for softmax; with regions the internal value, ignored voxels as background.
         regions: ``(B, K, *spatial)`` float 0/1; overlapping regions only.
         valid: ``(B, 1, *spatial)`` float 0/1 of voxels that count, or None where all do.
     """
 
-    classes: Tensor | None
+    classes: Tensor
     regions: Tensor | None
     valid: Tensor | None
 
@@ -39,8 +39,8 @@ def make_target(segmentation: Tensor, labels: Labels) -> Target:
     segmentation = segmentation.clamp(min=0)
     if not labels.regions:
         return Target(segmentation.long(), None, valid)
-    channels = [sum(segmentation == value for value in member).float() for member in labels.internal_members]
-    return Target(None, torch.stack(channels, 1), valid)
+    channels = [torch.stack([segmentation == value for value in member]).any(0).float() for member in labels.internal_members]
+    return Target(segmentation, torch.stack(channels, 1), valid)
 
 
 def one_hot(classes: Tensor, n_classes: int) -> Tensor:

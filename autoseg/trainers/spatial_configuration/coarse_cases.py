@@ -1,4 +1,4 @@
-"""Whole training cases on a locator's coarse grid, with all organs as one."""
+"""Training cases of a locator: whole volumes on its coarse grid, with all organs as one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from ...preprocessing.storage import Store
 from ...runtime.locks import remove_partial
 from ...runtime.provenance import Stamp, forget, is_current, record
 from ...runtime.serialization import atomic, read_json, write_json
-from ...schema import Configuration, Labels, Plan
+from ...schema import Configuration, Labels, Locator, Plan
+from ..patch_sampling import segmentation_of
 
-FOREGROUND = Labels(("organs",), ((1,),), ignore=2)
+NOT_ANNOTATED = 2
+FOREGROUND = Labels(("organs",), ((1,),), ignore=NOT_ANNOTATED)
 """Internal values of a coarse label map: 0 background, 1 any organ, 2 not annotated (or background where not all organs were)."""
 
 
@@ -34,30 +36,34 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         progress: Show a bar.
 
     Returns:
-        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.
-        A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
+        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16
+        and ``annotated``, `_known`. A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
+
+    Raises:
+        ValueError: The configuration has no locator.
     """
+    locator, spacing = configuration.locator, configuration.spacing
+    if locator is None:
+        raise ValueError(f"{configuration.name}: expected a configuration with a locator, got none")
     out = model / f"coarse_on_{data.name}"
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
-    _keep_recipe(out, configuration)
+    _keep_recipe(out, locator)
     store = Store(data)
     organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
-    for name in (name for name, some in organs.items() if some == ()):
-        forget(out / f"{name}.npz")
+    for name in (name for name, annotated in organs.items() if annotated == ()):
         (out / f"{name}.npz").unlink(missing_ok=True)
-    stamps = {name: _stamp(store, name, some, plan) for name, some in organs.items() if some != ()}
-    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.npz", stamp)]
+    known_organs = {name: _known(annotated, plan) for name, annotated in organs.items() if annotated != ()}
+    waiting = [name for name, known in known_organs.items() if not _is_current(out / f"{name}.npz", store.trace_path(name), known)]
     for name in tqdm(waiting, desc="Coarse volumes", unit="case", disable=not progress or not waiting):
         forget(out / f"{name}.npz")
         stored = store.load(name)
-        image = to_coarse(np.asarray(stored.image[:]), configuration.locator, configuration.spacing)
-        labels = _foreground(np.asarray(stored.segmentation[:]), plan, partly=organs[name] is not None)
-        shape = coarse_shape(configuration.locator, labels.shape, configuration.spacing)
-        spacings = {"spacing": configuration.spacing, "new_spacing": configuration.locator.spacing}
+        image = to_coarse(np.asarray(stored.image[:]), locator, spacing)
+        labels = _foreground(np.asarray(segmentation_of(stored)[:]), plan, partly=organs[name] is not None)
+        shape = coarse_shape(locator, labels.shape, spacing)
+        labels = resample_labels(labels, shape, spacing=spacing, new_spacing=locator.spacing)
         with atomic(out / f"{name}.npz") as partial:
-            np.savez(partial, image=image, labels=resample_labels(labels, shape, **spacings))
-        record(out / f"{name}.npz", stamps[name])
+            np.savez(partial, image=image, labels=labels, annotated=known_organs[name])
     return out
 
 
@@ -73,12 +79,12 @@ def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.nda
     ignored = internal == plan.labels.internal_ignore if plan.labels.internal_ignore is not None else np.zeros(internal.shape, bool)
     if partly:
         ignored |= internal == 0
-    return np.where(ignored, FOREGROUND.internal_ignore, internal > 0).astype(np.int16)
+    return np.where(ignored, NOT_ANNOTATED, internal > 0).astype(np.int16)
 
 
-def _keep_recipe(out: Path, configuration: Configuration) -> None:
+def _keep_recipe(out: Path, locator: Locator) -> None:
     """Empties the folder if its volumes are for another grid, then notes this one; in that order, for the case of a kill between."""
-    path, locator = out / "locator.json", configuration.locator
+    path = out / "locator.json"
     grid = {"spacing": list(locator.spacing), "shape": list(locator.shape), "sigma": locator.sigma}
     try:
         same = path.is_file() and read_json(path, dict) == grid

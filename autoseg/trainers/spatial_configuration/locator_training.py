@@ -33,10 +33,15 @@ class LocatorTraining:
         job: Of the run, whose configuration has a locator.
         device: Where to compute.
         loss: Name in `LOSSES`, of two classes.
+
+    Raises:
+        ValueError: The configuration has no locator.
     """
 
     def __init__(self, job: RunRecord, device: torch.device, *, loss: str) -> None:
-        self.job, self.device = job, device
+        if job.configuration.locator is None:
+            raise ValueError(f"{job.configuration.name}: expected a configuration with a locator, got none")
+        self.job, self.device, self.shape = job, device, job.configuration.locator.shape
         self.network = on_device(build_locator(job.configuration, len(job.plan.channels)), device, job.configuration.dim)
         clip = GradientClip(job.options.gradient_clip, 0.0)
         optimizer = build_optimizer(self.network.parameters(), job.options)
@@ -68,16 +73,20 @@ class LocatorTraining:
         """Image ``(1, C, z, y, x)`` and labels ``(1, z, y, x)``; random numbers of the largest size where no case is at hand (a trial)."""
         job, layout = self.job, memory_format(self.job.configuration.dim)
         if not self.cases:
-            shape = job.configuration.locator.shape
-            image = torch.randn((1, len(job.plan.channels), *shape), device=self.device)
-            return image.to(memory_format=layout), torch.zeros((1, *shape), dtype=torch.int16, device=self.device)
+            image = torch.randn((1, len(job.plan.channels), *self.shape), device=self.device)
+            return image.to(memory_format=layout), torch.zeros((1, *self.shape), dtype=torch.int16, device=self.device)
         rng = np.random.default_rng([job.seed, LOCALISATION, number])
         with np.load(self.cases[int(rng.integers(len(self.cases)))], allow_pickle=False) as case:
-            image, labels = (torch.from_numpy(case[what]).to(self.device) for what in ("image", "labels"))
-        mirroring = job.configuration.mirroring
-        options = {"channels": len(image), "mirroring": mirroring, "labels": job.plan.labels}
-        augmentation = draw(rng, job.options.augmentation, patch_size=tuple(labels.shape), **options)
-        # All organs are one here: what a flip exchanges is none of its business.
+            image, labels = (torch.from_numpy(case[key]).to(self.device) for key in ("image", "labels"))
+        augmentation = draw(
+            rng,
+            job.options.augmentation,
+            patch_size=tuple(labels.shape),
+            channels=len(image),
+            mirroring=job.configuration.mirroring,
+            labels=job.plan.labels,
+        )
+        # All organs are one here: a flip exchanges none.
         augmentation = replace(augmentation, relabel=())
         image, labels = apply(augmentation, image, labels, masked=job.configuration.mask_normalization)
         return image[None].to(memory_format=layout), labels[None]

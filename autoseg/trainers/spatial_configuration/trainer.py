@@ -116,7 +116,7 @@ class SpatialConfigurationTrainer(Trainer):
 
     def predictor(self, network: nn.Module) -> Predictor | LocatedPredictor:
         """The predictor of the located box."""
-        inside = super().predictor(network)
+        inside = Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
         if self.locator is None:
             return inside
         locator = self.locator.optimized.final.eval()

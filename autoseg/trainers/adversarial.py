@@ -16,7 +16,7 @@ from ..schema.run_record import RunRecord
 from .batches import Batch
 from .gradient_clipping import GradientClip
 from .job import RunFolders, checked_options
-from .losses.adversarial import discriminator_loss, generator_loss, judged_maps
+from .losses.adversarial import discriminator_loss, discriminator_maps, generator_loss
 from .optimisation import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .trainer import Trainer
@@ -30,7 +30,7 @@ class AdversarialOptions:
         weight: Of the segmentation loss against the adversarial one, the paper's lambda.
         discriminator_learning_rate: At the start; None means that of the segmentation network.
         discriminator_features: Channels after the discriminator's first convolution; they double up to eight times that.
-        label_smoothing: The discriminator is to call real maps real with a probability of one minus this.
+        label_smoothing: The discriminator's target for real maps is one minus this.
     """
 
     weight: float = 150.0
@@ -56,8 +56,8 @@ class AdversarialTrainer(Trainer):
     on the cross entropy of real against predicted maps. The former sum is divided by ``1 + weight``: so the learning rate (of SGD; Adam's
     steps do not see a factor) and the clipping, which is that of the whole gradient, mean what they mean without an adversary.
 
-    The discriminator sees nothing that nobody knows: ignored voxels are zero in the real and in the predicted maps, and organs that a
-    sample lacks annotations of are part of its background in both (`merge_unlabelled`).
+    Where the truth is not known the maps do not differ: ignored voxels are zero in the real and in the predicted ones, and organs that
+    were not annotated in a sample are part of its background in both (`merge_unlabelled`).
     """
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
@@ -96,15 +96,15 @@ class AdversarialTrainer(Trainer):
         with autocast(self.device):
             outputs = self.network(batch.image)
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
-        fake, real = judged_maps(logits, batch.segmentation, batch.annotated, self.labels)
+        fake, real = discriminator_maps(logits, batch.segmentation, batch.annotated, self.labels)
         segmentation = self.loss(outputs, batch.segmentation, batch.annotated)
         self.discriminator.requires_grad_(False)
         with autocast(self.device):
             adversarial = generator_loss(self.discriminator(batch.image, fake))
         self.descend((adversarial + self.options.weight * segmentation) / (1 + self.options.weight))
         self.discriminator.requires_grad_(True)
-        judgement = self._train_discriminator(batch.image, real, fake.detach())
-        return {"train_loss": segmentation.detach(), "adversarial_loss": adversarial.detach(), **judgement}
+        of_discriminator = self._train_discriminator(batch.image, real, fake.detach())
+        return {"train_loss": segmentation.detach(), "adversarial_loss": adversarial.detach(), **of_discriminator}
 
     def _train_discriminator(self, image: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with autocast(self.device):

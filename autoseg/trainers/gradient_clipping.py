@@ -1,4 +1,4 @@
-"""How large a gradient may be: a fixed norm, or a multiple of what it usually is."""
+"""Gradient clipping at a fixed norm, or at a multiple of the norm's moving average."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MEMORY = 0.99
 
 
 class GradientClip:
-    """Clips the norm of a gradient at a fixed value and, where asked, at a multiple of its own moving average.
+    """Clips the norm of a gradient at a fixed value and, if wanted, at a multiple of its moving average.
 
-    The latter follows Thaler et al. (FLARE challenge at MICCAI 2021), who clip at five times the average.
+    The second limit follows Thaler et al. (FLARE challenge at MICCAI 2021), who clip at five times the average.
 
     Args:
         largest: Norm that is never exceeded.

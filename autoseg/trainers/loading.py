@@ -1,4 +1,4 @@
-"""Batches ahead of time, in order, and always the same for the same seed.
+"""Prefetching of batches by threads: in order, and always the same for the same seed.
 
 A batch is a pure function of its number: random draws come from ``default_rng([seed, stream, number, ...])``, never from a worker's state.
 So a resumed run continues with exactly the batches that an undisturbed run would have seen, whatever the number of threads.
@@ -23,7 +23,7 @@ from ..schema.run_record import RunRecord
 T = TypeVar("T")
 
 STUCK_SECONDS = 300.0
-"""After so long without a batch the run stops with a message instead of hanging."""
+"""The run stops with a message after waiting so long for a batch, instead of hanging."""
 
 MOST_THREADS = 8
 AHEAD_BYTES = 2 * GIB
@@ -31,7 +31,7 @@ AHEAD_BYTES = 2 * GIB
 
 
 def loader_size(job: RunRecord, device: torch.device) -> tuple[int, int]:
-    """Threads that make the batches of a job, and batches that may be in their hands or wait at a time.
+    """The number of threads that make the batches of a job, and of batches that may be in work or waiting at a time.
 
     A processor computes augmentation and training step alike: one thread is enough to fill the pauses.
     """

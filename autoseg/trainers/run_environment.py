@@ -1,4 +1,4 @@
-"""Where a run was trained and the most memory that took: a small file beside it, for people; no training depends on it."""
+"""The record of the device, version of torch and peak memory of a run, for people; no training depends on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN_ENVIRONMENT = "run_environment.json"
 
 
 def read_run_environments(run: Path) -> list[RunEnvironment]:
-    """What is recorded of a run; nothing where there is no record, or one that another version wrote."""
+    """The environments recorded of a run; none where there is no record, or one that another version wrote."""
     try:
         return read_json(run / RUN_ENVIRONMENT, list[RunEnvironment])
     except (ValueError, OSError):
@@ -24,7 +24,7 @@ def read_run_environments(run: Path) -> list[RunEnvironment]:
 
 
 def record_run_environment(run: Path, device: torch.device) -> None:
-    """Writes down device, version of torch and peak memory so far; what was noted before the run was interrupted stays."""
+    """Writes device, version of torch and peak memory so far; records from before an interruption stay."""
     known, now = read_run_environments(run), run_environment(device)
     if known and replace(known[-1], peak_bytes=now.peak_bytes) == now:
         *known, last = known
@@ -33,5 +33,5 @@ def record_run_environment(run: Path, device: torch.device) -> None:
 
 
 def remove_run_environment(run: Path) -> None:
-    """A run that begins anew was trained nowhere yet."""
+    """Removes the record, as a run begins anew."""
     (run / RUN_ENVIRONMENT).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Real training steps on the actual device, in a process of their own: what one costs, and whether it fits into memory at all.
+"""The cost of a training step, measured by real steps on the device in a separate process.
 
-A process of its own because a step that is too large may be killed by the system, and because its peak memory can then be read exactly.
+It is a separate process because a step that is too large may be killed by the system, and because its peak memory can then be read exactly.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from .loading import loader_size
 STEPS = 3
 OUT_OF_MEMORY = 3
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import answer; answer()"
-"""A trainer, network or loss of the user's own is found where this process finds it."""
+BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import run; run()"
+)
+"""With the same search path, so that a user's trainer, network or loss is found there too."""
 
 
 def measure_step(job: RunRecord, device: str) -> StepCost | None:
-    """Runs a few steps of the job's trainer on random numbers in a separate process, as many batches waiting as in training.
+    """Runs a few steps of the job's trainer on random numbers in a separate process, with as many batches waiting as in training.
 
     Args:
         job: Trainer, configuration and options are used; no file is read or written.
@@ -43,9 +45,9 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
     Raises:
         RuntimeError: The step failed for another reason; the message carries it.
     """
-    question = json.dumps({"job": to_plain(job), "device": device})
+    request = json.dumps({"job": to_plain(job), "device": device})
     command = [sys.executable, "-c", BOOT, json.dumps(sys.path)]
-    done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     if done.returncode in (OUT_OF_MEMORY, -9, 137):
         return None
     if done.returncode != 0:
@@ -54,11 +56,11 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
     return StepCost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def answer() -> None:
-    """The life of the separate process: a question from standard input, the answer to standard output."""
-    question = json.loads(sys.stdin.read())
+def run() -> None:
+    """The separate process: reads job and device from standard input, and writes a `StepCost` to standard output."""
+    request = json.loads(sys.stdin.read())
     try:
-        cost = _cost(from_plain(question["job"], RunRecord), choose_device(question["device"]))
+        cost = _cost(from_plain(request["job"], RunRecord), choose_device(request["device"]))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             sys.exit(OUT_OF_MEMORY)
@@ -68,8 +70,8 @@ def answer() -> None:
 
 def _cost(job: RunRecord, device: torch.device) -> StepCost:
     seconds = []
-    with tempfile.TemporaryDirectory() as nowhere:
-        folders = RunFolders(Path(nowhere), Path(nowhere))
+    with tempfile.TemporaryDirectory() as empty:
+        folders = RunFolders(Path(empty), Path(empty))
         trainer = lookup(TRAINERS, job.trainer, "trainer")(job, folders, device=device, progress=False)
         _, ahead = loader_size(job, device)
         waiting = [_random_batch(job, device) for _ in range(ahead)]

@@ -41,7 +41,7 @@ def validate_fold(
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
-    ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that a former run finished are kept.
+    ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay.
     Cases that were not preprocessed are left out, those that fail do not stop the others: they are named in the log and, with the
     reason, in ``validation/failures.json``, until they succeed.
 
@@ -49,7 +49,7 @@ def validate_fold(
         predictor: The trained network.
         job: Its run.
         folders: Where it lies.
-        dataset: With the reference labels.
+        dataset: With the reference label maps.
         progress: Show a bar.
 
     Returns:

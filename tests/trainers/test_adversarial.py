@@ -13,7 +13,7 @@ from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.schema import Labels
 from autoseg.trainers.adversarial import AdversarialTrainer
 from autoseg.trainers.batches import TRAINING, Batch, BatchMaker
-from autoseg.trainers.losses.adversarial import discriminator_loss, generator_loss, judged_maps
+from autoseg.trainers.losses.adversarial import discriminator_loss, discriminator_maps, generator_loss
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ class TestStep:
         trainer = trainer_of(folders, options={"weight": 3.0}, optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
         batch, before = first_batch(trainer), copied(trainer.network)
         outputs = trainer.network(batch.image)
-        fake, _ = judged_maps(outputs[0], batch.segmentation, (), ORGANS)
+        fake, _ = discriminator_maps(outputs[0], batch.segmentation, (), ORGANS)
         scores = trainer.discriminator(batch.image, fake)
         loss = (-scores.sigmoid().log().mean() + 3 * trainer.loss(outputs, batch.segmentation, ())) / 4
         gradients = torch.autograd.grad(loss, list(trainer.network.parameters()), allow_unused=True)
@@ -114,7 +114,7 @@ class TestJudgedMaps:
 
     def test_probabilities_against_one_channel_a_class(self):
         logits = torch.randn(2, 3, 2, 2)
-        fake, real = judged_maps(logits, self.segmentation.clamp(max=2), (), ORGANS)
+        fake, real = discriminator_maps(logits, self.segmentation.clamp(max=2), (), ORGANS)
         torch.testing.assert_close(fake, logits.softmax(1))
         assert real.argmax(1).equal(self.segmentation.clamp(max=2).long())
         assert (real.sum(1) == 1).all()
@@ -122,7 +122,7 @@ class TestJudgedMaps:
     def test_ignored_voxels_say_nothing_and_get_no_gradient(self):
         labels = dataclasses.replace(ORGANS, ignore=9)  # internal value 3
         logits = torch.randn(2, 3, 2, 2, requires_grad=True)
-        fake, real = judged_maps(logits, self.segmentation, (None, None), labels)
+        fake, real = discriminator_maps(logits, self.segmentation, (None, None), labels)
         assert (fake[1, :, 1, 1] == 0).all()
         assert (real[1, :, 1, 1] == 0).all()
         fake.square().sum().backward()
@@ -132,7 +132,7 @@ class TestJudgedMaps:
     def test_organs_nobody_annotated_are_background_in_both(self):
         segmentation = self.segmentation.clamp(max=1)
         logits = torch.randn(2, 3, 2, 2)
-        fake, real = judged_maps(logits, segmentation, (None, (0,)), ORGANS)
+        fake, real = discriminator_maps(logits, segmentation, (None, (0,)), ORGANS)
         all_of_them = logits.softmax(1)
         torch.testing.assert_close(fake[0], all_of_them[0])
         torch.testing.assert_close(fake[1, 0], all_of_them[1, 0] + all_of_them[1, 2])
@@ -142,7 +142,7 @@ class TestJudgedMaps:
 
     def test_regions_nobody_annotated_are_equal_in_both(self):
         regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
-        fake, real = judged_maps(torch.randn(2, 2, 2, 2), self.segmentation.clamp(max=2), (None, (1,)), regions)
+        fake, real = discriminator_maps(torch.randn(2, 2, 2, 2), self.segmentation.clamp(max=2), (None, (1,)), regions)
         assert torch.equal(fake[1, 0], real[1, 0])
         assert not torch.equal(fake[1, 1], real[1, 1])
         assert not torch.equal(fake[0, 0], real[0, 0])

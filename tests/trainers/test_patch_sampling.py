@@ -21,8 +21,8 @@ def a_case(shape: tuple[int, int, int] = (20, 24, 18), **locations: list[list[in
 
 
 def samples(case: SimpleNamespace, patch: tuple[int, ...], n: int = 300, foreground: bool = False, load: tuple[int, ...] | None = None):
-    rng = np.random.default_rng(0)
-    return [draw_sample(rng, {"a": case}, make_configuration(len(patch), patch_size=patch), foreground=foreground, load_size=load or patch).box for _ in range(n)]
+    rng, configuration = np.random.default_rng(0), make_configuration(len(patch), patch_size=patch)
+    return [draw_sample(rng, {"a": case}, configuration, foreground=foreground, load_size=load or patch).box for _ in range(n)]
 
 
 def test_slots_of_a_batch_that_show_an_organ():
@@ -97,13 +97,13 @@ def test_every_case_is_drawn_and_the_generator_decides():
     cases = {name: a_case() for name in "abc"}
     rngs = np.random.default_rng(4), np.random.default_rng(4)
     first, second = (
-        [draw_sample(rng, some, patch_configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4)) for _ in range(60)]
+        [draw_sample(rng, some, make_configuration(patch_size=(4, 4, 4)), foreground=False, load_size=(4, 4, 4)) for _ in range(60)]
         for rng, some in zip(rngs, (cases, dict(reversed(cases.items()))), strict=True)
     )
     assert first == second
     assert {sample.case for sample in first} == set("abc")
     with pytest.raises(ValueError, match="at least one"):
-        draw_sample(rngs[0], {}, patch_configuration((4, 4, 4)), foreground=False, load_size=(4, 4, 4))
+        draw_sample(rngs[0], {}, make_configuration(patch_size=(4, 4, 4)), foreground=False, load_size=(4, 4, 4))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, blosc2.asarray])

@@ -1,8 +1,8 @@
-"""What a training patch goes through: parameters are drawn first, from a generator, then applied, without any further chance.
+"""Augmentation of training patches: parameters are drawn first, from a generator, then applied deterministically.
 
 The transforms, their order, probabilities and ranges are nnU-Net's (Isensee et al., Nature Methods 2021, doi 10.1038/s41592-020-01008-z).
-Drawing before reading has a use of its own: `size_for` says how much of the image a drawn augmentation will look at, so that most patches
-are read at their own size and none runs out of image.
+As they are drawn before the patch is read, `size_for` can tell how much of the image an augmentation needs: most patches are read at their
+own size, and none has zeros at its corners that the image could fill.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Augmentation:
 
 
 def is_planar(patch_size: Sequence[int], options: AugmentationOptions) -> bool:
-    """True for 3D patches so flat that they are rotated, scaled and coarsened slice by slice."""
+    """Whether a patch is 3D and so flat that it is rotated, scaled and coarsened slice by slice."""
     return len(patch_size) == 3 and max(patch_size) > options.planar_ratio * patch_size[0]
 
 
@@ -133,12 +133,12 @@ def draw(
 
 
 def _per_channel(
-    rng: np.random.Generator, channels: int, probability: float, one: Callable[[], float], channel_probability: float = 1.0
+    rng: np.random.Generator, channels: int, probability: float, draw_value: Callable[[], float], channel_probability: float = 1.0
 ) -> PerChannel:
-    """With `probability` a number from `one` for each channel that is hit, otherwise nothing."""
+    """With `probability` a drawn value for each channel, itself with `channel_probability`; otherwise nothing."""
     if rng.random() >= probability:
         return ()
-    return tuple(one() if rng.random() < channel_probability else None for _ in range(channels))
+    return tuple(draw_value() if rng.random() < channel_probability else None for _ in range(channels))
 
 
 def _draw_zooms(rng: np.random.Generator, options: AugmentationOptions, channels: int) -> PerChannel:
@@ -168,7 +168,7 @@ def _draw_blur(rng: np.random.Generator, options: AugmentationOptions, channels:
 
 
 def _around_one(rng: np.random.Generator, limits: Range) -> float:
-    """Half of the draws weaken (below 1), half strengthen, however lopsided the limits are."""
+    """A factor: half of the draws weaken (below 1), half strengthen, also where the limits are not symmetric."""
     low, high = limits
     if rng.random() < 0.5 and low < 1:
         return float(rng.uniform(low, min(1.0, high)))
@@ -226,7 +226,7 @@ def apply(
 
 
 def _place(augmentation: Augmentation, image: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-    """The patch's voxels, in memory of their own."""
+    """The patch's voxels, as new tensors."""
     patch_size, matrix = augmentation.patch_size, augmentation.matrix
     if matrix is None:
         cropped = center_crop(image, patch_size, 0.0), center_crop(segmentation, patch_size, OUTSIDE)
@@ -239,7 +239,7 @@ def _place(augmentation: Augmentation, image: Tensor, segmentation: Tensor) -> t
 
 
 def _change_intensities(augmentation: Augmentation, image: Tensor) -> None:
-    """All that changes grey values, in the reference's order, in place."""
+    """Applies the intensity transforms in place, in the reference's order."""
     if augmentation.noise_std:
         intensity.add_noise(image, augmentation.noise_std, augmentation.noise_seed)
     if augmentation.blur:

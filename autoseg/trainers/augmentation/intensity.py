@@ -1,4 +1,4 @@
-"""What changes grey values and leaves anatomy where it is: noise, blur, brightness, contrast, gamma, a coarser scan.
+"""Intensity transforms: noise, blur, brightness, contrast, gamma, low resolution.
 
 Every function changes one image ``(C, *spatial)`` float32 in place, channel by channel; a channel whose parameter is None is left alone.
 """
@@ -93,7 +93,7 @@ def change_gamma(image: Tensor, gammas: Sequence[float | None], *, invert: bool)
 
 
 def lower_resolution(image: Tensor, zooms: Sequence[float | None], *, first_axis: int = 0) -> None:
-    """What a coarser scan would show: nearest sampling on a smaller grid, linear interpolation back.
+    """Simulates a coarser scan: nearest sampling on a smaller grid, linear interpolation back.
 
     Args:
         image: Changed in place.

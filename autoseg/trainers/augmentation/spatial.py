@@ -1,4 +1,4 @@
-"""Rotation, scaling, cropping and flipping of patches: one gather per corner of the sampled cell, shared by image and labels.
+"""Spatial transforms of patches: rotation, scaling and cropping by one gather per corner of the sampled cell, shared by image and labels.
 
 An affine map ``A`` takes a voxel of the patch, measured from the patch's centre, to where it is read in the larger source, measured from
 the source's centre (so a scale above 1 makes organs smaller). Outside the source the image is 0 and the label `OUTSIDE`, exactly as if
@@ -120,7 +120,7 @@ def warp(image: Tensor, segmentation: Tensor, matrix: Matrix, patch_size: Sequen
 
 @dataclass(frozen=True)
 class _Cells:
-    """Where M points lie in the padded, flattened source.
+    """The cells of the padded, flattened source that M points lie in.
 
     Attributes:
         corner: ``(M,)`` index of the lowest corner of the cell around each point.

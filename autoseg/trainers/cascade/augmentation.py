@@ -1,4 +1,4 @@
-"""Mistakes for the second stage of a cascade to learn to repair: the first stage's organs grown, shrunk, smoothed or partly lost."""
+"""Augmentation of a cascade's previous stage: its organs are grown, shrunk, smoothed or partly lost, as mistakes to learn to repair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousStageOptions:
-    """How often and how strongly the previous stage's segmentation is spoilt. Probabilities are per patch unless said otherwise.
+    """Probabilities and ranges of the augmentation. Probabilities are per patch unless stated otherwise.
 
     Attributes:
         operator_probability: Of dilating, eroding, opening or closing organs.
@@ -35,12 +35,12 @@ class PreviousStageOptions:
 
 
 def augment_previous(rng: np.random.Generator, onehot: Tensor, options: PreviousStageOptions | None = None) -> Tensor:
-    """Spoils the segmentation that a previous stage hands over.
+    """Augments the segmentation of a previous stage.
 
     Args:
         rng: Source of all chance.
         onehot: ``(K, *patch)``, one 0/1 channel an organ. Not changed.
-        options: How often and how strongly; the reference's by default.
+        options: Probabilities and ranges; nnU-Net's by default.
 
     Returns:
         As `onehot`. Voxels that an organ gains are taken from the others.
@@ -52,18 +52,18 @@ def augment_previous(rng: np.random.Generator, onehot: Tensor, options: Previous
         return onehot
     masks = onehot.cpu().numpy() > 0
     if operates:
-        for organ in _some(rng, len(masks), options.operator_organ_probability):
+        for organ in _drawn_organs(rng, len(masks), options.operator_organ_probability):
             operator = OPERATORS[int(rng.integers(len(OPERATORS)))]
             changed = operator(masks[organ], float(rng.uniform(*options.radius_range)))
             masks[:, changed & ~masks[organ]] = False
             masks[organ] = changed
     if drops:
-        for organ in _some(rng, len(masks), options.drop_organ_probability):
+        for organ in _drawn_organs(rng, len(masks), options.drop_organ_probability):
             _drop_component(rng, masks[organ], options.largest_drop)
     return torch.from_numpy(masks).to(onehot.device, onehot.dtype)
 
 
-def _some(rng: np.random.Generator, n: int, probability: float) -> list[int]:
+def _drawn_organs(rng: np.random.Generator, n: int, probability: float) -> list[int]:
     """Each of n organs with `probability`, in random order: the last one changed wins a contested voxel."""
     return [int(i) for i in rng.permutation(n) if rng.random() < probability]
 

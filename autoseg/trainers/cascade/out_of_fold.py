@@ -1,4 +1,4 @@
-"""What a cascade's second stage learns from: the first stage's cross-validation predictions, on the second stage's grid."""
+"""Input of a cascade's second stage: the first stage's out-of-fold (cross-validation) predictions, on the second stage's grid."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def folds_that_validate(splits: Sequence[Split]) -> dict[str, str]:
-    """Case to the name of the fold whose training did not see it: only that fold's prediction is like one of a new image."""
+    """Maps each case to the fold that held it out: only that fold's prediction is like one of a new image."""
     return {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
 
 
 def cases_without_prediction(model: Path, folds: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Those of the cases that the fold which held them out has not validated (yet).
+    """The cases that the fold which held them out has not validated (yet).
 
     Args:
         model: Model folder.
@@ -62,20 +62,18 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     for name in missing:
         forget(out / f"{name}.b2nd")
         (out / f"{name}.b2nd").unlink(missing_ok=True)
-    there = [name for name in names if name not in missing]
-    if not there:
+    predicted = [name for name in names if name not in missing]
+    if not predicted:
         raise ValueError(f"{model}: no cross-validation prediction of any of the {len(names)} cases")
     store = Store(data)
-    for name in tqdm(there, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
+    for name in tqdm(predicted, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
         source = _validation(model, folds[name]) / f"{name}{label_ending(plan.file_ending)}"
         target, trace = out / f"{name}.b2nd", store.load(name).trace
         stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)})
         if is_current(target, stamp) and _lies_on(target, trace):
             continue
-        forget(target)
-        found = to_internal(read_label(source).array, plan.labels, source=str(source))
-        write_array(target, on_grid(found, trace)[None].astype(_kind(plan.labels)))
-        record(target, stamp)
+        labels = to_internal(read_label(source).array, plan.labels, source=str(source))
+        write_array(target, on_grid(labels, trace)[None].astype(_smallest_type(plan.labels)))
     return out
 
 
@@ -83,7 +81,7 @@ def _validation(model: Path, fold: str) -> Path:
     return model / f"fold_{fold}" / "validation"
 
 
-def _kind(labels: Labels) -> type[np.unsignedinteger]:
+def _smallest_type(labels: Labels) -> type[np.unsignedinteger]:
     """The smallest type that holds every internal value."""
     return np.uint8 if len(labels.base_values) + 1 < 2**8 else np.uint16
 

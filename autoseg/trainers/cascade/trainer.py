@@ -1,4 +1,4 @@
-"""Coarse to fine: a first stage that sees the body only, a second one that sees only what lies around the first one's organs."""
+"""The coarse-to-fine cascade: a first stage inside the body, a second one inside the first one's dilated organs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .region_masks import prepare_regions, with_ignore
 log = logging.getLogger(__name__)
 
 CANDIDATE_REGION = "candidate_region.json"
-"""In a model folder: the radius of its candidate region and the table it was chosen from, drawn in the ``.png`` beside it."""
+"""In a model folder: the radius of its candidate region and the table it was chosen from, plotted in the ``.png`` beside it."""
 
 ROTHS_RADIUS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeOptions:
-    """What of the cascade a user may want otherwise.
+    """Options of the cascade.
 
     Attributes:
-        region: Train and predict inside the candidate region only: the body in a first stage, what lies around the first stage's organs
-            in a second.
+        region: Train and predict inside the candidate region only: the body in a first stage, the dilated organs of the first stage in a
+            second.
         previous_input: The second stage sees the first one's organs as further channels.
         radius: Voxels by which the first stage's organs are dilated; None chooses it from its out-of-fold predictions.
     """
@@ -51,8 +51,8 @@ class CascadeOptions:
 class CascadeTrainer(Trainer):
     """The coarse-to-fine cascade of Roth et al. (Comput. Med. Imaging Graph. 66, 2018) for any network, loss and number of organs.
 
-    Without a previous stage patches are centred, and the loss is counted, inside the body. After one (``3d_cascade``) that is so inside its
-    dilated foreground, and prediction leaves out what lies outside as well.
+    In a first stage patches are centred, and the loss is counted, inside the body; in a second (``3d_cascade``) inside the first one's
+    dilated foreground, outside of which nothing is predicted either.
     """
 
     @classmethod
@@ -62,36 +62,36 @@ class CascadeTrainer(Trainer):
         Raises:
             ValueError: An option is unknown or its value makes no sense.
         """
-        chosen = cascade_options(options)
+        checked = cascade_options(options)
         if configuration.previous_stage is None:
-            return replace(configuration, region=CandidateRegion("body") if chosen.region else None)
-        radius = ROTHS_RADIUS if chosen.radius is None else chosen.radius
-        region = CandidateRegion("previous", radius) if chosen.region else None
-        return replace(configuration, region=region, previous_input=chosen.previous_input)
+            return replace(configuration, region=CandidateRegion("body") if checked.region else None)
+        radius = ROTHS_RADIUS if checked.radius is None else checked.radius
+        region = CandidateRegion("previous", radius) if checked.region else None
+        return replace(configuration, region=region, previous_input=checked.previous_input)
 
     @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
-        """The radius of the candidate region: that of the model's other folds, the one asked for, or the smallest with enough recall.
+        """Sets the radius of the candidate region: that of the model's other folds, the user's, or the smallest with enough recall.
 
         Writes ``candidate_region.json`` and ``.png`` into the model folder.
 
         Raises:
-            ValueError: Other folds of the model were begun with another region than was asked for.
+            ValueError: Other folds of the model have another region than the options demand.
         """
         configuration, radius = job.configuration, cascade_options(job.trainer_options).radius
-        begun = sibling_configuration(folders.run)
-        if begun is not None:
-            return replace(job, configuration=_like(begun, configuration, radius is None, folders.run))
+        sibling = sibling_configuration(folders.run)
+        if sibling is not None:
+            return replace(job, configuration=_like_sibling(sibling, configuration, radius is None, folders.run))
         if configuration.region is None or configuration.region.source != "previous":
             return job
         chosen = choose_candidate_region(job, folders) if radius is None else CandidateRegionChoice(radius, "as asked")
-        _keep(folders.run.parent / CANDIDATE_REGION, chosen)
+        _write_choice(folders.run.parent / CANDIDATE_REGION, chosen)
         log.info("Candidate region: radius %d, %s.", chosen.radius, chosen.why)
         return replace(job, configuration=replace(configuration, region=CandidateRegion("previous", chosen.radius)))
 
     @property
     def labels(self) -> Labels:
-        """With a value for voxels outside the region, which count nowhere."""
+        """With an ignore value for voxels outside the region."""
         labels = self.job.plan.labels
         return labels if self.job.configuration.region is None else with_ignore(labels)
 
@@ -110,20 +110,20 @@ def cascade_options(options: Mapping[str, Any]) -> CascadeOptions:
     return checked_options(CascadeOptions, options, "CascadeTrainer")
 
 
-def _like(begun: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:
-    """What is wanted, with the radius of what was begun: folds of one model vote on the same region, and see the same input."""
+def _like_sibling(sibling: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:
+    """The wanted configuration with the sibling fold's radius: folds of one model vote on the same region, and see the same input."""
     region = wanted.region
-    if any_radius and region is not None and begun.region is not None and region.source == begun.region.source:
-        region = begun.region
-    if (region, wanted.previous_input) != (begun.region, begun.previous_input):
+    if any_radius and region is not None and sibling.region is not None and region.source == sibling.region.source:
+        region = sibling.region
+    if (region, wanted.previous_input) != (sibling.region, sibling.previous_input):
         raise ValueError(
-            f"{run}: expected {begun.region} and previous_input {begun.previous_input} as in the model's other folds, got {region} and "
+            f"{run}: expected {sibling.region} and previous_input {sibling.previous_input} as in the model's other folds, got {region} and "
             f"{wanted.previous_input}; ask for the same, or move {run.parent} away"
         )
     return replace(wanted, region=region)
 
 
-def _keep(path: Path, chosen: CandidateRegionChoice) -> None:
+def _write_choice(path: Path, chosen: CandidateRegionChoice) -> None:
     write_json(path, chosen)
     picture = path.with_suffix(".png")
     picture.unlink(missing_ok=True)

@@ -2,8 +2,8 @@
 
 Every loss is a callable ``loss(logits (B, K, *spatial), target (B, *spatial) internal values) -> scalar tensor``, built from the dataset's
 labels by a factory in `LOSSES`. Voxels with the ignore label count nowhere; `OUTSIDE` counts as background. All of it is computed in
-float32, also from logits in half precision, and has a finite gradient where organs are absent. What the terms are is in
-`overlap_losses.py` and `entropy_losses.py`.
+float32, also from logits in half precision, and has a finite gradient where organs are absent. The terms are pure functions in
+`overlap` and `entropy`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DiceCrossEntropy:
 
     Args:
         labels: Of the dataset.
-        batch_dice: Overlap is summed over the batch, one volume made of all patches, instead of a sample (`overlap_losses`).
+        batch_dice: Overlap is summed over the batch, one volume made of all patches, instead of a sample (`overlap`).
         dice_weight: Factor of the Dice term.
         entropy_weight: Factor of the cross entropy.
     """
@@ -71,7 +71,7 @@ class DiceCrossEntropy:
 
 
 class GeneralisedDiceCrossEntropy(DiceCrossEntropy):
-    """The same with the generalised Dice loss (`generalised_dice_loss`)."""
+    """Generalised Dice loss (`generalised_dice_loss`) plus cross entropy with weights 1:1."""
 
     def overlap(self, probabilities: Tensor, target: Target) -> Tensor:
         """The Dice term."""
@@ -79,7 +79,7 @@ class GeneralisedDiceCrossEntropy(DiceCrossEntropy):
 
 
 class WeightedCrossEntropy(DiceCrossEntropy):
-    """Cross entropy with weights that balance the classes (`weighted_cross_entropy`), without Dice unless `dice_weight` asks for it."""
+    """Cross entropy with weights that balance the classes (`weighted_cross_entropy`), without Dice unless `dice_weight` is set."""
 
     def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 0.0, entropy_weight: float = 1.0) -> None:
         super().__init__(labels, batch_dice=batch_dice, dice_weight=dice_weight, entropy_weight=entropy_weight)

@@ -1,7 +1,7 @@
-"""What generator and discriminator of a conditional adversarial network minimise, from the discriminator's logits.
+"""Losses of generator and discriminator of a conditional adversarial network, from the discriminator's logits.
 
 Conze et al., Artificial Intelligence in Medicine 117 (2021), after Isola et al., CVPR 2017. The discriminator's output is a map, one logit
-for each patch of the image; all of them count alike. Computed in float32 from logits, so that a discriminator that is very sure still gives
+for each patch of the image; all of them count alike. Computed in float32 from logits, so that a very confident discriminator still gives
 a gradient.
 """
 
@@ -16,7 +16,7 @@ from .targets import make_target
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator is not deceived.
+    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator recognises the prediction.
 
     Args:
         fake: Logits of the discriminator for what the generator made, of any shape.
@@ -34,8 +34,8 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
 
 
-def judged_maps(logits: Tensor, segmentation: Tensor, annotated: Annotated, labels: Labels) -> tuple[Tensor, Tensor]:
-    """What the discriminator compares, equal wherever the truth is not known.
+def discriminator_maps(logits: Tensor, segmentation: Tensor, annotated: Annotated, labels: Labels) -> tuple[Tensor, Tensor]:
+    """Predicted and real maps for the discriminator, made equal wherever the truth is not known.
 
     Args:
         logits: ``(B, K, *spatial)``.

@@ -1,4 +1,4 @@
-"""Cross entropies, as pure functions of logits in float32; voxels that nobody annotated count nowhere."""
+"""Cross entropies, as pure functions of logits in float32; ignored voxels count nowhere."""
 
 from __future__ import annotations
 

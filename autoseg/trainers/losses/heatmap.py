@@ -1,4 +1,4 @@
-"""The loss on a SpatialConfiguration-Net's parts, so that each makes sense by itself (Thaler et al., FLARE challenge at MICCAI 2021)."""
+"""The loss on the heatmaps of a SpatialConfiguration-Net's parts (Thaler et al., FLARE challenge at MICCAI 2021)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Losses that measure overlap, as pure functions of probabilities in float32.
+"""Overlap losses, as pure functions of probabilities in float32.
 
 Sums are taken a sample, or with `batch_dice` over the whole batch, as if its patches were one volume: an organ then needs to be in one of
-the patches only, and a patch without it does not answer every false alarm, however faint, with the full loss of the organ.
+the patches only, and in a patch without it a faint false positive does not cost the full loss of the organ.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def soft_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool, s
 def generalised_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool) -> Tensor:
     """Generalised Dice loss: all channels, background too, in one ratio, each weighted by 1 / (its volume)^2.
 
-    Sudre et al., DLMIA 2017. A class that is absent has the weight of the smallest one that is there instead of an infinite one, so that
-    false alarms of it count and nothing overflows. Weights are relative to the largest, which leaves the ratio as it is.
+    Sudre et al., DLMIA 2017. A class that is absent has the weight of the smallest one that is present instead of an infinite one, so that
+    false positives of it count and nothing overflows. Weights are relative to the largest, which leaves the ratio as it is.
 
     Args:
         probabilities: ``(B, K, *spatial)``.
@@ -42,8 +42,8 @@ def generalised_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: 
     """
     overlap, total, volume = _sums(probabilities, target, batch_dice=batch_dice, first=0)
     smallest = volume.masked_fill(volume < 1, float("inf")).amin(-1, keepdim=True)
-    there = smallest.isfinite()
-    weights = (smallest.where(there, 1.0) / volume.where((volume >= 1) & there, smallest.where(there, 1.0))) ** 2
+    smallest = smallest.where(smallest.isfinite(), 1.0)
+    weights = (smallest / volume.where(volume >= 1, smallest)) ** 2
     return 1 - ((2 * (weights * overlap).sum(-1) + SMOOTH) / ((weights * total).sum(-1) + SMOOTH)).mean()
 
 

@@ -1,4 +1,4 @@
-"""Learning from cases in which only some organs were annotated."""
+"""The target adaptive loss, for cases in which only some organs were annotated."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TargetAdaptive:
 
     In a sample where only some organs were annotated, what looks like background may be any of the others: their probabilities are added
     to background's, so that the network is neither punished nor rewarded for finding them. Where organs overlap (regions) the channels
-    of the others are made right everywhere, which costs nothing and gives no gradient. Samples with every organ annotated are handed on
-    untouched, and so is a batch of such samples, bit by bit.
+    of the others are made right everywhere, which costs nothing and gives no gradient. A batch in which every organ is annotated has
+    exactly the loss that it has without this.
 
-    What that means for the losses: cross entropy becomes the paper's. In a soft Dice that is averaged over organs and samples, an organ
+    The effect on the losses: cross entropy becomes the paper's. In a soft Dice that is averaged over organs and samples, an organ
     without annotation counts as agreement, 1: a constant, so that every annotated organ of every sample keeps the weight that it has
     elsewhere, and the value of the loss is lower the less is annotated. Summed over the batch (`batch_dice`) such a sample adds nothing to
     the organ's sums (of a region only what other, annotated regions inside it imply), and the organ is judged on the samples that have it.
@@ -61,13 +61,13 @@ class TargetAdaptive:
 
 
 def after_flip(organs: tuple[int, ...] | None, mirroring: Mirroring) -> tuple[int, ...] | None:
-    """What is annotated in a sample after a flip that exchanges left and right: the partners of what was annotated before."""
+    """The annotated organs of a sample after a flip that exchanges left and right: the partners of those before."""
     partner = {left: right for pair in mirroring.pairs for left, right in (pair, pair[::-1])}
     return None if organs is None else tuple(sorted(partner.get(organ, organ) for organ in organs))
 
 
 def unknown_organs(organs: tuple[int, ...] | None, labels: Labels) -> list[int]:
-    """Indices into `Labels.names` of what was not annotated in a sample."""
+    """Indices into `Labels.names` of the organs that were not annotated in a sample."""
     return [] if organs is None else [index for index in range(len(labels.names)) if index not in organs]
 
 
@@ -78,7 +78,7 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
         logits: ``(B, K, *spatial)``.
         annotated: One entry a sample.
         labels: Of the K outputs.
-        segmentation: ``(B, *spatial)`` internal values, of this or a finer resolution; of regions it says what others imply.
+        segmentation: ``(B, *spatial)`` internal values, of this or a finer resolution; of regions it says which others they imply.
 
     Returns:
         ``(B, K, *spatial)`` float32.
@@ -90,11 +90,11 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
         raise ValueError(f"annotated organs: expected one entry for each of {len(logits)} samples, got {len(annotated)}")
     unknown = [unknown_organs(organs, labels) for organs in annotated]
     if not labels.regions:
-        return torch.stack([_merged(row.float(), some) if some else row.float() for row, some in zip(logits, unknown, strict=True)])
+        return torch.stack([_merged(row.float(), organs) if organs else row.float() for row, organs in zip(logits, unknown, strict=True)])
     truth = make_target(resize_labels(segmentation, logits.shape[2:]), labels).channels(logits.shape[1]) > 0
     settled = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
-    for sample, some in enumerate(unknown):
-        settled[sample, some] = True
+    for sample, organs in enumerate(unknown):
+        settled[sample, organs] = True
     certain = torch.where(truth, -NEVER, NEVER)
     return torch.where(settled.view(*settled.shape, *[1] * (logits.ndim - 2)), certain, logits.float())
 

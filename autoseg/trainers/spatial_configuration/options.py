@@ -1,4 +1,4 @@
-"""What a user may want otherwise of a `SpatialConfigurationTrainer`."""
+"""Options of the `SpatialConfigurationTrainer`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..job import checked_options
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialConfigurationOptions:
-    """What of the training a user may want otherwise.
+    """Options of the trainer.
 
     Attributes:
         localisation_share: Share of the steps that also train the locator, spread evenly over the run; 0 does without one.
         margin: Voxels by which the located box is grown on each side.
         localisation_loss: Of the locator, in `autoseg.trainers.losses.LOSSES`. The paper's ``generalised_dice`` alone may, at higher rates
-            than the paper's, stay where everything is called an organ.
+            than the paper's, be stuck where every voxel is predicted as organ.
         locator_options: Keyword arguments of the locator's network.
         local_weight: Of the cross entropy of the local network.
         spatial_weight: Of that of the spatial networks.

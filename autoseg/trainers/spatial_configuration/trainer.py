@@ -28,7 +28,7 @@ from .options import spatial_options, with_locator
 
 NETWORK = "scn"
 MULTIPLE = 32
-"""Of the patch, where it is as long: the network pads to it otherwise."""
+"""Axes of the patch that are at least as long are multiples of this, which the network else pads to."""
 AVERAGE_DECAY = 0.999
 LEARNING_RATE = 1e-4
 
@@ -46,9 +46,9 @@ class SpatialConfigurationTrainer(Trainer):
         """The configuration with the network, patches of multiples of 32 where they are as long, and a locator for volumes.
 
         Raises:
-            ValueError: An option is unknown or makes no sense, organs overlap, or another network was asked for.
+            ValueError: An option is unknown or makes no sense, organs overlap, or another network is demanded.
         """
-        chosen = spatial_options(options)
+        checked = spatial_options(options)
         if plan.labels.regions:
             raise ValueError("SpatialConfigurationTrainer: expected organs that exclude each other, got regions that overlap")
         if configuration.network != NETWORK:
@@ -58,31 +58,31 @@ class SpatialConfigurationTrainer(Trainer):
         patch = tuple(size if size < MULTIPLE else MULTIPLE * round(size / MULTIPLE) for size in configuration.patch_size)
         multiple = tuple(MULTIPLE if size % MULTIPLE == 0 else size for size in patch)
         configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None)
-        return with_locator(configuration, [configuration.median_shape], chosen)
+        return with_locator(configuration, [configuration.median_shape], checked)
 
     @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
-        """The coarse grid for the largest case; a fold that joins others takes over their locator.
+        """Fits the coarse grid to the largest case; a fold that joins others takes over their locator.
 
         Raises:
-            ValueError: Another locator was asked for than that of the model's other folds.
+            ValueError: The options demand another locator than that of the model's other folds.
         """
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = spatial_options(job.trainer_options)
-        configuration, begun = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
-        if begun is not None:
-            if _locator_settings(begun) != _locator_settings(configuration):
+        configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
+        if sibling is not None:
+            if _locator_settings(sibling) != _locator_settings(configuration):
                 expected = (
-                    f"expected the locator {_locator_settings(begun)} of the model's other folds, got {_locator_settings(configuration)}"
+                    f"expected the locator {_locator_settings(sibling)} of the model's other folds, got {_locator_settings(configuration)}"
                 )
                 raise ValueError(f"{folders.run}: {expected}; ask for the same, or move {folders.run.parent} away")
-            configuration = replace(configuration, locator=begun.locator)
+            configuration = replace(configuration, locator=sibling.locator)
         return replace(job, configuration=configuration)
 
     @classmethod
     def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
-        """Generalised Dice; in a long run the paper's Adam, rate and average of the weights, as the network has no normalisation."""
+        """Generalised Dice; in a long run the paper's Adam, learning rate and moving average, as the network has no normalisation."""
         options = replace(options, loss="generalised_dice")
         if not long_run:
             return options
@@ -91,7 +91,7 @@ class SpatialConfigurationTrainer(Trainer):
         )
 
     def prepare(self) -> None:
-        """Brings the training cases to the coarse grid, those that are missing."""
+        """Brings the training cases to the coarse grid, where that is not done yet."""
         job, folders = self.job, self.folders
         if self.locator is not None:
             names = sorted(job.split.train)

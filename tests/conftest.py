@@ -39,6 +39,12 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning curves are not drawn, which takes longer than the training of a tiny network; test_history draws one."""
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+
+
 def make_configuration(dim: int = 3, **changes: object) -> Configuration:
     """Two stages of four and eight features; a patch of 8 voxels an axis."""
     grid = {"strides": [[1] * dim, [2] * dim], "kernel_sizes": [[3] * dim] * 2}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.registry import lookup
@@ -28,15 +29,12 @@ from autoseg.trainers.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after every round, and no pictures: test_history draws one."""
+def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
 
 
 TRAINER_OPTIONS: dict[str, dict[str, object]] = {
@@ -65,37 +63,6 @@ def build(name: str, job: RunRecord, folders: RunFolders) -> Trainer:
     configuration = dataclasses.replace(configuration, network_options=configuration.network_options | NETWORK_OPTIONS.get(name, {}))
     job = dataclasses.replace(job, trainer=name, trainer_options=options, configuration=configuration)
     return kind(job, folders, device=CPU, progress=False)
-
-
-def elsewhere(folders: RunFolders, name: str) -> RunFolders:
-    return dataclasses.replace(folders, run=folders.run.with_name(name))
-
-
-def weights(folders: RunFolders) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]["network"]
-
-
-def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
-
-
-def kill_at(trainer: Trainer, iteration: int, *, after: bool) -> None:
-    """Ends the run in the step of that number, before or after the weights have changed."""
-    step = trainer.step
-
-    def dying(batch: object) -> dict[str, torch.Tensor]:
-        if trainer.iteration < iteration:
-            return step(batch)
-        if after:
-            step(batch)
-        raise Killed
-
-    trainer.step = dying
-
-
-def run_until_killed(trainer: Trainer) -> None:
-    with pytest.raises(Killed):
-        trainer.fit()
 
 
 def rows(folders: RunFolders) -> list[list[str]]:
@@ -142,7 +109,7 @@ class TestContract:
         )
         undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
         build(name, chosen, undisturbed).fit()
-        # In the first round, where no checkpoint exists; between rounds; in the middle of one; in the very last step.
+        # In the first validation interval, where no checkpoint exists; between two; in the middle of one; in the very last step.
         for iteration, after in ((1, True), (3, False), (4, True), (8, True)):
             trainer = build(name, chosen, killed)
             kill_at(trainer, iteration, after=after)
@@ -181,7 +148,7 @@ class TestContract:
 
     def test_checkpoints_load_without_running_code(self, name, job, folders):
         trainer = build(name, job(average_decay=0.9), folders)
-        kill_at(trainer, 5, after=False)
+        kill_at(trainer, 5)
         run_until_killed(trainer)
         latest = torch.load(folders.run / LATEST_CHECKPOINT, weights_only=True)
         assert {"network", "optimizer", "average", "random", "meta"} <= set(latest)
@@ -195,7 +162,7 @@ class TestContract:
         expected = build(name, job(), folders).fit()(image)
         before = (folders.run / FINAL_CHECKPOINT).stat().st_mtime_ns
         again = build(name, job(), folders)
-        kill_at(again, 0, after=False)
+        kill_at(again, 0)
         assert torch.equal(again.fit()(image), expected)
         assert (folders.run / FINAL_CHECKPOINT).stat().st_mtime_ns == before
 
@@ -229,6 +196,21 @@ class TestContract:
         trainer = build(name, job(average_decay=0.0), folders)
         assert trainer.fit() is trainer.network
 
+    def test_a_checkpoint_of_an_older_version_goes_on(self, name, job, folders, monkeypatch):
+        """autoseg 0.1.0 called validation intervals rounds."""
+        undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
+        build(name, job(), undisturbed).fit()
+        trainer = build(name, job(), killed)
+        meta = trainer._meta
+        monkeypatch.setattr(trainer, "_meta", lambda: {{"validation_interval": "round"}.get(key, key): one for key, one in meta().items()})
+        kill_at(trainer, 5)
+        run_until_killed(trainer)
+        table = trainer.history.table
+        table.write_text(table.read_text().replace("validation_interval", "round"))
+        build(name, job(), killed).fit()
+        assert equal(weights(killed), weights(undisturbed))
+        assert rows(killed) == rows(undisturbed)
+
     def test_pretrained_weights_are_loaded_where_they_fit(self, name, job, folders, tiny_plan, tiny_job, caplog):
         build(name, job(), elsewhere(folders, "first")).fit()
         source = elsewhere(folders, "first").run / FINAL_CHECKPOINT
@@ -254,7 +236,7 @@ class TestContract:
 
     def test_a_resumed_run_does_not_start_from_the_pretrained_weights_again(self, name, job, folders, tmp_path):
         trainer = build(name, job(), folders)
-        kill_at(trainer, 5, after=False)
+        kill_at(trainer, 5)
         run_until_killed(trainer)
         build(name, dataclasses.replace(job(), pretrained=tmp_path / "gone.pt"), folders).fit()
         assert (folders.run / FINAL_CHECKPOINT).is_file()
@@ -317,7 +299,7 @@ class TestContract:
 
     def test_checkpoints_are_read_into_main_memory(self, name, job, folders, monkeypatch):
         trainer = build(name, job(average_decay=0.9), folders)
-        kill_at(trainer, 5, after=False)
+        kill_at(trainer, 5)
         run_until_killed(trainer)
         places, load = [], torch.load
         monkeypatch.setattr(torch, "load", lambda *args, **options: places.append(options["map_location"]) or load(*args, **options))
@@ -345,7 +327,7 @@ class TestContract:
         assert rates == sorted(rates, reverse=True)
         assert rates[-1] < 0.03 * 1e-2
 
-    def test_slow_scoring_does_not_take_the_last_rounds_steps(self, name, job, folders, monkeypatch):
+    def test_slow_scoring_does_not_take_the_steps_of_the_last_interval(self, name, job, folders, monkeypatch):
         """Steps take a second, each scoring forty of a budget of sixty."""
         now = [0.0]
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))

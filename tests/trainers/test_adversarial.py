@@ -20,9 +20,7 @@ CPU = torch.device("cpu")
 SMALL = {"discriminator_features": 2}
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def trainer_of(folders, *, options=None, plan=None, configuration="3d_fullres", **training) -> AdversarialTrainer:
@@ -47,8 +45,8 @@ class TestStep:
     def test_both_networks_take_a_step_and_the_history_tells_all_of_it(self, folders):
         trainer = trainer_of(folders)
         before = copied(trainer.network), copied(trainer.discriminator)
-        told = trainer.step(first_batch(trainer))
-        assert list(told) == ["train_loss", "adversarial_loss", "discriminator_loss", "score_real", "score_fake"]
+        values = trainer.step(first_batch(trainer))
+        assert list(values) == ["train_loss", "adversarial_loss", "discriminator_loss", "score_real", "score_fake"]
         assert moved(trainer.network, before[0])
         assert moved(trainer.discriminator, before[1])
 
@@ -77,9 +75,9 @@ class TestStep:
     def test_the_discriminator_gets_better_at_a_network_that_stands_still(self, folders):
         trainer = trainer_of(folders, options={"discriminator_features": 4, "discriminator_learning_rate": 1e-2}, learning_rate=1e-9)
         batch = first_batch(trainer)
-        told = [trainer.step(batch) for _ in range(15)]
-        assert told[-1]["score_real"] > told[-1]["score_fake"] + 0.3
-        assert told[-1]["discriminator_loss"] < 0.7 * told[0]["discriminator_loss"]
+        values = [trainer.step(batch) for _ in range(15)]
+        assert values[-1]["score_real"] > values[-1]["score_fake"] + 0.3
+        assert values[-1]["discriminator_loss"] < 0.7 * values[0]["discriminator_loss"]
 
     def test_a_smoothed_label_is_cross_entropy_against_it(self, folders):
         trainer = trainer_of(folders, options={"label_smoothing": 0.1})
@@ -88,8 +86,8 @@ class TestStep:
         real, fake = (trainer.discriminator(batch.image, one).detach() for one in maps)
         entropy = torch.nn.functional.binary_cross_entropy_with_logits
         expected = entropy(real, torch.full_like(real, 0.9)) + entropy(fake, torch.zeros_like(fake))
-        told = trainer._train_discriminator(batch.image, *maps)
-        torch.testing.assert_close(told["discriminator_loss"], expected, rtol=1e-4, atol=1e-5)
+        values = trainer._train_discriminator(batch.image, *maps)
+        torch.testing.assert_close(values["discriminator_loss"], expected, rtol=1e-4, atol=1e-5)
 
     def test_the_discriminators_rate_follows_the_schedule(self, folders):
         trainer = trainer_of(folders, options={"discriminator_learning_rate": 5e-3}, learning_rate=1e-2)
@@ -109,7 +107,7 @@ class TestStep:
         assert not moved(trainer.discriminator, before[1])
 
 
-class TestJudgedMaps:
+class TestDiscriminatorMaps:
     segmentation = torch.tensor([[[0, 1], [2, 0]], [[1, 1], [2, 3]]], dtype=torch.int16)
 
     def test_probabilities_against_one_channel_a_class(self):

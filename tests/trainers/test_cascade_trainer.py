@@ -28,9 +28,7 @@ CPU = torch.device("cpu")
 SHAPE = (10, 14, 16)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def add(history: History, number: int, dice: float = 0.5, other: float = 0.5) ->
     return history.finish(validation_loss=0.7, mean_dice=dice, dice_liver=dice, dice_spleen=other, seconds=1.5 * number)
 
 
-def test_rows_are_written_after_every_round_and_read_again_exactly(tmp_path):
+def test_rows_are_written_after_every_validation_interval_and_read_again_exactly(tmp_path):
     history = History(tmp_path)
     assert history.rows == []
     first = add(history, 1)
@@ -44,6 +44,17 @@ def test_nan_survives(tmp_path):
     assert math.isnan(History(tmp_path).rows[0]["dice_spleen"])
 
 
+def test_a_table_of_an_older_version_is_continued(tmp_path):
+    """autoseg 0.1.0 called validation intervals rounds."""
+    history = History(tmp_path)
+    add(history, 1)
+    history.table.write_text(history.table.read_text().replace("validation_interval", "round"))
+    again = History(tmp_path)
+    assert again.rows == history.rows
+    add(again, 2)
+    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1, 2]
+
+
 def test_the_curve_is_plotted(tmp_path):
     history = History(tmp_path)
     add(history, 1, other=math.nan)
@@ -52,7 +63,7 @@ def test_the_curve_is_plotted(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "progress.png"]
 
 
-def test_rounds_after_the_checkpoint_are_made_again(tmp_path):
+def test_intervals_after_the_checkpoint_are_made_again(tmp_path):
     history = History(tmp_path)
     for number in range(1, 5):
         add(history, number)
@@ -80,7 +91,7 @@ def alarms(history: History, caplog: pytest.LogCaptureFixture, values: list[tupl
     return [record.getMessage() for record in caplog.records]
 
 
-def test_an_organ_that_is_lost_for_five_rounds_raises_one_alarm_that_names_it(tmp_path, caplog):
+def test_an_organ_that_is_lost_for_five_intervals_raises_one_alarm_that_names_it(tmp_path, caplog):
     assert alarms(History(tmp_path / "a"), caplog, [(0.5, 0.0)] * 4) == []
     found = alarms(History(tmp_path / "b"), caplog, [(0.5, 0.0)] * 9)
     assert len(found) == 1

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from conftest import make_configuration, make_job, make_plan
+from trainer_runs import kill_at, run_until_killed
 
 from autoseg.inference.trained_model import load_network
 from autoseg.schema.run_record import RunRecord
@@ -17,9 +18,7 @@ CPU = torch.device("cpu")
 SMALL = {"features": [4, 8], "norm": "instance"}
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def job_of(options=None, *, dim=2, **training) -> RunRecord:
@@ -104,9 +103,9 @@ class TestPhases:
 
         def noting(batch: Batch) -> dict[str, torch.Tensor]:
             before = [parameter.detach().clone() for parameter in trainer.network.fusion.parameters()]
-            told = step(batch)
+            values = step(batch)
             moved.append(any(not torch.equal(a, b) for a, b in zip(before, trainer.network.fusion.parameters(), strict=True)))
-            return told
+            return values
 
         trainer.step = noting
         trainer.fit()
@@ -115,17 +114,9 @@ class TestPhases:
     def test_a_run_that_stops_at_the_change_goes_on_in_the_second_phase(self, folders):
         job = job_of(iterations=6, validation_intervals=6, average_decay=0.9)
         trainer, _ = watched(job, folders)
-        step = trainer.step
-
-        def stopping(batch: Batch) -> dict[str, torch.Tensor]:
-            if trainer.iteration == 3:
-                raise KeyboardInterrupt
-            return step(batch)
-
-        trainer.step = stopping
         trainer._checkpoint_due = lambda: True
-        with pytest.raises(KeyboardInterrupt):
-            trainer.fit()
+        kill_at(trainer, 3)
+        run_until_killed(trainer)
         again, seen = watched(job, folders)
         again.restore()
         assert again.iteration == 3

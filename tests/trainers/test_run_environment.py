@@ -12,7 +12,7 @@ from conftest import make_job, make_plan
 from autoseg.runtime.hardware import cpu_count, device_name, run_environment
 from autoseg.runtime.serialization import write_json
 from autoseg.schema.run_record import RunEnvironment
-from autoseg.trainers import run_environment as whereabouts
+from autoseg.trainers import run_environment as module
 from autoseg.trainers.job import RunFolders
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT, read_run_environments, record_run_environment
 from autoseg.trainers.trainer import Trainer
@@ -29,7 +29,7 @@ def test_a_processor_has_a_name_and_a_peak() -> None:
 def test_what_goes_on_elsewhere_is_another_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, later = RunEnvironment("processor", "cpu", "2.9", 500), RunEnvironment("GPU", "cuda", "2.9", 200)
     for now in (here, replace(here, peak_bytes=300), later, replace(later, peak_bytes=900)):
-        monkeypatch.setattr(whereabouts, "run_environment", lambda device, now=now: now)
+        monkeypatch.setattr(module, "run_environment", lambda device, now=now: now)
         record_run_environment(tmp_path, CPU)
     assert read_run_environments(tmp_path) == [here, replace(later, peak_bytes=900)], "the largest peak of each"
 

@@ -1,4 +1,4 @@
-"""Locate, then segment: two networks in one run and one checkpoint, and prediction with little memory."""
+"""The SpatialConfiguration-Net and its locator: two networks in one run and one checkpoint, and prediction with little memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
+from trainer_runs import equal, kill_at, run_until_killed, weights
 
 from autoseg.inference.localisation import LocatedPredictor
 from autoseg.inference.low_memory import LowMemoryPredictor
@@ -33,9 +34,7 @@ SMALL = {"features": 6, "levels": 2, "spatial_features": 4, "spatial_levels": 2,
 LOCATOR = {"features": 6, "levels": 2, "dropout": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def small(**changes) -> Configuration:
@@ -225,12 +224,10 @@ class TestTraining:
         inside = np.zeros(labels.shape, bool)
         inside[tuple(slice(*side) for side in box)] = True
         assert (inside & (labels > 0)).sum() > 0.95 * (labels > 0).sum()
-        states = load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]
-        assert set(states) == {"network", "locator"}
+        assert set(load_checkpoint(folders.run / FINAL_CHECKPOINT)[0]) == {"network", "locator"}
         again = trainer_of(job, folders)
         again.fit()
-        for name, tensor in again.locator.optimized.final.state_dict().items():
-            assert torch.equal(tensor, states["locator"][name])
+        assert equal(again.locator.optimized.final.state_dict(), weights(folders, "locator"))
 
     def test_the_share_of_steps_that_locate_is_spread_evenly(self, folders, monkeypatch):
         trainer = trainer_of(a_job(options={"localisation_share": 0.2}), folders)
@@ -255,20 +252,10 @@ class TestTraining:
         undisturbed, killed = (dataclasses.replace(folders, run=folders.run / name) for name in ("one", "two"))
         trainer_of(job, undisturbed).fit()
         trainer = trainer_of(job, killed)
-        step = trainer.step
-
-        def dying(batch):
-            if trainer.iteration == 6:
-                raise KeyboardInterrupt
-            return step(batch)
-
-        trainer.step = dying
-        with pytest.raises(KeyboardInterrupt):
-            trainer.fit()
+        kill_at(trainer, 6)
+        run_until_killed(trainer)
         trainer_of(job, killed).fit()
-        one, two = (load_checkpoint(run.run / FINAL_CHECKPOINT)[0] for run in (undisturbed, killed))
-        for what in ("network", "locator"):
-            assert all(torch.equal(tensor, two[what][name]) for name, tensor in one[what].items())
+        assert all(equal(weights(undisturbed, name), weights(killed, name)) for name in ("network", "locator"))
 
     def test_slices_train_without_locator(self, folders):
         plan = make_plan(make_configuration(2, network="scn", network_options=SMALL))
@@ -322,13 +309,12 @@ class TestTrainedModel:
 
         monkeypatch.setattr(Predictor, "__init__", watched)
         shares = []
-        sparing = model.logits(self.image(), progress=shares.append)
+        found = model.logits(self.image(), progress=shares.append)
         assert batches == [1, 1]
         assert held == [(1, True), (1, True)]
         assert sum(shares) == pytest.approx(1)
-        torch.testing.assert_close(
-            torch.as_tensor(sparing.array).float().softmax(0), torch.as_tensor(usual.array).float().softmax(0), atol=0.02, rtol=0
-        )
+        expected, probabilities = (torch.as_tensor(one.array).float().softmax(0) for one in (usual, found))
+        torch.testing.assert_close(probabilities, expected, atol=0.02, rtol=0)
 
 
 def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
@@ -339,7 +325,6 @@ def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
     trainer = trainer_of(second, dataclasses.replace(folders, run=tmp_path / "second"))
     with caplog.at_level(logging.INFO):
         trainer.restore()
-    trained = load_checkpoint(source)[0]["locator"]
-    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.network.state_dict().items())
-    assert all(torch.equal(tensor, trained[name]) for name, tensor in trainer.locator.optimized.final.state_dict().items())
+    for network in (trainer.locator.network, trainer.locator.optimized.final):
+        assert equal(network.state_dict(), weights(folders, "locator"))
     assert "weights of the locator" in caplog.text

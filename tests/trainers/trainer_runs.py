@@ -1,0 +1,48 @@
+"""Runs of trainers that are interrupted, and their results."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.trainers.job import RunFolders
+from autoseg.trainers.trainer import Trainer
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def kill_at(trainer: Trainer, iteration: int, *, after: bool = False) -> None:
+    """Ends the run in the step of that number, before or after the weights have changed."""
+    step = trainer.step
+
+    def dying(batch: object) -> dict[str, torch.Tensor]:
+        if trainer.iteration < iteration:
+            return step(batch)
+        if after:
+            step(batch)
+        raise Killed
+
+    trainer.step = dying
+
+
+def run_until_killed(trainer: Trainer) -> None:
+    with pytest.raises(Killed):
+        trainer.fit()
+
+
+def elsewhere(folders: RunFolders, name: str) -> RunFolders:
+    return dataclasses.replace(folders, run=folders.run.with_name(name))
+
+
+def weights(folders: RunFolders, name: str = "network") -> dict[str, torch.Tensor]:
+    return load_checkpoint(folders.run / FINAL_CHECKPOINT)[0][name]
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())

@@ -62,7 +62,7 @@ class AdversarialTrainer(Trainer):
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
-        self.options = adversarial_options(job.trainer_options)
+        self.options = checked_options(AdversarialOptions, job.trainer_options)
         configuration = job.configuration
         discriminator = build_discriminator(
             dim=configuration.dim,
@@ -83,12 +83,8 @@ class AdversarialTrainer(Trainer):
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
-        """The configuration as it is.
-
-        Raises:
-            ValueError: An option is unknown or its value makes no sense.
-        """
-        adversarial_options(options)
+        """The configuration as it is, once the options are checked."""
+        checked_options(AdversarialOptions, options)
         return configuration
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -125,12 +121,3 @@ class AdversarialTrainer(Trainer):
     def load_extra_states(self, states: Mapping[str, Any]) -> None:
         """The discriminator's."""
         self.optimized_discriminator.load(states, "discriminator")
-
-
-def adversarial_options(options: Mapping[str, Any]) -> AdversarialOptions:
-    """The options of a job, checked.
-
-    Raises:
-        ValueError: One is unknown or its value makes no sense.
-    """
-    return checked_options(AdversarialOptions, options, "AdversarialTrainer")

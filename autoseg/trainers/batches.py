@@ -77,7 +77,7 @@ class BatchMaker:
         if not self.cases:
             raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
         self.annotated = {name: annotated_indices(case.annotated, job.plan.labels) for name, case in self.cases.items()}
-        # A case in which nobody annotated any of the organs has nothing to teach.
+        # A case without annotations of any of the organs is of no use.
         self.cases = {name: case for name, case in self.cases.items() if self.annotated[name] != ()}
         if not self.cases:
             organs_of_plan = ", ".join(job.plan.labels.names)

@@ -50,13 +50,8 @@ class RunFolders:
         return self.previous is None or self.previous_of(case).is_file()
 
 
-def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> T:
-    """A trainer's options as their frozen value.
-
-    Args:
-        kind: Dataclass of the trainer's options.
-        options: `RunRecord.trainer_options`.
-        trainer: Its name, for the message.
+def checked_options(kind: type[T], options: Mapping[str, Any]) -> T:
+    """The `RunRecord.trainer_options` of a ``<Name>Trainer`` as their frozen value, a ``<Name>Options``.
 
     Raises:
         ValueError: One is unknown or its value makes no sense.
@@ -64,7 +59,7 @@ def checked_options(kind: type[T], options: Mapping[str, Any], trainer: str) -> 
     known = {item.name for item in fields(kind)}
     for name, value in options.items():
         if name not in known:
-            raise unknown(f"option of {trainer}", name, known)
+            raise unknown(f"option of {kind.__name__.removesuffix('Options')}Trainer", name, known)
         try:
             kind(**{name: value})
         except TypeError as error:  # a word where a number is compared
@@ -104,7 +99,7 @@ def default_options(
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
         batch: Patches a step.
         fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
-        changes: What the user asked for otherwise, by the names of `TrainingOptions`; ``augmentation`` by the names of
+        changes: The user's, by the names of `TrainingOptions`; ``augmentation`` by the names of
             `AugmentationOptions`.
         suited: ``suited(options, long_run=...)``: the trainer's defaults from these, before the user's changes.
 

@@ -30,7 +30,7 @@ def score_patches(
 
 
 class PatchScores:
-    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good for comparing validation intervals."""
+    """Dice of each organ over all patches taken together ("pseudo Dice"): cheap, and only good to compare validation intervals."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -41,7 +41,7 @@ class PatchScores:
     def add(self, logits: Tensor, segmentation: Tensor, loss: Tensor, *, annotated: Annotated = ()) -> None:
         """Counts a batch: ``(B, K, *spatial)`` logits, ``(B, *spatial)`` internal values.
 
-        An organ that was not annotated in a sample counts there neither as found nor as false alarm; empty means all were.
+        An organ that was not annotated in a sample counts there neither as true nor as false positive; empty means all were.
         """
         target = make_target(segmentation, self.labels)
         if target.regions is not None:

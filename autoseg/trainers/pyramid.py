@@ -24,14 +24,10 @@ NETWORK = "pipo_fan"
 
 @runtime_checkable
 class FusingNetwork(Protocol):
-    """A network with adaptive fusion of its output scales, which can be switched."""
+    """A network that gives one fused score map, or those of all scales."""
 
     def set_fusing(self, on: bool, /) -> None:
-        """Switches to one fused score map, or back to those of all scales.
-
-        Raises:
-            ValueError: There is nothing to fuse.
-        """
+        """Switches between the two; a ValueError says that there is nothing to fuse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +55,9 @@ class PyramidTrainer(Trainer):
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
-        """The configuration with ``pipo_fan`` on the planned strides, or with the network that was asked for.
-
-        Raises:
-            ValueError: An option is unknown or makes no sense, or the network that was asked for cannot fuse.
-        """
-        pyramid_options(options)
-        if not configuration.patch_multiple:  # as planned: nobody asked for a network
+        """The configuration with ``pipo_fan`` on the planned strides, or with the user's network, which must be able to fuse."""
+        checked_options(PyramidOptions, options)
+        if not configuration.patch_multiple:  # as planned
             return _with_pyramid(configuration)
         _check_fuses(configuration, plan)
         return configuration
@@ -83,7 +75,7 @@ class PyramidTrainer(Trainer):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Takes one optimisation step of the phase that the budget is in."""
-        fuses = self.used >= pyramid_options(self.job.trainer_options).fusion_from
+        fuses = self.used >= checked_options(PyramidOptions, self.job.trainer_options).fusion_from
         for network in (self.network, self.optimized.final):
             _set_fusing(network, fuses, self.job.configuration)
         return super().step(batch)
@@ -93,15 +85,6 @@ class PyramidTrainer(Trainer):
         network = super().fit()
         _set_fusing(network, True, self.job.configuration)
         return network
-
-
-def pyramid_options(options: Mapping[str, Any]) -> PyramidOptions:
-    """The options of a job, checked.
-
-    Raises:
-        ValueError: One is unknown or its value makes no sense.
-    """
-    return checked_options(PyramidOptions, options, "PyramidTrainer")
 
 
 def _with_pyramid(configuration: Configuration) -> Configuration:

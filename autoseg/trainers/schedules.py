@@ -1,6 +1,6 @@
 """Learning rate as a share of its start value, a function of training progress 0..1.
 
-``poly`` and ``cosine`` reach zero exactly at the end of the budget and are what a training takes by itself; the others are those of papers.
+``poly`` and ``cosine`` reach zero exactly at the end of the budget and are the defaults; the others are those of papers.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def cosine(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """Always 1 (Thaler et al. 2021): best with a moving average of the weights, which settles where these do not."""
+    """Always 1 (Thaler et al. 2021), for training with a moving average of the weights."""
     return 1.0
 
 
 def exponential(progress: float) -> float:
-    """``0.01 ** progress``: stands for reductions whenever a loss stalls, whose number nobody knows beforehand (Crespi et al. 2023)."""
+    """``0.01 ** progress``: stands for reductions on a plateau of the loss, whose number is not known beforehand (Crespi et al. 2023)."""
     return 0.01**progress
 
 

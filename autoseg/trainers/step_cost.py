@@ -26,9 +26,7 @@ from .loading import loader_size
 STEPS = 3
 OUT_OF_MEMORY = 3
 
-BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import run; run()"
-)
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import run; run()"
 """With the same search path, so that a user's trainer, network or loss is found there too."""
 
 

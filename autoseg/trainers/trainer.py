@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 SCORING_SHARE = 0.5
-"""Of what is left of a time budget, the most that scoring may use: a training must end by its own steps, with the learning rate at zero."""
+"""Most of the remaining time budget that scoring may use: training must reach the end of the learning rate schedule by its steps."""
 
 
 class Trainer:

@@ -177,19 +177,3 @@ class TestRuns:
         assert trainer.discriminator.in_channels == 3
         trainer.fit()
         assert 0 < trainer.history.rows[-1]["score_fake"] < 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"wait": 1}, "option of AdversarialTrainer: expected one of discriminator_features.*Did you mean 'weight'"),
-        ({"weight": -1}, "weight: expected 0 or more"),
-        ({"weight": "much"}, "weight: expected a value as the default 150.0, got 'much'"),
-        ({"discriminator_learning_rate": 0}, "discriminator_learning_rate: expected a positive number"),
-        ({"discriminator_features": 1.5}, "discriminator_features: expected a whole number"),
-        ({"label_smoothing": 0.5}, "label_smoothing: expected 0 up to below 0.5"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        AdversarialTrainer.configure(make_configuration(), make_plan(), options)

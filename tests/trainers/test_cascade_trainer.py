@@ -75,22 +75,6 @@ class TestConfigure:
         assert not alone.sees_previous
         assert second(trainer_options={"region": False}).configuration.region is None
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            (
-                {"radios": 3},
-                "option of CascadeTrainer: expected one of previous_input, radius, region, got 'radios'. Did you mean 'radius'",
-            ),
-            ({"radius": -1}, "radius: expected a whole number"),
-            ({"radius": 1.5}, "radius: expected a whole number"),
-            ({"region": "no"}, "region: expected true or false"),
-        ],
-    )
-    def test_what_makes_no_sense_is_refused(self, first, options, message):
-        with pytest.raises(ValueError, match=message):
-            first(trainer_options=options)
-
 
 class TestRadius:
     def begin(self, job: RunRecord, folders: RunFolders) -> RunRecord:

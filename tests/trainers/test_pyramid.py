@@ -65,18 +65,6 @@ class TestConfigure:
             with pytest.raises(ValueError, match=message):
                 PyramidTrainer.configure(changed, make_plan(), {})
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"fusion_form": 0.5}, "option of PyramidTrainer: expected one of fusion_from, got 'fusion_form'"),
-            ({"fusion_from": 1.0}, "fusion_from: expected a share"),
-            ({"fusion_from": -0.1}, "fusion_from: expected a share"),
-        ],
-    )
-    def test_what_makes_no_sense_is_refused(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            PyramidTrainer.configure(make_configuration(), make_plan(), options)
-
     def test_all_scales_count_alike_unless_something_else_is_asked_for(self):
         assert PyramidTrainer.suited_options(job_of().options, long_run=True).supervision == "pyramid"
 

@@ -73,19 +73,6 @@ class TestConfigure:
         assert SpatialConfigurationTrainer.configure(plane, make_plan(plane), {}).locator is None
         assert a_job(options={"localisation_share": 0}).configuration.locator is None
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"marginn": 3}, "option of SpatialConfigurationTrainer: .*Did you mean 'margin'"),
-            ({"margin": -1}, "margin: expected a whole number"),
-            ({"localisation_share": 2}, "localisation_share: expected a share"),
-            ({"local_weight": -1}, "expected 0 or more"),
-        ],
-    )
-    def test_what_makes_no_sense_is_refused(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            a_job(options=options)
-
     def test_overlapping_regions_and_other_networks_are_refused(self):
         regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
         with pytest.raises(ValueError, match="expected organs that exclude each other"):

@@ -69,8 +69,8 @@ def candidate_table(
     """Recall and false-positive rate of the dilated first stage for every radius; the distances of a case are computed once.
 
     Args:
-        cases: Name, what the first stage found (bool) and the reference (internal values), both ``(Z, Y, X)``; one at a time.
-            Where nothing was found, the region is everywhere.
+        cases: Name, foreground of the first stage (bool) and reference (internal values), both ``(Z, Y, X)``; one at a time.
+            Without any foreground the region is everywhere.
         labels: Of the reference; ignored voxels count nowhere.
         organs: Of `labels`, those that count.
         largest: Radius up to which is tried.
@@ -79,18 +79,16 @@ def candidate_table(
         ValueError: No case has an organ.
     """
     names: list[str] = []
-    recalls: list[list[np.ndarray]] = []
-    false: list[np.ndarray] = []
-    share: list[np.ndarray] = []
-    for name, found, reference in cases:
-        away = distances(found, largest) if found.any() else np.zeros(found.shape, np.uint8)
+    recalls, false, share = [], [], []
+    for name, foreground, reference in cases:
+        distance = distances(foreground, largest) if foreground.any() else np.zeros(foreground.shape, np.uint8)
         masks = [organ_mask(reference, labels, labels.names.index(organ)) for organ in organs]
-        counted = np.ones(found.shape, bool) if labels.internal_ignore is None else reference != labels.internal_ignore
+        counted = np.ones(foreground.shape, bool) if labels.internal_ignore is None else reference != labels.internal_ignore
         background = counted & ~np.logical_or.reduce(masks)
         names.append(name)
-        recalls.append([_reached(away, mask, largest) for mask in masks])
-        false.append(_reached(away, background, largest))
-        share.append(_reached(away, counted, largest))
+        recalls.append([_reached(distance, mask, largest) for mask in masks])
+        false.append(_reached(distance, background, largest))
+        share.append(_reached(distance, counted, largest))
     by_organ = np.array(recalls).reshape(len(names), len(organs), largest + 1)
     by_case = _mean(by_organ, 1)
     if np.isnan(by_case).all():
@@ -137,16 +135,16 @@ def choose_candidate_region(job: RunRecord, folders: RunFolders) -> CandidateReg
 
     def cases() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         for name in tqdm(names, desc="Candidate region", unit="case", disable=None):
-            found = read_array(folders.previous_of(name))[0] > 0
-            yield name, found, np.asarray(segmentation_of(store.load(name))[:])
+            foreground = read_array(folders.previous_of(name))[0] > 0
+            yield name, foreground, np.asarray(segmentation_of(store.load(name))[:])
 
     chosen = choose_radius(candidate_table(cases(), job.plan.stored_labels, organs))
     return replace(chosen, organs=tuple(organs))
 
 
-def _reached(away: np.ndarray, mask: np.ndarray, largest: int) -> np.ndarray:
+def _reached(distance: np.ndarray, mask: np.ndarray, largest: int) -> np.ndarray:
     """Share of the mask's voxels within each radius 0..`largest`; NaN for an empty mask."""
-    counts = np.bincount(away[mask], minlength=largest + 2).astype(float)
+    counts = np.bincount(distance[mask], minlength=largest + 2).astype(float)
     return np.cumsum(counts)[: largest + 1] / counts.sum() if counts.sum() else np.full(largest + 1, np.nan)
 
 

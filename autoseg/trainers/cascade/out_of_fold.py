@@ -48,7 +48,7 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
         progress: Show a bar.
 
     Returns:
-        Folder with one ``(1, Z, Y, X)`` array of internal values a case; those that are still right are kept.
+        Folder with one ``(1, Z, Y, X)`` array of internal values a case; those that are current stay.
 
     Raises:
         ValueError: Not one case has a prediction.

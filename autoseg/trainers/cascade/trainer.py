@@ -57,12 +57,8 @@ class CascadeTrainer(Trainer):
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
-        """The configuration with its candidate region; that of a second stage gets its radius when the run begins (`fit_to_data`).
-
-        Raises:
-            ValueError: An option is unknown or its value makes no sense.
-        """
-        checked = cascade_options(options)
+        """The configuration with its candidate region; that of a second stage gets its radius when the run begins (`fit_to_data`)."""
+        checked = checked_options(CascadeOptions, options)
         if configuration.previous_stage is None:
             return replace(configuration, region=CandidateRegion("body") if checked.region else None)
         radius = ROTHS_RADIUS if checked.radius is None else checked.radius
@@ -78,7 +74,7 @@ class CascadeTrainer(Trainer):
         Raises:
             ValueError: Other folds of the model have another region than the options demand.
         """
-        configuration, radius = job.configuration, cascade_options(job.trainer_options).radius
+        configuration, radius = job.configuration, checked_options(CascadeOptions, job.trainer_options).radius
         sibling = sibling_configuration(folders.run)
         if sibling is not None:
             return replace(job, configuration=_like_sibling(sibling, configuration, radius is None, folders.run))
@@ -99,15 +95,6 @@ class CascadeTrainer(Trainer):
         """Computes the training cases' candidate regions, or those that are missing."""
         if self.job.configuration.region is not None:
             self.folders = replace(self.folders, region=prepare_regions(self.job, self.folders, progress=self.progress))
-
-
-def cascade_options(options: Mapping[str, Any]) -> CascadeOptions:
-    """The options of a job, checked.
-
-    Raises:
-        ValueError: One is unknown or its value makes no sense.
-    """
-    return checked_options(CascadeOptions, options, "CascadeTrainer")
 
 
 def _like_sibling(sibling: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:

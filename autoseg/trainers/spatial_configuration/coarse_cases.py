@@ -37,7 +37,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
 
     Returns:
         ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16
-        and ``annotated``, `_known`. A case in which none of the plan's organs was annotated has no file: it has nothing to teach.
+        and ``annotated``, `_known`. A case in which none of the plan's organs was annotated has no file: it is of no use.
 
     Raises:
         ValueError: The configuration has no locator.

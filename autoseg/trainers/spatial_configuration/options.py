@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...inference.localisation import plan_locator
 from ...schema import Configuration
-from ..job import checked_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +38,6 @@ class SpatialConfigurationOptions:
             raise ValueError(f"margin: expected a whole number of voxels, 0 or more, got {self.margin!r}")
         if self.local_weight < 0 or self.spatial_weight < 0:
             raise ValueError(f"local_weight, spatial_weight: expected 0 or more, got {self.local_weight} and {self.spatial_weight}")
-
-
-def spatial_options(options: Mapping[str, Any]) -> SpatialConfigurationOptions:
-    """The options of a job, checked.
-
-    Raises:
-        ValueError: One is unknown or its value makes no sense.
-    """
-    return checked_options(SpatialConfigurationOptions, options, "SpatialConfigurationTrainer")
 
 
 def with_locator(configuration: Configuration, shapes: Sequence[Sequence[int]], options: SpatialConfigurationOptions) -> Configuration:

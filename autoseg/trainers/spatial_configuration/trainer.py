@@ -19,12 +19,12 @@ from ...schema import Configuration, Plan
 from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
 from ..batches import Batch
-from ..job import RunFolders, sibling_configuration
+from ..job import RunFolders, checked_options, sibling_configuration
 from ..losses.heatmap import sigmoid_cross_entropy
 from ..trainer import Trainer
 from .coarse_cases import prepare_coarse
 from .locator_training import LocatorTraining
-from .options import spatial_options, with_locator
+from .options import SpatialConfigurationOptions, with_locator
 
 NETWORK = "scn"
 MULTIPLE = 32
@@ -38,7 +38,7 @@ class SpatialConfigurationTrainer(Trainer):
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
-        self.options = spatial_options(job.trainer_options)
+        self.options = checked_options(SpatialConfigurationOptions, job.trainer_options)
         self.locator = None if job.configuration.locator is None else LocatorTraining(job, device, loss=self.options.localisation_loss)
 
     @classmethod
@@ -48,7 +48,7 @@ class SpatialConfigurationTrainer(Trainer):
         Raises:
             ValueError: An option is unknown or makes no sense, organs overlap, or another network is demanded.
         """
-        checked = spatial_options(options)
+        checked = checked_options(SpatialConfigurationOptions, options)
         if plan.labels.regions:
             raise ValueError("SpatialConfigurationTrainer: expected organs that exclude each other, got regions that overlap")
         if configuration.network != NETWORK:
@@ -69,7 +69,7 @@ class SpatialConfigurationTrainer(Trainer):
         """
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
-        options = spatial_options(job.trainer_options)
+        options = checked_options(SpatialConfigurationOptions, job.trainer_options)
         configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
         if sibling is not None:
             if _locator_settings(sibling) != _locator_settings(configuration):

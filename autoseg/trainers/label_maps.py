@@ -35,24 +35,10 @@ class LabelMaps:
             image: ``(C, *size)``.
             masked: Of each channel, whether it is zero outside a mask: its slice's in 2.5D, the labels' otherwise.
         """
-        stacked = self._stacked()
-        masks: tuple[int, ...] = ()
-        if self.slice_masks is not None:
-            slices = len(self.slice_masks)
-            masks = tuple(range(len(stacked) - slices, len(stacked))) * (len(image) // slices)
+        maps = {item.name: one for item in fields(self) if (one := getattr(self, item.name)) is not None}
+        stacked = torch.cat([one if name == "slice_masks" else one[None] for name, one in maps.items()])
+        slices = 0 if self.slice_masks is None else len(self.slice_masks)
+        masks = tuple(range(len(stacked) - slices, len(stacked))) * (len(image) // slices if slices else 0)
         image, stacked = apply(augmentation, image, stacked, masked=masked, masks=masks)
-        return image, self._unstacked(stacked)
-
-    def _stacked(self) -> Tensor:
-        """All maps ``(S, *size)``."""
-        return torch.cat([one if name == "slice_masks" else one[None] for name, one in self._present().items()])
-
-    def _unstacked(self, stacked: Tensor) -> LabelMaps:
-        """The same kinds of maps, from a tensor in the order of `_stacked`."""
-        maps: dict[str, Tensor] = {}
-        for name, place in zip(self._present(), range(len(stacked)), strict=False):
-            maps[name] = stacked[place:] if name == "slice_masks" else stacked[place]
-        return LabelMaps(**maps)
-
-    def _present(self) -> dict[str, Tensor]:
-        return {item.name: one for item in fields(self) if (one := getattr(self, item.name)) is not None}
+        single = dict(zip([name for name in maps if name != "slice_masks"], stacked, strict=False))
+        return image, LabelMaps(**single, slice_masks=stacked[-slices:] if slices else None)

@@ -210,11 +210,12 @@ class Trainer:
         """Takes steps until the validation interval's share of the budget is used."""
         self.network.train()
         sums: dict[str, Tensor] = {}
+        options = self.job.options
         start, started, count = self.seconds, time.monotonic(), 0
         end = (self.interval + 1) / self.job.budget.validation_intervals
         while self.used < min(end, 1 - 1e-9) or count == 0:
             before = self.used
-            self.optimized.learning_rate = self._scheduled_rate()
+            self.optimized.learning_rate = options.learning_rate * learning_rate_factor(options.schedule, before, warmup=options.warmup)
             # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
             with explained_out_of_memory(self.job.configuration, self.device):
                 values = self.step(next(batches))
@@ -346,10 +347,6 @@ class Trainer:
 
     def _checkpoint_due(self) -> bool:
         return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
-
-    def _scheduled_rate(self) -> float:
-        options = self.job.options
-        return options.learning_rate * learning_rate_factor(options.schedule, self.used, warmup=options.warmup)
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[tqdm]:

@@ -77,7 +77,9 @@ def run(model: str, fold: str) -> RunFacts:
         good = 1 - 0.8 / place
         losses = {"train_loss": 1.6 / place, "validation_loss": 1.7 / place + 0.1}
         dice = {f"dice_{organ}": good - 0.1 * number for number, organ in enumerate(ORGANS.names)}
-        rows.append({"validation_interval": place, "iteration": 25.0 * place, **losses, "mean_dice": good - 0.1, **dice, "seconds": 60.0 * place})
+        rows.append(
+            {"validation_interval": place, "iteration": 25.0 * place, **losses, "mean_dice": good - 0.1, **dice, "seconds": 60.0 * place}
+        )
     facts = {"seed": "0", "batch": "2" if model == MODELS[0] else "4"}
     environment = RunEnvironment("Quick <GPU>", "cuda", "2.9.1", (3 + int(fold)) * 10**9)
     return RunFacts(

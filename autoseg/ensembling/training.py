@@ -126,7 +126,7 @@ def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> 
     """Fits a head on each half of the fold's held-out cases; each judges the other half, and their mean predicts new images."""
     groups = {case.name: case.group or case.name for case in work.dataset.cases}
     parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
-    predictors: dict[str, Predictor] = {}
+    predictors: dict[str, VolumePredictor] = {}
     runs = [folders.run / f"half_{number}" for number in range(len(parts))]
     for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
         half = replace(job, split=Split(learnt, judged))

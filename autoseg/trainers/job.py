@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..runtime.registry import unknown
-from ..runtime.serialization import read_json
+from ..runtime.runs import Run
 from ..schema import Budget, Configuration
-from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -34,6 +33,11 @@ class RunFolders:
     data: Path
     previous: Path | None = None
     region: Path | None = None
+
+    @property
+    def files(self) -> Run:
+        """The files of the run."""
+        return Run(self.run)
 
     def previous_of(self, case: str) -> Path:
         """File of the previous stage's segmentation of a case.
@@ -67,10 +71,10 @@ def checked_options(kind: type[T], options: Mapping[str, Any]) -> T:
     return kind(**options)
 
 
-def sibling_configuration(run: Path) -> Configuration | None:
+def sibling_configuration(run: Run) -> Configuration | None:
     """The configuration of another fold of a run's model, which votes together with it; None for the first fold."""
-    records = [record for record in sorted(run.parent.glob("fold_*/run.json")) if record.parent != run]
-    return read_json(records[0], RunRecord).configuration if records else None
+    siblings = run.siblings()
+    return siblings[0].record().configuration if siblings else None
 
 
 CPU_VALIDATION_PATCHES = 16

@@ -70,7 +70,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     device = choose_device(settings.device)
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch)
-    sibling = sibling_configuration(run.folder)
+    sibling = sibling_configuration(run)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = RunRecord(
         plan=spec.plan,

@@ -20,15 +20,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..inference.localisation import LocatedPredictor
 from ..inference.predictor import Predictor
+from ..inference.volume_predictor import VolumePredictor
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
 from ..runtime.hardware import autocast, half_type, prepare, reset_peak_memory
 from ..runtime.locks import remove_partial
 from ..runtime.registry import lookup, unknown
-from ..runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
@@ -99,7 +98,7 @@ class Trainer:
         """The network of the configuration, with deep supervision as the options say."""
         configuration = self.job.configuration
         options: dict[str, Any] = {**configuration.built_options, "deep_supervision": self.job.options.deep_supervision}
-        if any((self.folders.run / name).is_file() for name in (LATEST_CHECKPOINT, FINAL_CHECKPOINT)):
+        if self.folders.files.latest_checkpoint.is_file() or self.folders.files.is_trained:
             options = without_pretrained(options)  # its weights come from the checkpoint
         return build_network(
             configuration.network,
@@ -150,7 +149,7 @@ class Trainer:
         """
         return options
 
-    def predictor(self, network: nn.Module) -> Predictor | LocatedPredictor:
+    def predictor(self, network: nn.Module) -> VolumePredictor:
         """The predictor of whole volumes with the trained `network`."""
         return Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
 
@@ -184,7 +183,7 @@ class Trainer:
 
     def fit(self) -> nn.Module:
         """Trains until the budget is used up, from where an interrupted run stopped, and returns the network to predict with."""
-        if not (self.folders.run / FINAL_CHECKPOINT).is_file():
+        if not self.folders.files.is_trained:
             reset_peak_memory()
             self.restore()
             self.prepare()
@@ -195,10 +194,10 @@ class Trainer:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
             record_run_environment(self.folders.run, self.device)
-            save_checkpoint(self.folders.run / FINAL_CHECKPOINT, self.final_states(), self._meta())
-            (self.folders.run / LATEST_CHECKPOINT).unlink(missing_ok=True)
+            save_checkpoint(self.folders.files.checkpoint, self.final_states(), self._meta())
+            self.folders.files.latest_checkpoint.unlink(missing_ok=True)
         else:
-            self.load_final_states(load_checkpoint(self.folders.run / FINAL_CHECKPOINT)[0])
+            self.load_final_states(load_checkpoint(self.folders.files.checkpoint)[0])
         return self.final_network().eval()
 
     @property
@@ -295,7 +294,7 @@ class Trainer:
         states = self.optimized.states() | {"scaler": self.scaler.state_dict(), "clip": self.optimized.clip.state()}
         states |= {"random": torch.get_rng_state()} | self.extra_states()
         record_run_environment(self.folders.run, self.device)
-        save_checkpoint(self.folders.run / LATEST_CHECKPOINT, states, self._meta())
+        save_checkpoint(self.folders.files.latest_checkpoint, states, self._meta())
         self._saved_at = time.monotonic()
 
     def extra_states(self) -> dict[str, dict[str, Any]]:
@@ -312,7 +311,7 @@ class Trainer:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
         self.folders.run.mkdir(parents=True, exist_ok=True)
         remove_partial(self.folders.run)
-        path = self.folders.run / LATEST_CHECKPOINT
+        path = self.folders.files.latest_checkpoint
         if not path.is_file():
             self.history.clear()
             remove_run_environment(self.folders.run)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from conftest import CASES, make_case, make_configuration, make_job, make_plan
 
 from autoseg import cli
+from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline.reporting import read_report, write_report
@@ -22,7 +23,6 @@ from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
 from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings

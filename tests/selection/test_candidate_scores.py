@@ -119,7 +119,9 @@ def test_only_what_is_new_is_computed(home, monkeypatch):
     del asked[:]
     scores_of_averages(task, AVERAGES)
     assert asked == [], "times say nothing"
-    save_logits(folder, "a", Logits(np.asarray(load_logits(folder, "b").array[:], np.float32), load_logits(folder, "a").trace), task.plan.labels)
+    save_logits(
+        folder, "a", Logits(np.asarray(load_logits(folder, "b").array[:], np.float32), load_logits(folder, "a").trace), task.plan.labels
+    )
     scores_of_averages(task, AVERAGES)
     assert asked == [[one.members for one in AVERAGES if MODELS[2] in one.members]], "of case a, whose file is another one"
 

@@ -98,8 +98,8 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
 
 def test_a_new_fold_takes_the_patch_of_the_others(begun):
     run, _ = begun
-    assert sibling_configuration(run.folder) is None
-    assert sibling_configuration(run.model.run("1").folder).patch_size == (8, 8, 8)
+    assert sibling_configuration(run) is None
+    assert sibling_configuration(run.model.run("1")).patch_size == (8, 8, 8)
 
 
 class TestPretrained:

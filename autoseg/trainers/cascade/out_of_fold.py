@@ -15,6 +15,7 @@ from ...inference.cascade import on_grid
 from ...preprocessing.storage import Store, read_array, write_array
 from ...runtime.locks import remove_partial
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
+from ...runtime.runs import ModelFolder
 from ...schema import Labels, Plan, Split, Trace
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def cases_without_prediction(model: Path, folds: Mapping[str, str], names: Seque
         folds: From `folds_that_validate`.
         names: Of the cases.
     """
-    return [name for name in names if name not in folds or not (_validation(model, folds[name]) / f"{name}.scores.json").is_file()]
+    return [name for name in names if name not in folds or not ModelFolder(model).run(folds[name]).case_scores(name).is_file()]
 
 
 def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str], data: Path, plan: Plan, *, progress: bool = True) -> Path:
@@ -67,18 +68,16 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
         raise ValueError(f"{model}: no cross-validation prediction of any of the {len(names)} cases")
     store = Store(data)
     for name in tqdm(predicted, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
-        source = _validation(model, folds[name]) / f"{name}{label_ending(plan.file_ending)}"
+        source = ModelFolder(model).run(folds[name]).label_map(name, label_ending(plan.file_ending))
         target, trace = out / f"{name}.b2nd", store.load(name).trace
         stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)})
         if is_current(target, stamp) and _lies_on(target, trace):
             continue
+        forget(target)
         labels = to_internal(read_label(source).array, plan.labels, source=str(source))
         write_array(target, on_grid(labels, trace)[None].astype(_smallest_type(plan.labels)))
+        record(target, stamp)
     return out
-
-
-def _validation(model: Path, fold: str) -> Path:
-    return model / f"fold_{fold}" / "validation"
 
 
 def _smallest_type(labels: Labels) -> type[np.unsignedinteger]:

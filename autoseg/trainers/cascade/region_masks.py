@@ -56,7 +56,8 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
     _keep_recipe(out, region)
     store, organs = Store(folders.data), positions(job.plan.stored_labels, job.plan.labels)
     names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
-    waiting = [name for name in names if not _is_current(out, name, store, folders)]
+    stamps = {name: _stamp(name, store, folders) for name in names}
+    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.b2nd", stamp)]
     for name in tqdm(waiting, desc="Candidate regions", unit="case", disable=not progress or not waiting):
         forget(out / f"{name}.b2nd")
         stored = store.load(name, organs=organs)
@@ -98,11 +99,10 @@ def _keep_recipe(out: Path, region: CandidateRegion) -> None:
         write_json(path, region)
 
 
-def _is_current(out: Path, name: str, store: Store, folders: RunFolders) -> bool:
-    """Whether a region was made after what it follows from; its mask is written last."""
-    target = out / f"{name}.b2nd"
-    sources = [store.trace_path(name), *([] if folders.previous is None else [folders.previous / f"{name}.b2nd"])]
-    return target.is_file() and all(source.stat().st_mtime <= target.stat().st_mtime for source in sources)
+def _stamp(name: str, store: Store, folders: RunFolders) -> Stamp:
+    """What the region of a case follows from, besides the recipe of the whole folder."""
+    previous = {} if folders.previous is None else {"previous": content_id(folders.previous_of(name))}
+    return Stamp({"case": store.content_id(name), **previous})
 
 
 def _mask(configuration: Configuration, stored: StoredCase, folders: RunFolders) -> np.ndarray:

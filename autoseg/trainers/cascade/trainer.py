@@ -75,7 +75,7 @@ class CascadeTrainer(Trainer):
             ValueError: Other folds of the model have another region than the options demand.
         """
         configuration, radius = job.configuration, checked_options(CascadeOptions, job.trainer_options).radius
-        sibling = sibling_configuration(folders.run)
+        sibling = sibling_configuration(folders.files)
         if sibling is not None:
             return replace(job, configuration=_like_sibling(sibling, configuration, radius is None, folders.run))
         if configuration.region is None or configuration.region.source != "previous":

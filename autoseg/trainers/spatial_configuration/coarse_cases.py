@@ -36,8 +36,8 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         progress: Show a bar.
 
     Returns:
-        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16
-        and ``annotated``, `_known`. A case in which none of the plan's organs was annotated has no file: it is of no use.
+        ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.
+        A case in which none of the plan's organs was annotated has no file: it is of no use.
 
     Raises:
         ValueError: The configuration has no locator.
@@ -52,9 +52,10 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
     store = Store(data)
     organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
     for name in (name for name, annotated in organs.items() if annotated == ()):
+        forget(out / f"{name}.npz")
         (out / f"{name}.npz").unlink(missing_ok=True)
-    known_organs = {name: _known(annotated, plan) for name, annotated in organs.items() if annotated != ()}
-    waiting = [name for name, known in known_organs.items() if not _is_current(out / f"{name}.npz", store.trace_path(name), known)]
+    stamps = {name: _stamp(store, name, annotated, plan) for name, annotated in organs.items() if annotated != ()}
+    waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.npz", stamp)]
     for name in tqdm(waiting, desc="Coarse volumes", unit="case", disable=not progress or not waiting):
         forget(out / f"{name}.npz")
         stored = store.load(name)
@@ -63,7 +64,8 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         shape = coarse_shape(locator, labels.shape, spacing)
         labels = resample_labels(labels, shape, spacing=spacing, new_spacing=locator.spacing)
         with atomic(out / f"{name}.npz") as partial:
-            np.savez(partial, image=image, labels=labels, annotated=known_organs[name])
+            np.savez(partial, image=image, labels=labels)
+        record(out / f"{name}.npz", stamps[name])
     return out
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...inference.localisation import Localiser, LocatedPredictor
 from ...inference.predictor import Predictor
+from ...inference.volume_predictor import VolumePredictor
 from ...networks.scn import SpatialConfigurationNet
 from ...preprocessing.storage import Store
 from ...runtime.hardware import autocast
@@ -70,7 +71,7 @@ class SpatialConfigurationTrainer(Trainer):
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = checked_options(SpatialConfigurationOptions, job.trainer_options)
-        configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.run)
+        configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.files)
         if sibling is not None:
             if _locator_settings(sibling) != _locator_settings(configuration):
                 expected = (
@@ -114,7 +115,7 @@ class SpatialConfigurationTrainer(Trainer):
         located = {} if self.locator is None else {"localisation_loss": self.locator.loss}
         return {"train_loss": loss.detach(), **located}
 
-    def predictor(self, network: nn.Module) -> Predictor | LocatedPredictor:
+    def predictor(self, network: nn.Module) -> VolumePredictor:
         """The predictor of the located box."""
         inside = Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
         if self.locator is None:

@@ -21,10 +21,10 @@ import torch
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
-from autoseg.data.labels import to_internal
+from autoseg.data.labels import to_internal_values
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.folders import mean_dice
-from autoseg.evaluation.overlap import score_case
+from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.candidate_region import candidate_region_mask
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
@@ -85,7 +85,7 @@ def compare(workspace: Workspace, dataset: str, device: torch.device, step: floa
         stored = store.load(name)
         image, organs = np.asarray(stored.image[:]), read_array(previous / f"{name}.b2nd")[0].astype(np.int16)
         seen = organs if job.configuration.sees_previous else None
-        reference = to_internal(read_label(cases[name].label).array, job.plan.labels, source=name)
+        reference = to_internal_values(read_label(cases[name].label).array, job.plan.labels, source=name)
         for what, result in results.items():
             started = time.perf_counter()
             region = candidate_region_mask(job.configuration, image, organs) if what == "with the region" else None

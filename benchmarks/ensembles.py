@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.data.label_subsets import folder_word, subset
+from autoseg.data.label_subsets import organs_tag, subset_labels
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.metrics import METRICS, value_of
-from autoseg.evaluation.overlap import mean_of_known
+from autoseg.evaluation.case_scores import nan_mean
 from autoseg.pipeline import EnsembleSettings, PlanSettings, TrainSettings, plan_and_preprocess, train, train_ensemble
-from autoseg.runtime.serialization import from_plain, read_json, write_json
+from autoseg.runtime.serialization import from_jsonable, read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Score
 
@@ -54,14 +54,14 @@ def trained(options: argparse.Namespace, home: Path) -> tuple[list[str], str]:
         for organ in options.organs:
             train(DATASET, "2d", fold, replace(settings, organs=(organ,)), home=home)
         train(DATASET, "2d", fold, replace(settings, organs=tuple(options.organs)), home=home)
-    words = [folder_word(subset(plan.labels, organs)) for organs in ([organ] for organ in options.organs)]
-    return [f"2d__Trainer__{word}" for word in words], f"2d__Trainer__{folder_word(subset(plan.labels, options.organs))}"
+    words = [organs_tag(subset_labels(plan.labels, organs)) for organs in ([organ] for organ in options.organs)]
+    return [f"2d__Trainer__{word}" for word in words], f"2d__Trainer__{organs_tag(subset_labels(plan.labels, options.organs))}"
 
 
 def stored_scores(home: Path, model: str, folds: int) -> list[Score]:
     """Of the held-out cases of all folds."""
     paths = [home / "results" / DATASET / model / f"fold_{fold}" / "validation" / "scores.json" for fold in range(folds)]
-    return [score for path in paths for score in from_plain(read_json(path, list), list[Score])]
+    return [score for path in paths for score in from_jsonable(read_json(path, list), list[Score])]
 
 
 def compared(options: argparse.Namespace, home: Path) -> dict[str, list[Score]]:
@@ -91,8 +91,8 @@ def table(rows: dict[str, list[Score]], organs: Sequence[str]) -> str:
         lines += [f"\n{title}, {METRICS[metric].better} is better\n", f"| | mean | {' | '.join(organs)} |"]
         lines.append("|---|" + "---:|" * (len(organs) + 1))
         for name, scores in rows.items():
-            means = [mean_of_known(value_of(score, metric) for score in scores if score.organ == organ) for organ in organs]
-            lines.append(f"| {name} | {' | '.join(_number(value, metric) for value in [mean_of_known(means), *means])} |")
+            means = [nan_mean(value_of(score, metric) for score in scores if score.organ == organ) for organ in organs]
+            lines.append(f"| {name} | {' | '.join(_number(value, metric) for value in [nan_mean(means), *means])} |")
     return "\n".join(lines)
 
 

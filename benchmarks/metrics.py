@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from autoseg.evaluation.masks import border, grown
-from autoseg.evaluation.overlap import score_case
+from autoseg.evaluation.masks import border, grow_box
+from autoseg.evaluation.case_scores import score_case
 from autoseg.schema import Labels
 
 SPACING = (1.5, 0.8, 0.8)
@@ -60,7 +60,7 @@ def transforms(reference: np.ndarray, prediction: np.ndarray, n_organs: int, *, 
         both = [one == organ for one in (reference, prediction)]
         if crop:
             (box,) = ndimage.find_objects((both[0] | both[1]).view(np.uint8))
-            both = [one[grown(box, one.shape)] for one in both]
+            both = [one[grow_box(box, one.shape)] for one in both]
         edges = [border(one) for one in both]
         far = [ndimage.distance_transform_edt(~other, sampling=SPACING)[edge] for edge, other in (edges, edges[::-1])]
         largest.append(max(one.max() for one in far))

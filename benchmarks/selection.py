@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from autoseg import find_best_configuration
 from autoseg.data.images import write_label
-from autoseg.evaluation.overlap import score_case
+from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits

@@ -13,8 +13,8 @@ import torch
 
 import autoseg
 from autoseg.data.images import read_label
-from autoseg.data.label_subsets import translate
-from autoseg.evaluation.overlap import score_case
+from autoseg.data.label_subsets import translate_labels
+from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import load_logits, save_logits
@@ -23,7 +23,7 @@ from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, tr
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
-from autoseg.runtime.serialization import from_plain, read_json, write_json
+from autoseg.runtime.serialization import from_jsonable, read_json, write_json
 from autoseg.schema import Budget, Configuration, Plan, Score, Split
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.settings import TrainSettings
@@ -105,7 +105,7 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
         job = RunRecord(plan, one, fold, split, Budget("iterations", 1, 1), 0, TrainingOptions(), settings=settings)
         for case in split.val:
             stored = store.load(case)
-            truth = translate(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)
+            truth = translate_labels(np.asarray(stored.segmentation[:]), plan.stored_labels, plan.labels)
             rng = np.random.default_rng([int(fold), *case.encode()])
             ratios = [say(truth == value, rng) for value, say in enumerate(organs.values(), start=1)]
             logits = Logits(torch.from_numpy(np.stack([np.zeros(truth.shape), *ratios])), stored.trace)
@@ -132,7 +132,7 @@ def mean(scores: list[Score], organ: str) -> float:
 
 def stored_mean(home: Path, model: str, organ: str, fold: str) -> float:
     path = results(home) / model / f"fold_{fold}" / "validation" / "scores.json"
-    return mean(from_plain(read_json(path, list), list[Score]), organ)
+    return mean(from_jsonable(read_json(path, list), list[Score]), organ)
 
 
 def folder_of(home: Path, kind: str) -> Path:

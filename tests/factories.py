@@ -15,7 +15,7 @@ from conftest import make_configuration, make_plan
 from scipy.ndimage import gaussian_filter
 
 from autoseg.data.images import write_image
-from autoseg.data.label_subsets import subset
+from autoseg.data.label_subsets import subset_labels
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.prediction import predict_cases
@@ -163,7 +163,7 @@ class OrganModel(ThresholdModel):
     def __init__(self, organ: str, *, certainty: float = 1.0, **options: object) -> None:
         super().__init__(**options)
         self.organ, self.certainty = BALL_AND_BAR.names.index(organ), certainty
-        self.plan = dataclasses.replace(self.plan, labels=subset(BALL_AND_BAR, (organ,)), data_labels=BALL_AND_BAR)
+        self.plan = dataclasses.replace(self.plan, labels=subset_labels(BALL_AND_BAR, (organ,)), data_labels=BALL_AND_BAR)
 
     def logits(self, image: Image, **options: object) -> Logits:
         every = super().logits(image, **options)

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from autoseg.runtime.serialization import atomic
+from autoseg.runtime.serialization import atomic_write
 
 
 def square(number: int) -> int:
@@ -42,7 +42,7 @@ def unsendable(number: int) -> object:
 
 def write_slowly(path: Path, pids: Path) -> None:
     """Leaves its process id, then takes half a minute in the middle of writing a file."""
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("half")
         (pids / str(os.getpid())).touch()
         time.sleep(30)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Case, Labels
 from .labels import value_counts
 
@@ -85,7 +85,7 @@ def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | Non
     return {name: count for name, count in found.items() if count}
 
 
-def refuse_unannotated(array: np.ndarray, labels: Labels, case: Case) -> None:
+def check_annotated(array: np.ndarray, labels: Labels, case: Case) -> None:
     """Checks a label map against what was annotated.
 
     Raises:
@@ -135,5 +135,5 @@ def _organs(entry: Any, labels: Labels, file: Path) -> Names:
 
 
 def _unknown(what: str, name: str, valid: Sequence[str]) -> ValueError:
-    """As `naming.unknown`; of many cases the nearest ones are enough."""
-    return unknown(what, name, valid if len(valid) <= 30 else [*valid[:30], "..."])
+    """As `naming.unknown_name_error`; of many cases the nearest ones are enough."""
+    return unknown_name_error(what, name, valid if len(valid) <= 30 else [*valid[:30], "..."])

@@ -30,10 +30,10 @@ UNDECLARED = "undeclared label"
 FRACTIONAL = "fractional label"
 EMPTY = "empty label"
 UNANNOTATED = "organ that dataset.json says is not annotated"
-TWICE = "same image twice"
+DUPLICATE_IMAGE = "same image twice"
 NOT_ORTHONORMAL = "direction not orthonormal"
 
-REHEADER_VOXELS = 1.0
+HEADER_TOLERANCE_VOXELS = 1.0
 """Equal shape and no corner further away than this many of the smallest voxel edges: the header is inexact, the voxels fit."""
 
 ROUNDING = 1e-3
@@ -97,7 +97,7 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
         earlier = first.setdefault(digest, []) if digest else []
         same = next((one for one in earlier if not _complement(one, case)), None)
         if same is not None:
-            problems.append(Problem(case.name, str(case.images[0]), TWICE, f"the voxels of case {same.name}", "an image of its own", True))
+            problems.append(Problem(case.name, str(case.images[0]), DUPLICATE_IMAGE, f"the voxels of case {same.name}", "an image of its own", True))
         else:
             earlier.append(case)
     return sorted(problems, key=lambda problem: (problem.case, problem.file))
@@ -160,9 +160,9 @@ def read_with_non_finite(path: Path) -> Image:
     return dataclasses.replace(image, array=np.where(np.isfinite(stored), image.array, stored.astype(np.float32)))
 
 
-def fits_by_header(expected: Geometry, found: Geometry) -> bool:
+def voxels_fit(expected: Geometry, found: Geometry) -> bool:
     """True where the voxels fit as they are and only the header is inexact."""
-    return expected.shape == found.shape and displacement(expected, found) <= REHEADER_VOXELS * min(expected.spacing)
+    return expected.shape == found.shape and displacement(expected, found) <= HEADER_TOLERANCE_VOXELS * min(expected.spacing)
 
 
 def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
@@ -209,7 +209,7 @@ def _check_place(name: str, file: str, expected: Geometry, found: Geometry, labe
     difference = geometry_difference(expected, found)
     if not difference:
         return []
-    fixable = fits_by_header(expected, found) or (label is not None and foreground_inside(label, found, expected))
+    fixable = voxels_fit(expected, found) or (label is not None and foreground_inside(label, found, expected))
     return [Problem(name, file, GEOMETRY, f"differs in {difference}", "the geometry of the first channel", fixable)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.dataset_folders import natural
+from ..runtime.dataset_folders import natural_key
 from ..schema import Case, Dataset
 from .annotations import parse_annotated
 from .dicom import is_dicom_file, is_dicom_folder
@@ -27,7 +27,7 @@ _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingFile:
     """A file that a case should have.
 
     Attributes:
@@ -64,7 +64,7 @@ def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
     return dataset
 
 
-def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[Missing, ...]]:
+def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[MissingFile, ...]]:
     """As `load_dataset`, but hands back what is missing; the dataset holds the complete cases only.
 
     Raises:
@@ -123,7 +123,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
         raise ValueError(f"{path}: no such file or folder")
     if not items:
         raise ValueError(f"{path}: expected images or DICOM series, found none")
-    names = sorted({name for name, _ in items}, key=natural)
+    names = sorted({name for name, _ in items}, key=natural_key)
     found = [_case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names]
     missing = [gap for _, gap in found if gap]
     if missing:
@@ -169,7 +169,7 @@ def _is_decathlon(folder: Path, info: Mapping[str, Any]) -> bool:
     return (folder / str(training[0].get("image"))).is_file()
 
 
-def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -> tuple[list[Case], list[Missing]]:
+def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
     """Cases that ``dataset.json`` names with their files; relative paths start at the dataset folder."""
     cases, missing = [], []
     for name in sorted(entries):
@@ -179,11 +179,11 @@ def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -
         files = [entry["images"]] if isinstance(entry["images"], str) else entry["images"]
         images = tuple(_listed_path(folder, file) for file in files)
         label = _listed_path(folder, entry["label"])
-        gaps = [Missing(name, "missing channel", file, "nothing") for file in images if not file.exists()]
-        gaps += [] if label.exists() else [Missing(name, "missing label", label, "nothing")]
+        gaps = [MissingFile(name, "missing channel", file, "nothing") for file in images if not file.exists()]
+        gaps += [] if label.exists() else [MissingFile(name, "missing label", label, "nothing")]
         if not gaps and len(images) not in (1, len(channels)):
             found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
-            gaps.append(Missing(name, "missing channel", images[-1], found))
+            gaps.append(MissingFile(name, "missing channel", images[-1], found))
         if gaps:
             missing += gaps
         else:
@@ -195,7 +195,7 @@ def _listed_path(folder: Path, file: str) -> Path:
     return folder / Path(os.path.expandvars(file)).expanduser()
 
 
-def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Missing]]:
+def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
     """Cases of ``imagesTr`` and ``labelsTr``; image and label may differ in format."""
     labels = _label_files(folder / "labelsTr")
     items = _image_items(folder / "imagesTr", len(channels), known=set(labels))
@@ -205,7 +205,7 @@ def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Mi
         gaps = [gap] if gap else []
         if name not in labels:
             ending = _commonest(ending_of(file) for file in labels.values())
-            gaps.append(Missing(name, "missing label", folder / "labelsTr" / f"{name}{ending}", "nothing"))
+            gaps.append(MissingFile(name, "missing label", folder / "labelsTr" / f"{name}{ending}", "nothing"))
         if gaps:
             missing += gaps
         else:
@@ -236,7 +236,7 @@ def _image_items(
         known: Names of cases that exist (labels): such a name is never taken apart.
     """
     items: dict[tuple[str, int | None], Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else []:
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
         if path.name.startswith(".") or not (is_dicom_folder(path) if path.is_dir() else ending_of(path)):
             continue
         name = path.name if path.is_dir() else stem_of(path)
@@ -258,7 +258,7 @@ def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
 
 def _case_images(
     folder: Path, name: str, items: Mapping[tuple[str, int | None], Path], channels: Sequence[str]
-) -> tuple[tuple[Path, ...], Missing | None]:
+) -> tuple[tuple[Path, ...], MissingFile | None]:
     """The files of a case in channel order, or what is missing; one file may hold all channels."""
     files = {channel: items[name, channel] for channel in (None, *range(len(channels))) if (name, channel) in items}
     if all(channel in files for channel in range(len(channels))):
@@ -270,7 +270,7 @@ def _case_images(
     ending = ending_of(present[0]) if present else _commonest(ending_of(path) for path in items.values())
     found = ", ".join(path.name for path in present) or "nothing"
     what = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
-    return (), Missing(name, what, folder / f"{name}_{gap:04d}{ending}", found)
+    return (), MissingFile(name, what, folder / f"{name}_{gap:04d}{ending}", found)
 
 
 def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.dataset_folders import path_in_present_home
-from ..runtime.serialization import atomic, read_json, to_plain, write_json
+from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
 from .datasets import load_dataset
@@ -37,7 +37,7 @@ def write_description(path: Path, dataset: Dataset, home: Path) -> None:
         dataset: With absolute paths.
         home: The home folder.
     """
-    roots, plain = _home_aliases(home, dataset.folder), to_plain(dataset)
+    roots, plain = _home_aliases(home, dataset.folder), to_jsonable(dataset)
     plain["folder"] = _stored_path(dataset.folder, roots)
     for entry, case in zip(plain["cases"], dataset.cases, strict=True):
         entry["images"] = [_stored_path(image, roots) for image in case.images]
@@ -165,7 +165,7 @@ def copy_planned_dataset(workspace: Workspace, dataset: str) -> None:
     """Copies the planned description beside the models, unchanged."""
     source = workspace.preprocessed(dataset) / DESCRIPTION
     if source.is_file():
-        with atomic(workspace.results(dataset) / DESCRIPTION) as partial:
+        with atomic_write(workspace.results(dataset) / DESCRIPTION) as partial:
             shutil.copyfile(source, partial)
 
 

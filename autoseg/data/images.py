@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..runtime.serialization import atomic, write_json
+from ..runtime.serialization import atomic_write, write_json
 from ..schema import Geometry, Image
 from . import nifti_header
 from .dicom import is_dicom_file, read_series
@@ -332,7 +332,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     if not _writable(ending, geometry.dim):
         raise ValueError(f"{path}: an image of {geometry.dim} axes cannot be written there; expected .nii.gz, .nii, .nrrd, .mha or .tif")
     image = to_sitk(array, geometry)
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         if nifti_header.is_nifti(path):
             _write_nifti(image, partial, geometry)
         else:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 from ..schema.conventions import OUTSIDE
-from .labels import look_up
+from .labels import apply_table
 
-SHOWN = 3
+MAX_NAMES_SHOWN = 3
 """Organs that a file name spells out; of more only the first two, and how many follow."""
 
 
-def subset(labels: Labels, organs: Sequence[str]) -> Labels:
+def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
     """The labels of some organs; everything else is background for whoever follows them.
 
     Args:
@@ -32,7 +32,7 @@ def subset(labels: Labels, organs: Sequence[str]) -> Labels:
     """
     for organ in organs:
         if organ not in labels.names:
-            raise unknown("organ", organ, labels.names)
+            raise unknown_name_error("organ", organ, labels.names)
     if not organs:
         raise ValueError(f"organs: expected at least one of {', '.join(labels.names)}, got none")
     kept = [index for index, name in enumerate(labels.names) if name in organs]
@@ -49,7 +49,7 @@ def subset(labels: Labels, organs: Sequence[str]) -> Labels:
     return Labels(tuple(labels.names[index] for index in kept), members, labels.ignore, labels.regions, regions_class_order)
 
 
-def translation(stored: Labels, wanted: Labels) -> np.ndarray:
+def translation_table(stored: Labels, wanted: Labels) -> np.ndarray:
     """What each internal value of one set of labels is in another one of the same dataset.
 
     Args:
@@ -66,31 +66,31 @@ def translation(stored: Labels, wanted: Labels) -> np.ndarray:
     return np.array([*table, OUTSIDE], np.int16)
 
 
-def translate(array: np.ndarray, stored: Labels, wanted: Labels) -> np.ndarray:
+def translate_labels(array: np.ndarray, stored: Labels, wanted: Labels) -> np.ndarray:
     """A label map in the internal values of `wanted` instead of those of `stored`: int16 of the same shape; unchanged where they agree."""
     if stored == wanted:
         return array
-    table = translation(stored, wanted)
-    return look_up(array, np.roll(table, 1), OUTSIDE)
+    table = translation_table(stored, wanted)
+    return apply_table(array, np.roll(table, 1), OUTSIDE)
 
 
-def positions(stored: Labels, wanted: Labels) -> tuple[int, ...]:
+def organ_indices(stored: Labels, wanted: Labels) -> tuple[int, ...]:
     """Where the organs of `wanted` stand in ``stored.names``."""
     return tuple(stored.names.index(name) for name in wanted.names)
 
 
-def folder_word(labels: Labels) -> str:
+def organs_tag(labels: Labels) -> str:
     """The organs as a part of a folder's name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
 
     The figures at the end belong to exactly these organs, so that two sets which begin alike do not share a folder.
     """
-    names = [file_name(name) for name in labels.names]
-    if len(names) <= SHOWN:
+    names = [safe_file_name(name) for name in labels.names]
+    if len(names) <= MAX_NAMES_SHOWN:
         return "+".join(names)
     key = hashlib.sha256("|".join(labels.names).encode()).hexdigest()[:6]
     return f"{names[0]}+{names[1]}+{len(names) - 2}more_{key}"
 
 
-def file_name(text: str) -> str:
+def safe_file_name(text: str) -> str:
     """`text` with everything but letters, digits, dots and dashes as single underscores, so that ``__`` stands only between parts."""
     return re.sub(r"(?:[^\w.\-]|_)+", "_", text).strip("_.") or "organ"

@@ -57,7 +57,7 @@ _TABLE_LIMIT = 1 << 16
 _BLOCK = 1 << 18
 
 
-def to_internal(array: np.ndarray, labels: Labels, *, source: str) -> np.ndarray:
+def to_internal_values(array: np.ndarray, labels: Labels, *, source: str) -> np.ndarray:
     """File values to internal values.
 
     Args:
@@ -101,10 +101,10 @@ def value_counts(array: np.ndarray) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 
-def to_file(array: np.ndarray, labels: Labels) -> np.ndarray:
+def to_file_values(array: np.ndarray, labels: Labels) -> np.ndarray:
     """Internal values to file values, in the smallest sufficient unsigned type; `OUTSIDE` becomes 0."""
     table = [0, *labels.base_values] + ([labels.ignore] if labels.ignore is not None else [])
-    return look_up(array, np.array([0, *table], np.min_scalar_type(max(table))), OUTSIDE)
+    return apply_table(array, np.array([0, *table], np.min_scalar_type(max(table))), OUTSIDE)
 
 
 def organ_mask(array: np.ndarray, labels: Labels, index: int) -> np.ndarray:
@@ -176,10 +176,10 @@ def _translate(array: np.ndarray, internal: Mapping[int, int | None]) -> np.ndar
         return values[np.searchsorted(keys, array)]
     table = np.zeros(int(keys[-1]) + 1, np.int16)
     table[keys] = values
-    return look_up(array, table, 0)
+    return apply_table(array, table, 0)
 
 
-def look_up(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
+def apply_table(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
     """``table[array - low]``, block by block: NumPy indexes by 8 byte numbers, which a whole CT need not become at once.
 
     Args:

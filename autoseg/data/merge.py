@@ -17,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime.provenance import file_id
-from ..runtime.serialization import atomic, write_json
+from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
 from .datasets import load_dataset
 from .images import ending_of, label_ending, read_label, write_label
 from .label_names import IGNORE
-from .labels import look_up, to_internal
+from .labels import apply_table, to_internal_values
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
     datasets = [load_dataset(Path(folder)) for folder in folders]
     _check(datasets, destination)
     labels, sources = _renumbered(datasets)
-    with atomic(destination) as partial:
+    with atomic_write(destination) as partial:
         partial.mkdir(parents=True)
         write_json(partial / "dataset.json", _description(sources, labels, destination, partial))
     return [*_odd_channels(datasets), *(_sentence(source) for source in sources)]
@@ -170,10 +170,10 @@ def _label(source: _Source, case: Case, name: str, destination: Path, partial: P
         return _reference(case.label, destination)
     labels = source.dataset.labels
     label = read_label(case.label)
-    internal = to_internal(label.array, labels, source=str(case.label))
+    internal = to_internal_values(label.array, labels, source=str(case.label))
     table = [0, *(source.values[value] for value in labels.base_values)]
     table += [] if labels.ignore is None else [source.values[labels.ignore]]
-    values = look_up(internal, np.array(table, np.min_scalar_type(max(table))), 0)
+    values = apply_table(internal, np.array(table, np.min_scalar_type(max(table))), 0)
     written = write_label(partial / "labelsTr" / f"{name}{label_ending(ending_of(case.label))}", values, label.geometry)
     return f"labelsTr/{written.name}"
 

@@ -13,10 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from ..runtime.serialization import atomic, write_json
+from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
-from .checks import EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, TWICE, Problem, check_case, fits_by_header, read_with_non_finite
+from .checks import EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, DUPLICATE_IMAGE, Problem, check_case, voxels_fit, read_with_non_finite
 from .datasets import inspect_dataset, read_info
 from .images import (
     ending_of,
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) -> list[str]:
     """Writes a copy of a dataset in which what `check_dataset` found is repaired.
 
-    Labels get their image's header where the voxels fit (`fits_by_header`) and are resampled (nearest neighbour) where they do not;
+    Labels get their image's header where the voxels fit (`voxels_fit`) and are resampled (nearest neighbour) where they do not;
     NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
     directions become orthonormal; of equal images the first stays. Cases beyond repair are left out. An empty label stays. Every
     repaired case is checked again before it is kept.
@@ -63,7 +63,7 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
         by_case[problem.case].append(problem)
     told = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
     kept: list[Case] = []
-    with atomic(destination) as partial:
+    with atomic_write(destination) as partial:
         for part in ("imagesTr", "labelsTr"):
             (partial / part).mkdir(parents=True, exist_ok=True)
         for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
@@ -78,7 +78,7 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
 
 
 def _is_lost(problems: Sequence[Problem]) -> bool:
-    return any(problem.kind == TWICE or not (problem.fixable or problem.kind == EMPTY) for problem in problems)
+    return any(problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY) for problem in problems)
 
 
 def _reasons(problems: Sequence[Problem]) -> str:
@@ -127,7 +127,7 @@ def _repair_image(source: Path, stem: Path, kinds: set[str], reference: Geometry
         done.append(f"{source.name}: {count} NaN or infinite voxels replaced")
         target = _rewrite(target, stem, Image(array, image.geometry))
     if reference is not None and (difference := geometry_difference(reference, read_geometry(target))):
-        if not fits_by_header(reference, read_geometry(target)):
+        if not voxels_fit(reference, read_geometry(target)):
             raise ValueError(f"{source}: geometry differs from the first channel in {difference}")
         target = _rewrite(target, stem, Image(read_image([target]).array, reference))
         done.append(f"{source.name}: header of the first channel (differed in {difference})")
@@ -142,7 +142,7 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], reference: Geometry, 
     raw = read_image([target]).array[0]
     array = integer_labels(raw, str(source), tolerance=ROUNDING)
     rounded = int((raw != array).sum())
-    if difference and not fits_by_header(reference, found):
+    if difference and not voxels_fit(reference, found):
         array = _resample(array, found, reference)
         done.append(f"label resampled to its image (differed in {difference})")
     elif difference:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 
 
@@ -22,7 +22,7 @@ def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dic
         raise ValueError(f'{file}: tolerances: expected an object such as {{"liver": 3.0}}, found {entry!r}')
     for organ in entry:
         if organ not in labels.names:
-            raise unknown(f"{file}: tolerances: organ", organ, labels.names)
+            raise unknown_name_error(f"{file}: tolerances: organ", organ, labels.names)
     return {organ: _millimetres(value, f"{file}: tolerances: {organ}") for organ, value in entry.items()}
 
 

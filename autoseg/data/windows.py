@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 
 Window = tuple[float, float]
@@ -49,7 +49,7 @@ def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[s
     windows = {}
     for organ, numbers in entry.items():
         if organ not in labels.names:
-            raise unknown(f"{file}: windows: organ", organ, labels.names)
+            raise unknown_name_error(f"{file}: windows: organ", organ, labels.names)
         windows[organ] = check_window(numbers, f"{file}: windows: {organ}")
     return windows
 
@@ -67,7 +67,7 @@ def check_window(numbers: Any, what: str) -> Window:
     return float(numbers[0]), float(numbers[1])
 
 
-def window_of(organ: str, own: Mapping[str, Window]) -> Window | None:
+def find_window(organ: str, own: Mapping[str, Window]) -> Window | None:
     """The window of an organ: the dataset's own, else the usual one by the words of its name, else None.
 
     Args:
@@ -87,7 +87,7 @@ def common_window(organs: Sequence[str], own: Mapping[str, Window]) -> Window:
     Raises:
         ValueError: An organ has no known window, or they have different ones; the message says which.
     """
-    found = {organ: window_of(organ, own) for organ in organs}
+    found = {organ: find_window(organ, own) for organ in organs}
     without = [organ for organ, window in found.items() if window is None]
     if without:
         raise ValueError(

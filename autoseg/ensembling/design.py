@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..data.label_subsets import subset
+from ..data.label_subsets import subset_labels
 from ..planners.topology import plan_topology
 from ..runtime.runs import ENSEMBLE
 from ..schema import Budget, Configuration, Mirroring, Plan, Split
@@ -109,7 +109,7 @@ class Design:
     def _plan(self, configuration: Configuration) -> Plan:
         """The reference's, for the ensemble's organs and the channels that it sees."""
         plan = self.reference.record.plan
-        labels = subset(plan.stored_labels, self.organs)
+        labels = subset_labels(plan.stored_labels, self.organs)
         channels = plan.channels * len(self.sources) if self.kind == FUSION else self.layout.names
         stored = None if labels == plan.stored_labels else plan.stored_labels
         return replace(plan, labels=labels, data_labels=stored, channels=channels, configurations={ENSEMBLE: configuration}, reasons=())

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.counts import mean_of_known
+from ..evaluation.counts import nan_mean
 from ..inference.quantised_logits import has_logits
 from ..runtime.commands import train_command
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ALL, ModelFolder, model_folders
 from ..runtime.workspace import Workspace
 from ..schema import Configuration, Labels
@@ -55,7 +55,7 @@ class Member:
     def dice(self, organ: str, folds: Sequence[str]) -> float:
         """Mean over the held-out cases of some folds; -1 where it does not segment the organ, or no case has it."""
         scores = [score for fold in folds for score in self.model.run(fold).scores()]
-        mean = mean_of_known(score.dice for score in scores if score.organ == organ)
+        mean = nan_mean(score.dice for score in scores if score.organ == organ)
         return -1.0 if math.isnan(mean) else mean
 
     def command(self, fold: str) -> str:
@@ -83,7 +83,7 @@ def named(models: Mapping[str, Member], names: Sequence[str]) -> list[Member]:
         if ModelFolder(Path(name)).is_ensemble:
             raise ValueError(f"--members {name}: an ensemble's members are models with networks of their own, not ensembles")
         if name not in models:
-            raise unknown("member", name, models)
+            raise unknown_name_error("member", name, models)
     return [models[name] for name in dict.fromkeys(names)]
 
 
@@ -124,7 +124,7 @@ def best_of(models: Sequence[Member], organs: Sequence[str], folds: Sequence[str
     for organ in organs:
         able = [one for one in ranked if organ in one.labels.names]
         if not able:
-            raise unknown("organ of the trained models", organ, {name for one in models for name in one.labels.names})
+            raise unknown_name_error("organ of the trained models", organ, {name for one in models for name in one.labels.names})
         chosen[organ] = max(able, key=lambda one: one.dice(organ, folds)).name
     return chosen
 

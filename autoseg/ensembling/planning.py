@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..data.label_subsets import folder_word, subset
+from ..data.label_subsets import organs_tag, subset_labels
 from ..planners.budget import choose_budget
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSettings) -> ModelFolder:
     """The model folder of an ensemble; its name says the kind, and the members and organs that were asked for."""
     words = [word_of_members(settings.members)] if settings.members else []
-    words += [folder_word(subset(dataset.labels, settings.organs))] if settings.organs else []
+    words += [organs_tag(subset_labels(dataset.labels, settings.organs))] if settings.organs else []
     return ModelFolder.named(workspace.results(dataset.name), ENSEMBLE, settings.kind.capitalize(), words)
 
 
@@ -85,7 +85,7 @@ def plan_ensemble(
         candidates = _members(settings, candidates, organs, best, shared)
     if settings.kind == FUSION and former is None:
         check_fusable(candidates)
-        fuse([one.model.folder for one in candidates], folds[0], subset(dataset.labels, organs), torch.device("cpu"))
+        fuse([one.model.folder for one in candidates], folds[0], subset_labels(dataset.labels, organs), torch.device("cpu"))
     stored = {one.record.plan.stored_labels for one in candidates}
     if len(stored) > 1:
         raise ValueError(
@@ -116,7 +116,7 @@ def _organs(asked: Sequence[str], members: Sequence[Member]) -> tuple[str, ...]:
     known = {name for member in members for name in member.labels.names}
     for organ in asked:
         if organ not in known:
-            raise unknown("organ of the members", organ, known)
+            raise unknown_name_error("organ of the members", organ, known)
     return tuple(name for name in members[0].record.plan.stored_labels.names if name in (asked or known))
 
 

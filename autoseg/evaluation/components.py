@@ -17,7 +17,7 @@ MATCH_IOU = 0.1
 
 
 @dataclass(frozen=True)
-class Lesions:
+class ComponentMatches:
     """Components of two masks, matched.
 
     Attributes:
@@ -31,7 +31,7 @@ class Lesions:
     n_reference: int
 
 
-def match_components(reference: np.ndarray, prediction: np.ndarray, *, threshold: float = MATCH_IOU) -> Lesions:
+def match_components(reference: np.ndarray, prediction: np.ndarray, *, threshold: float = MATCH_IOU) -> ComponentMatches:
     """Matches the components of two masks.
 
     Args:
@@ -53,4 +53,4 @@ def match_components(reference: np.ndarray, prediction: np.ndarray, *, threshold
             used_rows.add(rows[index])
             used_columns.add(columns[index])
             dice.append(float(2 * shared[index] / total[index]))
-    return Lesions(tuple(dice), n_found, n_true)
+    return ComponentMatches(tuple(dice), n_found, n_true)

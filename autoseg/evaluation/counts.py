@@ -16,7 +16,7 @@ SLAB_VOXELS = 2_000_000
 
 
 @dataclass(frozen=True)
-class Overlap:
+class ConfusionCounts:
     """Agreement of one organ in voxels.
 
     Attributes:
@@ -40,27 +40,27 @@ class Overlap:
         return self.true_positive + self.false_negative
 
 
-def dice(overlap: Overlap) -> float:
+def dice(overlap: ConfusionCounts) -> float:
     """``2 TP / (2 TP + FP + FN)`` (Dice, Ecology 1945); 0 where only one of both has the organ, NaN where neither has."""
     return _ratio(2 * overlap.true_positive, overlap.n_prediction + overlap.n_reference)
 
 
-def iou(overlap: Overlap) -> float:
+def iou(overlap: ConfusionCounts) -> float:
     """``TP / (TP + FP + FN)`` (Jaccard, 1912); 0 where only one of both has the organ, NaN where neither has."""
     return _ratio(overlap.true_positive, overlap.true_positive + overlap.false_positive + overlap.false_negative)
 
 
-def sensitivity(overlap: Overlap) -> float:
+def sensitivity(overlap: ConfusionCounts) -> float:
     """Share of the reference that was found, ``TP / (TP + FN)``; NaN where the reference has no such organ."""
     return _ratio(overlap.true_positive, overlap.n_reference)
 
 
-def precision(overlap: Overlap) -> float:
+def precision(overlap: ConfusionCounts) -> float:
     """Share of the prediction that is right, ``TP / (TP + FP)``; NaN where nothing was predicted."""
     return _ratio(overlap.true_positive, overlap.n_prediction)
 
 
-def ravd(overlap: Overlap) -> float:
+def ravd(overlap: ConfusionCounts) -> float:
     """Relative absolute volume difference ``100 * | |S| - |G| | / |G|`` in percent (CHAOS challenge, Kavur et al., MedIA 2021).
 
     NaN where neither has the organ; 100 where only one of both has it, be it a miss or a false alarm.
@@ -74,7 +74,7 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def mean_of_known(values: Iterable[float]) -> float:
+def nan_mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN where there is none."""
     known = [value for value in values if not math.isnan(value)]
     return float(sum(known) / len(known)) if known else math.nan
@@ -105,7 +105,7 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, n_values: int, *, i
     return counts.reshape(n_values, n_values)
 
 
-def organ_overlap(counts: np.ndarray, members: Sequence[int]) -> Overlap:
+def organ_counts(counts: np.ndarray, members: Sequence[int]) -> ConfusionCounts:
     """The counts of one organ.
 
     Args:
@@ -114,4 +114,4 @@ def organ_overlap(counts: np.ndarray, members: Sequence[int]) -> Overlap:
     """
     inside = list(members)
     both = int(counts[np.ix_(inside, inside)].sum())
-    return Overlap(both, int(counts[:, inside].sum()) - both, int(counts[inside].sum()) - both)
+    return ConfusionCounts(both, int(counts[:, inside].sum()) - both, int(counts[inside].sum()) - both)

@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
-from ..data.labels import to_internal
+from ..data.labels import to_internal_values
 from ..runtime.worker_pool import worker_count
 from ..schema import Geometry, Image, Labels, Score
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
-from .overlap import score_case
+from .case_scores import score_case
 from .summaries import OrganSummary, mean_dice, summary
 from .tables import table
 
@@ -155,8 +155,8 @@ def _compare(
         if difference:
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
         known = labels or _labels_of(reference, prediction)
-        guess = to_internal(prediction.array, known, source=str(prediction_path))
-        true = to_internal(reference.array, known, source=str(reference_path))
+        guess = to_internal_values(prediction.array, known, source=str(prediction_path))
+        true = to_internal_values(reference.array, known, source=str(reference_path))
         placed = prediction if ending_of(reference_path) in PICTURES and ending_of(prediction_path) not in PICTURES else reference
         spacing = placed.geometry.spacing
         return score_case(name, guess, true, known, organs=annotated.get(name), spacing_mm=spacing, **how)

@@ -23,9 +23,9 @@ from functools import cached_property
 import numpy as np
 
 from .chaos import chaos_score
-from .components import Lesions, match_components
-from .counts import Overlap, dice, ravd
-from .nearest import nearest_distances
+from .components import ComponentMatches, match_components
+from .counts import ConfusionCounts, dice, ravd
+from .nearest_distances import nearest_distances
 from .surface import SurfaceDistances, surface_distances
 
 TOLERANCE_MM = 1.0
@@ -75,15 +75,15 @@ class MaskPair:
                 f"masks: expected two of the same shape and a spacing for each axis, found a reference of {reference.shape}, "
                 f"a prediction of {prediction.shape} and the spacing {tuple(spacing_mm)}"
             )
-        box = grown(_box(reference | prediction), reference.shape)
+        box = grow_box(_box(reference | prediction), reference.shape)
         spacing = tuple(float(value) for value in spacing_mm)
         return cls(reference[box], prediction[box], spacing, diagonal(reference.shape, spacing), tolerance_mm)
 
     @cached_property
-    def overlap(self) -> Overlap:
+    def overlap(self) -> ConfusionCounts:
         """Voxels that agree and that do not."""
         both = int(np.count_nonzero(self.reference & self.prediction))
-        return Overlap(both, int(np.count_nonzero(self.prediction)) - both, int(np.count_nonzero(self.reference)) - both)
+        return ConfusionCounts(both, int(np.count_nonzero(self.prediction)) - both, int(np.count_nonzero(self.reference)) - both)
 
     @cached_property
     def borders(self) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +97,7 @@ class MaskPair:
         return surface_distances(self.reference, self.prediction, self.spacing_mm)
 
     @cached_property
-    def lesions(self) -> Lesions:
+    def lesions(self) -> ComponentMatches:
         """The components of both masks, matched."""
         return match_components(self.reference, self.prediction)
 
@@ -195,7 +195,7 @@ def border(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
-def grown(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
+def grow_box(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
     """The box with a voxel more on every side where the image has one."""
     return tuple(slice(max(one.start - 1, 0), min(one.stop + 1, length)) for one, length in zip(box, shape, strict=True))
 
@@ -214,7 +214,7 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _signed(pair: MaskPair, voxels: Callable[[Overlap], int]) -> float:
+def _signed(pair: MaskPair, voxels: Callable[[ConfusionCounts], int]) -> float:
     overlap = pair.overlap
     return voxels(overlap) * pair.voxel_ml if overlap.n_prediction or overlap.n_reference else math.nan
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.registry import lookup, resolve, unknown
+from ..runtime.registry import lookup, import_object, unknown_name_error
 from ..schema import Score
 
 
@@ -74,13 +74,13 @@ def find_metric(name: str) -> Metric:
     return found if isinstance(found, Metric) else Metric(name)
 
 
-def function_of(metric: Metric) -> Callable[[Any], float]:
+def metric_function(metric: Metric) -> Callable[[Any], float]:
     """The function that computes a metric, of an `Overlap` or of a `MaskPair` as `Metric.needs` says.
 
     Raises:
         ValueError: It cannot be imported.
     """
-    return resolve(metric.function, "metric")
+    return import_object(metric.function, "metric")
 
 
 def check_metrics(names: Iterable[str]) -> None:
@@ -90,7 +90,7 @@ def check_metrics(names: Iterable[str]) -> None:
         ValueError: One is neither in the table nor importable.
     """
     for name in names:
-        function_of(find_metric(name))
+        metric_function(find_metric(name))
 
 
 def value_of(score: Score, name: str) -> float:
@@ -100,7 +100,7 @@ def value_of(score: Score, name: str) -> float:
         ValueError: The score does not hold this metric (it was made by an older version, or without it).
     """
     if not has_value(score, name):
-        raise unknown(f"metric of {score.organ} in case {score.case}", name, ["dice", "iou", *score.other])
+        raise unknown_name_error(f"metric of {score.organ} in case {score.case}", name, ["dice", "iou", *score.other])
     return getattr(score, name) if name in ("dice", "iou") else score.other[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..schema import Score
-from .counts import mean_of_known
+from .counts import nan_mean
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def summary(scores: Iterable[Score]) -> dict[str, OrganSummary]:
 
 def mean_dice(scores: Iterable[Score]) -> float:
     """Mean over the organs of their mean Dice; organs that no case has are left out, and without any the result is NaN."""
-    return mean_of_known(one.dice for one in summary(scores).values())
+    return nan_mean(one.dice for one in summary(scores).values())
 
 
 def _summarise(group: list[Score]) -> OrganSummary:
@@ -62,7 +62,7 @@ def _summarise(group: list[Score]) -> OrganSummary:
     counted = [score for score in group if not math.isnan(score.dice)]
     worst = min(counted, key=lambda score: score.dice, default=None)
     return OrganSummary(
-        means={name: mean_of_known(column) for name, column in columns.items()},
+        means={name: nan_mean(column) for name, column in columns.items()},
         worst=worst.dice if worst else math.nan,
         worst_case=worst.case if worst else "",
         cases=len(counted),

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .nearest import nearest_distances
+from .nearest_distances import nearest_distances
 
 Corner = tuple[int, ...]
 """Place of a voxel among the 2 x 2 x 2 (2 x 2) around a corner: 0 or 1 an axis."""

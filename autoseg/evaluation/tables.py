@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ..data.tolerances import tolerance_of
 from ..schema import Score
 from .components import MATCH_IOU
-from .counts import mean_of_known
+from .counts import nan_mean
 from .masks import TOLERANCE_MM
 from .metrics import METRICS, Metric, find_metric, has_value, value_of
 from .summaries import summary
@@ -40,7 +40,7 @@ def table(scores: Sequence[Score], *, tolerance_mm: float | Mapping[str, float] 
     for organ, one in summaries.items():
         numbers = [number(one.means.get(name, math.nan), name) for name in metrics]
         rows.append([organ, *numbers, str(one.cases), str(one.absent), f"{number(one.worst, 'dice')} {one.worst_case}".strip()])
-    overall = [number(mean_of_known(one.means.get(name, math.nan) for one in summaries.values()), name) for name in metrics]
+    overall = [number(nan_mean(one.means.get(name, math.nan) for one in summaries.values()), name) for name in metrics]
     rows.append(["mean of organs", *overall, "", "", ""])
     return "\n".join([align(rows), *caption(metrics, list(summaries), tolerance_mm)])
 

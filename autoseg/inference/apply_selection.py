@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..data.label_subsets import subset, translate
+from ..data.label_subsets import subset_labels, translate_labels
 from ..schema import Choice, Labels
 from .averages import Members, average_all
 from .export import export_labels, to_file_order
@@ -46,12 +46,12 @@ def apply_selection(
     Returns:
         Label map, int16, in internal values of the dataset and the file's axis order, and the number of voxels that two organs claimed.
     """
-    chosen = subset(labels, tuple(choice.organs))
+    chosen = subset_labels(labels, tuple(choice.organs))
     candidates = list(dict.fromkeys(choice.organs.values()))
     if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
         predictions = calibrated(predictions, choice, member_labels)
     maps = {
-        members: translate(label_map, member_labels[members[0]], chosen)
+        members: translate_labels(label_map, member_labels[members[0]], chosen)
         for members, label_map in _label_maps(predictions, candidates, member_labels).items()
     }
 
@@ -64,7 +64,7 @@ def apply_selection(
     merged, conflicts = merge_organs(maps, choice.organs, chosen, confidence)
     postprocessing = {organ: steps for organ, steps in choice.postprocessing.items() if organ in choice.organs}
     spacing = predictions[candidates[0][0]].trace.geometry.spacing
-    return apply_postprocessing(translate(merged, chosen, labels), labels, postprocessing, spacing), conflicts
+    return apply_postprocessing(translate_labels(merged, chosen, labels), labels, postprocessing, spacing), conflicts
 
 
 def _label_maps(

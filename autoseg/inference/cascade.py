@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..preprocessing.cropping import slices_of
-from ..preprocessing.orientation import arrange
+from ..preprocessing.orientation import reorient
 from ..preprocessing.resampling import resample_labels
 from ..schema import Labels, Trace
 
@@ -21,7 +21,7 @@ def on_grid(segmentation: np.ndarray, trace: Trace) -> np.ndarray:
     Returns:
         ``trace.shape`` int16 internal values.
     """
-    volume = arrange(segmentation[None], trace.transpose, trace.flips)[0]
+    volume = reorient(segmentation[None], trace.transpose, trace.flips)[0]
     spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
     cropped = volume[slices_of(trace.crop)]
     return resample_labels(cropped, trace.shape, spacing=spacing, new_spacing=trace.spacing).astype(np.int16)

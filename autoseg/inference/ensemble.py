@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Choice, Image, Labels
 from .apply_selection import apply_selection, calibrated
 from .export import probabilities
@@ -48,7 +48,7 @@ class Ensemble:
         for organ, members in self.choice.organs.items():
             for name in members:
                 if organ not in known[name].names:
-                    raise unknown(f"organ of {name}", organ, known[name].names)
+                    raise unknown_name_error(f"organ of {name}", organ, known[name].names)
             if len({known[name] for name in members}) > 1:
                 listed = "; ".join(f"{name}: {', '.join(known[name].names)}" for name in members)
                 raise ValueError(f"models to average for {organ}: expected the same organs, found {listed}")

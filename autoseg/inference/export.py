@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..preprocessing.cropping import slices_of
-from ..preprocessing.orientation import restore
+from ..preprocessing.orientation import undo_reorient
 from ..schema import Labels, Trace
 from .grid import Grid, Interval, chunks, slab_rows
 from .logits import Logits, check_members, probability
@@ -90,10 +90,10 @@ def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[i
             shares = (probability(grid.interpolated(voxels), grid.kind, regions=labels.regions) for grid in grids)
             z, y, x = slices_of(tuple(box))
             slab[:, z, y, x] = (reduce(torch.add, shares) / len(grids)).numpy()
-        yield start, restore(slab, trace.transpose, trace.flips)
+        yield start, undo_reorient(slab, trace.transpose, trace.flips)
 
 
 def to_file_order(volume: np.ndarray, trace: Trace) -> np.ndarray:
     """A volume in the trace's axis order before cropping as the file has it; a 2D image without its one slice."""
-    restored = np.ascontiguousarray(restore(volume[None], trace.transpose, trace.flips)[0])
+    restored = np.ascontiguousarray(undo_reorient(volume[None], trace.transpose, trace.flips)[0])
     return restored[0] if trace.geometry.dim == 2 else restored

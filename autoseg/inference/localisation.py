@@ -18,7 +18,7 @@ from torch import nn
 from ..networks import build_network
 from ..preprocessing.cropping import bounding_box, slices_of
 from ..preprocessing.resampling import resample_image
-from ..runtime.hardware import autocast, free_memory, memory_format
+from ..runtime.hardware import autocast, release_memory, memory_format
 from ..schema import Box, Configuration, Locator
 from .low_memory import LowMemoryPredictor
 from .patch_aggregator import background_logits, empty_logits
@@ -176,7 +176,7 @@ class LocatedPredictor:
         """As `Predictor.logits`."""
         shape = tuple(volume.image.shape[1:])
         box = self.localiser.box(np.asarray(volume.image), source=volume.case)
-        free_memory(self.localiser.device)
+        release_memory(self.localiser.device)
         if box is None:
             return self.predictor.logits(volume, progress=progress)
         log.debug("%s: organs located in %s of %s", volume.case, box, shape)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..runtime.hardware import free_memory
+from ..runtime.hardware import release_memory
 from ..schema import Configuration, Labels
 from .predictor import Predictor
 from .volume_predictor import Progress, Volume, scaled
@@ -48,10 +48,10 @@ class LowMemoryPredictor:
         """As `Predictor.logits`; the mean over folds is kept in float16."""
         progress = scaled(progress, 1 / len(self.loaders))
         mean = self._predictor(0).logits(volume, progress=progress)
-        free_memory(self.device)
+        release_memory(self.device)
         for fold in range(1, len(self.loaders)):
             logits = self._predictor(fold).logits(volume, progress=progress)
-            free_memory(self.device)
+            release_memory(self.device)
             for whole, part in zip(mean, logits, strict=True):  # of a channel at a time, so that only one is ever float32
                 whole.copy_(torch.lerp(whole.float(), part.float(), 1 / (fold + 1)))
         return mean

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.provenance import content_id, value_id
-from ..runtime.serialization import read_json, to_plain, write_json
+from ..runtime.serialization import read_json, to_jsonable, write_json
 from ..schema import Case, Choice
 from .trained_model import TrainedModel
 
@@ -45,7 +45,7 @@ class Manifest:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
         names = {*self._files(case), *map(self._name, files)}
         old = self.cases[case.name].get("findings") if self._files(case) else None
-        told = old if findings is None else to_plain(list(findings))
+        told = old if findings is None else to_jsonable(list(findings))
         entry = {"input": self._inputs.get(case.name) or input_key(case), "files": sorted(names)}
         self.cases[case.name] = entry if told is None else entry | {"findings": told}
         self._write()

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 
 Confidence = Callable[[str, np.ndarray], np.ndarray]
@@ -87,9 +87,9 @@ def internal_regions_class_order(labels: Labels) -> tuple[int, ...]:
 def _check(maps: Mapping[Candidate, np.ndarray], choice: Mapping[str, Candidate], labels: Labels) -> None:
     for organ, candidate in choice.items():
         if organ not in labels.names:
-            raise unknown("organ of the choice", organ, labels.names)
+            raise unknown_name_error("organ of the choice", organ, labels.names)
         if candidate not in maps:
-            raise unknown(f"model chosen for {organ}", str(candidate), map(str, maps))
+            raise unknown_name_error(f"model chosen for {organ}", str(candidate), map(str, maps))
     missing = [name for name in labels.names if name not in choice]
     if missing or not maps:
         raise ValueError(f"choice: expected a model for every organ, none for {', '.join(missing) or 'any'}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from ..preprocessing.adjacent_slices import neighbours
+from ..preprocessing.adjacent_slices import adjacent_slice_indices
 from ..schema import Configuration, Labels
 from .cascade import organs_as_channels
 from .volume_predictor import Volume
@@ -80,7 +80,7 @@ class NetworkInput:
         z, y, x = tile
         if slices == 1:
             return self.image[:, z, y, x]
-        return self.image[:, neighbours(z.start, slices, self.image.shape[1]), y, x].flatten(0, 1)[:, None]
+        return self.image[:, adjacent_slice_indices(z.start, slices, self.image.shape[1]), y, x].flatten(0, 1)[:, None]
 
 
 def patch_3d(configuration: Configuration) -> tuple[int, ...]:

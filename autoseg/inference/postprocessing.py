@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..preprocessing.cropping import enclosed
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels, PostProcessing
 
 
@@ -94,7 +94,7 @@ def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, P
     """Refuses what `apply_postprocessing` cannot do: raises ValueError."""
     for name in organs:
         if name not in labels.names:
-            raise unknown("organ to post-process", name, labels.names)
+            raise unknown_name_error("organ to post-process", name, labels.names)
     if labels.regions and organs:
         raise ValueError(
             f"post-processing of {', '.join(organs)}: expected organs that do not overlap, found regions, where a voxel that is taken "

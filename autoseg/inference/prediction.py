@@ -11,9 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.images import read_image, write_label, written_ending
-from ..data.labels import to_file
+from ..data.labels import to_file_values
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
-from ..runtime.locks import remove_partial
+from ..runtime.locks import remove_partial_files
 from ..schema import Case
 from .ensemble import Ensemble
 from .manifest import Manifest, models_key
@@ -48,7 +48,7 @@ def predict_cases(
         ending = written_ending(ending, len(next(iter(ensemble.models.values())).plan.transpose))
     for folder in (out, *([out / UNCERTAINTY] if uncertainty else [])):
         folder.mkdir(parents=True, exist_ok=True)
-        remove_partial(folder)
+        remove_partial_files(folder)
     manifest = Manifest(out, models_key(ensemble.choice, ensemble.models))
     failures: dict[str, str] = {}
     with _bar(len(cases)) as bar:
@@ -83,7 +83,7 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
         write_probabilities(files.probabilities, ensemble, logits)
     label_map = ensemble.segment(logits)
     rows = None if by_fold is None else write_uncertainty(files, ensemble, ensemble.candidate_predictions(logits, by_fold), label_map)
-    write_label(files.label_map, to_file(label_map, ensemble.labels), geometry)
+    write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
     return rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import PICTURES, ending_of, label_ending, write_image
-from ..runtime.serialization import atomic
+from ..runtime.serialization import atomic_write
 from ..schema import Case
 from .ensemble import Ensemble
 from .logits import Logits
@@ -52,7 +52,7 @@ def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Log
     """Streams slab by slab: never more than one slab of all classes in memory. Organs that no model segments have 0."""
     geometry = next(iter(logits.values())).trace.geometry
     shape = (len(ensemble.labels.names), *geometry.shape)
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         view = file[:, None] if geometry.dim == 2 else file
         for index, start, slab in ensemble.probabilities(logits):

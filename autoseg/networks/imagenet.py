@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 
 IMAGENET = "imagenet"
 """Value of the option ``pretrained`` that stands for the public file."""
@@ -76,7 +76,7 @@ def read_weights(vgg: str, source: str) -> Mapping[str, Any]:
         ValueError: `vgg` is unknown; there is no such file and it cannot be downloaded; it is not a state dict.
     """
     if vgg not in FILES:
-        raise unknown("pretrained encoder", vgg, FILES)
+        raise unknown_name_error("pretrained encoder", vgg, FILES)
     if source == IMAGENET:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / FILES[vgg]
         return _read(cached) if cached.is_file() else _download(vgg, cached)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from .blocks import convolution
 
 
@@ -86,7 +86,7 @@ def make_norm(name: str, dim: int, channels: int) -> nn.Module:
         ValueError: Not in `NORMS`.
     """
     if name not in NORMS:
-        raise unknown("norm", name, NORMS)
+        raise unknown_name_error("norm", name, NORMS)
     return NORMS[name](dim, channels)
 
 

@@ -16,9 +16,9 @@ from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensembl
 from ..ensembling.prediction import FUSION
 from ..ensembling.training import EnsembleTraining, train_fold
 from ..evaluation.folders import table
-from ..runtime.hardware import choose_device, prepare
+from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.locks import exclusive_lock
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..runtime.workspace import find_workspace
 from ..schema import Score
@@ -44,7 +44,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
         ValueError: An unknown kind, member, fold or organ; members that lack folds, or that this kind cannot combine.
     """
     if settings.kind not in KINDS:
-        raise unknown("kind of ensemble", settings.kind, KINDS)
+        raise unknown_name_error("kind of ensemble", settings.kind, KINDS)
     budget = ensemble_budget(settings)
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
@@ -59,7 +59,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     if waiting:
         check_files(dataset)
     device = choose_device(settings.device)
-    prepare(device)
+    prepare_device(device)
     for run in replaced:  # last, so that what is refused leaves them where they are
         with exclusive_lock(run.folder, "training"):
             run.put_aside()

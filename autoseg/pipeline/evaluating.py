@@ -15,8 +15,8 @@ from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics
 from ..evaluation.summaries import OrganSummary, summary
 from ..evaluation.tables import csv_text, table
-from ..runtime.registry import unknown
-from ..runtime.serialization import atomic, write_json
+from ..runtime.registry import unknown_name_error
+from ..runtime.serialization import atomic_write, write_json
 from ..runtime.workspace import find_workspace
 from ..schema import Dataset, Score
 
@@ -136,14 +136,14 @@ def write_evaluation(evaluation: Evaluation, *, json: Path | None = None, csv: P
     if json is not None:
         write_json(json, evaluation)
     if csv is not None:
-        with atomic(csv) as file:
+        with atomic_write(csv) as file:
             file.write_text(csv_text({str(one.prediction): one.scores for one in evaluation.results}), encoding="utf-8")
 
 
 def _check_organs(tolerance: Mapping[str, float], organs: Sequence[str] | Mapping[str, None]) -> None:
     for organ in tolerance:
         if organ and organ not in organs:
-            raise unknown("tolerance: organ", organ, organs)
+            raise unknown_name_error("tolerance: organ", organ, organs)
 
 
 def _patients(dataset: Dataset | None) -> dict[str, str]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.merge import bare_name, merge_datasets
-from ..runtime.dataset_folders import list_datasets, names_meant
-from ..runtime.locks import remove_partial
+from ..runtime.dataset_folders import list_datasets, matching_names
+from ..runtime.locks import remove_partial_files
 from ..runtime.workspace import find_workspace
 
 
@@ -36,8 +36,8 @@ def merge(which: Sequence[str | int], number: int, *, name: str | None = None, h
         raise ValueError(f"name of the merged dataset: expected letters, digits and _ . + -, got {name!r}")
     if not 1 <= number <= 999:
         raise ValueError(f"id of the merged dataset: expected 1 to 999, got {number}")
-    remove_partial(workspace.raw)
-    taken = names_meant([folder.name for folder in list_datasets(workspace.raw)], number)
+    remove_partial_files(workspace.raw)
+    taken = matching_names([folder.name for folder in list_datasets(workspace.raw)], number)
     if taken:
         raise ValueError(f"id of the merged dataset: expected a free one, got {number}, which {', '.join(taken)} has")
     target = workspace.raw / f"Dataset{number:03d}_{name}"

@@ -12,14 +12,14 @@ import numpy as np
 
 from ..data.datasets import find_new_cases
 from ..data.images import from_sitk, read_image, to_sitk
-from ..data.labels import to_file
+from ..data.labels import to_file_values
 from ..inference.ensemble import Ensemble
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
-from ..runtime.dataset_folders import names_meant
-from ..runtime.hardware import choose_device, prepare
-from ..runtime.registry import unknown
+from ..runtime.dataset_folders import matching_names
+from ..runtime.hardware import choose_device, prepare_device
+from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
@@ -92,7 +92,7 @@ def predict(
         workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)
     ensemble = load_ensemble(workspace, dataset, settings)
     read = _as_image(image)
-    labels = to_file(ensemble.segment(ensemble.logits(read)), ensemble.labels)
+    labels = to_file_values(ensemble.segment(ensemble.logits(read)), ensemble.labels)
     return (labels, image[1]) if _is_array_and_spacing(image) else to_sitk(labels, read.geometry)
 
 
@@ -104,7 +104,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     """
     device = choose_device(settings.device)
     if not settings.low_memory:  # it keeps freed memory, and tries convolutions that need more
-        prepare(device)
+        prepare_device(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
     members = sorted({name for names in choice.organs.values() for name in names})
@@ -129,10 +129,10 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
-        unknown = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
-        if not unknown:
+        unknown_name_error = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
+        if not unknown_name_error:
             return choice
-        log.info("%s was made before these were validated: %s", path, ", ".join(unknown))
+        log.info("%s was made before these were validated: %s", path, ", ".join(unknown_name_error))
     if model is not None or not data_is_here:
         if model is None and len(trained) > 1:
             raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
@@ -157,7 +157,7 @@ def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:
     most = max((len(organs[name]) for name in fitting), default=0)
     largest = [name for name in fitting if len(organs[name]) == most]
     if len(largest) != 1:
-        raise unknown("model", model, largest or organs)
+        raise unknown_name_error("model", model, largest or organs)
     return largest[0]
 
 
@@ -166,7 +166,7 @@ def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Worksp
     trained = workspace.trained_datasets()
     if not trained:
         raise ValueError(f"{workspace.home / 'results'}: nothing is trained yet. Run: autoseg_train DATASET 3d_fullres 0")
-    fitting = trained if which is None else names_meant(trained, last_name(which))
+    fitting = trained if which is None else matching_names(trained, last_name(which))
     if len(fitting) != 1:
         listed = "\n".join(f"  -d {name}" for name in trained)
         wrong = f"-d {which} means {'several' if fitting else 'none'} of the trained datasets"

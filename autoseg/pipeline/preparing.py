@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.descriptions import raw_dataset, write_planned_dataset
-from ..planners.configurations import wanted_configurations
+from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
 from ..planners.splits import make_splits
 from ..preprocessing.planned_cases import preprocess
-from ..runtime.locks import exclusive_lock, remove_partial
+from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.runs import started_runs
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
@@ -42,7 +42,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     dataset = raw_dataset(workspace, which, groups=settings.groups)
     folder = workspace.preprocessed(dataset.name)
     with exclusive_lock(folder, "planning or preprocessing"):
-        remove_partial(folder)
+        remove_partial_files(folder)
         measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
         dataset, fingerprint = measured.dataset, measured.fingerprint
         groups = {case.name: case.group or case.name for case in dataset.cases}
@@ -58,7 +58,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             force_lowres=settings.force_lowres,
         )
         plan = replace(plan, settings=replace(settings, workers=None, trust_files=False))  # on neither of which a plan depends
-        wanted = wanted_configurations(settings.configurations, plan)
+        wanted = selected_configurations(settings.configurations, plan)
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_json(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)

@@ -8,9 +8,9 @@ from pathlib import Path
 from ..data.descriptions import planned_dataset
 from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
-from ..runtime.dataset_folders import names_meant
+from ..runtime.dataset_folders import matching_names
 from ..runtime.figures import css_colours
-from ..runtime.serialization import atomic
+from ..runtime.serialization import atomic_write
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Dataset
 
@@ -42,7 +42,7 @@ def write_report(which: str | int, *, home: str | Path | None = None, out: str |
     path = Path(out) if out else workspace.results(name) / "report.html"
     if path.is_dir():
         path = path / "report.html"
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(render(report, css_colours(len(report.organs))), encoding="utf-8")
     return path
 
@@ -56,7 +56,7 @@ def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:
         return dataset.name, dataset
     except ValueError:
         known = sorted({path.parent.name for part in ("results", "preprocessed") for path in workspace.home.glob(f"{part}/*/plan.json")})
-        fitting = names_meant(known, last_name(which))
+        fitting = matching_names(known, last_name(which))
         if len(fitting) != 1:
             raise
         log.warning("The images of %s are no longer there: a report without pictures.", fitting[0])

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..data.descriptions import planned_dataset
 from ..data.images import read_image, read_label
-from ..data.labels import to_internal
+from ..data.labels import to_internal_values
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
-from ..planners.configurations import wanted_configurations
+from ..planners.configurations import selected_configurations
 from ..report.overlay_figure import overlay
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
@@ -57,7 +57,7 @@ def run(
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
-    configurations = wanted_configurations(plan_settings.configurations, plan)
+    configurations = selected_configurations(plan_settings.configurations, plan)
     if not workspace.splits(plan.dataset):
         skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
         configurations = [name for name in configurations if name not in skipped]
@@ -122,8 +122,8 @@ def draw_predictions(images: Path, predictions: Path, out: Path, references: Pat
     files = []
     for path in sorted(predictions.glob("*.nii.gz")):
         image = read_image([next(images.glob(f"{path.name.removesuffix('.nii.gz')}_0000*"))])
-        found = to_internal(read_label(path).array, labels, source=str(path))
-        reference = None if references is None else to_internal(read_label(references / path.name).array, labels, source=path.name)
+        found = to_internal_values(read_label(path).array, labels, source=str(path))
+        reference = None if references is None else to_internal_values(read_label(references / path.name).array, labels, source=path.name)
         files.append(out / path.name.replace(".nii.gz", ".png"))
         overlay(image.array[0], reference, np.asarray(found), image.geometry.spacing, files[-1], labels.names)
     return files

@@ -10,8 +10,8 @@ from ..data.descriptions import check_files, copy_planned_dataset, planned_datas
 from ..evaluation.folders import mean_dice, table
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
-from ..runtime.hardware import choose_device, free_memory
-from ..runtime.locks import exclusive_lock, remove_partial
+from ..runtime.hardware import choose_device, release_memory
+from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import lookup
 from ..runtime.runs import ModelFolder, Run
 from ..runtime.serialization import write_json
@@ -74,14 +74,14 @@ def train(
             run.model.folder, "beginning another fold", wait=True
         ):  # folds begun at once must agree on patch, network and region
             trainer = _trainer(workspace, spec, run, previous, settings=settings)
-        remove_partial(workspace.results(dataset.name))
+        remove_partial_files(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         copy_planned_dataset(workspace, dataset.name)
         network = trainer.fit()
         result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     device = trainer.device
     del network, trainer  # what comes next in this process may need their memory
-    free_memory(device)
+    release_memory(device)
     log.info("%s, fold %s, whole volumes:\n%s", run.model.name, fold, table(result, tolerance_mm=dataset.tolerances))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")

@@ -24,13 +24,13 @@ STEPS_TO_LEARN = 800
 """What a training needs before anything is learned well; a time budget that holds fewer gets smaller steps."""
 STEPS_TO_LEARN_WELL = 2000
 """A time budget that holds fewer steps is better spent on more of a network with half the features."""
-LEAST_FEATURES = 16
+MIN_FEATURES = 16
 """Features of the finest stage below which no time budget goes."""
-SEEN_WITHOUT_PADDING = 0.8
+MIN_COVERAGE_WITHOUT_PADDING = 0.8
 """Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
-LEAST_BATCH = 4
+MIN_BATCH_SIZE = 4
 """Patches a step below which no time budget goes."""
-LEAST_PATCH = 0.5
+MIN_PATCH_SHARE = 0.5
 """Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
 MEMORY_SHARE = 0.85
 """Of the device's free memory, for a measured step; the rest is for what lies scattered, and for other programs."""
@@ -57,7 +57,7 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
             raise ValueError(f"{name}: expected a positive number, got {value}")
     change = "change it with --time 2h, --epochs N or --iterations N"
     if seconds is not None:
-        return Budget("time", float(seconds), _time_intervals(seconds), f"{_words(seconds)} as asked (--time)")
+        return Budget("time", float(seconds), _time_intervals(seconds), f"{_format_duration(seconds)} as asked (--time)")
     if iterations is not None:
         return Budget("iterations", iterations, _iteration_intervals(iterations), f"{iterations} iterations as asked (--iterations)")
     if epochs is not None:
@@ -76,7 +76,7 @@ def _iteration_intervals(iterations: int) -> int:
     return int(min(MAX_VALIDATION_INTERVALS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25))))
 
 
-def _words(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
 
 
@@ -116,7 +116,7 @@ def without_padding(configuration: Configuration) -> Configuration:
     sizes, strides = configuration.patch_size, patch_multiple(configuration)
     median = configuration.median_shape[-configuration.dim :]
     cut = [
-        size - d if size > n and size - d >= SEEN_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)
+        size - d if size > n and size - d >= MIN_COVERAGE_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)
     ]
     return dataclasses.replace(configuration, patch_size=tuple(cut))
 
@@ -128,14 +128,14 @@ def patch_multiple(configuration: Configuration) -> list[int]:
     return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
 
 
-def fit_time(
+def fit_time_budget(
     configuration: Configuration,
     budget: Budget,
     cost: StepCost,
     measure: Callable[[Configuration], StepCost | None],
     *,
     narrows: bool = True,
-    least_batch: int = LEAST_BATCH,
+    least_batch: int = MIN_BATCH_SIZE,
 ) -> tuple[Configuration, StepCost, str]:
     """Makes batch, network and patch smaller until a time budget holds enough steps.
 
@@ -156,36 +156,36 @@ def fit_time(
     if budget.kind != "time":
         return configuration, cost, ""
     enough = budget.amount / STEPS_TO_LEARN
-    fitted, now = _with_fewer_voxels(configuration, cost, measure, enough, lambda one: _half_batch(one, least_batch))
-    narrow = narrower(fitted) if narrows else None
+    fitted, now = _with_fewer_voxels(configuration, cost, measure, enough, lambda one: _with_half_batch(one, least_batch))
+    narrow = with_half_features(fitted) if narrows else None
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
         measured = measure(narrow)
         fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)
-    least = tuple(size * LEAST_PATCH for size in configuration.patch_size)
-    fitted, now = _with_fewer_voxels(fitted, now, measure, enough, lambda one: cut_patch(one, least))
+    least = tuple(size * MIN_PATCH_SHARE for size in configuration.patch_size)
+    fitted, now = _with_fewer_voxels(fitted, now, measure, enough, lambda one: shrink_patch(one, least))
     if fitted is configuration:
         return configuration, cost, ""
-    words, planned = (_shape(one) for one in (fitted, configuration))
+    words, planned = (_describe_step(one) for one in (fitted, configuration))
     before, after = (budget.amount / one.seconds for one in (cost, now))
     return fitted, now, f"{words} instead of {planned}: so the time is enough for about {after:.0f} steps instead of {before:.0f}"
 
 
-def narrower(configuration: Configuration) -> Configuration | None:
+def with_half_features(configuration: Configuration) -> Configuration | None:
     """The configuration with half of the network's features; None where they would be too few, or the network does not say them."""
     features = configuration.built_options.get("features")
-    if not isinstance(features, (list, tuple)) or min(features) / 2 < LEAST_FEATURES:
+    if not isinstance(features, (list, tuple)) or min(features) / 2 < MIN_FEATURES:
         return None
     return dataclasses.replace(configuration, width=configuration.width / 2)
 
 
-def _shape(configuration: Configuration) -> str:
+def _describe_step(configuration: Configuration) -> str:
     patch = "x".join(map(str, configuration.patch_size))
     widths = configuration.built_options.get("features")
     features = f", features {widths[0]} and up" if isinstance(widths, (list, tuple)) else ""
     return f"batch {configuration.batch_size}, patch {patch}{features}"
 
 
-def _half_batch(configuration: Configuration, least: int) -> Configuration | None:
+def _with_half_batch(configuration: Configuration, least: int) -> Configuration | None:
     half = configuration.batch_size // 2
     return dataclasses.replace(configuration, batch_size=half) if half >= least else None
 
@@ -202,34 +202,34 @@ def _with_fewer_voxels(
     The last one is measured; those between it and the present one cost what a straight line through both says. A step with a fourth of the
     voxels must be twice as fast: four times the steps with as many voxels in all are worth more, half of the voxels for nothing are not.
     """
-    sizes, voxels = [configuration], [_voxels(configuration)]
+    sizes, voxels = [configuration], [_voxels_per_step(configuration)]
     while cost.seconds * voxels[-1] / voxels[0] > enough and (next_one := smaller(sizes[-1])) is not None:
         sizes.append(next_one)
-        voxels.append(_voxels(next_one))
+        voxels.append(_voxels_per_step(next_one))
     least = measure(sizes[-1]) if len(sizes) > 1 else None
     if least is None:
         return configuration, cost
-    if not _pays(least, cost, voxels[-1] / voxels[0]):  # or another program took the processor for a moment: both once more
+    if not _is_worthwhile(least, cost, voxels[-1] / voxels[0]):  # or another program took the processor for a moment: both once more
         again = [measure(configuration) or cost, measure(sizes[-1]) or least]
         cost, least = (min(pair, key=lambda one: one.seconds) for pair in zip((cost, least), again, strict=True))
     per_voxel = max(0.0, cost.seconds - least.seconds) / (voxels[0] - voxels[-1])
     for size, n in zip(sizes[:0:-1], voxels[:0:-1], strict=True):
         between = dataclasses.replace(cost, seconds=least.seconds + per_voxel * (n - voxels[-1]))
-        if _pays(between, cost, n / voxels[0]):
+        if _is_worthwhile(between, cost, n / voxels[0]):
             return size, least if n == voxels[-1] else between
     return configuration, cost
 
 
-def _pays(smaller: StepCost, cost: StepCost, share: float) -> bool:
+def _is_worthwhile(smaller: StepCost, cost: StepCost, share: float) -> bool:
     """Whether a step with a share of the voxels is so much faster that more of them are worth it."""
     return smaller.seconds <= cost.seconds * math.sqrt(share)
 
 
-def _voxels(configuration: Configuration) -> int:
+def _voxels_per_step(configuration: Configuration) -> int:
     return configuration.batch_size * math.prod(configuration.patch_size)
 
 
-def cut_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:
+def shrink_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:
     """The patch cut by one coarsest voxel along its relatively largest axis.
 
     Args:
@@ -272,14 +272,14 @@ def fit_memory(
         if cost is not None and cost.peak_bytes <= MEMORY_SHARE * limit_bytes:
             why = f"a step of the plan did not fit into memory: patch {patch}, batch {fitted.batch_size} does"
             return fitted, cost, "" if fitted == configuration else why
-        smaller = shrink(fitted, configuration, keeps_patch=keeps_patch)
+        smaller = smaller_step(fitted, configuration, keeps_patch=keeps_patch)
         if smaller is None:
             free = f"{limit_bytes / 1e9:.1f} GB of free memory"
             raise RuntimeError(f"{fitted.name}: not even batch {fitted.batch_size} of patch {patch} fits into {free}; close other programs")
         fitted = smaller
 
 
-def shrink(configuration: Configuration, wanted: Configuration, *, keeps_patch: bool = False) -> Configuration | None:
+def smaller_step(configuration: Configuration, wanted: Configuration, *, keeps_patch: bool = False) -> Configuration | None:
     """The next smaller step: the batch halved down to two, the patch cut to half of what is wanted, a single patch, the least patch.
 
     A batch of two is worth some context: a single patch makes a noisy gradient.
@@ -293,6 +293,6 @@ def shrink(configuration: Configuration, wanted: Configuration, *, keeps_patch: 
     if keeps_patch:
         return dataclasses.replace(configuration, batch_size=1) if batch == 2 else None
     if batch == 1:
-        return cut_patch(configuration, (0.0,) * configuration.dim)
-    smaller = cut_patch(configuration, tuple(size * LEAST_PATCH for size in wanted.patch_size))
+        return shrink_patch(configuration, (0.0,) * configuration.dim)
+    smaller = shrink_patch(configuration, tuple(size * MIN_PATCH_SHARE for size in wanted.patch_size))
     return smaller or dataclasses.replace(configuration, batch_size=1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..schema import Plan
 
 
-def wanted_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
+def selected_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
     for name in configurations or ():
         if name not in plan.configurations:
-            raise unknown(f"configuration of {plan.dataset}", name, plan.configurations)
+            raise unknown_name_error(f"configuration of {plan.dataset}", name, plan.configurations)
     return list(configurations or default_configurations(plan))
 
 

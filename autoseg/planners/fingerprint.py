@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.annotations import annotated_indices, refuse_unannotated
+from ..data.annotations import annotated_indices, check_annotated
 from ..data.images import geometry_difference, read_geometry, read_image, read_label
-from ..data.labels import to_internal
+from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box
 from ..preprocessing.orientation import orientation_of
 from ..runtime.provenance import case_ids
@@ -126,8 +126,8 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
     _check_image(case, image, n_channels)
     label = read_label(case.label)
     _check_label(case, image, label)
-    refuse_unannotated(label.array, labels, case)
-    internal = to_internal(label.array, labels, source=str(case.label))
+    check_annotated(label.array, labels, case)
+    internal = to_internal_values(label.array, labels, source=str(case.label))
     box, _ = nonzero_box(image.array)
     measured = CaseFingerprint(
         name=case.name,

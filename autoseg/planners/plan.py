@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..data.labels import plan_mirroring
-from ..preprocessing.normalization import scheme_for
+from ..preprocessing.normalization import default_scheme
 from ..runtime.registry import lookup
 from ..schema import Configuration, Dataset, Fingerprint, Mirroring, Plan, Reason
 from .memory import label_keys
@@ -235,7 +235,7 @@ def _coarser(spacing: Sequence[float]) -> tuple[float, ...]:
 
 def _configuration(name: str, resolution: _Resolution, given: PlanningInput, setting: Setting, *, batch_dice: bool) -> Configuration:
     dim = len(resolution.spacing)
-    schemes = tuple(scheme_for(channel) for channel in given.channels)
+    schemes = tuple(default_scheme(channel) for channel in given.channels)
     return Configuration(
         name=name,
         dim=dim,
@@ -275,7 +275,7 @@ def _with_mirroring(
 def _normalization_reasons(given: PlanningInput) -> list[Reason]:
     reasons = []
     for channel in given.channels:
-        scheme = scheme_for(channel)
+        scheme = default_scheme(channel)
         masked = scheme == "zscore" and given.relative_size < MASK_BELOW
         why = f"channel {channel!r}"
         if masked:

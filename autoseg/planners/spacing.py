@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..preprocessing.orientation import turn
+from ..preprocessing.orientation import orientation_transform
 from ..preprocessing.resampling import resampled_shape
 from ..schema import CaseFingerprint
 
@@ -28,7 +28,7 @@ def in_orientation(case: CaseFingerprint, orientation: str) -> CaseFingerprint:
     """The measures of a case after turning it to `orientation`; unchanged where one of the two is empty."""
     if case.orientation in ("", orientation) or not orientation:
         return case
-    order, _ = turn(case.orientation, orientation)
+    order, _ = orientation_transform(case.orientation, orientation)
     shape, spacing = tuple(case.shape[axis] for axis in order), tuple(case.spacing[axis] for axis in order)
     return replace(case, shape=shape, spacing=spacing, lateral_axis=order.index(case.lateral_axis), orientation=orientation)
 

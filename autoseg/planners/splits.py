@@ -92,14 +92,14 @@ def _balanced_parts(members: Mapping[str, Sequence[str]], organs: Mapping[str, S
     held = np.zeros((folds, counts.shape[1]))
     parts: list[list[str]] = [[] for _ in range(folds)]
     for index in sorted(range(len(names)), key=lambda i: (rarity[i], -sizes[i])):
-        fold = _neediest(held / total, counts[index] / total, room, sizes[index])
+        fold = _least_filled_fold(held / total, counts[index] / total, room, sizes[index])
         parts[fold].append(names[index])
         held[fold] += counts[index]
         room[fold] -= sizes[index]
     return parts
 
 
-def _neediest(held: np.ndarray, added: np.ndarray, room: np.ndarray, size: int) -> int:
+def _least_filled_fold(held: np.ndarray, added: np.ndarray, room: np.ndarray, size: int) -> int:
     """The fold with room whose organs become most even by adding a group; without any room, the emptiest fold.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def neighbours(z: int, slices: int, depth: int) -> list[int]:
+def adjacent_slice_indices(z: int, slices: int, depth: int) -> list[int]:
     """Indices of the slices that a network sees with slice `z`, itself in the middle; beyond an end of the volume its last slice again.
 
     Args:
@@ -30,6 +30,6 @@ def neighbours(z: int, slices: int, depth: int) -> list[int]:
     return [min(max(z + offset, 0), depth - 1) for offset in range(-reach, reach + 1)]
 
 
-def for_each_slice(values: Iterable[T], slices: int) -> tuple[T, ...]:
+def repeat_per_slice(values: Iterable[T], slices: int) -> tuple[T, ...]:
     """What is said once a channel, said for each of its slices."""
     return tuple(value for value in values for _ in range(slices))

@@ -8,14 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from ..runtime.registry import lookup, unknown
+from ..runtime.registry import lookup, unknown_name_error
 from ..schema import Intensity
 
 SMALLEST_STD = 1e-8
 """Divisor of an image without contrast."""
 
 
-def scheme_for(channel_name: str) -> str:
+def default_scheme(channel_name: str) -> str:
     """Name of the scheme in `SCHEMES` for a channel; what is not a scheme's own name is z-scored, as is usual for MR."""
     name = channel_name.strip().casefold()
     return name if name in SCHEMES else "zscore"
@@ -137,7 +137,7 @@ def find_scheme(name: str) -> Scheme:
     head, _, rest = name.partition(":")
     if head not in PARAMETRIC:
         if name not in SCHEMES and ":" not in name:
-            raise unknown("normalisation", name, [*SCHEMES, *(_usage(known) for known in PARAMETRIC)])
+            raise unknown_name_error("normalisation", name, [*SCHEMES, *(_usage(known) for known in PARAMETRIC)])
         return lookup(SCHEMES, name, "normalisation")
     function, names = PARAMETRIC[head]
     try:

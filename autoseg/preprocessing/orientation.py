@@ -16,7 +16,7 @@ from ..schema import Geometry
 SIDES = ("LR", "PA", "SI")
 """Of ITK's world axes x, y and z: the side where coordinates grow, and its opposite."""
 
-CLEAR_DEGREES = 40.0
+MAX_OBLIQUE_DEGREES = 40.0
 """An axis further than this from all of the patient's runs between two of them. Near 45 degrees (short axes of the heart) which one is
 nearest is chance: turning would put slices of one patient across those of another, so such volumes are taken as they lie."""
 
@@ -27,13 +27,13 @@ def orientation_of(geometry: Geometry) -> str:
         return ""
     columns = np.asarray(geometry.direction, float).reshape(3, 3)[:, ::-1]
     world, closeness = np.abs(columns).argmax(axis=0), np.abs(columns).max(axis=0)
-    clear = closeness >= math.cos(math.radians(CLEAR_DEGREES)) * np.linalg.norm(columns, axis=0)
+    clear = closeness >= math.cos(math.radians(MAX_OBLIQUE_DEGREES)) * np.linalg.norm(columns, axis=0)
     if not clear.all() or len(set(world.tolist())) < 3:
         return ""
     return "".join(SIDES[side][0 if columns[side, axis] > 0 else 1] for axis, side in enumerate(world))
 
 
-def turn(found: str, wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def orientation_transform(found: str, wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How to get from one orientation to another.
 
     Returns:
@@ -47,15 +47,15 @@ def turn(found: str, wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return order, tuple(axis for axis, source in enumerate(order) if found[source] != wanted[axis])
 
 
-def arrangement(geometry: Geometry, transpose: Sequence[int], wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The arguments of `arrange` that bring a file to the orientation `wanted` and then its axes into the order `transpose`."""
+def plan_transform(geometry: Geometry, transpose: Sequence[int], wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The arguments of `reorient` that bring a file to the orientation `wanted` and then its axes into the order `transpose`."""
     if geometry.dim != 3:
         return tuple(transpose), ()
-    order, flips = turn(orientation_of(geometry), wanted)
+    order, flips = orientation_transform(orientation_of(geometry), wanted)
     return tuple(order[axis] for axis in transpose), tuple(place for place, axis in enumerate(transpose) if axis in flips)
 
 
-def arrange(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
+def reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
     """Spatial axes of a file in the order of the network, a view.
 
     Args:
@@ -70,7 +70,7 @@ def arrange(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = 
     return moved[:, None] if moved.ndim == 3 else moved
 
 
-def restore(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
-    """Undoes `arrange`, as a view; a 2D image stays one slice."""
+def undo_reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
+    """Undoes `reorient`, as a view; a 2D image stays one slice."""
     order = transpose if len(transpose) == 3 else (0, *(axis + 1 for axis in transpose))
     return np.flip(array, [axis + 1 for axis in flips]).transpose(0, *(int(axis) + 1 for axis in np.argsort(order)))

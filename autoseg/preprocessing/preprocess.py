@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ..data.annotations import annotated_indices, refuse_unannotated
+from ..data.annotations import annotated_indices, check_annotated
 from ..data.images import count_channels, geometry_difference, read_geometry, read_image, read_label
-from ..data.labels import organ_mask, to_internal
+from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
 from ..runtime.migrate import stamp_of_0_1_0_fits
 from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, value_id
@@ -27,7 +27,7 @@ from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Pla
 from ..schema.conventions import ANNOTATED, OUTSIDE
 from .cropping import nonzero_box, slices_of
 from .normalization import find_scheme
-from .orientation import arrange, arrangement
+from .orientation import reorient, plan_transform
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord
 
@@ -80,8 +80,8 @@ def preprocess_case(
     """
     name = case or image.source
     _check(image, segmentation, plan, configuration, name)
-    order, flips = arrangement(image.geometry, plan.transpose, plan.orientation)
-    array, spacing = arrange(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
+    order, flips = plan_transform(image.geometry, plan.transpose, plan.orientation)
+    array, spacing = reorient(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
     box, mask = nonzero_box(array)
     shape_before_crop, inside = mask.shape, slices_of(box)
     array, mask = array[(slice(None), *inside)], mask[inside]
@@ -93,7 +93,7 @@ def preprocess_case(
     trace = Trace(name, image.geometry, order, shape_before_crop, box, shape, target, flips)
     if segmentation is None:
         return result, None, trace
-    labels = arrange(segmentation[None], order, flips)[0][inside].astype(np.int16)
+    labels = reorient(segmentation[None], order, flips)[0][inside].astype(np.int16)
     labels[(labels == 0) & ~mask] = OUTSIDE
     return result, resample_labels(labels, shape, spacing=spacing, new_spacing=target), trace
 
@@ -205,8 +205,8 @@ def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, 
         difference = geometry_difference(image.geometry, label.geometry)
         if difference and image.geometry.shape == label.geometry.shape:
             log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)
-        refuse_unannotated(label.array, plan.stored_labels, case)
-        segmentation = to_internal(label.array, plan.stored_labels, source=str(case.label))
+        check_annotated(label.array, plan.stored_labels, case)
+        segmentation = to_internal_values(label.array, plan.stored_labels, source=str(case.label))
     array, segmentation, trace = preprocess_case(image, segmentation, plan, configuration, case=case.name)
     del image
     locations = None
@@ -319,7 +319,7 @@ def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
         channels = sum(count_channels(path) for path in case.images)
     except (ValueError, OSError):
         return 0
-    order, _ = arrangement(geometry, plan.transpose, plan.orientation)
+    order, _ = plan_transform(geometry, plan.transpose, plan.orientation)
     spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     before, after = int(np.prod(shape)), int(np.prod(resampled_shape(shape, spacing, target)))

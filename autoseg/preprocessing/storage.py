@@ -15,9 +15,9 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from ..runtime.locks import remove_partial
+from ..runtime.locks import remove_partial_files
 from ..runtime.provenance import Stamp, file_id
-from ..runtime.serialization import atomic, read_json, write_json
+from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
 
@@ -182,7 +182,7 @@ class Store:
         write_array(self.folder / (name + IMAGE), image, patch=self._patch)
         if segmentation is not None:
             write_array(self.folder / (name + LABELS), segmentation, patch=self._patch)
-            with atomic(self.folder / (name + LOCATIONS)) as partial:
+            with atomic_write(self.folder / (name + LOCATIONS)) as partial:
                 np.savez(partial, **dict(locations or {}))
         self.write_record(name, record if isinstance(record, StoredRecord) else StoredRecord(record))
 
@@ -197,7 +197,7 @@ class Store:
 
     def clean(self) -> None:
         """Removes what a killed run left half-written: partial files, and files of cases without a trace."""
-        remove_partial(self.folder)
+        remove_partial_files(self.folder)
         for ending in (LOCATIONS, LABELS, IMAGE):
             for path in self.folder.glob("*" + ending):
                 if not path.name.startswith(".") and not self.has(path.name[: -len(ending)]):
@@ -216,7 +216,7 @@ def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = 
     chunks, blocks = chunks_and_blocks(array.shape, array.itemsize, patch or USUAL_PATCH)
     # measured on CT: LZ4 takes 7 % more space than LZ4HC and a ninth of the time to write; patches are read as fast
     settings = {"codec": blosc2.Codec.LZ4, "clevel": 5, "typesize": array.itemsize, "nthreads": 1}
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         blosc2.asarray(array, urlpath=str(partial), mode="w", chunks=chunks, blocks=blocks, cparams=settings)
 
 

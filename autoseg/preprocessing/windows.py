@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..data.label_subsets import file_name
+from ..data.label_subsets import safe_file_name
 from ..schema import Configuration
 from .normalization import find_scheme, is_for_ct
 
@@ -53,4 +53,4 @@ def _word(scheme: str) -> str:
     if head == "window":
         width, level = (float(number) for number in numbers.split(":"))
         return f"w{width:g}_l{level:g}"
-    return file_name(scheme)
+    return safe_file_name(scheme)

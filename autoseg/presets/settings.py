@@ -13,7 +13,7 @@ from typing import Any
 
 from ..data.descriptions import raw_dataset
 from ..planners.patch import PRESETS
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace
 from ..schema.settings import PlanSettings, TrainSettings
 from . import PAPER_PRESETS
@@ -44,7 +44,7 @@ def plan_settings(name: str | None, **given: Any) -> PlanSettings:
         preset = PAPER_PRESETS[name]
         return PlanSettings(**{"configurations": preset.configurations, **preset.plan, **given})
     if name is not None and name not in PRESETS and ":" not in name:
-        raise unknown("preset", name, [*PRESETS, *PAPER_PRESETS])
+        raise unknown_name_error("preset", name, [*PRESETS, *PAPER_PRESETS])
     return PlanSettings(**given) if name is None else PlanSettings(preset=name, **given)
 
 
@@ -100,7 +100,7 @@ def check_paper(name: str | None) -> None:
         ValueError: There is no such preset; the message lists those there are.
     """
     if name is not None and name not in PAPER_PRESETS:
-        raise unknown("preset of a training", name, PAPER_PRESETS)
+        raise unknown_name_error("preset of a training", name, PAPER_PRESETS)
 
 
 def explain(name: str | None) -> None:

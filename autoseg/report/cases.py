@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.images import read_image
 from ..data.labels import organ_mask
-from ..evaluation.overlap import score_case
+from ..evaluation.case_scores import score_case
 from ..inference.postprocessing import apply_postprocessing
 from ..inference.quantised_logits import has_logits
 from ..schema import Case, Dataset, Labels

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..data.label_subsets import file_name
+from ..data.label_subsets import safe_file_name
 from ..evaluation.metrics import find_metric, has_value, value_of
 from ..runtime.commands import choice_command, train_command
 from ..runtime.runs import ALL, validated_runs
@@ -129,7 +129,7 @@ def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str
     found: dict[str, dict[str, dict[str, float]]] = {}
     if choice is None:
         return found
-    for path in sorted(path for fold in choice.folds for path in (results / FOLDER / file_name(metric) / f"fold_{fold}").glob("*.json")):
+    for path in sorted(path for fold in choice.folds for path in (results / FOLDER / safe_file_name(metric) / f"fold_{fold}").glob("*.json")):
         for name, scores in read_json(path, Record).scores.items():
             for score in scores if name in choice.table else ():
                 if has_value(score, metric):

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
 from ..data.images import ending_of, geometry_difference, read_image, read_label, stem_of
-from ..data.labels import to_internal
-from ..runtime.registry import unknown
+from ..data.labels import to_internal_values
+from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace
 from ..schema import Dataset, Image, Labels
 from .overlay_figure import overlay
@@ -48,7 +48,7 @@ class OverlaySettings:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise unknown("format of pictures", self.format, FORMATS)
+            raise unknown_name_error("format of pictures", self.format, FORMATS)
         if self.channel < 0:
             raise ValueError(f"--channel: expected 0 or more, got {self.channel}")
 
@@ -198,7 +198,7 @@ def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: 
     labels = dataset.labels if dataset is not None else _labels_of(list(label_images.values()))
     turned = {}
     for kind, label_image in label_images.items():
-        array = to_internal(label_image.array, labels, source=str(maps[kind]))
+        array = to_internal_values(label_image.array, labels, source=str(maps[kind]))
         turned[kind] = upright(
             array if labels.internal_ignore is None else np.where(array == labels.internal_ignore, 0, array), image.geometry
         )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.windows import SOFT_TISSUE, Window, window_of
-from ..preprocessing.normalization import scheme_for
-from ..preprocessing.orientation import arrange, orientation_of, turn
+from ..data.windows import SOFT_TISSUE, Window, find_window
+from ..preprocessing.normalization import default_scheme
+from ..preprocessing.orientation import reorient, orientation_of, orientation_transform
 from ..schema import Box, Geometry
 
 UPRIGHT = "SPL"
@@ -59,14 +59,14 @@ class Cut:
 
 def upright(array: np.ndarray, geometry: Geometry) -> np.ndarray:
     """A volume ``(Z, Y, X)`` turned to `UPRIGHT`, a view; 2D images and oblique volumes stay as they lie."""
-    return array if array.ndim == 2 else arrange(array[None], *turn(orientation_of(geometry), UPRIGHT))[0]
+    return array if array.ndim == 2 else reorient(array[None], *orientation_transform(orientation_of(geometry), UPRIGHT))[0]
 
 
 def upright_spacing(geometry: Geometry) -> tuple[float, ...]:
     """Spacing of the turned volume, mm."""
     if geometry.dim == 2:
         return geometry.spacing
-    order, _ = turn(orientation_of(geometry), UPRIGHT)
+    order, _ = orientation_transform(orientation_of(geometry), UPRIGHT)
     return tuple(geometry.spacing[axis] for axis in order)
 
 
@@ -155,8 +155,8 @@ def window_for(
         organs: Names.
         dataset_windows: Organ to the dataset's own window.
     """
-    if scheme_for(channel) == "ct":
-        known = {window_of(organ, dataset_windows) for organ in organs}
+    if default_scheme(channel) == "ct":
+        known = {find_window(organ, dataset_windows) for organ in organs}
         shared = known.pop() if len(known) == 1 else None
         if shared is not None:
             width, level = shared

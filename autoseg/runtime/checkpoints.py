@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .serialization import atomic, to_plain
+from .serialization import atomic_write, to_jsonable
 
 
 def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -22,10 +22,10 @@ def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, An
         ValueError: `meta` holds something that is not JSON.
     """
     try:
-        text = json.dumps(to_plain(dict(meta)))
+        text = json.dumps(to_jsonable(dict(meta)))
     except TypeError as error:
         raise ValueError(f"{path}: meta: expected values that JSON can hold, got {error}") from error
-    with atomic(path) as partial:
+    with atomic_write(path) as partial:
         torch.save({**states, "meta": text}, partial)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..schema import Choice, Plan, RunRecord
 from ..schema.settings import ChoiceSettings, EnsembleSettings, PlanSettings, TrainSettings
 from .migrate import complete_plan_settings
-from .serialization import to_plain
+from .serialization import to_jsonable
 
 SWITCHES = {
     "configurations": "-c",
@@ -45,7 +45,7 @@ def _switch(name: str, value: Any) -> list[str]:
     if value is True:
         return [switch]
     if isinstance(value, Mapping):
-        return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_plain(one))}")]
+        return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_jsonable(one))}")]
     values = value if isinstance(value, (tuple, list)) else (value,)
     if isinstance(value, str) and value.startswith("-"):  # or it would be taken for a switch itself
         return [f"{switch}={value}"]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .registry import unknown
+from .registry import unknown_name_error
 from .serialization import read_json
 
 
@@ -15,7 +15,7 @@ def list_datasets(raw: Path) -> list[Path]:
     """Folders in `raw` that hold a ``dataset.json``, in natural order."""
     if not raw.is_dir():
         return []
-    return sorted((folder for folder in raw.iterdir() if (folder / "dataset.json").is_file()), key=lambda folder: natural(folder.name))
+    return sorted((folder for folder in raw.iterdir() if (folder / "dataset.json").is_file()), key=lambda folder: natural_key(folder.name))
 
 
 def find_dataset(raw: Path, which: str | int) -> Path:
@@ -30,7 +30,7 @@ def find_dataset(raw: Path, which: str | int) -> Path:
     """
     names = [folder.name for folder in list_datasets(raw)]
     text = str(which).strip()
-    fitting = names_meant(names, text)
+    fitting = matching_names(names, text)
     if len(fitting) > 1:
         raise ValueError(f"dataset {text!r} means several in {raw}: {', '.join(fitting)}; give the full name")
     if fitting:
@@ -40,10 +40,10 @@ def find_dataset(raw: Path, which: str | int) -> Path:
         return Path(os.path.abspath(path))  # not resolved: a link in raw/ is named as the user named it
     if path.is_dir():
         raise ValueError(f"{path}: expected a dataset folder with dataset.json, found none")
-    raise unknown(f"dataset (in {raw})", text, names)
+    raise unknown_name_error(f"dataset (in {raw})", text, names)
 
 
-def names_meant(names: Sequence[str], which: str | int) -> list[str]:
+def matching_names(names: Sequence[str], which: str | int) -> list[str]:
     """Those of the dataset names that a user's word means, by the strictest reading that fits any.
 
     Args:
@@ -60,7 +60,7 @@ def names_meant(names: Sequence[str], which: str | int) -> list[str]:
     return next((fitting for fitting in found if fitting), [])
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that counts as people do: case_2 before case_10."""
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
 

@@ -121,7 +121,7 @@ def peak_gpu_memory() -> int:
     return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
 
 
-def keep_memory() -> bool:
+def keep_freed_memory() -> bool:
     """Tells glibc's malloc to keep freed memory instead of returning it to the system after every activation.
 
     By default every tensor above 32 MiB is mapped and unmapped again, which costs a page fault per 4 KiB in each training step.
@@ -142,16 +142,16 @@ def keep_memory() -> bool:
         return False
 
 
-def prepare(device: torch.device) -> None:
+def prepare_device(device: torch.device) -> None:
     """Sets what makes long work on `device` faster: memory is kept (CPU), convolutions are tried out and the fastest taken (CUDA)."""
     import torch
 
-    keep_memory()
+    keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
 
 
-def free_memory(device: torch.device) -> None:
+def release_memory(device: torch.device) -> None:
     """Gives back what nobody uses any more: what waits for the garbage collection, and GPU memory that torch keeps for later."""
     import torch
 
@@ -188,7 +188,7 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def half_type(device: torch.device) -> torch.dtype | None:
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Number format for autocast on `device`, or None where fp32 is the better choice."""
     import torch
 
@@ -205,7 +205,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """Mixed precision where the device gains from it, otherwise nothing."""
     import torch
 
-    dtype = half_type(device)
+    dtype = autocast_dtype(device)
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 

@@ -34,7 +34,7 @@ def exclusive_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[N
         yield
 
 
-def remove_partial(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Removes what a killed run left half-written in `folder` (not in its subfolders); what a living process writes stays."""
     for leftover in folder.glob(".partial-*"):
         if _written_by_living(leftover):

@@ -15,7 +15,7 @@ from ..schema import Case, Choice, Dataset, EnsembleRecord, Plan, RunRecord
 from ..schema.settings import PlanSettings, TrainSettings
 from ..schema.training_options import AugmentationOptions
 from .provenance import annotated_setting, case_paths, size_in
-from .serialization import to_plain
+from .serialization import to_jsonable
 
 OLD_FINGERPRINT_KEY = "fingerprint_of.json"
 """Beside a fingerprint: the files that it was measured from, with sizes and times."""
@@ -30,7 +30,7 @@ def fingerprint_of_0_1_0_fits(key: Mapping[str, Any], dataset: Dataset, measured
         measured: What is measured of a case now.
     """
     partly = {case.name: list(case.annotated) for case in dataset.cases if case.annotated is not None}
-    if key.get("labels") != to_plain(dataset.labels) or key.get("annotated", {}) != partly or key.get("measured") != list(measured):
+    if key.get("labels") != to_jsonable(dataset.labels) or key.get("annotated", {}) != partly or key.get("measured") != list(measured):
         return False
     now = {case.name: [(path.name, path.stat().st_size) for path in case_paths(case)] for case in dataset.cases}
     then = {name: [(Path(str(path)).name, size) for path, size, _ in files] for name, files in key.get("files", {}).items()}

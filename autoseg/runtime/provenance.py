@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..schema import Case
 from .hardware import cpu_count
-from .serialization import read_json, to_plain, write_json
+from .serialization import read_json, to_jsonable, write_json
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def content_id(path: Path) -> str:
 
 def value_id(value: Any) -> str:
     """SHA-256 of a value that JSON can hold (dataclasses allowed)."""
-    return hashlib.sha256(json.dumps(to_plain(value), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(to_jsonable(value), sort_keys=True).encode()).hexdigest()
 
 
 def size_in(identity: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def unknown(what: str, name: str, valid: Iterable[str]) -> ValueError:
+def unknown_name_error(what: str, name: str, valid: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: says what was expected and the nearest valid name."""
     choices = sorted(valid)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
@@ -31,13 +31,13 @@ def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
     """
     if name in table:
         entry = table[name]
-        return resolve(entry, what) if isinstance(entry, str) and ":" in entry else entry
+        return import_object(entry, what) if isinstance(entry, str) and ":" in entry else entry
     if ":" in name:
-        return resolve(name, what)
-    raise unknown(what, name, table)
+        return import_object(name, what)
+    raise unknown_name_error(what, name, table)
 
 
-def resolve(path: str, what: str = "object") -> Any:
+def import_object(path: str, what: str = "object") -> Any:
     """Imports ``package.module:attribute``.
 
     Raises:

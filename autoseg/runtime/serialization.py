@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` if the block succeeds, removes it otherwise.
 
     The temporary name keeps the ending (writers choose the format by it) and starts with ``.partial-``.
@@ -34,14 +34,14 @@ def atomic(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def to_plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Dataclasses, paths, tuples and NumPy scalars as what `json` can write."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value.item() if hasattr(value, "item") else value
@@ -49,8 +49,8 @@ def to_plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value (dataclasses allowed) as indented JSON, atomically. NaN is written as ``null``."""
-    with atomic(path) as partial:
-        text = json.dumps(_nan_to_none(to_plain(value)), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as partial:
+        text = json.dumps(_nan_to_none(to_jsonable(value)), indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -65,28 +65,28 @@ def read_json(path: Path, kind: type[T]) -> T:
         ValueError: The file is not JSON, or lacks or has surplus fields; the message names it.
     """
     try:
-        return from_plain(json.loads(path.read_text(encoding="utf-8")), kind)
+        return from_jsonable(json.loads(path.read_text(encoding="utf-8")), kind)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be read as {getattr(kind, '__name__', kind)}: {error}") from error
 
 
-def from_plain(data: Any, kind: Any) -> Any:
+def from_jsonable(data: Any, kind: Any) -> Any:
     """Rebuilds a value of type `kind` (dataclass, tuple, dict, Path, optional, scalar) from parsed JSON."""
     if data is None:
         return float("nan") if kind is float else None
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{key: from_plain(item, hints.get(key, Any)) for key, item in data.items()})
+        return kind(**{key: from_jsonable(item, hints.get(key, Any)) for key, item in data.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return from_plain(data, next(a for a in arguments if a is not type(None)))
+        return from_jsonable(data, next(a for a in arguments if a is not type(None)))
     if origin is tuple:
         inner = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
-        return tuple(from_plain(item, one) for item, one in zip(data, inner, strict=True))
+        return tuple(from_jsonable(item, one) for item, one in zip(data, inner, strict=True))
     if origin is dict:
-        return {_key(key, arguments[0]): from_plain(item, arguments[1]) for key, item in data.items()}
+        return {_key(key, arguments[0]): from_jsonable(item, arguments[1]) for key, item in data.items()}
     if origin is list:
-        return [from_plain(item, arguments[0]) for item in data]
+        return [from_jsonable(item, arguments[0]) for item in data]
     return kind(data) if kind in (Path, float) else data
 
 

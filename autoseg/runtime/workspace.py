@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import Fingerprint, Plan, Split
-from .dataset_folders import described_folder, find_dataset, names_meant
+from .dataset_folders import described_folder, find_dataset, matching_names
 from .runs import model_folders
 from .serialization import read_json
 
@@ -63,7 +63,7 @@ class Workspace:
             return find_dataset(self.raw, which)
         except ValueError:
             elsewhere = [name for name in self.descriptions() if not (self.raw / name).is_dir()]
-            fitting = names_meant(elsewhere, last_name(which))
+            fitting = matching_names(elsewhere, last_name(which))
             if len(fitting) != 1:
                 raise
             return described_folder(self.descriptions()[fitting[0]], home=self.home, raw=self.raw)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..data.images import read_label
-from ..data.label_subsets import file_name, subset, translate
-from ..data.labels import to_internal
-from ..evaluation.counts import confusion, dice, iou, organ_overlap
+from ..data.label_subsets import safe_file_name, subset_labels, translate_labels
+from ..data.labels import to_internal_values
+from ..evaluation.counts import confusion, dice, iou, organ_counts
 from ..evaluation.masks import TOLERANCE_MM
-from ..evaluation.metrics import find_metric, function_of, has_value
-from ..evaluation.overlap import score_case
+from ..evaluation.metrics import find_metric, metric_function, has_value
+from ..evaluation.case_scores import score_case
 from ..inference.averages import Averages, average_all
 from ..inference.quantised_logits import load_logits
-from ..preprocessing.orientation import arrange
+from ..preprocessing.orientation import reorient
 from ..runtime.migrate import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids
 from ..runtime.runs import ModelFolder
@@ -156,7 +156,7 @@ def run_all(function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], *
 def score_candidates(task: SelectionTask, fold: str, case: Case, candidates: Sequence[Candidate], record: Record) -> dict[str, list[Score]]:
     """Scores candidates on a case and adds them to its file; runs in a process of its own where there is much to do."""
     image = read_label(case.label)
-    reference = to_internal(image.array, task.plan.labels, source=str(case.label))
+    reference = to_internal_values(image.array, task.plan.labels, source=str(case.label))
     found: dict[str, list[Score]] = {}
     groups: dict[tuple[str, ...], list[Candidate]] = {}
     for candidate in candidates:
@@ -165,8 +165,8 @@ def score_candidates(task: SelectionTask, fold: str, case: Case, candidates: Seq
         else:
             groups.setdefault(candidate.organs or task.plan.labels.names, []).append(candidate)
     for organs, some in groups.items():
-        labels = subset(task.plan.labels, organs)
-        found |= _score_averages(task, fold, case, some, (translate(reference, task.plan.labels, labels), labels))
+        labels = subset_labels(task.plan.labels, organs)
+        found |= _score_averages(task, fold, case, some, (translate_labels(reference, task.plan.labels, labels), labels))
     write_json(_record_path(task, fold, case), Record(record.made_from, {**record.scores, **found}))
     return found
 
@@ -177,11 +177,11 @@ def _score_stored(task: SelectionTask, fold: str, case: Case, model: str, refere
         raise ValueError(f"{path}: missing, and {task.metric} is not among the stored scores; choose by dice, or validate this fold again")
     labels = ModelFolder(task.results / model).labels(task.plan.labels)
     image = read_label(path)
-    prediction = to_internal(image.array, labels, source=str(path))
+    prediction = to_internal_values(image.array, labels, source=str(path))
     return score_case(
         case.name,
         prediction,
-        translate(reference, task.plan.labels, labels),
+        translate_labels(reference, task.plan.labels, labels),
         labels,
         metrics=task.metrics,
         organs=case.annotated,
@@ -198,7 +198,7 @@ def _score_averages(
     models = {name: load_logits(validation_folder(task.results, name, fold), case.name) for name in members}
     together = average_all(models, [candidate.members for candidate in averages], labels)
     trace = next(iter(models.values())).trace
-    reference = np.ascontiguousarray(arrange(reference[None], trace.transpose, trace.flips)[0])
+    reference = np.ascontiguousarray(reorient(reference[None], trace.transpose, trace.flips)[0])
     if reference.shape != together.agreed.shape:
         raise ValueError(f"case {case.name}: {case.label}: expected shape {trace.geometry.shape}, as in validation, found another one")
     if find_metric(task.metric).needs == "overlap":
@@ -223,14 +223,14 @@ def _from_counts(
     disputed = reference.reshape(-1)[together.disputed]
     common = confusion(together.agreed, reference, n_values, ignore=ignore)
     common -= confusion(np.zeros_like(disputed), disputed, n_values, ignore=ignore)
-    function = function_of(find_metric(task.metric))
+    function = metric_function(find_metric(task.metric))
     found: dict[str, list[Score]] = {}
     for candidate in averages:
         counts = common + confusion(together.disputed_labels[candidate.members], disputed, n_values, ignore=ignore)
         scores = []
         for organ, members in zip(labels.names, labels.internal_members, strict=True):
             if case.annotated is None or organ in case.annotated:
-                overlap = organ_overlap(counts, members)
+                overlap = organ_counts(counts, members)
                 other = {name: float(function(overlap)) for name in task.metrics}
                 scores.append(Score(case.name, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))
         found[candidate.name] = scores
@@ -238,7 +238,7 @@ def _from_counts(
 
 
 def _record_path(task: SelectionTask, fold: str, case: Case) -> Path:
-    return task.results / FOLDER / file_name(task.metric) / f"fold_{fold}" / f"{case.name}.json"
+    return task.results / FOLDER / safe_file_name(task.metric) / f"fold_{fold}" / f"{case.name}.json"
 
 
 def _known(path: Path, state: Mapping[str, str]) -> Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..inference.ensemble import Ensemble
 from ..inference.manifest import Manifest, models_key
 from ..inference.uncertainty import OrganUncertainty
-from ..runtime.serialization import atomic, from_plain
+from ..runtime.serialization import atomic_write, from_jsonable
 from ..schema import Case, Choice
 from .dice_regression import estimated_dice
 
@@ -46,10 +46,10 @@ def write_ranked_cases(out: Path, cases: Sequence[Case], ensemble: Ensemble) -> 
         The file.
     """
     rows = Manifest(out, models_key(ensemble.choice, ensemble.models)).findings(cases)
-    with atomic(out / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(out / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for doubt in ranked([from_plain(row, OrganUncertainty) for row in rows], ensemble.choice):
+        for doubt in ranked([from_jsonable(row, OrganUncertainty) for row in rows], ensemble.choice):
             one = doubt.finding
             numbers = (doubt.dice, one.volume_ml, one.entropy, one.disagreement, one.expected_dice)
             writer.writerow([one.case, one.organ, *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..evaluation.counts import mean_of_known
+from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import find_metric, higher_is_better_score, value_of
 from ..runtime.registry import lookup
 from ..schema import Candidate, Choice, Score
@@ -87,7 +87,7 @@ def narrowed(candidates: Sequence[Candidate], scores: Mapping[str, Sequence[Scor
     for name, some in scores.items():
         for score in some:
             values.setdefault(score.organ, {}).setdefault(name, []).append(higher_is_better_score(value_of(score, metric), metric))
-    means = {organ: {name: mean_of_known(some) for name, some in of.items()} for organ, of in values.items()}
+    means = {organ: {name: nan_mean(some) for name, some in of.items()} for organ, of in values.items()}
     ranked = [sorted(of, key=lambda name, of=of: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means.values()]
     best = 1 + max(2, *(len(names) for names in ranked))
     kept = averages

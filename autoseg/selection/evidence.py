@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..evaluation.counts import mean_of_known
+from ..evaluation.counts import nan_mean
 from ..evaluation.masks import MaskPair
-from ..evaluation.metrics import find_metric, function_of, higher_is_better_score
+from ..evaluation.metrics import find_metric, metric_function, higher_is_better_score
 from ..evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
 from ..schema import Candidate, Compared, Evidence, NestedEstimate
 
@@ -51,12 +51,12 @@ class Comparison:
     @cached_property
     def means(self) -> dict[str, float]:
         """Candidate name to the mean of its values over the cases; NaN where it has none."""
-        return {name: mean_of_known(values) for name, values in self.values.items()}
+        return {name: nan_mean(values) for name, values in self.values.items()}
 
     @cached_property
     def mean_higher_is_better(self) -> dict[str, float]:
         """Candidate name to its mean merit. Without any value it is infinite: no case has the organ, and the candidate predicted none."""
-        means = {name: mean_of_known(values) for name, values in self.higher_is_better.items()}
+        means = {name: nan_mean(values) for name, values in self.higher_is_better.items()}
         return {name: math.inf if math.isnan(mean) else mean for name, mean in means.items()}
 
     @property
@@ -131,7 +131,7 @@ def perfect_value(metric: str) -> float:
     """The value of a metric where prediction and reference agree: what an absent organ counts as where nothing was predicted."""
     mask = np.ones((3, 3, 3), bool)
     pair, wanted = MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), find_metric(metric)
-    return float(function_of(wanted)(pair if wanted.needs == "masks" else pair.overlap))
+    return float(metric_function(wanted)(pair if wanted.needs == "masks" else pair.overlap))
 
 
 Rule = Callable[[Comparison], tuple[Candidate, str]]
@@ -154,7 +154,7 @@ def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evide
     compared = {}
     for candidate, lower, upper in zip(comparison.candidates, low.tolist(), high.tolist(), strict=True):
         name = candidate.name
-        difference = mean_of_known(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
+        difference = nan_mean(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
         compared[name] = Compared(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
     return Evidence(chosen.name, len(comparison.cases), compared, expected_of(comparison, chosen, rule))
 
@@ -188,7 +188,7 @@ def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> Nested
         winner, _ = rule(comparison.part(~held_out))
         values[held_out] = comparison.values[winner.name][held_out]
         winners[name] = winner.name
-    mean, n_known = mean_of_known(values), int(np.count_nonzero(~np.isnan(values)))
+    mean, n_known = nan_mean(values), int(np.count_nonzero(~np.isnan(values)))
     low, high = bootstrap_interval(values, rng=np.random.default_rng(comparison.seed), groups=comparison.patients or None)
     if n_known:
         wider = math.sqrt(1 + _share_of_choice(comparison, chosen, values) / (len(names) - 1) * len(names))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import read_label
-from ..data.label_subsets import translate
-from ..data.labels import to_internal
+from ..data.label_subsets import translate_labels
+from ..data.labels import to_internal_values
 from ..inference.apply_selection import apply_selection
 from ..inference.logits import Logits
 from ..inference.quantised_logits import has_logits, load_logits
@@ -54,7 +54,7 @@ class HeldOut:
         if not path.is_file():
             return None
         own = self.own[member]
-        return translate(to_internal(read_label(path).array, own, source=str(path)), own, self.plan.labels)
+        return translate_labels(to_internal_values(read_label(path).array, own, source=str(path)), own, self.plan.labels)
 
     def label_map(self, fold: str, case: str, predictions: Mapping[str, Logits]) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """The label map that the choice makes of a case, and the organs in it.
@@ -82,7 +82,7 @@ class HeldOut:
 def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
     """A case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm."""
     image = read_label(case.label)
-    return to_internal(image.array, labels, source=str(case.label)), image.geometry.spacing
+    return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing
 
 
 def check_same_grid(case: Case, found: np.ndarray, reference: np.ndarray) -> None:

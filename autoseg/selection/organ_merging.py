@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..evaluation.counts import mean_of_known
+from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import value_of
-from ..evaluation.overlap import score_case
+from ..evaluation.case_scores import score_case
 from ..inference.apply_selection import apply_selection
 from ..schema import Case, Choice, OrganMerging, Score
 from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all
@@ -47,7 +47,7 @@ def merged_choice(task: SelectionTask, choice: Choice, scores: Mapping[str, Sequ
     after = {(score.case, score.organ): value_of(score, task.metric) for some, _ in known for score in some}
     before = {(score.case, organ): value_of(score, task.metric) for organ, score in _own(choice, scores) if (score.case, organ) in after}
     pairs = {organ: [key for key in before if key[1] == organ] for organ in choice.organs}
-    means = [{organ: mean_of_known(of[key] for key in keys) for organ, keys in pairs.items() if keys} for of in (before, after)]
+    means = [{organ: nan_mean(of[key] for key in keys) for organ, keys in pairs.items() if keys} for of in (before, after)]
     merged = OrganMerging(float(np.mean(conflicts)), max(conflicts), len(known), *means)
     log.info("Organs of %d candidates in one map: %.0f voxels a case are claimed by two.", len(candidates), merged.conflicts)
     return replace(choice, merged=merged)

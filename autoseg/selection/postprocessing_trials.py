@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from ..data.labels import organ_mask
 from ..evaluation.counts import dice
-from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grown
-from ..evaluation.metrics import find_metric, function_of
+from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
+from ..evaluation.metrics import find_metric, metric_function
 from ..inference.postprocessing import Components, apply_postprocessing
 from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
-from ..runtime.serialization import read_json, to_plain, write_json
+from ..runtime.serialization import read_json, to_jsonable, write_json
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, Labels, PostProcessing
 from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all
@@ -99,7 +99,7 @@ def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ..
         path: Where the measurements are kept.
     """
     stored = read_json(path, dict) if path.is_file() else {}
-    stamps = {case.name: to_plain(_stamp(case, dataset.labels)) for case in dataset.cases}
+    stamps = {case.name: to_jsonable(_stamp(case, dataset.labels)) for case in dataset.cases}
     known = {name: entry for name, entry in stored.items() if entry.get("made_from") == stamps.get(name)}
     missing = [case for case in dataset.cases if case.name not in known]
     if missing:
@@ -164,7 +164,7 @@ class _Scene:
         """Proposal to metric and Dice of an organ; what leaves the mask as it is has the values of `AS_IT_IS`."""
         index = self.labels.names.index(organ)
         box = _union([boxes[value - 1] for value in self.labels.internal_members[index] for boxes in self.boxes])
-        box = grown(box or (slice(0, 1),) * self.found.ndim, self.found.shape)
+        box = grow_box(box or (slice(0, 1),) * self.found.ndim, self.found.shape)
         found, reference = self.found[box], self.reference[box]
         ignored, before = reference == self.labels.internal_ignore, organ_mask(found, self.labels, index)
         truth, size = organ_mask(reference, self.labels, index), diagonal(self.found.shape, self.spacing)
@@ -198,7 +198,7 @@ def try_case(
 def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
     """The metric and Dice; 0 where one that shall be high has no number although the organ is there, as the precision of an empty mask."""
     wanted, overlap = find_metric(metric), pair.overlap
-    value = float(function_of(wanted)(pair if wanted.needs == "masks" else overlap))
+    value = float(metric_function(wanted)(pair if wanted.needs == "masks" else overlap))
     if math.isnan(value) and wanted.better == "higher" and overlap.n_prediction + overlap.n_reference:
         value = 0.0
     return value, dice(overlap)

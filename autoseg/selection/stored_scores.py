@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.counts import mean_of_known
+from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import has_value, higher_is_better_score, value_of
 from ..inference.quantised_logits import has_logits
 from ..runtime.migrate import models_unknown_to_0_1_0
@@ -175,7 +175,7 @@ def mean_scores_of_own_folds(results: Path, models: Mapping[str, Sequence[str]],
         values: dict[str, list[float]] = {}
         for score in some:
             values.setdefault(score.organ, []).append(higher_is_better_score(value_of(score, known), known))
-        found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := mean_of_known(of))}
+        found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := nan_mean(of))}
     return found
 
 
@@ -194,7 +194,7 @@ def _seconds(results: Path, model: str, folds: Sequence[str]) -> float:
             measured += [float(value) for value in read_json(path, dict).values() if isinstance(value, (int, float))]
     run = ModelFolder(results / model).run(folds[0]) if folds else None
     needed = _needed(run.record()) if run is not None and run.is_started else []
-    return mean_of_known(measured) + sum(_seconds(results, name, folds) for name in needed)
+    return nan_mean(measured) + sum(_seconds(results, name, folds) for name in needed)
 
 
 def _needed(record: RunRecord) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..preprocessing.adjacent_slices import for_each_slice, neighbours
+from ..preprocessing.adjacent_slices import repeat_per_slice, adjacent_slice_indices
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from .augmentation.augment import Augmentation
@@ -28,7 +28,7 @@ def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, 
     Returns:
         Image ``(C * slices, *size)`` float32 in the order of `conventions`, and labels ``(slices, *size)`` int16.
     """
-    wanted = neighbours(box[0][0], slices, stored.image.shape[1])
+    wanted = adjacent_slice_indices(box[0][0], slices, stored.image.shape[1])
     first, last = wanted[0], wanted[-1]
     image, labels = read_patch(stored, ((first, last + 1), *box[1:]), 3)
     places = [z - first for z in wanted]
@@ -39,12 +39,12 @@ def repeated(augmentation: Augmentation, slices: int) -> Augmentation:
     """The augmentation with what was drawn for a channel for each of its slices; only the noise differs between them."""
     return replace(
         augmentation,
-        blur=for_each_slice(augmentation.blur, slices),
-        brightness=for_each_slice(augmentation.brightness, slices),
-        contrast=for_each_slice(augmentation.contrast, slices),
-        low_resolution=for_each_slice(augmentation.low_resolution, slices),
-        inverted_gamma=for_each_slice(augmentation.inverted_gamma, slices),
-        gamma=for_each_slice(augmentation.gamma, slices),
+        blur=repeat_per_slice(augmentation.blur, slices),
+        brightness=repeat_per_slice(augmentation.brightness, slices),
+        contrast=repeat_per_slice(augmentation.contrast, slices),
+        low_resolution=repeat_per_slice(augmentation.low_resolution, slices),
+        inverted_gamma=repeat_per_slice(augmentation.inverted_gamma, slices),
+        gamma=repeat_per_slice(augmentation.gamma, slices),
     )
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..data.annotations import annotated_indices
-from ..data.label_subsets import positions, translate
-from ..preprocessing.adjacent_slices import for_each_slice
+from ..data.label_subsets import organ_indices, translate_labels
+from ..preprocessing.adjacent_slices import repeat_per_slice
 from ..preprocessing.storage import Store, StoredCase, read_array
 from ..runtime.hardware import memory_format
 from ..schema import Box
@@ -70,7 +70,7 @@ class BatchMaker:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
         store = Store(folders.data)
         ready = {name for name in store.names() if folders.has_previous_of(name)}
-        organs = positions(job.plan.stored_labels, job.plan.labels)
+        organs = organ_indices(job.plan.stored_labels, job.plan.labels)
         self.cases: dict[str, StoredCase] = {
             name: in_region(store.load(name, organs=organs), folders.region) for name in names if name in ready
         }
@@ -98,7 +98,7 @@ class BatchMaker:
         augmentation = self._draw(rng)
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
         image, maps = self._read(place.case, place.box)
-        masked = for_each_slice(configuration.mask_normalization, configuration.slices)
+        masked = repeat_per_slice(configuration.mask_normalization, configuration.slices)
         image, maps = maps.augmented(augmentation, image, masked=masked)
         labels = maps.labels if maps.region is None else mark_outside(maps.labels, maps.region, job.plan.labels)
         annotated = self.annotated[place.case]
@@ -138,7 +138,7 @@ class BatchMaker:
                 masks = outside_mask(labels_of_slices)
         else:
             image, labels = read_patch(self.cases[case], box, configuration.dim)
-        labels = translate(labels, plan.stored_labels, plan.labels)
+        labels = translate_labels(labels, plan.stored_labels, plan.labels)
         if configuration.sees_previous:
             previous = read_box(read_array(folders.previous_of(case)), box, fill=0)[0].astype(np.int16)
             # What lies outside the image is outside in both, so that the two maps are warped and padded alike.

@@ -6,7 +6,7 @@ import csv
 import logging
 from pathlib import Path
 
-from ..runtime.serialization import atomic
+from ..runtime.serialization import atomic_write
 from .plots import plot_history
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,11 @@ class History:
             )
 
     def _write(self) -> None:
-        with atomic(self.table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[-1]))
             writer.writeheader()
             writer.writerows(self.rows)
-        with atomic(self.plot) as partial:
+        with atomic_write(self.plot) as partial:
             plot_history(self.rows, partial)
 
     def _read(self) -> list[dict[str, float]]:

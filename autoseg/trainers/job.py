@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..runtime.registry import unknown
+from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
 from ..schema.training_options import TrainingOptions
@@ -63,7 +63,7 @@ def checked_options(kind: type[T], options: Mapping[str, Any]) -> T:
     known = {item.name for item in fields(kind)}
     for name, value in options.items():
         if name not in known:
-            raise unknown(f"option of {kind.__name__.removesuffix('Options')}Trainer", name, known)
+            raise unknown_name_error(f"option of {kind.__name__.removesuffix('Options')}Trainer", name, known)
         try:
             kind(**{name: value})
         except TypeError as error:  # a word where a number is compared
@@ -138,5 +138,5 @@ def _changed(options: T, changes: Mapping[str, Any], kind: str) -> T:
     known = {item.name for item in fields(options)}
     for name in changes:
         if name not in known:
-            raise unknown(kind, name, known)
+            raise unknown_name_error(kind, name, known)
     return replace(options, **changes)

@@ -13,7 +13,7 @@ from torch import nn
 from ..preprocessing.preprocess import recipe_of
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.runs import ALL, ModelFolder, Run
-from ..runtime.serialization import to_plain
+from ..runtime.serialization import to_jsonable
 from ..schema import Configuration, Plan
 from ..schema.settings import TrainSettings
 
@@ -58,7 +58,7 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
     now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(settings.trainer_options), **changes}
     then: dict[str, Any] = {"network options": record.configuration.network_options, "trainer options": record.trainer_options}
     then |= {name: getattr(record.options, name, None) for name in changes}
-    plain = [(name, to_plain(now[name]), to_plain(then[name])) for name in now if not isinstance(changes.get(name), Mapping)]
+    plain = [(name, to_jsonable(now[name]), to_jsonable(then[name])) for name in now if not isinstance(changes.get(name), Mapping)]
     different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
     if different:
         log.warning(
@@ -69,11 +69,11 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
 
 
 def _data(plan: Plan, configuration: Configuration) -> dict[str, Any]:
-    return to_plain(recipe_of(plan, configuration)) | {"organs": list(plan.labels.names)}
+    return to_jsonable(recipe_of(plan, configuration)) | {"organs": list(plan.labels.names)}
 
 
 def _network(configuration: Configuration) -> dict[str, Any]:
-    return {"network": configuration.network, "network_options": to_plain(configuration.network_options)}
+    return {"network": configuration.network, "network_options": to_jsonable(configuration.network_options)}
 
 
 def _compare(run: Run, now: dict[str, Any], then: dict[str, Any]) -> None:

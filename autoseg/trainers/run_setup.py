@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..planners.budget import LEAST_BATCH, choose_budget, fit_batch, fit_memory, fit_time
-from ..runtime.hardware import StepCost, choose_device, device_memory, free_memory
+from ..planners.budget import MIN_BATCH_SIZE, choose_budget, fit_batch, fit_memory, fit_time_budget
+from ..runtime.hardware import StepCost, choose_device, device_memory, release_memory
 from ..runtime.registry import lookup
 from ..runtime.runs import Run
 from ..runtime.workspace import Workspace
@@ -86,7 +86,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         trainer_options=settings.trainer_options,
         settings=replace(settings, restart=False),
     )
-    configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or LEAST_BATCH)
+    configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or MIN_BATCH_SIZE)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in (batch_why, *said):
         log.info("%s.", sentence)
@@ -99,14 +99,14 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
     def measured(one: Configuration) -> StepCost | None:
         return measure_step(replace(job, configuration=one), str(device))
 
-    free_memory(device)  # a training before this one may have left some
+    release_memory(device)  # a training before this one may have left some
     configuration, cost, memory_why = fit_memory(
         job.configuration, measured, limit_bytes=device_memory(device), keeps_patch=sibling is not None
     )
     time_why = ""
     if sibling is None:
         narrows = job.pretrained is None
-        configuration, cost, time_why = fit_time(configuration, job.budget, cost, measured, narrows=narrows, least_batch=least_batch)
+        configuration, cost, time_why = fit_time_budget(configuration, job.budget, cost, measured, narrows=narrows, least_batch=least_batch)
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":
         said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")

@@ -16,7 +16,7 @@ import torch
 
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
 from ..runtime.registry import lookup
-from ..runtime.serialization import from_plain, to_plain
+from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
 from . import TRAINERS
 from .batches import Batch
@@ -43,7 +43,7 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
     Raises:
         RuntimeError: The step failed for another reason; the message carries it.
     """
-    request = json.dumps({"job": to_plain(job), "device": device})
+    request = json.dumps({"job": to_jsonable(job), "device": device})
     command = [sys.executable, "-c", BOOT, json.dumps(sys.path)]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     if done.returncode in (OUT_OF_MEMORY, -9, 137):
@@ -58,12 +58,12 @@ def run() -> None:
     """The separate process: reads job and device from standard input, and writes a `StepCost` to standard output."""
     request = json.loads(sys.stdin.read())
     try:
-        cost = _cost(from_plain(request["job"], RunRecord), choose_device(request["device"]))
+        cost = _cost(from_jsonable(request["job"], RunRecord), choose_device(request["device"]))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             sys.exit(OUT_OF_MEMORY)
         raise
-    sys.stdout.write("\n" + json.dumps(to_plain(cost)) + "\n")
+    sys.stdout.write("\n" + json.dumps(to_jsonable(cost)) + "\n")
 
 
 def _cost(job: RunRecord, device: torch.device) -> StepCost:

@@ -1,6 +1,6 @@
 """The plain Trainer: one network, one loss, one optimiser, and a budget that is used up exactly.
 
-It has the loop. A trainer that differs overrides `configure` (what it makes of the plan), `prepare` (which files the first batch needs),
+It has the loop. A trainer that differs overrides `configure` (what it makes of the plan), `prepare_device` (which files the first batch needs),
 `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and `extra_states` and `load_extra_states` where it trains
 more than the network.
 """
@@ -25,9 +25,9 @@ from ..inference.volume_predictor import VolumePredictor
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
-from ..runtime.hardware import autocast, half_type, prepare, reset_peak_memory
-from ..runtime.locks import remove_partial
-from ..runtime.registry import lookup, unknown
+from ..runtime.hardware import autocast, autocast_dtype, prepare_device, reset_peak_memory
+from ..runtime.locks import remove_partial_files
+from ..runtime.registry import lookup, unknown_name_error
 from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
@@ -76,11 +76,11 @@ class Trainer:
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
-        prepare(device)
+        prepare_device(device)
         torch.manual_seed(job.seed)
         self.network = on_device(self.build_network(), device, job.configuration.dim)
         self.loss = self.build_loss()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
         options = job.options
         clip = GradientClip(options.gradient_clip, options.relative_clip)
         self.optimized = OptimizedNetwork(
@@ -121,7 +121,7 @@ class Trainer:
             ValueError: An option is unknown, or the trainer cannot work with this configuration.
         """
         if options:
-            raise unknown(f"option of {cls.__name__}", next(iter(options)), ())
+            raise unknown_name_error(f"option of {cls.__name__}", next(iter(options)), ())
         return configuration
 
     @classmethod
@@ -310,7 +310,7 @@ class Trainer:
     def restore(self) -> None:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
         self.folders.run.mkdir(parents=True, exist_ok=True)
-        remove_partial(self.folders.run)
+        remove_partial_files(self.folders.run)
         path = self.folders.files.latest_checkpoint
         if not path.is_file():
             self.history.clear()

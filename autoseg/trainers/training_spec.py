@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..data.label_subsets import folder_word, subset
+from ..data.label_subsets import organs_tag, subset_labels
 from ..data.labels import plan_mirroring
 from ..data.windows import Window, check_window, common_window
 from ..networks import network_spec
 from ..planners.budget import patch_multiple
-from ..planners.configurations import wanted_configurations
+from ..planners.configurations import selected_configurations
 from ..preprocessing.windows import with_normalization
 from ..runtime.registry import lookup
 from ..schema import Configuration, Labels, Mirroring, Plan
@@ -46,7 +46,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     Raises:
         ValueError: There is no such configuration, network, organ, window or trainer, or the trainer cannot work with it.
     """
-    wanted_configurations([name], plan)
+    selected_configurations([name], plan)
     plan, organs = of_organs(plan, settings.organs)
     # The region that a cascade noted there is for those trainers only that ask for one.
     configuration = replace(plan.configurations[name], region=None)
@@ -77,11 +77,11 @@ def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
     Raises:
         ValueError: A name is no organ of the dataset.
     """
-    labels = subset(plan.labels, organs or plan.labels.names)
+    labels = subset_labels(plan.labels, organs or plan.labels.names)
     if labels == plan.labels:
         return plan, ""
     configurations = {name: replace(one, mirroring=_mirroring(plan, one, labels)) for name, one in plan.configurations.items()}
-    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), folder_word(labels)
+    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), organs_tag(labels)
 
 
 def _mirroring(plan: Plan, configuration: Configuration, labels: Labels) -> Mirroring:

@@ -10,14 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.images import read_label, write_label
-from ..data.label_subsets import translate
-from ..data.labels import to_file, to_internal
-from ..evaluation.overlap import score_case
+from ..data.label_subsets import translate_labels
+from ..data.labels import to_file_values, to_internal_values
+from ..evaluation.case_scores import score_case
 from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
 from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
-from ..runtime.locks import remove_partial
+from ..runtime.locks import remove_partial_files
 from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Dataset, Score
@@ -52,7 +52,7 @@ def validate_fold(
     """
     run = Run(folders.run)
     run.validation.mkdir(parents=True, exist_ok=True)
-    remove_partial(run.validation)
+    remove_partial_files(run.validation)
     cases = {case.name: case for case in dataset.cases}
     names = _ready([name for name in (job.split.val or job.split.train) if name in cases], folders)
     scores: list[Score] = []
@@ -99,12 +99,12 @@ def _validate_case(
     logits = predict_preprocessed(predictor, job.configuration, Volume(image, previous, case=case.name), stored.trace)
     predicted = export_labels([logits], labels)
     _record_seconds(run, case.name, time.perf_counter() - start)
-    write_label(run.label_map(case.name, job.plan.file_ending), to_file(predicted, labels), stored.trace.geometry)
+    write_label(run.label_map(case.name, job.plan.file_ending), to_file_values(predicted, labels), stored.trace.geometry)
     save_logits(run.validation, case.name, logits, labels)
     if case.label is None:
         raise ValueError(f"{case.name}: cannot be validated without a label map")
-    reference = to_internal(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
-    reference = translate(reference, job.plan.stored_labels, labels)
+    reference = to_internal_values(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
+    reference = translate_labels(reference, job.plan.stored_labels, labels)
     spacing = stored.trace.geometry.spacing
     return score_case(case.name, predicted, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
 

@@ -20,7 +20,7 @@ from autoseg.evaluation.metrics import METRICS, find_metric
 from autoseg.networks import NETWORKS, NetworkSpec, network_spec
 from autoseg.pipeline.networks import list_networks
 from autoseg.planners.patch import Setting, plan_size
-from autoseg.runtime.registry import resolve
+from autoseg.runtime.registry import import_object
 from autoseg.schema.settings import TrainSettings
 from autoseg.selection.choice import candidates_for
 from autoseg.selection.evidence import Comparison
@@ -62,7 +62,7 @@ class TestNetwork(NetworkContract, PlannedNetworkContract):
 
 def test_the_network_is_listed_planned_and_trained(tiny_plan) -> None:
     assert [row.problem for row in list_networks([NETWORK])] == ["", ""]
-    setting = Setting(resolve("my_presets:dropout"), 8.0, 3)
+    setting = Setting(import_object("my_presets:dropout"), 8.0, 3)
     assert plan_size((1.0, 1.0), (64, 64), 1e9, setting).network_options["convs_per_stage"]
     settings = TrainSettings(network=NETWORK, network_options={"dropout": 0.3})
     planned, trained = tiny_plan().configurations["3d_fullres"], training_spec(tiny_plan(), "3d_fullres", settings).configuration
@@ -89,14 +89,14 @@ CHECKS = {name: inspect.signature(check).parameters for name, check in vars(metr
 def test_the_metrics_satisfy_the_contract(metric: str, check: str, spacing: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     spec = find_metric(metric)
     monkeypatch.setitem(METRICS, metric, dataclasses.replace(spec, title=metric))
-    arguments = {"name": metric, "judging": metric, "share": resolve(spec.function), "spacing": spacing}
+    arguments = {"name": metric, "judging": metric, "share": import_object(spec.function), "spacing": spacing}
     getattr(metric_contract, check)(**{name: arguments[name] for name in CHECKS[check]})
 
 
 @pytest.mark.parametrize("trainer", ["my_options:RAdamTrainer", "my_trainers:NoisyTrainer"])
 def test_loss_optimiser_and_trainers_take_steps(trainer: str, tiny_plan, tiny_job, folders) -> None:
     job = dataclasses.replace(tiny_job(tiny_plan(), iterations=2, validation_intervals=1), trainer=trainer)
-    built = resolve(trainer)(job, folders, device=torch.device("cpu"), progress=False)
+    built = import_object(trainer)(job, folders, device=torch.device("cpu"), progress=False)
     before = {key: tensor.clone() for key, tensor in built.network.state_dict().items()}
     trained = built.fit().state_dict()
     assert any(not torch.equal(before[key], tensor) for key, tensor in trained.items())
@@ -106,6 +106,6 @@ def test_loss_optimiser_and_trainers_take_steps(trainer: str, tiny_plan, tiny_jo
 def test_the_rule_chooses() -> None:
     values = {"2d": np.array([0.9, 0.1]), "3d_fullres": np.array([0.5, 0.4])}
     comparison = Comparison(tuple(candidates_for(list(values))[:2]), values, ("a", "b"))
-    winner, reason = resolve("my_rules:best_worst_case")(comparison)
+    winner, reason = import_object("my_rules:best_worst_case")(comparison)
     assert winner.name == "3d_fullres"
     assert "0.4" in reason

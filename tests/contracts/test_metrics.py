@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, function_of, higher_is_better_score, value_of
-from autoseg.evaluation.overlap import Overlap, score_case
+from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, metric_function, higher_is_better_score, value_of
+from autoseg.evaluation.case_scores import ConfusionCounts, score_case
 from autoseg.schema import Labels
 
 ONE = Labels(("organ",), ((1,),))
@@ -30,12 +30,12 @@ def block(spacing, start, size=4):
 def compute(name, reference, prediction, spacing):
     pair = MaskPair.crop(reference, prediction, spacing)
     metric = find_metric(name)
-    return function_of(metric)(pair if metric.needs == "masks" else pair.overlap)
+    return metric_function(metric)(pair if metric.needs == "masks" else pair.overlap)
 
 
 @pytest.fixture(params=SHARES)
 def share(request):
-    return function_of(find_metric(request.param))
+    return metric_function(find_metric(request.param))
 
 
 @pytest.fixture(params=sorted(METRICS))
@@ -54,20 +54,20 @@ def spacing(request):
 
 
 def test_share_is_one_for_agreement_and_zero_for_none(share):
-    assert share(Overlap(7, 0, 0)) == 1.0
-    assert share(Overlap(0, 3, 5)) == 0.0
-    assert math.isnan(share(Overlap(0, 0, 0)))
+    assert share(ConfusionCounts(7, 0, 0)) == 1.0
+    assert share(ConfusionCounts(0, 3, 5)) == 0.0
+    assert math.isnan(share(ConfusionCounts(0, 0, 0)))
 
 
 def test_share_stays_between_zero_and_one(share):
     rng = np.random.default_rng(0)
     for counts in rng.integers(1, 10**12, (100, 3)):
-        value = share(Overlap(*map(int, counts)))
+        value = share(ConfusionCounts(*map(int, counts)))
         assert isinstance(value, float) and 0.0 < value < 1.0
 
 
 def test_share_never_falls_with_more_agreement(share):
-    values = [share(Overlap(agreed, 10 - agreed, 10 - agreed)) for agreed in range(11)]
+    values = [share(ConfusionCounts(agreed, 10 - agreed, 10 - agreed)) for agreed in range(11)]
     assert values == sorted(values) and values[0] < values[-1]
 
 
@@ -78,7 +78,7 @@ def test_says_what_it_needs_and_which_direction_is_better(name):
 
 
 def test_says_in_its_docstring_what_nan_means(name):
-    assert "NaN" in (function_of(find_metric(name)).__doc__ or "")
+    assert "NaN" in (metric_function(find_metric(name)).__doc__ or "")
 
 
 def test_perfect_agreement_is_the_best_value(judging, spacing):

@@ -16,10 +16,10 @@ from autoseg.data.annotations import annotated_indices, parse_annotated, unannot
 from autoseg.data.checks import UNANNOTATED, check_dataset
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_label, write_label
-from autoseg.data.label_subsets import subset
+from autoseg.data.label_subsets import subset_labels
 from autoseg.data.repair import fix_dataset
 from autoseg.evaluation.folders import evaluate_folders, summary, table
-from autoseg.evaluation.overlap import score_case
+from autoseg.evaluation.case_scores import score_case
 from autoseg.planners.splits import make_splits
 from autoseg.preprocessing.preprocess import class_locations, preprocess_dataset
 from autoseg.preprocessing.storage import Store
@@ -261,7 +261,7 @@ class TestScoringWhileTraining:
     @pytest.mark.parametrize(("held_out", "scored"), [(("a",), {"b"}), (("a", "c"), {"c"})])
     def test_cases_are_scored_that_can_judge(self, folder, tmp_path, caplog, monkeypatch, held_out, scored):
         whole = make_plan(make_configuration(spacing=(2.0, 1.0, 1.0)))
-        plan = dataclasses.replace(whole, labels=subset(whole.labels, ("block",)), data_labels=whole.labels)
+        plan = dataclasses.replace(whole, labels=subset_labels(whole.labels, ("block",)), data_labels=whole.labels)
         preprocess_dataset(load_dataset(folder), plan, plan.configurations["3d_fullres"], tmp_path / "data", workers=0)
         job = dataclasses.replace(make_job(plan), split=Split(("b",), held_out))
         trainer, seen = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=CPU, progress=False), set()
@@ -274,7 +274,7 @@ class TestScoringWhileTraining:
 
     def test_training_cases_that_teach_nothing_are_still_an_error(self, folder, tmp_path):
         whole = make_plan(make_configuration(spacing=(2.0, 1.0, 1.0)))
-        plan = dataclasses.replace(whole, labels=subset(whole.labels, ("block",)), data_labels=whole.labels)
+        plan = dataclasses.replace(whole, labels=subset_labels(whole.labels, ("block",)), data_labels=whole.labels)
         preprocess_dataset(load_dataset(folder), plan, plan.configurations["3d_fullres"], tmp_path / "data", workers=0)
         with pytest.raises(ValueError, match="block: annotated in none of the fold's 1 cases"):
             BatchMaker(make_job(plan), RunFolders(tmp_path / "run", tmp_path / "data"), ("a",), stream=TRAINING, device=CPU)

@@ -84,7 +84,7 @@ EXPECTED = {
     "shape": (checks.GEOMETRY, True, "shape (6, 7, 4) instead of (6, 7, 8)"),
     "skewed": (checks.NOT_ORTHONORMAL, True, "deviation 0.01"),
     "tilted": (checks.NOT_ORTHONORMAL, True, "deviation 0.02"),
-    "twin": (checks.TWICE, True, "case good"),
+    "twin": (checks.DUPLICATE_IMAGE, True, "case good"),
     "undeclared": (checks.UNDECLARED, False, "value 7 (5 voxels)"),
     "unlabelled": (checks.MISSING_LABEL, False, "nothing"),
     "unreadable": (checks.UNREADABLE, False, "cannot be read"),
@@ -155,9 +155,9 @@ def test_one_image_of_one_patient_may_be_there_once_for_each_choice_of_annotated
     organs = {"a": ["liver"], "b": ["liver", "spleen"]}
     assert checks.check_dataset(merged_twins(tmp_path / "right", organs), workers=0) == []
     (other_patient,) = checks.check_dataset(merged_twins(tmp_path / "groups", organs, b="q"), workers=0)
-    assert (other_patient.case, other_patient.kind) == ("b", checks.TWICE)
+    assert (other_patient.case, other_patient.kind) == ("b", checks.DUPLICATE_IMAGE)
     (same_organs,) = checks.check_dataset(merged_twins(tmp_path / "organs", organs | {"c": ["liver", "spleen"]}), workers=0)
-    assert (same_organs.case, same_organs.kind, same_organs.found) == ("c", checks.TWICE, "the voxels of case b")
+    assert (same_organs.case, same_organs.kind, same_organs.found) == ("c", checks.DUPLICATE_IMAGE, "the voxels of case b")
 
 
 def test_the_description_itself_must_be_right(tmp_path):

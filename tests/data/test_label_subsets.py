@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.data.label_subsets import file_name, folder_word, positions, subset, translate, translation
-from autoseg.data.labels import to_file, to_internal
+from autoseg.data.label_subsets import safe_file_name, organs_tag, organ_indices, subset_labels, translate_labels, translation_table
+from autoseg.data.labels import to_file_values, to_internal_values
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
 
@@ -17,21 +17,21 @@ REGIONS = Labels(("whole", "core", "enhancing"), ((1, 2, 4), (1, 4), (4,)), regi
 
 
 def test_a_subset_keeps_order_values_and_ignore() -> None:
-    found = subset(ORGANS, ("kidney_right", "liver", "liver"))
+    found = subset_labels(ORGANS, ("kidney_right", "liver", "liver"))
     assert found == Labels(("liver", "kidney_right"), ((6,), (3,)), ignore=9)
     assert (found.base_values, found.internal_ignore, found.n_outputs) == ((3, 6), 3, 3)
 
 
 def test_all_organs_are_the_labels_themselves() -> None:
-    assert subset(ORGANS, ORGANS.names[::-1]) is ORGANS
+    assert subset_labels(ORGANS, ORGANS.names[::-1]) is ORGANS
 
 
 def test_regions_stay_regions_with_their_paint() -> None:
-    assert subset(REGIONS, ("whole", "enhancing")) == Labels(
+    assert subset_labels(REGIONS, ("whole", "enhancing")) == Labels(
         ("whole", "enhancing"), ((1, 2, 4), (4,)), regions=True, regions_class_order=(2, 4)
     )
     odd = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 1))
-    assert subset(odd, ("core",)).regions_class_order == (2,), "its own value where the painted one belongs to regions that are gone"
+    assert subset_labels(odd, ("core",)).regions_class_order == (2,), "its own value where the painted one belongs to regions that are gone"
 
 
 @pytest.mark.parametrize(
@@ -39,45 +39,45 @@ def test_regions_stay_regions_with_their_paint() -> None:
 )
 def test_wrong_organs_are_refused(organs: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        subset(ORGANS, organs)
+        subset_labels(ORGANS, organs)
 
 
 def test_translation_to_a_subset_and_back() -> None:
-    few = subset(ORGANS, ("liver", "spleen"))
-    assert translation(ORGANS, few).tolist() == [0, 1, 0, 0, 2, 3, OUTSIDE]
-    assert translation(few, ORGANS).tolist() == [0, 1, 4, 5, OUTSIDE]
+    few = subset_labels(ORGANS, ("liver", "spleen"))
+    assert translation_table(ORGANS, few).tolist() == [0, 1, 0, 0, 2, 3, OUTSIDE]
+    assert translation_table(few, ORGANS).tolist() == [0, 1, 4, 5, OUTSIDE]
 
 
 def test_regions_are_translated_by_their_values() -> None:
-    core = subset(REGIONS, ("core",))
-    assert translation(REGIONS, core).tolist() == [0, 1, 0, 2, OUTSIDE]
-    assert translation(core, REGIONS).tolist() == [0, 1, 3, OUTSIDE]
+    core = subset_labels(REGIONS, ("core",))
+    assert translation_table(REGIONS, core).tolist() == [0, 1, 0, 2, OUTSIDE]
+    assert translation_table(core, REGIONS).tolist() == [0, 1, 3, OUTSIDE]
 
 
 @pytest.mark.parametrize("organs", [("liver",), ("kidney_left", "spleen"), ORGANS.names])
 def test_a_map_keeps_its_file_values_on_the_way(organs: tuple[str, ...]) -> None:
-    few = subset(ORGANS, organs)
+    few = subset_labels(ORGANS, organs)
     file = np.random.default_rng(0).choice([0, 1, 2, 3, 6, 9], (5, 6, 7)).astype(np.uint8)
-    stored = to_internal(file, ORGANS, source="test")
+    stored = to_internal_values(file, ORGANS, source="test")
     stored[0, 0] = OUTSIDE
-    found = translate(stored, ORGANS, few)
+    found = translate_labels(stored, ORGANS, few)
     assert found.dtype == np.int16
     assert np.all(found[0, 0] == OUTSIDE)
     wanted = {value for member in few.members for value in member} | {9}
     expected = np.where(np.isin(file, list(wanted)), file, 0)
     expected[0, 0] = 0
-    np.testing.assert_array_equal(to_file(found, few), expected)
-    np.testing.assert_array_equal(to_file(translate(found, few, ORGANS), ORGANS), expected)
+    np.testing.assert_array_equal(to_file_values(found, few), expected)
+    np.testing.assert_array_equal(to_file_values(translate_labels(found, few, ORGANS), ORGANS), expected)
 
 
 def test_the_same_labels_cost_nothing() -> None:
     array = np.zeros((2, 2), np.int16)
-    assert translate(array, ORGANS, subset(ORGANS, ORGANS.names)) is array
+    assert translate_labels(array, ORGANS, subset_labels(ORGANS, ORGANS.names)) is array
 
 
 def test_positions_are_those_of_the_stored_locations() -> None:
-    assert positions(ORGANS, subset(ORGANS, ("kidney_right", "spleen"))) == (1, 3)
-    assert positions(ORGANS, ORGANS) == (0, 1, 2, 3)
+    assert organ_indices(ORGANS, subset_labels(ORGANS, ("kidney_right", "spleen"))) == (1, 3)
+    assert organ_indices(ORGANS, ORGANS) == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_positions_are_those_of_the_stored_locations() -> None:
     ],
 )
 def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None:
-    assert folder_word(Labels(names, tuple((i + 1,) for i in range(len(names))))) == word
+    assert organs_tag(Labels(names, tuple((i + 1,) for i in range(len(names))))) == word
     assert "__" not in word
 
 
 def test_numbers_stay_readable_in_file_names() -> None:
-    assert file_name("clip:-200:200") == "clip_-200_200"
+    assert safe_file_name("clip:-200:200") == "clip_-200_200"
 
 
 def test_sets_of_organs_that_begin_alike_have_names_of_their_own() -> None:
     values = tuple((i,) for i in range(1, 5))
-    assert folder_word(Labels(("a", "b", "c", "d"), values)) != folder_word(Labels(("a", "b", "c", "e"), values))
+    assert organs_tag(Labels(("a", "b", "c", "d"), values)) != organs_tag(Labels(("a", "b", "c", "e"), values))

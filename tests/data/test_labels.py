@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.data.labels import left_right_pairs, organ_mask, plan_mirroring, to_file, to_internal, undeclared_values, value_counts
+from autoseg.data.labels import left_right_pairs, organ_mask, plan_mirroring, to_file_values, to_internal_values, undeclared_values, value_counts
 from autoseg.schema import Labels, Mirroring
 from autoseg.schema.conventions import OUTSIDE
 
@@ -20,25 +20,25 @@ def named(*names: str) -> Labels:
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
 def test_values_to_internal_and_back(kind):
     array = np.array([[0, 2, 7], [500, 9, 0]], kind)
-    internal = to_internal(array, GAPS, source="a")
+    internal = to_internal_values(array, GAPS, source="a")
     assert internal.dtype == np.int16
     assert internal.tolist() == [[0, 1, 2], [3, 4, 0]]
-    np.testing.assert_array_equal(to_file(internal, GAPS), array)
-    assert to_file(internal, GAPS).dtype == np.uint16
+    np.testing.assert_array_equal(to_file_values(internal, GAPS), array)
+    assert to_file_values(internal, GAPS).dtype == np.uint16
 
 
 def test_outside_becomes_background():
-    assert to_file(np.array([OUTSIDE, 1, 0]), GAPS).tolist() == [0, 2, 0]
+    assert to_file_values(np.array([OUTSIDE, 1, 0]), GAPS).tolist() == [0, 2, 0]
 
 
 def test_very_large_values():
     labels = Labels(("a", "b"), ((5,), (10_000_000,)))
-    assert to_internal(np.array([0, 10_000_000, 5]), labels, source="a").tolist() == [0, 2, 1]
+    assert to_internal_values(np.array([0, 10_000_000, 5]), labels, source="a").tolist() == [0, 2, 1]
 
 
 def test_undeclared_values_are_named_with_counts():
     with pytest.raises(ValueError, match=r"case_1.*3 \(2 voxels\), 8 \(1 voxels\)"):
-        to_internal(np.array([0, 3, 3, 8, 2]), GAPS, source="case_1")
+        to_internal_values(np.array([0, 3, 3, 8, 2]), GAPS, source="case_1")
     assert undeclared_values(np.array([-1, 0]), GAPS) == {-1: 1}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import CASES, ORGANS, make_plan, write_store
 
-from autoseg.data.label_subsets import subset
+from autoseg.data.label_subsets import subset_labels
 from autoseg.ensembling.stacked_cases import write_joined, write_stacks
 from autoseg.ensembling.stacking import Layout
 from autoseg.inference.logits import Logits
@@ -17,7 +17,7 @@ from autoseg.inference.quantised_logits import save_logits
 from autoseg.networks.combiners import MAX_LOG_RATIO
 from autoseg.preprocessing.storage import Store
 
-LAYOUT = Layout(("one", "two"), (subset(ORGANS, ("ball",)), ORGANS), ORGANS.names)
+LAYOUT = Layout(("one", "two"), (subset_labels(ORGANS, ("ball",)), ORGANS), ORGANS.names)
 FOLDS = {"a": "0", "b": "1"}
 
 

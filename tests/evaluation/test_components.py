@@ -9,7 +9,7 @@ import pytest
 from skimage.measure import label as skimage_label
 
 from autoseg.evaluation import lesions
-from autoseg.evaluation.components import Lesions, match_components
+from autoseg.evaluation.components import ComponentMatches, match_components
 from autoseg.evaluation.masks import MaskPair
 
 
@@ -27,7 +27,7 @@ def pair(reference, prediction):
 
 def test_found_missed_and_false():
     reference, prediction = row((0, 4), (10, 14), (20, 24)), row((1, 5), (30, 33), (20, 24))
-    assert match_components(reference, prediction) == Lesions((1.0, 0.75), n_prediction=3, n_reference=3)
+    assert match_components(reference, prediction) == ComponentMatches((1.0, 0.75), n_prediction=3, n_reference=3)
     both = pair(reference, prediction)
     assert lesions.lesion_recall(both) == pytest.approx(2 / 3)
     assert lesions.lesion_precision(both) == pytest.approx(2 / 3)
@@ -44,8 +44,8 @@ def test_little_overlap_is_no_match():
 
 def test_a_component_matches_once_and_the_better_one():
     whole, parts = row((0, 20)), row((0, 5), (6, 20))
-    assert match_components(whole, parts) == Lesions((pytest.approx(28 / 34),), n_prediction=2, n_reference=1)
-    assert match_components(parts, whole) == Lesions((pytest.approx(28 / 34),), n_prediction=1, n_reference=2)
+    assert match_components(whole, parts) == ComponentMatches((pytest.approx(28 / 34),), n_prediction=2, n_reference=1)
+    assert match_components(parts, whole) == ComponentMatches((pytest.approx(28 / 34),), n_prediction=1, n_reference=2)
 
 
 def test_corners_connect():
@@ -79,4 +79,4 @@ def test_equals_matching_every_pair():
         for _, one, other, value in sorted(candidates, key=lambda some: (-some[0], some[1], some[2])):
             if one not in rows and other not in columns:
                 rows.add(one), columns.add(other), dice.append(value)
-        assert match_components(reference, prediction) == Lesions(tuple(map(pytest.approx, dice)), found.max(), true.max())
+        assert match_components(reference, prediction) == ComponentMatches(tuple(map(pytest.approx, dice)), found.max(), true.max())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation import counts
-from autoseg.evaluation.counts import Overlap, confusion, mean_of_known, organ_overlap
+from autoseg.evaluation.counts import ConfusionCounts, confusion, nan_mean, organ_counts
 
 
 def test_metrics_of_known_counts():
-    overlap = Overlap(true_positive=6, false_positive=2, false_negative=4)
+    overlap = ConfusionCounts(true_positive=6, false_positive=2, false_negative=4)
     assert (overlap.n_prediction, overlap.n_reference) == (8, 10)
     assert counts.dice(overlap) == pytest.approx(12 / 18)
     assert counts.iou(overlap) == pytest.approx(6 / 12)
@@ -21,15 +21,15 @@ def test_metrics_of_known_counts():
     assert counts.ravd(overlap) == pytest.approx(20)
 
 
-@pytest.mark.parametrize(("overlap", "expected"), [(Overlap(0, 0, 5), 0.0), (Overlap(0, 5, 0), 0.0), (Overlap(0, 0, 0), math.nan)])
+@pytest.mark.parametrize(("overlap", "expected"), [(ConfusionCounts(0, 0, 5), 0.0), (ConfusionCounts(0, 5, 0), 0.0), (ConfusionCounts(0, 0, 0), math.nan)])
 def test_organ_that_one_or_both_sides_lack(overlap, expected):
     assert counts.dice(overlap) == pytest.approx(expected, nan_ok=True)
     assert counts.iou(overlap) == pytest.approx(expected, nan_ok=True)
 
 
 def test_rates_without_a_denominator_are_nan():
-    assert math.isnan(counts.sensitivity(Overlap(0, 5, 0)))
-    assert math.isnan(counts.precision(Overlap(0, 0, 5)))
+    assert math.isnan(counts.sensitivity(ConfusionCounts(0, 5, 0)))
+    assert math.isnan(counts.precision(ConfusionCounts(0, 0, 5)))
 
 
 def test_confusion_equals_counting_pairs_whatever_the_slabs(monkeypatch):
@@ -47,11 +47,11 @@ def test_organ_overlap_agrees_with_masks():
     rng = np.random.default_rng(1)
     reference, prediction = rng.integers(0, 4, (2, 6, 5, 4))
     true, guess = np.isin(reference, (1, 3)), np.isin(prediction, (1, 3))
-    expected = Overlap(int((true & guess).sum()), int((~true & guess).sum()), int((true & ~guess).sum()))
-    assert organ_overlap(confusion(prediction, reference, 4), (1, 3)) == expected
+    expected = ConfusionCounts(int((true & guess).sum()), int((~true & guess).sum()), int((true & ~guess).sum()))
+    assert organ_counts(confusion(prediction, reference, 4), (1, 3)) == expected
 
 
 def test_mean_of_known():
-    assert mean_of_known([0.5, math.nan, 1.0]) == 0.75
-    assert math.isnan(mean_of_known([math.nan]))
-    assert math.isnan(mean_of_known([]))
+    assert nan_mean([0.5, math.nan, 1.0]) == 0.75
+    assert math.isnan(nan_mean([math.nan]))
+    assert math.isnan(nan_mean([]))

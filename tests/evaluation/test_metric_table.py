@@ -9,14 +9,14 @@ import pytest
 
 from autoseg.evaluation.masks import MaskPair
 from autoseg.evaluation.metrics import METRICS, Metric, check_metrics, find_metric, has_value, higher_is_better_score, value_of
-from autoseg.evaluation.overlap import Overlap, score_case
+from autoseg.evaluation.case_scores import ConfusionCounts, score_case
 from autoseg.schema import Labels, Score
 
 SCORE = Score("a", "liver", 0.5, 0.25, 3, 4, {"chaos": 70.0, "ravd": math.nan})
 LABELS = Labels(("organ",), ((1,),))
 
 
-def volume_ratio(overlap: Overlap) -> float:
+def volume_ratio(overlap: ConfusionCounts) -> float:
     """A user's own metric."""
     return overlap.n_prediction / overlap.n_reference
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import DEFAULT_METRICS, find_metric, function_of
-from autoseg.evaluation.overlap import score_case
+from autoseg.evaluation.metrics import DEFAULT_METRICS, find_metric, metric_function
+from autoseg.evaluation.case_scores import score_case
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
 
@@ -99,7 +99,7 @@ def test_organs_are_measured_on_their_own_masks():
     scores = by_organ(score_case("a", prediction, reference, TWO, metrics=metrics, spacing_mm=(3.0, 1.0, 1.0)))
     for index, organ in enumerate(TWO.names, 1):
         pair = MaskPair.crop(reference == index, prediction == index, (3.0, 1.0, 1.0))
-        assert scores[organ].other == {name: function_of(find_metric(name))(pair) for name in metrics}
+        assert scores[organ].other == {name: metric_function(find_metric(name))(pair) for name in metrics}
     assert scores["liver"].other["hd_border"] == 1.0 and scores["spleen"].other["hd_border"] == 3.0
 
 

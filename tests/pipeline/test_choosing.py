@@ -13,7 +13,7 @@ import pytest
 from conftest import make_case, make_plan
 
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
-from autoseg.data.label_subsets import subset, translate
+from autoseg.data.label_subsets import subset_labels, translate_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import choosing, describe_choice, find_best_configuration
@@ -44,7 +44,7 @@ def add_model(home: Path, model: str, plan: Plan, *, quality: int = 0, fold: str
     scores = []
     for name in cases:
         _, labels = make_case("abcd".index(name))
-        labels = translate(labels, plan.stored_labels, plan.labels)
+        labels = translate_labels(labels, plan.stored_labels, plan.labels)
         box = tuple((0, n) for n in labels.shape)
         geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
         trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
@@ -57,7 +57,7 @@ def add_model(home: Path, model: str, plan: Plan, *, quality: int = 0, fold: str
 
 
 def plan_of(organ: str) -> Plan:
-    return replace(make_plan(), labels=subset(make_plan().labels, (organ,)), data_labels=make_plan().labels)
+    return replace(make_plan(), labels=subset_labels(make_plan().labels, (organ,)), data_labels=make_plan().labels)
 
 
 def test_averages_are_judged_where_all_probabilities_are_there(home):

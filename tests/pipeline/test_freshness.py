@@ -25,7 +25,7 @@ from autoseg.planners import fingerprint
 from autoseg.preprocessing import preprocess as preprocessing
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.provenance import content_id, file_id
-from autoseg.runtime.serialization import read_json, to_plain, write_json
+from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CaseFingerprint, Choice
 from autoseg.selection import candidate_scores
@@ -338,7 +338,7 @@ def as_0_1_0_wrote_it(home: Path) -> None:
     }
     write_json(folder / "fingerprint_of.json", key)
     (folder / "fingerprint.stamp.json").unlink()
-    plain = to_plain(dataset)
+    plain = to_jsonable(dataset)
     write_json(folder / "dataset.json", plain | {"cases": [without(case, "digests") for case in plain["cases"]]})
     for name, paths in files.items():
         trace = folder / "2d" / f"{name}.trace.json"

@@ -17,7 +17,7 @@ from autoseg.data.images import read_label
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.hardware import StepCost
-from autoseg.runtime.serialization import from_plain, read_json, write_json
+from autoseg.runtime.serialization import from_jsonable, read_json, write_json
 from autoseg.schema import Choice, Plan, Score
 from autoseg.schema.run_record import RunRecord
 
@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def stored_scores(home: Path, model: str) -> list[Score]:
-    return from_plain(read_json(home / "results" / NAME / model / "fold_0" / "validation" / "scores.json", list), list[Score])
+    return from_jsonable(read_json(home / "results" / NAME / model / "fold_0" / "validation" / "scores.json", list), list[Score])
 
 
 def values_in(path: Path) -> set[int]:

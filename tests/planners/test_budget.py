@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, fit_time, narrower, shrink
+from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, fit_time_budget, with_half_features, smaller_step
 from autoseg.planners.memory import conv_elements
 from autoseg.runtime.hardware import StepCost
 from autoseg.schema import Budget
@@ -85,7 +85,7 @@ def test_the_users_batch_wins(tiny_configuration):
 
 def chain(configuration):
     found = [configuration]
-    while (smaller := shrink(found[-1], configuration)) is not None:
+    while (smaller := smaller_step(found[-1], configuration)) is not None:
         found.append(smaller)
         assert len(found) < 1000
     return found
@@ -124,7 +124,7 @@ def test_the_patch_is_cut_to_half_before_a_single_patch_is_taken(tiny_configurat
 
 def test_a_batch_of_one_that_was_wanted_stays_one(tiny_configuration):
     wide = tiny_configuration(patch_size=(8, 16, 8), batch_size=1)
-    assert (shrink(wide, wide).batch_size, shrink(wide, wide).patch_size) == (1, (8, 14, 8))
+    assert (smaller_step(wide, wide).batch_size, smaller_step(wide, wide).patch_size) == (1, (8, 14, 8))
 
 
 class TestFitMemory:
@@ -162,7 +162,7 @@ class TestFitTime:
         return tiny_configuration(patch_size=(20, 20, 20), batch_size=8, network_options=options)  # two seconds a step
 
     def fit(self, planned, seconds, kind="time"):
-        return fit_time(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure)
+        return fit_time_budget(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure)
 
     def test_enough_time_and_iterations_change_nothing(self, planned):
         assert self.fit(planned, 4000) == (planned, StepCost(2.0, 5), "")
@@ -178,7 +178,7 @@ class TestFitTime:
         assert "about 5850 steps instead of 1950" in why
 
     def test_a_network_that_takes_over_weights_keeps_its_features(self, planned):
-        fitted, _, why = fit_time(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, narrows=False)
+        fitted, _, why = fit_time_budget(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, narrows=False)
         assert (fitted, why) == (planned, "")
 
     def test_the_batch_goes_first_and_the_patch_last(self, planned):
@@ -200,7 +200,7 @@ class TestFitTime:
             asked.append(one)
             return StepCost(fixed + (2 - fixed) * one.batch_size * math.prod(one.patch_size) / 64_000, 5)
 
-        fitted, cost, why = fit_time(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, narrows=False)
+        fitted, cost, why = fit_time_budget(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, narrows=False)
         assert (fitted.batch_size, fitted.patch_size) == (batch, patch)
         assert cost.seconds == pytest.approx(measure(fitted).seconds)
         assert bool(why) == (fixed < 1)
@@ -214,17 +214,17 @@ class TestFitTime:
             trials.append(one)
             return dataclasses.replace(self.measure(one), seconds=self.measure(one).seconds * (10 if len(trials) == 1 else 1))
 
-        fitted, *_ = fit_time(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, narrows=False)
+        fitted, *_ = fit_time_budget(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, narrows=False)
         assert fitted.batch_size == 4
 
     def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
-        fitted, *_ = fit_time(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
+        fitted, *_ = fit_time_budget(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
         assert fitted.batch_size == 8
         assert math.prod(fitted.patch_size) < 8000
 
     def test_a_network_that_would_be_too_narrow_or_is_no_faster_keeps_its_features(self, planned):
         slim = dataclasses.replace(planned, network_options={**planned.network_options, "features": [24, 48]})
         assert self.fit(slim, 3900)[0] is slim
-        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: StepCost(2.1, 5))[0] is planned
-        assert fit_time(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: None)[0] is planned
-        assert narrower(dataclasses.replace(planned, network_options={})) is None
+        assert fit_time_budget(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: StepCost(2.1, 5))[0] is planned
+        assert fit_time_budget(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: None)[0] is planned
+        assert with_half_features(dataclasses.replace(planned, network_options={})) is None

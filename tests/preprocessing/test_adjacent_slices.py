@@ -11,10 +11,10 @@ from conftest import make_case, make_configuration, make_job, make_plan, write_s
 
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.volume_predictor import Volume
-from autoseg.planners.configurations import default_configurations, wanted_configurations
+from autoseg.planners.configurations import default_configurations, selected_configurations
 from autoseg.planners.patch import PRESETS
 from autoseg.planners.plan import PlanningInput, plan_configurations
-from autoseg.preprocessing.adjacent_slices import for_each_slice, neighbours
+from autoseg.preprocessing.adjacent_slices import repeat_per_slice, adjacent_slice_indices
 from autoseg.preprocessing.storage import Store
 from autoseg.schema import Labels, Mirroring
 from autoseg.schema.training_options import AugmentationOptions
@@ -35,21 +35,21 @@ SEEING = make_configuration(2, name="2.5d", slices=3)
     [(4, 3, 10, [3, 4, 5]), (0, 3, 10, [0, 0, 1]), (9, 3, 10, [8, 9, 9]), (1, 5, 3, [0, 0, 1, 2, 2]), (0, 3, 1, [0, 0, 0]), (7, 1, 9, [7])],
 )
 def test_neighbours_repeat_the_last_slice_beyond_the_volume(z, slices, depth, seen):
-    assert neighbours(z, slices, depth) == seen
+    assert adjacent_slice_indices(z, slices, depth) == seen
 
 
 def test_what_makes_no_sense_is_refused():
     for slices in (0, 2, -1):
         with pytest.raises(ValueError, match="slices: expected an odd number"):
-            neighbours(0, slices, 3)
+            adjacent_slice_indices(0, slices, 3)
     for z in (-1, 3):
         with pytest.raises(ValueError, match="slice: expected 0 to 2"):
-            neighbours(z, 3, 3)
+            adjacent_slice_indices(z, 3, 3)
 
 
 def test_values_of_a_channel_count_for_its_slices():
-    assert for_each_slice((1, None), 3) == (1, 1, 1, None, None, None)
-    assert for_each_slice((), 3) == ()
+    assert repeat_per_slice((1, None), 3) == (1, 1, 1, None, None, None)
+    assert repeat_per_slice((), 3) == ()
 
 
 class TestTraining:
@@ -66,7 +66,7 @@ class TestTraining:
         patch, around = read_slices(stored, ((z, z + 1), (2, 9), (-1, 6)), 3)
         assert patch.shape == (6, 7, 7)
         for channel in range(2):
-            for place, seen in enumerate(neighbours(z, 3, 10)):
+            for place, seen in enumerate(adjacent_slice_indices(z, 3, 10)):
                 assert np.array_equal(patch[3 * channel + place][:, 1:], image[channel, seen, 2:9, :6])
                 assert np.array_equal(around[place][:, 1:], labels[seen, 2:9, :6])
         assert (patch[:, :, 0] == 0).all()
@@ -82,7 +82,7 @@ class TestTraining:
         batch = self.batch(folders, monkeypatch, z)
         stored = Store(folders.data).load("a")
         assert batch.image.shape == (2, 3, 8, 8)
-        expected = np.asarray(stored.image[:])[0, neighbours(z, 3, 10), 3:11, 3:11]
+        expected = np.asarray(stored.image[:])[0, adjacent_slice_indices(z, 3, 10), 3:11, 3:11]
         assert np.array_equal(batch.image[0].numpy(), expected)
         assert np.array_equal(batch.segmentation[0].numpy(), np.asarray(stored.segmentation[:])[z, 3:11, 3:11])
 
@@ -137,12 +137,12 @@ class TestPrediction:
 
     @pytest.mark.parametrize("shape", [(5, 8, 8), (1, 6, 9), (2, 13, 8)])
     def test_a_volume_is_what_the_network_says_slice_by_slice(self, shape, monkeypatch):
-        monkeypatch.setattr("autoseg.runtime.hardware.half_type", lambda _: None)  # the same numbers on processors with bf16
+        monkeypatch.setattr("autoseg.runtime.hardware.autocast_dtype", lambda _: None)  # the same numbers on processors with bf16
         network = torch.nn.Conv2d(6, 3, 1)
         image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
         found = self.predictor(network, normalization=("zscore",) * 2).logits(Volume(image))
         for z in range(shape[0]):
-            tile = torch.cat([image[channel, neighbours(z, 3, shape[0])] for channel in range(2)])
+            tile = torch.cat([image[channel, adjacent_slice_indices(z, 3, shape[0])] for channel in range(2)])
             with torch.no_grad():
                 torch.testing.assert_close(found[:, z].float(), network(tile[None])[0], rtol=2e-3, atol=2e-3)
 
@@ -178,7 +178,7 @@ class TestPlan:
     def test_it_is_trained_only_where_it_is_named(self):
         plan = make_plan(make_configuration(2), make_configuration(), SEEING)
         assert default_configurations(plan) == ["2d", "3d_fullres"]
-        assert wanted_configurations(None, plan) == ["2d", "3d_fullres"]
-        assert wanted_configurations(("2.5d",), plan) == ["2.5d"]
+        assert selected_configurations(None, plan) == ["2d", "3d_fullres"]
+        assert selected_configurations(("2.5d",), plan) == ["2.5d"]
         assert plan.in_channels(SEEING) == 3
         assert make_plan(SEEING, channels=("T1", "T2")).in_channels(SEEING) == 6

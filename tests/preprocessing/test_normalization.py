@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.preprocessing.normalization import PARAMETRIC, SCHEMES, find_scheme, is_for_ct, scheme_for
+from autoseg.preprocessing.normalization import PARAMETRIC, SCHEMES, find_scheme, is_for_ct, default_scheme
 from autoseg.schema import Intensity
 
 CT = Intensity(mean=50.0, median=50.0, std=20.0, min=-900.0, max=900.0, percentile_00_5=-10.0, percentile_99_5=110.0)
 
 
 def test_scheme_follows_from_the_channel_name() -> None:
-    assert [scheme_for(name) for name in ("CT", "ct", "T1", "MRI", "noNorm", "rescale_to_0_1", "RGB_to_0_1", "zscore")] == [
+    assert [default_scheme(name) for name in ("CT", "ct", "T1", "MRI", "noNorm", "rescale_to_0_1", "RGB_to_0_1", "zscore")] == [
         "ct", "ct", "zscore", "zscore", "nonorm", "rescale_to_0_1", "rgb_to_0_1", "zscore",
     ]  # fmt: skip
 

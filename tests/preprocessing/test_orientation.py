@@ -19,7 +19,7 @@ from autoseg.inference.cascade import on_grid
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.logits import Logits
 from autoseg.planners.spacing import common_orientation, in_orientation
-from autoseg.preprocessing.orientation import SIDES, arrange, arrangement, orientation_of, restore, turn
+from autoseg.preprocessing.orientation import SIDES, reorient, plan_transform, orientation_of, undo_reorient, orientation_transform
 from autoseg.preprocessing.preprocess import class_locations, preprocess_case
 from autoseg.schema import CaseFingerprint, Geometry, Image, Labels
 
@@ -56,11 +56,11 @@ def test_every_orientation_there_and_back(word: str) -> None:
     image, _ = volume()
     copy = reoriented(image, word)
     assert (orientation_of(image.geometry), orientation_of(copy.geometry)) == ("SPL", word)
-    order, flips = arrangement(copy.geometry, (0, 1, 2), "SPL")
-    turned = arrange(copy.array, order, flips)
+    order, flips = plan_transform(copy.geometry, (0, 1, 2), "SPL")
+    turned = reorient(copy.array, order, flips)
     np.testing.assert_array_equal(turned, image.array)
     assert [copy.geometry.spacing[axis] for axis in order] == pytest.approx(image.geometry.spacing)
-    np.testing.assert_array_equal(restore(turned, order, flips), copy.array)
+    np.testing.assert_array_equal(undo_reorient(turned, order, flips), copy.array)
     assert np.shares_memory(turned, copy.array)
 
 
@@ -69,20 +69,20 @@ def test_every_orientation_there_and_back(word: str) -> None:
 def test_turning_comes_before_the_plans_order_of_axes(found: str, wanted: str, transpose: tuple[int, ...]) -> None:
     image, _ = volume()
     copy, target = reoriented(image, found), reoriented(image, wanted)
-    order, flips = arrangement(copy.geometry, transpose, wanted)
-    np.testing.assert_array_equal(arrange(copy.array, order, flips), arrange(target.array, transpose))
-    np.testing.assert_array_equal(restore(arrange(copy.array, order, flips), order, flips), copy.array)
+    order, flips = plan_transform(copy.geometry, transpose, wanted)
+    np.testing.assert_array_equal(reorient(copy.array, order, flips), reorient(target.array, transpose))
+    np.testing.assert_array_equal(undo_reorient(reorient(copy.array, order, flips), order, flips), copy.array)
 
 
 def test_nothing_is_turned_without_two_known_orientations() -> None:
     for pair in (("", "SPL"), ("SAR", ""), ("SAR", "SAR")):
-        assert turn(*pair) == ((0, 1, 2), ())
+        assert orientation_transform(*pair) == ((0, 1, 2), ())
     flat = Geometry((4, 5), (1.0, 1.0), (0.0, 0.0), (-1.0, 0.0, 0.0, -1.0))
-    assert orientation_of(flat) == "" and arrangement(flat, (0, 1), "") == ((0, 1), ())
+    assert orientation_of(flat) == "" and plan_transform(flat, (0, 1), "") == ((0, 1), ())
     flat_array = np.arange(20.0).reshape(1, 4, 5)
-    np.testing.assert_array_equal(restore(arrange(flat_array, (1, 0)), (1, 0))[:, 0], flat_array)
+    np.testing.assert_array_equal(undo_reorient(reorient(flat_array, (1, 0)), (1, 0))[:, 0], flat_array)
     made_up = dataclasses.replace(volume()[0].geometry, oriented=False)
-    assert arrangement(made_up, (2, 0, 1), "SAR") == ((2, 0, 1), ())
+    assert plan_transform(made_up, (2, 0, 1), "SAR") == ((2, 0, 1), ())
 
 
 @pytest.mark.parametrize(("degrees", "word"), [(0, "SPL"), (25, "SPL"), (-38, "SPL"), (45, ""), (52, "LPI"), (90, "LPI"), (180, "IPR")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import make_configuration
 
-from autoseg.data.windows import WINDOWS, check_window, common_window, parse_windows, window_of
+from autoseg.data.windows import WINDOWS, check_window, common_window, parse_windows, find_window
 from autoseg.preprocessing.normalization import find_scheme
 from autoseg.preprocessing.windows import with_normalization
 from autoseg.schema import Labels
@@ -20,7 +20,7 @@ LABELS = Labels(("liver", "tumour"), ((1,), (2,)))
 def test_the_papers_windows() -> None:
     """Crespi et al. 2023, table I."""
     names = ("lung_left", "heart", "esophagus", "trachea", "spinal_cord")
-    assert [window_of(name, {}) for name in names] == [(1500, -600), (350, 50), (300, 80), (1200, -440), (600, 0)]
+    assert [find_window(name, {}) for name in names] == [(1500, -600), (350, 50), (300, 80), (1200, -440), (600, 0)]
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,16 @@ def test_the_papers_windows() -> None:
     ],
 )
 def test_organs_are_known_by_the_words_of_their_names(organ: str, known: str) -> None:
-    assert window_of(organ, {}) == WINDOWS[known]
+    assert find_window(organ, {}) == WINDOWS[known]
 
 
 @pytest.mark.parametrize("organ", ["tumour", "cord", "tribal", "lingual"])
 def test_other_organs_are_not(organ: str) -> None:
-    assert window_of(organ, {}) is None
+    assert find_window(organ, {}) is None
 
 
 def test_the_datasets_own_window_goes_before() -> None:
-    assert window_of("liver", {"liver": (150.0, 30.0)}) == (150, 30)
+    assert find_window("liver", {"liver": (150.0, 30.0)}) == (150, 30)
     assert common_window(("liver", "tumour"), {"liver": (150.0, 30.0), "tumour": (150.0, 30.0)}) == (150, 30)
 
 

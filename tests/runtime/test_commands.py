@@ -16,7 +16,7 @@ from autoseg.report.content import RunFacts
 from autoseg.report.runs import commands
 from autoseg.runtime.commands import choice_command, plan_command, train_command
 from autoseg.runtime.migrate import complete_record
-from autoseg.runtime.serialization import read_json, to_plain, write_json
+from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.schema import Choice, EnsembleRecord, Plan, Reason, RunRecord
 from autoseg.schema.settings import EnsembleSettings, PlanSettings, TrainSettings
 
@@ -65,14 +65,14 @@ def test_every_setting_of_a_training_comes_back(name: str, monkeypatch: pytest.M
     command = train_command(read_json(tmp_path / "run.json", RunRecord))
     which = handed_on(command, "train", monkeypatch)
     assert which[:3] == (DATASET, "3d_fullres", "1")
-    assert to_plain(which[3]) == to_plain(settings)
+    assert to_jsonable(which[3]) == to_jsonable(settings)
 
 
 def test_all_settings_together_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {item.name for item in fields(TrainSettings)} - {"restart"} == set(GIVEN)
     for left_out in (set(TOGETHER), set(TOGETHER.values()) | {"seconds"}):
         settings = TrainSettings(**{name: value for name, value in GIVEN.items() if name not in left_out})
-        assert to_plain(handed_on(train_command(record(settings)), "train", monkeypatch)[3]) == to_plain(settings)
+        assert to_jsonable(handed_on(train_command(record(settings)), "train", monkeypatch)[3]) == to_jsonable(settings)
     assert train_command(record(TrainSettings())) == f"autoseg_train {DATASET} 3d_fullres 1"
     assert train_command(record(TrainSettings(restart=True)), fold="all") == f"autoseg_train {DATASET} 3d_fullres all"
 
@@ -87,7 +87,7 @@ def test_a_run_of_0_1_0_gives_every_resolved_value(monkeypatch: pytest.MonkeyPat
     settings = handed_on(train_command(old), "train", monkeypatch)[3]
     assert (settings.iterations, settings.seed, settings.batch, settings.learning_rate) == (8, 3, 2, 0.02)
     options = {**settings.options, "learning_rate": settings.learning_rate}
-    assert options.items() >= {name: value for name, value in to_plain(old.options).items() if name != "augmentation"}.items()
+    assert options.items() >= {name: value for name, value in to_jsonable(old.options).items() if name != "augmentation"}.items()
 
 
 def test_an_ensemble_of_all_folds_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_command_plans_with_the_recorded_settings(settings: PlanSettings, monk
 
 def test_a_plan_of_0_1_0_says_what_its_values_and_reasons_say(tmp_path: Path) -> None:
     plan = make_plan()
-    write_json(tmp_path / "plan.json", {name: value for name, value in to_plain(plan).items() if name != "settings"})
+    write_json(tmp_path / "plan.json", {name: value for name, value in to_jsonable(plan).items() if name != "settings"})
     plan = read_json(tmp_path / "plan.json", Plan)
     assert plan.settings is None
     one = replace(plan.configurations["3d_fullres"], spacing=(3.0, 0.78125, 1.0))

@@ -19,10 +19,10 @@ from autoseg.runtime.hardware import (
     choose_device,
     cpu_count,
     device_memory,
-    free_memory,
-    half_type,
+    release_memory,
+    autocast_dtype,
     is_out_of_memory,
-    keep_memory,
+    keep_freed_memory,
     memory_format,
     peak_memory,
 )
@@ -68,7 +68,7 @@ def test_memory_is_what_system_and_container_both_leave(monkeypatch):
 def test_this_computers_numbers_are_plausible():
     assert 2**20 < peak_memory() < 2**50
     assert 0 <= device_memory(CPU) < 2**60
-    assert keep_memory() in (True, False)
+    assert keep_freed_memory() in (True, False)
 
 
 def test_a_processor_can_always_be_chosen():
@@ -111,13 +111,13 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
-        assert half_type(CPU) is expected
+        assert autocast_dtype(CPU) is expected
         with autocast(CPU):
             assert torch.is_autocast_enabled("cpu") is supported
-    assert half_type(torch.device("mps")) is None
+    assert autocast_dtype(torch.device("mps")) is None
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: pytest.fail("an installation without mkldnn has no such op"))
-    assert half_type(CPU) is None
+    assert autocast_dtype(CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_gpus_that_only_emulate_bfloat16_compute_in_float16(monkeypatch, capabil
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
-    assert half_type(torch.device("cuda", 1)) is expected
+    assert autocast_dtype(torch.device("cuda", 1)) is expected
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not tell")
@@ -152,12 +152,12 @@ def test_memory_that_nobody_uses_is_given_back(monkeypatch):
         ring.itself, alive = ring, weakref.ref(ring)
         del ring
         assert alive() is not None
-        free_memory(CPU)
+        release_memory(CPU)
         assert alive() is None
         assert not emptied
     finally:
         gc.enable()
-    free_memory(torch.device("cuda"))
+    release_memory(torch.device("cuda"))
     assert emptied == [True]
 
 

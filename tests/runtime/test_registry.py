@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from autoseg.runtime.registry import lookup, resolve, unknown
+from autoseg.runtime.registry import lookup, import_object, unknown_name_error
 
 TABLE = {"plain": 1, "root": "math:sqrt", "text": "no path"}
 
@@ -19,14 +19,14 @@ def test_names_give_their_entry_and_paths_in_the_table_are_imported():
 
 def test_a_path_works_without_an_entry():
     assert lookup(TABLE, "math:pi", "number") == math.pi
-    assert resolve("os.path:join")("a", "b").replace("\\", "/") == "a/b"
+    assert import_object("os.path:join")("a", "b").replace("\\", "/") == "a/b"
 
 
 def test_an_unknown_name_is_answered_with_the_valid_ones_and_the_nearest():
     with pytest.raises(ValueError, match="network: expected one of plain, root, text, got 'plane'. Did you mean 'plain'?"):
         lookup(TABLE, "plane", "network")
-    assert "Did you mean" not in str(unknown("network", "zzzzzz", TABLE))
-    assert "(none)" in str(unknown("model", "x", []))
+    assert "Did you mean" not in str(unknown_name_error("network", "zzzzzz", TABLE))
+    assert "(none)" in str(unknown_name_error("model", "x", []))
 
 
 @pytest.mark.parametrize("path", ["no_such_module_anywhere:x", "math:no_such_function", ":x", "math:"])

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from autoseg import schema as model
-from autoseg.runtime.locks import exclusive_lock, remove_partial
-from autoseg.runtime.serialization import atomic, from_plain, read_json, to_plain, write_json
+from autoseg.runtime.locks import exclusive_lock, remove_partial_files
+from autoseg.runtime.serialization import atomic_write, from_jsonable, read_json, to_jsonable, write_json
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
 
@@ -161,14 +161,14 @@ def test_optional_nested_and_keyed_fields(tmp_path: Path):
 
 
 def test_numpy_scalars_become_numbers():
-    plain = to_plain({"a": np.float32(0.5), "b": (np.int64(3), np.bool_(True)), 4: Path("x")})
+    plain = to_jsonable({"a": np.float32(0.5), "b": (np.int64(3), np.bool_(True)), 4: Path("x")})
     assert plain == {"a": 0.5, "b": [3, True], "4": "x"}
     assert json.loads(json.dumps(plain)) == plain
 
 
 def test_missing_defaults_are_filled_in():
-    assert from_plain({"train": ["a"], "val": []}, model.Split) == model.Split(("a",), ())
-    assert from_plain({"name": "a", "images": ["x"]}, model.Case) == model.Case("a", (Path("x"),))
+    assert from_jsonable({"train": ["a"], "val": []}, model.Split) == model.Split(("a",), ())
+    assert from_jsonable({"name": "a", "images": ["x"]}, model.Case) == model.Case("a", (Path("x"),))
 
 
 def test_wrong_files_are_named(tmp_path: Path):
@@ -196,7 +196,7 @@ def test_wrong_files_are_named(tmp_path: Path):
 class TestAtomic:
     def test_the_file_appears_only_when_it_is_whole(self, tmp_path: Path):
         path = tmp_path / "new" / "image.nii.gz"
-        with atomic(path) as partial:
+        with atomic_write(path) as partial:
             assert partial.parent == path.parent
             assert partial.name.startswith(".partial-")
             assert partial.name.endswith("image.nii.gz")
@@ -211,7 +211,7 @@ class TestAtomic:
         write_json(path, {"old": 1})
 
         def fail() -> None:
-            with atomic(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text("half")
                 raise error("stop")
 
@@ -230,7 +230,7 @@ class TestAtomic:
 
     def test_folders_are_removed_too(self, tmp_path: Path):
         def fail() -> None:
-            with atomic(tmp_path / "folder") as partial:
+            with atomic_write(tmp_path / "folder") as partial:
                 partial.mkdir()
                 (partial / "x").write_text("half")
                 raise ValueError("stop")
@@ -244,7 +244,7 @@ class TestAtomic:
         (tmp_path / ".partial-99999999-b").mkdir()
         (tmp_path / ".partial-99999999-b" / "x").write_text("half")
         (tmp_path / "whole.json").write_text("{}")
-        remove_partial(tmp_path)
+        remove_partial_files(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
 
 

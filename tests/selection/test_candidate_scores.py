@@ -14,9 +14,9 @@ from conftest import make_case, make_plan
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label
-from autoseg.data.label_subsets import subset
-from autoseg.data.labels import to_file, to_internal
-from autoseg.evaluation.overlap import score_case
+from autoseg.data.label_subsets import subset_labels
+from autoseg.data.labels import to_file_values, to_internal_values
+from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import load_logits, save_logits
@@ -57,7 +57,7 @@ def add_model(home: Path, model: str, seed: int) -> None:
         logits = Logits((right + np.random.default_rng([seed, ord(name)]).normal(0, 1, right.shape)).astype(np.float32), trace)
         save_logits(run / "validation", name, logits, plan.labels)
         found = export_labels([load_logits(run / "validation", name)], plan.labels)
-        write_label(run / "validation" / f"{name}.nii.gz", to_file(found, plan.labels), geometry)
+        write_label(run / "validation" / f"{name}.nii.gz", to_file_values(found, plan.labels), geometry)
         own = score_case(name, found, truth, plan.labels, metrics=())
         scores += own
     write_json(run / "validation" / "scores.json", scores)
@@ -78,7 +78,7 @@ def one_by_one(task: SelectionTask, candidate: Candidate) -> list[Score]:
         folders = [task.results / name / "fold_0" / "validation" for name in candidate.members]
         prediction = export_labels([load_logits(folder, case.name) for folder in folders], task.plan.labels)
         image = read_label(case.label)
-        reference = to_internal(image.array, task.plan.labels, source="")
+        reference = to_internal_values(image.array, task.plan.labels, source="")
         how = {"metrics": task.metrics, "spacing_mm": image.geometry.spacing, "tolerance_mm": task.tolerances, "organs": case.annotated}
         found += score_case(case.name, prediction, reference, task.plan.labels, **how)
     return found
@@ -210,7 +210,7 @@ def test_damaged_probabilities_are_named(home):
 
 
 def test_models_of_some_organs_are_averaged_among_themselves(home):
-    labels = subset(make_plan().labels, ("block",))
+    labels = subset_labels(make_plan().labels, ("block",))
     for number in range(2):
         run = home / "results" / DATASET / f"2d__T{number}__block" / "fold_0"
         for name in "ab":

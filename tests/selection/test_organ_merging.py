@@ -11,8 +11,8 @@ from test_choosing import DATASET, plan_of
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
-from autoseg.data.label_subsets import translate
-from autoseg.evaluation.overlap import score_case
+from autoseg.data.label_subsets import translate_labels
+from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import describe_choice
@@ -35,7 +35,7 @@ def task(tmp_path, tiny_dataset) -> SelectionTask:
         run, plan = results / model / "fold_0", plan_of(organ)
         for name in "ab":
             _, labels = make_case("abcd".index(name))
-            claimed = translate(labels, plan.stored_labels, plan.labels) == 1
+            claimed = translate_labels(labels, plan.stored_labels, plan.labels) == 1
             if organ == "ball":
                 claimed |= (labels == 2) & (np.arange(len(labels)) == len(labels) - 5)[:, None, None]
             geometry = read_label(tmp_path / "raw" / DATASET / "labelsTr" / f"{name}.nii.gz").geometry

@@ -13,8 +13,8 @@ from conftest import CASES, make_case, make_plan
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
-from autoseg.data.label_subsets import subset
-from autoseg.data.labels import to_file
+from autoseg.data.label_subsets import subset_labels
+from autoseg.data.labels import to_file_values
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.runtime.serialization import read_json, write_json
@@ -48,7 +48,7 @@ class Home:
         trace = Trace(case, geometry, (0, 1, 2), found.shape, tuple((0, n) for n in found.shape), found.shape, geometry.spacing)
         logits = np.stack([(found == value) * sure for value in range(plan.labels.n_outputs)]).astype(np.float32)
         save_logits(run / "validation", case, Logits(logits, trace), plan.labels)
-        write_label(run / "validation" / f"{case}.nii.gz", to_file(found, plan.labels), geometry)
+        write_label(run / "validation" / f"{case}.nii.gz", to_file_values(found, plan.labels), geometry)
         write_json(run / "run.json", {"plan": plan})
 
     def cleaned(self, choice: Choice | None = None) -> Choice:
@@ -100,7 +100,7 @@ class TestCleaning:
         for case in home.dataset.cases:
             found = truth(case.name)
             found[1:3, 1:4, 1:4] = 2
-            write_label(case.label, to_file(found, home.plan.labels), GEOMETRY)
+            write_label(case.label, to_file_values(found, home.plan.labels), GEOMETRY)
             found[-1, 0, 0] = 2
             home.validate(case.name, found)
         assert home.cleaned().postprocessing["block"].components == 2
@@ -137,7 +137,7 @@ class TestCleaning:
             run = home.workspace.results(DATASET) / MODEL / f"fold_{'0' if case in 'ab' else '1'}"
             logits = np.stack([(found > 0) * 8.0 - 4, (found == 2) * 8.0 - 4]).astype(np.float32)
             save_logits(run / "validation", case, Logits(logits, trace), regions)
-            write_label(run / "validation" / f"{case}.nii.gz", to_file(found, regions), GEOMETRY)
+            write_label(run / "validation" / f"{case}.nii.gz", to_file_values(found, regions), GEOMETRY)
             write_json(run / "run.json", {"plan": home.plan})
         with caplog.at_level(logging.INFO):
             choice = home.cleaned(home.calibrated())
@@ -146,7 +146,7 @@ class TestCleaning:
         assert "No post-processing: the organs of" in caplog.text
 
     def test_organs_of_different_models_are_merged_first(self, home: Home) -> None:
-        plans = {f"2d__Trainer__{organ}": replace(home.plan, labels=subset(home.plan.labels, (organ,))) for organ in ("ball", "block")}
+        plans = {f"2d__Trainer__{organ}": replace(home.plan, labels=subset_labels(home.plan.labels, (organ,))) for organ in ("ball", "block")}
         for case in CASES:
             for value, (model, plan) in enumerate(plans.items(), start=1):
                 home.validate(case, (with_stray_ball(case) == value).astype(np.int16), model=model, plan=plan)
@@ -234,7 +234,7 @@ class TestCalibration:
         home.dataset = replace(home.dataset, labels=home.plan.labels)
         for case in home.dataset.cases:
             right = truth(case.name)
-            values = to_file(right, home.plan.labels)
+            values = to_file_values(right, home.plan.labels)
             values[:, :, :6] = np.where(right[:, :, :6] == 0, 9, values[:, :, :6])
             write_label(case.label, values, GEOMETRY)
             home.validate(case.name, np.where(values == 9, 1, right).astype(np.int16), sure=6)

@@ -51,7 +51,7 @@ class TestStep:
         assert moved(trainer.discriminator, before[1])
 
     def test_the_segmentation_network_minimises_the_papers_sum_over_one_plus_the_weight(self, folders, monkeypatch):
-        monkeypatch.setattr("autoseg.runtime.hardware.half_type", lambda _: None)  # the same numbers on processors with bf16
+        monkeypatch.setattr("autoseg.runtime.hardware.autocast_dtype", lambda _: None)  # the same numbers on processors with bf16
         trainer = trainer_of(folders, options={"weight": 3.0}, optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
         batch, before = first_batch(trainer), copied(trainer.network)
         outputs = trainer.network(batch.image)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from conftest import make_configuration, make_plan
 
-from autoseg.data.label_subsets import subset
+from autoseg.data.label_subsets import subset_labels
 from autoseg.pipeline import TrainSettings
 from autoseg.schema import Labels, Mirroring
 from autoseg.trainers.training_spec import of_organs, training_spec
@@ -39,7 +39,7 @@ def test_all_organs_are_no_variant() -> None:
 def test_a_plan_of_some_organs_reads_the_same_data() -> None:
     asked = training_spec(PLAN, "3d_fullres", TrainSettings(organs=("liver",)))
     assert asked.words == ("liver",)
-    assert asked.plan.labels == subset(SIDED, ("liver",))
+    assert asked.plan.labels == subset_labels(SIDED, ("liver",))
     assert asked.plan.stored_labels == SIDED
     assert asked.configuration.data == DEEP.data
     assert of_organs(asked.plan, ("liver",)) == (asked.plan, "")

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ...data.images import label_ending, read_label
-from ...data.labels import to_internal
+from ...data.labels import to_internal_values
 from ...inference.cascade import on_grid
 from ...preprocessing.storage import Store, read_array, write_array
-from ...runtime.locks import remove_partial
+from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
 from ...runtime.runs import ModelFolder
 from ...schema import Labels, Plan, Split, Trace
@@ -56,7 +56,7 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     """
     out = model / f"predicted_on_{data.name}"
     out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
+    remove_partial_files(out)
     missing = cases_without_prediction(model, folds, names)
     if missing:
         log.warning("%s did not predict these cases, which are left out of the second stage: %s", model.name, ", ".join(missing))
@@ -74,7 +74,7 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
         if is_current(target, stamp) and _lies_on(target, trace):
             continue
         forget(target)
-        labels = to_internal(read_label(source).array, plan.labels, source=str(source))
+        labels = to_internal_values(read_label(source).array, plan.labels, source=str(source))
         write_array(target, on_grid(labels, trace)[None].astype(_smallest_type(plan.labels)))
         record(target, stamp)
     return out

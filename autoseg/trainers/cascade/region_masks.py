@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from ...data.label_subsets import positions
+from ...data.label_subsets import organ_indices
 from ...inference.candidate_region import candidate_region_mask
 from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array
-from ...runtime.locks import remove_partial
+from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
-from ...runtime.serialization import atomic, read_json, write_json
+from ...runtime.serialization import atomic_write, read_json, write_json
 from ...schema import CandidateRegion, Configuration, Labels
 from ...schema.conventions import ANNOTATED
 from ...schema.run_record import RunRecord
@@ -52,9 +52,9 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
         raise ValueError(f"{job.configuration.name}: expected a configuration with a candidate region, got none")
     out = folders.run.parent / f"region_on_{folders.data.name}"
     out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
+    remove_partial_files(out)
     _keep_recipe(out, region)
-    store, organs = Store(folders.data), positions(job.plan.stored_labels, job.plan.labels)
+    store, organs = Store(folders.data), organ_indices(job.plan.stored_labels, job.plan.labels)
     names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
     stamps = {name: _stamp(name, store, folders) for name in names}
     waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.b2nd", stamp)]
@@ -62,7 +62,7 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
         forget(out / f"{name}.b2nd")
         stored = store.load(name, organs=organs)
         mask = _mask(job.configuration, stored, folders)
-        with atomic(out / f"{name}.npz") as partial:
+        with atomic_write(out / f"{name}.npz") as partial:
             np.savez(partial, **_centres(stored, mask, job.plan.stored_labels))  # type: ignore[arg-type]  # none is called allow_pickle
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))
         record(out / f"{name}.b2nd", stamps[name])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.serialization import atomic, write_json
+from ...runtime.serialization import atomic_write, write_json
 from ...schema import CandidateRegion, Configuration, Labels, Plan
 from ...schema.run_record import RunRecord
 from ..job import RunFolders, checked_options, sibling_configuration
@@ -115,5 +115,5 @@ def _write_choice(path: Path, chosen: CandidateRegionChoice) -> None:
     picture = path.with_suffix(".png")
     picture.unlink(missing_ok=True)
     if chosen.rows:
-        with atomic(picture) as partial:
+        with atomic_write(picture) as partial:
             plot_recall(chosen.rows, chosen.organs, chosen.radius, partial)

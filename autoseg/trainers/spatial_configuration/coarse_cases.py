@@ -9,13 +9,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ...data.annotations import annotated_indices
-from ...data.label_subsets import translate
+from ...data.label_subsets import translate_labels
 from ...inference.localisation import coarse_shape, to_coarse
 from ...preprocessing.resampling import resample_labels
 from ...preprocessing.storage import Store
-from ...runtime.locks import remove_partial
+from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, forget, is_current, record
-from ...runtime.serialization import atomic, read_json, write_json
+from ...runtime.serialization import atomic_write, read_json, write_json
 from ...schema import Configuration, Labels, Locator, Plan
 from ..patch_sampling import segmentation_of
 
@@ -47,7 +47,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         raise ValueError(f"{configuration.name}: expected a configuration with a locator, got none")
     out = model / f"coarse_on_{data.name}"
     out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
+    remove_partial_files(out)
     _keep_recipe(out, locator)
     store = Store(data)
     organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
@@ -63,7 +63,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         labels = _foreground(np.asarray(segmentation_of(stored)[:]), plan, partly=organs[name] is not None)
         shape = coarse_shape(locator, labels.shape, spacing)
         labels = resample_labels(labels, shape, spacing=spacing, new_spacing=locator.spacing)
-        with atomic(out / f"{name}.npz") as partial:
+        with atomic_write(out / f"{name}.npz") as partial:
             np.savez(partial, image=image, labels=labels)
         record(out / f"{name}.npz", stamps[name])
     return out
@@ -77,7 +77,7 @@ def _stamp(store: Store, name: str, organs: tuple[int, ...] | None, plan: Plan) 
 
 def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.ndarray:
     """All organs as one, in the values of `FOREGROUND`; `partly` where some were not annotated and may be anywhere in the background."""
-    internal = translate(segmentation.astype(np.int16), plan.stored_labels, plan.labels)
+    internal = translate_labels(segmentation.astype(np.int16), plan.stored_labels, plan.labels)
     ignored = internal == plan.labels.internal_ignore if plan.labels.internal_ignore is not None else np.zeros(internal.shape, bool)
     if partly:
         ignored |= internal == 0

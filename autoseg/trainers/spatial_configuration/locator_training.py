@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...inference.localisation import build_locator
-from ...runtime.hardware import autocast, half_type, memory_format
+from ...runtime.hardware import autocast, autocast_dtype, memory_format
 from ...schema.run_record import RunRecord
 from ..augmentation.augment import apply, draw
 from ..gradient_clipping import GradientClip
@@ -63,7 +63,7 @@ class LocatorTraining:
         self.network.train()
         self.optimized.learning_rate = learning_rate
         # Without a scaler float16 would lose small gradients.
-        with contextlib.nullcontext() if half_type(self.device) == torch.float16 else autocast(self.device):
+        with contextlib.nullcontext() if autocast_dtype(self.device) == torch.float16 else autocast(self.device):
             logits = self.network(image)
         loss = self.criterion(logits, labels)
         self.loss = loss.detach()

@@ -10,9 +10,9 @@ from scipy import ndimage
 from ..data.labels import organ_mask
 from ..data.tolerances import tolerance_of
 from ..schema import Labels, Score
-from .counts import Overlap, confusion, dice, iou, mean_of_known, organ_overlap
-from .masks import TOLERANCE_MM, MaskPair, diagonal, grown
-from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, function_of
+from .counts import ConfusionCounts, confusion, dice, iou, nan_mean, organ_counts
+from .masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
+from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, metric_function
 
 __all__ = ["Overlap", "confusion", "dice", "iou", "mean_of_known", "organ_overlap", "score_case"]
 
@@ -63,14 +63,14 @@ def score_case(
     for index, organ in enumerate(labels.names):
         if organs is not None and organ not in organs:
             continue
-        overlap = organ_overlap(counts, labels.internal_members[index])
-        evidence: dict[str, Overlap | MaskPair] = {"overlap": overlap}
+        overlap = organ_counts(counts, labels.internal_members[index])
+        evidence: dict[str, ConfusionCounts | MaskPair] = {"overlap": overlap}
         if boxes:
             tolerance = tolerance_of(organ, tolerance_mm, TOLERANCE_MM)
             masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
             spacing = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
             evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)
-        other = {name: float(function_of(metric)(evidence[metric.needs])) for name, metric in wanted.items()}
+        other = {name: float(metric_function(metric)(evidence[metric.needs])) for name, metric in wanted.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))
     return scores
 
@@ -95,7 +95,7 @@ def _boxes(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dic
     for organ, members in zip(labels.names, labels.internal_members, strict=True):
         parts = [some[member - 1] for some in found for member in members if some[member - 1] is not None]
         sides = [slice(min(one.start for one in along), max(one.stop for one in along)) for along in zip(*parts, strict=True)]
-        boxes[organ] = grown(tuple(sides), reference.shape) if parts else (slice(0, 0),) * reference.ndim
+        boxes[organ] = grow_box(tuple(sides), reference.shape) if parts else (slice(0, 0),) * reference.ndim
     return boxes
 
 

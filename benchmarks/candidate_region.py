@@ -23,8 +23,8 @@ from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label
 from autoseg.data.labels import to_internal_values
 from autoseg.data.phantom.dataset import make_phantom
-from autoseg.evaluation.folders import mean_dice
 from autoseg.evaluation.case_scores import score_case
+from autoseg.evaluation.folders import mean_dice
 from autoseg.inference.candidate_region import candidate_region_mask
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from autoseg.data.label_subsets import organs_tag, subset_labels
 from autoseg.data.phantom.dataset import make_phantom
+from autoseg.evaluation.counts import nan_mean
 from autoseg.evaluation.metrics import METRICS, value_of
-from autoseg.evaluation.case_scores import nan_mean
 from autoseg.pipeline import EnsembleSettings, PlanSettings, TrainSettings, plan_and_preprocess, train, train_ensemble
 from autoseg.runtime.serialization import from_jsonable, read_json, write_json
 from autoseg.runtime.workspace import Workspace

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from autoseg.evaluation.masks import border, grow_box
 from autoseg.evaluation.case_scores import score_case
+from autoseg.evaluation.masks import border, grow_box
 from autoseg.schema import Labels
 
 SPACING = (1.5, 0.8, 0.8)

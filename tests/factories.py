@@ -1,26 +1,267 @@
-"""Builders that several test files share, by topic."""
+"""Builders of the small values and files that tests work on, by topic. Fixtures of the same things: `conftest`."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 import story_data as data
 import torch
-from conftest import make_configuration, make_plan
 from scipy.ndimage import gaussian_filter
 
 from autoseg.data.images import write_image
 from autoseg.data.label_subsets import subset_labels
+from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.prediction import predict_cases
 from autoseg.inference.predictor import Predictor
-from autoseg.schema import Case, Choice, Configuration, Geometry, Image, Labels, Mirroring, Plan, Trace
+from autoseg.planners.fingerprint import measure_dataset
+from autoseg.preprocessing.preprocess import class_locations
+from autoseg.preprocessing.storage import Store, write_array
+from autoseg.schema import (
+    Budget,
+    Case,
+    Choice,
+    Configuration,
+    Dataset,
+    Fingerprint,
+    Geometry,
+    Image,
+    Intensity,
+    Labels,
+    Mirroring,
+    Plan,
+    Split,
+    Trace,
+)
+from autoseg.schema.run_record import RunRecord
+from autoseg.schema.settings import TrainSettings
+from autoseg.schema.training_options import TrainingOptions
+
+# ---------------------------------------------------------------- labels
+
+
+def labels(*, ignore: int | None = None, **values: int) -> Labels:
+    """Organs that exclude each other, each with its file value: ``labels(liver=1, spleen=2)``."""
+    return Labels(tuple(values), tuple((value,) for value in values.values()), ignore)
+
+
+def regions(*, ignore: int | None = None, order: tuple[int, ...] | None = None, **values: tuple[int, ...]) -> Labels:
+    """Regions that may overlap, each with its file values; `order` is by default the first value of each."""
+    order = tuple(members[0] for members in values.values()) if order is None else order
+    return Labels(tuple(values), tuple(values.values()), ignore, regions=True, regions_class_order=order)
+
+
+ORGANS = labels(ball=2, block=5)
+REGIONS = regions(whole=(1, 2), core=(2,))
+SHAPE = (10, 14, 16)
+CASES = ("a", "b", "c", "d")
+
+# ---------------------------------------------------------------- plans, runs
+
+
+def make_configuration(dim: int = 3, **changes: Any) -> Configuration:
+    """Two stages of four and eight features; a patch of 8 voxels an axis."""
+    grid = {"strides": [[1] * dim, [2] * dim], "kernel_sizes": [[3] * dim] * 2}
+    name = "2d" if dim == 2 else "3d_fullres"
+    tiny = Configuration(
+        name=name,
+        dim=dim,
+        spacing=(1.0,) * dim,
+        median_shape=SHAPE[-dim:],
+        patch_size=(8,) * dim,
+        batch_size=2,
+        normalization=("zscore",),
+        mask_normalization=(False,),
+        network="plain_unet",
+        network_options={"features": [4, 8], "convs_per_stage": [1, 1], "decoder_convs": [1], **grid},
+        batch_dice=False,
+        mirroring=Mirroring(axes=tuple(range(dim))),
+        data=name,
+    )
+    return dataclasses.replace(tiny, **changes)
+
+
+def make_plan(*configurations: Configuration, labels: Labels = ORGANS, channels: tuple[str, ...] = ("MR",)) -> Plan:
+    """A plan without reasons for the given configurations (the 3D one if none is given)."""
+    known = {one.name: one for one in configurations or (make_configuration(),)}
+    intensity = Intensity(mean=0.0, median=0.0, std=1.0, min=-3.0, max=3.0, percentile_00_5=-2.5, percentile_99_5=2.5)
+    return Plan("Dataset001_Tiny", channels, labels, ".nii.gz", (0, 1, 2), (intensity,) * len(channels), known)
+
+
+def make_job(
+    plan: Plan, configuration: str = "3d_fullres", *, iterations: int = 8, validation_intervals: int = 4, **options: Any
+) -> RunRecord:
+    """A run over the cases of `write_store`: c and d are held out."""
+    quick = {"optimizer": "adamw", "learning_rate": 1e-2, "weight_decay": 1e-2, "schedule": "cosine", "validation_batches": 1}
+    return RunRecord(
+        plan=plan,
+        configuration=plan.configurations[configuration],
+        fold="0",
+        split=Split(CASES[:2], CASES[2:]),
+        budget=Budget("iterations", iterations, validation_intervals),
+        seed=3,
+        options=TrainingOptions(**(quick | options)),
+        settings=TrainSettings(iterations=iterations, seed=3),
+    )
+
+
+# ---------------------------------------------------------------- cases and folders of them
+
+
+def make_case(seed: int, shape: Sequence[int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """An image ``(1, Z, Y, X)`` with a bright ball (1) and a dark block (2), and its internal labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int16)
+    middle = [rng.uniform(0.3, 0.45) * n for n in shape]
+    labels[sum((grid - at) ** 2 for grid, at in zip(np.ogrid[tuple(slice(n) for n in shape)], middle, strict=True)) < 9] = 1
+    labels[-5:-2, -6:-2, -6:-2] = 2
+    image = rng.normal(0, 0.2, shape) + np.choose(labels, [0.0, 2.0, -2.0])
+    return image[None].astype(np.float32), labels
+
+
+def write_store(folder: Path, plan: Plan, names: Sequence[str] = CASES, *, shape: Sequence[int] = SHAPE) -> Store:
+    """Preprocessed cases as a training reads them."""
+    store = Store(folder)
+    geometry = Geometry(tuple(shape), (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))
+    for seed, name in enumerate(names):
+        image, labels = make_case(seed, shape)
+        image = np.concatenate([image] * len(plan.channels))
+        trace = Trace(name, geometry, (0, 1, 2), tuple(shape), tuple((0, n) for n in shape), tuple(shape), (1.0,) * 3)
+        store.write(name, image, labels, trace, class_locations(labels, plan.labels, np.random.default_rng(0)))
+    return store
+
+
+def write_previous(folder: Path, data: Path) -> Path:
+    """A first stage's segmentations that are right everywhere."""
+    for name in Store(data).names():
+        write_array(folder / f"{name}.b2nd", np.asarray(Store(data).load(name).segmentation[:])[None].astype(np.uint8))
+    return folder
+
+
+def write_dataset(folder: Path, names: Sequence[str] = CASES, *, spacing: tuple[float, float, float] = (1.0, 1.0, 2.0)) -> Path:
+    """A dataset folder as users have it: images, labels and ``dataset.json``; `spacing` is ITK's (x, y, z)."""
+    for sub in ("imagesTr", "labelsTr"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        image, labels = make_case(seed)
+        values = np.array([0, 2, 5], np.uint8)[labels]
+        for array, path in ((image[0], folder / "imagesTr" / f"{name}_0000.nii.gz"), (values, folder / "labelsTr" / f"{name}.nii.gz")):
+            one = sitk.GetImageFromArray(array)
+            one.SetSpacing(spacing)
+            sitk.WriteImage(one, str(path))
+    info = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "ball": 2, "block": 5},
+        "numTraining": len(names),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+# ---------------------------------------------------------------- datasets with faults
+
+CHECKED_SHAPE = (6, 7, 8)
+
+
+def write_volume(
+    path: Path,
+    array: np.ndarray,
+    *,
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
+    spacing: Sequence[float] = (1.0, 1.0, 2.0),
+    direction: Any = (1, 0, 0, 0, 1, 0, 0, 0, 1),
+) -> Path:
+    """Writes an image file; geometry in ITK's order (x, y, z)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(np.asarray(direction, float).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_case(
+    folder: Path,
+    name: str,
+    *,
+    seed: int,
+    image: np.ndarray | None = None,
+    label: np.ndarray | None = None,
+    ending: str = ".nii.gz",
+    label_at: dict[str, Any] | None = None,
+    image_at: dict[str, Any] | None = None,
+) -> None:
+    """Writes image and label of a case of shape `CHECKED_SHAPE`: noise with one block; `..._at` are geometries for `write_volume`."""
+    volume = np.random.default_rng(seed).normal(size=CHECKED_SHAPE).astype(np.float32) if image is None else image
+    mask = np.zeros(CHECKED_SHAPE, np.uint8)
+    mask[2:4, 2:5, 2:6] = 1
+    write_volume(folder / f"imagesTr/{name}_0000{ending}", volume, **(image_at or {}))
+    write_volume(folder / f"labelsTr/{name}{ending}", mask if label is None else label, **(label_at or {}))
+
+
+def skew_sform(path: Path) -> None:
+    """Makes the axes of a NIfTI file's sform oblique to each other."""
+    source = path.rename(path.with_name(f"straight-{path.name}"))
+    fields = list(read_orientation(source))
+    fields[5], fields[14] = 0.0, fields[14] + 0.01
+    copy_with_orientation(source, path, tuple(fields))
+    source.unlink()
+
+
+def write_faulty_dataset(folder: Path) -> Path:
+    """Writes a dataset with one fault a case, each named by its case."""
+    volume = np.random.default_rng(99).normal(size=CHECKED_SHAPE).astype(np.float32)
+    mask = np.zeros(CHECKED_SHAPE, np.float32)
+    mask[2:4, 2:5, 2:6] = 1
+    holes = volume.copy()
+    holes[0, 0, :3] = [np.nan, np.inf, -np.inf]
+    undeclared = mask.astype(np.uint8)
+    undeclared[0, 0, :5] = 7
+    write_case(folder, "empty", seed=1, label=np.zeros(CHECKED_SHAPE, np.uint8))
+    write_case(folder, "far", seed=2, label_at={"origin": (500.0, 0.0, 0.0)})
+    write_case(folder, "fractional", seed=3, label=mask * 0.5)
+    write_case(folder, "good", seed=4)
+    write_case(folder, "moved", seed=5, label_at={"origin": (0.5, 0.0, 0.0)})
+    write_case(folder, "nan", seed=6, image=holes)
+    write_case(folder, "rounding", seed=7, label=mask * np.float32(1.0005))
+    write_case(folder, "shape", seed=8, label=np.ones((6, 7, 4), np.uint8), label_at={"spacing": (2.0, 1.0, 2.0)})
+    write_case(folder, "skewed", seed=9)
+    skew_sform(folder / "imagesTr/skewed_0000.nii.gz")
+    write_case(folder, "tilted", seed=10, ending=".mha", image_at={"direction": [[1, 0.02, 0], [0, 1, 0], [0, 0, 1]]})
+    write_case(folder, "twin", seed=4)
+    write_case(folder, "undeclared", seed=11, label=undeclared)
+    write_case(folder, "unlabelled", seed=12)
+    (folder / "labelsTr/unlabelled.nii.gz").unlink()
+    write_case(folder, "unreadable", seed=13)
+    (folder / "imagesTr/unreadable_0000.nii.gz").write_bytes(b"nothing")
+    write_case(folder, "imageless", seed=14)
+    (folder / "imagesTr/imageless_0000.nii.gz").unlink()
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "numTraining": 15, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+def write_merged_twins(folder: Path, organs: dict[str, list[str]], **patients: str) -> Path:
+    """Writes cases of one image, of patient p by default, each with some annotated organs."""
+    for name in organs:
+        write_case(folder, name, seed=4)
+    files = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": f"labelsTr/{name}.nii.gz"} for name in organs}
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "spleen": 2, "both": 3}, "dataset": files}
+    info |= {"annotated": organs, "groups": {name: patients.get(name, "p") for name in organs}}
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
 
 # ----------------------------------------------------------------------------------------------------------------- geometry
 
@@ -184,3 +425,12 @@ def ensemble_of(**models: ThresholdModel) -> Ensemble:
 def predict(cases: list[Case], out: Path, ensemble: Ensemble, **options: object) -> dict[str, str]:
     """Label maps only, with the endings of the inputs, where `options` do not want more."""
     return predict_cases(cases, out, ensemble, **{"ending": None, "save_probabilities": False, **options})
+
+
+# ---------------------------------------------------------------- measurements
+
+
+def fingerprint_of(dataset: Dataset, *, workers: int = 0) -> tuple[Fingerprint, dict[str, str]]:
+    """The fingerprint of a dataset, and the reasons of the cases that could not be measured."""
+    measured = measure_dataset(dataset, workers=workers)
+    return measured.fingerprint, measured.failures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from conftest import make_configuration, make_plan
+from factories import make_configuration, make_plan
 
 from autoseg.report import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from autoseg.schema import Calibration, Choice, Compared, DiceRegression, Evidence, Labels, NestedEstimate, PostProcessing, Reason, Split

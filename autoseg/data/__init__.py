@@ -1,1 +1,1 @@
-"""From files to arrays and back: datasets, their checks and repair, labels, images, DICOM."""
+"""Datasets and images: reading and writing, their checks and repair, labels, images, DICOM."""

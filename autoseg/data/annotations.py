@@ -1,7 +1,6 @@
-"""Partially labelled data: which organs were annotated in which case, as the ``annotated`` entry of a ``dataset.json`` says.
+"""Partially labelled data: the organs that are annotated in each case, from the ``annotated`` entry of ``dataset.json``.
 
-What nobody annotated is neither present nor absent. Everything that counts organs asks here (`annotated_indices`), so that such an organ is
-neither learnt as background, nor drawn as foreground, nor scored.
+An organ that is not annotated is neither present nor absent: it is neither learnt as background, nor sampled as foreground, nor scored.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ..runtime.registry import unknown_name_error
 from ..schema import Case, Labels
 from .labels import value_counts
 
-EXPECTED = 'an object such as {"case_001": ["liver"]}, or a list of objects such as {"cases": "^case_0", "organs": ["liver"]}'
+EXPECTED_FORM = 'an object such as {"case_001": ["liver"]}, or a list of objects such as {"cases": "^case_0", "organs": ["liver"]}'
 
 Names = tuple[str, ...]
 
@@ -36,25 +35,25 @@ def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path
         Case -> its annotated organs in the order of `Labels.names`; without the cases in which all organs are.
 
     Raises:
-        ValueError: The entry has another form, names an organ or a case that is not there, or says two things of a case.
+        ValueError: The entry has another form, names an unknown organ or case, or gives two lists of organs for a case.
     """
-    known = sorted(cases)
+    case_names = sorted(cases)
     found: dict[str, Names] = {}
-    for names, organs in _statements(entry, known, file):
+    for names, organs in _rules(entry, case_names, file):
         annotated = _organs(organs, labels, file)
         for name in names:
-            if name not in known:
-                raise _unknown(f"{file}: annotated: case", name, known)
+            if name not in case_names:
+                raise _unknown(f"{file}: annotated: case", name, case_names)
             if found.setdefault(name, annotated) != annotated:
                 raise ValueError(f"{file}: annotated: expected one list of organs for case {name}, found {found[name]} and {annotated}")
     return {name: organs for name, organs in found.items() if organs != labels.names}
 
 
 def annotated_indices(annotated: Names | None, labels: Labels) -> tuple[int, ...] | None:
-    """The annotated organs as indices into `Labels.names`, None where all of them are.
+    """Returns the indices into `Labels.names` of the annotated organs, None where all are.
 
     Args:
-        annotated: `Case.annotated`; organs that `labels` does not have are passed over.
+        annotated: `Case.annotated`; organs that are not in `labels` are ignored.
         labels: Of the dataset, or of a model of some of its organs.
     """
     if annotated is None or set(labels.names) <= set(annotated):
@@ -63,17 +62,17 @@ def annotated_indices(annotated: Names | None, labels: Labels) -> tuple[int, ...
 
 
 def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | None) -> dict[str, int]:
-    """Voxels that show an organ which is said not to be annotated.
+    """Counts the voxels of organs that are declared as not annotated.
 
     Args:
         array: A label map in file values.
-        labels: Of the dataset. Of regions a value may be there if it belongs to any annotated region.
+        labels: Of the dataset. A value is allowed if it belongs to any annotated region.
         annotated: Of the case.
 
     Returns:
-        Organ -> voxels, empty where nothing contradicts.
+        Organ -> voxels, empty where there are none.
     """
-    if annotated_indices(annotated, labels) is None:
+    if annotated is None or annotated_indices(annotated, labels) is None:
         return {}
     counts = value_counts(array)
     allowed = {value for name, members in zip(labels.names, labels.members, strict=True) if name in annotated for value in members}
@@ -86,38 +85,38 @@ def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | Non
 
 
 def check_annotated(array: np.ndarray, labels: Labels, case: Case) -> None:
-    """Checks a label map against what was annotated.
+    """Checks that a label map holds annotated organs only.
 
     Raises:
-        ValueError: It shows an organ that is said not to be annotated in this case.
+        ValueError: It holds an organ that is declared as not annotated in this case.
     """
     found = unannotated_voxels(array, labels, case.annotated)
     if found:
         shown = ", ".join(f"{name} ({count} voxels)" for name, count in found.items())
         raise ValueError(
             f"{case.name}: {case.label}: expected only the organs that dataset.json says are annotated there, "
-            f"{', '.join(case.annotated)}; found also {shown}"
+            f"{', '.join(case.annotated or ())}; found also {shown}"
         )
 
 
-def _statements(entry: Any, known: Sequence[str], file: Path) -> list[tuple[list[str], Any]]:
-    """Cases and what is annotated in them, statement by statement."""
+def _rules(entry: Any, case_names: Sequence[str], file: Path) -> list[tuple[list[str], Any]]:
+    """Cases and the organs entry of each rule."""
     if entry is None:
         return []
     if isinstance(entry, Mapping):
         return [([str(name)], organs) for name, organs in entry.items()]
     if not isinstance(entry, list) or any(not isinstance(one, Mapping) or set(one) != {"cases", "organs"} for one in entry):
-        raise ValueError(f"{file}: annotated: expected {EXPECTED}, found {entry!r}")
-    return [(_cases(one["cases"], known, file), one["organs"]) for one in entry]
+        raise ValueError(f"{file}: annotated: expected {EXPECTED_FORM}, found {entry!r}")
+    return [(_cases(one["cases"], case_names, file), one["organs"]) for one in entry]
 
 
-def _cases(entry: Any, known: Sequence[str], file: Path) -> list[str]:
+def _cases(entry: Any, case_names: Sequence[str], file: Path) -> list[str]:
     if isinstance(entry, list):
         return [str(name) for name in entry]
     if not isinstance(entry, str):
         raise ValueError(f"{file}: annotated: cases: expected a list of names or a regular expression, found {entry!r}")
     try:
-        found = [name for name in known if re.search(entry, name)]
+        found = [name for name in case_names if re.search(entry, name)]
     except re.error as error:
         raise ValueError(f"{file}: annotated: cases: {entry!r} is no regular expression: {error}") from error
     if not found:
@@ -134,6 +133,6 @@ def _organs(entry: Any, labels: Labels, file: Path) -> Names:
     return tuple(name for name in labels.names if name in entry)
 
 
-def _unknown(what: str, name: str, valid: Sequence[str]) -> ValueError:
-    """As `naming.unknown_name_error`; of many cases the nearest ones are enough."""
-    return unknown_name_error(what, name, valid if len(valid) <= 30 else [*valid[:30], "..."])
+def _unknown(kind: str, name: str, valid: Sequence[str]) -> ValueError:
+    """`unknown_name_error` that lists at most 30 names."""
+    return unknown_name_error(kind, name, valid if len(valid) <= 30 else [*valid[:30], "..."])

@@ -1,4 +1,4 @@
-"""Every problem of every case of a dataset, with its measure. `autoseg.data.repair` mends what can be mended."""
+"""Checks every case of a dataset and lists all problems. `autoseg.data.repair` repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
 from .images import displacement, geometry_difference, integer_labels, read_geometry, read_image, read_label, to_index, to_world
-from .labels import undeclared_values
+from .labels import foreground_box, undeclared_values
 
 MISSING_CHANNEL = "missing channel"
 MISSING_LABEL = "missing label"
@@ -47,15 +47,15 @@ _BYTES_PER_VOXEL = 24
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a case.
+    """A problem of a case.
 
     Attributes:
         case: Its name.
         file: The file concerned.
         kind: One of this module's kinds.
-        found: What is there, with its measure.
-        expected: What should be there.
-        fixable: True where a repaired copy can be written.
+        found: The actual state, with its measure.
+        expected: The correct state.
+        fixable: Whether a repaired copy can be written.
     """
 
     case: str
@@ -67,7 +67,7 @@ class Problem:
 
 
 def check_dataset(folder: Path, *, groups: str | None = None, workers: int | None = None) -> list[Problem]:
-    """Looks at every file of every case; one problem does not hide the others.
+    """Checks every file of every case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
     other organs were annotated, as in a dataset that was merged.
@@ -87,7 +87,7 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
     problems = [Problem(m.case, str(m.file), m.kind, m.found, "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
     memory = {case.name: _memory(case) for case in dataset.cases}
-    results, failures = run_cases(check_case, jobs, workers=workers, what="Checking", memory_per_job=memory)
+    results, failures = run_cases(check_case, jobs, workers=workers, title="Checking", memory_per_job=memory)
     for name, reason in failures.items():
         problems.append(Problem(name, str(jobs[name][0].images[0]), UNREADABLE, reason, "a case that can be read"))
     first: dict[str, list[Case]] = {}
@@ -95,9 +95,11 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
         found, digest = results.get(case.name, ([], ""))
         problems += found
         earlier = first.setdefault(digest, []) if digest else []
-        same = next((one for one in earlier if not _complement(one, case)), None)
+        same = next((one for one in earlier if not _are_complementary(one, case)), None)
         if same is not None:
-            problems.append(Problem(case.name, str(case.images[0]), DUPLICATE_IMAGE, f"the voxels of case {same.name}", "an image of its own", True))
+            problems.append(
+                Problem(case.name, str(case.images[0]), DUPLICATE_IMAGE, f"the voxels of case {same.name}", "an image of its own", True)
+            )
         else:
             earlier.append(case)
     return sorted(problems, key=lambda problem: (problem.case, problem.file))
@@ -128,22 +130,19 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> tuple[lis
     return problems, digest.hexdigest() if len(readable) == len(images) else ""
 
 
-def _complement(one: Case, other: Case) -> bool:
+def _are_complementary(first: Case, second: Case) -> bool:
     """Whether two cases with the same image are one patient of whom different organs were annotated."""
-    return (one.group or one.name) == (other.group or other.name) and one.annotated != other.annotated
+    return (first.group or first.name) == (second.group or second.name) and first.annotated != second.annotated
 
 
-def foreground_inside(label: np.ndarray, found: Geometry, image: Geometry) -> bool:
-    """True where the box around a label map's foreground lies inside the image, to one voxel."""
-    if found.dim != image.dim or not label.any():
+def foreground_inside(label: np.ndarray, label_geometry: Geometry, image_geometry: Geometry) -> bool:
+    """Whether the box around a label map's foreground lies inside the image, to one voxel."""
+    if label_geometry.dim != image_geometry.dim or not label.any():
         return False
-    spans = []
-    for axis in range(label.ndim):
-        hits = np.flatnonzero(label.any(axis=tuple(other for other in range(label.ndim) if other != axis)))
-        spans.append((float(hits[0]), float(hits[-1])))
+    spans = [(float(start), float(stop - 1)) for start, stop in foreground_box(label)]
     corners = np.array(list(itertools.product(*reversed(spans))))
-    index = to_index(image, to_world(found, corners))
-    return bool((index >= -1).all() and (index <= np.array(image.shape[::-1])).all())
+    index = to_index(image_geometry, to_world(label_geometry, corners))
+    return bool((index >= -1).all() and (index <= np.array(image_geometry.shape[::-1])).all())
 
 
 def read_with_non_finite(path: Path) -> Image:
@@ -161,7 +160,7 @@ def read_with_non_finite(path: Path) -> Image:
 
 
 def voxels_fit(expected: Geometry, found: Geometry) -> bool:
-    """True where the voxels fit as they are and only the header is inexact."""
+    """Whether the voxels fit and only the header is inexact."""
     return expected.shape == found.shape and displacement(expected, found) <= HEADER_TOLERANCE_VOXELS * min(expected.spacing)
 
 
@@ -173,8 +172,8 @@ def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
     problems = _check_direction(name, path, image.geometry)
     wrong = int(image.array.size - np.isfinite(image.array).sum())
     if wrong:
-        mendable = wrong < image.array.size
-        problems.append(Problem(name, str(path), NOT_FINITE, f"{wrong} of {image.array.size} voxels", "finite numbers", mendable))
+        repairable = wrong < image.array.size
+        problems.append(Problem(name, str(path), NOT_FINITE, f"{wrong} of {image.array.size} voxels", "finite numbers", repairable))
     return image, problems
 
 
@@ -198,7 +197,7 @@ def _check_label(case: Case, labels: Labels, reference: Geometry | None) -> list
     contradicting = unannotated_voxels(label.array, labels, case.annotated)
     if contradicting:
         found = ", ".join(f"{organ} ({count} voxels)" for organ, count in contradicting.items())
-        problems.append(Problem(name, str(path), UNANNOTATED, found, f"only what is annotated there: {', '.join(case.annotated)}"))
+        problems.append(Problem(name, str(path), UNANNOTATED, found, f"only what is annotated there: {', '.join(case.annotated or ())}"))
     if not label.array.any():
         problems.append(Problem(name, str(path), EMPTY, "background only", "at least one organ (unless the patient has none of them)"))
     return problems

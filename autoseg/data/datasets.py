@@ -1,4 +1,4 @@
-"""A dataset folder (nnU-Net's or the Medical Segmentation Decathlon's) -> `Dataset`; and the cases in a folder of new images."""
+"""Reader of dataset folders (nnU-Net's or the Medical Segmentation Decathlon's), and of folders of new images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
 
 
 def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[MissingFile, ...]]:
-    """As `load_dataset`, but hands back what is missing; the dataset holds the complete cases only.
+    """As `load_dataset`, but returns missing files instead of raising; the dataset holds the complete cases only.
 
     Raises:
         ValueError: ``dataset.json`` missing or wrong, or two files for one thing.
@@ -84,8 +84,8 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
         log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
     patients = _groups(folder, [case.name for case in cases], groups or info.get("groups"))
     labels = parse_labels(info, folder / "dataset.json")
-    known = {*patients, *(gap.case for gap in missing)}
-    annotated = parse_annotated(info.get("annotated"), known, labels, folder / "dataset.json")
+    case_names = {*patients, *(gap.case for gap in missing)}
+    annotated = parse_annotated(info.get("annotated"), case_names, labels, folder / "dataset.json")
     cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows = parse_windows(info, labels, folder / "dataset.json")
@@ -94,7 +94,7 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
 
 
 def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
-    """The cases in what a user wants segmented.
+    """Finds the cases to segment in a folder or file.
 
     Args:
         path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
@@ -108,6 +108,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
         ValueError: Nothing there, a channel missing, or two files for one thing.
     """
     path = Path(path)
+    items: dict[tuple[str, int | None], Path]
     if path.is_dir() and is_dicom_folder(path):
         items = {(path.resolve().name, None): path}
     elif path.is_dir():
@@ -132,7 +133,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """The content of a dataset's ``dataset.json``.
+    """Reads ``dataset.json`` of a dataset folder.
 
     Raises:
         ValueError: Missing, or no JSON object.
@@ -269,8 +270,8 @@ def _case_images(
     gap = next(channel for channel in range(len(channels)) if channel not in files)
     ending = ending_of(present[0]) if present else _commonest(ending_of(path) for path in items.values())
     found = ", ".join(path.name for path in present) or "nothing"
-    what = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
-    return (), MissingFile(name, what, folder / f"{name}_{gap:04d}{ending}", found)
+    kind = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
+    return (), MissingFile(name, kind, folder / f"{name}_{gap:04d}{ending}", found)
 
 
 def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:
@@ -292,10 +293,10 @@ def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str 
     return found
 
 
-def _label_ending(said: str, cases: Sequence[Case]) -> str:
-    """Ending of label maps to write: what ``dataset.json`` says where files can be written so, else the images' own."""
-    said = f".{said.lower().lstrip('.')}"
-    return label_ending(said if said in ENDINGS else _commonest(ending_of(case.images[0]) for case in cases))
+def _label_ending(declared: str, cases: Sequence[Case]) -> str:
+    """Ending of label maps to write: that of ``dataset.json`` if it can be written, else that of the images."""
+    declared = f".{declared.lower().lstrip('.')}"
+    return label_ending(declared if declared in ENDINGS else _commonest(ending_of(case.images[0]) for case in cases))
 
 
 def _commonest(endings: Any) -> str:

@@ -1,4 +1,4 @@
-"""The description of a planned dataset, ``dataset.json`` in ``preprocessed/`` and ``results/``: cases, patients and labels as planned.
+"""Reads and writes the description of a planned dataset, ``dataset.json`` in ``preprocessed/`` and ``results/``.
 
 Paths in it are relative to the home folder where they lie inside it, so that a home that was copied or moved reads its own files.
 """
@@ -8,25 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..runtime.dataset_folders import path_in_present_home
 from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
 from .datasets import load_dataset
-
-FORMAT = 1
-"""Of the file. The one of 0.1.0 has no such number, and every path in it is absolute."""
-
-
-@dataclass(frozen=True)
-class _Stored(Dataset):
-    """A `Dataset` as it is written, with the number of its format."""
-
-    format: int = 0
 
 
 def write_description(path: Path, dataset: Dataset, home: Path) -> None:
@@ -42,7 +31,7 @@ def write_description(path: Path, dataset: Dataset, home: Path) -> None:
     for entry, case in zip(plain["cases"], dataset.cases, strict=True):
         entry["images"] = [_stored_path(image, roots) for image in case.images]
         entry["label"] = None if case.label is None else _stored_path(case.label, roots)
-    write_json(path, {"format": FORMAT, **plain})
+    write_json(path, {"format": dataset.file_format, **plain})
 
 
 def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
@@ -54,13 +43,15 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
         raw: The folder of datasets, where files are looked for that are no longer where they were.
 
     Returns:
-        With absolute paths. Whether the files are there is not looked at.
+        With absolute paths. Whether the files exist is not checked.
 
     Raises:
         ValueError: The file cannot be read as a dataset.
     """
-    stored = read_json(path, _Stored)
-    former, copied = (home / stored.folder).parent, _is_copied(stored, home, raw)
+    stored = read_json(path, Dataset)
+    former = (home / stored.folder).parent
+    # 0.1.0 wrote absolute paths and no format: files of the present home are its own, though the former home is still there.
+    copied = "format" not in read_json(path, dict) and raw.parent == home and stored.folder.parent.name == raw.name
 
     def absolute(file: Path) -> Path:
         return path_in_present_home(home / file, former, raw, copied=copied)
@@ -69,8 +60,7 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
         replace(case, images=tuple(map(absolute, case.images)), label=None if case.label is None else absolute(case.label))
         for case in stored.cases
     )
-    values: dict[str, Any] = {field.name: getattr(stored, field.name) for field in fields(Dataset)}
-    return Dataset(**values | {"folder": absolute(stored.folder), "cases": cases})
+    return replace(stored, folder=absolute(stored.folder), cases=cases)
 
 
 def check_files(dataset: Dataset) -> None:
@@ -103,11 +93,6 @@ def with_references(dataset: Dataset) -> Dataset:
     if not cases:
         raise ValueError(f"{dataset.folder}: expected the label maps of the cases, by which models are judged, found none")
     return replace(dataset, cases=cases)
-
-
-def _is_copied(stored: _Stored, home: Path, raw: Path) -> bool:
-    """Whether 0.1.0 wrote this for a dataset of a home folder: what lies in the present one is then this home's own."""
-    return stored.format == 0 and raw.parent == home and stored.folder.parent.name == raw.name
 
 
 def _home_aliases(home: Path, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One DICOM folder -> the files of its image series in order, and the geometry that their headers state."""
+"""Finds the image series of a DICOM folder: its files in order, and its geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files to arrays and back, with their place in space: all reading and writing of images goes through SimpleITK here.
+"""Reads and writes images and label maps with their geometry, through SimpleITK.
 
 Axis and spacing order: `autoseg.schema.conventions`.
 """
@@ -19,7 +19,7 @@ from . import nifti_header
 from .dicom import is_dicom_file, read_series
 
 PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""Endings of formats without a place in space: their spacing is 1 whatever their resolution tag says."""
+"""Endings of formats without a geometry: their spacing is 1 whatever their resolution tag says."""
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", *PICTURES)
 """Image files that can be read, besides folders with a DICOM series."""
@@ -129,7 +129,7 @@ def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_R
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Where the voxels of a file or DICOM folder lie, from its header alone.
+    """Reads the geometry of a file or DICOM folder from its header alone.
 
     Raises:
         ValueError: Missing or unreadable.
@@ -142,7 +142,7 @@ def read_geometry(path: Path) -> Geometry:
 
 
 def count_channels(path: Path) -> int:
-    """Channels in a file, from its header alone; a DICOM folder has one."""
+    """Counts the channels of a file from its header alone; a DICOM folder has one."""
     path = Path(path)
     if path.is_dir():
         return 1
@@ -154,7 +154,7 @@ def count_channels(path: Path) -> int:
 
 
 def geometry_difference(expected: Geometry, found: Geometry) -> str:
-    """What separates two geometries, with its measure; empty where they are the same.
+    """Describes the difference of two geometries with its measure; empty where they are the same.
 
     The same means: equal shape, and no corner voxel displaced by more than `SAME_PLACE` times the smallest spacing.
     """
@@ -193,7 +193,7 @@ def to_index(geometry: Geometry, points: np.ndarray) -> np.ndarray:
 
 
 def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
-    """Writes a label map, compressed, in the smallest unsigned type that holds it; the file appears whole or not at all.
+    """Writes a label map, compressed, in the smallest unsigned type that holds it; atomically.
 
     Args:
         path: Its ending chooses the format, changed where `label_ending` says so: ``.jpg`` becomes ``.png``, ``.mhd`` ``.mha``.
@@ -268,8 +268,8 @@ def _read(path: Path) -> Image:
     """Array ``(C, ...)`` in the file's own number type."""
     if path.is_dir():
         series = read_series(path)
-        image = sitk.ReadImage(list(series.files) if len(series.files) > 1 else series.files[0])
-        return Image(from_sitk(image).array, series.geometry, str(path))
+        volume = sitk.ReadImage(list(series.files) if len(series.files) > 1 else series.files[0])
+        return Image(from_sitk(volume).array, series.geometry, str(path))
     reader = _header(path)
     if nifti_header.is_nifti(path) and nifti_header.is_cut_short(path):
         raise ValueError(f"{path}: cannot be read: the file ends before its last voxel (an interrupted copy or download?)")

@@ -1,4 +1,4 @@
-"""The ``labels`` entry of a ``dataset.json`` -> `Labels`."""
+"""Parser of the ``labels`` entry of ``dataset.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some organs of a dataset as labels of their own: what a model of only those is told, and the way back to all of them."""
+"""Labels of a subset of a dataset's organs, and conversion of label maps between label sets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..schema.conventions import OUTSIDE
 from .labels import apply_table
 
 MAX_NAMES_SHOWN = 3
-"""Organs that a file name spells out; of more only the first two, and how many follow."""
+"""Number of organs that a folder name lists in full; of more it has the first two and the number of the others."""
 
 
 def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
-    """The labels of some organs; everything else is background for whoever follows them.
+    """Returns the labels of a subset of the organs; all else becomes background.
 
     Args:
         labels: Of the dataset.
@@ -35,54 +35,54 @@ def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
             raise unknown_name_error("organ", organ, labels.names)
     if not organs:
         raise ValueError(f"organs: expected at least one of {', '.join(labels.names)}, got none")
-    kept = [index for index, name in enumerate(labels.names) if name in organs]
-    if len(kept) == len(labels.names):
+    indices = [index for index, name in enumerate(labels.names) if name in organs]
+    if len(indices) == len(labels.names):
         return labels
-    members = tuple(labels.members[index] for index in kept)
-    there = {value for member in members for value in member}
+    members = tuple(labels.members[index] for index in indices)
+    values = {value for member in members for value in member}
     # A region may be painted with a value that belongs only to regions that were left out.
     regions_class_order = (
-        tuple(labels.regions_class_order[i] if labels.regions_class_order[i] in there else labels.members[i][0] for i in kept)
+        tuple(labels.regions_class_order[i] if labels.regions_class_order[i] in values else labels.members[i][0] for i in indices)
         if labels.regions
         else ()
     )
-    return Labels(tuple(labels.names[index] for index in kept), members, labels.ignore, labels.regions, regions_class_order)
+    return Labels(tuple(labels.names[index] for index in indices), members, labels.ignore, labels.regions, regions_class_order)
 
 
-def translation_table(stored: Labels, wanted: Labels) -> np.ndarray:
-    """What each internal value of one set of labels is in another one of the same dataset.
+def translation_table(stored: Labels, target: Labels) -> np.ndarray:
+    """Makes the table from internal values of one label set to those of another label set of the same dataset.
 
     Args:
-        stored: Whose internal values are given.
-        wanted: Whose internal values are sought; values of organs that it lacks become background.
+        stored: Label set of the table's indices.
+        target: Label set of the table's entries; organs that it lacks become background.
 
     Returns:
-        int16 ``(V,)``, indexed by the internal value; the last entry is `OUTSIDE`, so that an index of -1 stays what it is.
+        int16 ``(V,)``, indexed by the internal value; the last entry is `OUTSIDE`, so that an index of -1 gives it.
     """
-    position = {value: index + 1 for index, value in enumerate(wanted.base_values)}
+    position = {value: index + 1 for index, value in enumerate(target.base_values)}
     table = [0, *(position.get(value, 0) for value in stored.base_values)]
     if stored.internal_ignore is not None:
-        table.append(wanted.internal_ignore or 0)
+        table.append(target.internal_ignore or 0)
     return np.array([*table, OUTSIDE], np.int16)
 
 
-def translate_labels(array: np.ndarray, stored: Labels, wanted: Labels) -> np.ndarray:
-    """A label map in the internal values of `wanted` instead of those of `stored`: int16 of the same shape; unchanged where they agree."""
-    if stored == wanted:
+def translate_labels(array: np.ndarray, stored: Labels, target: Labels) -> np.ndarray:
+    """Converts a label map from the internal values of `stored` to those of `target`: int16; `array` itself where both are equal."""
+    if stored == target:
         return array
-    table = translation_table(stored, wanted)
+    table = translation_table(stored, target)
     return apply_table(array, np.roll(table, 1), OUTSIDE)
 
 
-def organ_indices(stored: Labels, wanted: Labels) -> tuple[int, ...]:
-    """Where the organs of `wanted` stand in ``stored.names``."""
-    return tuple(stored.names.index(name) for name in wanted.names)
+def organ_indices(stored: Labels, target: Labels) -> tuple[int, ...]:
+    """Returns the indices of the organs of `target` in ``stored.names``."""
+    return tuple(stored.names.index(name) for name in target.names)
 
 
 def organs_tag(labels: Labels) -> str:
-    """The organs as a part of a folder's name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
+    """Returns the organs as a part of a folder name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
 
-    The figures at the end belong to exactly these organs, so that two sets which begin alike do not share a folder.
+    The digits at the end are a digest of all organs, so that two sets with the same first organs do not share a folder.
     """
     names = [safe_file_name(name) for name in labels.names]
     if len(names) <= MAX_NAMES_SHOWN:

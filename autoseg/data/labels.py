@@ -1,4 +1,4 @@
-"""Label values of a file, of the inside and of organs; and which organs are each other's mirror image.
+"""Conversion between file values and internal values, masks of organs, and left-right pairs of organs.
 
 File values and internal values are defined in `autoseg.schema.conventions`.
 """
@@ -10,41 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..schema import Labels, Mirroring
+from ..schema import Box, Labels, Mirroring
 from ..schema.conventions import OUTSIDE
 
 LEFT = frozenset({"left", "l", "lt", "lft", "links", "linke", "linker", "linkes", "gauche", "sinister", "sinistra"})
 RIGHT = frozenset({"right", "r", "rt", "rgt", "rechts", "rechte", "rechter", "rechtes", "droite", "droit", "dexter", "dextra"})
 
 ASYMMETRIC = frozenset(
-    [
-        "ventricle",
-        "ventricles",
-        "ventricular",
-        "ventrikel",
-        "atrium",
-        "atria",
-        "atrial",
-        "vorhof",
-        "auricle",
-        "appendage",
-        "heart",
-        "cardiac",
-        "coronary",
-        "pulmonary",
-        "lobe",
-        "lobes",
-        "liver",
-        "hepatic",
-        "portal",
-        "brachiocephalic",
-        "bronchus",
-        "bronchi",
-        "colon",
-        "colic",
-        "gastric",
-        "spleen",
-    ]
+    (
+        *("ventricle", "ventricles", "ventricular", "ventrikel", "atrium", "atria", "atrial", "vorhof"),
+        *("auricle", "appendage", "heart", "cardiac", "coronary", "pulmonary", "lobe", "lobes"),
+        *("liver", "hepatic", "portal", "brachiocephalic", "bronchus", "bronchi", "colon", "colic", "gastric", "spleen"),
+    )
 )
 """Words of organs whose left and right member differ in shape, so that a flipped image does not show the other one."""
 
@@ -58,7 +35,7 @@ _BLOCK = 1 << 18
 
 
 def to_internal_values(array: np.ndarray, labels: Labels, *, source: str) -> np.ndarray:
-    """File values to internal values.
+    """Converts file values to internal values.
 
     Args:
         array: Any shape, integers.
@@ -72,7 +49,7 @@ def to_internal_values(array: np.ndarray, labels: Labels, *, source: str) -> np.
         ValueError: Values that the dataset does not declare; they are named with their counts.
     """
     internal = {0: 0} | {value: i + 1 for i, value in enumerate(labels.base_values)}
-    if labels.ignore is not None:
+    if labels.ignore is not None and labels.internal_ignore is not None:
         internal[labels.ignore] = labels.internal_ignore
     undeclared = undeclared_values(array, labels)
     if undeclared:
@@ -82,13 +59,13 @@ def to_internal_values(array: np.ndarray, labels: Labels, *, source: str) -> np.
 
 
 def undeclared_values(array: np.ndarray, labels: Labels) -> dict[int, int]:
-    """Values of a label map that the dataset does not declare, with their number of voxels."""
+    """Counts the voxels of each value that the dataset does not declare."""
     declared = {0, *labels.base_values} | ({labels.ignore} if labels.ignore is not None else set())
     return {value: count for value, count in value_counts(array).items() if value not in declared}
 
 
 def value_counts(array: np.ndarray) -> dict[int, int]:
-    """Voxels of each value in an integer array of any shape."""
+    """Counts the voxels of each value in an integer array of any shape."""
     if array.size == 0:
         return {}
     low, high = int(array.min()), int(array.max())
@@ -102,18 +79,27 @@ def value_counts(array: np.ndarray) -> dict[int, int]:
 
 
 def to_file_values(array: np.ndarray, labels: Labels) -> np.ndarray:
-    """Internal values to file values, in the smallest sufficient unsigned type; `OUTSIDE` becomes 0."""
+    """Converts internal values to file values, in the smallest sufficient unsigned type; `OUTSIDE` becomes 0."""
     table = [0, *labels.base_values] + ([labels.ignore] if labels.ignore is not None else [])
     return apply_table(array, np.array([0, *table], np.min_scalar_type(max(table))), OUTSIDE)
 
 
 def organ_mask(array: np.ndarray, labels: Labels, index: int) -> np.ndarray:
-    """Where a label map in internal values shows the organ (or region) ``labels.names[index]``: bool, same shape."""
+    """Mask (bool, same shape) of the organ or region ``labels.names[index]`` in a label map of internal values."""
     members = labels.internal_members[index]
     mask = array == members[0]
     for member in members[1:]:
         mask |= array == member
     return mask
+
+
+def foreground_box(mask: np.ndarray) -> Box:
+    """Smallest box that holds the foreground of a bool mask; ``(0, 0)`` on every axis of an empty mask."""
+    box = []
+    for axis in range(mask.ndim):
+        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append((int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0))
+    return tuple(box)
 
 
 def left_right_pairs(names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
@@ -150,25 +136,25 @@ def plan_mirroring(labels: Labels, dim: int, lateral_axis: int | None) -> tuple[
     Returns:
         The flips, and one sentence that says why.
     """
-    every = tuple(range(dim))
+    all_axes = tuple(range(dim))
     pairs, unpaired = left_right_pairs(labels.names)
     if not pairs and not unpaired:
-        return Mirroring(every), "no label names a left or right organ: every axis may be flipped"
+        return Mirroring(all_axes), "no label names a left or right organ: every axis may be flipped"
     if lateral_axis is None:
         return Mirroring(), "labels name left and right organs, but the lateral axis differs between cases: no flips"
-    if lateral_axis not in every:
-        return Mirroring(every), "labels name left and right organs, but the patch lacks the lateral axis: every axis may be flipped"
-    others = tuple(axis for axis in every if axis != lateral_axis)
+    if lateral_axis not in all_axes:
+        return Mirroring(all_axes), "labels name left and right organs, but the patch lacks the lateral axis: every axis may be flipped"
+    others = tuple(axis for axis in all_axes if axis != lateral_axis)
     if unpaired:
         named = ", ".join(labels.names[i] for i in unpaired)
         return Mirroring(others), f"{named}: a side without its partner: axis {lateral_axis} (left-right) is not flipped"
     if not _swap_keeps_regions(labels, pairs):
         return Mirroring(others), f"regions that exchanging left and right would break: axis {lateral_axis} (left-right) is not flipped"
     named = ", ".join(f"{labels.names[i]} <-> {labels.names[j]}" for i, j in pairs)
-    return Mirroring(every, lateral_axis, pairs), f"a flip of axis {lateral_axis} (left-right) exchanges {named}"
+    return Mirroring(all_axes, lateral_axis, pairs), f"a flip of axis {lateral_axis} (left-right) exchanges {named}"
 
 
-def _translate(array: np.ndarray, internal: Mapping[int, int | None]) -> np.ndarray:
+def _translate(array: np.ndarray, internal: Mapping[int, int]) -> np.ndarray:
     """`array` with every value replaced, int16; all of its values are keys of `internal`."""
     keys = np.array(sorted(internal), np.int64)
     values = np.array([internal[int(key)] for key in keys], np.int16)
@@ -180,12 +166,12 @@ def _translate(array: np.ndarray, internal: Mapping[int, int | None]) -> np.ndar
 
 
 def apply_table(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
-    """``table[array - low]``, block by block: NumPy indexes by 8 byte numbers, which a whole CT need not become at once.
+    """Returns ``table[array - low]``, computed in blocks to limit the memory for NumPy's 8 byte indices.
 
     Args:
         array: Integers, any shape.
         table: ``(N,)``; its type is the result's.
-        low: What stands for the table's first entry.
+        low: Value of the table's first entry.
     """
     result = np.empty(array.size, table.dtype)
     position = 0

@@ -1,6 +1,6 @@
-"""Several datasets in which different organs were annotated become one: images are referred to, label maps too where their values stay.
+"""Merges datasets in which different organs are annotated: images are referenced, and label maps too where their values stay.
 
-An organ keeps the value it has in the first dataset that names it, if that is free, so that as few label maps as possible are written anew.
+An organ keeps the value it has in the first dataset that names it, if that is free, so that as few label maps as possible are rewritten.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Source:
     @property
     def keeps_values(self) -> bool:
         """Whether its label maps can be used as they are."""
-        return all(own == merged for own, merged in self.values.items())
+        return all(value == merged for value, merged in self.values.items())
 
 
 def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
@@ -112,21 +112,21 @@ def _renumbered(datasets: Sequence[Dataset]) -> tuple[dict[str, int], list[_Sour
     spelling: dict[str, str] = {}
     sources = []
     for dataset, prefix in zip(datasets, _prefixes(datasets), strict=True):
-        own = dict(zip(dataset.labels.names, (members[0] for members in dataset.labels.members), strict=True))
-        own |= {} if dataset.labels.ignore is None else {IGNORE: dataset.labels.ignore}
-        for name, value in own.items():
+        declared = dict(zip(dataset.labels.names, (members[0] for members in dataset.labels.members), strict=True))
+        declared |= {} if dataset.labels.ignore is None else {IGNORE: dataset.labels.ignore}
+        for name, value in declared.items():
             merged = spelling.setdefault(name.lower(), name)
             taken = set(labels.values())
             free = value if value not in taken else next(one for one in range(1, len(taken) + 2) if one not in taken)
             labels.setdefault(merged, free)
         organs = {name: spelling[name.lower()] for name in dataset.labels.names}
-        values = {value: labels[spelling[name.lower()]] for name, value in own.items()}
+        values = {value: labels[spelling[name.lower()]] for name, value in declared.items()}
         sources.append(_Source(dataset, prefix, organs, values))
     return labels, sources
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
-    """What stands before the names of each dataset's cases: its bare name, or its full one where two have the same."""
+    """Prefix of the names of each dataset's cases: its bare name, or its full one where two have the same."""
     bare = [bare_name(dataset.name) for dataset in datasets]
     if len({name.lower() for name in bare}) == len(bare):
         return bare
@@ -139,14 +139,14 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
     cases = [(source, case) for source in sources for case in source.dataset.cases]
     files: dict[str, dict[str, Any]] = {}
     annotated: dict[tuple[str, ...], list[str]] = {}
-    every = tuple(name for name in labels if name != IGNORE)
+    all_organs = tuple(name for name in labels if name != IGNORE)
     for source, case in tqdm(cases, desc="Merging", unit="case"):
         name = f"{source.prefix}_{case.name}"
         label = _label(source, case, name, destination, partial)
         files[name] = {"images": [_reference(image, destination) for image in case.images], "label": label}
         organs = {source.organs[organ] for organ in case.annotated or source.dataset.labels.names}
-        if organs != set(every):
-            annotated.setdefault(tuple(organ for organ in every if organ in organs), []).append(name)
+        if organs != set(all_organs):
+            annotated.setdefault(tuple(organ for organ in all_organs if organ in organs), []).append(name)
     first = sources[0].dataset
     windows = {source.organs[organ]: window for source in reversed(sources) for organ, window in source.dataset.windows.items()}
     tolerances = {source.organs[organ]: value for source in reversed(sources) for organ, value in source.dataset.tolerances.items()}
@@ -166,6 +166,8 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
 
 def _label(source: _Source, case: Case, name: str, destination: Path, partial: Path) -> str:
     """Path of the case's label map as ``dataset.json`` names it: its own, or that of a copy with other values."""
+    if case.label is None:
+        raise ValueError(f"{source.dataset.folder}: case {case.name}: expected a label map, found none")
     if source.keeps_values:
         return _reference(case.label, destination)
     labels = source.dataset.labels
@@ -199,10 +201,10 @@ def _groups(cases: Sequence[tuple[_Source, Case]]) -> dict[str, str]:
         paths = [os.path.realpath(image) for image in case.images]
         # All channels together: one that is empty is the same in patients who have nothing to do with each other.
         for key in (*paths, "|".join(contents[path] for path in paths)):
-            own = final(f"{source.prefix}_{case.group or case.name}")
-            other = final(seen.setdefault(key, own))
-            if other != own:
-                alias[own] = other
+            group = final(f"{source.prefix}_{case.group or case.name}")
+            other = final(seen.setdefault(key, group))
+            if other != group:
+                alias[group] = other
     return {f"{source.prefix}_{case.name}": final(f"{source.prefix}_{case.group or case.name}") for source, case in cases}
 
 
@@ -241,6 +243,6 @@ def _odd_channels(datasets: Sequence[Dataset]) -> list[str]:
 
 def _sentence(source: _Source) -> str:
     organs = ", ".join(source.organs[name] for name in source.dataset.labels.names)
-    changes = ", ".join(f"{own} became {merged}" for own, merged in source.values.items() if own != merged)
-    how = f"label maps written anew ({changes})" if changes else "images and label maps stay where they are"
-    return f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs}; {how}"
+    changes = ", ".join(f"{value} became {merged}" for value, merged in source.values.items() if value != merged)
+    files = f"label maps written anew ({changes})" if changes else "images and label maps stay where they are"
+    return f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs}; {files}"

@@ -1,4 +1,4 @@
-"""What ITK does not tell about NIfTI-1 files: their orientation fields to the last digit, NaN voxels, and files that end too soon."""
+"""NIfTI-1 headers beyond ITK: orientation fields to the last digit, NaN voxels, and truncated files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -155,7 +155,9 @@ def _length(path: Path, expected: int) -> int:
         return sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as probe:
         packed = probe.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    if packed:
+        return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile reads like any other binary file
+    return path.open("rb")

@@ -1,4 +1,4 @@
-"""Writes a repaired copy of a dataset; the original is never touched."""
+"""Writes a repaired copy of a dataset; the original is never changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
-from .checks import EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, DUPLICATE_IMAGE, Problem, check_case, voxels_fit, read_with_non_finite
+from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, Problem, check_case, read_with_non_finite, voxels_fit
 from .datasets import inspect_dataset, read_info
 from .images import (
     ending_of,
@@ -61,20 +61,20 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)
-    told = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
-    kept: list[Case] = []
+    messages = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
+    complete: list[Case] = []
     with atomic_write(destination) as partial:
         for part in ("imagesTr", "labelsTr"):
             (partial / part).mkdir(parents=True, exist_ok=True)
         for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
             if not _is_lost(by_case[case.name]):
-                sentence, complete = _repair_case(case, by_case[case.name], dataset, partial)
-                kept += [case] if complete else []
-                told += [sentence] if sentence else []
-        if not kept:
-            raise ValueError(f"{folder}: no case is left after repairing: {'; '.join(told[:5])}")
-        _copy_rest(folder, partial, kept)
-    return sorted(told)
+                message, is_complete = _repair_case(case, by_case[case.name], dataset, partial)
+                complete += [case] if is_complete else []
+                messages += [message] if message else []
+        if not complete:
+            raise ValueError(f"{folder}: no case is left after repairing: {'; '.join(messages[:5])}")
+        _copy_rest(folder, partial, complete)
+    return sorted(messages)
 
 
 def _is_lost(problems: Sequence[Problem]) -> bool:

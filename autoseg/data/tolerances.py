@@ -1,4 +1,4 @@
-"""How far apart two surfaces may lie and still count as the same: by organ, where the dataset or the user says so."""
+"""Tolerances of surface distances by organ, from ``dataset.json`` or the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..schema import Labels
 
 
 def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, float]:
-    """The ``tolerances`` entry of a ``dataset.json``: organ to mm, such as what two experts differ by.
+    """The ``tolerances`` entry of a ``dataset.json``: organ to mm, for example the inter-rater distance.
 
     Raises:
         ValueError: It names what is no organ, or has other than a distance.
@@ -26,13 +26,13 @@ def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dic
     return {organ: _millimetres(value, f"{file}: tolerances: {organ}") for organ, value in entry.items()}
 
 
-def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, float]) -> dict[str, float]:
-    """What a user says on the command line: ``2`` for every organ, ``liver=3`` for one.
+def read_tolerances(words: Sequence[str], default: float, declared: Mapping[str, float]) -> dict[str, float]:
+    """Parses tolerances of the command line: ``2`` for every organ, ``liver=3`` for one.
 
     Args:
-        words: As typed.
-        usual: Where nobody says anything.
-        known: The dataset's own; what the user says goes before.
+        words: Arguments of the option.
+        default: Of organs without a tolerance.
+        declared: Of the dataset; `words` take precedence.
 
     Returns:
         Organ to mm; the key ``""`` is for the organs that are not named.
@@ -40,32 +40,32 @@ def read_tolerances(words: Sequence[str], usual: float, known: Mapping[str, floa
     Raises:
         ValueError: A word is neither.
     """
-    every = [word for word in words if "=" not in word]
-    if len(every) > 1:
-        raise ValueError(f"tolerance: expected one number for all organs, found {' '.join(every)}")
-    number = _millimetres(every[0], "tolerance") if every else usual
-    named = {} if every else dict(known)
+    general = [word for word in words if "=" not in word]
+    if len(general) > 1:
+        raise ValueError(f"tolerance: expected one number for all organs, found {' '.join(general)}")
+    number = _millimetres(general[0], "tolerance") if general else default
+    by_organ = {} if general else dict(declared)
     for word in words:
         organ, equals, value = word.rpartition("=")
         if equals and not organ:
             raise ValueError(f"tolerance: expected a number, or an organ with its own such as liver=3, found {word}")
         if equals:
-            named[organ] = _millimetres(value, f"tolerance: {organ}")
-    return {**named, "": number}
+            by_organ[organ] = _millimetres(value, f"tolerance: {organ}")
+    return {**by_organ, "": number}
 
 
-def tolerance_of(organ: str, tolerance_mm: float | Mapping[str, float], usual: float) -> float:
-    """The tolerance of an organ, mm: its own, else that of the key ``""``, else the usual one."""
+def tolerance_of(organ: str, tolerance_mm: float | Mapping[str, float], default: float) -> float:
+    """Tolerance of an organ in mm: its entry, else that of the key ``""``, else the default."""
     if not isinstance(tolerance_mm, Mapping):
         return float(tolerance_mm)
-    return float(tolerance_mm.get(organ, tolerance_mm.get("", usual)))
+    return float(tolerance_mm.get(organ, tolerance_mm.get("", default)))
 
 
-def _millimetres(value: Any, what: str) -> float:
+def _millimetres(value: Any, source: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or number < 0:
-        raise ValueError(f"{what}: expected a distance in mm, found {value!r}")
+        raise ValueError(f"{source}: expected a distance in mm, found {value!r}")
     return number

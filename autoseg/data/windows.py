@@ -1,4 +1,4 @@
-"""CT windows by organ: the usual ones, and those of a ``dataset.json``."""
+"""CT windows of organs: usual ones by name, and those of ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WINDOWS: dict[str, Window] = {
     **dict.fromkeys(("brain", "cerebrum", "cerebellum", "brainstem"), BRAIN),
     "mediastinum": (350.0, 50.0),
 }
-"""Organ to the window in which it is usually looked at."""
+"""Organ to its usual window."""
 
 
 def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, Window]:
@@ -54,41 +54,41 @@ def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[s
     return windows
 
 
-def check_window(numbers: Any, what: str) -> Window:
-    """Width and level, if they are some.
+def check_window(numbers: Any, source: str) -> Window:
+    """Checks a window and returns width and level.
 
     Raises:
-        ValueError: They are not; the message begins with `what`.
+        ValueError: It is not a positive width and a level; the message begins with `source`.
     """
     good = isinstance(numbers, (list, tuple)) and len(numbers) == 2
     good = good and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
     if not good or numbers[0] <= 0:
-        raise ValueError(f"{what}: expected width and level in HU such as [400, 50], the width above 0, found {numbers!r}")
+        raise ValueError(f"{source}: expected width and level in HU such as [400, 50], the width above 0, found {numbers!r}")
     return float(numbers[0]), float(numbers[1])
 
 
-def find_window(organ: str, own: Mapping[str, Window]) -> Window | None:
-    """The window of an organ: the dataset's own, else the usual one by the words of its name, else None.
+def find_window(organ: str, declared: Mapping[str, Window]) -> Window | None:
+    """Finds the window of an organ: the one the dataset declares, else the usual one by the words of its name, else None.
 
     Args:
         organ: Its name, like ``lung_left`` or ``Spinal Cord``.
-        own: The dataset's ``windows``.
+        declared: The dataset's ``windows``.
     """
-    if organ in own:
-        return own[organ]
+    if organ in declared:
+        return declared[organ]
     words = _words(organ)
     fitting = [name for name in WINDOWS if set(name.split()) <= words or name.replace(" ", "") in words]
     return WINDOWS[max(fitting, key=len)] if fitting else None
 
 
-def common_window(organs: Sequence[str], own: Mapping[str, Window]) -> Window:
-    """The window of a model of these organs.
+def common_window(organs: Sequence[str], declared: Mapping[str, Window]) -> Window:
+    """Finds the one window of all these organs.
 
     Raises:
         ValueError: An organ has no known window, or they have different ones; the message says which.
     """
-    found = {organ: find_window(organ, own) for organ in organs}
-    without = [organ for organ, window in found.items() if window is None]
+    found = {organ: window for organ in organs if (window := find_window(organ, declared)) is not None}
+    without = [organ for organ in organs if organ not in found]
     if without:
         raise ValueError(
             f'--window auto: no window is known for {", ".join(without)}; give one in dataset.json ("windows": {{"{without[0]}": '

@@ -1,4 +1,4 @@
-"""All scores of a case: each organ's metrics, from voxel counts (`counts`) and from masks (`masks`)."""
+"""Scores of a case: all metrics of each organ, from voxel counts (`counts`) and from masks (`masks`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from scipy import ndimage
 from ..data.labels import organ_mask
 from ..data.tolerances import tolerance_of
 from ..schema import Labels, Score
-from .counts import ConfusionCounts, confusion, dice, iou, nan_mean, organ_counts
+from .counts import ConfusionCounts, confusion, dice, iou, organ_counts
 from .masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from .metrics import DEFAULT_METRICS, METRICS, Metric, find_metric, metric_function
-
-__all__ = ["Overlap", "confusion", "dice", "iou", "mean_of_known", "organ_overlap", "score_case"]
 
 Box = tuple[slice, ...]
 
@@ -56,9 +54,9 @@ def score_case(
     ignore = labels.internal_ignore if ignore is None else ignore
     n_values = max(len(labels.base_values), ignore or 0) + 1
     _check(case, prediction, reference, n_values)
-    wanted = _wanted(case, metrics, spacing_mm, reference.shape)
+    chosen_metrics = _wanted(case, metrics, spacing_mm, reference.shape)
     counts = confusion(prediction, reference, n_values, ignore=ignore)
-    boxes = _boxes(prediction, reference, labels) if any(metric.needs == "masks" for metric in wanted.values()) else {}
+    boxes = _boxes(prediction, reference, labels) if any(metric.needs == "masks" for metric in chosen_metrics.values()) else {}
     scores = []
     for index, organ in enumerate(labels.names):
         if organs is not None and organ not in organs:
@@ -70,7 +68,7 @@ def score_case(
             masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
             spacing = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
             evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)
-        other = {name: float(metric_function(metric)(evidence[metric.needs])) for name, metric in wanted.items()}
+        other = {name: float(metric_function(metric)(evidence[metric.needs])) for name, metric in chosen_metrics.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))
     return scores
 
@@ -81,11 +79,11 @@ def _wanted(case: str, names: Sequence[str] | None, spacing_mm: Sequence[float] 
         raise ValueError(f"case {case}: expected a spacing for each axis of the shape {tuple(shape)}, found {tuple(spacing_mm)}")
     if names is None:
         names = [name for name in DEFAULT_METRICS if spacing_mm is not None or METRICS[name].needs == "overlap"]
-    wanted = {name: find_metric(name) for name in names if name not in ("dice", "iou")}
-    lacking = [name for name, metric in wanted.items() if metric.needs == "masks" and spacing_mm is None]
+    chosen = {name: find_metric(name) for name in names if name not in ("dice", "iou")}
+    lacking = [name for name, metric in chosen.items() if metric.needs == "masks" and spacing_mm is None]
     if lacking:
         raise ValueError(f"case {case}: {', '.join(lacking)} cannot be computed without the spacing of the voxels; expected spacing_mm")
-    return wanted
+    return chosen
 
 
 def _boxes(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dict[str, Box]:

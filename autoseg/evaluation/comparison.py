@@ -1,4 +1,4 @@
-"""Two predictions of the same cases compared: is one better, organ by organ, beyond the luck of the cases?"""
+"""Paired comparison of two predictions of the same cases, organ by organ, with tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .statistics import DECIMALS, bootstrap_interval, holm, per_group, wilcoxon
 from .tables import align, caption, number, with_unit
 
 COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
-"""What is compared where no metrics are asked for: with every metric the table of many organs is too long to read."""
+"""Metrics that are compared by default."""
 
 LEVEL = 0.05
 """A corrected p-value below this is called a difference."""
@@ -119,16 +119,17 @@ def _difference(
     organ: str, metric: str, pairs: Sequence[tuple[Score, Score]], *, rng: np.random.Generator, patients: Mapping[str, str]
 ) -> Difference:
     values = np.array([[value_of(score, metric) for score in pair] for pair in pairs], float).reshape(-1, 2)
-    known = ~np.isnan(values).any(axis=1)
-    values = values[known]
-    groups = [patients.get(first.case, first.case) for (first, _), one in zip(pairs, known, strict=True) if one]
+    has_values = ~np.isnan(values).any(axis=1)
+    values = values[has_values]
+    groups = [patients.get(first.case, first.case) for (first, _), keep in zip(pairs, has_values, strict=True) if keep]
     if not len(values):
         return Difference(organ, metric, 0, *(math.nan,) * 5)
     apart = values[:, 1] - values[:, 0]
     low, high = bootstrap_interval(apart, rng=rng, groups=groups)
     patient_wise, mean = per_group(apart, groups), float(apart.mean())
-    how = {"p_value": wilcoxon(patient_wise), "better": _favoured(patient_wise, mean, metric)}
-    return Difference(organ, metric, len(values), *map(float, values.mean(axis=0)), mean, low, high, **how)
+    first_mean, second_mean = values.mean(axis=0).tolist()
+    favoured = _favoured(patient_wise, mean, metric)
+    return Difference(organ, metric, len(values), first_mean, second_mean, mean, low, high, wilcoxon(patient_wise), better=favoured)
 
 
 def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
@@ -142,10 +143,10 @@ def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
     return "second" if direction * mean > 0 else "first"
 
 
-def _row(one: Difference) -> list[str]:
-    better = {"first": "A", "second": "B"}.get(one.better, "")
-    means = [number(value, one.metric) for value in (one.first, one.second)]
-    sign = "+" if one.difference > 0 else ""
-    interval = f"[{number(one.low, one.metric)}, {number(one.high, one.metric)}]" if not math.isnan(one.low) else "-"
-    tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in (one.p_value, one.corrected)]
-    return [one.organ, str(one.cases), *means, sign + number(one.difference, one.metric), interval, *tests, better]
+def _row(result: Difference) -> list[str]:
+    better = {"first": "A", "second": "B"}.get(result.better, "")
+    means = [number(value, result.metric) for value in (result.first, result.second)]
+    sign = "+" if result.difference > 0 else ""
+    interval = f"[{number(result.low, result.metric)}, {number(result.high, result.metric)}]" if not math.isnan(result.low) else "-"
+    tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in (result.p_value, result.corrected)]
+    return [result.organ, str(result.cases), *means, sign + number(result.difference, result.metric), interval, *tests, better]

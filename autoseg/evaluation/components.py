@@ -1,4 +1,4 @@
-"""Components of two masks, matched: lesions, or other separate parts of an organ, found and missed.
+"""Matching of the connected components of two masks: lesions, or other separate parts of an organ.
 
 Voxels that touch by a face, an edge or a corner belong to one component. A component of the prediction and one of the reference match if
 their intersection over union is at least `MATCH_IOU`; each matches one at most, the best agreement first. A low threshold is usual, since
@@ -18,7 +18,7 @@ MATCH_IOU = 0.1
 
 @dataclass(frozen=True)
 class ComponentMatches:
-    """Components of two masks, matched.
+    """Matched components of two masks.
 
     Attributes:
         dice: Dice of each match, best first.

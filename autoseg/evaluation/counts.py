@@ -1,4 +1,4 @@
-"""Voxel counts of agreement between two label maps, and the metrics that follow from them.
+"""Confusion counts of two label maps in voxels, and the metrics that follow from them.
 
 The costly part, one pass over the voxels, is done once for all organs; every metric is a pure function of three counts.
 """
@@ -17,7 +17,7 @@ SLAB_VOXELS = 2_000_000
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """Agreement of one organ in voxels.
+    """Confusion counts of one organ in voxels.
 
     Attributes:
         true_positive: In prediction and reference.
@@ -75,7 +75,7 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def nan_mean(values: Iterable[float]) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
+    """Mean without NaN; NaN where there is no other value."""
     known = [value for value in values if not math.isnan(value)]
     return float(sum(known) / len(known)) if known else math.nan
 

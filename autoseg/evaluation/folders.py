@@ -1,16 +1,15 @@
-"""Two folders of label maps compared, case by case."""
+"""Scores of one folder of label maps against another, case by case."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial as bind
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,9 +18,9 @@ from ..data.images import ENDINGS, PICTURES, ending_of, geometry_difference, rea
 from ..data.labels import to_internal_values
 from ..runtime.worker_pool import worker_count
 from ..schema import Geometry, Image, Labels, Score
+from .case_scores import score_case
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
-from .case_scores import score_case
 from .summaries import OrganSummary, mean_dice, summary
 from .tables import table
 
@@ -37,6 +36,10 @@ BYTES_PER_VOXEL = 12
 
 MOST_WORKERS = 4
 """Cases compared at once at most: more only wait for the disk."""
+
+
+Scorer = Callable[..., list[Score]]
+"""`score_case` with its options."""
 
 
 def evaluate_folders(
@@ -72,20 +75,20 @@ def evaluate_folders(
     """
     check_metrics(metrics or ())
     pairs = _pairs(reference, prediction, partial=partial)
-    how = {"metrics": metrics, "tolerance_mm": tolerance_mm}
-    compare = bind(_compare, labels=labels, annotated=annotated or {}, how=how)
+    score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
+    compare = bind(_compare, labels=labels, annotated=annotated or {}, score=score)
     n_workers = workers or _workers([path for _, path, _ in pairs])
     with ThreadPoolExecutor(n_workers) as pool:
         results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
     problems = [result for result in results if isinstance(result, str)]
     if problems:
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
-    scores = [score for result in results for score in result]
+    scores = [one for result in results if not isinstance(result, str) for one in result]
     if labels is not None:
         return scores
     if not scores:
         raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
-    return _complete(scores, [name for name, _, _ in pairs], how)
+    return _complete(scores, [name for name, _, _ in pairs], score)
 
 
 def _workers(references: Sequence[Path]) -> int:
@@ -145,7 +148,7 @@ def _same_kind(name: str, references: list[Path], predictions: list[Path]) -> tu
 
 
 def _compare(
-    pair: tuple[str, Path, Path], *, labels: Labels | None, annotated: Mapping[str, Sequence[str] | None], how: Mapping[str, Any]
+    pair: tuple[str, Path, Path], *, labels: Labels | None, annotated: Mapping[str, Sequence[str] | None], score: Scorer
 ) -> list[Score] | str:
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
@@ -154,12 +157,12 @@ def _compare(
         difference = _difference((reference_path, reference.geometry), (prediction_path, prediction.geometry))
         if difference:
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
-        known = labels or _labels_of(reference, prediction)
-        guess = to_internal_values(prediction.array, known, source=str(prediction_path))
-        true = to_internal_values(reference.array, known, source=str(reference_path))
+        case_labels = labels or _labels_of(reference, prediction)
+        guess = to_internal_values(prediction.array, case_labels, source=str(prediction_path))
+        true = to_internal_values(reference.array, case_labels, source=str(reference_path))
         placed = prediction if ending_of(reference_path) in PICTURES and ending_of(prediction_path) not in PICTURES else reference
         spacing = placed.geometry.spacing
-        return score_case(name, guess, true, known, organs=annotated.get(name), spacing_mm=spacing, **how)
+        return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=spacing)
     except (ValueError, OSError, RuntimeError) as error:
         return f"case {name} ({prediction_path} against {reference_path}): {error}"
 
@@ -178,14 +181,14 @@ def _labels_of(*images: Image) -> Labels:
     return Labels(tuple(f"label {value}" for value in values), tuple((value,) for value in values))
 
 
-def _complete(scores: list[Score], cases: Sequence[str], how: Mapping[str, Any]) -> list[Score]:
+def _complete(scores: list[Score], cases: Sequence[str], score: Scorer) -> list[Score]:
     """Adds "absent from both" for the organs that a case without declared labels does not show."""
-    organs = sorted({score.organ for score in scores}, key=lambda organ: int(organ.split()[1]))
-    found = {(score.case, score.organ): score for score in scores}
+    organs = sorted({one.organ for one in scores}, key=lambda organ: int(organ.split()[1]))
+    found = {(one.case, one.organ): one for one in scores}
     missing = [(case, organ) for case in cases for organ in organs if (case, organ) not in found]
     if missing:
         empty = np.zeros((1, 1), np.uint8)
-        (absent,) = score_case(missing[0][0], empty, empty, Labels(("organ",), ((1,),)), spacing_mm=(1.0, 1.0), **how)
+        (absent,) = score(missing[0][0], empty, empty, Labels(("organ",), ((1,),)), spacing_mm=(1.0, 1.0))
         found |= {(case, organ): replace(absent, case=case, organ=organ) for case, organ in missing}
     return [found[case, organ] for case in cases for organ in organs]
 

@@ -1,4 +1,4 @@
-"""Metrics that count lesions (or other separate parts of an organ) instead of voxels; what matches is said in `components`."""
+"""Metrics of lesions (or other separate parts of an organ) instead of voxels; matching: `autoseg.evaluation.components`."""
 
 from __future__ import annotations
 

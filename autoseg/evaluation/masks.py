@@ -22,6 +22,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..data.labels import foreground_box
+from ..preprocessing.cropping import slices_of
 from .chaos import chaos_score
 from .components import ComponentMatches, match_components
 from .counts import ConfusionCounts, dice, ravd
@@ -29,7 +31,7 @@ from .nearest_distances import nearest_distances
 from .surface import SurfaceDistances, surface_distances
 
 TOLERANCE_MM = 1.0
-"""Distance up to which two surfaces agree where nothing else is said (Thaler et al., 2021)."""
+"""Default tolerance of surface distances (Thaler et al., 2021)."""
 
 ROUNDING = 1e-6
 """Share by which a distance may exceed the tolerance: files keep spacings in 32 bits, and a voxel of 1.2 mm is read as 1.20000005."""
@@ -39,7 +41,7 @@ MM3_PER_ML = 1000
 
 @dataclass(frozen=True, eq=False)
 class MaskPair:
-    """One organ in reference and prediction; what is costly is computed once, when a metric first asks for it. Make it with `crop`.
+    """Reference and prediction of one organ; costly intermediates are computed once, on first use. Make it with `crop`.
 
     Attributes:
         reference: ``(Z, Y, X)`` or ``(Y, X)`` bool, cropped to the box of both masks and a voxel more where the image has one.
@@ -75,7 +77,7 @@ class MaskPair:
                 f"masks: expected two of the same shape and a spacing for each axis, found a reference of {reference.shape}, "
                 f"a prediction of {prediction.shape} and the spacing {tuple(spacing_mm)}"
             )
-        box = grow_box(_box(reference | prediction), reference.shape)
+        box = grow_box(slices_of(foreground_box(reference | prediction)), reference.shape)
         spacing = tuple(float(value) for value in spacing_mm)
         return cls(reference[box], prediction[box], spacing, diagonal(reference.shape, spacing), tolerance_mm)
 
@@ -203,15 +205,6 @@ def grow_box(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
 def diagonal(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     """Length of an image's diagonal in mm."""
     return math.hypot(*(length * spacing for length, spacing in zip(shape, spacing_mm, strict=True)))
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Smallest box that holds the mask; an empty one of an empty mask."""
-    box = []
-    for axis in range(mask.ndim):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0))
-    return tuple(box)
 
 
 def _signed(pair: MaskPair, voxels: Callable[[ConfusionCounts], int]) -> float:

@@ -1,4 +1,4 @@
-"""The metrics by name. A new one: write a function of an `Overlap` or of a `MaskPair`, add its line here; the contract tests pick it up."""
+"""Table of metrics. A new one: write a function of `ConfusionCounts` or of a `MaskPair`, add its line here; contract tests include it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.registry import lookup, import_object, unknown_name_error
+from ..runtime.registry import import_object, lookup, unknown_name_error
 from ..schema import Score
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how well a prediction agrees with the reference.
+    """A metric of the agreement of prediction and reference.
 
     Attributes:
-        function: ``module:function`` of ``(Overlap) -> float`` or ``(MaskPair) -> float``; NaN where the organ is absent from both.
+        function: ``module:function`` of ``(ConfusionCounts) -> float`` or ``(MaskPair) -> float``; NaN where the organ is absent from both.
         needs: ``overlap``: three counts of voxels; ``masks``: the masks and the size of a voxel.
         better: ``higher``, ``lower``, ``zero`` for a signed error, or empty where the number is no measure of agreement.
         unit: Of the number, empty where it has none.
@@ -55,17 +55,17 @@ METRICS: dict[str, Metric] = {
     "lesion_false_positives": Metric(_LESIONS + "lesion_false_positives", needs="masks", better="lower", title="false lesions"),
     "lesion_dice": Metric(_LESIONS + "lesion_dice", needs="masks", title="Dice of lesions"),
 }
-"""Name -> what it is. The docstrings of the functions say what they compute."""
+"""Name to metric; the functions' docstrings define them."""
 
 DEFAULT_METRICS = (
     *("dice", "iou", "sensitivity", "precision", "ravd"),
     *("hd95_surface", "assd_surface", "nsd_surface", "hd_border", "assd_border", "chaos"),
 )
-"""What is computed where nothing else is asked for."""
+"""Metrics that are computed by default."""
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of a name in `METRICS`, or of ``module:name``: a function of an `Overlap`, or a `Metric` that says what it needs.
+    """The metric of a name in `METRICS`, or of ``module:name``: a function of `ConfusionCounts`, or a `Metric` that says what it needs.
 
     Raises:
         ValueError: Neither in the table nor importable.
@@ -75,7 +75,7 @@ def find_metric(name: str) -> Metric:
 
 
 def metric_function(metric: Metric) -> Callable[[Any], float]:
-    """The function that computes a metric, of an `Overlap` or of a `MaskPair` as `Metric.needs` says.
+    """The function that computes a metric, of `ConfusionCounts` or of a `MaskPair` as `Metric.needs` says.
 
     Raises:
         ValueError: It cannot be imported.

@@ -1,7 +1,7 @@
-"""How far each of many points on a grid is from the nearest of others.
+"""Distances between two sets of grid points, each to its nearest point of the other set.
 
 A tree of the points is searched instead of computing a distance transform of the volume: the distances are the same, and only those that
-are asked for are computed (`benchmarks/metrics.py` has both).
+are needed are computed (`benchmarks/metrics.py` has both).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def nearest_distances(points: np.ndarray, others: np.ndarray, spacing_mm: Sequen
     size = np.maximum(points.max(0), others.max(0)) - low + 1
     keys, other_keys = (np.ravel_multi_index(tuple((some - low).T), tuple(size)) for some in (points, others))
     spacing = np.asarray(spacing_mm, float)
-    there = _search(points, ~_contained(keys, other_keys), others, spacing)
-    back = _search(others, ~_contained(other_keys, keys), points, spacing)
-    return there, back
+    forward = _search(points, ~_contained(keys, other_keys), others, spacing)
+    backward = _search(others, ~_contained(other_keys, keys), points, spacing)
+    return forward, backward
 
 
 def _contained(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -41,9 +41,9 @@ def _search(points: np.ndarray, apart: np.ndarray, others: np.ndarray, spacing: 
     """Distances of the points that are `apart`, 0 for the rest: of a good prediction most coincide with the reference's."""
     distances = np.zeros(len(points))
     if apart.any():
-        wanted = points[apart]
+        selected = points[apart]
         tree = cKDTree(others * spacing, leafsize=32, balanced_tree=False)
-        nearest = others[tree.query(wanted * spacing)[1]]
+        nearest = others[tree.query(selected * spacing)[1]]
         # from whole numbers of voxels, so that a distance equal to the tolerance is not off by a rounding error
-        distances[apart] = np.sqrt((((wanted - nearest) * spacing) ** 2).sum(1))
+        distances[apart] = np.sqrt((((selected - nearest) * spacing) ** 2).sum(1))
     return distances

@@ -1,4 +1,4 @@
-"""Is a difference between two models more than luck: the paired test, its correction for many tests, and the bootstrap.
+"""Paired test, correction for multiple tests, and bootstrap intervals.
 
 Cases of one patient are not independent (two time points, a case and its copy). `groups` says which belong together: the bootstrap then
 draws patients, and `per_group` gives the test one number a patient.
@@ -108,11 +108,7 @@ def bootstrap_intervals(
     """As `bootstrap_interval`, for several columns of the same cases, with the same draws for all of them.
 
     Args:
-        table: ``(cases, columns)``.
-        rng: Where the draws come from.
-        n: Number of draws.
-        level: Share of the draws that lie in an interval.
-        groups: Of each case the patient.
+        table: ``(cases, columns)``; the other arguments are those of `bootstrap_interval`.
 
     Returns:
         Lower and upper ends, ``(columns,)`` each.

@@ -1,4 +1,4 @@
-"""Scores of many cases as means an organ."""
+"""Means of each organ over the scores of many cases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OrganSummary:
         worst: Lowest Dice of a case, NaN where there is none.
         worst_case: That case, empty where there is none.
         cases: Cases that count: the organ is in the reference, in the prediction, or in both.
-        absent: Cases without the organ in both, which have no Dice and are left out; those in which nobody annotated it are in neither.
+        absent: Cases without the organ in both, which have no Dice and are left out; those in which it is not annotated are in neither.
     """
 
     means: dict[str, float]

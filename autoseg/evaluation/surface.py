@@ -1,4 +1,4 @@
-"""The surface of a mask as elements with an area, and the distances between two surfaces.
+"""Surface elements of masks with their areas, and the distances between two surfaces.
 
 The definition is that of the public package surface-distance (Nikolov et al., arXiv:1809.04430): at every corner where 2 x 2 x 2 voxels
 meet (2 x 2 in 2D) and not all of them agree lies a surface element; its area is that of the marching cubes surface there (Lorensen &
@@ -15,6 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..data.labels import foreground_box
+from ..preprocessing.cropping import slices_of
 from .nearest_distances import nearest_distances
 
 Corner = tuple[int, ...]
@@ -46,7 +48,7 @@ class SurfaceDistances:
     def percentile(self, percent: float) -> float:
         """The smallest distance, mm, within which at least this share of the area lies."""
         share = np.cumsum(self.areas) / self.areas.sum()
-        return float(self.distances[min(np.searchsorted(share, percent / 100), len(share) - 1)])
+        return float(self.distances[min(int(np.searchsorted(share, percent / 100)), len(share) - 1)])
 
     def area_within(self, tolerance_mm: float) -> float:
         """Area of the elements that are at most this far away."""
@@ -64,8 +66,8 @@ def surface_distances(
         spacing_mm: Array order.
     """
     (points, areas), (other_points, other_areas) = (surface_elements(mask, spacing_mm) for mask in (reference, prediction))
-    there, back = nearest_distances(points, other_points, spacing_mm)
-    return _sorted(there, areas), _sorted(back, other_areas)
+    forward, backward = nearest_distances(points, other_points, spacing_mm)
+    return _sorted(forward, areas), _sorted(backward, other_areas)
 
 
 def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,12 +80,12 @@ def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.
     Returns:
         ``(N, D)`` corners (the corner before voxel ``(0, 0, 0)`` is ``(0, 0, 0)``), in the order of the array, and ``(N,)`` areas.
     """
-    inside = [slice(int(found[0]), int(found[-1]) + 1) if len(found := _occupied(mask, axis)) else slice(0) for axis in range(mask.ndim)]
-    codes = neighbour_codes(mask[tuple(inside)])
+    box = foreground_box(mask)
+    codes = neighbour_codes(mask[slices_of(box)])
     table = element_areas(tuple(float(value) for value in spacing_mm))
     points = np.argwhere((codes != 0) & (codes != len(table) - 1))
     areas = table[codes[tuple(points.T)]]
-    return points + [one.start or 0 for one in inside], areas
+    return points + [start for start, _ in box], areas
 
 
 def neighbour_codes(mask: np.ndarray) -> np.ndarray:
@@ -97,7 +99,7 @@ def neighbour_codes(mask: np.ndarray) -> np.ndarray:
     """
     codes = np.pad(mask, 1).view(np.uint8)
     for axis in range(mask.ndim):
-        lower = [slice(None)] * mask.ndim
+        lower: list[slice] = [slice(None)] * mask.ndim
         upper = list(lower)
         lower[axis], upper[axis] = slice(None, -1), slice(1, None)
         codes = codes[tuple(lower)] | codes[tuple(upper)] << np.uint8(1 << axis)
@@ -161,22 +163,17 @@ def _connected(corners: Sequence[Corner]) -> list[list[Corner]]:
     return groups
 
 
-def _adjacent(one: Corner, other: Corner) -> bool:
-    return sum(a != b for a, b in zip(one, other, strict=True)) == 1
+def _adjacent(first: Corner, second: Corner) -> bool:
+    return sum(a != b for a, b in zip(first, second, strict=True)) == 1
 
 
-def _axis(one: Corner, other: Corner) -> int:
+def _axis(first: Corner, second: Corner) -> int:
     """Axis of the edge between two adjacent corners."""
-    return next(axis for axis, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+    return next(axis for axis, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
 
 
 def _along(dim: int, values: dict[int, float]) -> np.ndarray:
     return np.array([values.get(axis, 0.0) for axis in range(dim)])
-
-
-def _occupied(mask: np.ndarray, axis: int) -> np.ndarray:
-    """Indices along an axis at which the mask has voxels."""
-    return np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
 
 
 def _sorted(distances: np.ndarray, areas: np.ndarray) -> SurfaceDistances:

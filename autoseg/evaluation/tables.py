@@ -1,4 +1,4 @@
-"""Scores as text: a table with one line an organ, and a file with one line a case and organ."""
+"""Tables of scores: text with one line an organ, CSV with one line a case and organ."""
 
 from __future__ import annotations
 
@@ -116,6 +116,6 @@ def _metric(name: str) -> Metric:
 def _tolerances(organs: Sequence[str], tolerance_mm: float | Mapping[str, float]) -> str:
     """Such as ``1 mm (liver 3 mm)``."""
     each = {organ: tolerance_of(organ, tolerance_mm, TOLERANCE_MM) for organ in organs}
-    usual = tolerance_of("", tolerance_mm, TOLERANCE_MM)
-    named = [f"{organ} {value:g} mm" for organ, value in each.items() if value != usual]
-    return f"{usual:g} mm" + (f" ({', '.join(named)})" if named else "")
+    default = tolerance_of("", tolerance_mm, TOLERANCE_MM)
+    named = [f"{organ} {value:g} mm" for organ, value in each.items() if value != default]
+    return f"{default:g} mm" + (f" ({', '.join(named)})" if named else "")

@@ -18,7 +18,7 @@ from torch import nn
 from ..networks import build_network
 from ..preprocessing.cropping import bounding_box, slices_of
 from ..preprocessing.resampling import resample_image
-from ..runtime.hardware import autocast, release_memory, memory_format
+from ..runtime.hardware import autocast, memory_format, release_memory
 from ..schema import Box, Configuration, Locator
 from .low_memory import LowMemoryPredictor
 from .patch_aggregator import background_logits, empty_logits

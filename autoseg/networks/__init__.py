@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..runtime.registry import lookup, resolve
+from ..runtime.registry import import_object, lookup
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,7 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
     Raises:
         ValueError: The name is unknown, or the network refuses the options.
     """
-    factory = resolve(network_spec(name).factory, "network")
+    factory = import_object(network_spec(name).factory, "network")
     try:
         return factory(dim=dim, in_channels=in_channels, out_channels=out_channels, **options)
     except TypeError as error:

@@ -83,7 +83,7 @@ def find_best_configuration(
     seconds = seconds_of(results, names, folds)
     candidates, scores = _candidates(task, {name: organs[name] for name in names}, max_members, seconds, max_seconds)
     alone = _without_comparison(task, models, organs, candidates)
-    choice = Choice({}, tuple(folds), {}, 0, by=rule, metric=metric)
+    choice = Choice({}, tuple(folds), {}, 0, rule=rule, metric=metric)
     if candidates:
         wanted = [organ for organ in plan.labels.names if organ not in alone]
         choice = choose(scores, candidates, wanted, folds=folds, rule=rule, known=_circumstances(task, candidates, seconds))
@@ -105,8 +105,8 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     """
     workspace = find_workspace(home, dataset=str(which))
     path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
-    before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, by=DEFAULT_RULE)
-    rule = before.by if before.by in RULES or ":" in before.by else DEFAULT_RULE
+    before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)
+    rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
     limits = {"max_members": before.max_members, "max_seconds": before.max_seconds}
     return find_best_configuration(which, home=home, rule=rule, metric=before.metric, **limits)
 

@@ -140,7 +140,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         organs = {name: folder.labels(labels).names for name, folder in trained.items()}
         name = next(iter(trained)) if model is None else _model_meant(model, organs)
         folds = voting_folds(trained[name].trained_folds())
-        return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, by="the only one" if model is None else "as asked")
+        return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, rule="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return choose_again(dataset, home=workspace.home)
 

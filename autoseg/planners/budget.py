@@ -1,4 +1,4 @@
-"""How long to train, with how many patches a step and how large ones, on the device that is there."""
+"""Training budget, and the batch, network width and patch size that suit the device and the budget."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ CPU_SECONDS = 2 * 3600.0
 MAX_VALIDATION_INTERVALS = 1000
 CPU_ELEMENTS = 2.5e7
 CPU_BATCH = 32
-"""What a step may cost on a processor: conv outputs (3D ones; a 2D kernel does a third of the work) of about half a second, and patches.
-A larger batch would leave too few steps in any budget of minutes or hours; what a training of twenty minutes reaches with this one
-is in benchmarks/README.md."""
+"""Largest step on a CPU: elements of 3D convolution outputs (a 2D kernel does a third of the work) of about half a second, and patches.
+A larger batch would leave too few steps in any budget of minutes or hours (measured in benchmarks/README.md)."""
 
 STEPS_TO_LEARN = 800
-"""What a training needs before anything is learned well; a time budget that holds fewer gets smaller steps."""
+"""Smallest useful number of steps; a time budget with fewer gets smaller steps."""
 STEPS_TO_LEARN_WELL = 2000
-"""A time budget that holds fewer steps is better spent on more of a network with half the features."""
+"""A time budget with fewer steps is better spent on more steps of a network with half the features."""
 MIN_FEATURES = 16
-"""Features of the finest stage below which no time budget goes."""
+"""Smallest number of features of the finest stage under a time budget."""
 MIN_COVERAGE_WITHOUT_PADDING = 0.8
-"""Share of the median case that a patch must still see, per axis, when it is cut to be free of padding."""
+"""Smallest share of the median case, per axis, that a patch without padding must cover."""
 MIN_BATCH_SIZE = 4
-"""Patches a step below which no time budget goes."""
+"""Smallest batch under a time budget."""
 MIN_PATCH_SHARE = 0.5
-"""Share of the planned patch, per axis, below which no budget cuts it: context is worth more than steps then."""
+"""Smallest share of the planned patch, per axis: below it context is worth more than steps."""
 MEMORY_SHARE = 0.85
-"""Of the device's free memory, for a measured step; the rest is for what lies scattered, and for other programs."""
+"""Share of the device's free memory that a measured step may use; the rest is for fragmentation and other programs."""
 
 
 def choose_budget(device_type: str, *, epochs: int | None = None, iterations: int | None = None, seconds: float | None = None) -> Budget:
-    """The training budget: what the user said, or a stated default for the device.
+    """Chooses the training budget: the one given, or the default of the device.
 
     Args:
         device_type: ``cuda``, ``mps`` or ``cpu``.
@@ -48,8 +47,8 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
     Raises:
         ValueError: More than one is given, or one is not positive.
     """
-    said = {"--epochs": epochs, "--iterations": iterations, "--time": seconds}
-    given = {name: value for name, value in said.items() if value is not None}
+    options = {"--epochs": epochs, "--iterations": iterations, "--time": seconds}
+    given = {name: value for name, value in options.items() if value is not None}
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: expected only one of them")
     for name, value in given.items():
@@ -81,7 +80,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def fit_batch(configuration: Configuration, device_type: str, *, batch: int | None = None) -> tuple[Configuration, str]:
-    """The configuration with a batch and a patch that suit the device, and one sentence why.
+    """Fits batch and patch of a configuration to the device; returns it and one sentence why.
 
     On a GPU the plan is kept: it was made for its memory. On a processor memory is plentiful and time is not: few patches a step,
     and none that reach beyond the median case, since padding costs as much as image.
@@ -89,7 +88,7 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
     Args:
         configuration: As planned.
         device_type: ``cuda``, ``mps`` or ``cpu``.
-        batch: Asked for by the user; wins.
+        batch: Patches per step; None means what suits the device.
 
     Raises:
         ValueError: `batch` is less than one.
@@ -112,17 +111,18 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
 
 
 def without_padding(configuration: Configuration) -> Configuration:
-    """The configuration with a patch rounded down instead of up to the network's multiples where it is larger than the median case."""
+    """Returns the configuration with the patch rounded down instead of up to the strides' multiples where it exceeds the median case."""
     sizes, strides = configuration.patch_size, patch_multiple(configuration)
     median = configuration.median_shape[-configuration.dim :]
     cut = [
-        size - d if size > n and size - d >= MIN_COVERAGE_WITHOUT_PADDING * n else size for size, d, n in zip(sizes, strides, median, strict=True)
+        size - d if size > n and size - d >= MIN_COVERAGE_WITHOUT_PADDING * n else size
+        for size, d, n in zip(sizes, strides, median, strict=True)
     ]
     return dataclasses.replace(configuration, patch_size=tuple(cut))
 
 
 def patch_multiple(configuration: Configuration) -> list[int]:
-    """Voxels of the patch, per axis, that become one at the coarsest stage."""
+    """Voxels of the patch, per axis, for one voxel of the coarsest stage."""
     if configuration.patch_multiple:
         return list(configuration.patch_multiple)
     return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
@@ -134,35 +134,35 @@ def fit_time_budget(
     cost: StepCost,
     measure: Callable[[Configuration], StepCost | None],
     *,
-    narrows: bool = True,
-    least_batch: int = MIN_BATCH_SIZE,
+    may_narrow: bool = True,
+    min_batch: int = MIN_BATCH_SIZE,
 ) -> tuple[Configuration, StepCost, str]:
-    """Makes batch, network and patch smaller until a time budget holds enough steps.
+    """Reduces batch, network width and patch until a time budget has enough steps.
 
-    First the batch, down to `least_batch`; then the network's features are halved; then the patch is cut, to half. Each only where a
-    measured step gets so much faster that it pays: a part of a step's cost, that of large weights above all, does not go with the voxels.
+    First the batch, down to `min_batch`; then the network's features are halved; then the patch is cut, to half. Each only where a
+    measured step becomes fast enough to be worth it: a part of a step's cost, that of large weights above all, does not go with the voxels.
 
     Args:
         configuration: Spacing and depth of the network stay as they are.
         budget: Budgets in iterations change nothing.
         cost: Of a step with batch and patch as they are.
         measure: Cost of a step of another configuration, None where it does not fit into memory.
-        narrows: Whether the network may be changed: not where it takes over trained weights.
-        least_batch: The batch is not halved below it; the user's own, where there is one, is not halved at all.
+        may_narrow: Whether the network may be changed: not where it starts from trained weights.
+        min_batch: The batch is not halved below it.
 
     Returns:
         The configuration, the cost of its step, and a sentence for the user, empty where nothing was changed.
     """
     if budget.kind != "time":
         return configuration, cost, ""
-    enough = budget.amount / STEPS_TO_LEARN
-    fitted, now = _with_fewer_voxels(configuration, cost, measure, enough, lambda one: _with_half_batch(one, least_batch))
-    narrow = with_half_features(fitted) if narrows else None
+    step_seconds = budget.amount / STEPS_TO_LEARN
+    fitted, now = _with_fewer_voxels(configuration, cost, measure, step_seconds, lambda one: _with_half_batch(one, min_batch))
+    narrow = with_half_features(fitted) if may_narrow else None
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
         measured = measure(narrow)
         fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)
-    least = tuple(size * MIN_PATCH_SHARE for size in configuration.patch_size)
-    fitted, now = _with_fewer_voxels(fitted, now, measure, enough, lambda one: shrink_patch(one, least))
+    min_patch = tuple(size * MIN_PATCH_SHARE for size in configuration.patch_size)
+    fitted, now = _with_fewer_voxels(fitted, now, measure, step_seconds, lambda one: shrink_patch(one, min_patch))
     if fitted is configuration:
         return configuration, cost, ""
     words, planned = (_describe_step(one) for one in (fitted, configuration))
@@ -171,7 +171,7 @@ def fit_time_budget(
 
 
 def with_half_features(configuration: Configuration) -> Configuration | None:
-    """The configuration with half of the network's features; None where they would be too few, or the network does not say them."""
+    """Halves the features of the network; None where they would be too few, or the network has no such option."""
     features = configuration.built_options.get("features")
     if not isinstance(features, (list, tuple)) or min(features) / 2 < MIN_FEATURES:
         return None
@@ -185,43 +185,43 @@ def _describe_step(configuration: Configuration) -> str:
     return f"batch {configuration.batch_size}, patch {patch}{features}"
 
 
-def _with_half_batch(configuration: Configuration, least: int) -> Configuration | None:
+def _with_half_batch(configuration: Configuration, min_batch: int) -> Configuration | None:
     half = configuration.batch_size // 2
-    return dataclasses.replace(configuration, batch_size=half) if half >= least else None
+    return dataclasses.replace(configuration, batch_size=half) if half >= min_batch else None
 
 
 def _with_fewer_voxels(
     configuration: Configuration,
     cost: StepCost,
     measure: Callable[[Configuration], StepCost | None],
-    enough: float,
+    step_seconds: float,
     smaller: Callable[[Configuration], Configuration | None],
 ) -> tuple[Configuration, StepCost]:
-    """Takes `smaller` until a step takes `enough` seconds, but no further than it pays.
+    """Applies `smaller` until a step takes `step_seconds` seconds, but no further than it is worthwhile.
 
     The last one is measured; those between it and the present one cost what a straight line through both says. A step with a fourth of the
     voxels must be twice as fast: four times the steps with as many voxels in all are worth more, half of the voxels for nothing are not.
     """
     sizes, voxels = [configuration], [_voxels_per_step(configuration)]
-    while cost.seconds * voxels[-1] / voxels[0] > enough and (next_one := smaller(sizes[-1])) is not None:
+    while cost.seconds * voxels[-1] / voxels[0] > step_seconds and (next_one := smaller(sizes[-1])) is not None:
         sizes.append(next_one)
         voxels.append(_voxels_per_step(next_one))
-    least = measure(sizes[-1]) if len(sizes) > 1 else None
-    if least is None:
+    last_cost = measure(sizes[-1]) if len(sizes) > 1 else None
+    if last_cost is None:
         return configuration, cost
-    if not _is_worthwhile(least, cost, voxels[-1] / voxels[0]):  # or another program took the processor for a moment: both once more
-        again = [measure(configuration) or cost, measure(sizes[-1]) or least]
-        cost, least = (min(pair, key=lambda one: one.seconds) for pair in zip((cost, least), again, strict=True))
-    per_voxel = max(0.0, cost.seconds - least.seconds) / (voxels[0] - voxels[-1])
+    if not _is_worthwhile(last_cost, cost, voxels[-1] / voxels[0]):  # or another program took the processor for a moment: both once more
+        again = [measure(configuration) or cost, measure(sizes[-1]) or last_cost]
+        cost, last_cost = (min(pair, key=lambda one: one.seconds) for pair in zip((cost, last_cost), again, strict=True))
+    per_voxel = max(0.0, cost.seconds - last_cost.seconds) / (voxels[0] - voxels[-1])
     for size, n in zip(sizes[:0:-1], voxels[:0:-1], strict=True):
-        between = dataclasses.replace(cost, seconds=least.seconds + per_voxel * (n - voxels[-1]))
+        between = dataclasses.replace(cost, seconds=last_cost.seconds + per_voxel * (n - voxels[-1]))
         if _is_worthwhile(between, cost, n / voxels[0]):
-            return size, least if n == voxels[-1] else between
+            return size, last_cost if n == voxels[-1] else between
     return configuration, cost
 
 
 def _is_worthwhile(smaller: StepCost, cost: StepCost, share: float) -> bool:
-    """Whether a step with a share of the voxels is so much faster that more of them are worth it."""
+    """Whether a step with `share` of the voxels takes at most the square root of that share of the time."""
     return smaller.seconds <= cost.seconds * math.sqrt(share)
 
 
@@ -229,18 +229,18 @@ def _voxels_per_step(configuration: Configuration) -> int:
     return configuration.batch_size * math.prod(configuration.patch_size)
 
 
-def shrink_patch(configuration: Configuration, least: tuple[float, ...]) -> Configuration | None:
-    """The patch cut by one coarsest voxel along its relatively largest axis.
+def shrink_patch(configuration: Configuration, min_sizes: tuple[float, ...]) -> Configuration | None:
+    """Shrinks the patch by one voxel of the coarsest stage along its relatively largest axis.
 
     Args:
-        configuration: Whose strides say what a coarsest voxel is.
-        least: Voxels per axis below which nothing is cut.
+        configuration: Any.
+        min_sizes: Smallest number of voxels per axis.
 
     Returns:
         None where every axis is at its least.
     """
     divisors, sizes = patch_multiple(configuration), configuration.patch_size
-    room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, least, strict=True)]
+    room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, min_sizes, strict=True)]
     # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
     if max(room) <= 2:
         return None
@@ -250,15 +250,15 @@ def shrink_patch(configuration: Configuration, least: tuple[float, ...]) -> Conf
 
 
 def fit_memory(
-    configuration: Configuration, measure: Callable[[Configuration], StepCost | None], *, limit_bytes: int, keeps_patch: bool = False
+    configuration: Configuration, measure: Callable[[Configuration], StepCost | None], *, limit_bytes: int, keep_patch: bool = False
 ) -> tuple[Configuration, StepCost, str]:
-    """Makes batch and patch smaller until a real step fits.
+    """Reduces batch and patch until a measured step fits into memory.
 
     Args:
         configuration: With the batch that is wanted.
         measure: Cost of a training step, None where it does not fit at all.
-        limit_bytes: What the device has to give; `MEMORY_SHARE` of it is used.
-        keeps_patch: Only the batch may become smaller: other folds of the model have this patch.
+        limit_bytes: Free memory of the device; `MEMORY_SHARE` of it is used.
+        keep_patch: Reduce the batch only, as other folds of the model have this patch.
 
     Returns:
         The configuration that fits, its cost, and a sentence for the user (empty where nothing was changed).
@@ -272,15 +272,15 @@ def fit_memory(
         if cost is not None and cost.peak_bytes <= MEMORY_SHARE * limit_bytes:
             why = f"a step of the plan did not fit into memory: patch {patch}, batch {fitted.batch_size} does"
             return fitted, cost, "" if fitted == configuration else why
-        smaller = smaller_step(fitted, configuration, keeps_patch=keeps_patch)
+        smaller = smaller_step(fitted, configuration, keep_patch=keep_patch)
         if smaller is None:
             free = f"{limit_bytes / 1e9:.1f} GB of free memory"
             raise RuntimeError(f"{fitted.name}: not even batch {fitted.batch_size} of patch {patch} fits into {free}; close other programs")
         fitted = smaller
 
 
-def smaller_step(configuration: Configuration, wanted: Configuration, *, keeps_patch: bool = False) -> Configuration | None:
-    """The next smaller step: the batch halved down to two, the patch cut to half of what is wanted, a single patch, the least patch.
+def smaller_step(configuration: Configuration, initial: Configuration, *, keep_patch: bool = False) -> Configuration | None:
+    """Returns the next smaller step: the batch halved down to two, the patch cut to half of `initial`, a single patch, the least patch.
 
     A batch of two is worth some context: a single patch makes a noisy gradient.
 
@@ -290,9 +290,9 @@ def smaller_step(configuration: Configuration, wanted: Configuration, *, keeps_p
     batch = configuration.batch_size
     if batch > 2:
         return dataclasses.replace(configuration, batch_size=max(2, batch // 2))
-    if keeps_patch:
+    if keep_patch:
         return dataclasses.replace(configuration, batch_size=1) if batch == 2 else None
     if batch == 1:
         return shrink_patch(configuration, (0.0,) * configuration.dim)
-    smaller = shrink_patch(configuration, tuple(size * MIN_PATCH_SHARE for size in wanted.patch_size))
+    smaller = shrink_patch(configuration, tuple(size * MIN_PATCH_SHARE for size in initial.patch_size))
     return smaller or dataclasses.replace(configuration, batch_size=1)

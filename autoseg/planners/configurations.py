@@ -1,4 +1,4 @@
-"""Which of a plan's configurations are meant."""
+"""Selection of a plan's configurations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from ..schema import Plan
 
 
 def selected_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
+    """Checks the names of configurations; None selects the default ones.
+
+    Raises:
+        ValueError: A configuration is not in the plan.
+    """
     for name in configurations or ():
         if name not in plan.configurations:
             raise unknown_name_error(f"configuration of {plan.dataset}", name, plan.configurations)
@@ -16,5 +21,5 @@ def selected_configurations(configurations: Sequence[str] | None, plan: Plan) ->
 
 
 def default_configurations(plan: Plan) -> list[str]:
-    """What is trained unless the user says what: all that is planned, but 2.5D, which sees what 2D and 3D see."""
+    """Names of the configurations that are trained by default: all planned ones but ``2.5d``."""
     return [name for name, one in plan.configurations.items() if one.slices == 1]

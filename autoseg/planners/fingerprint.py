@@ -1,4 +1,4 @@
-"""What planning needs to know of a dataset: shapes, spacings, organs and foreground intensities of its cases."""
+"""Fingerprint of a dataset: shapes, spacings, organs and foreground intensities of its cases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.images import geometry_difference, read_geometry, read_image, read_label
 from ..data.labels import to_internal_values
-from ..preprocessing.cropping import nonzero_box
+from ..preprocessing.cropping import nonzero_box, slices_of
 from ..preprocessing.orientation import orientation_of
 from ..runtime.provenance import case_ids
 from ..runtime.worker_pool import run_cases
@@ -71,7 +71,7 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     """
     jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
     memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
-    results, failures = run_cases(_measure_and_identify, jobs, workers=workers, what="Fingerprint", memory_per_job=memory)
+    results, failures = run_cases(_measure_and_identify, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
     if not results:
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; " + _first(failures))
     sketches = [sketch for _, sketch, _ in results.values() if sketch]
@@ -118,7 +118,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
 
     Raises:
         ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
-            has NaN or infinite voxels, or the label map has undeclared values or organs that are said not to be annotated.
+            has NaN or infinite voxels, or the label map has undeclared values or organs that are declared as not annotated.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
@@ -165,12 +165,12 @@ def count_organs(internal: np.ndarray, labels: Labels) -> tuple[int, ...]:
 
 def _annotated_only(voxels: tuple[int, ...], case: Case, labels: Labels) -> tuple[int, ...]:
     """The counts, 0 for organs that were not annotated: of regions others may lie inside them."""
-    known = annotated_indices(case.annotated, labels)
-    return tuple(count if known is None or index in known else 0 for index, count in enumerate(voxels))
+    indices = annotated_indices(case.annotated, labels)
+    return tuple(count if indices is None or index in indices else 0 for index, count in enumerate(voxels))
 
 
 def _sketches(array: np.ndarray, internal: np.ndarray, box: Box, highest: int) -> tuple[Sketch, ...]:
-    inside = tuple(slice(start, stop) for start, stop in box)
+    inside = slices_of(box)
     cropped = internal[inside]
     foreground = (cropped > 0) & (cropped <= highest)
     if not foreground.any():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..data.descriptions import read_description
-from ..runtime.migrate import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
+from ..runtime.migrate.artefacts import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
 from ..runtime.provenance import (
     Stamp,
     annotated_setting,

@@ -1,4 +1,4 @@
-"""How much memory a network will need, estimated without building it."""
+"""Estimate of a network's memory without building it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..schema import Labels
 
 
 class Planned(Protocol):
-    """What the estimate needs to know: a `Configuration`, or a plan that is still being made."""
+    """Input of the estimate: a `Configuration`, or one that is still being planned."""
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -20,7 +20,7 @@ class Planned(Protocol):
 
     @property
     def network(self) -> str:
-        """Name of the network; asked for only where its options do not describe a U-Net."""
+        """Name of the network; used only where its options do not describe a U-Net."""
 
     @property
     def network_options(self) -> Mapping[str, Any]:
@@ -47,8 +47,8 @@ def conv_elements(planned: Planned, keys: int = 0) -> int:
     """
     options = planned.network_options
     if not {"blocks_per_stage", "convs_per_stage"} & set(options):
-        given = without_pretrained(options)
-        cost = measure(planned.network, len(planned.patch_size), 1, 2, planned.patch_size, **given)
+        options_without_weights = without_pretrained(options)
+        cost = measure(planned.network, len(planned.patch_size), 1, 2, planned.patch_size, **options_without_weights)
         return cost.elements + keys * math.prod(planned.patch_size)
     maps = _map_sizes(planned.patch_size, options["strides"])
     features = options["features"]

@@ -1,9 +1,9 @@
-"""Patch size, network and batch size of one configuration, so that a training step fits the memory target."""
+"""Patch size, network options and batch size of one configuration that fit the memory target."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ RESIDUAL_BLOCKS = (1, 3, 4, 6)
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A family of plans: which network, and how large it may be.
+    """Planning preset: network family and reference values of its memory.
 
     Attributes:
         network: Name in `autoseg.networks.NETWORKS`, or ``module:name``; one that the planner shapes (`NetworkSpec.planned`).
@@ -37,9 +37,9 @@ class Preset:
     """
 
     network: str
-    elements: dict[int, float]
+    elements: Mapping[int, float]
     gigabytes: float
-    shrink_batch: dict[int, float]
+    shrink_batch: Mapping[int, float]
     coverage: float
 
 
@@ -58,7 +58,7 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays the same while the configurations of one dataset are planned.
+    """Values that all configurations of a dataset share in planning.
 
     Attributes:
         preset: Network family and reference values.
@@ -78,8 +78,9 @@ class Sizing:
     Attributes:
         patch_size: Voxels per axis.
         batch_size: Patches a step.
+        network: Name in `autoseg.networks.NETWORKS`.
         network_options: Keyword arguments of the network.
-        divisor: What the patch's axes must be multiples of.
+        divisor: Number that each axis of the patch must be a multiple of.
         elements: Estimate for one patch, see `memory.conv_elements`.
         limit: Elements that the memory target allows for the reference batch.
         capped: True where the batch was limited by the size of the dataset, not by memory.
@@ -87,6 +88,7 @@ class Sizing:
 
     patch_size: tuple[int, ...]
     batch_size: int
+    network: str
     network_options: dict[str, Any]
     divisor: tuple[int, ...]
     elements: int
@@ -124,8 +126,8 @@ def _initial_patch(spacing: Sequence[float], shape: Sequence[float]) -> list[flo
     """A patch with equal millimetres along every axis, clipped to the median case."""
     dim = len(spacing)
     aspect = 1 / np.asarray(spacing, float)
-    wanted = aspect * (INITIAL_EDGE[dim] ** dim / np.prod(aspect)) ** (1 / dim)
-    return [min(round(float(size)), limit) for size, limit in zip(wanted, shape, strict=True)]
+    sizes = aspect * (INITIAL_EDGE[dim] ** dim / np.prod(aspect)) ** (1 / dim)
+    return [min(round(float(size)), limit) for size, limit in zip(sizes, shape, strict=True)]
 
 
 def _shrink(spacing: Sequence[float], shape: Sequence[float], sizing: Sizing) -> list[int]:
@@ -143,8 +145,8 @@ def _shrink(spacing: Sequence[float], shape: Sequence[float], sizing: Sizing) ->
 
 
 def _size(topology: Topology, setting: Setting, limit: float) -> Sizing:
-    options = network_options(topology, setting.preset.network)
-    sizing = Sizing(topology.patch_size, MIN_BATCH, options, topology.divisor, 0, limit)
+    network = setting.preset.network
+    sizing = Sizing(topology.patch_size, MIN_BATCH, network, network_options(topology, network), topology.divisor, 0, limit)
     return replace(sizing, elements=conv_elements(sizing, setting.label_keys))
 
 

@@ -1,4 +1,4 @@
-"""From a measured dataset to a plan: which configurations there are, and everything about each, with the reasons."""
+"""Makes the plan of a dataset from its fingerprint: all configurations, with the reasons."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SLICES_SEEN = 3
 SLICES = Reason(
     "2.5d", "network", "as 2d", f"sees {SLICES_SEEN} slices as channels, segments the middle one; trained only if named: -c 2.5d"
 )
-"""Why there is 2.5D."""
+"""Reason of ``2.5d``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningInput:
-    """A dataset as the planning rules see it; axes are in transposed order.
+    """Input of the planning rules; axes are in transposed order.
 
     Attributes:
         n_cases: Training cases.
@@ -96,8 +96,8 @@ def make_plan(
     fingerprint = replace(fingerprint, cases=tuple(in_orientation(case, orientation) for case in fingerprint.cases))
     target, why = _choose_spacing(fingerprint, spacing)
     order = transpose_order(target)
-    given = _planning_input(dataset, fingerprint, target)
-    planned, reasons = plan_configurations(given, family, memory, force_lowres=force_lowres)
+    inputs = _planning_input(dataset, fingerprint, target)
+    planned, reasons = plan_configurations(inputs, family, memory, force_lowres=force_lowres)
     lateral = _lateral_axis(fingerprint, order)
     configurations, flips = _with_mirroring(planned, dataset, lateral, len(order))
     general = (
@@ -105,12 +105,23 @@ def make_plan(
         Reason("all", "spacing", _numbers(target), why),
         Reason("all", "axes", _numbers(order, ", "), "coarsest axis first" if len(order) > 2 else "2D images stay as they are"),
         Reason("all", "preset", preset, f"{family.network} in {memory:g} GB"),
-        *_normalization_reasons(given),
+        *_normalization_reasons(inputs),
         *flips,
     )
-    start = (dataset.name, dataset.channels, dataset.labels, dataset.file_ending, order, fingerprint.intensities)
-    settings = {"preset": preset, "memory_gb": memory, "orientation": orientation, "lateral_axis": lateral}
-    return Plan(*start, configurations, reasons=general + reasons, **settings)
+    return Plan(
+        dataset=dataset.name,
+        channels=dataset.channels,
+        labels=dataset.labels,
+        file_ending=dataset.file_ending,
+        transpose=order,
+        intensities=fingerprint.intensities,
+        configurations=configurations,
+        reasons=general + reasons,
+        preset=preset,
+        memory_gb=memory,
+        orientation=orientation,
+        lateral_axis=lateral,
+    )
 
 
 def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
@@ -141,14 +152,14 @@ def _choose_orientation(fingerprint: Fingerprint) -> tuple[str, tuple[Reason, ..
     return orientation, (Reason("all", "orientation", orientation, why),)
 
 
-def _choose_spacing(fingerprint: Fingerprint, wanted: Sequence[float] | None) -> tuple[tuple[float, ...], str]:
+def _choose_spacing(fingerprint: Fingerprint, requested: Sequence[float] | None) -> tuple[tuple[float, ...], str]:
     """Target spacing in file order, and why."""
     dim = len(fingerprint.cases[0].shape)
-    if wanted is None:
+    if requested is None:
         return target_spacing(*spacing_statistics(fingerprint.cases))
-    if len(wanted) != dim or not all(np.isfinite(value) and value > 0 for value in wanted):
-        raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(wanted)}")
-    return tuple(float(value) for value in wanted), "as you asked"
+    if len(requested) != dim or not all(np.isfinite(value) and value > 0 for value in requested):
+        raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(requested)}")
+    return tuple(float(value) for value in requested), "as you asked"
 
 
 def _planning_input(dataset: Dataset, fingerprint: Fingerprint, target: Sequence[float]) -> PlanningInput:
@@ -165,12 +176,12 @@ def _planning_input(dataset: Dataset, fingerprint: Fingerprint, target: Sequence
 
 
 def plan_configurations(
-    given: PlanningInput, preset: Preset, memory_gb: float, *, force_lowres: bool = False
+    inputs: PlanningInput, preset: Preset, memory_gb: float, *, force_lowres: bool = False
 ) -> tuple[dict[str, Configuration], tuple[Reason, ...]]:
     """The configurations of a dataset, mirrored along every axis, and one reason a choice.
 
     Args:
-        given: The dataset in numbers.
+        inputs: The dataset in numbers.
         preset: Network family and reference values.
         memory_gb: Memory target, GB.
         force_lowres: As in `make_plan`.
@@ -178,19 +189,19 @@ def plan_configurations(
     Returns:
         Configurations by name in the order ``2d``, ``3d_fullres``, ``3d_lowres``, ``3d_cascade``, ``2.5d``, and the reasons.
     """
-    setting, voxels = Setting(preset, memory_gb, given.label_keys), math.prod(given.shape)
-    plane = _resolution(given.spacing[-2:], given.shape[-2:], voxels, given.n_cases, setting)
-    configurations = {"2d": _configuration("2d", plane, given, setting, batch_dice=True)}
+    setting, voxels = Setting(preset, memory_gb, inputs.label_keys), math.prod(inputs.shape)
+    plane = _resolution(inputs.spacing[-2:], inputs.shape[-2:], voxels, inputs.n_cases, setting)
+    configurations = {"2d": _configuration("2d", plane, inputs, setting, batch_dice=True)}
     reasons = _size_reasons("2d", plane.sizing, setting)
-    if len(given.spacing) == 2 or given.shape[0] == 1:
+    if len(inputs.spacing) == 2 or inputs.shape[0] == 1:
         return configurations, (*reasons, Reason("3d", "left out", "", "the images have one slice"))
-    full = _resolution(given.spacing, given.shape, voxels, given.n_cases, setting)
-    low, why = _plan_lowres(full, given.n_cases, setting, force=force_lowres)
-    configurations["3d_fullres"] = _configuration("3d_fullres", full, given, setting, batch_dice=low is not None)
+    full = _resolution(inputs.spacing, inputs.shape, voxels, inputs.n_cases, setting)
+    low, why = _plan_lowres(full, inputs.n_cases, setting, force=force_lowres)
+    configurations["3d_fullres"] = _configuration("3d_fullres", full, inputs, setting, batch_dice=low is not None)
     reasons += _size_reasons("3d_fullres", full.sizing, setting)
     if low is None:
         return _with_slices(configurations), (*reasons, Reason("3d_lowres", "left out", "", why), SLICES)
-    configurations["3d_lowres"] = _configuration("3d_lowres", low, given, setting, batch_dice=False)
+    configurations["3d_lowres"] = _configuration("3d_lowres", low, inputs, setting, batch_dice=False)
     configurations["3d_cascade"] = replace(configurations["3d_fullres"], name="3d_cascade", previous_stage="3d_lowres")
     reasons += (Reason("3d_lowres", "spacing", _numbers(low.spacing), why), *_size_reasons("3d_lowres", low.sizing, setting))
     cascade = Reason("3d_cascade", "network", "as 3d_fullres", "it refines the segmentation of 3d_lowres, an extra input")
@@ -233,9 +244,9 @@ def _coarser(spacing: Sequence[float]) -> tuple[float, ...]:
     return tuple(value * LOWRES_STEP if grow else value for value, grow in zip(spacing, grows, strict=True))
 
 
-def _configuration(name: str, resolution: _Resolution, given: PlanningInput, setting: Setting, *, batch_dice: bool) -> Configuration:
+def _configuration(name: str, resolution: _Resolution, inputs: PlanningInput, setting: Setting, *, batch_dice: bool) -> Configuration:
     dim = len(resolution.spacing)
-    schemes = tuple(default_scheme(channel) for channel in given.channels)
+    schemes = tuple(default_scheme(channel) for channel in inputs.channels)
     return Configuration(
         name=name,
         dim=dim,
@@ -244,8 +255,8 @@ def _configuration(name: str, resolution: _Resolution, given: PlanningInput, set
         patch_size=resolution.sizing.patch_size,
         batch_size=resolution.sizing.batch_size,
         normalization=schemes,
-        mask_normalization=tuple(scheme == "zscore" and given.relative_size < MASK_BELOW for scheme in schemes),
-        network=setting.preset.network,
+        mask_normalization=tuple(scheme == "zscore" and inputs.relative_size < MASK_BELOW for scheme in schemes),
+        network=resolution.sizing.network,
         network_options=resolution.sizing.network_options,
         batch_dice=batch_dice,
         mirroring=Mirroring(axes=tuple(range(dim))),
@@ -272,14 +283,14 @@ def _with_mirroring(
     return configurations, reasons
 
 
-def _normalization_reasons(given: PlanningInput) -> list[Reason]:
+def _normalization_reasons(inputs: PlanningInput) -> list[Reason]:
     reasons = []
-    for channel in given.channels:
+    for channel in inputs.channels:
         scheme = default_scheme(channel)
-        masked = scheme == "zscore" and given.relative_size < MASK_BELOW
+        masked = scheme == "zscore" and inputs.relative_size < MASK_BELOW
         why = f"channel {channel!r}"
         if masked:
-            why += f"; inside the non-zero mask only, as cropping leaves {given.relative_size:.0%} of the median image"
+            why += f"; inside the non-zero mask only, as cropping leaves {inputs.relative_size:.0%} of the median image"
         reasons.append(Reason("all", "normalisation", scheme, why))
     return reasons
 

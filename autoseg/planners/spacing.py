@@ -1,4 +1,4 @@
-"""At which resolution to work: target spacing, order of the axes, and the median shape of the cases there."""
+"""Target spacing, order of the axes, and the median shape of the cases at that spacing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def common_orientation(cases: Sequence[CaseFingerprint]) -> str:
 
 
 def in_orientation(case: CaseFingerprint, orientation: str) -> CaseFingerprint:
-    """The measures of a case after turning it to `orientation`; unchanged where one of the two is empty."""
+    """Reorients the measurements of a case to `orientation`; unchanged where one of the two is empty."""
     if case.orientation in ("", orientation) or not orientation:
         return case
     order, _ = orientation_transform(case.orientation, orientation)

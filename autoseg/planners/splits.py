@@ -1,4 +1,4 @@
-"""Which cases train and which validate, in every fold of the cross-validation."""
+"""Splits into training and validation cases, one a fold of the cross-validation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _shuffled(groups: Sequence[str], seed: int) -> list[str]:
     """The groups in the order that scikit-learn's KFold gives them."""
     order = np.arange(len(groups))
     np.random.RandomState(seed).shuffle(order)
-    return [groups[index] for index in order]
+    return [groups[int(index)] for index in order]
 
 
 def _shuffled_parts(groups: Sequence[str], folds: int, seed: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The shape of a U-Net for a patch: where it halves the resolution, and which kernels it uses."""
+"""Topology of a U-Net for a patch: strides and kernel sizes of its stages."""
 
 from __future__ import annotations
 

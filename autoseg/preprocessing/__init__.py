@@ -1,1 +1,1 @@
-"""What happens to an image before a network sees it: orientation, cropping, normalisation, resampling, storage."""
+"""Preprocessing: orientation, cropping, normalisation, resampling, storage."""

@@ -1,6 +1,6 @@
-"""2.5D: a 2D network that sees the slices beside the one it segments, as further channels.
+"""2.5D input: the adjacent slices of the segmented slice are further channels of a 2D network.
 
-The order of the channels is said in `conventions`: all slices of the first channel, then all of the second.
+Order of the channels (`autoseg.schema.conventions`): all slices of the first channel, then all of the second.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 def adjacent_slice_indices(z: int, slices: int, depth: int) -> list[int]:
-    """Indices of the slices that a network sees with slice `z`, itself in the middle; beyond an end of the volume its last slice again.
+    """Returns the indices of the slices around slice `z`, itself in the middle; the first and last slice are repeated beyond the volume.
 
     Args:
         z: Slice to segment, 0 up to below `depth`.
-        slices: How many are seen, odd.
+        slices: Number of slices, odd.
         depth: Slices of the volume.
 
     Raises:
@@ -31,5 +31,5 @@ def adjacent_slice_indices(z: int, slices: int, depth: int) -> list[int]:
 
 
 def repeat_per_slice(values: Iterable[T], slices: int) -> tuple[T, ...]:
-    """What is said once a channel, said for each of its slices."""
+    """Repeats each channel's value for each of its slices."""
     return tuple(value for value in values for _ in range(slices))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ..data.labels import foreground_box
 from ..schema import Box
 
 
 def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
-    """Where an image has data.
+    """Finds the region of an image that has data.
 
     Args:
         image: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
@@ -32,12 +33,11 @@ def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
 
 def bounding_box(mask: np.ndarray) -> Box | None:
     """The smallest box around a mask; None where it is empty."""
-    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
-    return tuple((int(line[0]), int(line[-1]) + 1) for line in used) if len(used[0]) else None
+    return foreground_box(mask) if mask.any() else None
 
 
 def slices_of(box: Box) -> tuple[slice, ...]:
-    """The index of a box."""
+    """Converts a box to an index of slices."""
     return tuple(slice(start, stop) for start, stop in box)
 
 

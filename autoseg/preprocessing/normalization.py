@@ -1,4 +1,4 @@
-"""Intensities to the range that networks learn well from; the scheme follows from the channel's name."""
+"""Intensity normalisation; the default scheme follows from the channel's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_STD = 1e-8
 
 
 def default_scheme(channel_name: str) -> str:
-    """Name of the scheme in `SCHEMES` for a channel; what is not a scheme's own name is z-scored, as is usual for MR."""
+    """Name of the scheme in `SCHEMES` for a channel: its own name if it is that of a scheme, else ``zscore``, as is usual for MR."""
     name = channel_name.strip().casefold()
     return name if name in SCHEMES else "zscore"
 

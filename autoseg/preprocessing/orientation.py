@@ -1,4 +1,4 @@
-"""Which way the axes of a volume run through the patient, and how to turn it so that they run as in another.
+"""Orientation of volumes in the patient, and reorientation by transposing and flipping axes.
 
 An orientation is a word of one letter an array axis: the side of the patient towards which the index grows, of left/right, posterior/
 anterior, superior/inferior. ITK's identity direction is ``SPL``: axes ``(Z, Y, X)`` that grow to superior, posterior and left.
@@ -17,8 +17,8 @@ SIDES = ("LR", "PA", "SI")
 """Of ITK's world axes x, y and z: the side where coordinates grow, and its opposite."""
 
 MAX_OBLIQUE_DEGREES = 40.0
-"""An axis further than this from all of the patient's runs between two of them. Near 45 degrees (short axes of the heart) which one is
-nearest is chance: turning would put slices of one patient across those of another, so such volumes are taken as they lie."""
+"""Volumes with an axis further than this from all of the patient's axes are oblique and keep their orientation: near 45 degrees (short axes
+of the heart) the nearest axis is chance, and reorientation would mix slice directions of different patients."""
 
 
 def orientation_of(geometry: Geometry) -> str:
@@ -33,30 +33,30 @@ def orientation_of(geometry: Geometry) -> str:
     return "".join(SIDES[side][0 if columns[side, axis] > 0 else 1] for axis, side in enumerate(world))
 
 
-def orientation_transform(found: str, wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How to get from one orientation to another.
+def orientation_transform(source: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the transform from one orientation to another.
 
     Returns:
         Indices for `numpy.transpose`, and the axes of the result to reverse; no change where one of the orientations is empty.
     """
-    if not found or not wanted:
+    if not source or not target:
         return (0, 1, 2), ()
     side_of = {letter: side for side, letters in enumerate(SIDES) for letter in letters}
-    sides = [side_of[letter] for letter in found]
-    order = tuple(sides.index(side_of[letter]) for letter in wanted)
-    return order, tuple(axis for axis, source in enumerate(order) if found[source] != wanted[axis])
+    sides = [side_of[letter] for letter in source]
+    order = tuple(sides.index(side_of[letter]) for letter in target)
+    return order, tuple(axis for axis, axis_of_source in enumerate(order) if source[axis_of_source] != target[axis])
 
 
-def plan_transform(geometry: Geometry, transpose: Sequence[int], wanted: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The arguments of `reorient` that bring a file to the orientation `wanted` and then its axes into the order `transpose`."""
+def plan_transform(geometry: Geometry, transpose: Sequence[int], target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the arguments of `reorient` that bring a file to the orientation `target` and then its axes into the order `transpose`."""
     if geometry.dim != 3:
         return tuple(transpose), ()
-    order, flips = orientation_transform(orientation_of(geometry), wanted)
+    order, flips = orientation_transform(orientation_of(geometry), target)
     return tuple(order[axis] for axis in transpose), tuple(place for place, axis in enumerate(transpose) if axis in flips)
 
 
 def reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
-    """Spatial axes of a file in the order of the network, a view.
+    """Transposes and flips the spatial axes of a file, as a view.
 
     Args:
         array: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
@@ -66,11 +66,11 @@ def reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] =
     Returns:
         ``(C, Z, Y, X)``; a 2D image becomes one slice.
     """
-    moved = np.flip(array.transpose(0, *(axis + 1 for axis in transpose)), [axis + 1 for axis in flips])
+    moved = np.flip(array.transpose(0, *(axis + 1 for axis in transpose)), tuple(axis + 1 for axis in flips))
     return moved[:, None] if moved.ndim == 3 else moved
 
 
 def undo_reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
     """Undoes `reorient`, as a view; a 2D image stays one slice."""
     order = transpose if len(transpose) == 3 else (0, *(axis + 1 for axis in transpose))
-    return np.flip(array, [axis + 1 for axis in flips]).transpose(0, *(int(axis) + 1 for axis in np.argsort(order)))
+    return np.flip(array, tuple(axis + 1 for axis in flips)).transpose(0, *(int(axis) + 1 for axis in np.argsort(order)))

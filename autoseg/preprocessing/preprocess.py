@@ -1,4 +1,4 @@
-"""From files to what a network sees: turn, transpose, crop to non-zero, normalise, resample; and where the organs lie.
+"""Preprocessing of cases: reorient, crop to non-zero, normalise, resample, and sample locations of the organs.
 
 The order and the numbers are nnU-Net's (Isensee et al., Nature Methods 2021), so that the same plan means the same data.
 """
@@ -19,7 +19,7 @@ from ..data.annotations import annotated_indices, check_annotated
 from ..data.images import count_channels, geometry_difference, read_geometry, read_image, read_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
-from ..runtime.migrate import stamp_of_0_1_0_fits
+from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits
 from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, value_id
 from ..runtime.serialization import read_json, write_json
 from ..runtime.worker_pool import run_cases
@@ -27,26 +27,26 @@ from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Pla
 from ..schema.conventions import ANNOTATED, OUTSIDE
 from .cropping import nonzero_box, slices_of
 from .normalization import find_scheme
-from .orientation import reorient, plan_transform
+from .orientation import plan_transform, reorient
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Raised when the way of preprocessing changes, so that older results are made again."""
+"""Version of the preprocessing; a new number makes older results stale."""
 
 LOCATIONS_AT_LEAST = 10_000
 LOCATIONS_SHARE = 0.01
-"""Voxels remembered per organ: this many, or this share if that is more."""
+"""Voxels stored per organ: this number, or this share if that is more."""
 
 SEED = 1234
-"""Of the drawing of those voxels: a case gives the same ones whenever it is preprocessed."""
+"""Seed of the sampling of those voxels, the same whenever a case is preprocessed."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides on the values of preprocessed data; kept beside them as ``configuration.json``."""
+    """All settings that preprocessed values depend on; stored beside them as ``configuration.json``."""
 
     format: int
     orientation: str
@@ -84,7 +84,7 @@ def preprocess_case(
     array, spacing = reorient(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
     box, mask = nonzero_box(array)
     shape_before_crop, inside = mask.shape, slices_of(box)
-    array, mask = array[(slice(None), *inside)], mask[inside]
+    array, mask = array[(slice(None),) + inside], mask[inside]
     array = _normalise(array, mask, plan, configuration)
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
@@ -126,7 +126,7 @@ def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: C
 def class_locations(
     segmentation: np.ndarray, labels: Labels, rng: np.random.Generator, *, annotated: tuple[str, ...] | None = None
 ) -> dict[str, np.ndarray]:
-    """Voxels to centre patches on.
+    """Samples the voxels on which patches may be centred.
 
     Args:
         segmentation: ``(Z, Y, X)`` internal labels.
@@ -140,9 +140,9 @@ def class_locations(
     """
     boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int32))
     found: dict[str, np.ndarray] = {}
-    known = annotated_indices(annotated, labels)
+    annotated_organs = annotated_indices(annotated, labels)
     for index, members in enumerate(labels.internal_members):
-        members = members if known is None or index in known else ()
+        members = members if annotated_organs is None or index in annotated_organs else ()
         parts = [boxes[value - 1] for value in members if value <= len(boxes) and boxes[value - 1] is not None]
         box = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3)) if parts else (slice(0, 0),) * 3
         found[str(index)] = _draw(organ_mask(segmentation[box], labels, index), [side.start for side in box], rng)
@@ -191,7 +191,7 @@ def preprocess_dataset(
     log.info("%s: %d cases, largest about %.1f GB of memory", configuration.name, len(waiting), max(memory.values()) / GIB)
     jobs: dict[str, tuple[Any, ...]] = {case.name: (case,) for case in waiting}
     function = partial(_preprocess_and_store, plan=plan, configuration=configuration, folder=folder)
-    _, failures = run_cases(function, jobs, workers=workers, what=f"Preprocessing {configuration.name}", memory_per_job=memory)
+    _, failures = run_cases(function, jobs, workers=workers, title=f"Preprocessing {configuration.name}", memory_per_job=memory)
     store.clean()
     return failures
 
@@ -221,7 +221,7 @@ def _patch(configuration: Configuration) -> tuple[int, ...]:
 
 
 def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
-    """What of a plan decides on the preprocessed values."""
+    """The settings of a plan that preprocessed values depend on."""
     return Recipe(
         FORMAT,
         plan.orientation,

@@ -1,4 +1,4 @@
-"""Volumes to another voxel size, with the values of `skimage.transform.resize` at a fraction of its time.
+"""Resampling to another spacing, with the values of `skimage.transform.resize` at a fraction of its time.
 
 Spline interpolation on a regular grid is linear and separable: along one axis it is a matrix of ``n_out x n_in`` whose entries fade away
 from the diagonal. The matrix is measured once by resizing the identity, and applied axis by axis in blocks of rows with only the columns
@@ -77,18 +77,15 @@ def resample_image(
     if tuple(new_shape) == shape:
         return array.astype(np.float32)
     z = separate_z_axis(spacing, new_spacing)
-    slices = None if z is None else nearest_indices(shape[z], new_shape[z])
+    before, after = _nearest_slices(shape, new_shape, z)
     operators = [None if axis == z else axis_operator(n, m, order) for axis, (n, m) in enumerate(zip(shape, new_shape, strict=True))]
     result = np.empty((array.shape[0], *new_shape), np.float32)
     for channel, source in zip(result, array, strict=True):
-        volume = source.astype(np.float32, copy=False)
-        early = z is not None and len(slices) < shape[z]
-        if early:
-            volume = np.take(volume, slices, axis=z)
+        volume = _take(source.astype(np.float32, copy=False), before, z)
         plane = tuple(axis for axis in range(3) if axis != z)
         low, high = volume.min(axis=plane, keepdims=True), volume.max(axis=plane, keepdims=True)
         volume = np.clip(_apply(volume, operators), low, high)
-        channel[...] = volume if z is None or early else np.take(volume, slices, axis=z)
+        channel[...] = _take(volume, after, z)
     return result
 
 
@@ -116,15 +113,25 @@ def resample_labels(
     if tuple(new_shape) == array.shape:
         return array.copy()
     z = None if spacing is None or new_spacing is None else separate_z_axis(spacing, new_spacing)
-    slices = None if z is None else nearest_indices(array.shape[z], new_shape[z])
-    early = z is not None and len(slices) < array.shape[z]
-    if early:
-        array = np.take(array, slices, axis=z)
+    before, after = _nearest_slices(array.shape, new_shape, z)
+    array = _take(array, before, z)
     shape = [array.shape[axis] if axis == z else n for axis, n in enumerate(new_shape)]
     operators = [None if axis == z else axis_operator(n, m, 1) for axis, (n, m) in enumerate(zip(array.shape, shape, strict=True))]
     nearest = array[np.ix_(*(nearest_indices(n, m) for n, m in zip(array.shape, shape, strict=True)))]
     result = _largest_share(array, nearest, operators)
-    return result if z is None or early else np.take(result, slices, axis=z)
+    return _take(result, after, z)
+
+
+def _nearest_slices(shape: Sequence[int], new_shape: Sequence[int], z: int | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Slices to take before and after the interpolation in their plane, whichever leaves fewer to interpolate; None takes all."""
+    if z is None:
+        return None, None
+    slices = nearest_indices(shape[z], new_shape[z])
+    return (slices, None) if len(slices) < shape[z] else (None, slices)
+
+
+def _take(array: np.ndarray, slices: np.ndarray | None, axis: int | None) -> np.ndarray:
+    return array if slices is None else np.take(array, slices, axis=axis)
 
 
 def _largest_share(array: np.ndarray, nearest: np.ndarray, operators: Sequence[np.ndarray | None]) -> np.ndarray:
@@ -181,9 +188,9 @@ def axis_operator(n_in: int, n_out: int, order: int) -> np.ndarray | None:
 
 def _apply(volume: np.ndarray, operators: Sequence[np.ndarray | None]) -> np.ndarray:
     """Applies one matrix an axis to ``(Z, Y, X)``, those first that shrink it most."""
-    todo = [(operator.shape[0] / operator.shape[1], axis) for axis, operator in enumerate(operators) if operator is not None]
-    for _, axis in sorted(todo):
-        volume = _apply_along(volume, operators[axis], axis)
+    growths = [(operator.shape[0] / operator.shape[1], axis, operator) for axis, operator in enumerate(operators) if operator is not None]
+    for _, axis, operator in sorted(growths, key=lambda growth: growth[:2]):
+        volume = _apply_along(volume, operator, axis)
     return volume
 
 

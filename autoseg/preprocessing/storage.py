@@ -1,4 +1,4 @@
-"""Preprocessed cases on disk, so that a patch is read without its volume and a half-written case never counts.
+"""Storage of preprocessed cases in blocks, so that a patch is read without its volume; incomplete cases do not count.
 
 A case is four files: ``NAME.image.b2nd`` and ``NAME.labels.b2nd`` (compressed in small blocks), ``NAME.locations.npz`` (where its organs
 lie) and, written last, ``NAME.trace.json``: a case whose trace is missing is not there.
@@ -31,7 +31,7 @@ CHUNK_OVER_PATCH = 1.5
 """A chunk is at most this much longer than the patch along each axis: beyond it reading fetches what is not needed."""
 
 USUAL_PATCH = (64, 128, 128)
-"""Patch the blocks are made for where none is known."""
+"""Patch size that blocks are made for where none is given."""
 
 TRACE, IMAGE, LABELS, LOCATIONS = ".trace.json", ".image.b2nd", ".labels.b2nd", ".locations.npz"
 
@@ -54,11 +54,11 @@ class StoredRecord:
 
 
 class Locations(Mapping[str, np.ndarray]):
-    """Where each organ lies: index of the organ in `Labels.names` as text (and ``annotated``) to ``(N, 3)`` voxels; read on access.
+    """Locations of organs: index in `Labels.names` as text (and ``annotated``) to ``(N, 3)`` voxels; read on access.
 
     Args:
         path: The file.
-        organs: Indices of those that count; None means all.
+        organs: Indices of the organs to read; None means all.
     """
 
     def __init__(self, path: Path, organs: Sequence[int] | None = None) -> None:
@@ -183,7 +183,7 @@ class Store:
         if segmentation is not None:
             write_array(self.folder / (name + LABELS), segmentation, patch=self._patch)
             with atomic_write(self.folder / (name + LOCATIONS)) as partial:
-                np.savez(partial, **dict(locations or {}))
+                np.savez(partial, **dict(locations or {}))  # type: ignore[arg-type]  # no array is called like an option of savez
         self.write_record(name, record if isinstance(record, StoredRecord) else StoredRecord(record))
 
     def write_record(self, name: str, record: StoredRecord) -> None:
@@ -196,7 +196,7 @@ class Store:
             (self.folder / (name + ending)).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Removes what a killed run left half-written: partial files, and files of cases without a trace."""
+        """Removes partial files of killed processes, and files of cases without a trace."""
         remove_partial_files(self.folder)
         for ending in (LOCATIONS, LABELS, IMAGE):
             for path in self.folder.glob("*" + ending):
@@ -252,9 +252,9 @@ def chunks_and_blocks(shape: Sequence[int], itemsize: int, patch: Sequence[int])
     chunk, channels = list(block), math.prod(leading)
     while True:
         growing = [a for a in range(len(chunk)) if chunk[a] < spatial[a] and min(2 * chunk[a], spatial[a]) <= limit[a]]
-        axis = min(growing, key=lambda a: chunk[a] / patch[a], default=None)
-        if axis is None or 2 * math.prod(chunk) * channels * itemsize > CHUNK_BYTES:
+        if not growing or 2 * math.prod(chunk) * channels * itemsize > CHUNK_BYTES:
             break
+        axis = min(growing, key=lambda a: chunk[a] / patch[a])
         chunk[axis] = min(2 * chunk[axis], spatial[axis])
     if math.prod(chunk) * channels * itemsize > CHUNK_BYTES:
         leading = (1,) * len(leading)

@@ -1,4 +1,4 @@
-"""Other intensities than planned: CT windows by organ, and a configuration whose data is normalised by other schemes."""
+"""Configurations with another normalisation than planned."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .normalization import find_scheme, is_for_ct
 
 
 def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> tuple[Configuration, str]:
-    """The configuration with data that is normalised by other schemes.
+    """Replaces the normalisation schemes of a configuration.
 
     Args:
         configuration: As planned.
-        schemes: Names for `autoseg.preprocessing.normalization.find_scheme`: one a channel, or one for all channels. A single one whose numbers are
-            Hounsfield units goes to the channels of CT only.
+        schemes: Names for `find_scheme`: one a channel, or one for all channels. A single one whose numbers are Hounsfield units is
+            applied to the channels of CT only.
 
     Returns:
-        The configuration, which reads a data folder of its own (``3d_fullres_w400_l50``), and the word that makes it so (``w400_l50``);
-        the configuration as it was and an empty word where nothing changes.
+        The configuration, which reads a data folder of its own (``3d_fullres_w400_l50``), and its suffix (``w400_l50``);
+        the same configuration and an empty suffix where nothing changes.
 
     Raises:
         ValueError: A scheme is unknown, wants CT where there is none, or their number is wrong.
@@ -44,11 +44,11 @@ def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> 
     if new == planned:
         return configuration, ""
     masks = tuple(mask and scheme == "zscore" for mask, scheme in zip(configuration.mask_normalization, new, strict=True))
-    word = "+".join(_word(scheme) for scheme in (schemes if len(set(schemes)) > 1 else schemes[:1]))
-    return replace(configuration, normalization=new, mask_normalization=masks, data=f"{configuration.data}_{word}"), word
+    suffix = "+".join(_suffix(scheme) for scheme in (schemes if len(set(schemes)) > 1 else schemes[:1]))
+    return replace(configuration, normalization=new, mask_normalization=masks, data=f"{configuration.data}_{suffix}"), suffix
 
 
-def _word(scheme: str) -> str:
+def _suffix(scheme: str) -> str:
     head, _, numbers = scheme.partition(":")
     if head == "window":
         width, level = (float(number) for number in numbers.split(":"))

@@ -129,7 +129,9 @@ def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str
     found: dict[str, dict[str, dict[str, float]]] = {}
     if choice is None:
         return found
-    for path in sorted(path for fold in choice.folds for path in (results / FOLDER / safe_file_name(metric) / f"fold_{fold}").glob("*.json")):
+    for path in sorted(
+        path for fold in choice.folds for path in (results / FOLDER / safe_file_name(metric) / f"fold_{fold}").glob("*.json")
+    ):
         for name, scores in read_json(path, Record).scores.items():
             for score in scores if name in choice.table else ():
                 if has_value(score, metric):

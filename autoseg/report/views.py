@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.windows import SOFT_TISSUE, Window, find_window
 from ..preprocessing.normalization import default_scheme
-from ..preprocessing.orientation import reorient, orientation_of, orientation_transform
+from ..preprocessing.orientation import orientation_of, orientation_transform, reorient
 from ..schema import Box, Geometry
 
 UPRIGHT = "SPL"

@@ -1,1 +1,1 @@
-"""Everything around a run: where files lie, what they were made from, locks, serialization, hardware."""
+"""Infrastructure of runs: workspace, locks, serialization, migration of old files, checkpoints, registry, hardware, worker pool."""

@@ -54,7 +54,7 @@ def load_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor])
     Returns:
         Names loaded, and names of the network that found no match.
     """
-    own = network.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    network.load_state_dict({**own, **fitting})
-    return sorted(fitting), sorted(set(own) - set(fitting))
+    present = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in present and present[name].shape == tensor.shape}
+    network.load_state_dict({**present, **fitting})
+    return sorted(fitting), sorted(set(present) - set(fitting))

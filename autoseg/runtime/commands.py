@@ -10,7 +10,7 @@ from typing import Any
 
 from ..schema import Choice, Plan, RunRecord
 from ..schema.settings import ChoiceSettings, EnsembleSettings, PlanSettings, TrainSettings
-from .migrate import complete_plan_settings
+from .migrate.artefacts import complete_plan_settings
 from .serialization import to_jsonable
 
 SWITCHES = {
@@ -85,5 +85,5 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
 
 def choice_command(choice: Choice, dataset: str) -> str:
     """The command that chooses among the models so again."""
-    settings = ChoiceSettings(rule=choice.by, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
+    settings = ChoiceSettings(rule=choice.rule, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
     return shlex.join(["autoseg_find_best_configuration", dataset, *words_of(settings)])

@@ -19,7 +19,7 @@ def list_datasets(raw: Path) -> list[Path]:
 
 
 def find_dataset(raw: Path, which: str | int) -> Path:
-    """The dataset folder that a user means.
+    """Finds a dataset folder by id, name or path.
 
     Args:
         raw: Folder of dataset folders.
@@ -44,24 +44,24 @@ def find_dataset(raw: Path, which: str | int) -> Path:
 
 
 def matching_names(names: Sequence[str], which: str | int) -> list[str]:
-    """Those of the dataset names that a user's word means, by the strictest reading that fits any.
+    """Finds the dataset names that match an id or name, by the strictest comparison that matches any.
 
     Args:
         names: Of datasets: ``Dataset003_Liver``, ``Task07_Pancreas``, or anything.
         which: A full name; else a number (3, "3", "003"); else a full or bare name ("liver") in any case of letters.
     """
     text = str(which).strip()
-    readings = (
+    comparisons = (
         lambda name: name == text,
         lambda name: text.isdecimal() and _dataset_number(name) == int(text),
         lambda name: text.lower() in (name.lower(), name.partition("_")[2].lower()),
     )
-    found = ([name for name in names if text and reading(name)] for reading in readings)
+    found = ([name for name in names if text and matches(name)] for matches in comparisons)
     return next((fitting for fitting in found if fitting), [])
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that counts as people do: case_2 before case_10."""
+    """Sort key of natural order: case_2 before case_10."""
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
 
 

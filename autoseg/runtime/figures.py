@@ -1,4 +1,4 @@
-"""Figures that are drawn off screen, and the colours of organs in them."""
+"""Matplotlib figures without a display, and the colours of organs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 ORGAN_COLOURS = ("#ee7733", "#3a93e6", "#17a398", "#ee3377", "#c9a100", "#9b6ee0", "#33bbee", "#b85a44", "#6aa83a", "#d987c4")
-"""Told apart with the common kinds of colour blindness as far as ten colours can be (after Tol's vibrant scheme), and visible on grey
+"""Distinguishable with the common kinds of colour blindness as far as ten colours can be (after Tol's vibrant scheme), and visible on grey
 values as on white and on dark paper."""
 
 
@@ -29,7 +29,7 @@ def css_colours(n: int) -> list[str]:
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """A figure that belongs to nobody's window system; matplotlib is imported here as it takes a while."""
+    """A figure of the Agg backend; matplotlib is imported here as it takes a while."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What this computer offers: cores, memory, devices, number formats. Nothing here needs to be configured by hand."""
+"""Cores, memory, devices and number formats of this computer, all found without configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step costs.
+    """Time and memory of one training step.
 
     Attributes:
         seconds: Of a step, warmed up.
@@ -37,8 +37,8 @@ class StepCost:
     peak_bytes: int
 
 
-def run_environment(device: torch.device) -> RunEnvironment:
-    """What is computed on now, and the most memory that has been held since `reset_peak_memory`."""
+def current_environment(device: torch.device) -> RunEnvironment:
+    """The present device and software, and the peak memory since `reset_peak_memory`."""
     import torch
 
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
@@ -46,7 +46,7 @@ def run_environment(device: torch.device) -> RunEnvironment:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is called by its maker; of a processor also how many cores may be used."""
+    """Model name of the device; of a processor also the number of usable cores."""
     import torch
 
     if device.type == "cuda":
@@ -70,7 +70,7 @@ def cpu_count() -> int:
 
 
 def available_memory() -> int:
-    """Bytes of main memory that can still be used: the smaller of what the system and the cgroup leave."""
+    """Bytes of main memory that are available: the smaller of what the system and the cgroup leave."""
     free = _system_available()
     with contextlib.suppress(OSError, ValueError):
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
@@ -91,9 +91,9 @@ def _system_available() -> int:
 
 
 def peak_memory() -> int:
-    """Largest resident size this process has had so far, bytes."""
+    """Peak resident size of this process, bytes."""
     with contextlib.suppress(OSError):
-        # Linux hands ru_maxrss on to a child through fork and exec: there it would tell of the parent.
+        # Linux hands ru_maxrss on to a child through fork and exec: there it would be the parent's.
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -102,7 +102,7 @@ def peak_memory() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Lets `peak_memory` (on Linux) and `peak_gpu_memory` start anew from what is held now."""
+    """Resets `peak_memory` (on Linux) and `peak_gpu_memory` to the present use."""
     import torch
 
     with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_gpu_memory() -> int:
-    """Most that tensors have held on the CUDA GPUs together, bytes; 0 where none was used."""
+    """Peak memory of tensors on all CUDA GPUs together, bytes; 0 where none was used."""
     import torch
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
@@ -122,7 +122,7 @@ def peak_gpu_memory() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc to keep freed memory instead of returning it to the system after every activation.
+    """Configures glibc's malloc to keep freed memory instead of returning it to the system after every activation.
 
     By default every tensor above 32 MiB is mapped and unmapped again, which costs a page fault per 4 KiB in each training step.
 
@@ -143,7 +143,7 @@ def keep_freed_memory() -> bool:
 
 
 def prepare_device(device: torch.device) -> None:
-    """Sets what makes long work on `device` faster: memory is kept (CPU), convolutions are tried out and the fastest taken (CUDA)."""
+    """Speeds up long work on `device`: freed memory is kept (CPU), the fastest convolution algorithms are measured (CUDA)."""
     import torch
 
     keep_freed_memory()
@@ -152,7 +152,7 @@ def prepare_device(device: torch.device) -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives back what nobody uses any more: what waits for the garbage collection, and GPU memory that torch keeps for later."""
+    """Releases unused memory: collects garbage, and empties torch's cache of GPU memory."""
     import torch
 
     gc.collect()
@@ -164,10 +164,10 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on.
 
     Args:
-        name: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``, ``cpu``, or Apple's ``mps``, which has to be asked for.
+        name: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``, ``cpu``, or Apple's ``mps`` (never automatic).
 
     Raises:
-        ValueError: The name is unknown, or the device is not there.
+        ValueError: The name is unknown, or the device is not available.
     """
     import torch
 
@@ -189,7 +189,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Number format for autocast on `device`, or None where fp32 is the better choice."""
+    """Dtype for autocast on `device`, or None where float32 is the better choice."""
     import torch
 
     if device.type == "cuda":
@@ -202,7 +202,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """Mixed precision where the device gains from it, otherwise nothing."""
+    """Context of mixed precision where the device gains from it, otherwise an empty one."""
     import torch
 
     dtype = autocast_dtype(device)

@@ -1,4 +1,4 @@
-"""Locks that one process holds on a folder, and what killed processes left half-written."""
+"""Exclusive locks on folders, and removal of the partial files of killed processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 @contextmanager
-def exclusive_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Holds `folder` for this process until the block ends or the process dies, however it dies.
+def exclusive_lock(folder: Path, activity: str, *, wait: bool = False) -> Iterator[None]:
+    """Locks `folder` for this process until the block ends or the process dies, however it dies.
 
     Args:
         folder: Made if missing; a file ``.lock`` in it is locked.
-        what: What is being done there, for the message.
+        activity: Of the other process, for the message ("training" ...).
         wait: Wait for the other process instead of refusing.
 
     Raises:
@@ -30,12 +30,12 @@ def exclusive_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[N
         except ImportError:  # no such locks on Windows: two processes there are the user's own care
             pass
         except OSError as error:
-            raise ValueError(f"{folder}: another process is {what} here; wait for it or stop it") from error
+            raise ValueError(f"{folder}: another process is {activity} here; wait for it or stop it") from error
         yield
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what a killed run left half-written in `folder` (not in its subfolders); what a living process writes stays."""
+    """Removes partial files of killed processes from `folder` (not from its subfolders); those of living processes stay."""
     for leftover in folder.glob(".partial-*"):
         if _written_by_living(leftover):
             continue
@@ -43,7 +43,7 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def _written_by_living(partial: Path) -> bool:
-    """True where another process that is still alive is writing this file."""
+    """Whether another process that is still alive is writing this file."""
     number = partial.name.split("-")[1]
     if not number.isdigit() or int(number) == os.getpid():
         return False

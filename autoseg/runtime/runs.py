@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import Labels, RunRecord, Score
-from .migrate import complete_record
+from .migrate.artefacts import complete_record
 from .serialization import read_json
 
 log = logging.getLogger(__name__)

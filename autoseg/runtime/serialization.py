@@ -1,4 +1,4 @@
-"""Values to JSON and back, and files that appear whole or not at all."""
+"""Conversion of values to JSON and back, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .migrate.names import upgrade, upgrade_objects
 
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def to_jsonable(value: Any) -> Any:
-    """Dataclasses, paths, tuples and NumPy scalars as what `json` can write."""
+    """Converts dataclasses, paths, tuples and NumPy scalars to what `json` can write."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -48,9 +50,14 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value (dataclasses allowed) as indented JSON, atomically. NaN is written as ``null``."""
+    """Writes a value (dataclasses allowed) as indented JSON, atomically. NaN is written as ``null``.
+
+    Dataclasses with a class variable ``file_format`` get that number as ``format``.
+    """
+    number = getattr(value, "file_format", None)
+    plain = _nan_to_none(to_jsonable(value))
     with atomic_write(path) as partial:
-        text = json.dumps(_nan_to_none(to_jsonable(value)), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain if number is None else {"format": number, **plain}, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -70,28 +77,30 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise ValueError(f"{path}: cannot be read as {getattr(kind, '__name__', kind)}: {error}") from error
 
 
-def from_jsonable(data: Any, kind: Any) -> Any:
-    """Rebuilds a value of type `kind` (dataclass, tuple, dict, Path, optional, scalar) from parsed JSON."""
+def from_jsonable(data: Any, kind: type[T]) -> T:
+    """Rebuilds a value of type `kind` (dataclass, tuple, dict, Path, scalar) from parsed JSON; fields of 0.1.0 get their present names."""
+    value: T = _build(upgrade_objects(data), kind)
+    return value
+
+
+def _build(data: Any, kind: Any) -> Any:
     if data is None:
         return float("nan") if kind is float else None
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        return kind(**{key: from_jsonable(item, hints.get(key, Any)) for key, item in data.items()})
+        present = upgrade(kind.__name__, data, newest=getattr(kind, "file_format", None))
+        return kind(**{key: _build(item, hints.get(key, Any)) for key, item in present.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return from_jsonable(data, next(a for a in arguments if a is not type(None)))
+        return _build(data, next(a for a in arguments if a is not type(None)))
     if origin is tuple:
         inner = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
-        return tuple(from_jsonable(item, one) for item, one in zip(data, inner, strict=True))
+        return tuple(_build(item, one) for item, one in zip(data, inner, strict=True))
     if origin is dict:
-        return {_key(key, arguments[0]): from_jsonable(item, arguments[1]) for key, item in data.items()}
+        return {int(key) if arguments[0] is int else key: _build(item, arguments[1]) for key, item in data.items()}
     if origin is list:
-        return [from_jsonable(item, arguments[0]) for item in data]
+        return [_build(item, arguments[0]) for item in data]
     return kind(data) if kind in (Path, float) else data
-
-
-def _key(key: str, kind: Any) -> Any:
-    return int(key) if kind is int else key
 
 
 def _nan_to_none(value: Any) -> Any:

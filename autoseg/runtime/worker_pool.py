@@ -1,4 +1,4 @@
-"""Many cases on many processes, so that neither a bad case, a killed worker nor a killed parent does harm.
+"""Processes many cases in parallel; a failing case, a killed worker or a killed parent harms no other case.
 
 Each worker is a fresh interpreter that talks to its parent through its standard streams. Unlike `multiprocessing` it never imports the
 user's script again, so no ``if __name__ == "__main__"`` is needed anywhere, and it ends by itself as soon as its parent is gone. What
@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
@@ -31,7 +31,7 @@ from .hardware import GIB, available_memory, cpu_count
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.8
-"""Share of the available memory that is planned for; the rest is for what estimates miss."""
+"""Share of the available memory that jobs may use together; the rest is a margin for errors of the estimates."""
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.runtime.worker_pool import serve; serve()"
 LENGTH = struct.Struct("<Q")
@@ -39,7 +39,7 @@ LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job: ``done`` (value is the result), ``error`` or ``died`` (value is the reason)."""
+    """Outcome of a job: ``done`` (value is the result), ``error`` or ``died`` (value is the reason)."""
 
     kind: str
     value: Any
@@ -50,7 +50,7 @@ def run_cases(
     jobs: Mapping[str, tuple[Any, ...]],
     *,
     workers: int | None = None,
-    what: str = "Cases",
+    title: str = "Cases",
     memory_per_job: int | Mapping[str, int] = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Calls ``function(*jobs[name])`` for every name; a failure is named and does not stop the others.
@@ -60,7 +60,7 @@ def run_cases(
             returns travels through a pipe.
         jobs: Name of the case to the arguments.
         workers: Processes; 0 works in this process; None takes what the cores and the memory that is really available allow.
-        what: Title of the progress bar.
+        title: Of the progress bar.
         memory_per_job: Estimated peak in bytes, one for all or one a name. Without a fixed number of `workers` jobs start only while
             their estimates fit into the available memory together.
 
@@ -75,7 +75,7 @@ def run_cases(
         raise ValueError(f"workers: expected a number of processes >= 0 or None, got {workers}")
     memory = {name: memory_per_job.get(name, 0) if isinstance(memory_per_job, Mapping) else memory_per_job for name in jobs}
     outcomes: dict[str, Outcome] = {}
-    with tqdm(total=len(jobs), desc=what, unit="case", disable=not jobs) as bar:
+    with tqdm(total=len(jobs), desc=title, unit="case", disable=not jobs) as bar:
 
         def collect(name: str, outcome: Outcome) -> None:
             outcomes[name] = outcome
@@ -135,12 +135,12 @@ def _retry_alone(
         _Pool(function, {name: jobs[name]}, memory, 1).run(collect)
         if outcomes[name].kind == "died":
             free, need = available_memory() / GIB, memory[name] / GIB
-            told = f", {need:.1f} GB estimated" if need else ""
-            collect(name, Outcome("died", f"{outcomes[name].value}, also when tried alone ({free:.1f} GB of memory available{told})"))
+            estimate = f", {need:.1f} GB estimated" if need else ""
+            collect(name, Outcome("died", f"{outcomes[name].value}, also when tried alone ({free:.1f} GB of memory available{estimate})"))
 
 
 class _Pool:
-    """Drives worker processes, one thread each; jobs start in order as soon as a worker and enough memory are free."""
+    """Runs jobs on worker processes, one thread each; jobs start in order as soon as a worker and enough memory are free."""
 
     def __init__(
         self, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], memory: Mapping[str, int], workers: int | None
@@ -183,7 +183,8 @@ class _Pool:
             except Exception as error:  # arguments that cannot travel, or no process to be had: this case fails, the pool goes on
                 outcome = Outcome("error", f"cannot be handed to a worker process: {type(error).__name__}: {error}")
             if outcome.kind == "died" and worker is not None:
-                worker = self._dismiss(worker)
+                self._dismiss(worker)
+                worker = None
             with self._changed:
                 del self._running[name]
                 self._changed.notify_all()
@@ -218,7 +219,7 @@ class _Pool:
 
 
 class _Worker:
-    """One child process, as its parent sees it."""
+    """A child process and the pipes to it."""
 
     def __init__(self, threads: int) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), str(threads))
@@ -229,21 +230,22 @@ class _Worker:
             stdout=subprocess.PIPE,
             env={**os.environ, **limits},
         )
+        self._jobs, self._answers = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
         """Sends a job and waits for its outcome; log lines that arrive meanwhile are logged here."""
         payload = pickle.dumps((function, arguments), protocol=pickle.HIGHEST_PROTOCOL)
         try:
-            _write(self._process.stdin, payload)
-            while (answer := _read(self._process.stdout)) is not None:
+            _write(self._jobs, payload)
+            while (answer := _read(self._answers)) is not None:
                 kind, value = pickle.loads(answer)
                 if kind != "log":
                     return Outcome(kind, value)
                 name, level, text = value
                 logging.getLogger(name).log(level, "%s", text)
         except OSError:
-            pass  # the pipe broke because the process ended: told below
-        return Outcome("died", _how_it_ended(self._process.wait()))
+            pass  # the pipe broke because the process ended: reported below
+        return Outcome("died", _exit_reason(self._process.wait()))
 
     def kill(self) -> None:
         """Ends the process at once."""
@@ -251,7 +253,7 @@ class _Worker:
 
     def close(self) -> None:
         """Lets the process end (it does when its input closes) and waits for it."""
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._jobs, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()
         try:
@@ -261,14 +263,14 @@ class _Worker:
             self._process.wait()
 
 
-def _how_it_ended(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code == -getattr(signal, "SIGKILL", 9):
         return "the worker process was killed (signal 9), most likely by the system because memory ran out"
     return f"the worker process was ended by signal {-code}" if code < 0 else f"the worker process ended by itself with code {code}"
 
 
 def serve() -> None:
-    """The life of a worker process: takes jobs from standard input until it closes, which also happens when the parent dies."""
+    """Runs a worker process: takes jobs from standard input until it closes, which also happens when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides
     _die_with_parent()
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -297,7 +299,7 @@ def serve() -> None:
             answer("error", f"the result cannot be sent back: {type(error).__name__}: {error}")
 
 
-def _listen(jobs: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
+def _listen(jobs: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:
     """Passes jobs on and, being awake while a job is computed, ends the process the moment the parent closes the pipe or dies."""
     while (payload := _read(jobs)) is not None:
         inbox.put(payload)
@@ -325,13 +327,13 @@ class _Forward(logging.Handler):
             self._answer("log", (record.name, record.levelno, record.getMessage()))
 
 
-def _write(stream: BinaryIO, payload: bytes) -> None:
+def _write(stream: IO[bytes], payload: bytes) -> None:
     stream.write(LENGTH.pack(len(payload)))
     stream.write(payload)
     stream.flush()
 
 
-def _read(stream: BinaryIO) -> bytes | None:
+def _read(stream: IO[bytes]) -> bytes | None:
     """One message, or None at the end of the stream, also where that comes in the middle of a message."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:

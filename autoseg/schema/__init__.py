@@ -1,4 +1,6 @@
-"""The values that cross boundaries between the stages: small, frozen. Axis and spacing order, boxes and labels: `autoseg.schema.conventions`."""
+"""Frozen dataclasses that several rooms share. Conventions of axes, spacings, boxes and labels: `autoseg.schema.conventions`."""
+
+# ruff: noqa: F401
 
 from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
 from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason
@@ -7,38 +9,3 @@ from .run_record import EnsembleRecord, RunEnvironment, RunRecord
 from .scores import Calibration, Candidate, Choice, Compared, DiceRegression, Evidence, NestedEstimate, OrganMerging, PostProcessing, Score
 from .settings import PlanSettings
 from .volume import Box, Geometry, Image, Trace
-
-__all__ = [
-    "Box",
-    "Budget",
-    "Calibration",
-    "Candidate",
-    "Case",
-    "CaseFingerprint",
-    "Choice",
-    "PostProcessing",
-    "Compared",
-    "Configuration",
-    "Dataset",
-    "EnsembleRecord",
-    "Evidence",
-    "NestedEstimate",
-    "Fingerprint",
-    "Geometry",
-    "Image",
-    "Intensity",
-    "Labels",
-    "Locator",
-    "Mirroring",
-    "OrganMerging",
-    "Plan",
-    "PlanSettings",
-    "Reason",
-    "CandidateRegion",
-    "DiceRegression",
-    "RunEnvironment",
-    "RunRecord",
-    "Score",
-    "Split",
-    "Trace",
-]

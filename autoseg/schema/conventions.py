@@ -1,4 +1,4 @@
-"""What every module means by an axis, a spacing, a box and a label. Said once here, referred to everywhere.
+"""Conventions of all modules: order of axes and spacings, boxes, label values, format of files.
 
 Arrays
     Images are ``(C, Z, Y, X)`` float32, label maps ``(Z, Y, X)`` integers, batches ``(B, C, Z, Y, X)``.
@@ -11,7 +11,8 @@ Spacing
     Millimetres, in array order: ``(Z, Y, X)`` or, for 2D, ``(Y, X)``. No invented spacing for an axis that does not exist.
     ITK's own order ``(x, y, z)`` appears only in `Geometry.origin` and `Geometry.direction`, which are kept verbatim.
 Orientation
-    One letter an array axis (`autoseg.preprocessing.orientation`): the side of the patient towards which the index grows. ITK's identity is ``SPL``.
+    One letter an array axis (`autoseg.preprocessing.orientation`): the side of the patient towards which the index grows. ITK's identity
+    is ``SPL``.
 Boxes
     ``((start, stop), ...)``, one pair an axis, half open.
 Labels
@@ -23,8 +24,11 @@ Labels
 
 from __future__ import annotations
 
+FORMAT = 2
+"""Number of the format of ``plan.json``, ``choice.json``, ``run.json``, ``dataset.json`` and ``fingerprint.json``; 0.1.0 wrote none."""
+
 OUTSIDE = -1
 """Internal label of voxels outside the image's non-zero mask and of padding."""
 
 ANNOTATED = "annotated"
-"""Key of a preprocessed case's voxels that somebody annotated, whatever is there (datasets with an ignore label)."""
+"""Key of the locations of all annotated voxels of a preprocessed case (datasets with an ignore label)."""

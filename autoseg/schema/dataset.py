@@ -1,10 +1,13 @@
-"""A dataset and its cases, organs and measurements."""
+"""Values that describe a dataset: its cases, organs and measurements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
+
+from .conventions import FORMAT
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Labels:
     Attributes:
         names: Organs (or regions) in the order of the output channels; background and ignore are not among them.
         members: For each name the file values that belong to it; more than one only for regions.
-        ignore: File value of voxels nobody annotated, or None.
+        ignore: File value of unannotated voxels, or None.
         regions: True where organs may overlap: one sigmoid channel each instead of a softmax.
         regions_class_order: Regions only: file value painted for each name, in order of painting (later ones on top).
     """
@@ -55,8 +58,8 @@ class Case:
         name: Unique in the dataset.
         images: One file (or DICOM folder) a channel, or one file that holds all channels.
         label: Its label map, None for new cases.
-        group: What must stay together in one fold: the patient; the case's own name where nothing was said.
-        annotated: Names of the organs (or regions) that its label map was made for; None where it was made for all (`autoseg.data.annotations`).
+        group: Patient, whose cases stay together in one fold; the case's name where none is given.
+        annotated: Names of the organs (or regions) that are annotated in its label map; None where all are (`autoseg.data.annotations`).
         digests: Content ids (`autoseg.runtime.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
     """
 
@@ -70,18 +73,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder as understood.
+    """A dataset as its ``dataset.json`` describes it.
 
     Attributes:
         name: ``DatasetXXX_Name`` or the folder's own name.
-        folder: Where it lies.
+        folder: Folder of the dataset.
         channels: Channel names in order; they choose the normalisation.
         labels: Its organs.
         cases: The labelled training cases, sorted by name.
         file_ending: Of images without a better hint, with the dot.
-        windows: Organ to width and level of the CT window in which it is looked at, HU, where ``dataset.json`` says so.
-        tolerances: Organ to the distance in mm up to which two of its surfaces count as the same, where ``dataset.json`` says so.
+        windows: Organ to width and level of its CT window in HU, for organs with an entry in ``dataset.json``.
+        tolerances: Organ to the tolerance of surface distances in mm, for organs with an entry in ``dataset.json``.
     """
+
+    file_format: ClassVar[int] = FORMAT
 
     name: str
     folder: Path
@@ -108,7 +113,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """What planning needs to know of one case.
+    """Measurements of one case that planning is based on.
 
     Attributes:
         name: The case.
@@ -131,7 +136,9 @@ class CaseFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A dataset, measured."""
+    """Measurements of a dataset: of its cases, and of the foreground intensities of its channels."""
+
+    file_format: ClassVar[int] = FORMAT
 
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[Intensity, ...]

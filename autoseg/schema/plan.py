@@ -1,17 +1,18 @@
-"""What the planner decides."""
+"""The plan of a dataset: its configurations and the reasons for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from .conventions import FORMAT
 from .dataset import Intensity, Labels
 from .settings import PlanSettings
 
 
 @dataclass(frozen=True)
 class Mirroring:
-    """Which flips keep anatomy valid.
+    """Flips that keep anatomy valid.
 
     Attributes:
         axes: Spatial axes of the patch that may be flipped.
@@ -26,12 +27,12 @@ class Mirroring:
 
 @dataclass(frozen=True)
 class CandidateRegion:
-    """Where a coarse-to-fine cascade looks at all: training patches, loss and prediction stay inside, outside is background.
+    """Candidate region of a coarse-to-fine cascade: patches, loss and prediction stay inside it, everything outside is background.
 
     Roth et al., Computerized Medical Imaging and Graphics 66 (2018).
 
     Attributes:
-        source: ``body`` (the body mask of the image) or ``previous`` (the organs that the previous stage found).
+        source: ``body`` (the body mask of the image) or ``previous`` (the organs in the previous stage's segmentation).
         radius: Voxels of the configuration's grid by which `source` is dilated.
     """
 
@@ -40,12 +41,12 @@ class CandidateRegion:
 
     def __post_init__(self) -> None:
         if self.source not in ("body", "previous") or self.radius < 0:
-            raise ValueError(f"Region: expected 'body' or 'previous' and a radius of at least 0, got {self.source!r} and {self.radius}")
+            raise ValueError(f"region: expected 'body' or 'previous' and a radius of at least 0, got {self.source!r} and {self.radius}")
 
 
 @dataclass(frozen=True)
 class Locator:
-    """A small network that sees the whole volume on a coarse grid and says where the organs are, so that another one looks there only.
+    """Localisation network: sees the whole volume on a coarse grid and finds the box in which the organs are segmented.
 
     Thaler et al., FLARE challenge at MICCAI 2021.
 
@@ -53,7 +54,7 @@ class Locator:
         spacing: Of the coarse grid, mm, transposed axis order.
         shape: Of the largest case on that grid, a multiple of 16 an axis.
         sigma: Of the Gaussian that smooths the image before, mm.
-        margin: Voxels of the configuration's grid by which the box around what it finds is grown on each side.
+        margin: Voxels of the configuration's grid by which the box around its foreground is enlarged on each side.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; two outputs, background and any organ.
         network_options: Its keyword arguments.
     """
@@ -68,15 +69,15 @@ class Locator:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to see the dataset: a resolution, a patch and a network.
+    """One configuration: a resolution, a patch size and a network.
 
     Attributes:
         name: ``2d``, ``2.5d``, ``3d_fullres``, ``3d_lowres`` or ``3d_cascade``.
         dim: Spatial axes of the network, 2 or 3.
-        spacing: Target, mm, transposed axis order; two numbers for ``2d``.
+        spacing: Target spacing in mm, transposed axis order; two numbers for ``2d``.
         median_shape: Median case after resampling to `spacing`.
-        patch_size: Voxels per axis that the network sees.
-        batch_size: Patches a step, planned for the memory target.
+        patch_size: Voxels per axis of the network's input.
+        batch_size: Patches per step, planned for the memory target.
         normalization: Scheme a channel (`autoseg.preprocessing.normalization.SCHEMES`).
         mask_normalization: Per channel: statistics and result inside the non-zero mask only.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``.
@@ -84,13 +85,13 @@ class Configuration:
         batch_dice: Dice over the batch as one volume instead of per sample.
         mirroring: Valid flips, in axes of the patch.
         data: Folder of preprocessed data it reads (``3d_cascade`` reads ``3d_fullres``).
-        previous_stage: Configuration whose segmentation helps this one, or None.
+        previous_stage: Configuration whose segmentation is an input of this one, or None.
         previous_input: That segmentation is an extra input, one channel a foreground label.
         slices: Adjacent slices that a 2D network sees as channels, odd; the middle one is segmented (``2.5d``).
-        region: Where it looks at all; None means everywhere.
-        patch_multiple: What the patch's axes stay multiples of when it is cut; empty where the network's strides say it.
-        locator: Network that finds the box in which this one looks; None means it looks everywhere.
-        width: Share of the planned features that the network is built with; less than 1 where a short time budget asked for it.
+        region: Candidate region; None means the whole volume.
+        patch_multiple: What the patch's axes stay multiples of when it is cut; empty where it follows from the network's strides.
+        locator: Network that finds the box that is segmented; None means the whole volume.
+        width: Factor on the planned number of features; less than 1 for a short time budget.
     """
 
     name: str
@@ -116,7 +117,7 @@ class Configuration:
 
     @property
     def built_options(self) -> dict[str, Any]:
-        """`network_options` that the network is built with: the features times `width`."""
+        """Keyword arguments of the network: `network_options` with the features times `width`."""
         if self.width == 1:
             return self.network_options
         return self.network_options | {"features": [round(count * self.width) for count in self.network_options["features"]]}
@@ -129,7 +130,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why the planner chose a value: one row of the table it prints."""
+    """A planned value and why it was chosen: one row of the table that planning prints."""
 
     configuration: str
     what: str
@@ -139,7 +140,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything training and prediction need to know about the dataset.
+    """Everything that training and prediction need to know about a dataset.
 
     Attributes:
         dataset: Its name.
@@ -152,11 +153,13 @@ class Plan:
         reasons: One a choice.
         preset: Name of the planning preset.
         memory_gb: Memory target in GB.
-        orientation: To which volumes are turned (`autoseg.preprocessing.orientation`): most cases' own; empty to take all as they lie.
+        orientation: Orientation of preprocessed volumes (`autoseg.preprocessing.orientation`), that of most cases; empty keeps each file's.
         data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
-        lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in plans that do not say.
-        settings: What the user asked of the planner, but for its processes; None in plans of 0.1.0.
+        lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in older plans.
+        settings: Settings of the command, without the number of processes; None in plans of 0.1.0.
     """
+
+    file_format: ClassVar[int] = FORMAT
 
     dataset: str
     channels: tuple[str, ...]

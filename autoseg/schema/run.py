@@ -1,4 +1,4 @@
-"""How long a training takes, and on which cases."""
+"""Budget of a training, and the split into training and validation cases."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train; the learning rate falls to zero exactly at its end.
+    """Budget of a training; the learning rate falls to zero exactly at its end.
 
     Attributes:
         kind: ``iterations`` or ``time``.
         amount: Steps, or seconds.
-        validation_intervals: Into how many equal parts it is cut for validation, history and checkpoints ("epochs").
+        validation_intervals: Number of equal parts, each followed by validation, a row of the history and a checkpoint.
         why: One sentence for the user: where the number comes from and how to change it.
     """
 
@@ -26,7 +26,7 @@ class Budget:
             raise ValueError(f"Budget.kind: expected 'iterations' or 'time', got {self.kind!r}")
         if self.amount <= 0 or self.validation_intervals < 1:
             raise ValueError(
-                f"Budget: expected a positive amount and at least one round, got {self.amount} and {self.validation_intervals}"
+                f"Budget: expected a positive amount and at least one interval, got {self.amount} and {self.validation_intervals}"
             )
 
     def progress(self, iteration: int, seconds: float) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from .conventions import FORMAT
 from .plan import Configuration, Plan
 from .run import Budget, Split
 from .settings import EnsembleSettings, TrainSettings
@@ -38,7 +39,7 @@ class RunRecord:
         configuration: The planned one, with the batch (and if need be the patch) that fits the device.
         fold: ``0`` .. ``4`` or ``all``.
         split: Cases of that fold.
-        budget: How long.
+        budget: Iterations or wall time.
         seed: Of every random choice.
         options: Optimisation and augmentation.
         trainer: Name in `autoseg.trainers.TRAINERS`.
@@ -47,8 +48,9 @@ class RunRecord:
         trainer_options: What only this trainer knows; its `Options` say which there are.
         settings: What the user asked for; None for an ensemble, and in records of version 0.1.0.
         ensemble: Of a learned ensemble: what it is made of.
-        format: Of this file.
     """
+
+    file_format: ClassVar[int] = FORMAT
 
     plan: Plan
     configuration: Configuration
@@ -63,12 +65,11 @@ class RunRecord:
     trainer_options: dict[str, Any] = field(default_factory=dict)
     settings: TrainSettings | None = None
     ensemble: EnsembleRecord | None = None
-    format: int = 2
 
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """Where a training ran, or the part of it since it was last continued elsewhere.
+    """Device and software of a training run, or of the part of it since it was last resumed on another device.
 
     Attributes:
         device: Name of the GPU or processor.

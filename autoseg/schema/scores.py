@@ -1,8 +1,11 @@
-"""How good a model is, and which one segments which organ."""
+"""Scores of predictions, and the choice of a model for each organ with its evidence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+from .conventions import FORMAT
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``.
+    """Candidate for an organ: a model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``.
 
     Attributes:
         members: Names.
@@ -52,7 +55,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Compared:
-    """How another candidate did on the cases by which an organ's candidate was chosen.
+    """Scores of another candidate on the cases by which an organ's candidate was chosen.
 
     Attributes:
         mean: Of its score over the cases; NaN where it has none.
@@ -74,14 +77,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class NestedEstimate:
-    """What to expect of a way of choosing on new images: chosen on the other folds, scored on this one, for every fold.
+    """Nested cross-validation estimate for new images: chosen on the other folds, scored on this one, for every fold.
 
     Attributes:
-        mean: Over the cases; what may be quoted.
+        mean: Mean over the cases, the figure to report.
         low: Lower end of its 95 % bootstrap interval.
         high: Upper end.
-        naive: Mean score of the chosen candidate on the very cases that it was chosen by: too good by the luck of the draw.
-        cases: That it rests on.
+        naive: Mean score of the chosen candidate on the cases that it was chosen by, biased upwards by the choice.
+        cases: Number of cases.
         chosen: Fold to the candidate that the other folds chose.
     """
 
@@ -95,12 +98,12 @@ class NestedEstimate:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a candidate segments an organ.
+    """Evidence for the candidate that was chosen for an organ.
 
     Attributes:
         candidate: Name of the chosen one.
-        cases: That all candidates were compared on.
-        compared: Candidate name, the chosen one's included, to how it did.
+        cases: Number of cases that all candidates were compared on.
+        compared: Candidate name, the chosen one's included, to its scores.
         expected: The nested estimate; None where a single fold was validated.
     """
 
@@ -112,7 +115,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to an organ's mask after prediction; the steps in the order of the attributes.
+    """Post-processing of an organ's mask; steps in the order of the attributes.
 
     Attributes:
         min_volume_mm3: Components that are smaller are removed; 0 keeps all.
@@ -129,11 +132,11 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far a candidate's probabilities can be believed, measured on the cross-validation.
+    """Calibration of a candidate's probabilities on the cross-validation (temperature scaling).
 
     Attributes:
         temperature: Logits are divided by it before the softmax or sigmoid; 1 leaves them.
-        error_before: Expected calibration error of the probabilities as they come, 0..1.
+        error_before: Expected calibration error without the temperature, 0..1.
         error_after: With the temperature; of each fold with the one fitted on the others.
     """
 
@@ -144,14 +147,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class DiceRegression:
-    """How an organ's Dice is predicted without a reference: a line through the Dice that the probabilities promise.
+    """Linear regression that estimates an organ's Dice without a reference from the expected Dice of the probabilities.
 
     Attributes:
         slope: Of the line.
         intercept: Of the line.
-        error: Mean absolute difference between predicted and true Dice, each case predicted by a line through the others.
+        error: Mean absolute difference between estimated and true Dice, leaving out one case at a time.
         correlation: Spearman's, between the two.
-        cases: That the line rests on.
+        cases: Number of cases of the fit.
     """
 
     slope: float
@@ -163,12 +166,12 @@ class DiceRegression:
 
 @dataclass(frozen=True)
 class OrganMerging:
-    """What became of organs of different candidates when their label maps were made one, on the cross-validation.
+    """Effect of merging organs of different candidates into one label map, on the cross-validation.
 
     Attributes:
-        conflicts: Voxels a case that more than one organ claimed, on average.
-        most: The same of the case with the most.
-        cases: That were merged.
+        conflicts: Mean number of voxels per case that several organs claim.
+        most: Largest number in a case.
+        cases: Number of merged cases.
         alone: Organ to its mean score in its own candidate's label map.
         together: Organ to its mean score on the same cases in the merged map.
     """
@@ -182,7 +185,7 @@ class OrganMerging:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidate segments which organ, and the evidence.
+    """Choice of a candidate for each organ, and the evidence.
 
     Attributes:
         organs: Organ to the chosen candidate's members; organs that no model covers are missing.
@@ -190,26 +193,28 @@ class Choice:
         table: Candidate name -> organ -> mean Dice over the cross-validation, of the organs that it covers.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
-        by: Name of the rule that chose.
-        voters: Member to the folds whose networks vote, all that it was trained on; `folds` for a member that is not named.
+        rule: Name of the rule that chose.
+        voters: Member to the folds whose networks are averaged, all that it was trained on; `folds` for a missing member.
         metric: Name of the score that was compared.
         evidence: Organ to intervals, tests and the nested estimate.
         seconds: Candidate name to seconds of computation a case, as measured in validation; those that were not measured are missing.
-        postprocessing: Organ to the post-processing that helps it; organs that it does not help are missing.
-        calibration: Member to what its probabilities are worth.
-        dice_regression: Organ to how its Dice is predicted where there is no reference.
-        merged: What merging does to the organs; None where they come from one candidate, or overlap.
+        postprocessing: Organ to its post-processing; organs that none improves are missing.
+        calibration: Member to its calibration.
+        dice_regression: Organ to the regression that estimates its Dice without a reference.
+        merged: Effect of merging; None where all organs come from one candidate, or overlap.
         max_members: Largest number of models that were averaged.
-        max_seconds: Candidates that took longer a case were left out; None left out none.
+        max_seconds: Limit in seconds a case above which candidates are left out; None means no limit.
         made_from: ``model/fold`` of everything that was validated then, to the content id of its scores; empty in choices of 0.1.0.
     """
+
+    file_format: ClassVar[int] = FORMAT
 
     organs: dict[str, tuple[str, ...]]
     folds: tuple[str, ...]
     table: dict[str, dict[str, float]]
     cases: int
     reasons: dict[str, str] = field(default_factory=dict)
-    by: str = "supported"
+    rule: str = "supported"
     voters: dict[str, tuple[str, ...]] = field(default_factory=dict)
     metric: str = "dice"
     evidence: dict[str, Evidence] = field(default_factory=dict)

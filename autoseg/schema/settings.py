@@ -1,4 +1,4 @@
-"""What a user asks of a stage, as far as later stages read it."""
+"""Settings of each command, one frozen value each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
-    """What a user may ask of the planner.
+    """Settings of planning.
 
     Attributes:
         configurations: To preprocess; None means all of the plan but ``2.5d``.
@@ -34,16 +34,16 @@ class PlanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What a user may ask of a training.
+    """Settings of a training.
 
     Attributes:
         trainer: Name in `autoseg.trainers.TRAINERS` or ``module:Class``.
-        trainer_options: What only this trainer knows.
+        trainer_options: Options of this trainer alone.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
         network_options: Its keyword arguments.
         organs: That the model learns, the others are background; empty means all.
-        window: Width and level in HU in which CT is seen, or ``auto`` for what suits the organs (`autoseg.preprocessing.windows`); None as planned.
-        normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one for all channels, or one a channel.
+        window: Width and level in HU of the CT window, or ``auto`` for that of the organs (`autoseg.data.windows`); None as planned.
+        normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one, or one a channel.
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         iterations: Budget in iterations.
@@ -53,8 +53,8 @@ class TrainSettings:
         batch: Patches a step; None means what suits the device.
         learning_rate: At the start; None means the trainer's.
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
-        restart: Put an existing run aside and begin anew.
-        tag: Word that the model folder's name ends with, so that trainings that differ in an option only stand beside each other.
+        restart: Move an existing run aside and start again.
+        tag: Last part of the model folder's name, to keep trainings apart that differ in an option only.
     """
 
     trainer: str = "Trainer"
@@ -84,17 +84,17 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings:
-    """What a user may ask of a prediction.
+    """Settings of a prediction.
 
     Attributes:
         dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
         model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
-        folds: That vote; None means all that each model was trained on.
+        folds: Folds whose networks are averaged; None means all that each model was trained on.
         mirror: Average over mirrored images (test-time augmentation).
         step: Distance of tiles as a share of the patch.
-        low_memory: Hold one network and compute one tile at a time: slower, in as little memory as can be.
-        save_probabilities: Write them too.
-        uncertainty: Write maps of uncertainty too, and a table of what to check first.
+        low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
+        save_probabilities: Write probability maps too.
+        uncertainty: Write uncertainty maps too, and a table of cases ranked by estimated quality.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         device: See `TrainSettings`.
     """
@@ -113,7 +113,7 @@ class PredictSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleSettings:
-    """What a user may ask of an ensemble.
+    """Settings of an ensemble.
 
     Attributes:
         kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
@@ -124,7 +124,7 @@ class EnsembleSettings:
         seconds: Budget of a fold in wall time.
         seed: Of every random choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
-        restart: Put existing runs of these folds aside and begin anew.
+        restart: Move existing runs of these folds aside and start again.
     """
 
     kind: str

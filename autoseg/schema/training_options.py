@@ -9,7 +9,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationOptions:
-    """How often and how strongly patches are changed. Probabilities are per patch unless said otherwise.
+    """Probabilities and ranges of data augmentation. Probabilities are per patch by default.
 
     Attributes:
         planar_ratio: 3D patches with a longest axis above this multiple of axis 0 are rotated and scaled slice by slice.
@@ -78,7 +78,7 @@ class AugmentationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Numbers a user may want to change; none of them needs a subclass.
+    """Options of optimisation, validation and augmentation.
 
     Attributes:
         loss: Name in `autoseg.trainers.losses.LOSSES`.
@@ -94,7 +94,7 @@ class TrainingOptions:
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
         supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
-        validation_batches: Patches batches scored after every round.
+        validation_batches: Batches of patches scored after every validation interval.
         augmentation: Probabilities and ranges.
     """
 

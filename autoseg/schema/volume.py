@@ -1,4 +1,4 @@
-"""Where voxels lie, images, and how a preprocessed case leads back to its file."""
+"""Geometry of images, images, and the trace of preprocessing that leads back to the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Box = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of an image lie in space.
+    """Geometry of an image: the position of its voxels in space.
 
     Attributes:
         shape: Voxels per axis, array order ``(Z, Y, X)`` or ``(Y, X)``.
@@ -21,7 +21,7 @@ class Geometry:
         direction: ITK's direction cosines, row-major, verbatim.
         nifti: Orientation fields of the NIfTI header it came from (`autoseg.data.nifti_header`), empty for other formats. ITK rounds
             them when it writes; with these a label map gets its image's header to the last digit.
-        oriented: False where nobody said how the axes lie in the patient (pictures, bare arrays): `direction` is made up then.
+        oriented: False where the orientation in the patient is unknown (pictures, bare arrays) and `direction` is made up.
     """
 
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Image:
-    """Voxels and where they lie.
+    """Voxels of an image with their geometry.
 
     Attributes:
         array: ``(C, Z, Y, X)`` or ``(C, Y, X)`` for images, without ``C`` for label maps.
@@ -60,7 +60,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Trace:
-    """What preprocessing did to a case, so that it can be undone exactly.
+    """Record of what preprocessing did to a case, to undo it exactly.
 
     All but `geometry` are in transposed axis order; 2D images count as one slice (three numbers, first of shape 1).
 

@@ -18,14 +18,14 @@ import numpy as np
 from ..data.images import read_label
 from ..data.label_subsets import safe_file_name, subset_labels, translate_labels
 from ..data.labels import to_internal_values
+from ..evaluation.case_scores import score_case
 from ..evaluation.counts import confusion, dice, iou, organ_counts
 from ..evaluation.masks import TOLERANCE_MM
-from ..evaluation.metrics import find_metric, metric_function, has_value
-from ..evaluation.case_scores import score_case
+from ..evaluation.metrics import find_metric, has_value, metric_function
 from ..inference.averages import Averages, average_all
 from ..inference.quantised_logits import load_logits
 from ..preprocessing.orientation import reorient
-from ..runtime.migrate import state_of_0_1_0_fits
+from ..runtime.migrate.artefacts import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids
 from ..runtime.runs import ModelFolder
 from ..runtime.serialization import read_json, write_json
@@ -146,7 +146,7 @@ def run_all(function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], *
     Raises:
         ValueError: A case failed; the message names the first that did.
     """
-    found, failures = run_cases(function, jobs, workers=None if voxels > MANY else 0, what=what, memory_per_job=memory)
+    found, failures = run_cases(function, jobs, workers=None if voxels > MANY else 0, title=what, memory_per_job=memory)
     if failures:
         name, reason = next(iter(failures.items()))
         raise ValueError(f"{what}: {len(failures)} of {len(jobs)} cases failed; the first: {name}: {reason}")

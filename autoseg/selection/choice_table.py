@@ -30,7 +30,7 @@ def describe_choice(choice: Choice) -> str:
         lines.append("")
     lines += _merging(choice)
     unit = f" in {metric.unit}" if metric.unit else ""
-    lines.append(f"{title}{unit} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.by}.")
+    lines.append(f"{title}{unit} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runtime.migrate.names import existing_file
 from ..runtime.serialization import read_json, write_json
 from .dice_regression import leave_one_out_estimates
 
@@ -36,7 +37,7 @@ def write_quality_estimates(results: Path, found: dict[str, list[QualityEstimate
 
 def read_estimated_dice(results: Path) -> dict[str, tuple[EstimatedDice, ...]]:
     """Organ to the predicted and the true Dice of its held-out cases; each is predicted by a line through the others."""
-    path = results / QUALITY_ESTIMATES
+    path = existing_file(results / QUALITY_ESTIMATES)
     if not path.is_file():
         return {}
     found = read_json(path, dict[str, list[QualityEstimate]])

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..evaluation.counts import nan_mean
 from ..evaluation.masks import MaskPair
-from ..evaluation.metrics import find_metric, metric_function, higher_is_better_score
+from ..evaluation.metrics import find_metric, higher_is_better_score, metric_function
 from ..evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
 from ..schema import Candidate, Compared, Evidence, NestedEstimate
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..evaluation.case_scores import score_case
 from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import value_of
-from ..evaluation.case_scores import score_case
 from ..inference.apply_selection import apply_selection
 from ..schema import Case, Choice, OrganMerging, Score
 from .candidate_scores import SelectionTask, file_voxels, memory_for, run_all

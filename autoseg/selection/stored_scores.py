@@ -10,7 +10,7 @@ from pathlib import Path
 from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import has_value, higher_is_better_score, value_of
 from ..inference.quantised_logits import has_logits
-from ..runtime.migrate import models_unknown_to_0_1_0
+from ..runtime.migrate.artefacts import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
 from ..runtime.runs import ENSEMBLE, ModelFolder, model_folders
 from ..runtime.serialization import read_json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..preprocessing.adjacent_slices import repeat_per_slice, adjacent_slice_indices
+from ..preprocessing.adjacent_slices import adjacent_slice_indices, repeat_per_slice
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from .augmentation.augment import Augmentation

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.hardware import run_environment
+from ..runtime.hardware import current_environment
+from ..runtime.migrate.names import existing_file, former_file
 from ..runtime.serialization import read_json, write_json
 from ..schema.run_record import RunEnvironment
 
@@ -18,14 +19,14 @@ RUN_ENVIRONMENT = "run_environment.json"
 def read_run_environments(run: Path) -> list[RunEnvironment]:
     """The environments recorded of a run; none where there is no record, or one that another version wrote."""
     try:
-        return read_json(run / RUN_ENVIRONMENT, list[RunEnvironment])
+        return read_json(existing_file(run / RUN_ENVIRONMENT), list[RunEnvironment])
     except (ValueError, OSError):
         return []
 
 
 def record_run_environment(run: Path, device: torch.device) -> None:
     """Writes device, version of torch and peak memory so far; records from before an interruption stay."""
-    known, now = read_run_environments(run), run_environment(device)
+    known, now = read_run_environments(run), current_environment(device)
     if known and replace(known[-1], peak_bytes=now.peak_bytes) == now:
         *known, last = known
         now = replace(now, peak_bytes=max(now.peak_bytes, last.peak_bytes))
@@ -33,5 +34,6 @@ def record_run_environment(run: Path, device: torch.device) -> None:
 
 
 def remove_run_environment(run: Path) -> None:
-    """Removes the record, as a run begins anew."""
-    (run / RUN_ENVIRONMENT).unlink(missing_ok=True)
+    """Removes the record, as a run starts anew."""
+    for path in (run / RUN_ENVIRONMENT, former_file(run / RUN_ENVIRONMENT)):
+        path.unlink(missing_ok=True)

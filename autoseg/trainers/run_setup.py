@@ -101,12 +101,14 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
 
     release_memory(device)  # a training before this one may have left some
     configuration, cost, memory_why = fit_memory(
-        job.configuration, measured, limit_bytes=device_memory(device), keeps_patch=sibling is not None
+        job.configuration, measured, limit_bytes=device_memory(device), keep_patch=sibling is not None
     )
     time_why = ""
     if sibling is None:
-        narrows = job.pretrained is None
-        configuration, cost, time_why = fit_time_budget(configuration, job.budget, cost, measured, narrows=narrows, least_batch=least_batch)
+        may_narrow = job.pretrained is None
+        configuration, cost, time_why = fit_time_budget(
+            configuration, job.budget, cost, measured, may_narrow=may_narrow, min_batch=least_batch
+        )
     said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":
         said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")

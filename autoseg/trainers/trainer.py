@@ -1,6 +1,6 @@
 """The plain Trainer: one network, one loss, one optimiser, and a budget that is used up exactly.
 
-It has the loop. A trainer that differs overrides `configure` (what it makes of the plan), `prepare_device` (which files the first batch needs),
+It has the loop. A trainer that differs overrides `configure` (what it makes of the plan), `prepare` (which files the first batch needs),
 `step` (what one batch does), `build_network`, `build_optimizer` or `build_loss`, and `extra_states` and `load_extra_states` where it trains
 more than the network.
 """

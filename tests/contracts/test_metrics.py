@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from factories import labels
 
+from autoseg.evaluation.case_scores import score_case
+from autoseg.evaluation.counts import ConfusionCounts
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, metric_function, higher_is_better_score, value_of
-from autoseg.evaluation.case_scores import ConfusionCounts, score_case
-from autoseg.schema import Labels
+from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, higher_is_better_score, metric_function, value_of
 
-ONE = Labels(("organ",), ((1,),))
+ONE = labels(organ=1)
 SPACINGS = [(2.0, 1.0, 0.5), (1.5, 0.5)]
 SHARES = sorted(name for name, metric in METRICS.items() if metric.needs == "overlap" and metric.better == "higher")
 JUDGING = sorted(name for name, metric in METRICS.items() if metric.better)

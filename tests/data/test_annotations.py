@@ -7,10 +7,11 @@ import json
 import math
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import torch
-from conftest import fingerprint_of, make_case, make_configuration, make_job, make_plan, write_dataset
+from factories import fingerprint_of, make_case, make_configuration, make_job, make_plan, write_dataset
 
 from autoseg.data.annotations import annotated_indices, parse_annotated, unannotated_voxels
 from autoseg.data.checks import UNANNOTATED, check_dataset
@@ -18,21 +19,21 @@ from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_label, write_label
 from autoseg.data.label_subsets import subset_labels
 from autoseg.data.repair import fix_dataset
-from autoseg.evaluation.folders import evaluate_folders, summary, table
 from autoseg.evaluation.case_scores import score_case
+from autoseg.evaluation.folders import evaluate_folders, summary, table
 from autoseg.planners.splits import make_splits
 from autoseg.preprocessing.preprocess import class_locations, preprocess_dataset
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Labels, Mirroring, Score, Split
+from autoseg.schema import Mirroring, Score, Split
 from autoseg.selection.choice import candidates_for, choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_scores import PatchScores
 from autoseg.trainers.trainer import Trainer
 
-ORGANS = Labels(("liver", "kidney", "spleen"), ((2,), (5,), (7,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
+ORGANS = factories.labels(liver=2, kidney=5, spleen=7)
+REGIONS = factories.REGIONS
 FILE = Path("dataset.json")
 CASES = ("a_1", "a_2", "b_1")
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def test_indices_are_those_of_the_models_own_organs():
     assert annotated_indices(None, ORGANS) is None
     assert annotated_indices(("liver", "spleen"), ORGANS) == (0, 2)
     assert annotated_indices(("liver", "kidney", "spleen"), ORGANS) is None
-    only = Labels(("spleen",), ((7,),))
+    only = factories.labels(spleen=7)
     assert annotated_indices(("liver", "spleen"), only) is None
     assert annotated_indices(("liver",), only) == ()
 
@@ -282,7 +283,7 @@ class TestScoringWhileTraining:
 
 class TestScores:
     def test_patch_scores_leave_out_unannotated_organs_found_or_not(self):
-        labels = Labels(("ball", "block"), ((1,), (2,)))
+        labels = factories.labels(ball=1, block=2)
         segmentation = torch.tensor([[[1, 0]], [[1, 2]]])
         # Everywhere the block is found: in the first sample, of which nobody annotated it, that is no false alarm.
         logits = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1).expand(2, 3, 1, 2)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from autoseg.data import datasets
+from autoseg.runtime.dataset_folders import find_dataset
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 LABELS = {"background": 0, "liver": 1}
@@ -36,45 +37,6 @@ def make(folder: Path, files: list[str], **info) -> Path:
 def tr(*cases: str, channels: int = 1, ending: str = ".nii.gz") -> list[str]:
     images = [f"imagesTr/{case}_{i:04d}{ending}" for case in cases for i in range(channels)]
     return images + [f"labelsTr/{case}{ending}" for case in cases]
-
-
-class TestFind:
-    @pytest.mark.parametrize("which", [3, "3", "003", "Dataset003_Liver", "Liver", "liver"])
-    def test_by_any_name(self, tmp_path, which):
-        expected = make(tmp_path / "Dataset003_Liver", [])
-        make(tmp_path / "Dataset030_Spleen", [])
-        assert datasets.find_dataset(tmp_path, which) == expected
-
-    def test_by_folder(self, tmp_path):
-        folder = make(tmp_path / "elsewhere" / "mine", [])
-        assert datasets.find_dataset(tmp_path / "raw", str(folder)) == folder.resolve()
-
-    def test_unknown_lists_what_is_there(self, tmp_path):
-        make(tmp_path / "Dataset003_Liver", [])
-        with pytest.raises(ValueError, match=r"Dataset003_Liver.*'4'"):
-            datasets.find_dataset(tmp_path, 4)
-        with pytest.raises(ValueError, match=r"\(none\)"):
-            datasets.find_dataset(tmp_path / "nothing", "Liver")
-
-    @pytest.mark.parametrize("which", [3, "03", "liver", "TASK03_LIVER"])
-    def test_names_of_any_kind(self, which):
-        assert datasets.names_meant(["Task03_Liver", "Dataset030_Spleen"], which) == ["Task03_Liver"]
-        assert datasets.names_meant(["Dataset3_x"], "x") == datasets.names_meant(["Dataset3_x"], 3) == ["Dataset3_x"]
-        assert datasets.names_meant(["Liver", "Dataset003_Liver"], "Liver") == ["Liver"]
-        assert datasets.names_meant(["Liver", "Liver_2", "none"], "") == []
-
-    def test_two_that_fit(self, tmp_path):
-        make(tmp_path / "Dataset003_Liver", [])
-        make(tmp_path / "Dataset003_Spleen", [])
-        with pytest.raises(ValueError, match="several"):
-            datasets.find_dataset(tmp_path, 3)
-        assert datasets.find_dataset(tmp_path, "Spleen").name == "Dataset003_Spleen"
-
-    def test_list_is_in_natural_order(self, tmp_path):
-        for name in ("Dataset10_B", "Dataset2_A"):
-            make(tmp_path / name, [])
-        (tmp_path / "other").mkdir()
-        assert [folder.name for folder in datasets.list_datasets(tmp_path)] == ["Dataset2_A", "Dataset10_B"]
 
 
 class TestLoad:
@@ -257,7 +219,7 @@ def test_a_listed_case_may_name_its_only_image_without_a_list(tmp_path):
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")
 @pytest.mark.parametrize(("which", "cases", "patients", "organs"), [(4, 208, 208, 2), ("ACDC", 120, 60, 3)])
 def test_real_datasets(which, cases, patients, organs):
-    dataset = datasets.load_dataset(datasets.find_dataset(DATA, which))
+    dataset = datasets.load_dataset(find_dataset(DATA, which))
     assert len(dataset.cases) == cases
     assert len({case.group for case in dataset.cases}) == patients
     assert len(dataset.labels.names) == organs

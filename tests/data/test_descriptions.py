@@ -19,7 +19,7 @@ from autoseg.data.descriptions import (
     write_description,
     write_planned_dataset,
 )
-from autoseg.runtime.serialization import write_json
+from autoseg.runtime.serialization import to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Dataset
 
@@ -43,7 +43,7 @@ def files_of(dataset: Dataset) -> list[Path]:
 
 def as_by_0_1_0(home: Path, part: str = "preprocessed") -> None:
     """Describes the raw dataset as version 0.1.0 did, with absolute paths."""
-    write_json(home / part / DATASET / "dataset.json", load_dataset(home / "raw" / DATASET))
+    write_json(home / part / DATASET / "dataset.json", to_jsonable(load_dataset(home / "raw" / DATASET)))
 
 
 class TestPaths:

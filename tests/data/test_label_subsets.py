@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from factories import labels, regions
 
-from autoseg.data.label_subsets import safe_file_name, organs_tag, organ_indices, subset_labels, translate_labels, translation_table
+from autoseg.data.label_subsets import organ_indices, organs_tag, safe_file_name, subset_labels, translate_labels, translation_table
 from autoseg.data.labels import to_file_values, to_internal_values
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
 
-ORGANS = Labels(("liver", "spleen", "kidney_left", "kidney_right"), ((6,), (1,), (2,), (3,)), ignore=9)
+ORGANS = labels(liver=6, spleen=1, kidney_left=2, kidney_right=3, ignore=9)
 """Internal values: spleen 1, kidneys 2 and 3, liver 4, ignore 5."""
 
-REGIONS = Labels(("whole", "core", "enhancing"), ((1, 2, 4), (1, 4), (4,)), regions=True, regions_class_order=(2, 1, 4))
+REGIONS = regions(whole=(1, 2, 4), core=(1, 4), enhancing=(4,), order=(2, 1, 4))
 
 
 def test_a_subset_keeps_order_values_and_ignore() -> None:
     found = subset_labels(ORGANS, ("kidney_right", "liver", "liver"))
-    assert found == Labels(("liver", "kidney_right"), ((6,), (3,)), ignore=9)
+    assert found == labels(liver=6, kidney_right=3, ignore=9)
     assert (found.base_values, found.internal_ignore, found.n_outputs) == ((3, 6), 3, 3)
 
 
@@ -27,10 +28,8 @@ def test_all_organs_are_the_labels_themselves() -> None:
 
 
 def test_regions_stay_regions_with_their_paint() -> None:
-    assert subset_labels(REGIONS, ("whole", "enhancing")) == Labels(
-        ("whole", "enhancing"), ((1, 2, 4), (4,)), regions=True, regions_class_order=(2, 4)
-    )
-    odd = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 1))
+    assert subset_labels(REGIONS, ("whole", "enhancing")) == regions(whole=(1, 2, 4), enhancing=(4,), order=(2, 4))
+    odd = regions(whole=(1, 2), core=(2,), order=(1, 1))
     assert subset_labels(odd, ("core",)).regions_class_order == (2,), "its own value where the painted one belongs to regions that are gone"
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import factories
 import numpy as np
 import pytest
 
-from autoseg.data.labels import left_right_pairs, organ_mask, plan_mirroring, to_file_values, to_internal_values, undeclared_values, value_counts
+from autoseg.data.labels import (
+    left_right_pairs,
+    organ_mask,
+    plan_mirroring,
+    to_file_values,
+    to_internal_values,
+    undeclared_values,
+    value_counts,
+)
 from autoseg.schema import Labels, Mirroring
 from autoseg.schema.conventions import OUTSIDE
 
-GAPS = Labels(("liver", "spleen", "tumour"), ((2,), (7,), (500,)), ignore=9)
-BRATS = Labels(("whole", "core", "enhancing"), ((1, 2, 3), (2, 3), (3,)), regions=True, regions_class_order=(1, 2, 3))
+GAPS = factories.labels(liver=2, spleen=7, tumour=500, ignore=9)
+BRATS = factories.regions(whole=(1, 2, 3), core=(2, 3), enhancing=(3,))
 
 
 def named(*names: str) -> Labels:
@@ -32,7 +41,7 @@ def test_outside_becomes_background():
 
 
 def test_very_large_values():
-    labels = Labels(("a", "b"), ((5,), (10_000_000,)))
+    labels = factories.labels(a=5, b=10000000)
     assert to_internal_values(np.array([0, 10_000_000, 5]), labels, source="a").tolist() == [0, 2, 1]
 
 
@@ -120,9 +129,9 @@ def test_where_left_and_right_cannot_be_exchanged():
 
 
 def test_regions():
-    both = Labels(("kidneys", "kidney_left", "kidney_right"), ((1, 2), (1,), (2,)), regions=True, regions_class_order=(1, 1, 2))
+    both = factories.regions(kidneys=(1, 2), kidney_left=(1,), kidney_right=(2,))
     assert plan_mirroring(both, 3, 2)[0] == Mirroring((0, 1, 2), 2, ((1, 2),))
     broken = Labels(("tumour side", "kidney_left", "kidney_right"), ((1, 3), (1,), (2,)), regions=True, regions_class_order=(3, 1, 2))
     assert plan_mirroring(broken, 3, 2)[0] == Mirroring((0, 1))
-    multiple = Labels(("kidney_left", "kidney_right"), ((1, 3), (2, 4)), regions=True, regions_class_order=(1, 2))
+    multiple = factories.regions(kidney_left=(1, 3), kidney_right=(2, 4))
     assert plan_mirroring(multiple, 3, 2)[0] == Mirroring((0, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_dataset
+from factories import write_dataset
 
 from autoseg import cli
 from autoseg.data.checks import check_dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_checks import case, faulty_dataset, merged_twins
+from factories import write_case, write_faulty_dataset, write_merged_twins
 
 from autoseg.data.checks import EMPTY, check_dataset, read_with_non_finite
 from autoseg.data.datasets import load_dataset
@@ -24,10 +24,10 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def repaired(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repair")
-    source = faulty_dataset(folder / "source")
+    source = write_faulty_dataset(folder / "source")
     before = contents(source)
-    told = fix_dataset(source, check_dataset(source, workers=0), folder / "copy")
-    return source, folder / "copy", told, before
+    messages = fix_dataset(source, check_dataset(source, workers=0), folder / "copy")
+    return source, folder / "copy", messages, before
 
 
 def test_the_original_is_untouched(repaired):
@@ -44,18 +44,18 @@ def test_the_copy_is_clean_and_complete(repaired):
     assert not list(copy.rglob(".partial*"))
 
 
-def test_everything_that_was_left_out_or_changed_is_told(repaired):
-    told = {sentence.split(":")[0].removeprefix("case "): sentence for sentence in repaired[2]}
-    assert {name for name, said in told.items() if "left out" in said} == {
+def test_everything_that_was_left_out_or_changed_is_messages(repaired):
+    messages = {sentence.split(":")[0].removeprefix("case "): sentence for sentence in repaired[2]}
+    assert {name for name, said in messages.items() if "left out" in said} == {
         "far", "fractional", "imageless", "twin", "undeclared", "unlabelled", "unreadable",
     }  # fmt: skip
-    assert "header" in told["moved"]
-    assert "3 NaN or infinite voxels" in told["nan"]
-    assert "rounded" in told["rounding"]
-    assert "resampled" in told["shape"]
-    assert "orthonormal" in told["skewed"]
-    assert "orthonormal" in told["tilted"]
-    assert not {"good", "empty"} & set(told)
+    assert "header" in messages["moved"]
+    assert "3 NaN or infinite voxels" in messages["nan"]
+    assert "rounded" in messages["rounding"]
+    assert "resampled" in messages["shape"]
+    assert "orthonormal" in messages["skewed"]
+    assert "orthonormal" in messages["tilted"]
+    assert not {"good", "empty"} & set(messages)
 
 
 def test_what_was_right_is_copied_byte_for_byte(repaired):
@@ -79,7 +79,7 @@ def test_the_repairs_are_right(repaired):
 
 
 def test_an_existing_folder_is_refused(tmp_path):
-    case(tmp_path / "d", "a", seed=0)
+    write_case(tmp_path / "d", "a", seed=0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("x")
     with pytest.raises(ValueError, match="new or empty"):
@@ -87,7 +87,7 @@ def test_an_existing_folder_is_refused(tmp_path):
 
 
 def test_explicit_lists_become_the_plain_layout(tmp_path):
-    case(tmp_path / "d", "a", seed=0)
+    write_case(tmp_path / "d", "a", seed=0)
     entry = {"scan": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
     info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "dataset": entry}
     (tmp_path / "d/dataset.json").write_text(json.dumps(info))
@@ -97,7 +97,7 @@ def test_explicit_lists_become_the_plain_layout(tmp_path):
 
 
 def test_a_merged_dataset_keeps_both_cases_of_an_image_with_different_organs(tmp_path):
-    folder = merged_twins(tmp_path / "d", {"a": ["liver"], "b": ["liver", "spleen"]})
+    folder = write_merged_twins(tmp_path / "d", {"a": ["liver"], "b": ["liver", "spleen"]})
     assert fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy") == []
     assert [c.annotated for c in load_dataset(tmp_path / "copy").cases] == [("liver",), ("liver", "spleen")]
     assert check_dataset(tmp_path / "copy", workers=0) == []
@@ -106,7 +106,7 @@ def test_a_merged_dataset_keeps_both_cases_of_an_image_with_different_organs(tmp
 def test_nan_in_a_label_map_becomes_background(tmp_path):
     label = np.zeros((6, 7, 8), np.float32)
     label[2, 2, 2:4] = [1, np.nan]
-    case(tmp_path / "d", "a", seed=0, label=label)
+    write_case(tmp_path / "d", "a", seed=0, label=label)
     info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}
     (tmp_path / "d/dataset.json").write_text(json.dumps(info))
     fix_dataset(tmp_path / "d", check_dataset(tmp_path / "d", workers=0), tmp_path / "copy")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from factories import labels
 
 from autoseg.data.tolerances import parse_tolerances, read_tolerances, tolerance_of
-from autoseg.schema import Labels
 
-LABELS = Labels(("liver", "spleen"), ((1,), (2,)))
+LABELS = labels(liver=1, spleen=2)
 FILE = Path("a/dataset.json")
 
 

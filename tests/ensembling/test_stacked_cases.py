@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, ORGANS, make_plan, write_store
+from factories import CASES, ORGANS, make_plan, write_store
 
 from autoseg.data.label_subsets import subset_labels
 from autoseg.ensembling.stacked_cases import write_joined, write_stacks

@@ -21,7 +21,9 @@ def test_metrics_of_known_counts():
     assert counts.ravd(overlap) == pytest.approx(20)
 
 
-@pytest.mark.parametrize(("overlap", "expected"), [(ConfusionCounts(0, 0, 5), 0.0), (ConfusionCounts(0, 5, 0), 0.0), (ConfusionCounts(0, 0, 0), math.nan)])
+@pytest.mark.parametrize(
+    ("overlap", "expected"), [(ConfusionCounts(0, 0, 5), 0.0), (ConfusionCounts(0, 5, 0), 0.0), (ConfusionCounts(0, 0, 0), math.nan)]
+)
 def test_organ_that_one_or_both_sides_lack(overlap, expected):
     assert counts.dice(overlap) == pytest.approx(expected, nan_ok=True)
     assert counts.iou(overlap) == pytest.approx(expected, nan_ok=True)

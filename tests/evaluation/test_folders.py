@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import factories
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -13,7 +14,7 @@ from autoseg.evaluation.folders import evaluate_folders, mean_dice, summary, tab
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Labels, Score
 
-LABELS = Labels(("liver", "spleen"), ((3,), (7,)))
+LABELS = factories.labels(liver=3, spleen=7)
 
 
 def save(path, array, *, spacing=(1.0, 1.0, 3.0), origin=(5.0, -4.0, 2.0), direction=None):

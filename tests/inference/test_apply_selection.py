@@ -15,7 +15,12 @@ from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Calibration, Choice
 
 TEMPERATURES = {"a": 1.0, "b": 1.6, "c": 2.5, "only": 0.7}
-MEMBER_LABELS = {"a": LIVER_SPLEEN_AORTA, "b": LIVER_SPLEEN_AORTA, "c": LIVER_SPLEEN_AORTA, "only": subset_labels(LIVER_SPLEEN_AORTA, ("spleen",))}
+MEMBER_LABELS = {
+    "a": LIVER_SPLEEN_AORTA,
+    "b": LIVER_SPLEEN_AORTA,
+    "c": LIVER_SPLEEN_AORTA,
+    "only": subset_labels(LIVER_SPLEEN_AORTA, ("spleen",)),
+}
 
 
 def predictions_of(case: str) -> dict[str, Logits]:

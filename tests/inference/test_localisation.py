@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import ORGANS, SHAPE, make_configuration
+from factories import ORGANS, SHAPE, make_configuration
 from torch import nn
 
 from autoseg.inference.localisation import Localiser, LocatedPredictor, coarse_shape, plan_locator, to_coarse

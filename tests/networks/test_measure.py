@@ -60,7 +60,7 @@ def test_elements_are_the_planners(name: str, spacing: tuple[float, ...], patch:
     topology = plan_topology(spacing, patch)
     options = network_options(topology, name)
     setting = Setting(PRESETS["default"], 8.0, 1 + len(Labels(("a", "b"), ((1,), (2,))).names))
-    sizing = Sizing(topology.patch_size, 2, options, topology.divisor, 0, 1.0)
+    sizing = Sizing(topology.patch_size, 2, "plain_unet", options, topology.divisor, 0, 1.0)
     found = measure(name, len(patch), 1, 3, topology.patch_size, deep_supervision=False, **options)
     assert found.elements == conv_elements(sizing, setting.label_keys)
     assert conv_elements(sizing) == found.elements - 3 * torch.Size(topology.patch_size).numel()

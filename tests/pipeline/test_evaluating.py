@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import write_dataset
+from factories import write_dataset
 
 from autoseg.cli import evaluate
 

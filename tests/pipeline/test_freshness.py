@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CASES, write_dataset
+from factories import CASES, write_dataset
 
 import autoseg
 from autoseg import cli

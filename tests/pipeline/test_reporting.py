@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import CASES, make_case, make_configuration, make_job, make_plan
+from factories import CASES, make_case, make_configuration, make_job, make_plan
 
 from autoseg import cli
 from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset

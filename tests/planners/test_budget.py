@@ -7,7 +7,16 @@ import math
 
 import pytest
 
-from autoseg.planners.budget import CPU_BATCH, CPU_ELEMENTS, choose_budget, fit_batch, fit_memory, fit_time_budget, with_half_features, smaller_step
+from autoseg.planners.budget import (
+    CPU_BATCH,
+    CPU_ELEMENTS,
+    choose_budget,
+    fit_batch,
+    fit_memory,
+    fit_time_budget,
+    smaller_step,
+    with_half_features,
+)
 from autoseg.planners.memory import conv_elements
 from autoseg.runtime.hardware import StepCost
 from autoseg.schema import Budget
@@ -178,7 +187,7 @@ class TestFitTime:
         assert "about 5850 steps instead of 1950" in why
 
     def test_a_network_that_takes_over_weights_keeps_its_features(self, planned):
-        fitted, _, why = fit_time_budget(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, narrows=False)
+        fitted, _, why = fit_time_budget(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, may_narrow=False)
         assert (fitted, why) == (planned, "")
 
     def test_the_batch_goes_first_and_the_patch_last(self, planned):
@@ -200,7 +209,7 @@ class TestFitTime:
             asked.append(one)
             return StepCost(fixed + (2 - fixed) * one.batch_size * math.prod(one.patch_size) / 64_000, 5)
 
-        fitted, cost, why = fit_time_budget(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, narrows=False)
+        fitted, cost, why = fit_time_budget(planned, Budget("time", 1, 4), StepCost(2.0, 5), measure, may_narrow=False)
         assert (fitted.batch_size, fitted.patch_size) == (batch, patch)
         assert cost.seconds == pytest.approx(measure(fitted).seconds)
         assert bool(why) == (fixed < 1)
@@ -214,11 +223,11 @@ class TestFitTime:
             trials.append(one)
             return dataclasses.replace(self.measure(one), seconds=self.measure(one).seconds * (10 if len(trials) == 1 else 1))
 
-        fitted, *_ = fit_time_budget(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, narrows=False)
+        fitted, *_ = fit_time_budget(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, may_narrow=False)
         assert fitted.batch_size == 4
 
     def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
-        fitted, *_ = fit_time_budget(planned, Budget("time", 200, 4), self.measure(planned), self.measure, least_batch=8)
+        fitted, *_ = fit_time_budget(planned, Budget("time", 200, 4), self.measure(planned), self.measure, min_batch=8)
         assert fitted.batch_size == 8
         assert math.prod(fitted.patch_size) < 8000
 

@@ -7,15 +7,16 @@ import logging
 import os
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
-from conftest import fingerprint_of
+from factories import fingerprint_of
 
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import write_image
 from autoseg.planners.fingerprint import SKETCH_SIZE, combine, count_organs, sketch, weighted_percentiles
 from autoseg.planners.plan import make_plan
-from autoseg.schema import Dataset, Geometry, Labels
+from autoseg.schema import Dataset, Geometry
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -118,7 +119,7 @@ def test_flat_images(tmp_path: Path) -> None:
 
 
 def test_unannotated_voxels_are_no_foreground() -> None:
-    labels = Labels(names=("all", "core"), members=((1, 2), (2,)), ignore=3, regions=True, regions_class_order=(1, 2))
+    labels = factories.regions(all=(1, 2), core=(2,), ignore=3)
     assert count_organs(np.array([[0, 1, 2, 3, -1, 2]], np.int16), labels) == (3, 2)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import factories
 import pytest
 
 from autoseg.planners.memory import conv_elements, label_keys
@@ -17,7 +18,7 @@ from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import CaseFingerprint, Dataset, Fingerprint, Intensity, Labels, Plan
 
 INTENSITY = Intensity(mean=50.0, median=49.0, std=20.0, min=-100.0, max=300.0, percentile_00_5=-80.0, percentile_99_5=250.0)
-KIDNEYS = Labels(names=("kidney_left", "kidney_right"), members=((1,), (2,)))
+KIDNEYS = factories.labels(kidney_left=1, kidney_right=2)
 
 
 def case(name: str, shape: tuple[int, ...], spacing: tuple[float, ...], lateral: int = 2, relative: float = 1.0) -> CaseFingerprint:
@@ -181,7 +182,7 @@ def test_cases_that_lie_otherwise_are_planned_as_if_turned() -> None:
 
 def test_flat_images_are_planned_in_two_dimensions() -> None:
     cases = [CaseFingerprint(f"p{i}", (300, 400), (0.5, 0.5), 0.5, 1, (9,)) for i in range(6)]
-    labels = Labels(names=("lesion",), members=((1,),))
+    labels = factories.labels(lesion=1)
     plan = make_plan(dataset(labels, ("R", "G", "B")), measured(*cases, channels=3), force_lowres=True)
     assert list(plan.configurations) == ["2d"]
     assert plan.transpose == (0, 1)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import factories
 import numpy as np
 import pytest
 import torch
-from conftest import make_case, make_configuration, make_job, make_plan, write_store
+from factories import make_case, make_configuration, make_job, make_plan, write_store
 
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.volume_predictor import Volume
 from autoseg.planners.configurations import default_configurations, selected_configurations
 from autoseg.planners.patch import PRESETS
 from autoseg.planners.plan import PlanningInput, plan_configurations
-from autoseg.preprocessing.adjacent_slices import repeat_per_slice, adjacent_slice_indices
+from autoseg.preprocessing.adjacent_slices import adjacent_slice_indices, repeat_per_slice
 from autoseg.preprocessing.storage import Store
-from autoseg.schema import Labels, Mirroring
+from autoseg.schema import Mirroring
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import batches as module
 from autoseg.trainers.adjacent_slices import read_slices, repeated
@@ -40,7 +41,7 @@ def test_neighbours_repeat_the_last_slice_beyond_the_volume(z, slices, depth, se
 
 def test_what_makes_no_sense_is_refused():
     for slices in (0, 2, -1):
-        with pytest.raises(ValueError, match="slices: expected an odd number"):
+        with pytest.raises(ValueError, match="slices"):
             adjacent_slice_indices(0, slices, 3)
     for z in (-1, 3):
         with pytest.raises(ValueError, match="slice: expected 0 to 2"):
@@ -97,7 +98,7 @@ class TestTraining:
 
     def test_draws_are_one_a_channel_and_alike_for_its_slices(self):
         options = AugmentationOptions(blur_probability=1.0, gamma_probability=1.0, brightness_probability=0.0)
-        how = {"patch_size": (8, 8), "channels": 2, "mirroring": Mirroring(), "labels": Labels(("ball",), ((1,),))}
+        how = {"patch_size": (8, 8), "channels": 2, "mirroring": Mirroring(), "labels": factories.labels(ball=1)}
         drawn = draw(np.random.default_rng(0), options, **how)
         many = repeated(drawn, 3)
         assert many.gamma == tuple(drawn.gamma[channel] for channel in (0, 0, 0, 1, 1, 1))
@@ -133,7 +134,7 @@ class TestTraining:
 
 class TestPrediction:
     def predictor(self, network, **changes) -> Predictor:
-        return Predictor([network], replace(SEEING, **changes), Labels(("ball", "block"), ((2,), (5,))), device=CPU)
+        return Predictor([network], replace(SEEING, **changes), factories.labels(ball=2, block=5), device=CPU)
 
     @pytest.mark.parametrize("shape", [(5, 8, 8), (1, 6, 9), (2, 13, 8)])
     def test_a_volume_is_what_the_network_says_slice_by_slice(self, shape, monkeypatch):

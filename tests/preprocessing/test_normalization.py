@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.preprocessing.normalization import PARAMETRIC, SCHEMES, find_scheme, is_for_ct, default_scheme
+from autoseg.preprocessing.normalization import PARAMETRIC, SCHEMES, default_scheme, find_scheme, is_for_ct
 from autoseg.schema import Intensity
 
 CT = Intensity(mean=50.0, median=50.0, std=20.0, min=-900.0, max=900.0, percentile_00_5=-10.0, percentile_99_5=110.0)

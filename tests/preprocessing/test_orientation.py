@@ -7,6 +7,7 @@ import itertools
 import os
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -19,15 +20,15 @@ from autoseg.inference.cascade import on_grid
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.logits import Logits
 from autoseg.planners.spacing import common_orientation, in_orientation
-from autoseg.preprocessing.orientation import SIDES, reorient, plan_transform, orientation_of, undo_reorient, orientation_transform
+from autoseg.preprocessing.orientation import SIDES, orientation_of, orientation_transform, plan_transform, reorient, undo_reorient
 from autoseg.preprocessing.preprocess import class_locations, preprocess_case
-from autoseg.schema import CaseFingerprint, Geometry, Image, Labels
+from autoseg.schema import CaseFingerprint, Geometry, Image
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 WORDS = sorted("".join(letters) for order in itertools.permutations(SIDES) for letters in itertools.product(*order))
 SOME = ("SPL", "SAR", "ILP", "RSA")
 """As ITK's identity, as most NIfTI files, and two whose axes are exchanged in a circle."""
-SIDED = Labels(("left", "right"), ((3,), (8,)))
+SIDED = factories.labels(left=3, right=8)
 
 
 def reoriented(image: Image, word: str) -> Image:

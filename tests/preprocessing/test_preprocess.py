@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -14,10 +15,10 @@ from autoseg.preprocessing.cropping import nonzero_box
 from autoseg.preprocessing.preprocess import ANNOTATED, case_memory, class_locations, preprocess_case, preprocess_dataset
 from autoseg.preprocessing.resampling import resample_image
 from autoseg.preprocessing.storage import Store
-from autoseg.schema import Case, Configuration, Dataset, Geometry, Image, Intensity, Labels, Mirroring, Plan
+from autoseg.schema import Case, Configuration, Dataset, Geometry, Image, Intensity, Mirroring, Plan
 from autoseg.schema.conventions import OUTSIDE
 
-LABELS = Labels(names=("liver", "spleen"), members=((3,), (7,)))
+LABELS = factories.labels(liver=3, spleen=7)
 INTENSITY = Intensity(mean=10.0, median=10.0, std=2.0, min=0.0, max=20.0, percentile_00_5=1.0, percentile_99_5=19.0)
 
 
@@ -130,7 +131,7 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 def test_class_locations() -> None:
-    labels = Labels(("all", "core", "none"), ((1, 2), (2,), (5,)), ignore=9, regions=True, regions_class_order=(1, 2, 5))
+    labels = factories.regions(all=(1, 2), core=(2,), none=(5,), ignore=9)
     segmentation = np.full((40, 40, 40), 4, np.int16)  # ignore
     segmentation[5:35, 5:35, 5:35] = 1
     segmentation[10:12, 10:12, 10:12] = 2

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import make_configuration
+from factories import labels, make_configuration
 
-from autoseg.data.windows import WINDOWS, check_window, common_window, parse_windows, find_window
+from autoseg.data.windows import WINDOWS, check_window, common_window, find_window, parse_windows
 from autoseg.preprocessing.normalization import find_scheme
 from autoseg.preprocessing.windows import with_normalization
-from autoseg.schema import Labels
 
 CT = make_configuration(normalization=("ct",), mask_normalization=(False,))
 CT_AND_PET = make_configuration(normalization=("ct", "zscore"), mask_normalization=(False, True))
-LABELS = Labels(("liver", "tumour"), ((1,), (2,)))
+LABELS = labels(liver=1, tumour=2)
 
 
 def test_the_papers_windows() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ORGANS, make_configuration, make_plan, write_dataset
+from factories import ORGANS, make_configuration, make_plan, write_dataset
 
 from autoseg import cli, pipeline
 from autoseg.cli.options import PAPERS

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_job, make_plan
+from factories import make_job, make_plan
 
 import autoseg.pipeline
 from autoseg import cli
 from autoseg.report.content import RunFacts
 from autoseg.report.runs import commands
 from autoseg.runtime.commands import choice_command, plan_command, train_command
-from autoseg.runtime.migrate import complete_record
+from autoseg.runtime.migrate.artefacts import complete_record
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.schema import Choice, EnsembleRecord, Plan, Reason, RunRecord
 from autoseg.schema.settings import EnsembleSettings, PlanSettings, TrainSettings
@@ -135,7 +135,7 @@ def test_a_plan_of_0_1_0_says_what_its_values_and_reasons_say(tmp_path: Path) ->
 
 def test_a_choice_by_other_settings_than_the_usual_ones() -> None:
     assert choice_command(Choice({}, (), {}, 0), DATASET) == f"autoseg_find_best_configuration {DATASET}"
-    limited = Choice({}, (), {}, 0, by="cheapest", metric="nsd_surface", max_members=1, max_seconds=2.5)
+    limited = Choice({}, (), {}, 0, rule="cheapest", metric="nsd_surface", max_members=1, max_seconds=2.5)
     assert choice_command(limited, DATASET).endswith("--metric nsd_surface --rule cheapest --max-members 1 --max-seconds 2.5")
 
 

@@ -15,16 +15,16 @@ import torch
 from autoseg.runtime import hardware as machine
 from autoseg.runtime.hardware import (
     autocast,
+    autocast_dtype,
     available_memory,
     choose_device,
     cpu_count,
     device_memory,
-    release_memory,
-    autocast_dtype,
     is_out_of_memory,
     keep_freed_memory,
     memory_format,
     peak_memory,
+    release_memory,
 )
 
 CPU = torch.device("cpu")
@@ -97,9 +97,9 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(ValueError, match="finds no CUDA GPU; use --device cpu"):
+        with pytest.raises(ValueError, match="--device cpu"):
             choose_device(name)
-    with pytest.raises(ValueError, match="no MPS device here"):
+    with pytest.raises(ValueError, match="--device mps"):
         choose_device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

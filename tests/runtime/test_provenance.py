@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.runtime.migrate import models_unknown_to_0_1_0, state_of_0_1_0_fits
+from autoseg.runtime.migrate.artefacts import models_unknown_to_0_1_0, state_of_0_1_0_fits
 from autoseg.runtime.provenance import (
     Stamp,
     case_ids,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from autoseg.runtime.registry import lookup, import_object, unknown_name_error
+from autoseg.runtime.registry import import_object, lookup, unknown_name_error
 
 TABLE = {"plain": 1, "root": "math:sqrt", "text": "no path"}
 

@@ -80,7 +80,7 @@ class TestFindingHome:
         assert find_workspace().dataset_folder(3) == home / "my_data" / "Dataset003_Liver"
 
     def test_without_any_the_error_says_what_to_do(self, elsewhere):
-        with pytest.raises(ValueError, match="no home folder: neither .*where nor a folder above it holds raw/.*mkdir raw.*--home"):
+        with pytest.raises(ValueError, match="where.*raw/.*mkdir raw.*--home"):
             find_workspace(dataset="3")
 
 
@@ -143,7 +143,7 @@ def test_only_datasets_with_a_trained_fold_count(tmp_path):
 
 def test_plan_and_folds_are_read_and_a_missing_plan_names_the_command(tmp_path, tiny_plan):
     workspace, plan = Workspace(tmp_path), tiny_plan()
-    with pytest.raises(ValueError, match=r"plan\.json: no plan yet\. Run: autoseg_plan_and_preprocess -d Dataset001_Tiny"):
+    with pytest.raises(ValueError, match=r"plan\.json.*autoseg_plan_and_preprocess -d Dataset001_Tiny"):
         workspace.plan(plan.dataset)
     write_json(workspace.preprocessed(plan.dataset) / "plan.json", plan)
     write_json(workspace.preprocessed(plan.dataset) / "splits.json", [Split(("a",), ("b",)), Split(("b",), ("a",))])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_case, make_plan
+from factories import make_case, make_plan
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label

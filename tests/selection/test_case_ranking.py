@@ -108,7 +108,7 @@ def test_another_temperature_or_post_processing_predicts_again(cases: list[Case]
     model = ThresholdModel()
     predict(cases, tmp_path / "out", average_of(model))
     predict(cases, tmp_path / "out", average_of(model, **changes))
-    predict(cases, tmp_path / "out", average_of(model, **changes, by="a new reason"))
+    predict(cases, tmp_path / "out", average_of(model, **changes, rule="a new reason"))
     assert len(model.predicted) == 4
 
 

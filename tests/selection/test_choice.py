@@ -78,7 +78,7 @@ def test_each_organ_gets_its_own_best():
     choice = choose(table, [FLAT, DEEP, BOTH], ["liver", "spleen"], folds=[0, 1])
     assert choice.organs == {"liver": ("2d",), "spleen": ("2d", "3d")}
     assert choice.table["3d"] == {"liver": pytest.approx(0.85), "spleen": pytest.approx(0.8)}
-    assert (choice.cases, choice.folds, choice.by) == (2, (0, 1), "supported")
+    assert (choice.cases, choice.folds, choice.rule) == (2, (0, 1), "supported")
     assert choice.reasons["spleen"] == (
         "2d + 3d: mean Dice 0.8500 over 2 cases; next is 3d with 0.8000; too few cases for a test, so the best mean is taken"
     )
@@ -142,7 +142,7 @@ def test_rule_is_a_seam():
     table = {"2d": scores(liver=[0.9, 0.1]), "3d": scores(liver=[0.45, 0.45])}
     assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
     choice = choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule=f"{__name__}:safest")
-    assert choice.organs["liver"] == ("3d",) and choice.by.endswith(":safest")
+    assert choice.organs["liver"] == ("3d",) and choice.rule.endswith(":safest")
     with pytest.raises(ValueError, match="rule of selection: expected one of best_mean, cheapest, supported, got 'best'"):
         choose(table, [FLAT, DEEP], ["liver"], folds=[0], rule="best")
     assert RULES["best_mean"] is best_mean

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_case, make_plan
+from factories import make_case, make_plan
 from test_choosing import DATASET, plan_of
 
 from autoseg.data.descriptions import planned_dataset

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CASES, make_case, make_plan
+from factories import CASES, make_case, make_plan
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
@@ -146,7 +146,9 @@ class TestCleaning:
         assert "No post-processing: the organs of" in caplog.text
 
     def test_organs_of_different_models_are_merged_first(self, home: Home) -> None:
-        plans = {f"2d__Trainer__{organ}": replace(home.plan, labels=subset_labels(home.plan.labels, (organ,))) for organ in ("ball", "block")}
+        plans = {
+            f"2d__Trainer__{organ}": replace(home.plan, labels=subset_labels(home.plan.labels, (organ,))) for organ in ("ball", "block")
+        }
         for case in CASES:
             for value, (model, plan) in enumerate(plans.items(), start=1):
                 home.validate(case, (with_stray_ball(case) == value).astype(np.int16), model=model, plan=plan)

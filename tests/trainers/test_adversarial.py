@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import ORGANS, make_configuration, make_job, make_plan
+from factories import ORGANS, make_configuration, make_job, make_plan
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import ORGANS, write_previous
+from factories import ORGANS, write_previous
 
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.schema import Labels

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import ORGANS
+from factories import ORGANS
 
 from autoseg.inference.candidate_region import body_mask, dilated
 from autoseg.preprocessing.storage import Locations, Store, read_array

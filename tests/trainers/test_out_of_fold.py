@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ORGANS
+from factories import ORGANS
 
 from autoseg.data.images import read_label, write_label
 from autoseg.preprocessing.storage import Store, read_array, write_array
@@ -31,7 +31,7 @@ def plan(tiny_plan):
 @pytest.fixture
 def data(tmp_path: Path, plan) -> Path:
     """The second stage's preprocessed cases."""
-    from conftest import write_store
+    from factories import write_store
 
     return write_store(tmp_path / "fullres", plan, NAMES).folder
 

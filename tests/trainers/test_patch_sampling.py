@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import blosc2
 import numpy as np
 import pytest
-from conftest import make_configuration
+from factories import make_configuration
 
 from autoseg.schema.conventions import OUTSIDE
 from autoseg.trainers.patch_sampling import ANNOTATED, draw_sample, is_foreground_slot, read_box, read_patch

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import make_configuration, make_job, make_plan
+from factories import make_configuration, make_job, make_plan
 from trainer_runs import kill_at, run_until_killed
 
 from autoseg.inference.trained_model import load_network

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_job, make_plan
+from factories import make_job, make_plan
 
-from autoseg.runtime.hardware import cpu_count, device_name, run_environment
+from autoseg.runtime.hardware import cpu_count, current_environment, device_name
 from autoseg.runtime.serialization import write_json
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.trainers import run_environment as module
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_processor_has_a_name_and_a_peak() -> None:
-    found = run_environment(CPU)
+    found = current_environment(CPU)
     assert found.kind == "cpu" and found.torch == torch.__version__ and 2**20 < found.peak_bytes < 2**50
     assert found.device == device_name(CPU) and f", {cpu_count()} core" in found.device
 
@@ -29,7 +29,7 @@ def test_a_processor_has_a_name_and_a_peak() -> None:
 def test_what_goes_on_elsewhere_is_another_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, later = RunEnvironment("processor", "cpu", "2.9", 500), RunEnvironment("GPU", "cuda", "2.9", 200)
     for now in (here, replace(here, peak_bytes=300), later, replace(later, peak_bytes=900)):
-        monkeypatch.setattr(module, "run_environment", lambda device, now=now: now)
+        monkeypatch.setattr(module, "current_environment", lambda device, now=now: now)
         record_run_environment(tmp_path, CPU)
     assert read_run_environments(tmp_path) == [here, replace(later, peak_bytes=900)], "the largest peak of each"
 

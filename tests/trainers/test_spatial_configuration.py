@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
+from factories import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
 from trainer_runs import equal, kill_at, run_until_killed, weights
 
 from autoseg.inference.localisation import LocatedPredictor

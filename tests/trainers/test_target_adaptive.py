@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_job, make_plan, write_store
+from factories import make_job, make_plan, write_store
 
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import StoredRecord

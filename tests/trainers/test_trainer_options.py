@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import make_configuration, make_plan
+from factories import make_configuration, make_plan
 
 from autoseg.runtime.registry import lookup
 from autoseg.trainers import TRAINERS

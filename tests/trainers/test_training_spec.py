@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import make_configuration, make_plan
+from factories import make_configuration, make_plan
 
 from autoseg.data.label_subsets import subset_labels
 from autoseg.pipeline import TrainSettings

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import write_dataset, write_previous
+from factories import write_dataset, write_previous
 
 from autoseg.data.datasets import load_dataset
 from autoseg.inference.volume_predictor import Volume

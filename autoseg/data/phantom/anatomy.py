@@ -1,4 +1,4 @@
-"""Where the organs of the phantom lie: an upper abdomen in millimetres, origin in the body's axis at the height of the left kidney's hilum.
+"""Anatomy of the phantom: an upper abdomen in millimetres, origin in the body's axis at the height of the left kidney's hilum.
 
 The body wall is about 310 x 220 mm in the reference. Coordinates are as in `autoseg.data.phantom.shapes`; the right side of the patient
 is negative x. Labelled organs are in `ORGANS`; everything else (bones, muscles, lungs, heart, bowel, pancreas, vessels) is scenery.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .patient import Patient
-from .shapes import Canvas, Point, Space, column, ellipsoid, smooth_union, tube
+from .shapes import Canvas, Point, Space, as_point, column, ellipsoid, smooth_union, tube
 
 ORGANS = ("liver", "spleen", "kidney_right", "kidney_left", "aorta", "stomach")
 """Labelled organs; label values are 1, 2, ... in this order."""
@@ -61,7 +61,7 @@ def place_organs(space: Space, patient: Patient, inner: np.ndarray) -> Distances
 
 
 def _at(patient: Patient, organ: str, centre: Point) -> Point:
-    return tuple(c + o for c, o in zip(centre, patient.offsets[organ], strict=True))
+    return as_point(c + o for c, o in zip(centre, patient.offsets[organ], strict=True))
 
 
 def _liver(space: Space, patient: Patient) -> np.ndarray:
@@ -136,7 +136,7 @@ def paint_wall(canvas: Canvas, space: Space, patient: Patient, inner: np.ndarray
 def paint_bowel(canvas: Canvas, space: Space, patient: Patient, inner: np.ndarray) -> None:
     """Colon with gas and stool, small-bowel loops, duodenum and pancreas."""
     for loop in patient.bowel:
-        at = space.near(loop.centre, tuple(radius + canvas.softness for radius in loop.radii))
+        at = space.near(loop.centre, as_point(radius + canvas.softness for radius in loop.radii))
         distance = np.maximum(ellipsoid(space.part(at), loop.centre, loop.radii), inner[at] + 4)
         canvas.paint(distance, 62, at=at)
         canvas.paint(distance + 3, loop.hu, at=at)
@@ -151,10 +151,9 @@ def paint_bowel(canvas: Canvas, space: Space, patient: Patient, inner: np.ndarra
         canvas.paint(distance + 3, 25 + 20 * np.sin(space.x / 3.1) * np.sin(space.y / 3.7))
         level = np.interp(space.x, [-100, -40, 70, 100], [-4, -74, -64, 6]).astype(np.float32)
         canvas.paint(np.maximum(distance + 3.5, space.y - level), -850)
-    hu = patient.tissue.pancreas
-    path = [_at(patient, "pancreas", point) for point in ((-30, -10, -18), (-8, -15, -4), (26, -4, 10), (72, 16, 28))]
+    pancreas = [_at(patient, "pancreas", point) for point in ((-30, -10, -18), (-8, -15, -4), (26, -4, 10), (72, 16, 28))]
     canvas.paint(tube(space, [(-30, -18, 4), (-44, -6, -16), (-34, 6, -48), (10, 2, -58)], [12, 13, 12, 11]), 45)
-    canvas.paint(tube(space, path, [14, 8.5, 10, 8]) + 1.5 * np.sin(space.x / 4) * np.sin(space.z / 4), hu)
+    canvas.paint(tube(space, pancreas, [14, 8.5, 10, 8]) + 1.5 * np.sin(space.x / 4) * np.sin(space.z / 4), patient.tissue.pancreas)
 
 
 def paint_vessels(canvas: Canvas, space: Space, patient: Patient) -> None:
@@ -259,7 +258,7 @@ def paint_spine(canvas: Canvas, space: Space, patient: Patient) -> None:
 
 def paint_ribs(canvas: Canvas, space: Space) -> None:
     """Ribs that slope down from the spine to the front inside the body wall, with a costal margin that rises towards the middle."""
-    ring = column(space, (0, 0), tuple((a + b) / 2 for a, b in zip(WALL_INNER, WALL_OUTER, strict=True)), 2.4)
+    ring = column(space, (0, 0), ((WALL_INNER[0] + WALL_OUTER[0]) / 2, (WALL_INNER[1] + WALL_OUTER[1]) / 2), 2.4)
     sloped = space.z - 0.42 * (space.y - 87)
     across = (np.abs(sloped % 27 - 13.5) - 5.2) * 0.9
     margin = np.maximum(-18 - space.z - 0.1 * space.y, -40 - space.y + 45 * np.clip((62 - space.z) / 40, 0, 1))

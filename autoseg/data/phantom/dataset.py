@@ -1,4 +1,4 @@
-"""A made-up CT dataset of the abdomen, for demonstrations and tests: drawn from shapes, so it needs no download and harms no privacy.
+"""Synthetic CT dataset of the abdomen for demonstrations and tests, made of geometric shapes.
 
 Anatomy is placed as in a patient lying on the back (ITK's LPS: the patient's left is +x), intensities are Hounsfield units, and
 spacing, extent, position, body shape, contrast phase, noise and disease vary from case to case.
@@ -119,7 +119,7 @@ def _paint_table(canvas: Canvas, scanner: Space, patient: Patient) -> None:
 
 
 def _scan(rng: np.random.Generator, hu: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """What a scanner makes of the tissue: point spread, texture, correlated noise, whole HU in -1024..3071."""
+    """Simulates a scanner: point spread, texture, correlated noise, whole HU in -1024..3071."""
     image = ndimage.gaussian_filter(hu, (0.4, 0.55, 0.55))
     noise = ndimage.gaussian_filter(rng.normal(0, 1, hu.shape).astype(np.float32), (0.25, 0.7, 0.7))
     texture = smooth_field(rng, hu.shape, tuple(14 / spacing for spacing in geometry.spacing), 4.0)

@@ -1,4 +1,4 @@
-"""Who is scanned: the random numbers that make one phantom patient differ from the next, drawn apart from drawing the picture."""
+"""Random parameters of a phantom patient, drawn apart from painting the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes import Point
+from .shapes import Point, as_point
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     sizes["spleen"] *= 1.3 if rng.random() < 0.1 else 1.0
     lost = rng.random()
     return Patient(
-        scale=tuple(float(np.clip(body * rng.normal(1, 0.03), 0.85, 1.12)) for _ in range(3)),
+        scale=as_point(np.clip(body * rng.normal(1, 0.03), 0.85, 1.12) for _ in range(3)),
         fat=float(rng.uniform(8, 30)),
         visceral_fat=float(rng.uniform(-108, -85)),
         tissue=_draw_tissue(rng),
-        offsets={organ: tuple(float(v) for v in np.clip(rng.normal(0, sd, 3), -1.6 * sd, 1.6 * sd)) for organ, sd in MOBILE.items()},
+        offsets={organ: as_point(np.clip(rng.normal(0, sd, 3), -1.6 * sd, 1.6 * sd)) for organ, sd in MOBILE.items()},
         sizes=sizes,
         kidneys=(lost > 0.04, not 0.04 <= lost <= 0.08),
         stomach_content=float(rng.choice([rng.uniform(5, 30), rng.uniform(30, 60), rng.uniform(180, 320)], p=[0.55, 0.3, 0.15])),
@@ -120,7 +120,7 @@ def _draw_lesions(rng: np.random.Generator) -> tuple[Blob, ...]:
     darker = rng.uniform(-65, -30)
     boxes = ((-105, -30), (-50, 35), (5, 65))
     return tuple(
-        Blob(tuple(float(rng.uniform(*side)) for side in boxes), _radii(rng, 5, 17), float(darker + rng.normal(0, 6))) for _ in range(n)
+        Blob(as_point(rng.uniform(*side) for side in boxes), _radii(rng, 5, 17), float(darker + rng.normal(0, 6))) for _ in range(n)
     )
 
 
@@ -138,11 +138,11 @@ def _draw_bowel(rng: np.random.Generator) -> tuple[Blob, ...]:
     boxes = ((-72, 78), (-62, 4), (-125, -22))
     loops = []
     for _ in range(int(rng.integers(38, 56))):
-        centre = tuple(float(rng.uniform(*box)) for box in boxes)
+        centre = as_point(rng.uniform(*box) for box in boxes)
         loops.append(Blob(centre, _radii(rng, 10, 20), float(rng.choice([18, 35, 45, 220], p=[0.4, 0.3, 0.2, 0.1]))))
     return tuple(loops)
 
 
 def _radii(rng: np.random.Generator, low: float, high: float) -> Point:
     radius = rng.uniform(low, high)
-    return tuple(float(radius * rng.uniform(0.8, 1.25)) for _ in range(3))
+    return as_point(radius * rng.uniform(0.8, 1.25) for _ in range(3))

@@ -6,7 +6,7 @@ the back, towards the head (ITK's LPS). Distances are first-order approximations
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,12 @@ from scipy import ndimage
 
 Point = tuple[float, float, float]
 Window = tuple[slice, ...]
+
+
+def as_point(values: Iterable[float]) -> Point:
+    """A point from three numbers."""
+    x, y, z = (float(value) for value in values)
+    return x, y, z
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..schema import Case, Choice, Dataset, EnsembleRecord, Plan, RunRecord
-from ..schema.settings import PlanSettings, TrainSettings
-from ..schema.training_options import AugmentationOptions
-from .provenance import annotated_setting, case_paths, size_in
-from .serialization import to_jsonable
+from ...schema import Case, Choice, Dataset, EnsembleRecord, Plan, RunRecord
+from ...schema.settings import PlanSettings, TrainSettings
+from ...schema.training_options import AugmentationOptions
+from ..provenance import annotated_setting, case_paths, size_in
+from ..serialization import to_jsonable
 
 OLD_FINGERPRINT_KEY = "fingerprint_of.json"
 """Beside a fingerprint: the files that it was measured from, with sizes and times."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 
+import factories
 import numpy as np
 import pytest
 
+from autoseg.evaluation.case_scores import score_case
 from autoseg.evaluation.masks import MaskPair
 from autoseg.evaluation.metrics import DEFAULT_METRICS, find_metric, metric_function
-from autoseg.evaluation.case_scores import score_case
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
 
-TWO = Labels(("liver", "spleen"), ((4,), (9,)))
-WITH_IGNORE = Labels(("liver", "spleen"), ((4,), (9,)), ignore=10)
-REGIONS = Labels(("kidney", "tumour"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
+TWO = factories.labels(liver=4, spleen=9)
+WITH_IGNORE = factories.labels(liver=4, spleen=9, ignore=10)
+REGIONS = factories.regions(kidney=(1, 2), tumour=(2,))
 
 
 def by_organ(scores):

@@ -34,6 +34,7 @@ from autoseg.inference.volume_predictor import Volume
 from autoseg.pipeline import PlanSettings, TrainSettings, plan_and_preprocess, train
 from autoseg.preprocessing.storage import Store, read_array
 from autoseg.runtime.hardware import choose_device
+from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace, find_workspace
 from autoseg.schema import Score
@@ -72,7 +73,7 @@ def prepared(options: argparse.Namespace, home: Path) -> tuple[Workspace, str]:
 
 def compare(workspace: Workspace, dataset: str, device: torch.device, step: float) -> dict[str, Result]:
     """Predicts the held-out cases of fold 0 with and without the region."""
-    model = workspace.model(dataset, "3d_cascade", TRAINER)
+    model = ModelFolder.named(workspace.results(dataset), "3d_cascade", TRAINER).folder
     job = read_json(model / "fold_0" / "run.json", RunRecord)
     store = Store(workspace.preprocessed(dataset) / job.configuration.data)
     previous = workspace.results(dataset) / job.previous_model / f"predicted_on_{job.configuration.data}"
@@ -117,7 +118,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         workspace, dataset = prepared(options, options.home or Path(folder))
-        region = read_json(workspace.model(dataset, "3d_cascade", TRAINER) / CANDIDATE_REGION, CandidateRegionChoice)
+        region = read_json(ModelFolder.named(workspace.results(dataset), "3d_cascade", TRAINER).folder / CANDIDATE_REGION, CandidateRegionChoice)
         print(f"{'radius':>6}{'recall':>9}{'worst':>9}{'false pos.':>12}{'share':>8}")
         for row in region.rows:
             chosen = "  <- chosen" if row.radius == region.radius else ""

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import story_data as data
-from autoseg.report.commands import plan_command
 
 import autoseg
 from autoseg.data.descriptions import planned_dataset, raw_dataset
 from autoseg.pipeline import PlanSettings, TrainSettings, evaluating, training
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.preprocessing.storage import Store
+from autoseg.runtime.commands import plan_command
 from autoseg.runtime.hardware import StepCost
 from autoseg.runtime.provenance import Stamp, record, stamp_path
 from autoseg.runtime.serialization import read_json, write_json
@@ -129,7 +129,7 @@ class TestPatients:
     def test_the_plan_records_what_was_asked_for_and_the_report_prints_it(self, planned):
         plan = find_workspace(planned).plan(DATASET)
         assert plan.settings == replace(SETTINGS, groups=r"^p\d+", workers=None)
-        assert plan_command(plan, DATASET).endswith("-c 2d --memory 0.2GB --groups '^p\\d+'")
+        assert plan_command(plan).endswith("-c 2d --memory 0.2GB --groups '^p\\d+'")
 
     def test_training_copies_the_description_unchanged_and_its_cases_have_the_patients(self, planned, monkeypatch):
         seen: list[Dataset] = []

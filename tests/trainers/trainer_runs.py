@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg.runtime.checkpoints import load_checkpoint
-from autoseg.runtime.registry import FINAL_CHECKPOINT
+from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.trainers.job import RunFolders
 from autoseg.trainers.trainer import Trainer
 

@@ -118,7 +118,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         workspace, dataset = prepared(options, options.home or Path(folder))
-        region = read_json(ModelFolder.named(workspace.results(dataset), "3d_cascade", TRAINER).folder / CANDIDATE_REGION, CandidateRegionChoice)
+        region = read_json(
+            ModelFolder.named(workspace.results(dataset), "3d_cascade", TRAINER).folder / CANDIDATE_REGION, CandidateRegionChoice
+        )
         print(f"{'radius':>6}{'recall':>9}{'worst':>9}{'false pos.':>12}{'share':>8}")
         for row in region.rows:
             chosen = "  <- chosen" if row.radius == region.radius else ""

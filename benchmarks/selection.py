@@ -33,7 +33,8 @@ from autoseg.pipeline import describe_choice
 from autoseg.runtime.hardware import cpu_count, peak_memory
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Choice, Geometry, Intensity, Labels, Plan, Trace
+from autoseg.schema import Budget, Choice, Configuration, Geometry, Intensity, Labels, Mirroring, Plan, RunRecord, Split, Trace
+from autoseg.schema.training_options import TrainingOptions
 
 log = logging.getLogger("benchmark")
 
@@ -128,9 +129,29 @@ def make_home(home: Path, size: Size) -> None:
             run = results / name / f"fold_{fold}"
             write_json(run / "validation" / "scores.json", scores[name, fold])
             write_json(run / "validation" / "timings.json", {score.case: 10.0 - model for score in scores[name, fold]})
-            write_json(run / "run.json", {"plan": plan})
+            write_json(run / "run.json", record_of(plan, fold))
             (run / FINAL_CHECKPOINT).touch()
     write_json(home / "made.json", size)
+
+
+def record_of(plan: Plan, fold: int) -> RunRecord:
+    """What a run of the plan would have been started with."""
+    configuration = Configuration(
+        name="3d_fullres",
+        dim=3,
+        spacing=(1.0,) * 3,
+        median_shape=(8,) * 3,
+        patch_size=(8,) * 3,
+        batch_size=2,
+        normalization=("ct",),
+        mask_normalization=(False,),
+        network="plain_unet",
+        network_options={},
+        batch_dice=False,
+        mirroring=Mirroring(),
+        data="3d_fullres",
+    )
+    return RunRecord(plan, configuration, str(fold), Split((), ()), Budget("iterations", 1, 1), 0, TrainingOptions())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -6,9 +6,20 @@ import numpy as np
 from factories import make_configuration, make_plan
 
 from autoseg.report import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
-from autoseg.schema import Calibration, Choice, Compared, DiceRegression, Evidence, Labels, NestedEstimate, PostProcessing, Reason, Split
+from autoseg.schema import (
+    Calibration,
+    CandidateComparison,
+    Choice,
+    DiceRegression,
+    Evidence,
+    Labels,
+    NestedEstimate,
+    PostProcessing,
+    Reason,
+    Split,
+)
 from autoseg.schema.run_record import RunEnvironment
-from autoseg.selection.estimated_dice import EstimatedDice
+from autoseg.selection.quality_estimation import EstimatedDice
 
 AWKWARD = '<b>organ & "x"'
 ORGANS = Labels(("liver", AWKWARD, "spleen"), ((1,), (2,), (6,)))
@@ -40,7 +51,7 @@ def choice() -> Choice:
         for name, of_organs in {**scores(), AVERAGE: scores()[MODELS[1]]}.items():
             mean = float(np.nanmean(list(of_organs[organ].values()))) + (0.01 if name == AVERAGE else 0)
             table[name][organ] = mean
-            compared[name] = Compared(mean, mean - 0.02, mean + 0.018, 0.031, 0.004, 0.012)
+            compared[name] = CandidateComparison(mean, mean - 0.02, mean + 0.018, 0.031, 0.004, 0.012)
         chosen = " + ".join(members)
         expected = NestedEstimate(compared[chosen].mean - 0.004, 0.801, 0.866, compared[chosen].mean, 12, {"0": chosen, "1": MODELS[1]})
         evidence[organ] = Evidence(chosen, 12, compared, expected)

@@ -23,11 +23,11 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
-from ..schema import Choice, Geometry, Image, Plan
+from ..schema import Choice, Geometry, Image, Plan, candidate_name
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import write_ranked_cases
-from ..selection.stored_scores import not_in_choice, validated_folds
-from .choosing import choose_again, voting_folds
+from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
+from .choosing import choose_again
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     choice = _choice(workspace, dataset, settings.model)
     members = sorted({name for names in choice.organs.values() for name in names})
     options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
-    folds = {name: tuple(settings.folds or choice.voters.get(name) or choice.folds) for name in members}
+    folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     models = {name: load_model(root / name, device, replace(options, folds=folds[name]), loaded=loaded) for name in members}
     labels = read_json(root / "plan.json", Plan).labels
@@ -129,7 +129,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
-        unknown_name_error = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
+        unknown_name_error = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
         if not unknown_name_error:
             return choice
         log.info("%s was made before these were validated: %s", path, ", ".join(unknown_name_error))
@@ -175,7 +175,7 @@ def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Worksp
 
 
 def _describe(choice: Choice) -> str:
-    return "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in choice.organs.items())
+    return "; ".join(f"{organ} by {candidate_name(members)}" for organ, members in choice.organs.items())
 
 
 def _is_array_and_spacing(image: Any) -> bool:

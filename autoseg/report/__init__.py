@@ -9,7 +9,7 @@ planes.py        slices of a case with outlines
 formatting.py    numbers and names as text
 """
 
-from ..selection.estimated_dice import EstimatedDice
+from ..selection.quality_estimation import EstimatedDice
 from .content import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from .page import render
 

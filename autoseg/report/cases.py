@@ -105,13 +105,14 @@ def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: s
     """
     labels, postprocessing = held_out.plan.labels, held_out.choice.postprocessing
     bare = HeldOut(held_out.results, held_out.plan, replace(held_out.choice, postprocessing={}))
-    prediction, organs = bare.label_map(fold, case.name, bare.kept(fold, case.name))
-    if prediction is None:
+    segmentation = bare.segmentation(fold, case.name)
+    if segmentation is None:
         raise ValueError(f"{case.name}: its stored predictions were removed")
     reference, spacing = reference_of(case, labels)
-    check_same_grid(case, prediction, reference)
+    organs = segmentation.organs
+    check_same_grid(case, segmentation.array, reference)
     steps = {organ: step for organ, step in postprocessing.items() if organ in organs}
-    prediction = apply_postprocessing(prediction, labels, steps, spacing)
+    prediction = apply_postprocessing(segmentation.array, labels, steps, spacing)
     scores = score_case(case.name, prediction, reference, labels, metrics=(), organs=case.annotated)
     values = {score.organ: score.dice for score in scores if score.organ in organs}
     annotated = np.where(reference == labels.internal_ignore, 0, reference) if labels.ignore is not None else reference
@@ -145,6 +146,6 @@ def has_predictions(held_out: HeldOut, case: str, fold: str) -> bool:
     candidates = set(held_out.choice.organs.values())
     names = {name for members in candidates for name in members}
     if len(candidates) == 1 and len(names) == 1:
-        path = held_out.folder(next(iter(names)), fold) / f"{case}{held_out.plan.file_ending}"
-        return path.is_file() or has_logits(path.parent, case)
-    return all(has_logits(held_out.folder(name, fold), case) for name in names)
+        run = held_out.run(next(iter(names)), fold)
+        return run.label_map(case, held_out.plan.file_ending).is_file() or has_logits(run.validation, case)
+    return all(has_logits(held_out.run(name, fold).validation, case) for name in names)

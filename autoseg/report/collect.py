@@ -13,16 +13,15 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..data.label_subsets import safe_file_name
 from ..evaluation.metrics import find_metric, has_value, value_of
 from ..runtime.commands import choice_command, train_command
 from ..runtime.runs import ALL, validated_runs
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
-from ..schema import Choice, Dataset, Fingerprint, Plan, Split
-from ..selection.candidate_scores import FOLDER, Record
-from ..selection.estimated_dice import read_estimated_dice
+from ..schema import Choice, Dataset, Fingerprint, Plan, Split, candidate_members, candidate_name
+from ..selection.candidate_scores import stored_case_scores
 from ..selection.held_out import HeldOut
+from ..selection.quality_estimation import read_estimated_dice
 from ..selection.stored_scores import not_in_choice, validated_folds
 from .cases import case_values, draw_case, has_predictions, pick_cases, ranked_cases, worst_of_organs
 from .content import DatasetFacts, Missing, Report
@@ -74,7 +73,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         versions=versions(),
         files=hashes((results, preprocessed)),
     )
-    newer = [] if choice is None else not_in_choice(choice, results, validated_folds(workspace, name))
+    newer = [] if choice is None else not_in_choice(choice, results, validated_folds(results))
     return replace(report, missing=tuple(_missing(report, dataset, newer)))
 
 
@@ -125,18 +124,15 @@ def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[dict
 
 
 def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Candidate to organ to case to score, of those that the choice computed and kept case by case (`candidate_scores`): averages."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    if choice is None:
-        return found
-    for path in sorted(
-        path for fold in choice.folds for path in (results / FOLDER / safe_file_name(metric) / f"fold_{fold}").glob("*.json")
-    ):
-        for name, scores in read_json(path, Record).scores.items():
-            for score in scores if name in choice.table else ():
+    """Candidate to organ to case to score, of the averages: those that the choice computed and stored case by case (`candidate_scores`)."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for stored in stored_case_scores(results, metric, choice.folds) if choice else ():
+        for members, of_case in stored.scores.items():
+            name = candidate_name(members)
+            for score in of_case if choice and name in choice.table else ():
                 if has_value(score, metric):
-                    found.setdefault(name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
-    return found
+                    scores.setdefault(name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
+    return scores
 
 
 def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> list[Missing]:
@@ -155,7 +151,7 @@ def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> l
         return [*found, Missing("the choice of models with intervals and tests", f"autoseg_find_best_configuration {name}")]
     if not report.choice.evidence:
         found.append(Missing("confidence intervals and tests: the choice was made without", f"autoseg_find_best_configuration {name}"))
-    unknown = sorted(name for name in report.scores if " + " not in name and name not in report.choice.table)
+    unknown = sorted(name for name in report.scores if len(candidate_members(name)) == 1 and name not in report.choice.table)
     if unknown:
         found.append(Missing(f"the comparison of {', '.join(unknown)}: the choice does not know them", choice_command(report.choice, name)))
     if anew := [one for one in newer if one.partition("/")[0] not in unknown]:

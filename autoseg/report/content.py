@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..schema import Choice, Intensity, Labels, Plan, Split
+from ..schema import Choice, Intensity, Labels, Plan, Split, candidate_name
 from ..schema.run_record import RunEnvironment, RunRecord
-from ..selection.estimated_dice import EstimatedDice
+from ..selection.quality_estimation import EstimatedDice
 
 Row = dict[str, float]
 """The numbers of a validation interval: a line of ``history.csv``."""
@@ -180,5 +180,5 @@ class Report:
         return abs(value) if self.better == "zero" else value if self.better == "lower" else -value
 
     def chosen_name(self, organ: str) -> str:
-        """Name of the candidate that segments an organ; empty where there is none."""
-        return " + ".join(self.choice.organs.get(organ, ())) if self.choice else ""
+        """The candidate that segments an organ; empty where there is none."""
+        return candidate_name(self.choice.organs.get(organ, ())) if self.choice else ""

@@ -51,13 +51,13 @@ def uncertainty_section(report: Report, colours: Mapping[str, str]) -> dict[str,
     estimates = {}
     for organ, regression in choice.dice_regression.items():
         points = [
-            (f"{one.case}: estimated {number(one.predicted)}, true {number(one.true)}", one.predicted, one.true)
+            (f"{one.case}: estimated {number(one.estimated)}, true {number(one.true)}", one.estimated, one.true)
             for one in report.estimated_dice.get(organ, ())
         ]
         label = f"{organ}: estimated against true Dice of {len(points)} held-out cases"
         figure = scatter_figure(points, colours[organ], name=f"estimate {organ}", label=label) if points else ""
         estimates[organ] = (regression, figure)
-    suspects = sorted((one.predicted, one.case, organ, one.true) for organ, points in report.estimated_dice.items() for one in points)
+    suspects = sorted((one.estimated, one.case, organ, one.true) for organ, points in report.estimated_dice.items() for one in points)
     return {
         "calibration": choice.calibration,
         "scale": common_scale([0.0, *errors]),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..schema import Choice, Compared, Evidence
+from ..schema import CandidateComparison, Choice, Evidence
 from .content import Report, RunFacts
 from .figures import ACCENT, INK, PLAIN, Curve, Scale, common_scale, curve_figure
 from .formatting import duration, number, p_value, parameters, short_name, signed
@@ -97,7 +97,7 @@ def _organ_comparison(report: Report, organ: str) -> dict[str, Any]:
     }
 
 
-def _candidates(report: Report, organ: str, evidence: Evidence | None) -> dict[str, Compared]:
+def _candidates(report: Report, organ: str, evidence: Evidence | None) -> dict[str, CandidateComparison]:
     """Candidate to its mean score, interval and test, best first."""
     table = report.choice.table if report.choice else {}
     names = dict.fromkeys([*(evidence.compared if evidence else ()), *(name for name, row in table.items() if organ in row)])
@@ -107,7 +107,7 @@ def _candidates(report: Report, organ: str, evidence: Evidence | None) -> dict[s
     return {name: found[name] for name in sorted(found, key=lambda name: errors[name])}
 
 
-def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) -> Compared:
+def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) -> CandidateComparison:
     """A candidate's result from the choice's evidence, else the mean of its scores."""
     if evidence is not None and name in evidence.compared:
         return evidence.compared[name]
@@ -115,10 +115,10 @@ def _compared(report: Report, organ: str, name: str, evidence: Evidence | None) 
     mean = sum(values) / len(values) if values else math.nan
     if report.choice is not None and report.choice.metric == "dice":
         mean = report.choice.table.get(name, {}).get(organ, mean)
-    return Compared(mean, math.nan, math.nan)
+    return CandidateComparison(mean, math.nan, math.nan)
 
 
-def _score_scale(report: Report, organ: str, candidates: Mapping[str, Compared]) -> Scale:
+def _score_scale(report: Report, organ: str, candidates: Mapping[str, CandidateComparison]) -> Scale:
     values = [value for name in candidates for value in report.scores.get(name, {}).get(organ, {}).values()]
     values += [value for one in candidates.values() for value in (one.mean, one.low, one.high)]
     bounded = report.better == "higher" and all(0 <= value <= 1 for value in values if math.isfinite(value))
@@ -132,7 +132,7 @@ def _shortened(reason: str, choice: Choice) -> str:
     return reason.rstrip(".")
 
 
-def _candidate_row(report: Report, organ: str, name: str, compared: Compared) -> dict[str, Any]:
+def _candidate_row(report: Report, organ: str, name: str, compared: CandidateComparison) -> dict[str, Any]:
     """A candidate's cases, their box plot and its numbers by column."""
     from matplotlib.cbook import boxplot_stats
 
@@ -203,5 +203,5 @@ def _chosen_cost(report: Report) -> dict[str, Any] | None:
         return None
     members = sorted({member for members in choice.organs.values() for member in members})
     seconds = {member: choice.seconds.get(member, math.nan) for member in members}
-    all_folds = sum(seconds[member] * len(choice.voters.get(member, choice.folds)) for member in members)
+    all_folds = sum(seconds[member] * len(choice.member_folds.get(member, choice.folds)) for member in members)
     return {"members": members, "one_fold": sum(seconds.values()), "all_folds": all_folds}

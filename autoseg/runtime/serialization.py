@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..schema import candidate_members, candidate_name
 from .migrate.names import upgrade, upgrade_objects
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def to_jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): to_jsonable(item) for key, item in value.items()}
+        return {candidate_name(key) if isinstance(key, tuple) else str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_jsonable(item) for item in value]
     if isinstance(value, Path):
@@ -97,10 +98,14 @@ def _build(data: Any, kind: Any) -> Any:
         inner = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         return tuple(_build(item, one) for item, one in zip(data, inner, strict=True))
     if origin is dict:
-        return {int(key) if arguments[0] is int else key: _build(item, arguments[1]) for key, item in data.items()}
+        return {_key(key, arguments[0]): _build(item, arguments[1]) for key, item in data.items()}
     if origin is list:
         return [_build(item, arguments[0]) for item in data]
     return kind(data) if kind in (Path, float) else data
+
+
+def _key(key: str, kind: Any) -> Any:
+    return int(key) if kind is int else candidate_members(key) if typing.get_origin(kind) is tuple else key
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -6,6 +6,20 @@ from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Lab
 from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason
 from .run import Budget, Split
 from .run_record import EnsembleRecord, RunEnvironment, RunRecord
-from .scores import Calibration, Candidate, Choice, Compared, DiceRegression, Evidence, NestedEstimate, OrganMerging, PostProcessing, Score
+from .scores import (
+    Calibration,
+    Candidate,
+    CandidateComparison,
+    Choice,
+    DiceRegression,
+    Evidence,
+    Members,
+    NestedEstimate,
+    OrganMerging,
+    PostProcessing,
+    Score,
+    candidate_members,
+    candidate_name,
+)
 from .settings import PlanSettings
 from .volume import Box, Geometry, Image, Trace

@@ -29,6 +29,11 @@ class EnsembleRecord:
     reference: str
     settings: EnsembleSettings | None = None
 
+    @property
+    def reads_predictions(self) -> bool:
+        """Whether its members predict before it does; a fusion holds their networks itself."""
+        return self.kind != "fusion"
+
 
 @dataclass(frozen=True)
 class RunRecord:

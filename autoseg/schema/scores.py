@@ -31,6 +31,20 @@ class Score:
     other: dict[str, float] = field(default_factory=dict)
 
 
+Members = tuple[str, ...]
+"""Names of the models of a candidate; several are averaged."""
+
+
+def candidate_name(members: Members) -> str:
+    """Joins the members of a candidate to its readable name, which is also its key in files."""
+    return " + ".join(members)
+
+
+def candidate_members(name: str) -> Members:
+    """Reads the members of a candidate from its name, as `candidate_name` writes it."""
+    return tuple(name.split(" + "))
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Candidate for an organ: a model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``.
@@ -40,7 +54,7 @@ class Candidate:
         organs: That they segment, all of them the same; empty means every organ of the dataset.
     """
 
-    members: tuple[str, ...]
+    members: Members
     organs: tuple[str, ...] = ()
 
     def covers(self, organ: str) -> bool:
@@ -50,11 +64,11 @@ class Candidate:
     @property
     def name(self) -> str:
         """Readable name, also its key in tables."""
-        return " + ".join(self.members)
+        return candidate_name(self.members)
 
 
 @dataclass(frozen=True)
-class Compared:
+class CandidateComparison:
     """Scores of another candidate on the cases by which an organ's candidate was chosen.
 
     Attributes:
@@ -109,7 +123,7 @@ class Evidence:
 
     candidate: str
     cases: int
-    compared: dict[str, Compared]
+    compared: dict[str, CandidateComparison]
     expected: NestedEstimate | None = None
 
 
@@ -194,7 +208,7 @@ class Choice:
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
         rule: Name of the rule that chose.
-        voters: Member to the folds whose networks are averaged, all that it was trained on; `folds` for a missing member.
+        member_folds: Member to the folds whose networks predict, all that it was trained on; `folds` for a member that is not named.
         metric: Name of the score that was compared.
         evidence: Organ to intervals, tests and the nested estimate.
         seconds: Candidate name to seconds of computation a case, as measured in validation; those that were not measured are missing.
@@ -209,13 +223,13 @@ class Choice:
 
     file_format: ClassVar[int] = FORMAT
 
-    organs: dict[str, tuple[str, ...]]
+    organs: dict[str, Members]
     folds: tuple[str, ...]
     table: dict[str, dict[str, float]]
     cases: int
     reasons: dict[str, str] = field(default_factory=dict)
     rule: str = "supported"
-    voters: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    member_folds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     metric: str = "dice"
     evidence: dict[str, Evidence] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

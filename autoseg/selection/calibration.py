@@ -1,35 +1,57 @@
-"""Can probabilities be believed: the calibration error, and the temperature that makes it small.
+"""Calibration of the chosen models' probabilities: the temperature of each, and the calibration error with it and without.
 
-A network that says 0.9 should be right nine times out of ten. Networks usually promise too much. Dividing their logits by one number, the
-temperature, mends most of it and changes no winner (Guo et al., ICML 2017).
+A network that says 0.9 should be right nine times out of ten; most are too confident. Dividing their logits by one number, the temperature,
+mends most of it and changes no winner (Guo et al., ICML 2017).
 
-Everything here works on samples: ``shares (N, K)``, the probabilities of K outcomes at N voxels, and ``allowed (N, K)``, which of the
+Temperatures are fitted to samples: ``shares (N, K)``, the probabilities of K outcomes at N voxels, and ``allowed (N, K)``, which of the
 outcomes would be right: one of them where everything was annotated, more where some organs were not, as background may be any of these.
 Regions that may overlap are K = 2 outcomes each, in and out.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
-from ..schema import Calibration
+from ..inference.logits import Logits
+from ..inference.sampled_probabilities import probabilities_at
+from ..schema import Calibration, Case, Choice, Labels
+from .cross_validation import CrossValidation, for_each_case
+from .held_out import HeldOut, check_same_grid, reference_of
+
+log = logging.getLogger(__name__)
 
 BINS = 15
-"""Of equal width between 0 and 1 (Guo et al.)."""
+"""Bins of equal width between 0 and 1 (Guo et al.)."""
 
 COLDEST, HOTTEST = 0.25, 10.0
 """Limits of the temperature: where no voxel is wrong, ever smaller ones would be ever better."""
 
 LEAST = 0.5 / 255
-"""What a probability counts as that was rounded to 0 in eight bits and turns out to be of what is there."""
+"""Counts as the probability of the right outcome where eight bits rounded it to 0."""
 
 CHUNK = 2**18
 """Samples whose logarithms are in memory at once."""
+
+NEAR = 3
+"""Voxels around the organs, of reference or prediction, that are sampled: further away all is background, and every model sure of it."""
+
+MOST = 20_000
+"""Voxels of a case that are sampled."""
+
+FEWEST = 500
+"""Voxels of a case that are sampled where there are very many cases."""
+
+NUMBERS = 2**22
+"""Probabilities of a model that are sampled over all cases; more would not move the temperature."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +68,111 @@ class Sample:
 
     @classmethod
     def joined(cls, samples: Sequence[Sample]) -> Sample:
-        """All of them as one."""
+        """Concatenates samples."""
         return cls(np.concatenate([one.shares for one in samples]), np.concatenate([one.allowed for one in samples]))
 
 
+def calibrated_choice(cross_validation: CrossValidation, choice: Choice) -> Choice:
+    """Adds the calibration of every member to a choice.
+
+    Drawn from each case, always the same ones: voxels within `NEAR` of an organ, in the reference or in what a member predicted. Voxels
+    with the ignore label are left out; organs that were not annotated in a case may be anywhere in its background.
+
+    Args:
+        cross_validation: Where the models lie, and the validation cases that the choice rests on.
+        choice: Its members are calibrated; those whose probabilities are gone, or that have no held-out case, are left out.
+
+    Raises:
+        ValueError: A case cannot be sampled, as its files are damaged or do not belong together.
+    """
+    held_out = HeldOut(cross_validation.results, cross_validation.plan, choice)
+    function = partial(draw_samples, held_out, len(cross_validation.held_out))
+    drawn = for_each_case(function, cross_validation, what="Calibrating", models=len(held_out.member_labels))
+    samples: dict[str, dict[str, list[Sample]]] = {name: {} for name in held_out.member_labels}
+    for (fold, _), of_case in drawn.items():
+        for member, sample in of_case.items():
+            samples[member].setdefault(fold, []).append(sample)
+    found = {member: calibrate([Sample.joined(some) for some in folds.values()]) for member, folds in samples.items() if folds}
+    for member, calibration in found.items():
+        log.info("%s: %s", member, _describe(calibration))
+    return replace(choice, calibration=found)
+
+
+def draw_samples(held_out: HeldOut, n_cases: int, fold: str, case: Case) -> dict[str, Sample]:
+    """Samples each member's probabilities in a case, one of `n_cases`; runs in a process of its own where there is much to do."""
+    predictions = held_out.logits(fold, case.name)
+    if not predictions:
+        return {}
+    labels = held_out.plan.labels
+    reference, _ = reference_of(case, labels)
+    ignore = labels.internal_ignore
+    organs = (reference > 0) & (reference != ignore) if ignore is not None else reference > 0
+    for name in predictions:
+        label_map = held_out.predicted_labels(name, fold, case.name)
+        if label_map is not None:
+            check_same_grid(case, label_map, reference)
+            organs |= label_map > 0
+    channels = max(logits.array.shape[0] for logits in predictions.values())
+    most = int(np.clip(NUMBERS // (channels * n_cases), FEWEST, MOST))
+    points = _drawn(case.name, organs, reference != ignore if ignore is not None else None, most)
+    truth = reference[tuple(points)]
+    found = {}
+    for name, logits in predictions.items():
+        member_labels = held_out.member_labels[name]
+        found[name] = _sample(logits, points, _organs_at(truth, labels, member_labels), member_labels, case)
+    return found
+
+
+def _drawn(case: str, organs: np.ndarray, known: np.ndarray | None, most: int) -> np.ndarray:
+    """Draws voxels near organs, ``(3, N)`` or ``(2, N)``, at most `most`, the same at every call.
+
+    Args:
+        case: Its name, from which the random numbers come.
+        organs: Where reference or predictions have an organ, bool.
+        known: Where the reference is not to be ignored, bool; None means everywhere.
+        most: Number of voxels.
+    """
+    boxes = ndimage.find_objects(organs.astype(np.uint8))
+    if not boxes:
+        return np.empty((organs.ndim, 0), np.int64)
+    box = tuple(slice(max(0, side.start - NEAR), side.stop + NEAR) for side in boxes[0])
+    near = ndimage.binary_dilation(organs[box], iterations=NEAR)
+    if known is not None:
+        near &= known[box]
+    places = np.flatnonzero(near)
+    rng = np.random.default_rng([zlib.crc32(case.encode()), 15])
+    if len(places) > most:
+        places = places[np.sort(rng.choice(len(places), most, replace=False))]
+    return np.stack(np.unravel_index(places, near.shape)) + np.array([[side.start] for side in box])
+
+
+def _organs_at(truth: np.ndarray, labels: Labels, member_labels: Labels) -> np.ndarray:
+    """``(N, organs)`` bool: which of a model's organs is at each voxel, whose value is one of the dataset's."""
+    members = dict(zip(labels.names, labels.internal_members, strict=True))
+    return np.stack([np.isin(truth, members[name]) for name in member_labels.names], axis=1)
+
+
+def _sample(logits: Logits, points: np.ndarray, organs: np.ndarray, labels: Labels, case: Case) -> Sample:
+    """A model's probabilities at voxels, beside what would have been right."""
+    shares = probabilities_at([logits], points, labels)
+    known = np.array([case.annotated is None or name in case.annotated for name in labels.names])
+    if labels.regions:
+        inside, truth = shares[:, known].reshape(-1), organs[:, known].reshape(-1)
+        return Sample(np.stack([1 - inside, inside], axis=1), np.stack([~truth, truth], axis=1))
+    background = ~organs.any(axis=1, keepdims=True)
+    allowed = np.concatenate([background, organs | (background & ~known)], axis=1)
+    return Sample(shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny), allowed)
+
+
+def _describe(calibration: Calibration) -> str:
+    errors = f"calibration error {calibration.error_before:.4f}"
+    if not math.isnan(calibration.error_after):
+        errors += f", {calibration.error_after:.4f} with the temperature of the other folds"
+    return f"temperature {calibration.temperature:.2f}; {errors}"
+
+
 def temperature_scaled(shares: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities after their logits were divided by `temperature`: ``p^(1/T)``, normalised; what is impossible stays so.
+    """Divides the logits of probabilities by `temperature`: ``p^(1/T)``, normalised; a probability of 0 stays 0.
 
     Args:
         shares: ``(..., K)``, sums of 1 along the last axis.
@@ -62,7 +183,7 @@ def temperature_scaled(shares: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def negative_log_likelihood(sample: Sample, temperature: float) -> float:
-    """Mean of ``-log`` of the probability of what is there, after the temperature."""
+    """Mean of ``-log`` of the probability of the right outcomes, after the temperature."""
     total = 0.0
     for start in range(0, len(sample.shares), CHUNK):
         shares, allowed = sample.shares[start : start + CHUNK], sample.allowed[start : start + CHUNK]
@@ -75,7 +196,7 @@ def negative_log_likelihood(sample: Sample, temperature: float) -> float:
 
 
 def fit_temperature(sample: Sample) -> float:
-    """The temperature between `COLDEST` and `HOTTEST` under which what is there was most likely; 1 without samples."""
+    """Finds the temperature between `COLDEST` and `HOTTEST` that makes the right outcomes most likely; 1 without samples."""
     if not len(sample.shares):
         return 1.0
 
@@ -101,7 +222,7 @@ def calibration_error(sample: Sample, *, temperature: float = 1.0) -> float:
 
 
 def calibrate(folds: Sequence[Sample]) -> Calibration:
-    """The temperature of a model over all folds, and the calibration error without it and with it.
+    """Fits the temperature of a model over all folds, and measures the calibration error without it and with it.
 
     The error with it is honest: each fold is judged with the temperature that was fitted on the others. Where there is only one fold,
     it is NaN.
@@ -132,5 +253,5 @@ def _binned_error(confidence: np.ndarray, right: np.ndarray) -> float:
     # The upper edge of a bin belongs to it, so that a probability of 1 is in the last one.
     bins = np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
     expected = np.bincount(bins, weights=confidence, minlength=BINS)
-    kept = np.bincount(bins, weights=right, minlength=BINS)
-    return float(np.abs(expected - kept).sum() / len(confidence))
+    observed = np.bincount(bins, weights=right, minlength=BINS)
+    return float(np.abs(expected - observed).sum() / len(confidence))

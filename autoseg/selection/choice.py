@@ -1,11 +1,10 @@
-"""Which model, or average of models, segments which organ: decided by the cross-validation.
+"""The choice of a model, or an average of models, for each organ by the scores of the cross-validation.
 
-The rule that decides is a function in `RULES`: given every candidate's scores, case by case, it returns the winner and says why.
+The rule that decides is a function in `RULES`: given every candidate's scores, case by case, it returns the winner and the reason.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,27 +12,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..evaluation.counts import nan_mean
-from ..evaluation.metrics import find_metric, higher_is_better_score, value_of
+from ..evaluation.metrics import find_metric, value_of
 from ..runtime.registry import lookup
-from ..schema import Candidate, Choice, Score
+from ..schema import Candidate, Choice, Evidence, Members, Score
+from .candidates import candidate_seconds
+from .cross_validation import CrossValidation
 from .evidence import Comparison, Rule, evidence_for
 from .rules import best_mean, cheapest, supported
 
 log = logging.getLogger(__name__)
 
 SEED = 20211
-"""Of the bootstrap, so that the same scores give the same intervals."""
+"""Seed of the bootstrap, so that the same scores give the same intervals."""
 
 DEFAULT_RULE = "supported"
 
 RULES: dict[str, str | Rule] = {"supported": supported, "best_mean": best_mean, "cheapest": cheapest}
-"""How the winner is found."""
+"""Name to the function that finds the winner."""
 
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What is known of the cross-validation beside the scores.
+    """Facts about the cross-validation beside the scores.
 
     Attributes:
         metric: Name of the metric by which candidates are compared.
@@ -48,54 +48,17 @@ class SelectionContext:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def candidates_for(models: Sequence[str], max_members: int = 3, *, organs: Mapping[str, tuple[str, ...]] | None = None) -> list[Candidate]:
-    """Every model alone, then every combination of up to `max_members` of them that have the same organs.
-
-    Args:
-        models: Names of model folders, cheapest first: the order decides ties.
-        max_members: Largest number of models that are averaged.
-        organs: Of each model those that it segments; models that are missing segment all.
-
-    Raises:
-        ValueError: A model is given twice, or `max_members` is below 1.
-    """
-    if len(set(models)) < len(models):
-        raise ValueError(f"models: expected each name once, got {', '.join(models)}")
-    if max_members < 1:
-        raise ValueError(f"max_members: expected at least 1, got {max_members}")
-    sizes = range(1, min(max_members, len(models)) + 1)
-    found = [members for size in sizes for members in itertools.combinations(models, size)]
-    of = {model: (organs or {}).get(model, ()) for model in models}
-    return [Candidate(members, of[members[0]]) for members in found if len({of[name] for name in members}) == 1]
+NO_CONTEXT = SelectionContext()
 
 
-def narrowed(candidates: Sequence[Candidate], scores: Mapping[str, Sequence[Score]], metric: str, limit: int) -> list[Candidate]:
-    """The candidates with at most about `limit` averages: those of the best few models of some organ, as many models as the limit allows.
-
-    Which models are the best is judged by their own means over all cases. This much of the choice the nested estimate does not repeat.
-
-    Args:
-        candidates: Models and averages.
-        scores: Model to its scores over the cross-validation.
-        metric: By which models are the best.
-        limit: Number of averages; the averages of the best two models of each organ are kept in any case.
-    """
-    averages = [candidate for candidate in candidates if len(candidate.members) > 1]
-    if len(averages) <= limit:
-        return list(candidates)
-    values: dict[str, dict[str, list[float]]] = {}
-    for name, some in scores.items():
-        for score in some:
-            values.setdefault(score.organ, {}).setdefault(name, []).append(higher_is_better_score(value_of(score, metric), metric))
-    means = {organ: {name: nan_mean(some) for name, some in of.items()} for organ, of in values.items()}
-    ranked = [sorted(of, key=lambda name, of=of: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means.values()]
-    best = 1 + max(2, *(len(names) for names in ranked))
-    kept = averages
-    while len(kept) > limit and best > 2:
-        best -= 1
-        kept = [one for one in averages if any(set(one.members) <= set(names[:best]) for names in ranked)]
-    log.info("Of %d averages those %d are compared that are made of the best %d models of an organ.", len(averages), len(kept), best)
-    return [candidate for candidate in candidates if len(candidate.members) == 1 or candidate in kept]
+def selection_context(cross_validation: CrossValidation, candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> SelectionContext:
+    """Collects folds and patients of the cases, and the seconds of candidates from those of each model."""
+    return SelectionContext(
+        cross_validation.metric,
+        fold_of={case.name: fold for fold, case in cross_validation.all_cases},
+        patient_of={case.name: case.group for _, case in cross_validation.all_cases if case.group},
+        seconds=candidate_seconds(candidates, seconds),
+    )
 
 
 def choose(
@@ -105,7 +68,7 @@ def choose(
     *,
     folds: Sequence[str],
     rule: str = DEFAULT_RULE,
-    known: SelectionContext | None = None,
+    context: SelectionContext = NO_CONTEXT,
 ) -> Choice:
     """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
@@ -115,12 +78,12 @@ def choose(
     warning.
 
     Args:
-        scores: Candidate name -> its scores over the cross-validation.
+        scores: Candidate name to its scores over the cross-validation.
         candidates: Cheapest first: the order decides between candidates with equally many members where their seconds are not known.
         organs: Names to choose for.
-        folds: Folds the scores come from; their models will vote.
+        folds: Folds the scores come from.
         rule: Name in `RULES` or ``module:function`` of a `Comparison`.
-        known: The metric, and what else is known; None means Dice and nothing.
+        context: The metric, and what else is known of the cases; Dice and nothing without it.
 
     Returns:
         The choice with the evidence for each organ.
@@ -129,11 +92,13 @@ def choose(
         ValueError: No candidate, no case in common, an unknown rule or metric, a candidate that lacks scores or has two of one case, or a
             score without the metric.
     """
-    known = known or SelectionContext()
     decide: Rule = lookup(RULES, rule, "rule of selection")
-    find_metric(known.metric)
-    comparisons = _comparisons(scores, candidates, organs, known)
-    chosen, reasons, evidence, table = {}, {}, {}, {candidate.name: {} for candidate in candidates}
+    find_metric(context.metric)
+    comparisons = _comparisons(scores, candidates, organs, context)
+    chosen: dict[str, Members] = {}
+    reasons: dict[str, str] = {}
+    evidence: dict[str, Evidence] = {}
+    table: dict[str, dict[str, float]] = {candidate.name: {} for candidate in candidates}
     for organ, comparison in comparisons.items():
         if not comparison.cases:
             first = comparison.candidates[0]
@@ -148,22 +113,24 @@ def choose(
     if len(chosen) < len(organs):
         log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
     n_cases = len({case for comparison in comparisons.values() for case in comparison.cases})
-    return Choice(chosen, tuple(folds), table, n_cases, reasons, rule, metric=known.metric, evidence=evidence, seconds=dict(known.seconds))
+    return Choice(
+        chosen, tuple(folds), table, n_cases, reasons, rule, metric=context.metric, evidence=evidence, seconds=dict(context.seconds)
+    )
 
 
 def _comparisons(
-    scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organs: Sequence[str], known: SelectionContext
+    scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organs: Sequence[str], context: SelectionContext
 ) -> dict[str, Comparison]:
-    """Organ to what its candidates reached on the cases that all of them can be judged by; organs that none covers are missing."""
+    """Organ to the values of its candidates on the cases that all of them can be judged by; organs that none covers are missing."""
     if not candidates:
         raise ValueError("choice of the best model: there is no candidate; train at least one configuration")
     absent = [candidate.name for candidate in candidates if not scores.get(candidate.name)]
     if absent:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
-    worst = _worst([score for candidate in candidates for score in scores[candidate.name]], known.metric)
-    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, known.metric, worst) for candidate in candidates}
+    worst = _worst([score for candidate in candidates for score in scores[candidate.name]], context.metric)
+    values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, context.metric, worst) for candidate in candidates}
     validated = {name: {case for _, case in one} for name, one in values.items()}
-    ranked = _simplest_first(candidates, known.seconds)
+    ranked = _simplest_first(candidates, context.seconds)
     found: dict[str, Comparison] = {}
     incomplete: set[tuple[int, int]] = set()
     for number, organ in enumerate(organs):
@@ -179,10 +146,10 @@ def _comparisons(
             able,
             {name: np.array([one[organ, case] for case in cases]) for name, one in of_able.items()},
             cases,
-            known.metric,
-            folds=tuple(known.fold_of[case] for case in cases) if known.fold_of else (),
-            patients=_patients(cases, known.patient_of),
-            seconds=known.seconds,
+            context.metric,
+            folds=tuple(context.fold_of[case] for case in cases) if context.fold_of else (),
+            patients=_patients(cases, context.patient_of),
+            seconds=context.seconds,
             seed=SEED + number,
         )
     for counts in sorted(incomplete):
@@ -191,7 +158,7 @@ def _comparisons(
 
 
 def _patients(cases: Sequence[str], patient_of: Mapping[str, str]) -> tuple[str, ...]:
-    """Of each case the patient; empty where no two cases share one."""
+    """The patient of each case; empty where no two cases share one."""
     names = tuple(patient_of.get(case) or case for case in cases)
     return names if len(set(names)) < len(names) else ()
 
@@ -203,7 +170,7 @@ def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float
 
 
 def _worst(scores: Sequence[Score], metric: str) -> float:
-    """What a case counts as that has the organ but no number, as has the precision of an empty mask.
+    """The value of a case that has the organ but no number, as has the precision of an empty mask.
 
     0 of what shall be high, else the largest that any candidate has anywhere; NaN where there is none.
     """

@@ -1,4 +1,4 @@
-"""A choice and its evidence as text."""
+"""The text that describes a choice and its evidence."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ import math
 from collections.abc import Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
-from ..schema import Choice, Compared, Evidence
+from ..schema import CandidateComparison, Choice, Evidence, candidate_name
 
 SHOWN = 6
-"""Candidates of an organ that are listed; of more the best, and the chosen one."""
+"""Candidates that are listed of an organ; of more the best, and the chosen one."""
 
 HEAD = ("candidate", "mean", "95 % interval", "behind by", "p", "corrected", "s/case")
 
 
 def describe_choice(choice: Choice) -> str:
-    """For every organ its candidates with intervals, tests and seconds, the best first and the chosen one marked; why; what to expect."""
+    """Lists every organ's candidates with intervals, tests and seconds, the best first, and why one is chosen and what to expect of it."""
     metric = find_metric(choice.metric)
-    title = metric.title or choice.metric
     lines: list[str] = []
     for organ, members in choice.organs.items():
         evidence = choice.evidence.get(organ)
         if evidence is None:
-            lines += [f"{organ}  ->  {' + '.join(members)}"]
+            lines += [f"{organ}  ->  {candidate_name(members)}"]
         else:
             lines += [f"{organ}  ->  {evidence.candidate}", *_table(evidence, choice)]
         lines += [f"  why: {choice.reasons[organ]}"] if organ in choice.reasons else []
         lines += [_expectation(evidence, choice.metric)] if evidence is not None else []
         lines.append("")
     lines += _merging(choice)
-    unit = f" in {metric.unit}" if metric.unit else ""
-    lines.append(f"{title}{unit} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
+    title = f"{metric.title or choice.metric} in {metric.unit}" if metric.unit else metric.title or choice.metric
+    lines.append(f"{title} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
     return "\n".join(lines)
 
 
 def number(value: float, metric: str) -> str:
-    """A value of the metric with as many decimals as it deserves, without unit; a dash where there is none."""
+    """Writes a value of the metric with as many decimals as it deserves, without unit; a dash where there is none."""
     if math.isnan(value):
         return "-"
     return f"{value:.2f}" if find_metric(metric).unit or metric == "chaos" else f"{value:.4f}"
 
 
 def p_value(value: float) -> str:
-    """A p-value for a table; a dash where there was no test."""
+    """Writes a p-value for a table; a dash where there was no test."""
     return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -51,11 +50,11 @@ def _table(evidence: Evidence, choice: Choice) -> list[str]:
     """The candidates of an organ, the best first."""
     compared = evidence.compared
 
-    def merit(name: str) -> float:
+    def rank(name: str) -> float:
         mean = compared[name].mean
         return -math.inf if math.isnan(mean) else higher_is_better_score(mean, choice.metric)
 
-    ranked = sorted(compared, key=merit, reverse=True)
+    ranked = sorted(compared, key=rank, reverse=True)
     listed = ranked[:SHOWN]
     if evidence.candidate not in listed:
         listed = [*ranked[: SHOWN - 1], evidence.candidate]
@@ -64,7 +63,7 @@ def _table(evidence: Evidence, choice: Choice) -> list[str]:
     return [*_aligned(rows), *([f"    and {rest} more"] if rest else [])]
 
 
-def _row(name: str, one: Compared, chosen: str, choice: Choice) -> tuple[str, ...]:
+def _row(name: str, one: CandidateComparison, chosen: str, choice: Choice) -> tuple[str, ...]:
     metric = choice.metric
     interval = "-" if math.isnan(one.low) else f"[{number(one.low, metric)}, {number(one.high, metric)}]"
     seconds = f"{choice.seconds[name]:.3g}" if name in choice.seconds else "-"
@@ -89,15 +88,15 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _merging(choice: Choice) -> list[str]:
-    """What making one map of the organs does, and to which organs it makes a difference."""
+    """Tells how many voxels organs compete for in one map, and whose scores merging changes."""
     merged = choice.merged
     if merged is None:
         return []
-    told = f"Organs of several models in one map: {merged.conflicts:.0f} voxels a case are claimed by two organs (at most {merged.most})."
-    shown = {organ: (number(merged.alone[organ], choice.metric), number(mean, choice.metric)) for organ, mean in merged.together.items()}
-    changed = [f"{organ} {before} -> {after}" for organ, (before, after) in shown.items() if before != after]
+    counts = f"{merged.conflicts:.0f} voxels a case are claimed by two organs (at most {merged.most})"
+    means = {organ: (number(merged.alone[organ], choice.metric), number(mean, choice.metric)) for organ, mean in merged.together.items()}
+    changed = [f"{organ} {before} -> {after}" for organ, (before, after) in means.items() if before != after]
     effect = f"That, and calibrated averages, change {', '.join(changed)}" if changed else "That changes no score"
-    return [f"{told} The more probable one gets them. {effect}.", ""]
+    return [f"Organs of several models in one map: {counts}. The more probable one gets them. {effect}.", ""]
 
 
 def _expectation(evidence: Evidence, metric: str) -> str:
@@ -108,5 +107,5 @@ def _expectation(evidence: Evidence, metric: str) -> str:
     interval = f" [{number(expected.low, metric)}, {number(expected.high, metric)}]" if not math.isnan(expected.low) else ""
     others = sorted(set(expected.chosen.values()) - {evidence.candidate})
     stable = f"; without one of the folds the choice would also be {', '.join(others)}" if others else ""
-    told = f"{number(expected.mean, metric)}{interval} (nested; the naive figure is {number(expected.naive, metric)})"
-    return f"  expected on new images: {told}{stable}"
+    estimate = f"{number(expected.mean, metric)}{interval} (nested; the naive figure is {number(expected.naive, metric)})"
+    return f"  expected on new images: {estimate}{stable}"

@@ -1,4 +1,4 @@
-"""What a choice between candidates rests on: their scores on the same cases, paired tests, intervals, and the nested estimate."""
+"""The evidence of a choice between candidates: their scores on the same cases, paired tests, intervals, and the nested estimate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..evaluation.counts import nan_mean
 from ..evaluation.masks import MaskPair
 from ..evaluation.metrics import find_metric, higher_is_better_score, metric_function
 from ..evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
-from ..schema import Candidate, Compared, Evidence, NestedEstimate
+from ..schema import Candidate, CandidateComparison, Evidence, NestedEstimate
 
 RIVAL = 0.05
 """Candidates whose difference to the chosen one has no p-value below this might have been chosen as well."""
@@ -21,14 +21,14 @@ RIVAL = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """All candidates for one organ on the same cases: what a rule of choice decides by.
+    """The values of all candidates for one organ on the same cases, by which a rule decides.
 
     Attributes:
         candidates: The simplest first: fewest members, then fewest seconds, then the order that was given.
         values: Candidate name to its metric ``(cases,)``; NaN where the organ is absent from both reference and prediction.
         cases: Names.
         metric: Name of the metric.
-        folds: Of each case the fold; empty where nobody said.
+        folds: Of each case the fold; empty where they are not known.
         patients: Of each case the patient; empty where each case is a patient.
         seconds: Candidate name to seconds of computation a case; those that were not measured are missing.
         seed: Of the bootstrap.
@@ -55,7 +55,7 @@ class Comparison:
 
     @cached_property
     def mean_higher_is_better(self) -> dict[str, float]:
-        """Candidate name to its mean merit. Without any value it is infinite: no case has the organ, and the candidate predicted none."""
+        """Candidate name to the mean of those; infinite without any: no case has the organ, and the candidate predicted none."""
         means = {name: nan_mean(values) for name, values in self.higher_is_better.items()}
         return {name: math.inf if math.isnan(mean) else mean for name, mean in means.items()}
 
@@ -63,7 +63,7 @@ class Comparison:
     def n_patients(self) -> int:
         """Patients with a value of some candidate."""
         known = ~np.all([np.isnan(values) for values in self.higher_is_better.values()], axis=0)
-        return len({name for name, there in zip(self.patients or self.cases, known, strict=True) if there})
+        return len({name for name, has_value in zip(self.patients or self.cases, known, strict=True) if has_value})
 
     def cost(self, candidate: Candidate) -> float:
         """Seconds a case; where one of the candidates was not measured, the number of members instead, for all of them."""
@@ -72,11 +72,11 @@ class Comparison:
 
     @cached_property
     def perfect(self) -> float:
-        """The merit of a prediction that agrees with its reference."""
+        """The value, turned so that higher is better, of a prediction that agrees with its reference."""
         return higher_is_better_score(perfect_value(self.metric), self.metric)
 
     def by_case(self, one: Candidate, other: Candidate) -> np.ndarray:
-        """By how much the first is better, ``(cases,)``; NaN where neither has a value.
+        """Differences by which the first is better, ``(cases,)``; NaN where neither has a value.
 
         Where only one of both has none, the organ is absent and the other raised a false alarm: who is right there counts as perfect, or
         false alarms would cost nothing in a comparison of two.
@@ -84,17 +84,15 @@ class Comparison:
         first, second = self.higher_is_better[one.name], self.higher_is_better[other.name]
         alone = np.isnan(first) != np.isnan(second)
         if alone.any():
-            first, second = (
-                np.where(alone & np.isnan(higher_is_better), self.perfect, higher_is_better) for higher_is_better in (first, second)
-            )
+            first, second = (np.where(alone & np.isnan(values), self.perfect, values) for values in (first, second))
         return first - second
 
     def differences(self, one: Candidate, other: Candidate) -> np.ndarray:
-        """By how much the first is better, ``(patients,)``: a patient's cases (`by_case`) averaged."""
+        """Differences by which the first is better, ``(patients,)``: a patient's cases (`by_case`) averaged."""
         return per_group(self.by_case(one, other), self.patients or None)
 
     def p_value(self, one: Candidate, other: Candidate) -> float:
-        """Of the paired test over patients whether they differ; NaN where too few patients do (`statistics.wilcoxon`)."""
+        """P-value of the paired test over patients; NaN where too few patients do (`statistics.wilcoxon`)."""
         return wilcoxon(self.differences(one, other))
 
     def intervals(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -103,32 +101,32 @@ class Comparison:
         return bootstrap_intervals(table, rng=np.random.default_rng(self.seed), groups=self.patients or None)
 
     def shown(self, value: float) -> str:
-        """A value of the metric with as many decimals as it deserves, and its unit."""
+        """Writes a value of the metric with as many decimals as it deserves, and its unit."""
         unit = find_metric(self.metric).unit
         return f"{value:.2f}{' ' + unit if unit else ''}" if unit or self.metric == "chaos" else f"{value:.4f}"
 
     @property
     def title(self) -> str:
-        """What the metric is called in sentences."""
+        """Name of the metric in sentences."""
         return find_metric(self.metric).title or self.metric
 
-    def part(self, inside: np.ndarray) -> Comparison:
-        """The same candidates on some of the cases.
+    def subset(self, inside: np.ndarray) -> Comparison:
+        """The comparison on some of the cases.
 
         Args:
             inside: ``(cases,)`` bool.
         """
         places = np.flatnonzero(inside)
 
-        def some(names: tuple[str, ...]) -> tuple[str, ...]:
+        def at_places(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(names[place] for place in places) if names else ()
 
         values = {name: np.asarray(one)[places] for name, one in self.values.items()}
-        return replace(self, values=values, cases=some(self.cases), folds=some(self.folds), patients=some(self.patients))
+        return replace(self, values=values, cases=at_places(self.cases), folds=at_places(self.folds), patients=at_places(self.patients))
 
 
 def perfect_value(metric: str) -> float:
-    """The value of a metric where prediction and reference agree: what an absent organ counts as where nothing was predicted."""
+    """Computes a metric where prediction and reference agree: the value of an absent organ where nothing was predicted."""
     mask = np.ones((3, 3, 3), bool)
     pair, wanted = MaskPair.crop(mask, mask, (1.0, 1.0, 1.0)), find_metric(metric)
     return float(metric_function(wanted)(pair if wanted.needs == "masks" else pair.overlap))
@@ -139,7 +137,7 @@ Rule = Callable[[Comparison], tuple[Candidate, str]]
 
 
 def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evidence:
-    """How every candidate did beside the chosen one, and what to expect of the rule's choice on new images.
+    """Compares every candidate with the chosen one, and estimates what to expect of the rule's choice on new images.
 
     Args:
         comparison: All candidates on all cases.
@@ -155,12 +153,12 @@ def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evide
     for candidate, lower, upper in zip(comparison.candidates, low.tolist(), high.tolist(), strict=True):
         name = candidate.name
         difference = nan_mean(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
-        compared[name] = Compared(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
-    return Evidence(chosen.name, len(comparison.cases), compared, expected_of(comparison, chosen, rule))
+        compared[name] = CandidateComparison(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
+    return Evidence(chosen.name, len(comparison.cases), compared, nested_estimate(comparison, chosen, rule))
 
 
-def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> NestedEstimate | None:
-    """The nested estimate: for every fold the same rule chooses by the other folds' cases, and its choice is scored on this one's.
+def nested_estimate(comparison: Comparison, chosen: Candidate, rule: Rule) -> NestedEstimate | None:
+    """Estimates the score on new images: for every fold the rule chooses by the other folds' cases, and its choice is scored on this one's.
 
     The mean of the best of many candidates on the cases that it was chosen by is too good, by the luck of the draw (Varma & Simon, BMC
     Bioinformatics 2006). No case has a say in the choice that it is scored with here.
@@ -185,7 +183,7 @@ def expected_of(comparison: Comparison, chosen: Candidate, rule: Rule) -> Nested
     values, winners = np.full(len(comparison.cases), np.nan), {}
     for name in names:
         held_out = folds == name
-        winner, _ = rule(comparison.part(~held_out))
+        winner, _ = rule(comparison.subset(~held_out))
         values[held_out] = comparison.values[winner.name][held_out]
         winners[name] = winner.name
     mean, n_known = nan_mean(values), int(np.count_nonzero(~np.isnan(values)))
@@ -211,6 +209,6 @@ def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarr
 
 
 def _variance(values: np.ndarray) -> float:
-    """Of the values that are not NaN; NaN where there are fewer than two."""
+    """Variance of the values that are not NaN; NaN where there are fewer than two."""
     known = values[~np.isnan(values)]
     return float(known.var(ddof=1)) if len(known) > 1 else math.nan

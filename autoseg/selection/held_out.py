@@ -1,8 +1,7 @@
-"""What the chosen models said about the cross-validation's cases, each by the network that has not seen it."""
+"""Predictions of the cross-validation's cases by the chosen models, each by the network that was not trained on the case."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +14,33 @@ from ..data.labels import to_internal_values
 from ..inference.apply_selection import apply_selection
 from ..inference.logits import Logits
 from ..inference.quantised_logits import has_logits, load_logits
-from ..runtime.runs import ModelFolder
+from ..runtime.runs import ModelFolder, Run
 from ..schema import Case, Choice, Labels, Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The label map that a choice makes of a held-out case, in internal values of the dataset.
+
+    Attributes:
+        array: ``(Z, Y, X)`` or ``(Y, X)``.
+        organs: That were segmented.
+        conflicts: Voxels that organs of two candidates claimed.
+    """
+
+    array: np.ndarray
+    organs: tuple[str, ...]
+    conflicts: int = 0
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A choice and where the validation of its models lies.
+    """A choice with the held-out predictions of its members.
 
     Attributes:
         results: ``results/<dataset>``.
         plan: Of the dataset.
-        choice: Which member segments which organ.
+        choice: Which members segment which organ.
     """
 
     results: Path
@@ -34,65 +48,63 @@ class HeldOut:
     choice: Choice
 
     @cached_property
-    def own(self) -> dict[str, Labels]:
+    def member_labels(self) -> dict[str, Labels]:
         """Member to its labels."""
         names = dict.fromkeys(name for members in self.choice.organs.values() for name in members)
         return {name: ModelFolder(self.results / name).labels(self.plan.labels) for name in names}
 
-    def folder(self, member: str, fold: str) -> Path:
-        """Where a member's validation of a fold lies."""
-        return self.results / member / f"fold_{fold}" / "validation"
+    def run(self, member: str, fold: str) -> Run:
+        """The run that validated a member in a fold."""
+        return ModelFolder(self.results / member).run(fold)
 
-    def kept(self, fold: str, case: str) -> dict[str, Logits]:
-        """What members said about a case, as they said it; members whose probabilities are not there are missing."""
-        folders = {name: self.folder(name, fold) for name in self.own}
+    def logits(self, fold: str, case: str) -> dict[str, Logits]:
+        """Member to its stored logits of a case, before calibration; members whose file is not there are missing."""
+        folders = {name: self.run(name, fold).validation for name in self.member_labels}
         return {name: load_logits(folder, case) for name, folder in folders.items() if has_logits(folder, case)}
 
-    def told(self, member: str, fold: str, case: str) -> np.ndarray | None:
-        """A member's own label map of a case, ``(Z, Y, X)`` or ``(Y, X)`` internal values of the dataset; None where it is not there."""
-        path = self.folder(member, fold) / f"{case}{self.plan.file_ending}"
+    def predicted_labels(self, member: str, fold: str, case: str) -> np.ndarray | None:
+        """A member's stored label map of a case, ``(Z, Y, X)`` or ``(Y, X)`` internal values of the dataset; None where it is not there."""
+        path = self.run(member, fold).label_map(case, self.plan.file_ending)
         if not path.is_file():
             return None
-        own = self.own[member]
-        return translate_labels(to_internal_values(read_label(path).array, own, source=str(path)), own, self.plan.labels)
+        labels = self.member_labels[member]
+        return translate_labels(to_internal_values(read_label(path).array, labels, source=str(path)), labels, self.plan.labels)
 
-    def label_map(self, fold: str, case: str, predictions: Mapping[str, Logits]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """The label map that the choice makes of a case, and the organs in it.
-
-        Args:
-            fold: In which it was held out.
-            case: Its name.
-            predictions: From `kept`; organs with a member that is missing there are left out.
-
-        Returns:
-            Internal values of the dataset, None where no organ's members said anything; and the organs that were segmented.
-        """
+    def segmentation(self, fold: str, case: str) -> Segmentation | None:
+        """Segments a case without the organs of which a member's logits are not there; None where none can be segmented."""
         candidates = set(self.choice.organs.values())
-        if len(candidates) == 1 and len(alone := next(iter(candidates))) == 1:
-            found = self.told(alone[0], fold, case)
-            if found is not None:
-                return found, tuple(self.choice.organs)
-        organs = {organ: members for organ, members in self.choice.organs.items() if all(name in predictions for name in members)}
+        if len(candidates) == 1 and len(members := next(iter(candidates))) == 1:
+            array = self.predicted_labels(members[0], fold, case)
+            if array is not None:
+                return Segmentation(array, tuple(self.choice.organs))
+        logits = self.logits(fold, case)
+        organs = {organ: members for organ, members in self.choice.organs.items() if all(name in logits for name in members)}
         if not organs:
-            return None, ()
-        choice = replace(self.choice, organs=organs)
-        return apply_selection(predictions, choice, self.own, self.plan.labels)[0], tuple(organs)
+            return None
+        array, conflicts = apply_selection(logits, replace(self.choice, organs=organs), self.member_labels, self.plan.labels)
+        return Segmentation(array, tuple(organs), conflicts)
 
 
 def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm."""
+    """Reads a case's reference: internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm.
+
+    Raises:
+        ValueError: It has no label map, or one that cannot be read.
+    """
+    if case.label is None:
+        raise ValueError(f"case {case.name}: expected a label map, by which predictions are judged, found none")
     image = read_label(case.label)
     return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing
 
 
-def check_same_grid(case: Case, found: np.ndarray, reference: np.ndarray) -> None:
+def check_same_grid(case: Case, prediction: np.ndarray, reference: np.ndarray) -> None:
     """Refuses a prediction of another shape than its reference.
 
     Raises:
         ValueError: The label file was changed since its validation.
     """
-    if found.shape != reference.shape:
+    if prediction.shape != reference.shape:
         raise ValueError(
-            f"case {case.name}: {case.label}: expected the shape {found.shape} that it had when models were validated, "
+            f"case {case.name}: {case.label}: expected the shape {prediction.shape} that it had when models were validated, "
             f"found {reference.shape}; train them again with --restart"
         )

@@ -1,13 +1,13 @@
-"""Which post-processing an organ gets: proposals from what the training labels look like, decided on the cross-validation.
+"""The choice of an organ's post-processing: proposals from the shapes in the training labels, decided on the cross-validation.
 
 The rule, for every organ by itself: each proposal is compared with leaving the predictions as they are, case by case (patient by patient
-where cases belong together). A proposal is kept where the mean gain is above 0 and
+where cases belong together). A proposal is accepted where the mean gain is above 0 and
 
 - six or more cases change: the paired test says p < 0.05, corrected for the number of different proposals, and no case loses more than the
   changed ones gain on average;
 - fewer change, too few for any test: no case loses and at least one gains.
 
-Of those kept the one that gains most is taken; among equals the simplest.
+Of those accepted the one that gains most is taken; among equals the simplest.
 """
 
 from __future__ import annotations
@@ -15,26 +15,41 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
 
+from ..data.labels import organ_mask
 from ..evaluation.metrics import higher_is_better_score
 from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
-from ..inference.postprocessing import describe
-from ..schema import PostProcessing
+from ..inference.postprocessing import Components, describe
+from ..runtime.hardware import cpu_count
+from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
+from ..runtime.serialization import read_json, to_jsonable, write_json
+from ..schema import Case, Dataset, Labels, PostProcessing
+from .held_out import reference_of
+
+SHAPES = "organ_shapes.json"
+"""In ``preprocessed/<dataset>``: case to the stamp of what was measured and, for each organ, the volumes of its parts in mm³."""
+
+READERS = 4
+"""Label maps that are measured at once, at most."""
 
 PART = 0.01
-"""Of an organ's volume in a case: components that are smaller are specks of the annotation and do not count as parts of the organ."""
+"""Share of an organ's volume in a case: smaller components are specks of the annotation and do not count as parts of the organ."""
 
 SMALLEST_SHARE = 0.5
 """Components below this share of the smallest part of the organ in any training label are taken for false alarms."""
 
 QUANTILE = 0.95
-"""Of the training labels, as many have no more components than the larger proposal keeps."""
+"""Share of the training labels that have no more components than the larger proposal keeps."""
 
 LEVEL = 0.05
-"""Of the paired test."""
+"""Level of the paired test."""
 
 SAME = 1e-9
 """Differences below this are rounding."""
@@ -49,6 +64,51 @@ class _Verdict:
     worse: int
 
 
+def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
+    """Measures the volumes of every organ's parts in each training label that has it, mm³, largest first.
+
+    Label maps that were measured before are not read again unless their content, or what their values mean, has changed since.
+
+    Args:
+        dataset: Whose labels.
+        path: Where the measurements are stored.
+    """
+    stored = read_json(path, dict) if path.is_file() else {}
+    stamps = {case.name: to_jsonable(_stamp(case, dataset.labels)) for case in dataset.cases}
+    known = {name: entry for name, entry in stored.items() if entry.get("made_from") == stamps.get(name)}
+    missing = [case for case in dataset.cases if case.name not in known]
+    if missing:
+        with ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
+            measured = pool.map(lambda case: _measure(case, dataset.labels), missing)
+            found = list(tqdm(measured, desc="Measuring organs", total=len(missing), unit="case"))
+        known |= {case.name: {"made_from": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
+        write_json(path, known)
+    entries = [known[case.name]["organs"] for case in dataset.cases]
+    return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
+
+
+def _stamp(case: Case, labels: Labels) -> Stamp:
+    return Stamp({"label": label_id(case)}, {"annotated": annotated_setting(case), "labels": value_id(labels)})
+
+
+def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:
+    reference, spacing = reference_of(case, labels)
+    boxes = ndimage.find_objects(np.maximum(reference, 0), max_label=len(labels.base_values))
+    found = {}
+    for index, (organ, members) in enumerate(zip(labels.names, labels.internal_members, strict=True)):
+        box = union_of_boxes([boxes[value - 1] for value in members])
+        if box is not None and (case.annotated is None or organ in case.annotated):
+            sizes = Components.of(organ_mask(reference[box], labels, index)).sizes[1:]
+            found[organ] = parts_of((sizes * math.prod(spacing)).tolist())
+    return found
+
+
+def union_of_boxes(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around several, None where all are."""
+    known = [box for box in boxes if box is not None]
+    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*known, strict=True)) if known else None
+
+
 def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:
     """The volumes of an organ's components in one case that count as parts of it, largest first."""
     total = sum(sizes_mm3)
@@ -56,7 +116,7 @@ def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:
 
 
 def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[PostProcessing, ...]:
-    """What to try for an organ, simplest first.
+    """Proposes post-processing for an organ, simplest first.
 
     Args:
         parts_mm3: For each training label that has the organ the volumes of its parts (`parts_of`).
@@ -84,7 +144,7 @@ def select_postprocessing(
     perfect: float = 1.0,
     groups: Sequence[Hashable] | None = None,
 ) -> PostProcessing | None:
-    """The post-processing that helps an organ, by the rule of this module.
+    """Selects the post-processing that helps an organ, by the rule of this module.
 
     Args:
         before: ``(cases,)`` the metric without post-processing; NaN where the organ is absent from prediction and reference.
@@ -94,7 +154,7 @@ def select_postprocessing(
         groups: Of each case the patient.
 
     Returns:
-        The proposal with its reason in `Cleaning.why`; None where none helps.
+        The proposal with its reason in `PostProcessing.why`; None where none helps.
     """
     if not after:
         return None
@@ -111,7 +171,7 @@ def select_postprocessing(
 
 
 def _gains(before: np.ndarray, after: np.ndarray, metric: str, perfect: float, groups: Sequence[Hashable] | None) -> np.ndarray:
-    """How much better each patient is, ``(patients,)``; 0 where nothing changed."""
+    """Gain of each patient, ``(patients,)``; 0 where nothing changed."""
     was, now = _filled(before, perfect), _filled(after, perfect)
     return per_group(higher_is_better_score(now, metric) - higher_is_better_score(was, metric), groups)
 
@@ -134,10 +194,10 @@ def _verdict(postprocessing: PostProcessing, gains: np.ndarray, p_value: float) 
 
 
 def _sentence(verdict: _Verdict, before: np.ndarray, after: np.ndarray, metric: str, perfect: float, tried: int) -> str:
-    there = ~np.isnan(before)
-    means = (float(_filled(values, perfect)[there].mean()) for values in (before, after))
+    known = ~np.isnan(before)
+    means = (float(_filled(values, perfect)[known].mean()) for values in (before, after))
     change = " -> ".join(f"{mean:.4f}" for mean in means)
     support = "too few change for a test" if math.isnan(verdict.p_value) else f"p = {verdict.p_value:.2g} corrected for {tried} tried"
-    cases = f"{there.sum()} {'case' if there.sum() == 1 else 'cases'}"
+    cases = f"{known.sum()} {'case' if known.sum() == 1 else 'cases'}"
     counts = f"{verdict.better} better and {verdict.worse} worse"
     return f"{describe(verdict.postprocessing)}: mean {metric} {change} over {cases}, {counts}, {support}"

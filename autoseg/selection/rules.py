@@ -1,9 +1,9 @@
-"""The rules by which an organ's candidate is chosen: functions of a `Comparison` that give the winner and one sentence with the numbers."""
+"""The rules by which an organ's candidate is chosen: functions of a `Comparison` that return the winner and a sentence with the numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ LEVEL = 0.05
 
 
 def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
-    """The best mean wins; among equals the simplest.
+    """Chooses the best mean; among equals the simplest.
 
     A candidate without any value (NaN) is right everywhere: no case has the organ, and it predicted none. It beats false alarms.
     """
@@ -38,7 +38,7 @@ def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
 
 
 def supported(comparison: Comparison) -> tuple[Candidate, str]:
-    """The simplest candidate, unless another one is better with support; no coin is tossed between equals.
+    """Chooses the simplest candidate, unless another one is better with support.
 
     1. The simplest candidate (fewest members, then fewest seconds, then the first given) is the reference.
     2. Another one has support if its mean is better, if it is better for more patients than it is worse, and if the paired test over
@@ -47,7 +47,7 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
     3. If that winner is a single model, and the two single models with the best means cannot be told apart by the paired test, their
        average is taken instead of either, provided that it is a candidate and its mean is not below both of theirs nor the winner's.
 
-    Where fewer than `statistics.SMALLEST_TEST` patients have the organ no test can say anything: the best mean is taken, and it is said.
+    Where fewer than `statistics.SMALLEST_TEST` patients have the organ there is no test: the best mean is taken, and the sentence says so.
     """
     if len(comparison.candidates) == 1 or comparison.n_patients == 0:
         return best_mean(comparison)
@@ -74,7 +74,7 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
 
 
 def cheapest(comparison: Comparison) -> tuple[Candidate, str]:
-    """The cheapest candidate whose mean lies within the 95 % bootstrap interval of the best mean; among equally cheap ones the best.
+    """Chooses the cheapest candidate whose mean lies within the 95 % bootstrap interval of the best; among equally cheap ones the best.
 
     The cost is seconds of computation a case; where one candidate was not measured, the number of members.
     """
@@ -109,7 +109,7 @@ def _beats(comparison: Comparison, candidate: Candidate, reference: Candidate) -
 
 
 def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candidate, str] | None:
-    """The third step of `supported`: the average of the two best single models, where it shall be taken."""
+    """Takes the average of the two best single models where the third step of `supported` says so."""
     higher_is_better = comparison.mean_higher_is_better
     singles = [candidate for candidate in comparison.candidates if len(candidate.members) == 1]
     if len(winner.members) > 1 or len(singles) < 2:
@@ -126,9 +126,9 @@ def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candida
     return average, f"{_sentence(comparison, average)}; {tied}, so their average, which is no worse, is taken instead of either"
 
 
-def _best(comparison: Comparison, candidates: list[Candidate] | tuple[Candidate, ...]) -> Candidate:
-    """Of the best mean; among equals the one that stands first."""
-    higher_is_better: Mapping[str, float] = comparison.mean_higher_is_better
+def _best(comparison: Comparison, candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate of the best mean; among equals the one that stands first."""
+    higher_is_better = comparison.mean_higher_is_better
     top = max(higher_is_better[candidate.name] for candidate in candidates)
     return next(candidate for candidate in candidates if higher_is_better[candidate.name] >= top - TIE)
 

@@ -26,7 +26,8 @@ from autoseg.preprocessing.preprocess import class_locations, preprocess_dataset
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Mirroring, Score, Split
-from autoseg.selection.choice import candidates_for, choose
+from autoseg.selection.candidates import candidates_for
+from autoseg.selection.choice import choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_scores import PatchScores

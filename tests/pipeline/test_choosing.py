@@ -8,29 +8,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from factories import make_case, make_plan
+from factories import make_plan
+from selection_factories import DATASET, add_model, plan_of
 
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
-from autoseg.data.label_subsets import subset_labels, translate_labels
-from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import choosing, describe_choice, find_best_configuration
 from autoseg.pipeline.choosing import choose_again
-from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Geometry, Plan, Score, Trace
-from autoseg.selection import postprocessing_trials as postprocessing
+from autoseg.schema import candidate_name
+from autoseg.selection import postprocessing_trials
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
-DATASET = "Dataset001_Tiny"
 
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_dataset) -> Path:
-    """Two models, validated on cases a and b in fold 0, with what they said; the second is better."""
+    """Two models with their predictions of cases a and b in fold 0; the second is better."""
     tiny_dataset(tmp_path / "raw" / DATASET)
     write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
     for quality, model in enumerate(MODELS):
@@ -38,31 +33,9 @@ def home(tmp_path: Path, tiny_dataset) -> Path:
     return tmp_path
 
 
-def add_model(home: Path, model: str, plan: Plan, *, quality: int = 0, fold: str = "0", cases: str = "ab") -> None:
-    """A model that is right everywhere, whatever its scores say, and the surer the higher its quality."""
-    run = home / "results" / DATASET / model / f"fold_{fold}"
-    scores = []
-    for name in cases:
-        _, labels = make_case("abcd".index(name))
-        labels = translate_labels(labels, plan.stored_labels, plan.labels)
-        box = tuple((0, n) for n in labels.shape)
-        geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
-        trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
-        logits = np.stack([(labels == value) * (1 + quality) for value in range(plan.labels.n_outputs)]).astype(np.float32)
-        save_logits(run / "validation", name, Logits(logits, trace), plan.labels)
-        scores += [Score(name, organ, 0.5 + 0.1 * quality, 0.4, 10, 10) for organ in plan.labels.names]
-    write_json(run / "validation" / "scores.json", scores)
-    write_json(run / "run.json", {"plan": plan})
-    (run / FINAL_CHECKPOINT).touch()
-
-
-def plan_of(organ: str) -> Plan:
-    return replace(make_plan(), labels=subset_labels(make_plan().labels, (organ,)), data_labels=make_plan().labels)
-
-
 def test_averages_are_judged_where_all_probabilities_are_there(home):
     choice = find_best_configuration(1, home=home)
-    assert set(choice.table) == {*MODELS, " + ".join(MODELS)}
+    assert set(choice.table) == {*MODELS, candidate_name(MODELS)}
     assert choice.organs["ball"] == MODELS
     assert choice.cases == 2
 
@@ -86,10 +59,10 @@ def test_all_models_are_compared_though_one_has_more_folds_and_vote_with_all_of_
     assert set(choice.table) == set(MODELS)
     assert choice.folds == ("0",)
     assert choice.organs["ball"] == (MODELS[1],)
-    assert choice.voters == {MODELS[1]: ("0",)}
+    assert choice.member_folds == {MODELS[1]: ("0",)}
     add_model(home, "3d_lowres__Trainer", make_plan(), quality=2)
     add_model(home, "3d_lowres__Trainer", make_plan(), quality=2, fold="2", cases="d")
-    assert find_best_configuration(1, home=home, max_members=1).voters == {"3d_lowres__Trainer": ("0", "2")}
+    assert find_best_configuration(1, home=home, max_members=1).member_folds == {"3d_lowres__Trainer": ("0", "2")}
 
 
 def test_cases_that_left_the_dataset_are_left_out(home, caplog):
@@ -124,29 +97,29 @@ def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home
     write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group=patients[case.name]) for case in raw.cases)))
     for model in MODELS:
         add_model(home, model, make_plan(), fold="1", cases="cd")
-    heard: dict[str, object] = {}
-    choose, select_postprocessing = choosing.choose, postprocessing.select_postprocessing
+    units: dict[str, object] = {}
+    choose, select_postprocessing = choosing.choose, postprocessing_trials.select_postprocessing
     monkeypatch.setattr(
-        choosing, "choose", lambda *given, **named: heard.update(tests=named["known"].patient_of) or choose(*given, **named)
+        choosing, "choose", lambda *given, **named: units.update(tests=named["context"].patient_of) or choose(*given, **named)
     )
     monkeypatch.setattr(
-        postprocessing,
+        postprocessing_trials,
         "select_postprocessing",
-        lambda *given, **named: heard.update(masks=named["groups"]) or select_postprocessing(*given, **named),
+        lambda *given, **named: units.update(masks=named["groups"]) or select_postprocessing(*given, **named),
     )
     find_best_configuration(1, home=home)
-    assert heard == {"tests": patients, "masks": ["p1", "p1", "p2", "p2"]}
+    assert units == {"tests": patients, "masks": ["p1", "p1", "p2", "p2"]}
 
 
 def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):
-    assert choose_again(1, home=home).rule == "supported"
+    assert choose_again(1, home=home).by == "supported"
     find_best_configuration(1, home=home, rule="cheapest", metric="iou", max_members=1)
     again = choose_again(1, home=home)
-    assert (again.rule, again.metric) == ("cheapest", "iou")
+    assert (again.by, again.metric) == ("cheapest", "iou")
     assert (again.max_members, again.table.keys()) == (1, set(MODELS)), "and to its limits"
     path = home / "results" / DATASET / "choice.json"
-    write_json(path, json.loads(path.read_text()) | {"rule": "a rule that is no more"})
-    assert choose_again(1, home=home).rule == "supported"
+    write_json(path, json.loads(path.read_text()) | {"by": "a rule that is no more"})
+    assert choose_again(1, home=home).by == "supported"
 
 
 def test_models_that_are_too_slow_stay_left_out(home):
@@ -159,24 +132,24 @@ def test_models_that_are_too_slow_stay_left_out(home):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [({"metric": "volume"}, "metric volume: expected one that says"), ({"rule": "bset_mean"}, "best_mean")]
+    ("options", "message"), [({"metric": "volume"}, "metric volume: expected one that says"), ({"rule": "bset_mean"}, "best_mean")]
 )
-def test_what_cannot_be_chosen_by_is_refused_before_anything_is_computed(home, monkeypatch, how, told):
-    monkeypatch.setattr("autoseg.pipeline.choosing.scores_of_models", None)
-    with pytest.raises(ValueError, match=told):
-        find_best_configuration(1, home=home, **how)
+def test_what_cannot_be_chosen_by_is_refused_before_anything_is_computed(home, monkeypatch, options, message):
+    monkeypatch.setattr(choosing, "scored_candidates", None)
+    with pytest.raises(ValueError, match=message):
+        find_best_configuration(1, home=home, **options)
 
 
 class TestModelsOfSomeOrgans:
-    def test_averages_of_the_same_organs_are_judged_from_what_was_kept(self, home):
-        for number, model in enumerate(("2d__Trainer__block", "3d_fullres__Trainer__block")):
+    def test_averages_of_the_same_organs_are_judged_from_stored_probabilities(self, home):
+        blocks = ("2d__Trainer__block", "3d_fullres__Trainer__block")
+        for number, model in enumerate(blocks):
             add_model(home, model, plan_of("block"), quality=2 + number)
         choice = find_best_configuration(1, home=home)
-        block = "2d__Trainer__block + 3d_fullres__Trainer__block"
-        assert set(choice.table) == {*MODELS, " + ".join(MODELS), *block.split(" + "), block}
-        assert choice.table[block] == {"block": 1.0}, "they say what is right"
+        assert set(choice.table) == {*MODELS, candidate_name(MODELS), *blocks, candidate_name(blocks)}
+        assert choice.table[candidate_name(blocks)] == {"block": 1.0}, "they say what is right"
         assert choice.organs == {"ball": MODELS, "block": MODELS}, "among equals what needs fewer networks"
-        assert f"block  ->  {' + '.join(MODELS)}" in describe_choice(choice).splitlines()
+        assert f"block  ->  {candidate_name(MODELS)}" in describe_choice(choice).splitlines()
 
     def test_the_model_of_more_organs_is_the_cheaper_one(self, home):
         shutil.rmtree(home / "results" / DATASET / MODELS[1])
@@ -194,7 +167,7 @@ class TestModelsOfSomeOrgans:
         choice = find_best_configuration(1, home=tmp_path)
         assert choice.organs == {"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)}
         assert (choice.folds, choice.cases) == (("1",), 1)
-        assert choice.voters == {"2d__Trainer__ball": ("0", "1", "2"), "2d__Trainer__block": ("1",)}
+        assert choice.member_folds == {"2d__Trainer__ball": ("0", "1", "2"), "2d__Trainer__block": ("1",)}
 
     def test_a_case_without_annotation_of_its_organs_says_nothing_of_a_model(self, home, caplog):
         """Case a shows the ball only: the block's model has no score there, which must not cost the others theirs."""
@@ -230,12 +203,12 @@ class TestModelsOfSomeOrgans:
         add_model(home, "2d__Trainer__block", plan_of("block"), fold="all", cases="ab")
         only = find_best_configuration(1, home=home)
         assert only.organs == {"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)}
-        assert only.voters == {"2d__Trainer__ball": ("0", "1"), "2d__Trainer__block": ("all",)}
+        assert only.member_folds == {"2d__Trainer__ball": ("0", "1"), "2d__Trainer__block": ("all",)}
         assert only.reasons["block"] == "2d__Trainer__block: not compared with the others; the only model of it"
         for quality, fold, model in ((1, "2", "3d_lowres__Trainer__block"), (2, "3", "3d_fullres__Trainer__block")):
             add_model(home, model, plan_of("block"), quality=quality, fold=fold, cases="c")
         best = find_best_configuration(1, home=home)
         assert best.organs["block"] == ("3d_fullres__Trainer__block",)
-        assert best.voters["3d_fullres__Trainer__block"] == ("3",)
+        assert best.member_folds["3d_fullres__Trainer__block"] == ("3",)
         assert (best.folds, best.cases) == (("0", "1"), 2)
         assert "No model covers" not in caplog.text

@@ -28,8 +28,7 @@ from autoseg.runtime.provenance import content_id, file_id
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CaseFingerprint, Choice
-from autoseg.selection import candidate_scores
-from autoseg.selection import postprocessing_trials as postprocessing
+from autoseg.selection import candidate_scores, postprocessing_choice
 from autoseg.trainers.cascade.out_of_fold import folds_that_validate, prepare_previous
 
 DATASET = "Dataset001_Tiny"
@@ -267,7 +266,7 @@ class TestCopies:
 
     def test_averages_are_not_computed_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(candidate_scores, "average_all", None)
-        monkeypatch.setattr(postprocessing, "_measure", None)
+        monkeypatch.setattr(postprocessing_choice, "_measure", None)
         read: list[Path] = []
         monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: read.append(path) or content_id(path))
         before = (copy / "results" / DATASET / "choice.json").read_bytes()

@@ -23,10 +23,10 @@ from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Choice, Compared, Evidence, Geometry, NestedEstimate, Score, Split, Trace
+from autoseg.schema import CandidateComparison, Choice, Evidence, Geometry, NestedEstimate, Score, Split, Trace
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings
-from autoseg.selection.estimated_dice import QualityEstimate, read_estimated_dice, write_quality_estimates
+from autoseg.selection.quality_estimation import QualityEstimate, read_estimated_dice, write_quality_estimates
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 
 DATASET = "Dataset001_Tiny"
@@ -58,7 +58,7 @@ def add_fold(home: Path, model: str, fold: str, cases: str, dice: float) -> None
 
 def choose(home: Path) -> Choice:
     """The average segments the ball, the second model the block."""
-    compared = {name: Compared(0.8, 0.7, 0.9, 0.01, 0.2, 0.4) for name in (*MODELS, " + ".join(MODELS))}
+    compared = {name: CandidateComparison(0.8, 0.7, 0.9, 0.01, 0.2, 0.4) for name in (*MODELS, " + ".join(MODELS))}
     evidence = {organ: Evidence(MODELS[1], 4, compared, NestedEstimate(0.77, 0.71, 0.83, 0.8, 4)) for organ in ("ball", "block")}
     table = {name: {"ball": 0.8, "block": 0.8} for name in compared}
     choice = Choice({"ball": MODELS, "block": MODELS[1:]}, ("0", "1"), table, 4, evidence=evidence)
@@ -227,7 +227,7 @@ def test_predicted_dice_of_a_case_comes_from_the_others(tmp_path: Path) -> None:
     write_quality_estimates(tmp_path, {"ball": [*points, QualityEstimate("unknown", float("nan"), 0.3)]})
     estimated_dice = read_estimated_dice(tmp_path)["ball"]
     assert [one.case for one in estimated_dice] == ["c1", "c2", "c3", "c4", "c5"]
-    assert [one.predicted for one in estimated_dice] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert [one.estimated for one in estimated_dice] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
     assert read_estimated_dice(tmp_path / "nowhere") == {}
 
 

@@ -20,7 +20,7 @@ from autoseg.schema import Budget, Choice, Configuration, Dataset, DiceRegressio
 from autoseg.schema.conventions import FORMAT
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.settings import PredictSettings
-from autoseg.selection.estimated_dice import read_estimated_dice
+from autoseg.selection.quality_estimation import read_estimated_dice
 from autoseg.trainers.run_environment import read_run_environments, remove_run_environment
 
 WRITTEN = Path(__file__).parents[1] / "fixtures" / "results_0_1_0"

@@ -140,5 +140,5 @@ def test_states_of_0_1_0_agree_by_size() -> None:
 )
 def test_a_choice_of_0_1_0_fits_while_it_knows_every_model(models: dict[str, list[str]], unknown: list[str]) -> None:
     table = {name: {"ball": 0.5} for name in ("2d__T", "3d__T", "2d__T + 3d__T")}
-    choice = Choice({"ball": ("2d__T",)}, ("0",), table, 2, voters={"2d__T": ("0", "1")})
+    choice = Choice({"ball": ("2d__T",)}, ("0",), table, 2, member_folds={"2d__T": ("0", "1")})
     assert models_unknown_to_0_1_0(choice, models) == unknown

@@ -52,7 +52,7 @@ PLAN = model.Plan(
 )
 CASE = model.Case("a", (Path("/raw/a_0000.nii.gz"), Path("relative.nrrd")), Path("/raw/a.nii.gz"), "patient")
 SPLIT = model.Split(("a", "b"), ())
-COMPARED = model.Compared(0.9, 0.85, 0.95, 0.01, 0.04, 0.08)
+COMPARED = model.CandidateComparison(0.9, 0.85, 0.95, 0.01, 0.04, 0.08)
 EXPECTED = model.NestedEstimate(0.89, 0.84, 0.94, 0.9, 4, {"0": "2d__Trainer"})
 EVIDENCE = model.Evidence("2d__Trainer", 4, {"2d__Trainer": COMPARED}, EXPECTED)
 CLEANING = model.PostProcessing(12.5, 2, True, "helps")

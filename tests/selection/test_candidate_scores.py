@@ -1,4 +1,4 @@
-"""Scores of candidates over the cross-validation: computed once, kept, and the same as label map by label map."""
+"""Scores of candidates over the cross-validation: computed once, stored, and the same as label map by label map."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_case, make_plan
+from factories import make_plan
+from selection_factories import DATASET, cross_validation_of, geometry_of, one_hot, plan_of, record_run, save_prediction, truth
 
-from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_label, write_label
-from autoseg.data.label_subsets import subset_labels
-from autoseg.data.labels import to_file_values, to_internal_values
+from autoseg.data.labels import to_file_values
 from autoseg.evaluation.case_scores import score_case
-from autoseg.inference.export import export_labels
-from autoseg.inference.logits import Logits
+from autoseg.inference.logits import Logits, export_labels
 from autoseg.inference.quantised_logits import load_logits, save_logits
 from autoseg.pipeline import find_best_configuration
+from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Candidate, Score, Trace
-from autoseg.selection import candidate_scores
-from autoseg.selection.candidate_scores import SelectionTask, scores_of_averages, scores_of_models
+from autoseg.schema import Candidate, Score
+from autoseg.selection import candidate_scores, cross_validation
+from autoseg.selection.candidate_scores import scores_of_averages, scores_of_models
+from autoseg.selection.cross_validation import CrossValidation
+from autoseg.selection.held_out import reference_of
 
-DATASET = "Dataset001_Tiny"
 MODELS = ("2d__Trainer", "3d_fullres__Trainer", "3d_lowres__Trainer")
 AVERAGES = [Candidate(members) for size in (2, 3) for members in combinations(MODELS, size)]
 
@@ -38,49 +37,39 @@ def home(tmp_path: Path, tiny_dataset) -> Path:
     tiny_dataset(tmp_path / "raw" / DATASET)
     write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
     for number, model in enumerate(MODELS):
-        add_model(tmp_path, model, number)
+        add_wrong_model(tmp_path, model, number)
     return tmp_path
 
 
-def add_model(home: Path, model: str, seed: int) -> None:
-    plan, run = make_plan(), home / "results" / DATASET / model / "fold_0"
+def add_wrong_model(home: Path, model: str, seed: int) -> None:
+    """A model with random errors, and their label maps and scores."""
+    plan, run = make_plan(), ModelFolder(home / "results" / DATASET / model).run("0")
     scores = []
-    for name in "ab":
-        _, truth = make_case("abcd".index(name))
-        image = read_label(home / "raw" / DATASET / "labelsTr" / f"{name}.nii.gz")
-        grid = tuple(n - n // 3 for n in truth.shape) if seed == 2 else truth.shape
-        box, geometry = tuple((0, n) for n in truth.shape), image.geometry
-        spacing = tuple(s * a / b for s, a, b in zip(geometry.spacing, truth.shape, grid, strict=True))
-        trace = Trace(name, geometry, (0, 1, 2), truth.shape, box, grid, spacing)
-        places = np.ix_(*(np.round(np.linspace(0, n - 1, m)).astype(int) for n, m in zip(truth.shape, grid, strict=True)))
-        right = np.stack([(truth[places] == value) * 2.0 for value in range(plan.labels.n_outputs)])
-        logits = Logits((right + np.random.default_rng([seed, ord(name)]).normal(0, 1, right.shape)).astype(np.float32), trace)
-        save_logits(run / "validation", name, logits, plan.labels)
-        found = export_labels([load_logits(run / "validation", name)], plan.labels)
-        write_label(run / "validation" / f"{name}.nii.gz", to_file_values(found, plan.labels), geometry)
-        own = score_case(name, found, truth, plan.labels, metrics=())
-        scores += own
-    write_json(run / "validation" / "scores.json", scores)
-    write_json(run / "run.json", {"plan": plan})
-    (run / "checkpoint_final.pt").touch()
+    for case in "ab":
+        reference = truth(case)
+        grid = tuple(n - n // 3 for n in reference.shape) if seed == 2 else reference.shape
+        places = np.ix_(*(np.round(np.linspace(0, n - 1, m)).astype(int) for n, m in zip(reference.shape, grid, strict=True)))
+        right = one_hot(reference[places], plan, 2.0)
+        errors = np.random.default_rng([seed, ord(case)]).normal(0, 1, right.shape)
+        save_prediction(run, case, right + errors, plan, shape=reference.shape)
+        label_map = export_labels([load_logits(run.validation, case)], plan.labels)
+        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry_of(reference.shape))
+        scores += score_case(case, label_map, reference, plan.labels, metrics=())
+    record_run(run, plan, scores)
 
 
-def task_of(home: Path, metric: str = "dice", **more: object) -> SelectionTask:
-    dataset = planned_dataset(Workspace(home), 1)
-    cases = {"0": [case for case in dataset.cases if case.name in "ab"]}
-    return SelectionTask(home / "results" / DATASET, make_plan(), cases, metric, **more)
+def task_of(home: Path, metric: str = "dice", **changes: object) -> CrossValidation:
+    return cross_validation_of(home, {"0": "ab"}, metric=metric, **changes)
 
 
-def one_by_one(task: SelectionTask, candidate: Candidate) -> list[Score]:
-    """Every average for itself, through the export."""
+def one_by_one(task: CrossValidation, candidate: Candidate) -> list[Score]:
+    """Scores every average for itself, through the export."""
     found = []
     for case in task.cases["0"]:
-        folders = [task.results / name / "fold_0" / "validation" for name in candidate.members]
+        folders = [task.run(name, "0").validation for name in candidate.members]
         prediction = export_labels([load_logits(folder, case.name) for folder in folders], task.plan.labels)
-        image = read_label(case.label)
-        reference = to_internal_values(image.array, task.plan.labels, source="")
-        how = {"metrics": task.metrics, "spacing_mm": image.geometry.spacing, "tolerance_mm": task.tolerances, "organs": case.annotated}
-        found += score_case(case.name, prediction, reference, task.plan.labels, **how)
+        reference, spacing = reference_of(case, task.plan.labels)
+        found += task.score(case, prediction, reference, task.plan.labels, spacing)
     return found
 
 
@@ -145,17 +134,17 @@ def test_another_reference_or_tolerance_makes_everything_new(home, monkeypatch):
 def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, monkeypatch):
     task = task_of(home)
     described = [replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"]]
-    scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+    scores_of_averages(replace(task, cases={"0": tuple(described)}), AVERAGES)
     for case in described:
         case.label.unlink()
     monkeypatch.setattr(candidate_scores, "average_all", None)
-    assert scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
+    assert scores_of_averages(replace(task, cases={"0": tuple(described)}), AVERAGES)
 
 
-def test_what_0_1_0_computed_is_kept_where_the_sizes_agree(home, monkeypatch):
+def test_what_0_1_0_computed_is_read_where_the_sizes_agree(home, monkeypatch):
     task = task_of(home)
     first, asked, real = scores_of_averages(task, AVERAGES), [], candidate_scores.average_all
-    for path in (task.results / candidate_scores.FOLDER).rglob("*.json"):
+    for path in (task.results / "candidates").rglob("*.json"):
         record = read_json(path, dict)
         by_size = {name: re.sub(r"[0-9a-f]{64}:(\d+)", r"\1:1700000000000000000", state) for name, state in record["made_from"].items()}
         assert by_size != record["made_from"]
@@ -172,16 +161,16 @@ def test_what_0_1_0_computed_is_kept_where_the_sizes_agree(home, monkeypatch):
 def test_organs_that_were_not_annotated_have_no_score(home):
     task = task_of(home)
     partial = [replace(task.cases["0"][0], annotated=("ball",)), task.cases["0"][1]]
-    found = scores_of_averages(replace(task, cases={"0": partial}), AVERAGES[:1])[AVERAGES[0].name]
+    found = scores_of_averages(replace(task, cases={"0": tuple(partial)}), AVERAGES[:1])[AVERAGES[0].name]
     assert [(one.case, one.organ) for one in found] == [("a", "ball"), ("b", "ball"), ("b", "block")]
 
 
 def test_processes_give_the_same(home, monkeypatch):
     task = task_of(home)
     expected = scores_of_averages(task, AVERAGES)
-    for path in (task.results / candidate_scores.FOLDER).rglob("*.json"):
+    for path in (task.results / "candidates").rglob("*.json"):
         path.unlink()
-    monkeypatch.setattr(candidate_scores, "MANY", 0)
+    monkeypatch.setattr(cross_validation, "MANY", 0)
     assert scores_of_averages(task, AVERAGES) == expected
 
 
@@ -210,14 +199,11 @@ def test_damaged_probabilities_are_named(home):
 
 
 def test_models_of_some_organs_are_averaged_among_themselves(home):
-    labels = subset_labels(make_plan().labels, ("block",))
+    plan = plan_of("block")
     for number in range(2):
-        run = home / "results" / DATASET / f"2d__T{number}__block" / "fold_0"
-        for name in "ab":
-            _, truth = make_case("abcd".index(name))
-            trace = load_logits(home / "results" / DATASET / MODELS[0] / "fold_0" / "validation", name).trace
-            save_logits(run / "validation", name, Logits(np.stack([truth != 2, truth == 2]).astype(np.float32), trace), labels)
-        write_json(run / "run.json", {"plan": replace(make_plan(), labels=labels)})
+        run = record_run(ModelFolder(home / "results" / DATASET / f"2d__T{number}__block").run("0"), plan)
+        for case in "ab":
+            save_prediction(run, case, one_hot(truth(case, plan), plan), plan)
     pair = Candidate(("2d__T0__block", "2d__T1__block"), ("block",))
     found = scores_of_averages(task_of(home), [*AVERAGES, pair])
     assert [(one.case, one.organ, one.dice) for one in found[pair.name]] == [("a", "block", 1.0), ("b", "block", 1.0)]

@@ -136,7 +136,7 @@ def test_the_most_doubtful_comes_first() -> None:
     findings = [OrganUncertainty(case, organ, 1.0, expected, 0.1, 0.0) for case, organ, expected in found]
     choice = Choice({}, (), {}, 0, dice_regression={"bar": DiceRegression(2.0, -1.2, 0.0, 1.0, 9)})
     rows = ranked(findings, choice)
-    assert [row.finding.case for row in rows] == ["b", "c", "e", "a", "d"]
+    assert [row.uncertainty.case for row in rows] == ["b", "c", "e", "a", "d"]
     assert rows[1].dice == pytest.approx(0.7)
 
 

@@ -7,37 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from selection_factories import scores
 
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Candidate, Choice, Score
-from autoseg.selection.choice import RULES, SelectionContext, candidates_for, choose, narrowed
+from autoseg.schema import Choice, Score
+from autoseg.selection.candidates import candidates_for
+from autoseg.selection.choice import RULES, SelectionContext, choose
 from autoseg.selection.rules import best_mean
 
 FLAT, DEEP, BOTH = candidates_for(["2d", "3d"])
-
-
-def scores(**organs):
-    """``liver=[.9, .8]`` -> a score for each organ in the cases c0, c1 ..."""
-    count = {organ: [0 if math.isnan(value) else 1 for value in values] for organ, values in organs.items()}
-    return [
-        Score(f"c{i}", organ, dice, dice, count[organ][i], count[organ][i])
-        for organ, values in organs.items()
-        for i, dice in enumerate(values)
-    ]
-
-
-def test_candidates_are_singles_then_pairs():
-    names = [candidate.name for candidate in candidates_for(["2d", "3d", "low"], max_members=2)]
-    assert names == ["2d", "3d", "low", "2d + 3d", "2d + low", "3d + low"]
-    assert len(candidates_for(["a", "b", "c"])) == 7
-    assert candidates_for(["a"], max_members=2) == [Candidate(("a",))]
-    assert [c.name for c in candidates_for(["a", "b"], max_members=1)] == ["a", "b"]
-
-
-def test_only_models_of_the_same_organs_are_averaged():
-    organs = {"all": ("liver", "spleen"), "more": ("liver", "spleen"), "one": ("liver",), "two": ("liver",), "other": ("spleen",)}
-    found = {candidate.name: candidate.organs for candidate in candidates_for(list(organs), organs=organs)}
-    assert found == organs | {"all + more": ("liver", "spleen"), "one + two": ("liver",)}
 
 
 def test_an_organ_is_chosen_among_the_candidates_that_cover_it():
@@ -128,7 +106,7 @@ def test_who_finds_nothing_is_not_right_because_its_metric_has_no_number(metric,
     some = [Score(f"c{i}", "liver", 0.5, 0.4, 10, 10, {metric: good + i / 100}) for i in range(8)]
     none = [Score(f"c{i}", "liver", 0.0, 0.0, 0, 10, {metric: math.nan}) for i in range(8)]
     for order in ([FLAT, DEEP], [DEEP, FLAT]):
-        choice = choose({"2d": none, "3d": some}, order, ["liver"], folds=[0], known=SelectionContext(metric))
+        choice = choose({"2d": none, "3d": some}, order, ["liver"], folds=[0], context=SelectionContext(metric))
         assert choice.organs["liver"] == ("3d",)
     assert choice.table["2d"]["liver"] == pytest.approx(0 if metric == "precision" else good + 0.07)
 
@@ -167,19 +145,15 @@ def test_incomplete_evidence_is_refused(table, message):
         choose(table, [FLAT, DEEP], ["liver"], folds=[0])
 
 
-def test_bad_candidates_are_refused():
+def test_no_candidate_is_refused():
     with pytest.raises(ValueError, match="there is no candidate"):
         choose({}, [], ["liver"], folds=[0])
-    with pytest.raises(ValueError, match="expected each name once, got a, a"):
-        candidates_for(["a", "a"])
-    with pytest.raises(ValueError, match="max_members: expected at least 1, got 0"):
-        candidates_for(["a"], max_members=0)
 
 
 def test_choice_survives_its_file(tmp_path):
     table = {"2d": scores(liver=np.linspace(0.6, 0.9, 8).tolist()), "3d": scores(liver=np.linspace(0.5, 0.9, 8).tolist())}
-    known = SelectionContext(fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
-    choice = choose(table, [FLAT, DEEP], ["liver"], folds=["a", "b"], known=known)
+    context = SelectionContext(fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
+    choice = choose(table, [FLAT, DEEP], ["liver"], folds=["a", "b"], context=context)
     write_json(tmp_path / "choice.json", choice)
     again = read_json(tmp_path / "choice.json", Choice)
     write_json(tmp_path / "again.json", again)
@@ -201,23 +175,23 @@ class TestMetrics:
 
     @pytest.mark.parametrize(("metric", "best"), [("dice", "2d"), ("hd95_surface", "3d"), ("volume_error", "3d")])
     def test_the_best_is_that_of_the_metric(self, metric, best):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric=metric))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(metric=metric))
         assert choice.organs["liver"] == (best,)
         assert choice.metric == metric
 
     def test_numbers_are_the_metrics_own(self):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="hd95_surface"))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(metric="hd95_surface"))
         assert choice.table == {"2d": {"liver": 8.0}, "3d": {"liver": 4.0}}
         assert choice.evidence["liver"].compared["2d"].difference == 4.0, "above 0: the chosen one is better"
         assert "3d: mean HD95 (surface) 4.00 mm over 2 cases" in choice.reasons["liver"]
 
     def test_a_signed_error_is_judged_by_its_size(self):
-        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="volume_error"))
+        choice = choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(metric="volume_error"))
         assert choice.table["2d"]["liver"] == 5.0
 
     def test_a_metric_that_was_not_computed_is_named(self):
         with pytest.raises(ValueError, match="metric of liver in case c0: expected one of .*, got 'chaos'"):
-            choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(metric="chaos"))
+            choose(self.table(), [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(metric="chaos"))
 
 
 def test_patients_are_what_is_tested():
@@ -226,7 +200,7 @@ def test_patients_are_what_is_tested():
     alone = choose(table, [FLAT, DEEP], ["liver"], folds=[0])
     assert alone.evidence["liver"].compared["2d"].p_value == pytest.approx(2 / 64)
     patients = {f"c{i}": f"p{i // 2}" for i in range(6)}
-    together = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(patient_of=patients))
+    together = choose(table, [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(patient_of=patients))
     assert math.isnan(together.evidence["liver"].compared["2d"].p_value)
     assert "too few cases for a test" in together.reasons["liver"]
 
@@ -234,21 +208,7 @@ def test_patients_are_what_is_tested():
 def test_seconds_decide_which_is_the_simplest():
     table = {"2d": scores(liver=[0.9] * 8), "3d": scores(liver=[0.9] * 8)}
     assert choose(table, [FLAT, DEEP], ["liver"], folds=[0]).organs["liver"] == ("2d",)
-    quick = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(seconds={"2d": 9.0, "3d": 2.0}))
+    quick = choose(table, [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(seconds={"2d": 9.0, "3d": 2.0}))
     assert quick.organs["liver"] == ("3d",) and quick.seconds == {"2d": 9.0, "3d": 2.0}
-    unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], known=SelectionContext(seconds={"3d": 2.0}))
+    unknown = choose(table, [FLAT, DEEP], ["liver"], folds=[0], context=SelectionContext(seconds={"3d": 2.0}))
     assert unknown.organs["liver"] == ("2d",)
-
-
-def test_of_too_many_averages_those_of_the_best_models_of_an_organ_are_kept(caplog):
-    models = ["a", "b", "c", "d"]
-    table = {"a": scores(liver=[0.9], spleen=[0.1]), "b": scores(liver=[0.8], spleen=[0.2])}
-    table |= {"c": scores(liver=[0.3], spleen=[0.8]), "d": scores(liver=[0.2], spleen=[math.nan])}
-    candidates = candidates_for(models)
-    assert narrowed(candidates, table, "dice", 10) == candidates
-    with caplog.at_level(logging.INFO):
-        names = [one.name for one in narrowed(candidates, table, "dice", 5)]
-    assert names == ["a", "b", "c", "d", "a + b", "a + c", "b + c", "a + b + c"]
-    assert "Of 10 averages those 4 are compared that are made of the best 3 models of an organ" in caplog.text
-    fewest = [one.name for one in narrowed(candidates, table, "dice", 1)]
-    assert fewest == ["a", "b", "c", "d", "a + b", "b + c"], "the best two of each organ in any case"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoseg.schema import Score
-from autoseg.selection.choice import SelectionContext, candidates_for, choose
+from autoseg.schema import Choice, Score
+from autoseg.selection.candidates import candidates_for
+from autoseg.selection.choice import SelectionContext, choose
 from autoseg.selection.choice_table import SHOWN, describe_choice
 
 
@@ -13,11 +14,11 @@ def choice_of(values, *, max_members=1, rule="supported", metric="dice"):
     """``{"2d": [...]}`` of one organ, in five folds, with seconds."""
     candidates = [one for one in candidates_for([name for name in values if " + " not in name], max_members) if one.name in values]
     n_cases = len(next(iter(values.values())))
-    known = SelectionContext(
+    context = SelectionContext(
         metric, {f"c{i}": str(i % 5) for i in range(n_cases)}, seconds={name: 1.0 + place for place, name in enumerate(values)}
     )
     scores = {name: [Score(f"c{i}", "liver", v, v, 1, 1, {metric: v}) for i, v in enumerate(some)] for name, some in values.items()}
-    return choose(scores, candidates, ["liver"], folds=["0", "1", "2", "3", "4"], rule=rule, known=known)
+    return choose(scores, candidates, ["liver"], folds=["0", "1", "2", "3", "4"], rule=rule, context=context)
 
 
 BASE = np.linspace(0.6, 0.9, 20)
@@ -66,3 +67,8 @@ def test_a_single_fold_says_that_there_is_no_estimate():
     told = describe_choice(choose(scores, candidates_for(["2d"]), ["liver"], folds=["0"]))
     assert "somewhat worse than 0.7500, by which it was chosen (one fold gives no estimate)" in told
     assert "s/case" not in told, "columns without numbers are left out"
+
+
+def test_a_choice_without_evidence_can_still_be_described():
+    text = describe_choice(Choice({"liver": ("2d__T",)}, ("all",), {}, 0, {"liver": "2d__T: the only model of it"}))
+    assert text.splitlines()[:2] == ["liver  ->  2d__T", "  why: 2d__T: the only model of it"]

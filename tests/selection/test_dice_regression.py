@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.selection.dice_regression import estimated_dice, fit_dice_regression, leave_one_out_estimates
+from autoseg.selection.quality_estimation import estimated_dice, fit_dice_regression, leave_one_out_estimates
 
 PROMISED = np.array([0.7, 0.8, 0.9, 0.95, 0.99])
 

@@ -2,84 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_case, make_plan
-from test_choosing import DATASET, plan_of
+from factories import make_plan
+from selection_factories import DATASET, cross_validation_of, one_hot, plan_of, record_run, save_prediction, truth
 
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import read_label
-from autoseg.data.label_subsets import translate_labels
 from autoseg.evaluation.case_scores import score_case
-from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline import describe_choice
-from autoseg.runtime.serialization import write_json
+from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Choice, Score, Trace
-from autoseg.selection.candidate_scores import SelectionTask
-from autoseg.selection.organ_merging import merged_choice
+from autoseg.schema import Choice, Score
+from autoseg.selection import held_out
+from autoseg.selection.postprocessing_trials import choose_postprocessing
 
 BALL, BLOCK = "2d__T__ball", "2d__T__block"
 CHOICE = Choice({"ball": (BALL,), "block": (BLOCK,)}, ("0",), {}, 2)
 
+Merge = Callable[..., Choice]
+
+
+def run_of(home: Path, model: str) -> Run:
+    return ModelFolder(home / "results" / DATASET / model).run("0")
+
 
 @pytest.fixture
-def task(tmp_path, tiny_dataset) -> SelectionTask:
-    """A sure model of the block, and one of the ball that also claims the block's first slice, less surely."""
+def merged(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Merge:
+    """Merges a sure model of the block, and one of the ball that also claims the block's first slice, less surely."""
     tiny_dataset(tmp_path / "raw" / DATASET)
-    results = tmp_path / "results" / DATASET
-    for organ, model, sure in (("ball", BALL, 2.0), ("block", BLOCK, 4.0)):
-        run, plan = results / model / "fold_0", plan_of(organ)
-        for name in "ab":
-            _, labels = make_case("abcd".index(name))
-            claimed = translate_labels(labels, plan.stored_labels, plan.labels) == 1
+    for organ, model, confidence in (("ball", BALL, 2.0), ("block", BLOCK, 4.0)):
+        run = record_run(run_of(tmp_path, model), plan_of(organ))
+        for case in "ab":
+            label_map = truth(case, plan_of(organ))
             if organ == "ball":
-                claimed |= (labels == 2) & (np.arange(len(labels)) == len(labels) - 5)[:, None, None]
-            geometry = read_label(tmp_path / "raw" / DATASET / "labelsTr" / f"{name}.nii.gz").geometry
-            trace = Trace(name, geometry, (0, 1, 2), labels.shape, tuple((0, n) for n in labels.shape), labels.shape, geometry.spacing)
-            save_logits(run / "validation", name, Logits(np.stack([~claimed, claimed]).astype(np.float32) * sure, trace), plan.labels)
-        write_json(run / "run.json", {"plan": plan})
-    cases = [case for case in planned_dataset(Workspace(tmp_path), 1).cases if case.name in "ab"]
-    return SelectionTask(results, make_plan(), {"0": cases})
+                label_map[first_slice_of_block(case)] = 1
+            save_prediction(run, case, one_hot(label_map, plan_of(organ), confidence), plan_of(organ))
+    workspace = Workspace(tmp_path)
+
+    def merge(choice: Choice = CHOICE) -> Choice:
+        cross_validation = cross_validation_of(tmp_path, {"0": "ab"})
+        return choose_postprocessing(workspace, planned_dataset(workspace, 1), cross_validation, choice, scores_before())
+
+    return merge
 
 
-def own_scores() -> dict[str, list[Score]]:
-    """Of each model's own map."""
-    found = {BALL: [], BLOCK: []}
-    for name in "ab":
-        _, labels = make_case("abcd".index(name))
-        wrong = np.where((labels == 2) & (np.arange(len(labels)) == len(labels) - 5)[:, None, None], 1, labels)
-        ball, _ = score_case(name, wrong, labels, make_plan().labels, metrics=())
-        found[BALL].append(ball)
-        found[BLOCK].append(score_case(name, labels, labels, make_plan().labels, metrics=())[1])
+def first_slice_of_block(case: str) -> np.ndarray:
+    labels = truth(case)
+    return (labels == 2) & (np.arange(len(labels)) == len(labels) - 5)[:, None, None]
+
+
+def scores_before() -> dict[str, list[Score]]:
+    """Scores of each model's map before merging."""
+    found: dict[str, list[Score]] = {BALL: [], BLOCK: []}
+    for case in "ab":
+        labels = truth(case)
+        wrong = np.where(first_slice_of_block(case), 1, labels)
+        found[BALL].append(score_case(case, wrong, labels, make_plan().labels, metrics=())[0])
+        found[BLOCK].append(score_case(case, labels, labels, make_plan().labels, metrics=())[1])
     return found
 
 
-def test_voxels_that_two_organs_claim_are_counted_and_go_to_the_surer_one(task):
-    claimed = [int((make_case("abcd".index(name))[1][-5] == 2).sum()) for name in "ab"]
-    merged = merged_choice(task, CHOICE, own_scores()).merged
-    assert (merged.conflicts, merged.most, merged.cases) == (np.mean(claimed), max(claimed), 2)
-    assert merged.alone["ball"] == pytest.approx(np.mean([score.dice for score in own_scores()[BALL]]))
-    assert merged.alone["ball"] < 0.95
-    assert merged.together == {"ball": 1.0, "block": 1.0}
+def test_voxels_that_two_organs_claim_are_counted_and_go_to_the_surer_one(merged: Merge) -> None:
+    claimed = [int(first_slice_of_block(case).sum()) for case in "ab"]
+    found = merged().merged
+    assert found is not None
+    assert (found.conflicts, found.most, found.cases) == (np.mean(claimed), max(claimed), 2)
+    assert found.alone["ball"] == pytest.approx(np.mean([score.dice for score in scores_before()[BALL]]))
+    assert found.alone["ball"] < 0.95
+    assert found.together == {"ball": 1.0, "block": 1.0}
 
 
-def test_it_is_told_which_scores_change(task):
-    told = describe_choice(merged_choice(task, CHOICE, own_scores()))
-    assert "16 voxels a case are claimed by two organs (at most 16)" in told
-    assert "calibrated averages, change ball 0." in told and " -> 1.0000" in told and "block 1.0000" not in told
+def test_every_case_is_merged_once(merged: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, real = [], held_out.apply_selection
+    monkeypatch.setattr(held_out, "apply_selection", lambda *given: calls.append(given) or real(*given))
+    assert merged().postprocessing == {}
+    assert len(calls) == 2
 
 
-def test_one_candidate_for_all_has_nothing_to_merge(task):
-    choice = replace(CHOICE, organs={"ball": (BALL,)})
-    assert merged_choice(task, choice, own_scores()) is choice
+def test_the_description_names_the_scores_that_change(merged: Merge) -> None:
+    text = describe_choice(merged())
+    assert "16 voxels a case are claimed by two organs (at most 16)" in text
+    assert "calibrated averages, change ball 0." in text and " -> 1.0000" in text and "block 1.0000" not in text
 
 
-def test_cases_whose_probabilities_are_gone_are_left_out(task):
-    (task.results / BALL / "fold_0" / "validation" / "a.b2nd").unlink()
-    assert merged_choice(task, CHOICE, own_scores()).merged.cases == 1
-    (task.results / BALL / "fold_0" / "validation" / "b.b2nd").unlink()
-    assert merged_choice(task, CHOICE, own_scores()).merged is None
+def test_one_candidate_for_all_has_nothing_to_merge(merged: Merge) -> None:
+    assert merged(replace(CHOICE, organs={"ball": (BALL,)})).merged is None
+
+
+def test_cases_whose_probabilities_are_gone_are_left_out(merged: Merge, tmp_path: Path) -> None:
+    run_of(tmp_path, BALL).logits("a").unlink()
+    found = merged().merged
+    assert found is not None and found.cases == 1
+    run_of(tmp_path, BALL).logits("b").unlink()
+    assert merged().merged is None

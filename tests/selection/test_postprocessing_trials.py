@@ -9,57 +9,56 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import CASES, make_case, make_plan
+from factories import CASES, SHAPE, make_plan
+from selection_factories import DATASET, geometry_of, one_hot, record_run, save_prediction, truth
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
 from autoseg.data.label_subsets import subset_labels
 from autoseg.data.labels import to_file_values
-from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import save_logits
-from autoseg.runtime.serialization import read_json, write_json
+from autoseg.runtime.runs import ModelFolder, Run
+from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Calibration, Case, Choice, Geometry, Labels, Plan, Trace
-from autoseg.selection import candidate_scores
-from autoseg.selection.candidate_scores import SelectionTask
-from autoseg.selection.member_calibration import calibrated_choice
-from autoseg.selection.postprocessing_trials import SHAPES, choose_postprocessing, organ_shapes
+from autoseg.schema import Calibration, Case, Choice, Labels, Plan
+from autoseg.selection import cross_validation
+from autoseg.selection.calibration import calibrated_choice
+from autoseg.selection.cross_validation import CrossValidation
+from autoseg.selection.postprocessing_choice import SHAPES, organ_shapes
+from autoseg.selection.postprocessing_trials import choose_postprocessing
 
 MODEL = "3d_fullres__Trainer"
-DATASET = "Dataset001_Tiny"
-GEOMETRY = Geometry((10, 14, 16), (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
+GEOMETRY = geometry_of(SHAPE)
 
 
 class Home:
-    """A dataset of four cases in two folds, and models whose validations are what a test says."""
+    """A dataset of four cases in two folds, and models whose predictions a test decides."""
 
     def __init__(self, folder: Path) -> None:
         self.workspace, self.plan = Workspace(folder), make_plan()
         self.dataset = planned_dataset(self.workspace, 1)
-        self.cases = {"0": list(self.dataset.cases[:2]), "1": list(self.dataset.cases[2:])}
+        self.cases = {"0": self.dataset.cases[:2], "1": self.dataset.cases[2:]}
         self.choice = Choice({"ball": (MODEL,), "block": (MODEL,)}, ("0", "1"), {}, 4)
 
-    def validate(self, case: str, found: np.ndarray, *, sure: float = 4.0, model: str = MODEL, plan: Plan | None = None) -> None:
-        """What a model said of a case: its label map (internal values) and probabilities."""
-        plan = plan or self.plan
-        fold = next(fold for fold, cases in self.cases.items() if any(one.name == case for one in cases))
-        run = self.workspace.results(DATASET) / model / f"fold_{fold}"
-        geometry = replace(GEOMETRY, shape=found.shape)
-        trace = Trace(case, geometry, (0, 1, 2), found.shape, tuple((0, n) for n in found.shape), found.shape, geometry.spacing)
-        logits = np.stack([(found == value) * sure for value in range(plan.labels.n_outputs)]).astype(np.float32)
-        save_logits(run / "validation", case, Logits(logits, trace), plan.labels)
-        write_label(run / "validation" / f"{case}.nii.gz", to_file_values(found, plan.labels), geometry)
-        write_json(run / "run.json", {"plan": plan})
+    def run(self, case: str, model: str = MODEL) -> Run:
+        """The run that validated a case."""
+        return ModelFolder(self.workspace.results(DATASET) / model).run("0" if case in "ab" else "1")
 
-    def cleaned(self, choice: Choice | None = None) -> Choice:
-        return choose_postprocessing(self.workspace, self.dataset, self.task, choice or self.choice)
+    def validate(self, case: str, label_map: np.ndarray, *, confidence: float = 4.0, model: str = MODEL, plan: Plan | None = None) -> None:
+        """Stores a model's prediction of a case: label map (internal values) and probabilities."""
+        plan, run = plan or self.plan, self.run(case, model)
+        save_prediction(run, case, one_hot(label_map, plan, confidence), plan)
+        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry_of(label_map.shape))
+        record_run(run, plan)
+
+    def postprocessed(self, choice: Choice | None = None) -> Choice:
+        return choose_postprocessing(self.workspace, self.dataset, self.cross_validation, choice or self.choice, {})
 
     def calibrated(self, choice: Choice | None = None) -> Choice:
-        return calibrated_choice(self.task, choice or self.choice)
+        return calibrated_choice(self.cross_validation, choice or self.choice)
 
     @property
-    def task(self) -> SelectionTask:
-        return SelectionTask(self.workspace.results(DATASET), self.plan, self.cases)
+    def cross_validation(self) -> CrossValidation:
+        return CrossValidation(self.workspace.results(DATASET), self.plan, self.cases)
 
 
 @pytest.fixture
@@ -68,21 +67,17 @@ def home(tmp_path: Path, tiny_dataset) -> Home:
     return Home(tmp_path)
 
 
-def truth(case: str) -> np.ndarray:
-    return make_case(CASES.index(case))[1]
-
-
 def with_stray_ball(case: str) -> np.ndarray:
     found = truth(case)
     found[0, 0, 0:3] = 1
     return found
 
 
-class TestCleaning:
+class TestPostProcessing:
     def test_is_chosen_where_it_helps_and_only_there(self, home: Home) -> None:
         for case in CASES:
             home.validate(case, with_stray_ball(case) if case in "ab" else truth(case))
-        choice = home.cleaned()
+        choice = home.postprocessed()
         assert list(choice.postprocessing) == ["ball"]
         assert choice.postprocessing["ball"].components == 1
         assert "over 4 cases, 2 better and 0 worse, too few change for a test" in choice.postprocessing["ball"].why
@@ -93,7 +88,7 @@ class TestCleaning:
             if case == "a":  # the block is found twice, the wrong one is larger
                 found[:3, :6, :6] = 2
             home.validate(case, found)
-        assert home.cleaned().postprocessing == {}
+        assert home.postprocessed().postprocessing == {}
 
     def test_number_of_parts_comes_from_the_labels(self, home: Home) -> None:
         """The block has two parts in every label: two are kept, the third is removed."""
@@ -103,7 +98,7 @@ class TestCleaning:
             write_label(case.label, to_file_values(found, home.plan.labels), GEOMETRY)
             found[-1, 0, 0] = 2
             home.validate(case.name, found)
-        assert home.cleaned().postprocessing["block"].components == 2
+        assert home.postprocessed().postprocessing["block"].components == 2
 
     def test_an_organ_is_judged_where_it_was_annotated(self, home: Home) -> None:
         path = home.dataset.folder / "dataset.json"
@@ -113,7 +108,7 @@ class TestCleaning:
                 write_label(case.label, np.where(truth("a") == 2, 5, 0).astype(np.uint8), GEOMETRY)
             home.validate(case.name, with_stray_ball(case.name))
         partial = Home(home.workspace.home)
-        assert "over 3 cases, 3 better" in partial.cleaned().postprocessing["ball"].why
+        assert "over 3 cases, 3 better" in partial.postprocessed().postprocessing["ball"].why
 
     def test_an_emptied_mask_is_no_precise_one(self, home: Home) -> None:
         """What was found of the ball is smaller than any ball: to remove it leaves nothing to be wrong, and nothing of the organ."""
@@ -124,7 +119,7 @@ class TestCleaning:
             found[tuple(places[len(places) // 2])] = 1
             found[0, 0, 0:2] = 1
             home.validate(case, found)
-        assert "ball" not in home.cleaned(replace(home.choice, metric="precision")).postprocessing
+        assert "ball" not in home.postprocessed(replace(home.choice, metric="precision")).postprocessing
 
     def test_regions_are_left_alone(self, home: Home, caplog: pytest.LogCaptureFixture) -> None:
         regions = Labels(("whole", "core"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
@@ -133,14 +128,10 @@ class TestCleaning:
         home.choice = replace(home.choice, organs=dict.fromkeys(regions.names, (MODEL,)))
         for case in CASES:
             found = with_stray_ball(case)
-            trace = Trace(case, GEOMETRY, (0, 1, 2), found.shape, tuple((0, n) for n in found.shape), found.shape, GEOMETRY.spacing)
-            run = home.workspace.results(DATASET) / MODEL / f"fold_{'0' if case in 'ab' else '1'}"
-            logits = np.stack([(found > 0) * 8.0 - 4, (found == 2) * 8.0 - 4]).astype(np.float32)
-            save_logits(run / "validation", case, Logits(logits, trace), regions)
-            write_label(run / "validation" / f"{case}.nii.gz", to_file_values(found, regions), GEOMETRY)
-            write_json(run / "run.json", {"plan": home.plan})
+            home.validate(case, found)
+            save_prediction(home.run(case), case, np.stack([(found > 0) * 8.0 - 4, (found == 2) * 8.0 - 4]), home.plan)
         with caplog.at_level(logging.INFO):
-            choice = home.cleaned(home.calibrated())
+            choice = home.postprocessed(home.calibrated())
         assert choice.postprocessing == {}
         assert set(choice.dice_regression) == {"whole", "core"}
         assert "No post-processing: the organs of" in caplog.text
@@ -153,16 +144,16 @@ class TestCleaning:
             for value, (model, plan) in enumerate(plans.items(), start=1):
                 home.validate(case, (with_stray_ball(case) == value).astype(np.int16), model=model, plan=plan)
         choice = replace(home.choice, organs={"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)})
-        found = home.cleaned(home.calibrated(choice))
+        found = home.postprocessed(home.calibrated(choice))
         assert list(found.postprocessing) == ["ball"]
         assert set(found.calibration) == set(plans)
 
     def test_probabilities_that_are_gone_cost_only_what_needs_them(self, home: Home) -> None:
         for case in CASES:
             home.validate(case, with_stray_ball(case))
-        for path in (home.workspace.results(DATASET) / MODEL).rglob("*.b2nd"):
-            path.unlink()
-        choice = home.cleaned(home.calibrated())
+        for case in CASES:
+            home.run(case).logits(case).unlink()
+        choice = home.postprocessed(home.calibrated())
         assert list(choice.postprocessing) == ["ball"]
         assert (choice.calibration, choice.dice_regression) == ({}, {})
 
@@ -171,12 +162,12 @@ class TestCleaning:
             home.validate(case, truth(case))
         write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
         with pytest.raises(ValueError, match=r"case a: .*a\.nii\.gz: expected the shape \(10, 14, 16\)"):
-            home.cleaned()
+            home.postprocessed()
 
     def test_fold_all_is_no_evidence(self, home: Home) -> None:
-        home.cases = {"all": list(home.dataset.cases)}
+        home.cases = {"all": home.dataset.cases}
         assert home.calibrated() == home.choice
-        assert home.cleaned() == home.choice
+        assert home.postprocessed() == home.choice
 
 
 def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +179,7 @@ def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch:
     def refuse(case: Case, labels: Labels) -> None:
         raise AssertionError(f"{case.name} is measured again")
 
-    monkeypatch.setattr("autoseg.selection.postprocessing_trials._measure", refuse)
+    monkeypatch.setattr("autoseg.selection.postprocessing_choice._measure", refuse)
     assert organ_shapes(home.dataset, path) == found
     renamed = replace(home.dataset, labels=replace(home.dataset.labels, names=("globe", "block")))
     with pytest.raises(AssertionError, match="a is measured again"):
@@ -202,7 +193,7 @@ class TestCalibration:
     def test_of_a_model_that_is_too_sure(self, home: Home) -> None:
         """The label map is shifted by a voxel, so a part of what it says is wrong; it is as sure as eight bits can say."""
         for case in CASES:
-            home.validate(case, np.roll(truth(case), 1, axis=2), sure=5.5)
+            home.validate(case, np.roll(truth(case), 1, axis=2), confidence=5.5)
         found = home.calibrated().calibration[MODEL]
         assert found.temperature > 1.3
         assert found.error_before > 2 * found.error_after
@@ -210,7 +201,7 @@ class TestCalibration:
 
     def test_of_a_model_that_is_right_but_unsure(self, home: Home) -> None:
         for case in CASES:
-            home.validate(case, truth(case), sure=0.5)
+            home.validate(case, truth(case), confidence=0.5)
         found = home.calibrated().calibration[MODEL]
         assert found.temperature < 0.5
         assert found.error_after < found.error_before
@@ -218,15 +209,15 @@ class TestCalibration:
     def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         for case in CASES:
             home.validate(case, with_stray_ball(case))
-        expected = home.cleaned(home.calibrated())
+        expected = home.postprocessed(home.calibrated())
         assert expected.postprocessing and expected.dice_regression
-        monkeypatch.setattr(candidate_scores, "MANY", 0)
-        assert home.cleaned(home.calibrated()) == expected
+        monkeypatch.setattr(cross_validation, "MANY", 0)
+        assert home.postprocessed(home.calibrated()) == expected
 
     def test_a_case_that_fails_is_named(self, home: Home) -> None:
         for case in CASES:
             home.validate(case, truth(case))
-        (home.workspace.results(DATASET) / MODEL / "fold_1" / "validation" / "d.b2nd").write_bytes(b"damaged")
+        home.run("d").logits("d").write_bytes(b"damaged")
         with pytest.raises(ValueError, match="Calibrating: 1 of 4 cases failed; the first: fold 1, d: .*d.b2nd"):
             home.calibrated()
 
@@ -239,7 +230,7 @@ class TestCalibration:
             values = to_file_values(right, home.plan.labels)
             values[:, :, :6] = np.where(right[:, :, :6] == 0, 9, values[:, :, :6])
             write_label(case.label, values, GEOMETRY)
-            home.validate(case.name, np.where(values == 9, 1, right).astype(np.int16), sure=6)
+            home.validate(case.name, np.where(values == 9, 1, right).astype(np.int16), confidence=6)
         assert home.calibrated().calibration[MODEL].error_before < 0.01
 
     def test_what_was_not_annotated_is_no_false_alarm(self, home: Home) -> None:
@@ -248,7 +239,7 @@ class TestCalibration:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": {name: ["block"] for name in CASES}}))
         for case in home.dataset.cases:
             write_label(case.label, np.where(truth(case.name) == 2, 5, 0).astype(np.uint8), GEOMETRY)
-            home.validate(case.name, truth(case.name), sure=6)
+            home.validate(case.name, truth(case.name), confidence=6)
         partial = Home(home.workspace.home)
         assert partial.calibrated().calibration[MODEL].error_before < 0.01
 
@@ -256,8 +247,8 @@ class TestCalibration:
 def test_dice_is_predicted_from_what_the_probabilities_promise(home: Home) -> None:
     """The less sure the model, the more it errs."""
     for number, case in enumerate(CASES):
-        home.validate(case, np.roll(truth(case), number, axis=2), sure=6 - 1.2 * number)
-    found = home.cleaned(replace(home.choice, calibration={MODEL: Calibration(1.0)})).dice_regression["ball"]
+        home.validate(case, np.roll(truth(case), number, axis=2), confidence=6 - 1.2 * number)
+    found = home.postprocessed(replace(home.choice, calibration={MODEL: Calibration(1.0)})).dice_regression["ball"]
     assert found.cases == 4
     assert found.slope > 0
     assert found.correlation == pytest.approx(1)

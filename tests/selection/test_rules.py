@@ -6,21 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from selection_factories import comparison
 
-from autoseg.selection.choice import candidates_for
-from autoseg.selection.evidence import Comparison
 from autoseg.selection.rules import best_mean, cheapest, supported
 
 BASE = np.linspace(0.5, 0.9, 20)
 WOBBLE = 0.02 * np.random.default_rng(5).normal(size=20)
-
-
-def comparison(values, **more):
-    """``{"2d": [...], "3d": [...], "2d + 3d": [...]}``, singles first."""
-    singles = [name for name in values if " + " not in name]
-    candidates = [one for one in candidates_for(singles) if one.name in values]
-    arrays = {name: np.array(one, float) for name, one in values.items()}
-    return Comparison(tuple(candidates), arrays, tuple(f"c{i}" for i in range(len(next(iter(arrays.values()))))), **more)
 
 
 def winner_of(rule, values, **more):

@@ -86,11 +86,11 @@ def models_unknown_to_0_1_0(choice: Choice, models: Mapping[str, Sequence[str]])
         As ``model/fold``.
     """
     chosen = {name for members in choice.organs.values() for name in members}
-    known = {*choice.table, *choice.voters, *chosen}
+    known = {*choice.table, *choice.member_folds, *chosen}
     shared = set.intersection(*(set(folds) for folds in models.values())) if models else set()
     unknown = []
     for name, folds in models.items():
-        expected = set(choice.voters.get(name, folds)) - (shared - set(choice.folds))
+        expected = set(choice.member_folds.get(name, folds)) - (shared - set(choice.folds))
         unknown += [f"{name}/{fold}" for fold in folds if name not in known or (fold != "all" and fold not in expected)]
     return unknown
 

@@ -13,8 +13,8 @@ from typing import Any
 FIELDS: dict[str, dict[str, str]] = {
     "Budget": {"rounds": "validation_intervals"},
     "Labels": {"paint": "regions_class_order"},
-    "Choice": {"cleaning": "postprocessing", "reliability": "dice_regression", "by": "rule"},
-    "QualityEstimate": {"promised": "expected"},
+    "Choice": {"cleaning": "postprocessing", "reliability": "dice_regression", "by": "rule", "voters": "member_folds"},
+    "QualityEstimate": {"promised": "expected_dice", "true": "true_dice"},
     "OrganUncertainty": {"promised_dice": "expected_dice"},
 }
 """Name of a dataclass to its former field names and what they are called now."""

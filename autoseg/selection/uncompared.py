@@ -1,0 +1,74 @@
+"""Organs that no compared candidate covers, as their models share no fold with the others: each is taken from the best of its models."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..evaluation.counts import nan_mean
+from ..evaluation.metrics import has_value, higher_is_better_score, value_of
+from ..runtime.runs import ALL
+from ..schema import Candidate, Choice
+from .stored_scores import scores_of_folds
+
+log = logging.getLogger(__name__)
+
+
+def best_uncompared(
+    results: Path, models: Mapping[str, Sequence[str]], organs: Mapping[str, tuple[str, ...]], candidates: Sequence[Candidate], metric: str
+) -> dict[str, tuple[str, str]]:
+    """Finds the best model, by its own numbered folds, of each organ that no candidate covers.
+
+    Args:
+        results: ``results/<dataset>``.
+        models: Name to validated folds.
+        organs: Model to its organs.
+        candidates: That are compared.
+        metric: By which models are judged.
+
+    Returns:
+        Organ to the model and one sentence.
+    """
+    lacking = {organ for name in models for organ in organs[name]} - {organ for candidate in candidates for organ in candidate.organs}
+    means = mean_scores_of_each(results, {name: folds for name, folds in models.items() if lacking & set(organs[name])}, metric)
+    found: dict[str, tuple[str, str]] = {}
+    for organ in sorted(lacking):
+        able = {name: means[name].get(organ, -math.inf) for name in models if organ in organs[name]}
+        best = max(able, key=able.__getitem__)
+        why = "the only model of it" if len(able) == 1 else "the best of its models, each by its own folds"
+        found[organ] = best, f"{best}: not compared with the others; {why}"
+    if found:
+        log.warning("Not compared: %s", "; ".join(f"{organ} is taken from {model}" for organ, (model, _) in found.items()))
+    return found
+
+
+def with_uncompared(choice: Choice, uncompared: Mapping[str, tuple[str, str]], names: Sequence[str]) -> Choice:
+    """Adds what `best_uncompared` found to a choice, whose organs then have the order of `names`."""
+    organs = choice.organs | {organ: (model,) for organ, (model, _) in uncompared.items()}
+    reasons = choice.reasons | {organ: reason for organ, (_, reason) in uncompared.items()}
+    chosen = [organ for organ in names if organ in organs]
+    return replace(choice, organs={organ: organs[organ] for organ in chosen}, reasons={organ: reasons[organ] for organ in chosen})
+
+
+def mean_scores_of_each(results: Path, models: Mapping[str, Sequence[str]], metric: str) -> dict[str, dict[str, float]]:
+    """Model to organ to its mean over the numbered folds of the model, turned so that higher is better; of organs that a case has.
+
+    Where scores of any model lack the metric, all are judged by Dice: means of two metrics cannot be compared.
+
+    Args:
+        results: ``results/<dataset>``.
+        models: Name to folds.
+        metric: By which models are compared.
+    """
+    scores = scores_of_folds(results, {name: [fold for fold in folds if fold != ALL] for name, folds in models.items()})
+    known = metric if all(has_value(score, metric) for of_model in scores.values() for score in of_model) else "dice"
+    found: dict[str, dict[str, float]] = {}
+    for name, of_model in scores.items():
+        values: dict[str, list[float]] = {}
+        for score in of_model:
+            values.setdefault(score.organ, []).append(higher_is_better_score(value_of(score, known), known))
+        found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := nan_mean(of))}
+    return found

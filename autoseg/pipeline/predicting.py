@@ -129,10 +129,10 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
-        unknown_name_error = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
-        if not unknown_name_error:
+        newer = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
+        if not newer:
             return choice
-        log.info("%s was made before these were validated: %s", path, ", ".join(unknown_name_error))
+        log.info("%s was made before these were validated: %s", path, ", ".join(newer))
     if model is not None or not data_is_here:
         if model is None and len(trained) > 1:
             raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")

@@ -14,7 +14,7 @@ from ..data.labels import organ_mask
 from ..evaluation.case_scores import score_case
 from ..inference.postprocessing import apply_postprocessing
 from ..inference.quantised_logits import has_logits
-from ..schema import Case, Dataset, Labels
+from ..schema import Case, Dataset, Labels, candidate_members
 from ..selection.held_out import HeldOut, check_same_grid, reference_of
 from .content import CasePicture, Plane, Report
 from .views import Cut, cuts, grey, upright, upright_spacing, window_for
@@ -66,7 +66,7 @@ def case_values(report: Report, organ: str) -> dict[str, float]:
     known = report.scores.get(chosen, {}).get(organ)
     if known is not None:
         return known
-    members = chosen.split(" + ") if chosen else [next((name for name, organs in report.scores.items() if organ in organs), "")]
+    members = candidate_members(chosen) if chosen else [next((name for name, organs in report.scores.items() if organ in organs), "")]
     of_members = [report.scores.get(name, {}).get(organ, {}) for name in members]
     common = set.intersection(*map(set, of_members)) if of_members else set()
     return {case: sum(one[case] for one in of_members) / len(of_members) for case in sorted(common)}

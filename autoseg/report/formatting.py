@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..schema import candidate_members, candidate_name
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
 TIMES = f"{NO_BREAK}×{NO_BREAK}"
 """Between the numbers of a size, which stay on one line: a table that is too wide scrolls."""
@@ -61,5 +63,5 @@ def size(numbers: Sequence[float]) -> str:
 
 def short_name(candidate: str) -> str:
     """A candidate's name without the words that most of them share: ``2d__Trainer + 3d_fullres__Trainer`` -> ``2d + 3d_fullres``."""
-    members = [[word for word in member.split("__") if word] for member in candidate.split(" + ")]
-    return " + ".join(" · ".join(words[:1] + [word for word in words[1:] if word != "Trainer"]) for words in members)
+    members = [[word for word in member.split("__") if word] for member in candidate_members(candidate)]
+    return candidate_name(tuple(" · ".join(words[:1] + [word for word in words[1:] if word != "Trainer"]) for words in members))

@@ -22,7 +22,7 @@ from autoseg.pipeline.networks import list_networks
 from autoseg.planners.patch import Setting, plan_size
 from autoseg.runtime.registry import import_object
 from autoseg.schema.settings import TrainSettings
-from autoseg.selection.choice import candidates_for
+from autoseg.selection.candidates import candidates_for
 from autoseg.selection.evidence import Comparison
 from autoseg.trainers.training_spec import training_spec
 

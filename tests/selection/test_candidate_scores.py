@@ -16,7 +16,8 @@ from selection_factories import DATASET, cross_validation_of, geometry_of, one_h
 from autoseg.data.images import read_label, write_label
 from autoseg.data.labels import to_file_values
 from autoseg.evaluation.case_scores import score_case
-from autoseg.inference.logits import Logits, export_labels
+from autoseg.inference.export import export_labels
+from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import load_logits, save_logits
 from autoseg.pipeline import find_best_configuration
 from autoseg.runtime.runs import ModelFolder

@@ -112,14 +112,14 @@ def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home
 
 
 def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):
-    assert choose_again(1, home=home).by == "supported"
+    assert choose_again(1, home=home).rule == "supported"
     find_best_configuration(1, home=home, rule="cheapest", metric="iou", max_members=1)
     again = choose_again(1, home=home)
     assert (again.by, again.metric) == ("cheapest", "iou")
     assert (again.max_members, again.table.keys()) == (1, set(MODELS)), "and to its limits"
     path = home / "results" / DATASET / "choice.json"
     write_json(path, json.loads(path.read_text()) | {"by": "a rule that is no more"})
-    assert choose_again(1, home=home).by == "supported"
+    assert choose_again(1, home=home).rule == "supported"
 
 
 def test_models_that_are_too_slow_stay_left_out(home):

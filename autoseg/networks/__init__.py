@@ -133,11 +133,10 @@ NETWORKS: dict[str, NetworkSpec] = {
 
 
 def network_spec(name: str) -> NetworkSpec:
-    """The entry of a network.
+    """The entry of a network in `NETWORKS`, or of the class or function that ``module:name`` points to.
 
-    Args:
-        name: In `NETWORKS`, or ``module:name`` of another class or function. A class derived from one in the table has that one's entry
-            (so the planner shapes a class derived from `unet.PlainUNet` like a plain U-Net); any other has one that says nothing.
+    A class derived from one in the table has that one's entry (so the planner shapes a class derived from `unet.PlainUNet` like a plain
+    U-Net); any other has one that says nothing.
 
     Raises:
         ValueError: The name is unknown, or cannot be imported.

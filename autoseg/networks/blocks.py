@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
 
 import torch
 from torch import nn
-from typing_extensions import Unpack
+from typing_extensions import NotRequired, Unpack
 
 from . import convolutions
+from .sizes import crop_to, pad_to_multiple
 
 Sizes = Sequence[Sequence[int]]
 Convolution = nn.Conv2d | nn.Conv3d
@@ -18,16 +19,13 @@ StageFactory = Callable[[int, tuple[int, int], int, Sequence[int], Sequence[int]
 """Spatial axes, channels in and out, number of convolutions or blocks, kernel size, stride -> stage of an encoder."""
 
 
-class _Channels(TypedDict):
+class NetworkShape(TypedDict):
+    """Keyword arguments of every network, see `Network`."""
+
     dim: int
     in_channels: int
     out_channels: int
-
-
-class NetworkShape(_Channels, total=False):
-    """Keyword arguments of every network, see `Network`."""
-
-    deep_supervision: bool
+    deep_supervision: NotRequired[bool]
 
 
 class UNetOptions(NetworkShape):
@@ -58,14 +56,42 @@ class Network(nn.Module):
         self.dim, self.in_channels, self.out_channels, self.deep_supervision = dim, in_channels, out_channels, deep_supervision
 
     def check_input(self, x: torch.Tensor) -> None:
-        """Refuses a batch that is not ``(B, in_channels, *spatial)``.
-
-        Raises:
-            ValueError: It is not.
-        """
+        """Refuses a batch that is not ``(B, in_channels, *spatial)`` by a ValueError."""
         if x.dim() != self.dim + 2 or x.shape[1] != self.in_channels:
             expected = f"(B, {self.in_channels}, *spatial) with {self.dim} spatial axes"
             raise ValueError(f"{type(self).__name__}: expected {expected}, got {tuple(x.shape)}")
+
+
+class PointwiseHeadNetwork(Network):
+    """Network whose logits are the 1x1 convolution `head` of its last feature maps; `multiples` are those of the sizes that it takes."""
+
+    head: Convolution
+    multiples: tuple[int, ...]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
+        return self.head(self.features(x))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """The last feature maps before the logits, ``(B, F, *spatial)``, for ensembles that fuse layers."""
+        return crop_to(self.padded_features(pad_to_multiple(x, self.multiples)), x.shape[2:])
+
+    def padded_features(self, x: torch.Tensor) -> torch.Tensor:
+        """`features` of a batch whose sizes are such multiples."""
+        raise NotImplementedError
+
+
+def apply_u(
+    x: torch.Tensor, encoder: Sequence[nn.Module], downs: Iterable[nn.Module], up_path: Iterable[tuple[nn.Module, nn.Module]]
+) -> torch.Tensor:
+    """Applies encoder stages with `downs` between, then each upsampling and decoder stage, which takes its result and the skip."""
+    skips = [encoder[0](x)]
+    for down, stage in zip(downs, encoder[1:], strict=True):
+        skips.append(stage(down(skips[-1])))
+    x = skips.pop()
+    for up, stage in up_path:
+        x = stage(torch.cat((up(x), skips.pop()), dim=1))
+    return x
 
 
 NEGATIVE_SLOPE = 0.01
@@ -99,14 +125,7 @@ def activation() -> nn.Module:
 
 
 def conv_unit(dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
-    """Convolution, instance normalisation, LeakyReLU; output size is ``ceil(size / stride)``.
-
-    Args:
-        dim: Spatial axes.
-        channels: In, out.
-        kernel: Odd edge lengths, one an axis.
-        stride: One an axis; 1 where None.
-    """
+    """Convolution, instance normalisation, LeakyReLU; with odd kernels the output's size is ``ceil(size / stride)``. No stride means 1."""
     return nn.Sequential(conv_norm(dim, channels, kernel, stride), activation())
 
 
@@ -127,12 +146,10 @@ class Decoder(nn.Module):
     """Transposed convolution, concatenation with the skip, convolutions, and one 1x1 head a resolution.
 
     Args:
-        dim: Spatial axes.
         features: Channels of the encoder's stages, finest first.
         strides: Of the encoder's stages; ``strides[i]`` leads from stage i-1 to i.
         kernel_sizes: Of the encoder's stages; the decoder uses the same at each resolution.
         convs: Convolutions a stage, from the coarsest to the finest resolution, ``len(features) - 1`` numbers.
-        out_channels: Channels of the logits.
     """
 
     def __init__(
@@ -147,12 +164,7 @@ class Decoder(nn.Module):
             self.heads.append(convolution(dim)(here, out_channels, 1))
 
     def forward(self, skips: Sequence[torch.Tensor], all_resolutions: bool) -> tuple[torch.Tensor, ...]:
-        """Logits, finest first; only the finest where `all_resolutions` is False.
-
-        Args:
-            skips: Outputs of the encoder's stages, finest first.
-            all_resolutions: Apply every head, not just the last.
-        """
+        """Logits of the encoder's outputs (finest first), finest first; only the finest where `all_resolutions` is False."""
         x, logits, last = skips[-1], [], len(self.stages) - 1
         for i, (up, stage, head) in enumerate(zip(self.ups, self.stages, self.heads, strict=True)):
             x = stage(torch.cat((up(x), skips[-2 - i]), dim=1))
@@ -203,18 +215,12 @@ class EncoderDecoder(Network):
         self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Logits of a batch.
-
-        Args:
-            x: ``(B, C, *spatial)``, each spatial size a multiple of the product of the strides.
-
-        Returns:
-            ``(B, K, *spatial)``; with deep supervision in training mode a tuple of one per decoder stage, finest first.
+        """Logits ``(B, K, *spatial)`` of a batch; with deep supervision in training mode a tuple of one per decoder stage, finest first.
 
         Raises:
-            ValueError: The size does not fit.
+            ValueError: A spatial size is not a multiple of the product of the strides.
         """
-        self._check(x.shape)
+        self._check_size(x.shape)
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -223,7 +229,7 @@ class EncoderDecoder(Network):
         logits = self.decoder(skips, several)
         return logits if several else logits[0]
 
-    def _check(self, shape: torch.Size) -> None:
+    def _check_size(self, shape: torch.Size) -> None:
         spatial = tuple(shape[2:])
         if len(spatial) != len(self.divisors) or any(size % divisor for size, divisor in zip(spatial, self.divisors, strict=True)):
             expected = f"(B, C, *spatial) with sizes that are multiples of {self.divisors}"

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from . import build_network
+from .blocks import NetworkShape
 from .vgg_unet import repeat_channels
 
 EPSILON = 1e-5
@@ -36,31 +38,15 @@ class AutoContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """``(B, C, *spatial)`` to what the second network returns."""
         maps = self.first(x)
-        return self.second(self.stack(maps if isinstance(maps, Tensor) else maps[0], x))
-
-    def stack(self, maps: Tensor, image: Tensor) -> Tensor:
-        """Input of the second network.
-
-        Args:
-            maps: ``(B, K, *spatial)``.
-            image: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K + C or more, *spatial)``: the normalised maps, then the channels of the image, over again where the second network wants
-            more.
-        """
-        n_maps, n_image = maps.shape[1], image.shape[1]
-        wanted = max(getattr(self.second, "input_channels", 0) - n_maps, n_image)
-        return torch.cat((normalised(maps), repeat_channels(image, wanted)), dim=1)
+        maps = maps if isinstance(maps, Tensor) else maps[0]
+        wanted = max(getattr(self.second, "input_channels", 0) - maps.shape[1], x.shape[1])
+        return self.second(torch.cat((normalised(maps), repeat_channels(x, wanted)), dim=1))
 
 
 def normalised(maps: Tensor) -> Tensor:
     """Each map of each sample with zero mean and unit variance over its voxels, like the images that it is stacked with; in fp32.
 
     The paper says that the maps are normalised, not how.
-
-    Args:
-        maps: ``(B, K, *spatial)``.
     """
     axes, maps = tuple(range(2, maps.dim())), maps.float()
     centred = maps - maps.mean(axes, keepdim=True)
@@ -69,28 +55,24 @@ def normalised(maps: Tensor) -> Tensor:
 
 def cascaded(
     *,
-    dim: int,
-    in_channels: int,
-    out_channels: int,
-    deep_supervision: bool = True,
     first: str = "vgg16_unet",
     second: str | None = None,
     first_options: Mapping[str, Any] | None = None,
     second_options: Mapping[str, Any] | None = None,
     pretrained: str | None = None,
+    **shape: Unpack[NetworkShape],
 ) -> AutoContext:
     """End-to-end cascade of any two networks (Conze et al., Artificial Intelligence in Medicine, 2021: ``UNet1-1``, ``v16pUNet1-1`` ...).
 
+    The first network gives the second as many maps as there are classes; with deep supervision only the second returns several logits.
+
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image, C.
-        out_channels: Channels of the logits, and maps that the first network gives the second, K.
-        deep_supervision: For the second network, whose input has K + C channels; the first gives a single map.
         first: Name of a network, or ``module:factory``.
         second: The same of the second network; None for another one like the first.
         first_options: Options of the first network.
         second_options: Options of the second; where None, those of the first if `second` is None too, else none.
         pretrained: This option for both networks, if their options do not have it: ``"imagenet"``, or the path of a file.
+        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: A name is unknown, or a network refuses its options.
@@ -98,31 +80,18 @@ def cascaded(
     shared = {} if pretrained is None else {"pretrained": pretrained}
     if second_options is None:
         second_options = first_options if second is None else None
+    first_shape: NetworkShape = {**shape, "deep_supervision": False}
+    second_shape: NetworkShape = {**shape, "in_channels": shape["out_channels"] + shape["in_channels"]}
     return AutoContext(
-        build_network(
-            first, dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=False, **shared | dict(first_options or {})
-        ),
-        build_network(
-            second or first,
-            dim=dim,
-            in_channels=out_channels + in_channels,
-            out_channels=out_channels,
-            deep_supervision=deep_supervision,
-            **shared | dict(second_options or {}),
-        ),
+        build_network(first, **first_shape, **shared | dict(first_options or {})),
+        build_network(second or first, **second_shape, **shared | dict(second_options or {})),
     )
 
 
 def unet_cascade(**options: Any) -> AutoContext:
     """Two plain U-Nets in series (``UNet1-1`` of Conze et al., 2021; Yan et al., EMBC 2019).
 
-    10,275,426 parameters in 2D with one channel in and out.
-
-    Args:
-        **options: Those of `vgg_unet.conze_unet`: all but the channels are for both networks.
-
-    Raises:
-        ValueError: A network refuses its options.
+    10,275,426 parameters in 2D with one channel in and out. All options but the channels are for both networks, see `vgg_unet.conze_unet`.
     """
     return _twice("conze_unet", **options)
 
@@ -144,6 +113,5 @@ def vgg19_unet_cascade(**options: Any) -> AutoContext:
 
 
 def _twice(network: str, *, dim: int, in_channels: int, out_channels: int, deep_supervision: bool = True, **options: Any) -> AutoContext:
-    return cascaded(
-        dim=dim, in_channels=in_channels, out_channels=out_channels, deep_supervision=deep_supervision, first=network, first_options=options
-    )
+    shape: NetworkShape = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, "deep_supervision": deep_supervision}
+    return cascaded(first=network, first_options=options, **shape)

@@ -36,7 +36,6 @@ class MaxConfidence(Network):
     Args:
         channels: For each organ its channels of the stack; one output each, and one for background unless the labels are regions.
         members: For each member its first channel and the one after its last.
-        **shape: See `blocks.Network`.
     """
 
     def __init__(self, *, channels: Channels, members: Channels, **shape: Unpack[NetworkShape]) -> None:
@@ -65,11 +64,8 @@ def _margins(ratios: Tensor) -> Tensor:
 class LogitsConvolution(Network):
     """Stacking: a 1x1 convolution over the stack, initialised as the average of each organ's members.
 
-    For a single member of several organs that average is the member itself: the log-ratios to background are its logits.
-
-    Args:
-        channels: For each organ its channels of the stack.
-        **shape: See `blocks.Network`.
+    For a single member of several organs that average is the member itself: the log-ratios to background are its logits. `channels` are
+    those of `MaxConfidence`.
     """
 
     def __init__(self, *, channels: Channels, **shape: Unpack[NetworkShape]) -> None:
@@ -90,31 +86,21 @@ class LogitsConvolution(Network):
 
 
 class MetaUNet(Network):
-    """Stacking: a small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; they are 0 at first.
-
-    Args:
-        channels: For each organ its channels of the stack.
-        features: Of the U-Net's stages, finest first.
-        strides: Of its stages.
-        kernel_sizes: Of its stages.
-        **shape: See `blocks.Network`.
-    """
+    """Stacking: a small U-Net over the stack, whose logits are added to those of a `LogitsConvolution`; they are 0 at first."""
 
     def __init__(
         self, *, channels: Channels, features: Sequence[int], strides: Sizes, kernel_sizes: Sizes, **shape: Unpack[NetworkShape]
     ) -> None:
         super().__init__(**shape)
         self.average = LogitsConvolution(channels=channels, **shape)
+        single: NetworkShape = {**shape, "deep_supervision": False}
         self.unet = PlainUNet(
-            dim=self.dim,
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
             features=features,
             strides=strides,
             kernel_sizes=kernel_sizes,
             convs_per_stage=[2] * len(features),
             decoder_convs=[1] * (len(features) - 1),
-            deep_supervision=False,
+            **single,
         )
         nn.init.zeros_(self.unet.decoder.heads[-1].get_parameter("weight"))
 
@@ -125,12 +111,7 @@ class MetaUNet(Network):
 
 
 def check_channels(channels: Channels, inputs: int, outputs: int) -> None:
-    """Refuses channels that do not describe an ensemble.
-
-    Args:
-        channels: For each organ its channels of the stack.
-        inputs: Channels of the stack.
-        outputs: Channels of the logits.
+    """Refuses channels that do not describe an ensemble of `inputs` channels and `outputs` logits.
 
     Raises:
         ValueError: An organ has no channel, or one that is not in the stack, or there are other than one output each and background's.

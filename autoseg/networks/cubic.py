@@ -13,17 +13,9 @@ KEYS = -0.5
 
 
 def upsample_cubic(x: Tensor, factor: int, *, slope: float = KEYS) -> Tensor:
-    """Cubic convolution along each spatial axis in turn; values at the border go on beyond it.
+    """Cubic convolution along each spatial axis in turn, ``(B, C, *spatial)`` to ``(B, C, *factor * spatial)``; borders are repeated.
 
-    Voxels are cells: the new ones divide the old ones (``align_corners=False``).
-
-    Args:
-        x: ``(B, C, *spatial)``.
-        factor: Positive whole number.
-        slope: Of the kernel at distance 1.
-
-    Returns:
-        ``(B, C, *factor * spatial)``.
+    Voxels are cells: the new ones divide the old ones (``align_corners=False``). `slope` is the kernel's at distance 1.
 
     Raises:
         ValueError: `factor` is below 1.

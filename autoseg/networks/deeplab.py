@@ -22,15 +22,7 @@ RATES = (6, 12, 18)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, added to the input.
-
-    Args:
-        dim: Spatial axes.
-        channels: In, and of the 3x3 convolution; four times as many leave.
-        stride: Of the 3x3 convolution.
-        dilation: Of the 3x3 convolution.
-        norm: In `layers.NORMS`.
-    """
+    """1x1, 3x3 and 1x1 convolution, added to the input; `channels` are those that come in and of the 3x3 one, four times as many leave."""
 
     def __init__(self, dim: int, channels: tuple[int, int], *, stride: int, dilation: int, norm: str) -> None:
         super().__init__()
@@ -56,9 +48,7 @@ def backbone(dim: int, in_channels: int, *, width: int, blocks: Sequence[int], o
     """ResNet whose last stages keep the resolution and widen their convolutions instead.
 
     In 2D with three channels, width 64 and blocks 3, 4, 6, 3 it has the 23,508,032 parameters of ResNet-50 without its classifier.
-
-    Returns:
-        ``(B, C, *spatial)`` to ``(B, 32 * width, *spatial / output_stride)`` (rounded up).
+    ``(B, C, *spatial)`` to ``(B, 32 * width, *ceil(spatial / output_stride))``.
     """
     stem = normed_convolution(dim, (in_channels, width), 7, norm=norm, stride=2)
     parts: list[nn.Module] = [stem, nn.ReLU(inplace=True), max_pool(dim, 3, stride=2, padding=1)]
@@ -82,12 +72,6 @@ class AtrousPyramid(nn.Module):
 
     The branch of the image's mean has one value per channel and image. Batch norm over those of a small batch would keep little more than
     their signs (for a batch of two: exactly that), and nothing for a batch of one; so this branch, unlike the paper's, is not normalised.
-
-    Args:
-        dim: Spatial axes.
-        channels: In, and of each branch and the result.
-        rates: Dilations.
-        norm: Of the other branches, in `layers.NORMS`.
     """
 
     def __init__(self, dim: int, channels: tuple[int, int], rates: Sequence[int], *, norm: str) -> None:
@@ -121,7 +105,6 @@ class DeepLabV3(Network):
         blocks: Bottlenecks of the backbone's four stages.
         pyramid_channels: Channels of each branch of the pyramid, and of `features`.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim`, `output_stride` or `norm` is none of these, or there are not four stages.
@@ -143,7 +126,7 @@ class DeepLabV3(Network):
             raise ValueError(f"DeepLabV3: expected output_stride 8 or 16, got {output_stride}")
         if len(blocks) != 4:
             raise ValueError(f"DeepLabV3: expected the number of blocks of four stages, got {list(blocks)}")
-        self.output_stride, self.feature_channels = output_stride, pyramid_channels
+        self.output_stride = output_stride
         self.backbone = backbone(dim, in_channels, width=width, blocks=blocks, output_stride=output_stride, norm=norm)
         rates = [rate * 16 // output_stride for rate in RATES]
         self.pyramid = AtrousPyramid(dim, (8 * EXPANSION * width, pyramid_channels), rates, norm=norm)

@@ -9,15 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .blocks import Network, NetworkShape, convolution, initialise
+from .blocks import NetworkShape, PointwiseHeadNetwork, convolution, initialise
 from .layers import average_pool, normed_convolution
-from .sizes import crop_to, pad_to_multiple
 
 FACTOR = 3
 """Between the resolutions of the pathways."""
 
 
-class DeepMedic(Network):
+class DeepMedic(PointwiseHeadNetwork):
     """Eight 3x3x3 convolutions at full resolution, eight on the image averaged over blocks of 3, joined by three 1x1x1 convolutions.
 
     Channels 30, 30, 40, 40, 40, 40, 50, 50 a pathway, then 150, 150; batch norm and PReLU after each; dropout before the last two of the
@@ -34,7 +33,6 @@ class DeepMedic(Network):
         joint_widths: Channels of the 1x1x1 convolutions before the last.
         dropout: Probability of dropping a value before the second and each later 1x1x1 convolution while training.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or a list of widths is empty.
@@ -53,23 +51,18 @@ class DeepMedic(Network):
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
         if not widths or not joint_widths:
             raise ValueError(f"DeepMedic: expected at least one width in each list, got {list(widths)} and {list(joint_widths)}")
-        self.multiples, self.feature_channels = (FACTOR,) * dim, joint_widths[-1]
+        self.multiples = (FACTOR,) * dim
         self.normal = _stack(dim, (in_channels, *widths), 3, norm=norm)
         self.average = average_pool(dim, FACTOR)
         self.context = _stack(dim, (in_channels, *widths), 3, norm=norm)
         self.joint = _stack(dim, (2 * widths[-1], *joint_widths), 1, norm=norm, dropout=dropout)
-        self.head = convolution(dim)(self.feature_channels, out_channels, 1)
+        self.head = convolution(dim)(joint_widths[-1], out_channels, 1)
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
-        return self.head(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """The last feature maps before the logits, ``(B, 150, *spatial)``; while training, after dropout."""
-        padded = pad_to_multiple(x, self.multiples)
-        context = F.interpolate(self.context(self.average(padded)), size=padded.shape[2:], mode="nearest")
-        return crop_to(self.joint(torch.cat((self.normal(padded), context), dim=1)), x.shape[2:])
+    def padded_features(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, 150, *spatial)``; while training, after dropout."""
+        context = F.interpolate(self.context(self.average(x)), size=x.shape[2:], mode="nearest")
+        return self.joint(torch.cat((self.normal(x), context), dim=1))
 
 
 def _stack(dim: int, channels: Sequence[int], kernel: int, *, norm: str, dropout: float = 0.0) -> nn.Sequential:

@@ -21,15 +21,7 @@ BOTTLENECK = 4
 
 
 class DenseLayer(nn.Module):
-    """Appends `growth` channels to its input: normalisation, ReLU, 1x1 convolution, and the same with kernel 3.
-
-    Args:
-        dim: Spatial axes.
-        source: Channels of the input.
-        growth: Channels that are appended.
-        norm: Normalisation, a name in `layers.NORMS`.
-        dropout: Probability with which a new value is set to zero.
-    """
+    """Appends `growth` channels to its input: normalisation, ReLU, 1x1 convolution, and the same with kernel 3; then dropout."""
 
     def __init__(self, dim: int, source: int, growth: int, *, norm: str, dropout: float) -> None:
         super().__init__()
@@ -51,14 +43,8 @@ class DenseEncoder(nn.Module):
     With three channels and the defaults of `DenseUNet` 26,472,000 parameters in 2D, as DenseNet-161 has.
 
     Args:
-        dim: Spatial axes.
-        in_channels: Channels of the image.
-        stem: Channels of the first convolution.
-        growth: Channels that a layer appends.
         layers: Dense layers a block; at least two blocks.
         compression: Share of the channels that a transition to the next block keeps.
-        norm: Normalisation, a name in `layers.NORMS`.
-        dropout: Within dense layers.
 
     Attributes:
         widths: Channels of what `forward` returns, finest first.
@@ -110,7 +96,6 @@ class DenseUNet(Network):
         dropout: Within dense layers.
         last_dropout: Before the last normalisation.
         norm: ``"batch"``, or ``"instance"``.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: The options do not describe one network.

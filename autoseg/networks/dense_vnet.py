@@ -26,15 +26,9 @@ DIVISOR = 2 ** len(UNITS)
 
 
 class DenseStack(nn.Module):
-    """Densely connected 3x3 convolutions: each takes the input and the outputs of all before it, concatenated.
+    """Densely connected 3x3 convolutions: each takes the input and the outputs of all before it, concatenated, and adds `growth` channels.
 
-    Args:
-        dim: Spatial axes.
-        inputs: Channels of the input.
-        growth: Channels that each convolution adds.
-        n: Convolutions.
-        dropout: Probability with which a channel is dropped after each convolution but the last.
-        norm: In `layers.NORMS`.
+    `dropout` is the probability with which a channel is dropped after each of the `n` convolutions but the last.
     """
 
     def __init__(self, dim: int, inputs: int, growth: int, n: int, *, dropout: float, norm: str) -> None:
@@ -69,7 +63,6 @@ class DenseVNet(Network):
         dropout: Probability of dropping a channel within the stacks while training.
         prior_size: Edge of the learned prior, enlarged to the input's size; the paper's is 12, 0 leaves it out.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or `prior_size` is negative.

@@ -33,9 +33,7 @@ class Discriminator(nn.Module):
     Each convolution pads one voxel before and two behind, which makes the size ``ceil(size / stride)``: no axis vanishes, however short.
 
     Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        n_maps: Channels of the mask.
+        n_maps: Channels of the mask: `Labels.n_outputs` for the output of a network of this project.
         features: Channels after the first convolution; they double up to eight times that.
         patch_size: Voxels an axis of its input. An axis is then halved only as long as four voxels remain (a flat patch of
             10x64x64 gives 5x8x8 logits, not 2x8x8). Where None, every axis is halved three times.
@@ -80,11 +78,7 @@ class Discriminator(nn.Module):
 
 
 def halvings(dim: int, patch_size: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """Strides of the five convolutions, see `Discriminator`.
-
-    Raises:
-        ValueError: The patch size has not `dim` axes.
-    """
+    """Strides of the five convolutions, see `Discriminator`; a patch size that has not `dim` axes is a ValueError."""
     if patch_size is None:
         return [(2,) * dim] * HALVINGS + [(1,) * dim] * 2
     if len(patch_size) != dim:
@@ -95,21 +89,3 @@ def halvings(dim: int, patch_size: Sequence[int] | None) -> list[tuple[int, ...]
         size = [-(-n // step) for n, step in zip(size, stride, strict=True)]
         strides.append(stride)
     return [*strides, (1,) * dim, (1,) * dim]
-
-
-def build_discriminator(
-    *, dim: int, in_channels: int, n_maps: int, features: int = 64, patch_size: Sequence[int] | None = None
-) -> Discriminator:
-    """A discriminator with freshly drawn weights (from torch's global generator: seed it to repeat them).
-
-    Args:
-        dim: Spatial axes, 2 or 3.
-        in_channels: Channels of the image.
-        n_maps: Channels of the mask: `Labels.n_outputs` for the output of a network of this project.
-        features: Channels after the first convolution.
-        patch_size: Voxels an axis of the training's patches, so that flat axes are not halved away; None where it is unknown.
-
-    Raises:
-        ValueError: As for `Discriminator`.
-    """
-    return Discriminator(dim=dim, in_channels=in_channels, n_maps=n_maps, features=features, patch_size=patch_size)

@@ -34,7 +34,8 @@ class FeatureTap:
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self.network = network
-        head, self._features = getattr(network, "head", None), _features_method(network)
+        head, features = getattr(network, "head", None), getattr(network, "features", None)
+        self._features: Callable[[Tensor], Tensor] | None = features if callable(features) and is_pointwise(head) else None
         self.head = head if self._features is not None and is_pointwise(head) else _last_convolution(network, example)
         self.weight = self.head.weight.detach().flatten(1)
         self.bias = torch.zeros(len(self.weight), device=self.weight.device) if self.head.bias is None else self.head.bias.detach()
@@ -53,12 +54,6 @@ class FeatureTap:
         finally:
             handle.remove()
         return crop_to(inputs[-1], x.shape[2:])
-
-
-def _features_method(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """The network's method ``features``, if it has one and a 1x1 convolution ``head``."""
-    features = getattr(network, "features", None)
-    return features if callable(features) and is_pointwise(getattr(network, "head", None)) else None
 
 
 def is_pointwise(module: object) -> TypeGuard[Convolution]:

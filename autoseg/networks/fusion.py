@@ -39,11 +39,6 @@ class Fusion(nn.Module):
     It is initialised as the average of the networks' logits: the row of each organ holds the rows of that organ in the heads (minus that of
     background, whose row here is 0, as only differences count), divided by the number of networks with that organ.
 
-    Args:
-        branches: At least one.
-        dim: Spatial axes.
-        organs: Number of organs.
-
     Raises:
         ValueError: No network has a certain organ, or only some of them have an output for background.
     """

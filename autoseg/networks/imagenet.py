@@ -51,7 +51,7 @@ def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
     Args:
         encoder: 2D, with the channels of VGG.
         vgg: A key of `FILES`.
-        source: ``"imagenet"``, or the path of a file like torchvision's.
+        source: See `read_weights`.
 
     Raises:
         ValueError: The encoder is 3D, the file is not found or holds other weights.

@@ -80,11 +80,7 @@ ends before the running ones (which evaluation uses) have settled. Instance norm
 
 
 def make_norm(name: str, dim: int, channels: int) -> nn.Module:
-    """The normalisation called `name`.
-
-    Raises:
-        ValueError: Not in `NORMS`.
-    """
+    """The normalisation called `name`; a ValueError lists `NORMS` where it is none of them."""
     if name not in NORMS:
         raise unknown_name_error("norm", name, NORMS)
     return NORMS[name](dim, channels)
@@ -95,14 +91,7 @@ def normed_convolution(
 ) -> nn.Sequential:
     """Convolution and normalisation; the convolution has a bias only where no normalisation would take it out again.
 
-    Args:
-        dim: Spatial axes.
-        channels: In, out.
-        kernel: Edge length, the same for all axes.
-        norm: In `NORMS`.
-        stride: Of the convolution.
-        dilation: Of the convolution.
-        padding: Voxels a side; by default an odd kernel keeps the size (``ceil(size / stride)``).
+    By default an odd kernel keeps the size (``ceil(size / stride)``); `padding` says otherwise.
     """
     around = dilation * (kernel - 1) // 2 if padding is None else padding
     conv = convolution(dim)(*channels, kernel, stride, around, dilation, bias=norm == "none")

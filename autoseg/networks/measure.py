@@ -40,10 +40,6 @@ def measure(network: str | nn.Module, dim: int, in_channels: int, out_channels: 
 
     Args:
         network: Name in `NETWORKS`, ``module:name``, or a network, which is left unchanged.
-        dim: Spatial axes.
-        in_channels: Channels of the input.
-        out_channels: Channels of the logits.
-        patch: Voxels per axis.
         **options: Of a network that is given by name.
 
     Raises:

@@ -23,13 +23,6 @@ class NestedDecoder(nn.Module):
     Each concatenates all nodes before it at its resolution with the up-convolved node X(i + 1, j - 1) below, and convolves. A 1x1
     convolution at every node of the finest resolution gives logits; all of these exist with and without deep supervision, so that
     the weights fit either way.
-
-    Args:
-        dim: Spatial axes.
-        features: Channels of the encoder's stages, finest first.
-        strides: Of the encoder's stages.
-        convs: Convolutions a node.
-        out_channels: Channels of the logits.
     """
 
     def __init__(self, dim: int, *, features: Sequence[int], strides: Sizes, convs: int, out_channels: int) -> None:
@@ -46,12 +39,7 @@ class NestedDecoder(nn.Module):
             self.heads.append(convolution(dim)(features[0], out_channels, 1))
 
     def forward(self, skips: Sequence[Tensor], several: bool) -> tuple[Tensor, ...]:
-        """Logits, all at full resolution, those of the deepest node first; only those where `several` is False.
-
-        Args:
-            skips: Outputs of the encoder's stages, finest first.
-            several: Apply every head, not just the last.
-        """
+        """Logits of the encoder's outputs, all at full resolution, those of the deepest node first; only those where `several` is False."""
         rows = [[skip] for skip in skips]
         for ups, nodes in zip(self.ups, self.nodes, strict=True):
             below = [row[-1] for row in rows[1:]]

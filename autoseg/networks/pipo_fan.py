@@ -85,27 +85,18 @@ class PipoFan(Network):
         self.apply(initialise)
 
     def set_fusing(self, on: bool) -> None:
-        """Switches between the fused map and the score maps of the scales.
-
-        Raises:
-            ValueError: `on`, but the network has no adaptive fusion.
-        """
+        """Switches between the fused map and the score maps of the scales; a ValueError where there is no adaptive fusion to switch on."""
         if on:
             self._required_fusion()
         self.fusing = on
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits of a batch of any size.
+        """Logits ``(B, K, *spatial)`` of a batch ``(B, C, *spatial)`` of any size.
 
-        The image is padded to sizes that can be halved. The score map of scale s is cut back to ``ceil(size / 2**s)``: every cell that
-        holds a voxel of the image, so that labels brought to its size by nearest neighbour meet the right cells.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K, *spatial)``: the fused map (whose softmax is the paper's output) if `fusing`, else that of the finest scale. In
-            training mode with deep supervision, without fusing, and with several output scales: a tuple of the score maps, finest first.
+        If `fusing` they are the fused map (whose softmax is the paper's output), else those of the finest scale; in training mode with deep
+        supervision, without fusing, and with several output scales a tuple of the score maps, finest first. The image is padded to sizes
+        that can be halved. The score map of scale s is cut back to ``ceil(size / 2**s)``: every cell that holds a voxel of the image, so
+        that labels brought to its size by nearest neighbour meet the right cells.
 
         Raises:
             ValueError: Other channels or axes than the network was built for, or `fusing` without adaptive fusion.
@@ -117,13 +108,7 @@ class PipoFan(Network):
         return tuple(scores) if len(scores) > 1 else scores[0]
 
     def fusion_weights(self, x: Tensor) -> Tensor:
-        """Weights of the output scales for each image of a batch, finest first, summing to 1.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, S)``.
+        """Weights ``(B, S)`` of the output scales for each image ``(B, C, *spatial)`` of a batch, finest first, summing to 1.
 
         Raises:
             ValueError: As for `forward`; the network has no adaptive fusion.
@@ -157,10 +142,7 @@ def pipo_unet(**options: Any) -> PipoFan:
     """The single-scale U-Net that PIPO-FAN is compared with (Fang and Yan, IEEE TMI 2020; Ronneberger et al., MICCAI 2015).
 
     Convolution, batch normalisation, ReLU, twice a level; max pooling down, linear interpolation up. 13,395,394 parameters in 2D with three
-    channels and two classes: the row 1/1 of the paper's Table VII.
-
-    Args:
-        **options: ``features``, ``strides``, ``norm`` of `PipoFan`, and those of `blocks.Network`.
+    channels and two classes: the row 1/1 of the paper's Table VII. Options: ``features``, ``strides``, ``norm`` of `PipoFan`.
     """
     return pipo_resunet(residual=False, **options)
 
@@ -168,10 +150,8 @@ def pipo_unet(**options: Any) -> PipoFan:
 def pipo_resunet(**options: Any) -> PipoFan:
     """The single-scale residual U-Net that PIPO-FAN grows out of (Fang and Yan, IEEE TMI 2020; Han, arXiv 1704.07239).
 
-    14,191,426 parameters in 2D with three channels and two classes.
-
-    Args:
-        **options: ``features``, ``strides``, ``norm``, ``residual``, ``identity_shortcuts`` of `PipoFan`, and those of `blocks.Network`.
+    14,191,426 parameters in 2D with three channels and two classes. Options: ``features``, ``strides``, ``norm``, ``residual``,
+    ``identity_shortcuts`` of `PipoFan`.
     """
     return PipoFan(input_scales=1, output_scales=1, adaptive_fusion=False, **options)
 

@@ -23,14 +23,7 @@ class ScaleBatchNorm(nn.Module):
     """Batch normalisation for a block that several scales share: one affine transform, but running statistics for each scale.
 
     In training each scale is normalised by its own batch statistics. Running statistics that mix the scales would fit none of them, and
-    evaluation would see other numbers than training did.
-
-    Args:
-        channels: Of the input.
-        scales: That share the block.
-
-    Attributes:
-        at: Scale of the next input, see `share`.
+    evaluation would see other numbers than training did. `share` sets the scale of the next input.
     """
 
     running_mean: Tensor
@@ -63,13 +56,9 @@ def shared_norm(name: str, dim: int, channels: int, scales: int) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Twice normalisation, ReLU and a convolution with kernel 3, added to a bridge: normalisation, ReLU and a 1x1 convolution.
+    """Twice normalisation, ReLU and a convolution with kernel 3 (`body`), added to a `bridge` with one 1x1 convolution, or the input.
 
     Pre-activation as of He et al. (ECCV 2016).
-
-    Args:
-        body: The residual branch.
-        bridge: The shortcut; the identity where None.
     """
 
     def __init__(self, body: nn.Module, bridge: nn.Module | None) -> None:
@@ -144,14 +133,6 @@ class PyramidEncoder(nn.Module):
     With more than one, but fewer input scales than levels, the published parameter counts contain one more chain of such blocks (for 3 of
     5: 64 to 128 to 256 channels), as the next coarser scale would have; the paper does not say what for. Here it carries the first block's
     map of the coarsest input scale one level further down, at equal depth, where it is added (there is no room to concatenate it).
-
-    Args:
-        make: Makes the blocks.
-        in_channels: Channels of the image.
-        features: Channels a level, finest first.
-        strides: Of the pooling before each level; the first is all ones.
-        scales: Input scales, 1 to ``len(features)``.
-        equal_depth: Let each scale have its own blocks.
     """
 
     def __init__(self, make: Blocks, in_channels: int, *, features: Sequence[int], strides: Sizes, scales: int, equal_depth: bool) -> None:
@@ -186,13 +167,6 @@ class PyramidDecoder(nn.Module):
 
     Level s gives as many channels as level s - 1 of the encoder has. With equal depth, what level s gives passes as many more blocks, with
     the same channels, as the finer levels have.
-
-    Args:
-        make: Makes the blocks.
-        classes: Channels of a score map.
-        features: Channels of the encoder's levels, finest first.
-        scales: Output scales, 1 to ``len(features)``.
-        equal_depth: Let each scale have its own further blocks.
     """
 
     def __init__(self, make: Blocks, classes: int, *, features: Sequence[int], scales: int, equal_depth: bool) -> None:
@@ -206,12 +180,7 @@ class PyramidDecoder(nn.Module):
         self.heads = nn.ModuleList(make.head(tail[-1], classes) for tail in tails)
 
     def forward(self, maps: Sequence[Tensor], scales: int) -> list[Tensor]:
-        """Score maps ``(B, K, *spatial / 2**s)``, finest first.
-
-        Args:
-            maps: Outputs of the encoder's levels, finest first.
-            scales: Number of score maps to compute.
-        """
+        """Score maps ``(B, K, *spatial / 2**s)`` of the first `scales` scales from the encoder's maps, both finest first."""
         x, scores = maps[-1], []
         for s in reversed(range(len(maps))):
             if s < len(self.stages):
@@ -223,14 +192,7 @@ class PyramidDecoder(nn.Module):
 
 
 class AdaptiveFusion(nn.Module):
-    """Weights of the scales: a small shared network reduces each score map to one channel, whose mean plus maximum is the scale's score.
-
-    Args:
-        dim: Spatial axes.
-        classes: Channels of a score map.
-        norm: Normalisation, a name in `layers.NORMS`.
-        scales: That are weighed.
-    """
+    """Weights of the scales: a small shared network reduces each score map to one channel, whose mean plus maximum is the scale's score."""
 
     def __init__(self, dim: int, classes: int, *, norm: str, scales: int) -> None:
         super().__init__()

@@ -16,12 +16,6 @@ class ResidualBlock(nn.Module):
     """Two convolutions whose result is added to the input; it starts as the identity, as the last norm's scale is zero.
 
     Where the block has a stride the skip is average-pooled, where it changes the channels it is projected by a 1x1 convolution and a norm.
-
-    Args:
-        dim: Spatial axes.
-        channels: In, out.
-        kernel: Of both convolutions.
-        stride: Of the first.
     """
 
     def __init__(self, dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]) -> None:
@@ -55,10 +49,6 @@ class ResidualUNet(EncoderDecoder):
 
     Args:
         blocks_per_stage: Residual blocks a stage of the encoder.
-        **options: See `blocks.EncoderDecoder`.
-
-    Raises:
-        ValueError: The options do not describe one network.
     """
 
     def __init__(self, *, blocks_per_stage: Sequence[int], **options: Unpack[UNetOptions]) -> None:

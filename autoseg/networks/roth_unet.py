@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
+from .blocks import NetworkShape, PointwiseHeadNetwork, convolution, initialise, transposed_convolution
 from .layers import max_pool, normed_convolution
-from .sizes import crop_to, pad_to_multiple
+from .sizes import crop_to
 
 LEVELS = 4
 DIVISOR = 2 ** (LEVELS - 1)
@@ -24,7 +24,7 @@ VALID_REMAINDER = 4
 """Of the sizes, divided by 8, for which every pooling of the valid form meets an even map."""
 
 
-class RothUNet(Network):
+class RothUNet(PointwiseHeadNetwork):
     """3D U-Net with 32, 64 | 64, 128 | 128, 256 | 256, 512 channels, 2x2x2 max pooling and up-convolutions, batch norm, ReLU.
 
     In 3D with one input channel: 19,065,696 weights of convolutions without the head, 19,070,498 parameters with two classes. (Cicek et al.
@@ -39,7 +39,6 @@ class RothUNet(Network):
         width: Channels of the first convolution; all others are multiples of it.
         valid: Convolutions without padding.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these.
@@ -48,7 +47,7 @@ class RothUNet(Network):
     def __init__(self, *, width: int = 32, valid: bool = False, norm: str = "batch", **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
-        self.valid, self.feature_channels = valid, 2 * width
+        self.valid, self.multiples = valid, (DIVISOR,) * dim
         widths = [width * 2**level for level in range(LEVELS)]
         inputs = (in_channels, *(2 * one for one in widths[:-1]))
         self.encoder = nn.ModuleList(self._stage((below, here, 2 * here), norm=norm) for below, here in zip(inputs, widths, strict=True))
@@ -57,26 +56,17 @@ class RothUNet(Network):
         for here in reversed(widths[1:]):  # `here` channels come from the skip, twice as many from below
             self.ups.append(transposed_convolution(dim)(2 * here, 2 * here, 2, 2, bias=False))
             self.decoder.append(self._stage((3 * here, here, here), norm=norm))
-        self.head = convolution(dim)(self.feature_channels, out_channels, 1)
+        self.head = convolution(dim)(2 * width, out_channels, 1)
         self.apply(initialise)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
-        return self.head(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature maps before the logits, ``(B, 2 * width, *spatial)``."""
-        padded = _surround(x) if self.valid else pad_to_multiple(x, (DIVISOR,) * self.dim)
-        return crop_to(self._run(padded), x.shape[2:])
+        return crop_to(self.padded_features(_surround(x)), x.shape[2:]) if self.valid else super().features(x)
 
     def valid_forward(self, x: Tensor) -> Tensor:
-        """Logits of the inner voxels alone, 44 fewer at each side.
+        """Logits of the inner voxels alone, ``(B, out_channels, *(spatial - 88))``: 44 fewer at each side.
 
-        Args:
-            x: ``(B, C, *spatial)``; sizes of at least 92 that leave 4 when divided by 8, e.g. 132x132x116.
-
-        Returns:
-            ``(B, out_channels, *(spatial - 88))``.
+        Sizes are at least 92 and leave 4 when divided by 8, e.g. 132x132x116.
 
         Raises:
             ValueError: The network was not built with ``valid=True``, or the size does not fit.
@@ -86,7 +76,7 @@ class RothUNet(Network):
         sizes = tuple(x.shape[2:])
         if any(size % DIVISOR != VALID_REMAINDER or size <= 2 * MARGIN for size in sizes):
             raise ValueError(f"RothUNet: expected sizes 92, 100, 108 ... along each axis for valid convolutions, got {sizes}")
-        return self.head(self._run(x))
+        return self.head(self.padded_features(x))
 
     def _stage(self, channels: Sequence[int], *, norm: str) -> nn.Sequential:
         parts: list[nn.Module] = []
@@ -94,7 +84,8 @@ class RothUNet(Network):
             parts += [normed_convolution(self.dim, pair, 3, norm=norm, padding=0 if self.valid else 1), nn.ReLU(inplace=True)]
         return nn.Sequential(*parts)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def padded_features(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, 2 * width, *spatial)``, with valid convolutions 44 voxels fewer at each side."""
         skips = []
         for level, stage in enumerate(self.encoder):
             x = stage(x if level == 0 else self.pool(x))

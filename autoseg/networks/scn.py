@@ -51,7 +51,6 @@ class SpatialConfigurationNet(Network):
         local_dropout: In training, probability with which the spatial networks miss an organ.
         image_dropout: In training, probability with which they miss a channel of the image.
         salt_and_pepper: In training, share of their input from the local network that is replaced, at each of `NOISE_SCALES`.
-        **shape: See `blocks.Network`.
 
     Attributes:
         low_memory: In evaluation, where no gradients are recorded, hold only the activations of one network at a time and overwrite the
@@ -94,13 +93,7 @@ class SpatialConfigurationNet(Network):
         self.low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of any size: the logarithms of the merged, normalised probabilities.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K, *spatial)`` in float32.
+        """Logits ``(B, K, *spatial)`` of a batch of any size, in float32: the logarithms of the merged, normalised probabilities.
 
         Raises:
             ValueError: Other channels or axes than the network was built for.
@@ -111,17 +104,11 @@ class SpatialConfigurationNet(Network):
         return self.parts(x)[0].log()
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The outputs of the parts, which the three losses of the paper need.
-
-        Args:
-            x: ``(B, C, *spatial)``.
+        """The outputs of the parts for a batch ``(B, C, *spatial)``, which the three losses of the paper need.
 
         Returns:
             The merged probabilities, which sum to 1 over the labels, in float32; the logits of the local network's sigmoids; those of the
             spatial networks'. All ``(B, K, *spatial)``.
-
-        Raises:
-            ValueError: Other channels or axes than the network was built for.
         """
         self.check_input(x)
         padded = pad_to_multiple(x, self.multiples)
@@ -160,12 +147,7 @@ def entropy_in_bits(logits: Tensor) -> Tensor:
 
 
 def merge(local: Tensor, spatial: Tensor) -> Tensor:
-    """Merges local and spatial sigmoids, weighted by the entropy of the spatial one; in float32, at least `SMALLEST`, not normalised.
-
-    Args:
-        local: Logits of the local network.
-        spatial: Logits of the spatial networks, of the same shape.
-    """
+    """Merges the sigmoids of local and spatial logits, weighted by the entropy of the spatial one; float32, not normalised."""
     local, spatial = local.float(), spatial.float()
     return torch.lerp(spatial.sigmoid(), local.sigmoid(), entropy_in_bits(spatial)).clamp(min=SMALLEST)
 

@@ -19,14 +19,7 @@ SLICES = 4
 
 
 class ConvPair(nn.Module):
-    """Convolution with kernel 3, leaky ReLU, dropout; twice.
-
-    Args:
-        dim: Spatial axes.
-        source: Channels of the input.
-        width: Channels of both outputs.
-        dropout: Probability with which a value is set to zero.
-    """
+    """Convolution with kernel 3, leaky ReLU, dropout; twice."""
 
     def __init__(self, dim: int, source: int, width: int, *, dropout: float) -> None:
         super().__init__()
@@ -47,15 +40,8 @@ class ConvPair(nn.Module):
 class ScnUNet(nn.Module):
     """U-Net with a pair of convolutions at every level, average pooling down, linear upsampling and concatenation up, and a 1x1 head.
 
-    The lowest expanding pair takes what the lowest contracting pair gives. Sizes must be multiples of ``2 ** (levels - 1)``.
-
-    Args:
-        dim: Spatial axes.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        features: Channels within, the same at every level.
-        levels: Resolutions, 1 or more.
-        dropout: After each convolution but the last.
+    All levels have `features` channels. The lowest expanding pair takes what the lowest contracting pair gives. Sizes must be multiples of
+    ``2 ** (levels - 1)``.
     """
 
     def __init__(self, dim: int, in_channels: int, out_channels: int, *, features: int, levels: int, dropout: float) -> None:
@@ -128,7 +114,6 @@ class LocalisationUNet(Network):
         features: Channels at every level.
         levels: Resolutions.
         dropout: After each convolution but the last.
-        **shape: See `blocks.Network`.
 
     Attributes:
         low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.forward_low_memory`).
@@ -141,11 +126,7 @@ class LocalisationUNet(Network):
         self.low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size.
-
-        Raises:
-            ValueError: Other channels or axes than the network was built for.
-        """
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size; a ValueError for other channels or axes."""
         self.check_input(x)
         run = self.unet.forward_low_memory if self.low_memory and supports_low_memory(self) else self.unet
         return crop_to(run(pad_to_multiple(x, self.multiples)), x.shape[2:])

@@ -5,13 +5,11 @@ Blocks after He et al., arXiv 1512.03385 and Hu et al., arXiv 1709.01507. One of
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
+from .blocks import NetworkShape, PointwiseHeadNetwork, apply_u, convolution, initialise, transposed_convolution
 from .layers import max_pool, normed_convolution
-from .sizes import crop_to, pad_to_multiple
 
 MAX_WIDTH = {2: 1024, 3: 320}
 """Channels of the coarsest levels. In 3D the paper's 1024 would be three times as many weights; 320 is what the pipeline's U-Nets have."""
@@ -20,10 +18,7 @@ MAX_WIDTH = {2: 1024, 3: 320}
 class SqueezeExcitation(nn.Module):
     """Scales each channel by a number in 0..1 that depends on the means of all channels (Hu et al. 2018).
 
-    Args:
-        dim: Spatial axes.
-        channels: Of the map.
-        reduction: The hidden layer has this many times fewer units (at least one).
+    The hidden layer has `reduction` times fewer units (at least one).
     """
 
     def __init__(self, dim: int, channels: int, reduction: int) -> None:
@@ -38,14 +33,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class SEResidualBlock(nn.Module):
-    """Two 3x3 convolutions and squeeze-and-excitation, added to the input (projected by a 1x1 convolution where channels change).
-
-    Args:
-        dim: Spatial axes.
-        channels: In, out.
-        reduction: Of the squeeze.
-        norm: In `layers.NORMS`.
-    """
+    """Two 3x3 convolutions and squeeze-and-excitation, added to the input (projected by a 1x1 convolution where channels change)."""
 
     def __init__(self, dim: int, channels: tuple[int, int], *, reduction: int, norm: str) -> None:
         super().__init__()
@@ -63,7 +51,7 @@ class SEResidualBlock(nn.Module):
         return self.activation(self.body(x) + self.skip(x))
 
 
-class SEResUNet(Network):
+class SEResUNet(PointwiseHeadNetwork):
     """U-Net whose every level is a residual block with squeeze-and-excitation; max pooling down, up-convolutions up.
 
     With one input channel and two classes: 32,656,378 parameters in 2D (64, 128, 256, 512, 1024 channels), 31,573,302 in 3D, where the
@@ -74,7 +62,6 @@ class SEResUNet(Network):
         levels: Resolutions.
         reduction: Of the squeeze.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these, or there is less than one level.
@@ -85,10 +72,9 @@ class SEResUNet(Network):
     ) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
-        conv, transposed = convolution(dim), transposed_convolution(dim)
         if levels < 1:
             raise ValueError(f"SEResUNet: expected levels of 1 or more, got {levels}")
-        self.multiples, self.feature_channels = (2 ** (levels - 1),) * dim, width
+        self.multiples = (2 ** (levels - 1),) * dim
         widths = [min(width * 2**level, max(width, MAX_WIDTH[dim])) for level in range(levels)]
         inputs = (in_channels, *widths[:-1])
         self.encoder = nn.ModuleList(
@@ -97,23 +83,11 @@ class SEResUNet(Network):
         self.pool = max_pool(dim, 2)
         self.ups, self.decoder = nn.ModuleList(), nn.ModuleList()
         for here, below in zip(reversed(widths[:-1]), reversed(widths[1:]), strict=True):
-            self.ups.append(transposed(below, here, 2, 2))
+            self.ups.append(transposed_convolution(dim)(below, here, 2, 2))
             self.decoder.append(SEResidualBlock(dim, (2 * here, here), reduction=reduction, norm=norm))
-        self.head = conv(width, out_channels, 1)
+        self.head = convolution(dim)(width, out_channels, 1)
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
-        return self.head(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """The last feature maps before the logits, ``(B, width, *spatial)``: 64 channels, for ensembles that fuse layers."""
-        size, skips = x.shape[2:], []
-        x = pad_to_multiple(x, self.multiples)
-        for level, block in enumerate(self.encoder):
-            x = block(x if level == 0 else self.pool(x))
-            skips.append(x)
-        skips.pop()
-        for up, block in zip(self.ups, self.decoder, strict=True):
-            x = block(torch.cat((up(x), skips.pop()), dim=1))
-        return crop_to(x, size)
+    def padded_features(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, width, *spatial)``."""
+        return apply_u(x, list(self.encoder), [self.pool] * len(self.ups), zip(self.ups, self.decoder, strict=True))

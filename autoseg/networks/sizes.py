@@ -9,15 +9,12 @@ from torch import Tensor
 
 
 def pad_to_multiple(x: Tensor, multiples: Sequence[int], *, remainder: int = 0) -> Tensor:
-    """Appends zeros to the end of each spatial axis, up to the next multiple; `x` itself where nothing is missing.
+    """Appends zeros to the end of each spatial axis of ``(B, C, *spatial)``, up to the next multiple; `x` itself where nothing is missing.
 
     Args:
-        x: ``(B, C, *spatial)``.
+        x: Batch.
         multiples: One an axis, at least 1.
         remainder: Of the padded sizes: 0 for multiples, 1 for one more than a multiple.
-
-    Returns:
-        ``(B, C, *padded)``.
 
     Raises:
         ValueError: Not one multiple for each spatial axis.
@@ -32,15 +29,7 @@ def pad_to_multiple(x: Tensor, multiples: Sequence[int], *, remainder: int = 0) 
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Crops to the first `size` voxels of each spatial axis: the inverse of `pad_to_multiple`.
-
-    Args:
-        x: ``(B, C, *spatial)``.
-        size: Voxels an axis, at most those of `x`.
-
-    Raises:
-        ValueError: `x` is smaller, or has other axes.
-    """
+    """Crops to the first `size` voxels of each spatial axis: the inverse of `pad_to_multiple`. A smaller map is a ValueError."""
     spatial = tuple(x.shape[2:])
     if len(spatial) != len(size) or any(have < want for have, want in zip(spatial, size, strict=True)):
         raise ValueError(f"network: expected a map of at least {tuple(size)} voxels to crop, got {spatial}")

@@ -17,10 +17,6 @@ class PlainUNet(EncoderDecoder):
 
     Args:
         convs_per_stage: Convolutions a stage of the encoder.
-        **options: See `blocks.EncoderDecoder`.
-
-    Raises:
-        ValueError: The options do not describe one network.
     """
 
     def __init__(self, *, convs_per_stage: Sequence[int], **options: Unpack[UNetOptions]) -> None:

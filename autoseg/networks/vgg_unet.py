@@ -38,10 +38,7 @@ class ConvEncoder(nn.Module):
     """Encoder of convolutions and max pooling, with the parameter names of torchvision's VGG: ``features.N.weight``.
 
     Args:
-        dim: Spatial axes.
-        in_channels: Channels of the input.
         features: Channels a stage, finest first.
-        convs: Convolutions a stage.
         strides: Of the pooling before each stage, one entry of `dim` numbers a stage; the first is all ones and stands for none.
     """
 
@@ -66,15 +63,7 @@ class ConvEncoder(nn.Module):
 
 
 class MirroredDecoder(nn.Module):
-    """Decoder of up-convolutions, concatenated skips, as many convolutions and channels as in the encoder's stage, and a 1x1 head.
-
-    Args:
-        dim: Spatial axes.
-        features: Channels of the encoder's stages, finest first.
-        convs: Convolutions of the encoder's stages.
-        strides: Of the encoder's stages.
-        out_channels: Channels of the logits.
-    """
+    """Decoder of up-convolutions, concatenated skips, as many convolutions and channels as in the encoder's stage, and a 1x1 head."""
 
     def __init__(self, dim: int, *, features: Sequence[int], convs: Sequence[int], strides: Sizes, out_channels: int) -> None:
         super().__init__()
@@ -86,12 +75,7 @@ class MirroredDecoder(nn.Module):
         self.head = convolution(dim)(features[0], out_channels, 1)
 
     def forward(self, skips: Sequence[Tensor], several: bool) -> tuple[Tensor]:
-        """Logits at full resolution.
-
-        Args:
-            skips: Outputs of the encoder's stages, finest first.
-            several: Ignored: there is one output.
-        """
+        """The logits at full resolution of the encoder's outputs, finest first; there is one whatever `several` says."""
         x = skips[-1]
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips[:-1]), strict=True):
             x = stage(torch.cat((up(x), skip), dim=1))
@@ -120,13 +104,7 @@ class ConvNetwork(Network):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits of a batch of any size.
-
-        Args:
-            x: ``(B, C, *spatial)``.
-
-        Returns:
-            ``(B, K, *spatial)``, or a tuple of several in training mode with deep supervision, if the decoder has several.
+        """Logits ``(B, K, *spatial)`` of a batch of any size; in training mode with deep supervision all that the decoder gives.
 
         Raises:
             ValueError: Other channels or axes than the network was built for.
@@ -140,23 +118,12 @@ class ConvNetwork(Network):
 
 
 def repeat_channels(x: Tensor, n: int) -> Tensor:
-    """Repeats channels in turn until there are `n`: one becomes a, a, a and two become a, b, a.
-
-    Args:
-        x: ``(B, C, *spatial)``.
-        n: Channels of the result.
-    """
+    """Repeats channels in turn until there are `n`: one becomes a, a, a and two become a, b, a."""
     return x if x.shape[1] == n else x[:, [channel % x.shape[1] for channel in range(n)]]
 
 
 def stage_strides(dim: int, n: int, features: Sequence[int], strides: Sizes | None) -> Sizes:
-    """The strides, or halvings of every axis where None.
-
-    Args:
-        dim: Spatial axes.
-        n: Stages.
-        features: Channels a stage.
-        strides: One entry of `dim` numbers a stage, the first all ones.
+    """The strides, or halvings of every axis where None; one entry of `dim` numbers a stage, the first all ones.
 
     Raises:
         ValueError: `dim` is neither 2 nor 3, or there are fewer than two stages, or the entries do not describe `n` stages.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .blocks import Network, NetworkShape, convolution, initialise, transposed_convolution
+from .blocks import NetworkShape, PointwiseHeadNetwork, apply_u, convolution, initialise, transposed_convolution
 from .layers import make_norm, normed_convolution
-from .sizes import crop_to, pad_to_multiple
 
 CONVS = (1, 2, 3, 3, 3)
 """Convolutions a stage, finest first; the decoder has as many at each resolution. They give the receptive fields of the paper's table 1."""
@@ -20,12 +18,6 @@ class ResidualStage(nn.Module):
 
     An input of one channel is added to every channel, as the paper does with the image; one of another number of channels than the
     stage's is projected by a 1x1 convolution first.
-
-    Args:
-        dim: Spatial axes.
-        channels: In, out.
-        n: Convolutions.
-        norm: In `layers.NORMS`.
     """
 
     def __init__(self, dim: int, channels: tuple[int, int], n: int, *, norm: str) -> None:
@@ -51,7 +43,7 @@ class ResidualStage(nn.Module):
         nn.init.zeros_(self.body[-1].get_parameter("0.weight"))
 
 
-class VNet(Network):
+class VNet(PointwiseHeadNetwork):
     """Residual stages of 5x5x5 convolutions, 2x2x2 convolutions with stride 2 down and up, concatenated skips, PReLU.
 
     Channels 16, 32, 64, 128, 256 down; going up, half of a stage's 256, 128, 64, 32 come from below and half from the skip. With one input
@@ -61,7 +53,6 @@ class VNet(Network):
     Args:
         width: Channels of the finest stage; they double at each of the others.
         norm: ``instance``, ``batch`` or ``none`` (the paper's; needs a learning rate of 1e-5 or so), see `layers.NORMS`.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: `dim` or `norm` is none of these.
@@ -70,7 +61,7 @@ class VNet(Network):
     def __init__(self, *, width: int = 16, norm: str = "instance", **shape: Unpack[NetworkShape]) -> None:
         super().__init__(**shape)
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
-        self.multiples, self.feature_channels = (2 ** (len(CONVS) - 1),) * dim, 2 * width
+        self.multiples = (2 ** (len(CONVS) - 1),) * dim
         widths = [width * 2**stage for stage in range(len(CONVS))]
         self.encoder = nn.ModuleList([ResidualStage(dim, (in_channels, width), CONVS[0], norm=norm)])
         self.downs = nn.ModuleList()
@@ -85,25 +76,12 @@ class VNet(Network):
             self.ups.append(nn.Sequential(up, make_norm(norm, dim, here), nn.PReLU(here)))
             below = 2 * here
             self.decoder.append(ResidualStage(dim, (below, below), n, norm=norm))
-        self.head = convolution(dim)(self.feature_channels, out_channels, 1)
+        self.head = convolution(dim)(2 * width, out_channels, 1)
         self.apply(initialise)
         if norm == "none":
             for stage in (*self.encoder, *self.decoder):
                 stage.start_as_identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size."""
-        return self.head(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """The last feature maps before the logits, ``(B, 2 * width, *spatial)``."""
-        size = x.shape[2:]
-        x = self.encoder[0](pad_to_multiple(x, self.multiples))
-        skips = [x]
-        for down, stage in zip(self.downs, list(self.encoder)[1:], strict=True):
-            x = stage(down(x))
-            skips.append(x)
-        skips.pop()
-        for up, stage in zip(self.ups, self.decoder, strict=True):
-            x = stage(torch.cat((up(x), skips.pop()), dim=1))
-        return crop_to(x, size)
+    def padded_features(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, 2 * width, *spatial)``."""
+        return apply_u(x, list(self.encoder), self.downs, zip(self.ups, self.decoder, strict=True))

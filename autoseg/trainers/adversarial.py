@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..networks.discriminator import build_discriminator
+from ..networks.discriminator import Discriminator
 from ..runtime.hardware import autocast
 from ..schema import Configuration, Plan
 from ..schema.run_record import RunRecord
@@ -64,7 +64,7 @@ class AdversarialTrainer(Trainer):
         super().__init__(job, folders, device=device, progress=progress)
         self.options = checked_options(AdversarialOptions, job.trainer_options)
         configuration = job.configuration
-        discriminator = build_discriminator(
+        discriminator = Discriminator(
             dim=configuration.dim,
             in_channels=job.plan.in_channels(configuration),
             n_maps=self.labels.n_outputs,

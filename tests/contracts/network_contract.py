@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,12 @@ ODD = {2: (13, 7), 3: (5, 7, 10)}
 IN, OUT = 2, 3
 
 
-def small(name: str, dim: int, *, channels: tuple[int, int] = (IN, OUT), deep_supervision: bool = True, seed: int = 0) -> torch.nn.Module:
+def small(name: str, dim: int, *, channels: tuple[int, int] = (IN, OUT), seed: int = 0, **options: Any) -> torch.nn.Module:
     """A network of a few thousand parameters; a planned one leaves axis 0 as it is in its first step down in 3D."""
     torch.manual_seed(seed)
     spec, strides, kernels = network_spec(name), [[1, 1, 1], [1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
     grid = {"strides": [one[-dim:] for one in strides], "kernel_sizes": [one[-dim:] for one in kernels]} if spec.planned else {}
-    shape = {"dim": dim, "in_channels": channels[0], "out_channels": channels[1]}
-    return build_network(name, **shape, deep_supervision=deep_supervision, **grid, **spec.small)
+    return build_network(name, dim=dim, in_channels=channels[0], out_channels=channels[1], **grid | dict(spec.small) | options)
 
 
 def sizes(name: str, dim: int) -> tuple[tuple[int, ...], ...]:

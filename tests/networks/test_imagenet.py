@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.networks.imagenet import FILES, URL, read_weights, without_pretrained
+from autoseg.networks.nested_unet import vgg19_unetpp
 from autoseg.networks.vgg_unet import vgg16_unet, vgg19_unet
 
 FEATURES = (4, 6, 8, 8, 8)
@@ -71,7 +72,7 @@ def test_the_format_of_the_public_files_is_read(tmp_path: Path) -> None:
     assert torch.equal(build(str(tmp_path / "old.pth")).encoder.features[0].weight, made_up()["features.0.weight"])
 
 
-@pytest.mark.parametrize(("vgg", "factory"), [("vgg16", vgg16_unet), ("vgg19", vgg19_unet)])
+@pytest.mark.parametrize(("vgg", "factory"), [("vgg16", vgg16_unet), ("vgg19", vgg19_unet), ("vgg19", vgg19_unetpp)])
 def test_the_public_file_is_taken_from_torch_s_cache(vgg: str, factory, hub: Path) -> None:
     torch.save(made_up(factory), hub / FILES[vgg])
     assert torch.equal(build("imagenet", factory=factory).encoder.features[0].weight, made_up(factory)["features.0.weight"])

@@ -1,8 +1,6 @@
-"""The localisation network of Thaler et al.: parameters, operations, any size, low memory."""
+"""The localisation network of Thaler et al.: operations, low memory."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import torch
@@ -11,17 +9,6 @@ from torch import nn
 
 from autoseg.networks import build_network
 from autoseg.networks.scn_unet import LocalisationUNet, ScnUNet
-
-
-def small(dim: int = 3, **options: Any) -> LocalisationUNet:
-    torch.manual_seed(0)
-    return LocalisationUNet(**{"dim": dim, "in_channels": 2, "out_channels": 3, "features": 6, "levels": 3} | options)
-
-
-def test_parameters_are_those_of_the_paper() -> None:
-    with torch.device("meta"):
-        network = build_network("localisation_unet", dim=3, in_channels=1, out_channels=2)
-    assert sum(p.numel() for p in network.parameters()) == 637_474
 
 
 @pytest.mark.parametrize(("size", "operations"), [((32, 32, 32), 8_613_207_612), ((80, 80, 256), 430_660_377_660)])
@@ -33,14 +20,6 @@ def test_operations_are_those_of_the_paper(size: tuple[int, ...], operations: in
     interpolation = cubes * (linear_upsampling_operations(2, levels=5, features=32) - 60) + 60
     assert convolutions + biases + interpolation == operations
     assert convolutions == 8_602_058_752 * cubes
-
-
-@pytest.mark.parametrize("size", [(8, 12), (5, 3), (1, 1), (8, 4, 8), (3, 7, 5), (1, 1, 1)])
-def test_any_size(size: tuple[int, ...]) -> None:
-    network, x = small(len(size)), torch.randn(2, 2, *size)
-    for logits in (network.train()(x), network.eval()(x)):
-        assert logits.shape == (2, 3, *size)
-        assert torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -60,7 +39,8 @@ def test_low_memory_gives_the_same(dim: int, features: int, levels: int) -> None
 
 
 def test_low_memory_is_for_evaluation_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x = small().eval(), torch.randn(1, 2, 5, 4, 8)
+    network = LocalisationUNet(dim=3, in_channels=2, out_channels=3, features=6, levels=3).eval()
+    x = torch.randn(1, 2, 5, 4, 8)
     with torch.no_grad():
         expected = network(x)
     network.low_memory = True
@@ -73,22 +53,3 @@ def test_low_memory_is_for_evaluation_without_gradients(monkeypatch: pytest.Monk
         network.train()(x)
         with pytest.raises(TypeError):
             network.eval()(x)
-
-
-def test_dropout_is_for_training_only() -> None:
-    network, x = small(dropout=0.5), torch.randn(1, 2, 8, 8, 8)
-    assert not torch.equal(network.train()(x), network(x))
-    assert torch.equal(network.eval()(x), network(x))
-
-
-def test_every_parameter_gets_a_gradient() -> None:
-    network = small().train()
-    network(torch.randn(1, 2, 8, 8, 8)).square().mean().backward()
-    assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_wrong_options_and_inputs_say_what_was_expected() -> None:
-    with pytest.raises(ValueError, match="1 or more levels and features, got 0 and 6"):
-        small(levels=0)
-    with pytest.raises(ValueError, match=r"expected \(B, 2, \*spatial\) with 3 spatial axes, got \(1, 2, 8, 8\)"):
-        small()(torch.zeros(1, 2, 8, 8))

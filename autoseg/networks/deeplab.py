@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .blocks import Network, NetworkShape, convolution, initialise
-from .layers import linear_mode, max_pool, normed_convolution
+from .layers import Residual, linear_mode, max_pool, normed_convolution
 from .sizes import crop_to, pad_to_multiple
 
 EXPANSION = 4
@@ -21,7 +21,7 @@ RATES = (6, 12, 18)
 """Dilations of the pyramid's 3x3 convolutions for output stride 16."""
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """1x1, 3x3 and 1x1 convolution, added to the input; `channels` are those that come in and of the 3x3 one, four times as many leave."""
 
     def __init__(self, dim: int, channels: tuple[int, int], *, stride: int, dilation: int, norm: str) -> None:
@@ -38,10 +38,6 @@ class Bottleneck(nn.Module):
         same = inputs == outputs and stride == 1
         self.skip = nn.Identity() if same else normed_convolution(dim, (inputs, outputs), 1, norm=norm, stride=stride)
         self.activation = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *spatial)`` to ``(B, C', *ceil(spatial / stride))``."""
-        return self.activation(self.body(x) + self.skip(x))
 
 
 def backbone(dim: int, in_channels: int, *, width: int, blocks: Sequence[int], output_stride: int, norm: str) -> nn.Sequential:

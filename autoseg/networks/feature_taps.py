@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .blocks import Convolution
 from .sizes import crop_to, pad_to_multiple
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class FeatureTap:
@@ -65,8 +67,7 @@ def is_pointwise(module: object) -> TypeGuard[Convolution]:
 
 @torch.no_grad()
 def _last_convolution(network: nn.Module, example: Tensor) -> Convolution:
-    calls: list[tuple[Convolution, Tensor]] = []
-    with _recorded_outputs(network, calls):
+    with recorded_outputs([module for module in network.modules() if is_pointwise(module)]) as calls:
         logits = network(example)
     size = logits.shape[2:]
     for module, output in reversed(calls):
@@ -79,12 +80,12 @@ def _last_convolution(network: nn.Module, example: Tensor) -> Convolution:
 
 
 @contextmanager
-def _recorded_outputs(network: nn.Module, calls: list[tuple[Convolution, Tensor]]) -> Iterator[None]:
-    """While it lasts, `calls` receives every 1x1 convolution that is computed and its output."""
-    pointwise = [module for module in network.modules() if is_pointwise(module)]
-    hooks = [module.register_forward_hook(lambda module, args, output: calls.append((module, output))) for module in pointwise]
+def recorded_outputs(modules: Sequence[M]) -> Iterator[list[tuple[M, Tensor]]]:
+    """While it lasts, the list receives each of these modules that is computed, and its output."""
+    calls: list[tuple[M, Tensor]] = []
+    hooks = [module.register_forward_hook(lambda module, args, output: calls.append((module, output))) for module in modules]
     try:
-        yield
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()

@@ -56,6 +56,18 @@ class InstanceNorm3d(_AnySize, nn.InstanceNorm3d):
     """`torch.nn.InstanceNorm3d` for any size."""
 
 
+class Residual(nn.Module):
+    """Residual branch `body`, added to `skip` of the input, and an activation."""
+
+    body: nn.Sequential
+    skip: nn.Module
+    activation: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, *spatial)`` to ``(B, C', *ceil(spatial / stride))``."""
+        return self.activation(self.body(x) + self.skip(x))
+
+
 def batch_norm(dim: int, channels: int) -> nn.Module:
     """Batch normalisation with learned scale and shift (Ioffe and Szegedy, ICML 2015); a batch of one voxel is no error."""
     return (BatchNorm3d if dim == 3 else BatchNorm2d)(channels)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import build_network
+from .feature_taps import recorded_outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -56,12 +56,12 @@ def measure(network: str | nn.Module, dim: int, in_channels: int, out_channels: 
         with torch.device("meta"):
             skeleton = build_network(network, dim=dim, in_channels=in_channels, out_channels=out_channels, **options)
     x = torch.empty(1, in_channels, *patch, device="meta")
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), _conv_output_sizes(skeleton) as outputs:
+    convolutions = [module for module in skeleton.modules() if isinstance(module, CONVOLUTIONS)]
+    with torch.no_grad(), recorded_outputs(convolutions) as calls:
         skeleton.train()(x)
-        elements = sum(outputs)
-        with counter:
-            skeleton.eval()(x)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        skeleton.eval()(x)
+    elements = sum(output.numel() for _, output in calls)
     return NetworkCost(sum(p.numel() for p in skeleton.parameters()), counter.get_total_flops(), elements)
 
 
@@ -72,19 +72,3 @@ def _on_meta_device(network: nn.Module) -> nn.Module:
         shape = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
     return copy.deepcopy(network, memo)
-
-
-@contextmanager
-def _conv_output_sizes(network: nn.Module) -> Iterator[list[int]]:
-    """While it lasts, the number of elements of each convolution's output is appended to the list."""
-    sizes: list[int] = []
-
-    def append(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes.append(output.numel())
-
-    handles = [module.register_forward_hook(append) for module in network.modules() if isinstance(module, CONVOLUTIONS)]
-    try:
-        yield sizes
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -7,14 +7,14 @@ Intelligence in Medicine 117 (2021).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from .blocks import NetworkShape, Sizes, convolution, transposed_convolution
-from .imagenet import load_encoder
-from .vgg_unet import CONVS, VGG_FEATURES, ConvNetwork, conv_relu, stage_strides, vgg_encoder
+from .blocks import Sizes, convolution, transposed_convolution
+from .vgg_unet import ConvNetwork, conv_relu, vgg_network
 
 
 class NestedDecoder(nn.Module):
@@ -49,14 +49,7 @@ class NestedDecoder(nn.Module):
         return tuple(logits) if several else (next(logits),)
 
 
-def vgg19_unetpp(
-    *,
-    features: Sequence[int] = VGG_FEATURES,
-    strides: Sizes | None = None,
-    node_convs: int = 2,
-    pretrained: str | None = None,
-    **shape: Unpack[NetworkShape],
-) -> ConvNetwork:
+def vgg19_unetpp(*, node_convs: int = 2, **options: Any) -> ConvNetwork:
     """UNet++ with the 16 convolutions of VGG-19 as encoder (``v19UNet+``, with `pretrained` ``v19pUNet+``).
 
     Zhou et al., DLMIA 2018; Conze et al., Artificial Intelligence in Medicine, 2021. 36,290,756 parameters in 2D with one channel out, up
@@ -64,24 +57,14 @@ def vgg19_unetpp(
     `vgg_unet.vgg16_unet`.
 
     Args:
-        features: Channels of the five stages.
-        strides: Of the pooling before each stage, as `vgg_unet.ConvEncoder` takes them; halvings of every axis where None.
         node_convs: Convolutions a node, at least 1.
-        pretrained: None, ``"imagenet"``, or the path of a file like torchvision's; 2D only.
-        **shape: See `blocks.Network`. With deep supervision the logits of all four nodes of the finest resolution are returned in training
-            mode, the deepest first; all have the input's size. Otherwise (and in evaluation) the deepest node's only, which Zhou's paper
-            calls the most accurate of the pruned networks; its average over nodes is not taken.
+        **options: Those of `vgg_unet.vgg16_unet`. With deep supervision the logits of all four nodes of the finest resolution are returned
+            in training mode, the deepest first; all have the input's size. Otherwise (and in evaluation) the deepest node's only, which
+            Zhou's paper calls the most accurate of the pruned networks; its average over nodes is not taken.
 
     Raises:
         ValueError: The options do not describe one network, or its weights are not found or do not fit.
     """
     if node_convs < 1:
         raise ValueError(f"vgg19_unetpp: expected node_convs of at least 1, got {node_convs}")
-    dim = shape["dim"]
-    chosen = stage_strides(dim, len(CONVS["vgg19"]), features, strides)
-    encoder = vgg_encoder("vgg19", dim, shape["in_channels"], features=features, strides=chosen)
-    decoder = NestedDecoder(dim, features=features, strides=chosen, convs=node_convs, out_channels=shape["out_channels"])
-    network = ConvNetwork(encoder, decoder, strides=chosen, **shape)
-    if pretrained is not None:
-        load_encoder(encoder, "vgg19", pretrained)
-    return network
+    return vgg_network("vgg19", partial(NestedDecoder, convs=node_convs), **options)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .blocks import NetworkShape, PointwiseHeadNetwork, apply_u, convolution, initialise, transposed_convolution
-from .layers import max_pool, normed_convolution
+from .layers import Residual, max_pool, normed_convolution
 
 MAX_WIDTH = {2: 1024, 3: 320}
 """Channels of the coarsest levels. In 3D the paper's 1024 would be three times as many weights; 320 is what the pipeline's U-Nets have."""
@@ -32,7 +32,7 @@ class SqueezeExcitation(nn.Module):
         return x * self.gate(x.mean(dim=tuple(range(2, x.dim())), keepdim=True))
 
 
-class SEResidualBlock(nn.Module):
+class SEResidualBlock(Residual):
     """Two 3x3 convolutions and squeeze-and-excitation, added to the input (projected by a 1x1 convolution where channels change)."""
 
     def __init__(self, dim: int, channels: tuple[int, int], *, reduction: int, norm: str) -> None:
@@ -45,10 +45,6 @@ class SEResidualBlock(nn.Module):
         )
         self.skip = nn.Identity() if channels[0] == channels[1] else normed_convolution(dim, channels, 1, norm=norm)
         self.activation = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *spatial)`` to ``(B, C', *spatial)``."""
-        return self.activation(self.body(x) + self.skip(x))
 
 
 class SEResUNet(PointwiseHeadNetwork):

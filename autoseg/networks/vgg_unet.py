@@ -6,7 +6,8 @@ Conze et al., Artificial Intelligence in Medicine 117 (2021); Simonyan and Zisse
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,14 +137,6 @@ def stage_strides(dim: int, n: int, features: Sequence[int], strides: Sizes | No
     return chosen
 
 
-def vgg_encoder(vgg: str, dim: int, in_channels: int, *, features: Sequence[int], strides: Sizes) -> ConvEncoder:
-    """The convolutions of VGG, for at least three channels, as ImageNet's images have them.
-
-    With three channels and VGG's features 14,714,688 (VGG-16) or 20,024,384 (VGG-19) parameters in 2D.
-    """
-    return ConvEncoder(dim, max(in_channels, RGB), features=features, convs=CONVS[vgg], strides=strides)
-
-
 def conze_unet(*, features: Sequence[int] = CONZE_FEATURES, strides: Sizes | None = None, **shape: Unpack[NetworkShape]) -> ConvNetwork:
     """The plain U-Net (``UNet``) that Conze et al. (Artificial Intelligence in Medicine, 2021) compare with, without normalisation.
 
@@ -166,18 +159,20 @@ def conze_unet(*, features: Sequence[int] = CONZE_FEATURES, strides: Sizes | Non
     return ConvNetwork(encoder, decoder, strides=chosen, **shape)
 
 
-def _vgg_unet(
+def vgg_network(
     vgg: str,
+    make_decoder: Callable[..., nn.Module],
     *,
     features: Sequence[int] = VGG_FEATURES,
     strides: Sizes | None = None,
     pretrained: str | None = None,
     **shape: Unpack[NetworkShape],
 ) -> ConvNetwork:
+    """A network with the convolutions of VGG as encoder, for at least three channels, as ImageNet's images have them."""
     convs, dim = CONVS[vgg], shape["dim"]
     chosen = stage_strides(dim, len(convs), features, strides)
-    encoder = vgg_encoder(vgg, dim, shape["in_channels"], features=features, strides=chosen)
-    decoder = MirroredDecoder(dim, features=features, convs=convs, strides=chosen, out_channels=shape["out_channels"])
+    encoder = ConvEncoder(dim, max(shape["in_channels"], RGB), features=features, convs=convs, strides=chosen)
+    decoder = make_decoder(dim, features=features, strides=chosen, out_channels=shape["out_channels"])
     network = ConvNetwork(encoder, decoder, strides=chosen, **shape)
     if pretrained is not None:
         load_encoder(encoder, vgg, pretrained)
@@ -203,7 +198,7 @@ def vgg16_unet(**options: Any) -> ConvNetwork:
     Raises:
         ValueError: The options do not describe one network, or its weights are not found or do not fit.
     """
-    return _vgg_unet("vgg16", **options)
+    return vgg_network("vgg16", partial(MirroredDecoder, convs=CONVS["vgg16"]), **options)
 
 
 def vgg19_unet(**options: Any) -> ConvNetwork:
@@ -212,4 +207,4 @@ def vgg19_unet(**options: Any) -> ConvNetwork:
     Conze et al., Artificial Intelligence in Medicine, 2021. 37,064,129 parameters in 2D with one channel out, up to three in. The bottom
     has all four convolutions that VGG-19 has at that resolution, of which the paper counts the last three: the public weights need them.
     """
-    return _vgg_unet("vgg19", **options)
+    return vgg_network("vgg19", partial(MirroredDecoder, convs=CONVS["vgg19"]), **options)

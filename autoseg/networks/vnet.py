@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .blocks import NetworkShape, PointwiseHeadNetwork, apply_u, convolution, initialise, transposed_convolution
-from .layers import make_norm, normed_convolution
+from .layers import Residual, make_norm, normed_convolution
 
 CONVS = (1, 2, 3, 3, 3)
 """Convolutions a stage, finest first; the decoder has as many at each resolution. They give the receptive fields of the paper's table 1."""
 KERNEL = 5
 
 
-class ResidualStage(nn.Module):
+class ResidualStage(Residual):
     """5x5x5 convolutions with PReLU between; the input is added to the last one before its PReLU.
 
     An input of one channel is added to every channel, as the paper does with the image; one of another number of channels than the
@@ -29,10 +29,6 @@ class ResidualStage(nn.Module):
         self.body = nn.Sequential(*parts)
         self.skip = nn.Identity() if inputs in (1, outputs) else convolution(dim)(inputs, outputs, 1)
         self.activation = nn.PReLU(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *spatial)`` to ``(B, C', *spatial)``."""
-        return self.activation(self.body(x) + self.skip(x))
 
     def start_as_identity(self) -> None:
         """Makes the last convolution 0, so that only what is added passes at first.

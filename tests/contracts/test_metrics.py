@@ -11,12 +11,16 @@ from factories import labels
 from autoseg.evaluation.case_scores import score_case
 from autoseg.evaluation.counts import ConfusionCounts
 from autoseg.evaluation.masks import MaskPair
-from autoseg.evaluation.metrics import DEFAULT_METRICS, METRICS, find_metric, higher_is_better_score, metric_function, value_of
+from autoseg.evaluation.metrics import METRICS, find_metric, higher_is_better_score, metric_function, value_of
 
 ONE = labels(organ=1)
-SPACINGS = [(2.0, 1.0, 0.5), (1.5, 0.5)]
-SHARES = sorted(name for name, metric in METRICS.items() if metric.needs == "overlap" and metric.better == "higher")
-JUDGING = sorted(name for name, metric in METRICS.items() if metric.better)
+VALUES = {
+    "spacing": [(2.0, 1.0, 0.5), (1.5, 0.5)],
+    "name": sorted(METRICS),
+    "judging": sorted(name for name, metric in METRICS.items() if metric.better),
+    "share": sorted(name for name, metric in METRICS.items() if metric.needs == "overlap" and metric.better == "higher"),
+}
+"""What a check of that argument is called with: images in 3D and 2D, all metrics, those that rank, those that are a share of voxels."""
 LOPSIDED = {"sensitivity", "precision", "ravd", "chaos", "lesion_recall", "lesion_precision", "lesion_false_positives"}
 """Metrics that ask something else of the prediction than of the reference."""
 
@@ -34,40 +38,27 @@ def compute(name, reference, prediction, spacing):
     return metric_function(metric)(pair if metric.needs == "masks" else pair.overlap)
 
 
-@pytest.fixture(params=SHARES)
-def share(request):
-    return metric_function(find_metric(request.param))
-
-
-@pytest.fixture(params=sorted(METRICS))
-def name(request):
-    return request.param
-
-
-@pytest.fixture(params=JUDGING)
-def judging(request):
-    return request.param
-
-
-@pytest.fixture(params=SPACINGS, ids=["3d", "2d"])
-def spacing(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    for argument in VALUES.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(argument, VALUES[argument], ids=str)
 
 
 def test_share_is_one_for_agreement_and_zero_for_none(share):
+    share = metric_function(find_metric(share))
     assert share(ConfusionCounts(7, 0, 0)) == 1.0
     assert share(ConfusionCounts(0, 3, 5)) == 0.0
     assert math.isnan(share(ConfusionCounts(0, 0, 0)))
 
 
 def test_share_stays_between_zero_and_one(share):
-    rng = np.random.default_rng(0)
+    share, rng = metric_function(find_metric(share)), np.random.default_rng(0)
     for counts in rng.integers(1, 10**12, (100, 3)):
         value = share(ConfusionCounts(*map(int, counts)))
         assert isinstance(value, float) and 0.0 < value < 1.0
 
 
 def test_share_never_falls_with_more_agreement(share):
+    share = metric_function(find_metric(share))
     values = [share(ConfusionCounts(agreed, 10 - agreed, 10 - agreed)) for agreed in range(11)]
     assert values == sorted(values) and values[0] < values[-1]
 
@@ -97,9 +88,8 @@ def test_moving_away_is_never_better(judging, spacing):
 def test_smaller_and_larger_masks_are_not_better_than_the_right_one(judging, spacing):
     right = compute(judging, block(spacing, 5), block(spacing, 5), spacing)
     for size in (2, 3, 6):
-        assert higher_is_better_score(
-            compute(judging, block(spacing, 5), block(spacing, 5, size), spacing), judging
-        ) <= higher_is_better_score(right, judging)
+        wrong = compute(judging, block(spacing, 5), block(spacing, 5, size), spacing)
+        assert higher_is_better_score(wrong, judging) <= higher_is_better_score(right, judging)
 
 
 def test_is_symmetric_where_both_masks_mean_the_same(judging, spacing):
@@ -137,7 +127,3 @@ def test_is_reported_for_a_case(name, spacing):
     reference, prediction = block(spacing, 4).astype(np.int16), block(spacing, 6, 5).astype(np.int16)
     (score,) = score_case("a", prediction, reference, ONE, metrics=(name,), spacing_mm=spacing)
     assert value_of(score, name) == compute(name, reference > 0, prediction > 0, spacing)
-
-
-def test_the_usual_ones_are_in_the_table():
-    assert set(DEFAULT_METRICS) <= set(METRICS)

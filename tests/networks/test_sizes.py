@@ -22,18 +22,13 @@ def test_three_axes_become_multiples_and_go_back(size: tuple[int, ...]) -> None:
     assert [n % m for n, m in zip(padded.shape[2:], (8, 4, 3), strict=True)] == [0, 0, 0]
     assert all(0 <= big - small < m for big, small, m in zip(padded.shape[2:], size, (8, 4, 3), strict=True))
     assert torch.equal(crop_to(padded, size), x)
-    assert padded.sum() == pytest.approx(x.sum().item(), abs=1e-4)
+    assert pad_to_multiple(padded, (8, 4, 3)) is padded
+    assert crop_to(x, size) is x
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 1), (2, 17), (16, 17), (17, 17), (18, 33), (513, 513)])
 def test_one_more_than_a_multiple(size: int, expected: int) -> None:
     assert pad_to_multiple(torch.zeros(1, 1, size, 1), (16, 16), remainder=1).shape == (1, 1, expected, 1)
-
-
-def test_what_fits_is_not_copied() -> None:
-    x = torch.zeros(1, 1, 8, 16)
-    assert pad_to_multiple(x, (8, 8)) is x
-    assert crop_to(x, (8, 16)) is x
 
 
 def test_wrong_axes_are_refused() -> None:

@@ -99,11 +99,7 @@ NEGATIVE_SLOPE = 0.01
 
 
 def convolution(dim: int) -> Callable[..., Convolution]:
-    """``nn.Conv2d`` or ``nn.Conv3d``.
-
-    Raises:
-        ValueError: `dim` is neither 2 nor 3.
-    """
+    """``nn.Conv2d`` or ``nn.Conv3d``, safe in mixed precision (`convolutions`); a ValueError for another `dim`."""
     if dim not in (2, 3):
         raise ValueError(f"network: expected dim 2 or 3, got {dim}")
     return convolutions.Conv3d if dim == 3 else convolutions.Conv2d

@@ -72,7 +72,6 @@ def cascaded(
         first_options: Options of the first network.
         second_options: Options of the second; where None, those of the first if `second` is None too, else none.
         pretrained: This option for both networks, if their options do not have it: ``"imagenet"``, or the path of a file.
-        **shape: See `blocks.Network`.
 
     Raises:
         ValueError: A name is unknown, or a network refuses its options.
@@ -97,18 +96,12 @@ def unet_cascade(**options: Any) -> AutoContext:
 
 
 def vgg16_unet_cascade(**options: Any) -> AutoContext:
-    """Two U-Nets with VGG-16 encoders in series (``v16UNet1-1``, with ``pretrained`` ``v16pUNet1-1`` of Conze et al., 2021).
-
-    As `unet_cascade`, with the options of `vgg_unet.vgg16_unet`. 57,609,090 parameters in 2D with one channel in and out.
-    """
+    """`unet_cascade` with VGG-16 encoders (``v16UNet1-1``, with ``pretrained`` ``v16pUNet1-1``): 57,609,090 parameters."""
     return _twice("vgg16_unet", **options)
 
 
 def vgg19_unet_cascade(**options: Any) -> AutoContext:
-    """Two U-Nets with VGG-19 encoders in series (``v19UNet1-1``, with ``pretrained`` ``v19pUNet1-1`` of Conze et al., 2021).
-
-    As `unet_cascade`, with the options of `vgg_unet.vgg19_unet`. 74,128,258 parameters in 2D with one channel in and out.
-    """
+    """`unet_cascade` with VGG-19 encoders (``v19UNet1-1``, with ``pretrained`` ``v19pUNet1-1``): 74,128,258 parameters."""
     return _twice("vgg19_unet", **options)
 
 

@@ -139,11 +139,7 @@ class DenseUNet(Network):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size.
-
-        Raises:
-            ValueError: Other channels or axes than the network was built for.
-        """
+        """Logits ``(B, out_channels, *spatial)`` of a batch ``(B, C, *spatial)`` of any size; a ValueError for other channels or axes."""
         self.check_input(x)
         *skips, y = self.encoder(pad_to_multiple(x, (self.multiple,) * self.dim))
         for i, stage in enumerate(self.stages):

@@ -63,12 +63,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor, maps: Tensor) -> Tensor:
         """Logits of being real, one per patch: ``(B, 1, *ceil(spatial / strides))``.
 
-        Args:
-            image: ``(B, in_channels, *spatial)``.
-            maps: ``(B, n_maps, *spatial)``: one-hot labels, or predicted probabilities.
-
-        Raises:
-            ValueError: Other channels, or different sizes.
+        `maps` are one-hot labels, or predicted probabilities; a ValueError for other channels, or different sizes.
         """
         channels = (image.shape[1], maps.shape[1])
         if channels != (self.in_channels, self.n_maps) or image.shape[2:] != maps.shape[2:]:

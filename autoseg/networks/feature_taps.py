@@ -23,7 +23,6 @@ class FeatureTap:
     pass of an example: it is the last 1x1 convolution whose output, without padding, equals the network's.
 
     Args:
-        network: In evaluation mode.
         example: A batch ``(B, C, *spatial)`` that the network accepts.
 
     Attributes:

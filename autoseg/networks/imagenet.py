@@ -48,11 +48,6 @@ def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
     Where the encoder has more than three input channels, the first convolution's weights are tiled over them in the order red, green, blue,
     red ... and multiplied by 3 / channels, so that its response keeps its size.
 
-    Args:
-        encoder: 2D, with the channels of VGG.
-        vgg: A key of `FILES`.
-        source: See `read_weights`.
-
     Raises:
         ValueError: The encoder is 3D, the file is not found or holds other weights.
     """

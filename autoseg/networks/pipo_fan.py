@@ -108,11 +108,7 @@ class PipoFan(Network):
         return tuple(scores) if len(scores) > 1 else scores[0]
 
     def fusion_weights(self, x: Tensor) -> Tensor:
-        """Weights ``(B, S)`` of the output scales for each image ``(B, C, *spatial)`` of a batch, finest first, summing to 1.
-
-        Raises:
-            ValueError: As for `forward`; the network has no adaptive fusion.
-        """
+        """Weights ``(B, S)`` of the output scales for each image of a batch, finest first, summing to 1; errors are those of `forward`."""
         return self._required_fusion()(self._cropped(self._scores(x, self.output_scales), x))
 
     def _required_fusion(self) -> AdaptiveFusion:

@@ -39,9 +39,6 @@ class RothUNet(PointwiseHeadNetwork):
         width: Channels of the first convolution; all others are multiples of it.
         valid: Convolutions without padding.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
-
-    Raises:
-        ValueError: `dim` or `norm` is none of these.
     """
 
     def __init__(self, *, width: int = 32, valid: bool = False, norm: str = "batch", **shape: Unpack[NetworkShape]) -> None:

@@ -93,11 +93,7 @@ class SpatialConfigurationNet(Network):
         self.low_memory = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, K, *spatial)`` of a batch of any size, in float32: the logarithms of the merged, normalised probabilities.
-
-        Raises:
-            ValueError: Other channels or axes than the network was built for.
-        """
+        """Logits ``(B, K, *spatial)`` in float32 of a batch of any size; a ValueError for other channels or axes."""
         if self.low_memory and supports_low_memory(self):
             self.check_input(x)
             return crop_to(self._low_memory(pad_to_multiple(x, self.multiples)), x.shape[2:])

@@ -110,11 +110,6 @@ class LocalisationUNet(Network):
     and any organ. At 32x32x32 voxels 8,602,058,752 operations in convolutions; 8,613,207,612 as the paper counts, with biases and
     interpolation.
 
-    Args:
-        features: Channels at every level.
-        levels: Resolutions.
-        dropout: After each convolution but the last.
-
     Attributes:
         low_memory: In evaluation, where no gradients are recorded, compute in about half the memory (see `ScnUNet.forward_low_memory`).
     """

@@ -55,8 +55,6 @@ class SEResUNet(PointwiseHeadNetwork):
 
     Args:
         width: Channels of the finest level, which are also those of `features`; they double at each level up to `MAX_WIDTH`.
-        levels: Resolutions.
-        reduction: Of the squeeze.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
 
     Raises:

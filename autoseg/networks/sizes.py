@@ -9,15 +9,9 @@ from torch import Tensor
 
 
 def pad_to_multiple(x: Tensor, multiples: Sequence[int], *, remainder: int = 0) -> Tensor:
-    """Appends zeros to the end of each spatial axis of ``(B, C, *spatial)``, up to the next multiple; `x` itself where nothing is missing.
+    """Appends zeros to the end of each spatial axis of ``(B, C, *spatial)``, up to the next of `multiples` plus `remainder`.
 
-    Args:
-        x: Batch.
-        multiples: One an axis, at least 1.
-        remainder: Of the padded sizes: 0 for multiples, 1 for one more than a multiple.
-
-    Raises:
-        ValueError: Not one multiple for each spatial axis.
+    `x` itself where nothing is missing; a ValueError where there is not one multiple for each spatial axis.
     """
     spatial = x.shape[2:]
     if len(spatial) != len(multiples):

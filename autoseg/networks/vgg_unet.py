@@ -89,7 +89,6 @@ class ConvNetwork(Network):
     Args:
         encoder: Returns one map a stage, finest first.
         decoder: Takes those maps and whether to return several logits; returns a tuple of logits, finest first.
-        strides: Of the encoder's stages, to know which sizes fit.
         **shape: See `Network`; with deep supervision the decoder is to return several logits in training mode.
 
     Attributes:
@@ -142,12 +141,11 @@ def conze_unet(*, features: Sequence[int] = CONZE_FEATURES, strides: Sizes | Non
 
     Two convolutions with kernel 3 and ReLU a stage, max pooling, up-convolutions, and a final 1x1 convolution. The paper names the channels
     32 to 256, and VGG-19's mirrored decoder has four convolutions more than this one: so there are five stages, and the last does not
-    double. 5,137,569 parameters in 2D with one channel in and out.
+    double. 5,137,569 parameters in 2D with one channel in and out. Deep supervision is ignored: the loss is on the final output only.
 
     Args:
         features: Channels a stage, finest first.
         strides: Of the pooling before each stage, as `ConvEncoder` takes them; halvings of every axis where None.
-        **shape: See `blocks.Network`; deep supervision is ignored, as the loss is on the final output only.
 
     Raises:
         ValueError: The options do not describe one network.
@@ -202,9 +200,9 @@ def vgg16_unet(**options: Any) -> ConvNetwork:
 
 
 def vgg19_unet(**options: Any) -> ConvNetwork:
-    """As `vgg16_unet` with the 16 convolutions of VGG-19 (``v19UNet``; pre-trained ``v19pUNet``).
+    """As `vgg16_unet` with the 16 convolutions of VGG-19 (``v19UNet``; pre-trained ``v19pUNet``): 37,064,129 parameters.
 
-    Conze et al., Artificial Intelligence in Medicine, 2021. 37,064,129 parameters in 2D with one channel out, up to three in. The bottom
-    has all four convolutions that VGG-19 has at that resolution, of which the paper counts the last three: the public weights need them.
+    The bottom has all four convolutions that VGG-19 has at that resolution, of which the paper counts the last three: the public weights
+    need them.
     """
     return vgg_network("vgg19", partial(MirroredDecoder, convs=CONVS["vgg19"]), **options)

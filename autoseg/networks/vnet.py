@@ -49,9 +49,6 @@ class VNet(PointwiseHeadNetwork):
     Args:
         width: Channels of the finest stage; they double at each of the others.
         norm: ``instance``, ``batch`` or ``none`` (the paper's; needs a learning rate of 1e-5 or so), see `layers.NORMS`.
-
-    Raises:
-        ValueError: `dim` or `norm` is none of these.
     """
 
     def __init__(self, *, width: int = 16, norm: str = "instance", **shape: Unpack[NetworkShape]) -> None:

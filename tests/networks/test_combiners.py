@@ -25,7 +25,7 @@ def ratios(probabilities: Tensor) -> Tensor:
     return (probabilities[:, 1:] / probabilities[:, :1]).log() + MAX_LOG_RATIO
 
 
-class TestStrongest:
+class TestMaxConfidence:
     def test_the_most_confident_organ_above_one_half_wins(self) -> None:
         network = MaxConfidence(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
         x = stack([-1.0, 2.0, 1.0, -3.0, 0.1], [-2.0, -1.0, 3.0, 0.5, 0.2])

@@ -98,11 +98,6 @@ def test_more_than_three_channels_share_the_weights_of_red_green_and_blue(file: 
     assert torch.allclose(six(torch.cat((image, image), 1)), rgb(image), atol=1e-6)
 
 
-def test_one_channel_is_seen_as_a_grey_picture(file: str) -> None:
-    image = torch.rand(1, 1, 16, 16)
-    assert torch.equal(build(file, in_channels=1)(image), build(file)(image.expand(1, 3, 16, 16)))
-
-
 def test_prediction_builds_the_network_without_the_file(file: str) -> None:
     options = {"features": FEATURES, "pretrained": file}
     trained = vgg16_unet(dim=2, in_channels=1, out_channels=1, **options).eval()

@@ -84,42 +84,34 @@ def test_the_carried_map_is_as_deep_as_what_it_is_added_to() -> None:
 
 
 @pytest.mark.parametrize(("scales", "times"), [(1, 1), (2, 2), (None, 3)])
-def test_the_first_block_is_shared_by_all_input_scales(scales: int | None, times: int) -> None:
-    network, sizes = small(input_scales=scales), []
-    network.encoder.first.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape[2:])))
-    network(image(16, 8))
-    assert sizes == [(16, 8), (8, 4), (4, 2)][:times]
-
-
-def test_input_scales_are_averages() -> None:
-    network, seen, x = small(), [], image(8, 8)
+def test_the_first_block_is_shared_by_all_input_scales_which_are_averages(scales: int | None, times: int) -> None:
+    network, x, seen = small(input_scales=scales), image(16, 8), []
     network.encoder.first.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     network(x)
-    assert torch.allclose(seen[2][:, :, 1, 0], x[:, :, 4:8, 0:4].mean((2, 3)), atol=1e-6)
+    assert len(seen) == times
+    assert all(torch.allclose(one, F.avg_pool2d(x, 2**scale), atol=1e-6) for scale, one in enumerate(seen))
 
 
-@pytest.mark.parametrize("size", [(16, 8), (13, 5), (1, 1), (4, 6, 5), (1, 2, 1)])
-def test_any_size_gives_score_maps_of_every_scale(size: tuple[int, ...]) -> None:
-    network, x = small(len(size), adaptive_fusion=False).train(), image(*size, n=1)
+FLAT = [[1, 1, 1], [1, 2, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("strides", "size", "coarser"),
+    [
+        (None, (16, 8), [(8, 4), (4, 2)]),
+        (None, (13, 5), [(7, 3), (4, 2)]),
+        (None, (1, 2, 1), [(1, 1, 1), (1, 1, 1)]),
+        (None, (4, 6, 5), [(2, 3, 3), (1, 2, 2)]),
+        (FLAT, (5, 8, 12), [(5, 4, 6), (3, 2, 3)]),
+    ],
+)
+def test_any_size_gives_score_maps_of_every_scale(strides, size, coarser) -> None:
+    network, x = small(len(size), strides=strides, adaptive_fusion=False).train(), image(*size, n=1)
     scores = network(x)
-    expected = [(1, 3, *(-(-edge // step) for edge in size)) for step in (1, 2, 4)]
-    assert [tuple(one.shape) for one in scores] == expected
+    assert [tuple(one.shape) for one in scores] == [(1, 3, *edges) for edges in (size, *coarser)]
     assert all(torch.isfinite(one).all() for one in scores)
     with torch.no_grad():
-        assert network.eval()(x).shape == expected[0]
-
-
-def test_anisotropic_strides() -> None:
-    network = small(3, strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], adaptive_fusion=False).train()
-    assert [tuple(one.shape[2:]) for one in network(image(5, 8, 12))] == [(5, 8, 12), (5, 4, 6), (3, 2, 3)]
-
-
-def test_evaluation_without_fusing_gives_the_finest_scores() -> None:
-    network, x = with_fixed_norms(small()), image(13, 6)
-    network.set_fusing(False)
-    with torch.no_grad():
-        finest = network(x)[0]
-        assert torch.equal(network.eval()(x), finest)
+        assert network.eval()(x).shape == (1, 3, *size)
 
 
 def test_fused_logits_are_the_weighted_sum_of_upsampled_scores() -> None:
@@ -128,6 +120,7 @@ def test_fused_logits_are_the_weighted_sum_of_upsampled_scores() -> None:
         fused, weights = network(x), network.fusion_weights(x)
         network.set_fusing(False)
         scores = network(x)
+        assert torch.equal(network.eval()(x), scores[0])
         full = [F.interpolate(one, size=(16, 8), mode="bilinear", align_corners=False) for one in scores]
         network.set_fusing(True)
         assert torch.equal(network.eval()(x), fused)

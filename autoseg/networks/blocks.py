@@ -141,11 +141,8 @@ def conv_stack(dim: int, channels: tuple[int, int], n: int, kernel: Sequence[int
 class Decoder(nn.Module):
     """Transposed convolution, concatenation with the skip, convolutions, and one 1x1 head a resolution.
 
-    Args:
-        features: Channels of the encoder's stages, finest first.
-        strides: Of the encoder's stages; ``strides[i]`` leads from stage i-1 to i.
-        kernel_sizes: Of the encoder's stages; the decoder uses the same at each resolution.
-        convs: Convolutions a stage, from the coarsest to the finest resolution, ``len(features) - 1`` numbers.
+    Features, strides and kernel sizes are those of the encoder's stages, finest first; ``strides[i]`` leads from stage i-1 to i. There are
+    `convs` convolutions a stage, from the coarsest to the finest resolution, ``len(features) - 1`` numbers.
     """
 
     def __init__(
@@ -243,12 +240,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def check_stages(dim: int, per_stage: dict[str, Sequence], per_step: dict[str, Sequence]) -> None:
-    """Checks that options agree with each other.
-
-    Args:
-        dim: Spatial axes.
-        per_stage: Options with one entry a stage, ``features`` and ``strides`` among them.
-        per_step: Options with one entry a decoder stage: one fewer.
+    """Checks that the options with one entry a stage, and those with one a decoder stage (`per_step`), agree with each other.
 
     Raises:
         ValueError: `dim` is neither 2 nor 3, lengths disagree, there are fewer than two stages, the first stage has a stride, an entry has

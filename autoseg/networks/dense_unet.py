@@ -42,10 +42,6 @@ class DenseEncoder(nn.Module):
 
     With three channels and the defaults of `DenseUNet` 26,472,000 parameters in 2D, as DenseNet-161 has.
 
-    Args:
-        layers: Dense layers a block; at least two blocks.
-        compression: Share of the channels that a transition to the next block keeps.
-
     Attributes:
         widths: Channels of what `forward` returns, finest first.
     """

@@ -75,8 +75,6 @@ class Blocks:
     """Makes the blocks of one network.
 
     Attributes:
-        dim: Spatial axes.
-        norm: Normalisation, a name in `layers.NORMS`.
         residual: Pre-activated residual blocks; else convolution, normalisation, ReLU, twice.
         identity_shortcuts: No bridge where a block keeps the number of channels.
     """

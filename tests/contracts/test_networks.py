@@ -181,7 +181,11 @@ def test_the_number_of_parameters_is_the_published_one(name: str, part: str, opt
     ("name", "norm"),
     [
         ("vnet", "none"),
-        *((name, norm) for name in ("deeplabv3", "dense_unet", "pipo_fan", "roth_unet", "vnet") for norm in ("batch", "instance")),
+        *(
+            (name, norm)
+            for name in ("deeplabv3", "deepmedic", "dense_unet", "dense_vnet", "pipo_fan", "roth_unet", "se_resunet", "vnet")
+            for norm in ("batch", "instance")
+        ),
     ],
 )
 def test_one_tiny_image_can_be_trained_on_with_any_norm(name: str, norm: str, dim: int) -> None:

@@ -114,6 +114,13 @@ def test_logits_stay_finite_where_every_label_is_denied() -> None:
     assert torch.isfinite(denied.grad).all()
 
 
+def test_noise_is_for_the_spatial_networks_alone() -> None:
+    network, x = small(dropout=0.0).train(), image(8, 8, 8)
+    (_, local, spatial), (_, local_again, spatial_again) = network.parts(x), network.parts(x)
+    assert torch.equal(local, local_again)
+    assert not torch.equal(spatial, spatial_again)
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_whole_channels_are_dropped(dim: int) -> None:
     network, seen = small(dim, local_dropout=0.25, image_dropout=0.5, salt_and_pepper=0.0).train(), []

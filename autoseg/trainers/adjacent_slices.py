@@ -9,7 +9,6 @@ import numpy as np
 
 from ..preprocessing.adjacent_slices import adjacent_slice_indices, repeat_per_slice
 from ..schema import Box
-from ..schema.conventions import OUTSIDE
 from .augmentation.augment import Augmentation
 from .patch_sampling import read_patch
 
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, np.ndarray]:
-    """A 2D patch of the image with the slices beside it, and their labels.
-
-    Args:
-        stored: The case.
-        box: One slice thick, inside the volume along that axis.
-        slices: How many are seen, odd.
+    """A 2D patch of the image with the slices beside it, and their labels; `box` is one slice thick, and inside the volume along that axis.
 
     Returns:
         Image ``(C * slices, *size)`` float32 in the order of `conventions`, and labels ``(slices, *size)`` int16.
@@ -37,17 +31,5 @@ def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, 
 
 def repeated(augmentation: Augmentation, slices: int) -> Augmentation:
     """The augmentation with what was drawn for a channel for each of its slices; only the noise differs between them."""
-    return replace(
-        augmentation,
-        blur=repeat_per_slice(augmentation.blur, slices),
-        brightness=repeat_per_slice(augmentation.brightness, slices),
-        contrast=repeat_per_slice(augmentation.contrast, slices),
-        low_resolution=repeat_per_slice(augmentation.low_resolution, slices),
-        inverted_gamma=repeat_per_slice(augmentation.inverted_gamma, slices),
-        gamma=repeat_per_slice(augmentation.gamma, slices),
-    )
-
-
-def outside_mask(labels: np.ndarray) -> np.ndarray:
-    """`OUTSIDE` where the image has no data, else 0, for labels of any shape."""
-    return np.where(labels < 0, OUTSIDE, 0).astype(np.int16)
+    names = ("blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+    return replace(augmentation, **{name: repeat_per_slice(getattr(augmentation, name), slices) for name in names})

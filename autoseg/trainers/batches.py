@@ -17,7 +17,7 @@ from ..runtime.hardware import memory_format
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from ..schema.run_record import RunRecord
-from .adjacent_slices import outside_mask, read_slices, repeated
+from .adjacent_slices import read_slices, repeated
 from .augmentation.augment import Augmentation, draw, size_for
 from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
@@ -55,9 +55,6 @@ class BatchMaker:
     """Makes batch number n of a stream, always the same for the same job.
 
     Args:
-        job: The run.
-        folders: Where its data lies.
-        names: Cases to draw from.
         stream: `TRAINING` (augmented) or `VALIDATION` (as it is).
         device: Where augmentation is computed and the batch ends.
 
@@ -135,7 +132,7 @@ class BatchMaker:
             image, labels_of_slices = read_slices(self.cases[case], box, configuration.slices)
             labels = labels_of_slices[configuration.slices // 2]
             if any(configuration.mask_normalization):
-                masks = outside_mask(labels_of_slices)
+                masks = np.where(labels_of_slices < 0, OUTSIDE, 0).astype(np.int16)
         else:
             image, labels = read_patch(self.cases[case], box, configuration.dim)
         labels = translate_labels(labels, plan.stored_labels, plan.labels)

@@ -39,12 +39,8 @@ class History:
         return self.rows[-1]
 
     def cut(self, validation_intervals: int) -> None:
-        """Removes the rows after `validation_intervals`: training goes on from a checkpoint of then."""
+        """Removes the rows after `validation_intervals`: training goes on from a checkpoint of then, or starts anew (0)."""
         self.rows = self.rows[:validation_intervals]
-
-    def clear(self) -> None:
-        """Removes all rows: a new run starts."""
-        self.rows = []
 
     def warn_if_collapsed(self) -> None:
         """Logs a warning, once, where an organ was found in no validation patch for several validation intervals."""

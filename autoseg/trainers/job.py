@@ -99,9 +99,7 @@ def default_options(
     the weights; benchmarks/README.md says what that reaches in twenty minutes, benchmarks/short_training.py compares.
 
     Args:
-        budget: Of the run.
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
-        batch: Patches a step.
         fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
         changes: The user's, by the names of `TrainingOptions`; ``augmentation`` by the names of
             `AugmentationOptions`.

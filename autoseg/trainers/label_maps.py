@@ -31,7 +31,6 @@ class LabelMaps:
         """Applies an augmentation to an image and these maps of it.
 
         Args:
-            augmentation: That was drawn.
             image: ``(C, *size)``.
             masked: Of each channel, whether it is zero outside a mask: its slice's in 2.5D, the labels' otherwise.
         """

@@ -47,10 +47,8 @@ class Prefetcher(Generic[T]):
 
     Args:
         make: From the number of a batch to the batch.
-        start: First number.
         stop: The number after the last; None goes on for ever.
         ahead: Batches kept ready.
-        threads: That make them.
     """
 
     def __init__(self, make: Callable[[int], T], *, start: int = 0, stop: int | None = None, ahead: int = 4, threads: int = 2) -> None:

@@ -31,9 +31,6 @@ class OptimizedNetwork:
     and its state has other names than the network's.
 
     Args:
-        network: On its device.
-        optimizer: Of the network's weights.
-        clip: Limits the norm of the gradient.
         scaler: Of the loss, against underflow in float16; networks that train in turns share it. None needs none.
         average_decay: Of the moving average; 0 does without one.
     """
@@ -71,7 +68,6 @@ class OptimizedNetwork:
         """Takes a step along the clipped gradient of `loss`, and updates the moving average.
 
         Args:
-            loss: A scalar.
             step: Number of steps before this one: the moving average forgets faster while it is young.
 
         Returns:

@@ -15,9 +15,6 @@ from ..schema.conventions import ANNOTATED, OUTSIDE
 if TYPE_CHECKING:
     from ..preprocessing.storage import StoredCase
 
-FOREGROUND_SHARE = 0.33
-"""Share of a batch that is centred on an organ."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -32,7 +29,7 @@ class Sample:
     box: Box
 
 
-def is_foreground_slot(index: int, batch_size: int, share: float = FOREGROUND_SHARE, *, number: int = 0) -> bool:
+def is_foreground_slot(index: int, batch_size: int, share: float, *, number: int = 0) -> bool:
     """True for the last samples of a batch, those that are centred on an organ (one of two, three of nine).
 
     A batch of one has no last sample to spare: there the share is kept over the batches, counted by their `number` in the stream.
@@ -57,10 +54,7 @@ def draw_sample(
     at the upper border may look beyond it. Cases without any organ are sampled anywhere.
 
     Args:
-        rng: Source of all chance.
         cases: By name; of each the shape and the organs' locations are used.
-        configuration: Of the patch.
-        foreground: Centre on an organ.
         load_size: Voxels to read, per axis of the patch: the patch, grown or shrunk about its centre.
 
     Raises:
@@ -115,7 +109,6 @@ def read_box(array: Any, box: Box, *, fill: float) -> np.ndarray:
     Args:
         array: ``(Z, Y, X)`` or ``(C, Z, Y, X)``, NumPy or blosc2.
         box: Half open, may reach outside.
-        fill: Value outside.
     """
     return np.asarray(crop_and_pad_nd(array, [list(pair) for pair in box], fill))
 
@@ -135,8 +128,6 @@ def read_patch(stored: StoredCase, box: Box, dim: int) -> tuple[np.ndarray, np.n
     """Reads a patch of the image and its labels.
 
     Args:
-        stored: The case.
-        box: From `draw_sample`.
         dim: 2 drops the slice axis.
 
     Returns:

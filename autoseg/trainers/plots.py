@@ -22,7 +22,6 @@ def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     Args:
         rows: One a validation interval. Plotted are columns with ``loss`` in their name, ``mean_dice``, ``dice_<organ>`` and
             ``learning_rate``.
-        path: The picture.
 
     Raises:
         ValueError: There are no rows.
@@ -46,10 +45,7 @@ def plot_recall(rows: Sequence[RadiusRow], names: Sequence[str], chosen: int, pa
     """Plots recall and false-positive rate of a candidate region against its radius.
 
     Args:
-        rows: One a radius.
-        names: Of the organs of each row.
         chosen: The radius that was taken, marked by a line.
-        path: The picture.
     """
     figure = new_figure((7, 6))
     radii = [row.radius for row in rows]

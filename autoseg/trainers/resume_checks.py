@@ -27,9 +27,6 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, resta
     """Refuses data and networks that do not fit what was started before, before any of its data is replaced.
 
     Args:
-        run: To start or to resume.
-        plan: As it is now.
-        configuration: Of `plan`, to train.
         restart: The run itself starts anew, and only its sibling folds count.
 
     Raises:
@@ -47,13 +44,7 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, resta
 
 
 def warn_if_options_differ(run: Run, configuration: Configuration, settings: TrainSettings) -> None:
-    """Says where a run was started with other options than are asked for now: it keeps those that it was started with.
-
-    Args:
-        run: Started before.
-        configuration: That is asked for.
-        settings: That are asked for.
-    """
+    """Says where a run was started with other options than are asked for now: it keeps those that it was started with."""
     record, changes = run.record(), settings.changed_options
     now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(settings.trainer_options), **changes}
     then: dict[str, Any] = {"network options": record.configuration.network_options, "trainer options": record.trainer_options}

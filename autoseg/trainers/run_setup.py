@@ -58,11 +58,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     """The record of a run that starts: what was asked for, made to fit device and budget.
 
     Args:
-        spec: Plan and configuration.
-        split: Cases of the fold.
-        run: That starts.
         previous: Segmentations of a cascade's first stage, in that stage's model folder; None without one.
-        settings: What the user asked for.
 
     Raises:
         RuntimeError: Not even the smallest step fits on this device, or, where other folds of the model have a patch, that patch.

@@ -60,8 +60,6 @@ class Trainer:
     Args:
         job: Everything that decides on the weights.
         folders: Where to read and write.
-        device: Where to compute.
-        progress: Show a progress bar.
 
     Attributes:
         network: That is trained.
@@ -114,7 +112,6 @@ class Trainer:
 
         Args:
             configuration: With the network that the user asked for.
-            plan: Of the dataset.
             options: `RunRecord.trainer_options`.
 
         Raises:
@@ -126,12 +123,7 @@ class Trainer:
 
     @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
-        """Completes the job by what depends on the preprocessed cases (and a previous stage's segmentations); called once, before training.
-
-        Args:
-            job: Fitted to the device.
-            folders: Where the run will read and write.
-        """
+        """Completes the job by what depends on the preprocessed cases and a previous stage's segmentations; called once, before all else."""
         return job
 
     @property
@@ -313,7 +305,7 @@ class Trainer:
         remove_partial_files(self.folders.run)
         path = self.folders.files.latest_checkpoint
         if not path.is_file():
-            self.history.clear()
+            self.history.cut(0)
             remove_run_environment(self.folders.run)
             self._load_pretrained()
             return

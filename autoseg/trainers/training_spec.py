@@ -38,9 +38,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     """The plan and the configuration that a training follows.
 
     Args:
-        plan: Of the dataset.
         name: Of one of its configurations.
-        settings: What the user asked for.
         windows: Organ to CT window, where the dataset has its own.
 
     Raises:
@@ -53,25 +51,19 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     configuration = _with_network(configuration, settings)
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
-    words = tuple(filter(None, (settings.network, organs, intensities, _checked_tag(settings.tag))))
+    if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
+        raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
+    words = tuple(filter(None, (settings.network, organs, intensities, settings.tag)))
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
     return TrainingSpec(plan, configuration, words)
 
 
-def _checked_tag(tag: str) -> str:
-    """The word for the end of a model folder's name, if it can stand there."""
-    if tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", tag):
-        raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {tag!r}")
-    return tag
-
-
 def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
     """The plan of a model of some organs, which reads the same preprocessed data, and the word for them in names.
 
     Args:
-        plan: Of the dataset.
         organs: Names; none, or all there are, mean the plan as it is.
 
     Raises:

@@ -38,11 +38,7 @@ def validate_fold(
     reason, in ``validation/failures.json``, until they succeed.
 
     Args:
-        predictor: The trained network.
-        job: Its run.
-        folders: Where it lies.
         dataset: With the reference label maps.
-        progress: Show a bar.
 
     Returns:
         One score per case and organ that was annotated in it.
@@ -98,7 +94,7 @@ def _validate_case(
     start = time.perf_counter()
     logits = predict_preprocessed(predictor, job.configuration, Volume(image, previous, case=case.name), stored.trace)
     predicted = export_labels([logits], labels)
-    _record_seconds(run, case.name, time.perf_counter() - start)
+    write_json(run.timings_file, {**run.timings(), case.name: round(time.perf_counter() - start, 3)})
     write_label(run.label_map(case.name, job.plan.file_ending), to_file_values(predicted, labels), stored.trace.geometry)
     save_logits(run.validation, case.name, logits, labels)
     if case.label is None:
@@ -107,7 +103,3 @@ def _validate_case(
     reference = translate_labels(reference, job.plan.stored_labels, labels)
     spacing = stored.trace.geometry.spacing
     return score_case(case.name, predicted, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)
-
-
-def _record_seconds(run: Run, case: str, seconds: float) -> None:
-    write_json(run.timings_file, {**run.timings(), case: round(seconds, 3)})

@@ -77,7 +77,7 @@ def test_intervals_after_the_checkpoint_are_made_again(tmp_path):
 def test_a_new_run_starts_with_an_empty_table(tmp_path):
     add(History(tmp_path), 7)
     fresh = History(tmp_path)
-    fresh.clear()
+    fresh.cut(0)
     add(fresh, 1)
     assert [row["validation_interval"] for row in History(tmp_path).rows] == [1]
 

@@ -10,7 +10,8 @@ import torch
 
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
-from autoseg.trainers.losses import LOSSES, DeepSupervision, PyramidSupervision, build_loss, make_target, soft_dice_loss
+from autoseg.trainers.losses import LOSSES, build_loss, make_target, soft_dice_loss
+from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSupervision
 from autoseg.trainers.losses.entropy import class_weights
 from autoseg.trainers.losses.overlap import generalised_dice_loss
 

@@ -26,9 +26,9 @@ def samples(case: SimpleNamespace, patch: tuple[int, ...], n: int = 300, foregro
 
 
 def test_slots_of_a_batch_that_show_an_organ():
-    assert [is_foreground_slot(i, 2) for i in range(2)] == [False, True]
-    assert sum(is_foreground_slot(i, 9) for i in range(9)) == 3
-    assert sum(is_foreground_slot(i, 12) for i in range(12)) == 4
+    assert [is_foreground_slot(i, 2, 0.33) for i in range(2)] == [False, True]
+    assert sum(is_foreground_slot(i, 9, 0.33) for i in range(9)) == 3
+    assert sum(is_foreground_slot(i, 12, 0.33) for i in range(12)) == 4
 
 
 @pytest.mark.parametrize("share", [0.33, 0.5, 1.0])

@@ -116,7 +116,7 @@ class TestPhases:
         network = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
         x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         read = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
-        loaded = load_network(folders.run, job.plan, job.configuration, CPU)
+        loaded = load_network(folders.files, job.plan, job.configuration, CPU)
         with torch.no_grad():
             assert torch.equal(network(x), read(x))
             assert torch.equal(network(x), loaded(x))

@@ -14,7 +14,8 @@ from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import StoredRecord
 from autoseg.schema import Labels, Mirroring, Split
 from autoseg.trainers.job import RunFolders
-from autoseg.trainers.losses import LOSSES, DeepSupervision, PyramidSupervision, build_loss
+from autoseg.trainers.losses import LOSSES, build_loss
+from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSupervision
 from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, merge_unlabelled
 from autoseg.trainers.trainer import Trainer
 

@@ -35,11 +35,9 @@ class Augmentation:
         noise_std: 0 for no noise.
         noise_seed: Of the noise.
         blur: Per channel a sigma for each axis, or None. Empty, here and below: not at all.
-        brightness: Factor a channel.
-        contrast: Factor a channel.
+        brightness, contrast: Factor a channel.
         low_resolution: Relative grid size a channel.
-        inverted_gamma: Exponent a channel.
-        gamma: Exponent a channel.
+        inverted_gamma, gamma: Exponent a channel.
         flips: Spatial axes that are reversed.
         relabel: Internal label value -> value after the flips; empty where they exchange no sides.
     """
@@ -107,10 +105,7 @@ def draw(
     """Draws one augmentation.
 
     Args:
-        rng: Source of all chance.
-        options: How often and how strongly.
         patch_size: Voxels of the result per spatial axis, two or three.
-        channels: Of the image.
         mirroring: Axes that may be flipped, and the labels that change places when the lateral one is.
         labels: The organs `mirroring` refers to.
     """

@@ -73,7 +73,6 @@ def change_gamma(image: Tensor, gammas: Sequence[float | None], *, invert: bool)
     """Raises each channel, scaled to 0..1, to the power of its gamma; mean and standard deviation are kept.
 
     Args:
-        image: Changed in place.
         gammas: One exponent a channel.
         invert: Apply it to the negative image, so that bright values rather than dark ones are spread.
     """
@@ -96,7 +95,6 @@ def lower_resolution(image: Tensor, zooms: Sequence[float | None], *, first_axis
     """Simulates a coarser scan: nearest sampling on a smaller grid, linear interpolation back.
 
     Args:
-        image: Changed in place.
         zooms: Per channel the size of the small grid relative to the patch, 0..1.
         first_axis: Spatial axes before this one keep their resolution.
     """

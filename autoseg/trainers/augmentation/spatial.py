@@ -27,14 +27,7 @@ CPU_CHUNK = 1 << 16
 
 
 def rotation_matrix(angles: Sequence[float]) -> np.ndarray:
-    """Rotation by one angle in the plane, or by three about axes 0, 1, 2 in turn (``R2 @ R1 @ R0``).
-
-    Args:
-        angles: Radians; one number or three.
-
-    Returns:
-        ``(2, 2)`` or ``(3, 3)`` float64.
-    """
+    """Rotation by one angle (radians) in the plane, or by three about axes 0, 1, 2 in turn (``R2 @ R1 @ R0``)."""
     if len(angles) == 1:
         return _plane_rotation(2, (0, 1), angles[0])
     about = [_plane_rotation(3, plane, angle) for plane, angle in zip(((1, 2), (2, 0), (0, 1)), angles, strict=True)]
@@ -51,10 +44,6 @@ def _plane_rotation(dim: int, plane: tuple[int, int], angle: float) -> np.ndarra
 def source_size(matrix: Matrix, patch_size: Sequence[int]) -> tuple[int, ...]:
     """Smallest source, centred like the patch, from which every voxel of the patch can be interpolated.
 
-    Args:
-        matrix: Affine map of the axes `patch_size`.
-        patch_size: Voxels an axis.
-
     Returns:
         Voxels an axis; smaller than the patch where the map magnifies. Same parity as the patch, so that the centres coincide.
     """
@@ -65,16 +54,7 @@ def source_size(matrix: Matrix, patch_size: Sequence[int]) -> tuple[int, ...]:
 
 
 def center_crop(array: Tensor, size: Sequence[int], fill: float) -> Tensor:
-    """The central part of the last ``len(size)`` axes, padded with `fill` where the array is smaller.
-
-    Args:
-        array: ``(..., *spatial)``.
-        size: Voxels wanted per spatial axis.
-        fill: Value of what the array does not have.
-
-    Returns:
-        ``(..., *size)``; a view where nothing had to be padded.
-    """
+    """The central part ``(..., *size)`` of an array, padded with `fill` where that is smaller; a view where nothing had to be padded."""
     padding: list[int] = []
     for back, want in enumerate(reversed(tuple(size)), start=1):
         have = array.shape[-back]
@@ -91,11 +71,7 @@ def warp(image: Tensor, segmentation: Tensor, matrix: Matrix, patch_size: Sequen
     Args:
         image: ``(..., *source)`` float32, interpolated linearly, 0 outside.
         segmentation: ``(..., *source)`` int16; each voxel gets the label with the largest interpolated share, `OUTSIDE` outside.
-        matrix: The affine map.
-        patch_size: Voxels of the mapped axes.
-
-    Returns:
-        Image ``(..., *patch_size)`` and segmentation ``(..., *patch_size)``.
+        patch_size: Voxels of the mapped axes in both results.
     """
     dim = len(matrix)
     lead_image, lead_label, source = image.shape[:-dim], segmentation.shape[:-dim], image.shape[-dim:]
@@ -112,7 +88,7 @@ def warp(image: Tensor, segmentation: Tensor, matrix: Matrix, patch_size: Sequen
         cells = _cells(matrix, source, patch_size, (start, stop), image.device)
         part = slice(start * in_plane, stop * in_plane)
         for row, out in zip(rows, new_image, strict=True):
-            out[part] = _linear(row, cells)
+            out[part] = _interpolate([row.index_select(0, index) for index in cells.corners()], cells.fractions)
         for row, out, labels in zip(label_rows, new_labels, present, strict=True):
             out[part] = _majority(row, cells, labels)
     return new_image.reshape(*lead_image, *patch_size), new_labels.reshape(*lead_label, *patch_size)
@@ -161,12 +137,6 @@ def _cells(matrix: Matrix, source: Sequence[int], patch_size: Sequence[int], pla
     return _Cells(corner, strides, tuple(fractions))
 
 
-def _linear(row: Tensor, cells: _Cells) -> Tensor:
-    """Linear interpolation of a flattened source ``(N,)`` at M points."""
-    values = [row.index_select(0, index) for index in cells.corners()]
-    return _interpolate(values, cells.fractions)
-
-
 def _interpolate(values: list[Tensor], fractions: Sequence[Tensor]) -> Tensor:
     """Linear interpolation between the values at the corners of M cells, the last axis first."""
     for fraction in reversed(fractions):
@@ -175,14 +145,9 @@ def _interpolate(values: list[Tensor], fractions: Sequence[Tensor]) -> Tensor:
 
 
 def _majority(row: Tensor, cells: _Cells, present: Sequence[int]) -> Tensor:
-    """Label with the largest interpolated share at M points: the argmax of the interpolated one-hot encoding.
+    """Label with the largest interpolated share at M points: the argmax of the interpolated one-hot encoding of a flattened source.
 
     Inside an organ all corners of a cell agree and there is nothing to weigh; only the cells on borders are computed.
-
-    Args:
-        row: Flattened source ``(N,)``.
-        cells: Of the M points.
-        present: Labels that occur in `row`.
     """
     corners = [row.index_select(0, index) for index in cells.corners()]
     result = corners[0]

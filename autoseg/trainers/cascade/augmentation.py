@@ -38,7 +38,6 @@ def augment_previous(rng: np.random.Generator, onehot: Tensor, options: Previous
     """Augments the segmentation of a previous stage.
 
     Args:
-        rng: Source of all chance.
         onehot: ``(K, *patch)``, one 0/1 channel an organ. Not changed.
         options: Probabilities and ranges; nnU-Net's by default.
 

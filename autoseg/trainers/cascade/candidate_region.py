@@ -113,7 +113,6 @@ def choose_radius(rows: Sequence[RadiusRow], recall: float = WANTED_RECALL) -> C
 
     Args:
         rows: From `candidate_table`, radii ascending.
-        recall: That is wanted.
     """
     row = next((row for row in rows if row.recall > recall), rows[-1])
     reached = "the smallest with" if row.recall > recall else f"none reaches a recall of {recall:.0%}; the largest has"

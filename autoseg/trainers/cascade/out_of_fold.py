@@ -16,7 +16,7 @@ from ...preprocessing.storage import Store, read_array, write_array
 from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
 from ...runtime.runs import ModelFolder
-from ...schema import Labels, Plan, Split, Trace
+from ...schema import Plan, Split, Trace
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ def cases_without_prediction(model: Path, folds: Mapping[str, str], names: Seque
     """The cases that the fold which held them out has not validated (yet).
 
     Args:
-        model: Model folder.
         folds: From `folds_that_validate`.
-        names: Of the cases.
     """
     return [name for name in names if name not in folds or not ModelFolder(model).run(folds[name]).case_scores(name).is_file()]
 
@@ -41,12 +39,9 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     """Resamples the first stage's out-of-fold label maps to the second stage's preprocessed cases.
 
     Args:
-        model: Model folder of the first stage.
         folds: From `folds_that_validate`.
         names: Cases that are wanted; those without a prediction are left out and named in a warning.
         data: Preprocessed cases of the second stage.
-        plan: Of the dataset.
-        progress: Show a bar.
 
     Returns:
         Folder with one ``(1, Z, Y, X)`` array of internal values a case; those that are current stay.
@@ -75,14 +70,9 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
             continue
         forget(target)
         labels = to_internal_values(read_label(source).array, plan.labels, source=str(source))
-        write_array(target, on_grid(labels, trace)[None].astype(_smallest_type(plan.labels)))
+        write_array(target, on_grid(labels, trace)[None].astype(np.min_scalar_type(len(plan.labels.base_values) + 1)))
         record(target, stamp)
     return out
-
-
-def _smallest_type(labels: Labels) -> type[np.unsignedinteger]:
-    """The smallest type that holds every internal value."""
-    return np.uint8 if len(labels.base_values) + 1 < 2**8 else np.uint16
 
 
 def _lies_on(target: Path, trace: Trace) -> bool:

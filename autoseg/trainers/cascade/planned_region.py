@@ -15,14 +15,7 @@ from .trainer import CANDIDATE_REGION
 
 
 def record_candidate_region(workspace: Workspace, spec: TrainingSpec, job: RunRecord, model: Path) -> None:
-    """Writes the region that a run begins with into ``plan.json``, with the reason; not that of a variant of the plan.
-
-    Args:
-        workspace: Where the plan lies.
-        spec: What the run follows.
-        job: As it begins.
-        model: Its model folder.
-    """
+    """Writes the region that a run begins with into ``plan.json``, with the reason; not that of a variant of the plan."""
     name, region, record = job.configuration.name, job.configuration.region, model / CANDIDATE_REGION
     if spec.words or region is None or not record.is_file():
         return

@@ -36,9 +36,7 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
     """Computes the candidate region of each case of a fold, for all folds of the model; may be interrupted and called again.
 
     Args:
-        job: With the region in its configuration.
         folders: Of the run, with the segmentations of the previous stage where there is one.
-        progress: Show a bar.
 
     Returns:
         ``region_on_<data>`` beside the run: ``<case>.b2nd``, ``(Z, Y, X)`` uint8, and ``<case>.npz``, voxels as in

@@ -15,34 +15,16 @@ from torch import Tensor
 
 from ...runtime.registry import lookup
 from ...schema import Labels
-from .deep_supervision import SUPERVISIONS, DeepSupervision, PyramidSupervision
 from .entropy import cross_entropy, weighted_cross_entropy
 from .overlap import generalised_dice_loss, soft_dice_loss
 from .targets import Target, make_target
-
-__all__ = [
-    "LOSSES",
-    "SUPERVISIONS",
-    "DeepSupervision",
-    "DiceCrossEntropy",
-    "GeneralisedDiceCrossEntropy",
-    "PyramidSupervision",
-    "Target",
-    "WeightedCrossEntropy",
-    "build_loss",
-    "make_target",
-    "soft_dice_loss",
-]
 
 
 class DiceCrossEntropy:
     """Soft Dice plus cross entropy with weights 1:1; binary cross entropy over channels where organs overlap.
 
     Args:
-        labels: Of the dataset.
         batch_dice: Overlap is summed over the batch, one volume made of all patches, instead of a sample (`overlap`).
-        dice_weight: Factor of the Dice term.
-        entropy_weight: Factor of the cross entropy.
     """
 
     def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 1.0, entropy_weight: float = 1.0) -> None:

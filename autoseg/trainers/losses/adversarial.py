@@ -16,11 +16,7 @@ from .targets import make_target
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator recognises the prediction.
-
-    Args:
-        fake: Logits of the discriminator for what the generator made, of any shape.
-    """
+    """Mean of ``-log D(x, G(x))``: the non-saturating form, whose gradient is largest where the discriminator recognises the prediction."""
     return F.softplus(-fake.float()).mean()
 
 
@@ -28,7 +24,6 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Binary cross entropy of real against generated: mean of ``-log D(x, y)`` plus mean of ``-log(1 - D(x, G(x)))``.
 
     Args:
-        real: Logits for reference masks, of any shape.
         fake: Logits for what the generator made, detached from it.
     """
     return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
@@ -41,7 +36,6 @@ def discriminator_maps(logits: Tensor, segmentation: Tensor, annotated: Annotate
         logits: ``(B, K, *spatial)``.
         segmentation: ``(B, *spatial)`` internal values.
         annotated: Of each sample; empty means every organ in all of them.
-        labels: Of the K outputs.
 
     Returns:
         Predicted probabilities and the real 0/1 maps, both ``(B, K, *spatial)`` float32.

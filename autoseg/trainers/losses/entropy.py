@@ -14,7 +14,6 @@ def cross_entropy(logits: Tensor, target: Target) -> Tensor:
 
     Args:
         logits: ``(B, K, *spatial)``.
-        target: Of the same size.
     """
     if target.regions is None:
         voxelwise = F.cross_entropy(logits, target.classes, reduction="none")[:, None]
@@ -33,7 +32,6 @@ def weighted_cross_entropy(logits: Tensor, target: Target) -> Tensor:
 
     Args:
         logits: ``(B, K, *spatial)``.
-        target: Of the same size.
     """
     if target.regions is None:
         weights = class_weights(_shares(target.channels(logits.shape[1]), target.valid))

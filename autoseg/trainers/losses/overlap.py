@@ -21,8 +21,6 @@ def soft_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool, s
 
     Args:
         probabilities: ``(B, K, *spatial)``.
-        target: Of the same size.
-        batch_dice: Sum over the batch first: one volume made of all patches.
         skip_background: Leave channel 0 out.
     """
     overlap, total, _ = _sums(probabilities, target, batch_dice=batch_dice, first=1 if skip_background else 0)
@@ -37,7 +35,6 @@ def generalised_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: 
 
     Args:
         probabilities: ``(B, K, *spatial)``.
-        target: Of the same size.
         batch_dice: One ratio over the whole batch; else the mean of one a sample.
     """
     overlap, total, volume = _sums(probabilities, target, batch_dice=batch_dice, first=0)

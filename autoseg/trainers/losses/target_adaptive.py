@@ -35,7 +35,6 @@ class TargetAdaptive:
 
     Args:
         loss: ``loss(outputs, segmentation) -> scalar``; outputs are one tensor ``(B, K, *spatial)`` or several.
-        labels: Of the network's outputs.
     """
 
     def __init__(self, loss: Callable[[Tensor | Sequence[Tensor], Tensor], Tensor], labels: Labels) -> None:
@@ -76,8 +75,6 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
 
     Args:
         logits: ``(B, K, *spatial)``.
-        annotated: One entry a sample.
-        labels: Of the K outputs.
         segmentation: ``(B, *spatial)`` internal values, of this or a finer resolution; of regions it says which others they imply.
 
     Returns:

@@ -28,12 +28,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
     """Brings cases to the coarse grid; may be interrupted and called again. Shared by all folds of a model.
 
     Args:
-        model: Model folder.
         data: Preprocessed cases.
-        names: Of the cases that are wanted.
-        plan: Of the dataset.
-        configuration: With a locator.
-        progress: Show a bar.
 
     Returns:
         ``coarse_on_<data>`` in the model folder: ``<case>.npz`` with ``image`` ``(C, z, y, x)`` float32 and ``labels`` ``(z, y, x)`` int16.

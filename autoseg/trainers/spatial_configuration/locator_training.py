@@ -30,8 +30,6 @@ class LocatorTraining:
     """The locator that is trained, and the whole volumes that it learns from.
 
     Args:
-        job: Of the run, whose configuration has a locator.
-        device: Where to compute.
         loss: Name in `LOSSES`, of two classes.
 
     Raises:
@@ -57,7 +55,6 @@ class LocatorTraining:
 
         Args:
             number: Of the iteration: it decides on the volume and its augmentation.
-            learning_rate: Of this step.
         """
         image, labels = self._sample(number)
         self.network.train()

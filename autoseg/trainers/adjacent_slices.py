@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,4 +32,5 @@ def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, 
 def repeated(augmentation: Augmentation, slices: int) -> Augmentation:
     """The augmentation with what was drawn for a channel for each of its slices; only the noise differs between them."""
     names = ("blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
-    return replace(augmentation, **{name: repeat_per_slice(getattr(augmentation, name), slices) for name in names})
+    repeated_values: dict[str, Any] = {name: repeat_per_slice(getattr(augmentation, name), slices) for name in names}
+    return replace(augmentation, **repeated_values)

@@ -109,16 +109,10 @@ def default_options(
         ValueError: An option is unknown or its value makes no sense.
     """
     long_run = budget.amount >= LONG_RUN if budget.kind == "iterations" else device_type != "cpu" and budget.amount >= 7200
-    if long_run:
-        options = TrainingOptions()
-    else:
-        options = TrainingOptions(
-            optimizer="adamw",
-            learning_rate=1e-3,
-            weight_decay=1e-2,
-            schedule="cosine",
-            warmup=0.01,
-            average_decay=0.99,
+    options = TrainingOptions()
+    if not long_run:
+        options = replace(
+            options, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine", warmup=0.01, average_decay=0.99
         )
     if suited is not None:
         options = suited(options, long_run=long_run)

@@ -123,7 +123,7 @@ class Trainer:
 
     @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
-        """Completes the job by what depends on the preprocessed cases and a previous stage's segmentations; called once, before all else."""
+        """Completes the job by what depends on the preprocessed cases and a previous stage's segmentations; called once, at the start."""
         return job
 
     @property

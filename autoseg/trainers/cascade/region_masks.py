@@ -5,7 +5,6 @@ Roth et al., Comput. Med. Imaging Graph. 66 (2018).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from tqdm import tqdm
 from ...data.label_subsets import organ_indices
 from ...inference.candidate_region import candidate_region_mask
 from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array
-from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
-from ...runtime.serialization import atomic_write, read_json, write_json
-from ...schema import CandidateRegion, Configuration, Labels
+from ...runtime.serialization import atomic_write
+from ...schema import Configuration, Labels
 from ...schema.conventions import ANNOTATED
 from ...schema.run_record import RunRecord
+from ..derived_cases import open_folder
 from ..job import RunFolders
 from ..patch_sampling import segmentation_of
 
@@ -48,10 +47,7 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
     region = job.configuration.region
     if region is None:
         raise ValueError(f"{job.configuration.name}: expected a configuration with a candidate region, got none")
-    out = folders.run.parent / f"region_on_{folders.data.name}"
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partial_files(out)
-    _keep_recipe(out, region)
+    out = open_folder(folders.run.parent / f"region_on_{folders.data.name}", "region.json", region)
     store, organs = Store(folders.data), organ_indices(job.plan.stored_labels, job.plan.labels)
     names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
     stamps = {name: _stamp(name, store, folders) for name in names}
@@ -84,19 +80,6 @@ def with_ignore(labels: Labels) -> Labels:
     return labels if labels.ignore is not None else replace(labels, ignore=max(labels.base_values) + 1)
 
 
-def _keep_recipe(out: Path, region: CandidateRegion) -> None:
-    """Empties the folder if its masks are of another region, then notes this one; in that order, for the case of a kill between."""
-    path = out / "region.json"
-    try:
-        same = path.is_file() and read_json(path, CandidateRegion) == region
-    except ValueError:
-        same = False
-    if not same:
-        for old in [*out.glob("*.b2nd"), *out.glob("*.npz")]:
-            old.unlink(missing_ok=True)
-        write_json(path, region)
-
-
 def _stamp(name: str, store: Store, folders: RunFolders) -> Stamp:
     """What the region of a case follows from, besides the recipe of the whole folder."""
     previous = {} if folders.previous is None else {"previous": content_id(folders.previous_of(name))}
@@ -120,8 +103,5 @@ def _centres(stored: StoredCase, mask: np.ndarray, labels: Labels) -> dict[str, 
     flat = np.flatnonzero(mask)
     if len(flat) > CENTRES:
         flat = rng.choice(flat, CENTRES, replace=False)
-    return of_organs | {ANNOTATED: _as_voxels(flat, mask.shape)}
-
-
-def _as_voxels(flat: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    return np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int16 if max(shape) < np.iinfo(np.int16).max else np.int32)
+    voxels = np.stack(np.unravel_index(flat, mask.shape), axis=1)
+    return of_organs | {ANNOTATED: voxels.astype(np.int16 if max(mask.shape) < np.iinfo(np.int16).max else np.int32)}

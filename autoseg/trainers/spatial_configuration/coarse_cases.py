@@ -13,10 +13,10 @@ from ...data.label_subsets import translate_labels
 from ...inference.localisation import coarse_shape, to_coarse
 from ...preprocessing.resampling import resample_labels
 from ...preprocessing.storage import Store
-from ...runtime.locks import remove_partial_files
 from ...runtime.provenance import Stamp, forget, is_current, record
-from ...runtime.serialization import atomic_write, read_json, write_json
-from ...schema import Configuration, Labels, Locator, Plan
+from ...runtime.serialization import atomic_write
+from ...schema import Configuration, Labels, Plan
+from ..derived_cases import open_folder
 from ..patch_sampling import segmentation_of
 
 NOT_ANNOTATED = 2
@@ -40,10 +40,8 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
     locator, spacing = configuration.locator, configuration.spacing
     if locator is None:
         raise ValueError(f"{configuration.name}: expected a configuration with a locator, got none")
-    out = model / f"coarse_on_{data.name}"
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partial_files(out)
-    _keep_recipe(out, locator)
+    grid = {"spacing": list(locator.spacing), "shape": list(locator.shape), "sigma": locator.sigma}
+    out = open_folder(model / f"coarse_on_{data.name}", "locator.json", grid)
     store = Store(data)
     organs = {name: annotated_indices(store.load(name).annotated, plan.labels) for name in names if store.has(name)}
     for name in (name for name, annotated in organs.items() if annotated == ()):
@@ -77,17 +75,3 @@ def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.nda
     if partly:
         ignored |= internal == 0
     return np.where(ignored, NOT_ANNOTATED, internal > 0).astype(np.int16)
-
-
-def _keep_recipe(out: Path, locator: Locator) -> None:
-    """Empties the folder if its volumes are for another grid, then notes this one; in that order, for the case of a kill between."""
-    path = out / "locator.json"
-    grid = {"spacing": list(locator.spacing), "shape": list(locator.shape), "sigma": locator.sigma}
-    try:
-        same = path.is_file() and read_json(path, dict) == grid
-    except ValueError:
-        same = False
-    if not same:
-        for old in out.glob("*.npz"):
-            old.unlink(missing_ok=True)
-        write_json(path, grid)

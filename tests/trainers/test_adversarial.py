@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from factories import ORGANS, make_configuration, make_job, make_plan
@@ -42,13 +43,13 @@ def moved(network: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 
 
 class TestStep:
-    def test_both_networks_take_a_step_and_the_history_tells_all_of_it(self, folders):
+    @pytest.mark.parametrize("factor", [1.0, torch.nan])
+    def test_both_networks_take_a_step_unless_gradients_are_broken_and_the_history_tells_all_of_it(self, folders, factor):
         trainer = trainer_of(folders)
-        before = copied(trainer.network), copied(trainer.discriminator)
-        values = trainer.step(first_batch(trainer))
+        batch, before = first_batch(trainer), [copied(trainer.network), copied(trainer.discriminator)]
+        values = trainer.step(dataclasses.replace(batch, image=factor * batch.image))
         assert list(values) == ["train_loss", "adversarial_loss", "discriminator_loss", "score_real", "score_fake"]
-        assert moved(trainer.network, before[0])
-        assert moved(trainer.discriminator, before[1])
+        assert [moved(trainer.network, before[0]), moved(trainer.discriminator, before[1])] == [factor == 1.0] * 2
 
     def test_the_segmentation_network_minimises_the_papers_sum_over_one_plus_the_weight(self, folders, monkeypatch):
         monkeypatch.setattr("autoseg.runtime.hardware.autocast_dtype", lambda _: None)  # the same numbers on processors with bf16
@@ -97,15 +98,6 @@ class TestStep:
             trainer.step(batch)
             assert trainer.optimized_discriminator.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 2)
 
-    def test_a_broken_gradient_moves_neither_network(self, folders):
-        trainer = trainer_of(folders)
-        batch = first_batch(trainer)
-        broken = dataclasses.replace(batch, image=batch.image * torch.nan)
-        before = copied(trainer.network), copied(trainer.discriminator)
-        trainer.step(broken)
-        assert not moved(trainer.network, before[0])
-        assert not moved(trainer.discriminator, before[1])
-
 
 class TestDiscriminatorMaps:
     segmentation = torch.tensor([[[0, 1], [2, 0]], [[1, 1], [2, 3]]], dtype=torch.int16)
@@ -145,10 +137,25 @@ class TestDiscriminatorMaps:
         assert not torch.equal(fake[1, 1], real[1, 1])
         assert not torch.equal(fake[0, 0], real[0, 0])
 
-    def test_losses_of_a_discriminator_that_does_not_know(self):
-        undecided = torch.zeros(2, 1, 3, 3)
-        assert float(generator_loss(undecided)) == pytest.approx(0.6931, abs=1e-4)
-        assert float(discriminator_loss(undecided, undecided)) == pytest.approx(1.3863, abs=1e-4)
+
+class TestLosses:
+    REAL, FAKE = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([[-3.0, 1.0], [0.0, 4.0]])
+
+    def test_they_are_logarithms_of_the_scores(self):
+        real, fake = (1 / (1 + np.exp(-logits.double().numpy())) for logits in (self.REAL, self.FAKE))
+        assert generator_loss(self.FAKE).item() == pytest.approx(-np.log(fake).mean(), rel=1e-6)
+        assert discriminator_loss(self.REAL, self.FAKE).item() == pytest.approx(-np.log(real).mean() - np.log(1 - fake).mean(), rel=1e-6)
+
+    def test_a_generator_that_deceives_nobody_has_the_full_gradient(self):
+        fake = torch.full((4,), -1e4, requires_grad=True)
+        loss = generator_loss(fake)
+        loss.backward()
+        assert loss.item() == pytest.approx(1e4)
+        assert fake.grad.tolist() == [-0.25] * 4
+
+    def test_half_precision_is_computed_in_float32(self):
+        assert generator_loss(self.FAKE.bfloat16()).dtype == torch.float32
+        assert discriminator_loss(self.REAL.bfloat16(), self.FAKE.bfloat16()) == discriminator_loss(self.REAL, self.FAKE)
 
 
 class TestRuns:

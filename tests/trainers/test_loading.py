@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from factories import make_configuration, make_job, make_plan
 
 from autoseg.trainers import loading
 from autoseg.trainers.loading import AHEAD_BYTES, Prefetcher, loader_size
@@ -53,8 +54,7 @@ def test_an_error_in_a_thread_reaches_the_caller_in_its_turn(threads):
 def test_no_more_is_made_than_asked_for_ahead():
     made = []
     with Prefetcher(lambda number: made.append(number) or number, ahead=3, threads=1) as batches:
-        assert next(batches) == 0
-        assert next(batches) == 1
+        assert [next(batches), next(batches)] == [0, 1]
     assert set(made) <= set(range(4))
 
 
@@ -102,18 +102,11 @@ def test_it_ends_where_it_is_told_to_and_makes_nothing_beyond(ahead):
         assert list(batches) == []
 
 
-class TestSize:
-    def of(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job, device="cuda", **changes):
-        monkeypatch.setattr(loading, "cpu_count", lambda: 6)
-        return loader_size(tiny_job(tiny_plan(tiny_configuration(**changes))), torch.device(device))
-
-    def test_a_processor_gets_one_thread_a_gpu_all_but_one_core(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job):
-        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, device="cpu") == (1, 2)
-        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job) == (5, 6)
-
-    def test_few_large_batches_wait(self, monkeypatch, tiny_plan, tiny_configuration, tiny_job):
-        large = {"patch_size": (256, 256, 256), "batch_size": 6}
-        threads, ahead = self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, **large)
-        assert (threads, ahead) == (5, AHEAD_BYTES // (6 * 256**3 * 6))
-        vast = {"patch_size": (512, 512, 512), "batch_size": 6}
-        assert self.of(monkeypatch, tiny_plan, tiny_configuration, tiny_job, **vast)[1] == 1
+@pytest.mark.parametrize(
+    ("device", "size", "batch", "expected"),
+    [("cpu", 8, 2, (1, 2)), ("cuda", 8, 2, (5, 6)), ("cuda", 256, 6, (5, AHEAD_BYTES // (6 * 256**3 * 6))), ("cuda", 512, 6, (5, 1))],
+)
+def test_a_gpu_gets_all_but_one_core_and_few_large_batches_wait(monkeypatch, device, size, batch, expected):
+    monkeypatch.setattr(loading, "cpu_count", lambda: 6)
+    job = make_job(make_plan(make_configuration(patch_size=(size,) * 3, batch_size=batch)))
+    assert loader_size(job, torch.device(device)) == expected

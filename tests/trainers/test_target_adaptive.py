@@ -49,27 +49,21 @@ class TestByHand:
 
     segmentation = torch.tensor([[[1, 0, 0]]])
 
-    def test_cross_entropy_is_equation_8_of_the_paper(self):
-        expected = -(math.log(P[1]) + 2 * math.log(1 - P[1])) / 3
-        assert adaptive("ce")(LOGITS, self.segmentation, ((0,),)).item() == pytest.approx(expected, rel=1e-6)
-
-    def test_two_of_three_organs(self):
-        expected = -(math.log(P[1]) + 2 * math.log(1 - P[1] - P[3])) / 3
-        assert adaptive("ce")(LOGITS, self.segmentation, ((0, 2),)).item() == pytest.approx(expected, rel=1e-6)
-
-    def test_dice_is_that_of_the_annotated_organ_and_agreement_for_the_others(self):
-        dice = (2 * P[1] + 1e-5) / (3 * P[1] + 1 + 1e-5)
-        assert adaptive("dice")(LOGITS, self.segmentation, ((0,),)).item() == pytest.approx(1 - (dice + 1 + 1) / 3, abs=1e-6)
-
-    def test_generalised_dice_is_that_of_two_classes(self):
-        # Weights 1 / 1^2 and 1 / 2^2; background has all that is not liver. Absent classes add nothing.
-        overlap, total = P[1] + 2 * (1 - P[1]) / 4, (3 * P[1] + 1) + (3 * (1 - P[1]) + 2) / 4
-        expected = 1 - (2 * overlap + 1e-5) / (total + 1e-5)
-        assert adaptive("generalised_dice")(LOGITS, self.segmentation, ((0,),)).item() == pytest.approx(expected, abs=1e-6)
-
-    def test_weighted_cross_entropy_counts_the_classes_of_the_label_map(self):
-        expected = -((1 - 1 / 3) / 3 * math.log(P[1]) + (1 - 2 / 3) / 3 * 2 * math.log(1 - P[1])) / 3
-        assert adaptive("weighted_ce")(LOGITS, self.segmentation, ((0,),)).item() == pytest.approx(expected, rel=1e-6)
+    @pytest.mark.parametrize(
+        ("name", "annotated", "expected"),
+        [
+            ("ce", (0,), -(math.log(P[1]) + 2 * math.log(1 - P[1])) / 3),  # equation 8 of the paper
+            ("ce", (0, 2), -(math.log(P[1]) + 2 * math.log(1 - P[1] - P[3])) / 3),
+            # That of the annotated organ, and agreement for the others.
+            ("dice", (0,), 1 - ((2 * P[1] + 1e-5) / (3 * P[1] + 1 + 1e-5) + 1 + 1) / 3),
+            # Weights 1 / 1^2 and 1 / 2^2; background has all that is not liver. Absent classes add nothing.
+            ("generalised_dice", (0,), 1 - 2 * (P[1] + 2 * (1 - P[1]) / 4) / ((3 * P[1] + 1) + (3 * (1 - P[1]) + 2) / 4)),
+            # The classes of the label map are counted.
+            ("weighted_ce", (0,), -((1 - 1 / 3) / 3 * math.log(P[1]) + (1 - 2 / 3) / 3 * 2 * math.log(1 - P[1])) / 3),
+        ],
+    )
+    def test_one_sample(self, name, annotated, expected):
+        assert adaptive(name)(LOGITS, self.segmentation, (annotated,)).item() == pytest.approx(expected, abs=2e-6)
 
     def test_batch_dice_judges_an_organ_on_the_samples_that_have_it(self):
         logits, segmentation = torch.cat([LOGITS, LOGITS]), torch.tensor([[[1, 0, 0]], [[2, 2, 0]]])

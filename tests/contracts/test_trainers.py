@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from factories import make_configuration, make_job, make_plan
 from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
@@ -27,8 +28,6 @@ from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -70,6 +69,15 @@ def rows(folders: RunFolders) -> list[list[str]]:
     return [line.split(",")[:-1] for line in (folders.run / "history.csv").read_text().splitlines()]
 
 
+def assert_goes_on(trainer: Trainer, undisturbed: RunFolders) -> None:
+    """Finishes a run that was killed: all networks and the history are those of the undisturbed run, bit by bit."""
+    trainer.fit()
+    resumed, expected = (load_checkpoint(folders.run / FINAL_CHECKPOINT)[0] for folders in (trainer.folders, undisturbed))
+    assert resumed.keys() == expected.keys()
+    assert all(equal(resumed[network], expected[network]) for network in expected)
+    assert rows(trainer.folders) == rows(undisturbed)
+
+
 @pytest.fixture
 def job(tiny_plan, tiny_job) -> Callable[..., RunRecord]:
     return lambda **options: tiny_job(tiny_plan(), **options)
@@ -87,10 +95,8 @@ class TestContract:
     def test_the_budget_is_used_up_exactly(self, name, job, folders):
         trainer = build(name, job(iterations=10, validation_intervals=3), folders)
         trainer.fit()
-        assert trainer.iteration == 10
-        assert trainer.used == 1
-        assert [row["validation_interval"] for row in trainer.history.rows] == [1, 2, 3]
-        assert [row["iteration"] for row in trainer.history.rows] == [4, 7, 10]
+        assert (trainer.iteration, trainer.used) == (10, 1)
+        assert [(row["validation_interval"], row["iteration"]) for row in trainer.history.rows] == [(1, 4), (2, 7), (3, 10)]
         assert trainer.history.rows[-1]["learning_rate"] < 0.1 * 1e-2
 
     def test_the_same_job_gives_the_same_weights_and_another_seed_others(self, name, job, folders):
@@ -111,13 +117,9 @@ class TestContract:
         build(name, chosen, undisturbed).fit()
         # In the first validation interval, where no checkpoint exists; between two; in the middle of one; in the very last step.
         for iteration, after in ((1, True), (3, False), (4, True), (8, True)):
-            trainer = build(name, chosen, killed)
-            kill_at(trainer, iteration, after=after)
-            run_until_killed(trainer)
+            run_until_killed(build(name, chosen, killed), iteration, after=after)
         assert not (killed.run / FINAL_CHECKPOINT).exists()
-        build(name, chosen, killed).fit()
-        assert equal(weights(killed), weights(undisturbed))
-        assert rows(killed) == rows(undisturbed)
+        assert_goes_on(build(name, chosen, killed), undisturbed)
 
     def test_a_kill_while_the_checkpoint_is_written_goes_back_to_the_former_one(self, name, job, folders, monkeypatch):
         undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
@@ -132,13 +134,12 @@ class TestContract:
 
         with monkeypatch.context() as patch:
             patch.setattr(torch, "save", dying)
-            run_until_killed(trainer)
+            with pytest.raises(Killed):
+                trainer.fit()
         resumed = build(name, job(), killed)
         resumed.restore()
         assert resumed.interval == 2
-        build(name, job(), killed).fit()
-        assert equal(weights(killed), weights(undisturbed))
-        assert rows(killed) == rows(undisturbed)
+        assert_goes_on(build(name, job(), killed), undisturbed)
 
     def test_what_a_killed_run_left_half_written_is_removed(self, name, job, folders):
         folders.run.mkdir()
@@ -147,9 +148,7 @@ class TestContract:
         assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png", RUN_ENVIRONMENT]
 
     def test_checkpoints_load_without_running_code(self, name, job, folders):
-        trainer = build(name, job(average_decay=0.9), folders)
-        kill_at(trainer, 5)
-        run_until_killed(trainer)
+        run_until_killed(build(name, job(average_decay=0.9), folders), 5)
         latest = torch.load(folders.run / LATEST_CHECKPOINT, weights_only=True)
         assert {"network", "optimizer", "average", "random", "meta"} <= set(latest)
         trainer = build(name, job(average_decay=0.9), folders)
@@ -165,13 +164,6 @@ class TestContract:
         kill_at(again, 0)
         assert torch.equal(again.fit()(image), expected)
         assert (folders.run / FINAL_CHECKPOINT).stat().st_mtime_ns == before
-
-    def test_the_network_that_comes_back_is_ready_to_predict(self, name, job, folders):
-        network = build(name, job(), folders).fit()
-        assert not network.training
-        with torch.no_grad():
-            logits = network(torch.zeros(1, 1, 8, 8, 8))
-        assert logits.shape == (1, 3, 8, 8, 8)
 
     def test_the_moving_average_predicts_when_asked_for(self, name, job, folders):
         trainer = build(name, job(average_decay=0.8), folders)
@@ -192,10 +184,6 @@ class TestContract:
         for key, tensor in weights(folders).items():
             torch.testing.assert_close(tensor, mean[key], rtol=1e-5, atol=1e-6)
 
-    def test_without_an_average_the_trained_weights_predict(self, name, job, folders):
-        trainer = build(name, job(average_decay=0.0), folders)
-        assert trainer.fit() is trainer.network
-
     def test_a_checkpoint_of_an_older_version_goes_on(self, name, job, folders, monkeypatch):
         """autoseg 0.1.0 called validation intervals rounds."""
         undisturbed, killed = elsewhere(folders, "undisturbed"), elsewhere(folders, "killed")
@@ -203,13 +191,10 @@ class TestContract:
         trainer = build(name, job(), killed)
         meta = trainer._meta
         monkeypatch.setattr(trainer, "_meta", lambda: {{"validation_interval": "round"}.get(key, key): one for key, one in meta().items()})
-        kill_at(trainer, 5)
-        run_until_killed(trainer)
+        run_until_killed(trainer, 5)
         table = trainer.history.table
         table.write_text(table.read_text().replace("validation_interval", "round"))
-        build(name, job(), killed).fit()
-        assert equal(weights(killed), weights(undisturbed))
-        assert rows(killed) == rows(undisturbed)
+        assert_goes_on(build(name, job(), killed), undisturbed)
 
     def test_pretrained_weights_are_loaded_where_they_fit(self, name, job, folders, tiny_plan, tiny_job, caplog):
         build(name, job(), elsewhere(folders, "first")).fit()
@@ -235,9 +220,7 @@ class TestContract:
                 build(name, dataclasses.replace(job(), pretrained=path), folders).fit()
 
     def test_a_resumed_run_does_not_start_from_the_pretrained_weights_again(self, name, job, folders, tmp_path):
-        trainer = build(name, job(), folders)
-        kill_at(trainer, 5)
-        run_until_killed(trainer)
+        run_until_killed(build(name, job(), folders), 5)
         build(name, dataclasses.replace(job(), pretrained=tmp_path / "gone.pt"), folders).fit()
         assert (folders.run / FINAL_CHECKPOINT).is_file()
 
@@ -298,9 +281,7 @@ class TestContract:
         assert made == [(number, "autoseg-batch") for number in range(3)]
 
     def test_checkpoints_are_read_into_main_memory(self, name, job, folders, monkeypatch):
-        trainer = build(name, job(average_decay=0.9), folders)
-        kill_at(trainer, 5)
-        run_until_killed(trainer)
+        run_until_killed(build(name, job(average_decay=0.9), folders), 5)
         places, load = [], torch.load
         monkeypatch.setattr(torch, "load", lambda *args, **options: places.append(options["map_location"]) or load(*args, **options))
         trainer = build(name, job(average_decay=0.9), folders)
@@ -348,16 +329,19 @@ class TestContract:
         assert now[0] < 60 + 2 * 40
         assert len(rows(folders)) == 5
 
-    def test_two_dimensions(self, name, folders, tiny_plan, tiny_configuration, tiny_job):
-        network = build(name, tiny_job(tiny_plan(tiny_configuration(2)), "2d"), folders).fit()
+    @pytest.mark.parametrize(
+        ("configuration", "channels"),
+        [(make_configuration(2), 1), (make_configuration(3), 1), (make_configuration(name="3d_cascade", previous_stage="3d_lowres"), 3)],
+    )
+    def test_the_network_that_comes_back_is_ready_to_predict(self, name, folders, cascade_folders, configuration, channels):
+        where = folders if configuration.previous_stage is None else cascade_folders
+        trainer = build(name, make_job(make_plan(configuration), configuration.name), where)
+        network = trainer.fit()
+        assert not network.training
+        assert network is (trainer.network if trainer.optimized.average is None else trainer.optimized.average)
+        size = (8,) * configuration.dim
         with torch.no_grad():
-            assert network(torch.zeros(1, 1, 8, 8)).shape == (1, 3, 8, 8)
-
-    def test_the_second_stage_of_a_cascade(self, name, cascade_folders, tiny_plan, tiny_configuration, tiny_job):
-        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
-        network = build(name, tiny_job(tiny_plan(second), "3d_cascade"), cascade_folders).fit()
-        with torch.no_grad():
-            assert network(torch.zeros(1, 3, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+            assert network(torch.zeros(1, channels, *size)).shape == (1, 3, *size)
 
     def test_regions_and_ignored_voxels(self, name, folders, tiny_plan, tiny_job):
         regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))

@@ -8,12 +8,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from factories import ORGANS
+from factories import ORGANS, SHAPE, make_configuration, make_job, make_plan
 
 from autoseg.inference.candidate_region import body_mask, dilated
 from autoseg.preprocessing.storage import Locations, Store, read_array
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import CandidateRegion, Labels
+from autoseg.schema import CandidateRegion
 from autoseg.schema.conventions import ANNOTATED
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
@@ -25,37 +25,22 @@ from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_sampling import draw_sample
 
 CPU = torch.device("cpu")
-SHAPE = (10, 14, 16)
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-@pytest.fixture
-def first(tiny_plan, tiny_configuration, tiny_job):
-    """A job of the first stage, with changes to `RunRecord`."""
-
-    def make(**changes) -> RunRecord:
-        plan = tiny_plan(tiny_configuration())
-        return configured(tiny_job(plan), **changes)
-
-    return make
+def first(**options) -> RunRecord:
+    """A job of the first stage, with options of the trainer."""
+    return configured(make_job(make_plan()), options)
 
 
-@pytest.fixture
-def second(tiny_plan, tiny_configuration, tiny_job):
+def second(**options) -> RunRecord:
     """A job of the second stage."""
-
-    def make(**changes) -> RunRecord:
-        plan = tiny_plan(tiny_configuration(name="3d_cascade", previous_stage="3d_lowres"))
-        return configured(tiny_job(plan, "3d_cascade"), **changes)
-
-    return make
+    return configured(make_job(make_plan(make_configuration(name="3d_cascade", previous_stage="3d_lowres")), "3d_cascade"), options)
 
 
-def configured(job: RunRecord, **changes) -> RunRecord:
-    job = dataclasses.replace(job, trainer="CascadeTrainer", **changes)
-    return dataclasses.replace(job, configuration=CascadeTrainer.configure(job.configuration, job.plan, job.trainer_options))
+def configured(job: RunRecord, options: dict) -> RunRecord:
+    configuration = CascadeTrainer.configure(job.configuration, job.plan, options)
+    return dataclasses.replace(job, trainer="CascadeTrainer", trainer_options=options, configuration=configuration)
 
 
 def with_radius(job: RunRecord, radius: int) -> RunRecord:
@@ -63,17 +48,17 @@ def with_radius(job: RunRecord, radius: int) -> RunRecord:
 
 
 class TestConfigure:
-    def test_the_first_stage_sees_the_body_and_the_second_what_the_first_found(self, first, second):
+    def test_the_first_stage_sees_the_body_and_the_second_what_the_first_found(self):
         assert first().configuration.region == CandidateRegion("body")
         assert second().configuration.region == CandidateRegion("previous", 3)
         assert second().configuration.sees_previous
 
-    def test_each_part_can_be_switched_off(self, first, second):
-        assert first(trainer_options={"region": False}).configuration.region is None
-        alone = second(trainer_options={"previous_input": False, "radius": 5}).configuration
+    def test_each_part_can_be_switched_off(self):
+        assert first(region=False).configuration.region is None
+        alone = second(previous_input=False, radius=5).configuration
         assert alone.region == CandidateRegion("previous", 5)
         assert not alone.sees_previous
-        assert second(trainer_options={"region": False}).configuration.region is None
+        assert second(region=False).configuration.region is None
 
 
 class TestRadius:
@@ -86,7 +71,7 @@ class TestRadius:
     def run(self, cascade_folders, tmp_path) -> RunFolders:
         return dataclasses.replace(cascade_folders, run=tmp_path / "3d_cascade__CascadeTrainer" / "fold_0")
 
-    def test_it_is_chosen_from_the_first_stage_and_written_down(self, second, run, caplog):
+    def test_it_is_chosen_from_the_first_stage_and_written_down(self, run, caplog):
         with caplog.at_level(logging.INFO):
             job = self.begin(second(), run)
         assert job.configuration.region == CandidateRegion("previous", 0), "this first stage is right everywhere"
@@ -96,29 +81,29 @@ class TestRadius:
         assert len(kept.rows) == 11
         assert (run.run.parent / "candidate_region.png").read_bytes()[:4] == b"\x89PNG"
 
-    def test_other_folds_take_it_over_whatever_their_cases_say(self, second, run, monkeypatch):
+    def test_other_folds_take_it_over_whatever_their_cases_say(self, run, monkeypatch):
         self.begin(second(), run)
         monkeypatch.setattr(cascade, "choose_candidate_region", None)
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
         assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 0)
 
-    def test_a_radius_that_was_asked_for_is_taken_but_not_beside_folds_with_another(self, second, run):
-        assert self.begin(second(trainer_options={"radius": 2}), run).configuration.region == CandidateRegion("previous", 2)
+    def test_a_radius_that_was_asked_for_is_taken_but_not_beside_folds_with_another(self, run):
+        assert self.begin(second(radius=2), run).configuration.region == CandidateRegion("previous", 2)
         assert read_json(run.run.parent / CANDIDATE_REGION, CandidateRegionChoice).why == "as asked"
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
         assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 2)
         for options in ({"radius": 4}, {"region": False}, {"previous_input": False}):
             with pytest.raises(ValueError, match="as in the model's other folds"):
-                CascadeTrainer.fit_to_data(second(trainer_options=options), dataclasses.replace(run, run=run.run.with_name("fold_2")))
+                CascadeTrainer.fit_to_data(second(**options), dataclasses.replace(run, run=run.run.with_name("fold_2")))
 
-    def test_a_first_stage_has_nothing_to_choose(self, first, run):
+    def test_a_first_stage_has_nothing_to_choose(self, run):
         job = first()
         assert CascadeTrainer.fit_to_data(job, run) == job
         assert not (run.run.parent / CANDIDATE_REGION).exists()
 
 
 class TestMasks:
-    def test_of_the_body_and_of_the_previous_stage(self, first, second, cascade_folders):
+    def test_of_the_body_and_of_the_previous_stage(self, cascade_folders):
         store = Store(cascade_folders.data)
         body = prepare_regions(first(), dataclasses.replace(cascade_folders, previous=None), progress=False)
         assert body == cascade_folders.run.parent / "region_on_data"
@@ -133,7 +118,7 @@ class TestMasks:
             assert len(centres[ANNOTATED]) == mask.sum()
             assert all(mask[tuple(voxels.T)].all() for voxels in centres.values())
 
-    def test_what_is_right_is_kept_and_what_is_half_written_made_again(self, second, cascade_folders):
+    def test_what_is_right_is_kept_and_what_is_half_written_made_again(self, cascade_folders):
         job = with_radius(second(), 1)
         out = prepare_regions(job, cascade_folders, progress=False)
         before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -144,7 +129,7 @@ class TestMasks:
         assert after.keys() == before.keys()
         assert {name for name in after if after[name] != before[name]} == {"b.b2nd", "b.b2nd.stamp.json", "b.npz"}
 
-    def test_organ_voxels_outside_the_region_are_no_centres(self, second, cascade_folders, monkeypatch):
+    def test_organ_voxels_outside_the_region_are_no_centres(self, cascade_folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[0] < 3)
         centres = Locations(prepare_regions(second(), cascade_folders, progress=False) / "a.npz")
         assert len(centres["1"]) == 0, "the block lies at the other end"
@@ -160,8 +145,8 @@ class TestMasks:
 class TestBatches:
     @pytest.mark.parametrize("previous_input", [True, False])
     @pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
-    def test_voxels_outside_are_marked_in_both_streams(self, second, cascade_folders, previous_input, stream):
-        job = with_radius(second(trainer_options={"previous_input": previous_input}), 1)
+    def test_voxels_outside_are_marked_in_both_streams(self, cascade_folders, previous_input, stream):
+        job = with_radius(second(previous_input=previous_input), 1)
         folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
         make = BatchMaker(job, folders, "abcd", stream=stream, device=CPU)
         outside = counted = 0
@@ -174,7 +159,7 @@ class TestBatches:
             outside += int((batch.segmentation == 3).sum())
         assert outside > counted > 0
 
-    def test_validation_patches_hold_exactly_the_region(self, second, cascade_folders):
+    def test_validation_patches_hold_exactly_the_region(self, cascade_folders):
         job = with_radius(second(), 1)
         folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
         make = BatchMaker(job, folders, "a", stream=VALIDATION, device=CPU)
@@ -186,7 +171,7 @@ class TestBatches:
         _, padded = make._read("a", ((-4, 4), (0, 8), (0, 8)))
         assert (padded.region[:4] == 0).all()
 
-    def test_patches_are_centred_inside(self, first, folders, monkeypatch):
+    def test_patches_are_centred_inside(self, folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[2] >= 12)
         job = first()
         folders = dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
@@ -197,7 +182,7 @@ class TestBatches:
 
 
 class TestTraining:
-    def test_logits_outside_the_region_change_no_loss(self, second, cascade_folders):
+    def test_logits_outside_the_region_change_no_loss(self, cascade_folders):
         trainer = CascadeTrainer(with_radius(second(), 1), cascade_folders, device=CPU, progress=False)
         trainer.prepare()
         batch = BatchMaker(trainer.job, trainer.folders, "ab", stream=TRAINING, device=CPU)(0)
@@ -212,19 +197,8 @@ class TestTraining:
         assert losses[0] != pytest.approx(losses[2], rel=1e-3)
 
     @pytest.mark.parametrize("options", [{}, {"previous_input": False}, {"region": False}])
-    def test_the_second_stage_learns(self, second, cascade_folders, options):
-        job = CascadeTrainer.fit_to_data(second(trainer_options=options), cascade_folders)
+    def test_the_second_stage_learns(self, cascade_folders, options):
+        job = CascadeTrainer.fit_to_data(second(**options), cascade_folders)
         trainer = CascadeTrainer(job, cascade_folders, device=CPU, progress=False)
         trainer.fit()
         assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
-
-    def test_regions_with_an_ignore_value_of_their_own(self, folders, tiny_plan, tiny_job):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
-        trainer = CascadeTrainer(configured(tiny_job(tiny_plan(labels=regions))), folders, device=CPU, progress=False)
-        assert trainer.labels == regions
-        trainer.fit()
-
-    def test_slices_have_a_body_too(self, folders, tiny_plan, tiny_configuration, tiny_job):
-        trainer = CascadeTrainer(configured(tiny_job(tiny_plan(tiny_configuration(2)), "2d")), folders, device=CPU, progress=False)
-        trainer.fit()
-        assert np.isfinite(trainer.history.rows[-1]["train_loss"])

@@ -17,10 +17,13 @@ def clipped(clip: GradientClip, size: float) -> float:
     return float(weight.grad.norm())
 
 
-def test_a_fixed_norm():
-    clip = GradientClip(12.0, 0.0)
-    assert [clipped(clip, size) for size in (3.0, 24.0)] == pytest.approx([3.0, 12.0], rel=1e-5)
-    assert clip.average is None
+@pytest.mark.parametrize(
+    ("largest", "relative", "sizes", "expected"), [(12.0, 0.0, (3.0, 24.0), [3.0, 12.0]), (2.0, 5.0, (3.0, 4.0), [2.0, 2.0])]
+)
+def test_the_fixed_norm_is_never_exceeded(largest, relative, sizes, expected):
+    clip = GradientClip(largest, relative)
+    assert [clipped(clip, size) for size in sizes] == pytest.approx(expected, rel=1e-5)
+    assert (clip.average is None) == (relative == 0)
 
 
 def test_a_multiple_of_the_moving_average():
@@ -29,11 +32,6 @@ def test_a_multiple_of_the_moving_average():
     assert clipped(clip, 9.0) == pytest.approx(5.0, rel=1e-5)
     assert clip.average == pytest.approx(0.99 + 0.01 * 5.0), "the outlier counts as what it was clipped to"
     assert clipped(clip, 3.0) == pytest.approx(3.0)
-
-
-def test_the_fixed_norm_is_never_exceeded():
-    clip = GradientClip(2.0, 5.0)
-    assert [clipped(clip, size) for size in (3.0, 4.0)] == pytest.approx([2.0, 2.0], rel=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_is_forgotten():

@@ -26,22 +26,16 @@ def add(history: History, number: int, dice: float = 0.5, other: float = 0.5) ->
 def test_rows_are_written_after_every_validation_interval_and_read_again_exactly(tmp_path):
     history = History(tmp_path)
     assert history.rows == []
-    first = add(history, 1)
-    add(history, 3, dice=1 / 3)
-    assert first["train_loss"] == 1.0
+    assert add(history, 1)["train_loss"] == 1.0
+    add(history, 3, dice=1 / 3, other=math.nan)
     with history.table.open(newline="") as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["10", "30"]
     text = history.table.read_text()
     again = History(tmp_path)
-    assert again.rows == history.rows
+    assert str(again.rows) == str(history.rows)
     again.cut(1)
-    add(again, 3, dice=1 / 3)
+    add(again, 3, dice=1 / 3, other=math.nan)
     assert history.table.read_text() == text
-
-
-def test_nan_survives(tmp_path):
-    add(History(tmp_path), 1, other=math.nan)
-    assert math.isnan(History(tmp_path).rows[0]["dice_spleen"])
 
 
 def test_a_table_of_an_older_version_is_continued(tmp_path):
@@ -63,23 +57,15 @@ def test_the_curve_is_plotted(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "progress.png"]
 
 
-def test_intervals_after_the_checkpoint_are_made_again(tmp_path):
+@pytest.mark.parametrize("intervals", [0, 2])
+def test_intervals_after_the_checkpoint_are_made_again(tmp_path, intervals):
     history = History(tmp_path)
     for number in range(1, 5):
         add(history, number)
     resumed = History(tmp_path)
-    resumed.cut(2)
-    add(resumed, 3, dice=0.9)
-    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1, 2, 3]
-    assert History(tmp_path).rows[-1]["dice_liver"] == 0.9
-
-
-def test_a_new_run_starts_with_an_empty_table(tmp_path):
-    add(History(tmp_path), 7)
-    fresh = History(tmp_path)
-    fresh.cut(0)
-    add(fresh, 1)
-    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1]
+    resumed.cut(intervals)
+    add(resumed, 9)
+    assert [row["validation_interval"] for row in History(tmp_path).rows] == [1, 2][:intervals] + [9]
 
 
 def alarms(history: History, caplog: pytest.LogCaptureFixture, values: list[tuple[float, float]]) -> list[str]:
@@ -94,8 +80,7 @@ def alarms(history: History, caplog: pytest.LogCaptureFixture, values: list[tupl
 def test_an_organ_that_is_lost_for_five_intervals_raises_one_alarm_that_names_it(tmp_path, caplog):
     assert alarms(History(tmp_path / "a"), caplog, [(0.5, 0.0)] * 4) == []
     found = alarms(History(tmp_path / "b"), caplog, [(0.5, 0.0)] * 9)
-    assert len(found) == 1
-    assert found[0].startswith("spleen: not found in any validation patch for 5 validation intervals")
+    assert [message.partition(":")[0] for message in found] == ["spleen"]
 
 
 def test_an_organ_that_comes_back_or_was_never_looked_for_raises_none(tmp_path, caplog):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import ORGANS
+from factories import ORGANS, labels, make_plan, write_store
 
 from autoseg.data.images import read_label, write_label
 from autoseg.preprocessing.storage import Store, read_array, write_array
 from autoseg.runtime.provenance import Stamp
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Labels, Split
+from autoseg.schema import Split
 from autoseg.trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 
 SPLITS = [Split(("c", "d"), ("a", "b [1]*")), Split(("a", "b [1]*"), ("c", "d"))]
@@ -24,16 +25,9 @@ FOLDS = folds_that_validate(SPLITS)
 
 
 @pytest.fixture
-def plan(tiny_plan):
-    return tiny_plan()
-
-
-@pytest.fixture
-def data(tmp_path: Path, plan) -> Path:
+def data(tmp_path: Path) -> Path:
     """The second stage's preprocessed cases."""
-    from factories import write_store
-
-    return write_store(tmp_path / "fullres", plan, NAMES).folder
+    return write_store(tmp_path / "fullres", make_plan(), NAMES).folder
 
 
 def predict(model: Path, fold: str, name: str, data: Path, value: int) -> None:
@@ -53,13 +47,18 @@ def model(tmp_path: Path, data: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def prepare(model: Path, data: Path) -> Callable[..., Path]:
+    return lambda names=NAMES, plan=None: prepare_previous(model, FOLDS, names, data, plan or make_plan(), progress=False)
+
+
 def values(folder: Path, name: str) -> set[int]:
     return set(np.unique(read_array(folder / f"{name}.b2nd")[:]).tolist())
 
 
-def test_each_case_has_the_prediction_of_the_fold_that_did_not_train_on_it(model, data, plan):
+def test_each_case_has_the_prediction_of_the_fold_that_did_not_train_on_it(model, data, prepare):
     predict(model, "1", "a", data, 0)  # a leftover of other folds
-    out = prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
+    out = prepare()
     assert {name: values(out, name) for name in NAMES} == {"a": {1}, "b [1]*": {1}, "c": {2}, "d": {2}}
 
 
@@ -69,34 +68,30 @@ def test_predictions_of_fold_all_do_not_count(model, data):
     assert cases_without_prediction(model, {}, ["a"]) == ["a"]
 
 
-def test_a_case_without_prediction_is_named_and_left_out(model, data, plan, caplog):
-    prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
+def test_a_case_without_prediction_is_named_and_left_out(model, data, prepare, caplog):
+    prepare()
     (model / "fold_1" / "validation" / "c.scores.json").unlink()
     with caplog.at_level(logging.WARNING):
-        out = prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
+        out = prepare()
     assert "left out of the second stage: c" in caplog.text
     assert sorted(path.name for path in out.glob("*.b2nd")) == ["a.b2nd", "b [1]*.b2nd", "d.b2nd"]
     with pytest.raises(ValueError, match="no cross-validation prediction of any of the 1 cases"):
-        prepare_previous(model, FOLDS, ["c"], data, plan, progress=False)
+        prepare(["c"])
 
 
-def test_only_the_wanted_cases_are_prepared(model, data, plan):
-    out = prepare_previous(model, FOLDS, ["a"], data, plan, progress=False)
-    assert [path.name for path in out.glob("*.b2nd")] == ["a.b2nd"]
-
-
-def test_what_is_still_right_is_kept(model, data, plan):
-    out = prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
+def test_what_is_still_right_is_kept(model, data, prepare):
+    out = prepare()
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     for path in (*data.iterdir(), *(model / "fold_0" / "validation").iterdir()):
         os.utime(path, ns=(4 * 10**18, 4 * 10**18))
-    prepare_previous(model, FOLDS, NAMES, data, plan, progress=False)
+    prepare()
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before, "times say nothing"
 
 
 @pytest.mark.parametrize("what", ["prediction", "data", "grid", "damaged"])
-def test_what_is_no_longer_right_is_made_again(model, data, plan, what):
-    target = prepare_previous(model, FOLDS, ["a"], data, plan, progress=False) / "a.b2nd"
+def test_what_is_no_longer_right_is_made_again(model, data, prepare, what):
+    target = prepare(["a"]) / "a.b2nd"
+    assert [path.name for path in target.parent.glob("*.b2nd")] == ["a.b2nd"], "only what is wanted"
     write_array(target, np.full(Store(data).load("a").segmentation.shape, 7, np.uint8)[None])
     if what == "prediction":
         path = model / "fold_0" / "validation" / "a.nii.gz"
@@ -109,15 +104,14 @@ def test_what_is_no_longer_right_is_made_again(model, data, plan, what):
         write_array(target, np.full((1, 3, 4, 5), 7, np.uint8))
     else:
         target.write_bytes(b"half")
-    prepare_previous(model, FOLDS, ["a"], data, plan, progress=False)
+    prepare(["a"])
     assert values(target.parent, "a") == ({2} if what == "prediction" else {1})
     assert read_array(target).shape[1:] == Store(data).load("a").trace.shape
 
 
-def test_more_than_255_organs_are_told_apart(model, data, tiny_plan):
-    many = tiny_plan(labels=Labels(tuple(f"organ {value}" for value in range(1, 301)), tuple((value,) for value in range(1, 301))))
+def test_more_than_255_organs_are_told_apart(model, data, prepare):
+    many = make_plan(labels=labels(**{f"organ {value}": value for value in range(1, 301)}))
     validation = model / "fold_0" / "validation"
     geometry = Store(data).load("a").trace.geometry
     write_label(validation / "a.nii.gz", np.full(geometry.shape, 300, np.uint16), geometry)
-    out = prepare_previous(model, FOLDS, ["a"], data, many, progress=False)
-    assert values(out, "a") == {300}
+    assert values(prepare(["a"], many), "a") == {300}

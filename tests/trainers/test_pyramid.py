@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from factories import make_configuration, make_job, make_plan
-from trainer_runs import kill_at, run_until_killed
+from trainer_runs import run_until_killed
 
 from autoseg.inference.trained_model import load_network
 from autoseg.schema.run_record import RunRecord
@@ -16,8 +16,6 @@ from autoseg.trainers.pyramid import PyramidTrainer
 
 CPU = torch.device("cpu")
 SMALL = {"features": [4, 8], "norm": "instance"}
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -49,8 +47,6 @@ class TestConfigure:
         assert configuration.network == "pipo_fan"
         assert configuration.network_options == {"strides": strides[:5], "features": [64, 128, 256, 512, 512]}
         assert configuration.patch_multiple == (8, 16, 16)
-
-    def test_few_planned_levels_are_few_levels(self):
         assert PyramidTrainer.configure(make_configuration(2), make_plan(), {}).network_options["features"] == [64, 128]
 
     def test_a_network_that_was_asked_for_is_kept_if_it_can_fuse(self):
@@ -103,8 +99,7 @@ class TestPhases:
         job = job_of(iterations=6, validation_intervals=6, average_decay=0.9)
         trainer, _ = watched(job, folders)
         trainer._checkpoint_due = lambda: True
-        kill_at(trainer, 3)
-        run_until_killed(trainer)
+        run_until_killed(trainer, 3)
         again, seen = watched(job, folders)
         again.restore()
         assert again.iteration == 3
@@ -113,9 +108,8 @@ class TestPhases:
 
     def test_what_is_built_from_the_checkpoint_predicts_the_same_fused_map(self, folders):
         job = job_of(iterations=4, validation_intervals=2)
-        network = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
+        network, read = (PyramidTrainer(job, folders, device=CPU, progress=False).fit() for _ in range(2))
         x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        read = PyramidTrainer(job, folders, device=CPU, progress=False).fit()
         loaded = load_network(folders.files, job.plan, job.configuration, CPU)
         with torch.no_grad():
             assert torch.equal(network(x), read(x))

@@ -7,18 +7,19 @@ import pytest
 from autoseg.trainers.schedules import SCHEDULES, learning_rate_factor
 
 
-def test_known_values():
-    assert learning_rate_factor("poly", 0.5) == pytest.approx(0.5**0.9)
-    assert learning_rate_factor("cosine", 0.5) == pytest.approx(0.5)
-    assert learning_rate_factor("cosine", 1 / 3) == pytest.approx(0.75)
-
-
-def test_the_schedules_of_papers():
-    assert [learning_rate_factor("constant", progress) for progress in (0.0, 0.5, 1.0)] == [1.0, 1.0, 1.0]
-    assert [learning_rate_factor("exponential", progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.1, 0.01])
-    # 40 epochs of 4000 are one hundredth.
-    assert [learning_rate_factor("percents", epoch / 4000) for epoch in (0, 39, 40, 79, 80)] == pytest.approx([1, 1, 0.99, 0.99, 0.99**2])
-    assert learning_rate_factor("percents", 1.0) == pytest.approx(0.99**100)
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("poly", {0.5: 0.5**0.9}),
+        ("cosine", {0.5: 0.5, 1 / 3: 0.75}),
+        ("constant", {0: 1, 0.5: 1, 1: 1}),
+        ("exponential", {0: 1, 0.5: 0.1, 1: 0.01}),
+        # 40 epochs of 4000 are one hundredth.
+        ("percents", {0: 1, 39 / 4000: 1, 40 / 4000: 0.99, 79 / 4000: 0.99, 80 / 4000: 0.99**2, 1: 0.99**100}),
+    ],
+)
+def test_known_values(name, factors):
+    assert [learning_rate_factor(name, progress) for progress in factors] == pytest.approx(list(factors.values()))
 
 
 @pytest.mark.parametrize("name", ["poly", "cosine"])

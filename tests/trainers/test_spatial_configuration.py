@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import CASES, ORGANS, SHAPE, make_case, make_configuration, make_job, make_plan, write_store
-from trainer_runs import equal, kill_at, run_until_killed, weights
+from factories import CASES, ORGANS, SHAPE, make_case, make_configuration, make_geometry, make_job, make_plan, write_store
+from trainer_runs import equal, weights
 
 from autoseg.inference.localisation import LocatedPredictor
 from autoseg.inference.low_memory import LowMemoryPredictor
@@ -21,7 +21,7 @@ from autoseg.preprocessing.storage import Store, StoredRecord
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Budget, Configuration, Geometry, Image, Labels, Locator
+from autoseg.schema import Budget, Configuration, Image, Labels, Locator
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
@@ -32,8 +32,6 @@ from autoseg.trainers.step_cost import _random_batch
 CPU = torch.device("cpu")
 SMALL = {"features": 6, "levels": 2, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0}
 LOCATOR = {"features": 6, "levels": 2, "dropout": 0.0}
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -59,14 +57,9 @@ class TestConfigure:
         planned = make_configuration(patch_size=(28, 80, 96), median_shape=(30, 200, 240), spacing=(4.0, 1.0, 1.0))
         chosen = SpatialConfigurationTrainer.configure(planned, make_plan(planned), {"margin": 8, "locator_options": {"features": 16}})
         assert (chosen.network, chosen.network_options) == ("scn", {})
-        assert chosen.patch_size == (28, 64, 96)
-        assert chosen.patch_multiple == (28, 32, 32)
-        assert chosen.locator.spacing == (6.0, 6.0, 6.0)
-        assert chosen.locator.margin == 8
-        assert chosen.locator.network_options == {"features": 16}
-
-    def test_the_users_options_of_the_network_stay(self):
-        assert a_job().configuration.network_options == SMALL
+        assert (chosen.patch_size, chosen.patch_multiple) == ((28, 64, 96), (28, 32, 32))
+        assert (chosen.locator.spacing, chosen.locator.margin, chosen.locator.network_options) == ((6.0,) * 3, 8, {"features": 16})
+        assert a_job().configuration.network_options == SMALL, "the user's stay"
 
     def test_slices_and_a_share_of_zero_have_no_locator(self):
         plane = make_configuration(2)
@@ -192,9 +185,7 @@ class TestCoarseCases:
         stale.write_bytes(b"of before")
         trainer = trainer_of(job, folders)
         trainer.prepare()
-        names = [path.stem for path in trainer.locator.cases]
-        assert first not in names
-        assert second in names
+        assert [path.stem for path in trainer.locator.cases] == [second]
 
 
 class TestTraining:
@@ -233,17 +224,6 @@ class TestTraining:
         assert set(values) == {"train_loss", "localisation_loss"}
         assert all(torch.isfinite(value) for value in values.values())
 
-    def test_a_killed_run_goes_on_exactly_with_both_networks(self, folders, monkeypatch):
-        monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-        job = a_job(average_decay=0.9)
-        undisturbed, killed = (dataclasses.replace(folders, run=folders.run / name) for name in ("one", "two"))
-        trainer_of(job, undisturbed).fit()
-        trainer = trainer_of(job, killed)
-        kill_at(trainer, 6)
-        run_until_killed(trainer)
-        trainer_of(job, killed).fit()
-        assert all(equal(weights(undisturbed, name), weights(killed, name)) for name in ("network", "locator"))
-
     def test_slices_train_without_locator(self, folders):
         plan = make_plan(make_configuration(2, network="scn", network_options=SMALL))
         job = dataclasses.replace(make_job(plan, "2d"), trainer="SpatialConfigurationTrainer")
@@ -270,7 +250,7 @@ class TestTrainedModel:
 
     def image(self) -> Image:
         array, _ = make_case(3)
-        return Image(array, Geometry(SHAPE, (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel())))
+        return Image(array, make_geometry(SHAPE))
 
     def test_prediction_needs_no_trainer_and_looks_into_the_box(self, results, caplog):
         model = load_model(results, CPU, InferenceOptions(mirror=False))
@@ -286,19 +266,15 @@ class TestTrainedModel:
         model = load_model(results, CPU, InferenceOptions(mirror=False, low_memory=True))
         inner = model.predictor.predictor
         assert isinstance(inner, LowMemoryPredictor)
-        batches, held = [], []
-        original = Predictor.__init__
+        held, shares, original = [], [], Predictor.__init__
 
         def watched(self, networks, *rest, **options):
-            batches.append(options["batch"])
-            held.append((len(networks), networks[0].low_memory))
+            held.append((len(networks), networks[0].low_memory, options["batch"]))
             original(self, networks, *rest, **options)
 
         monkeypatch.setattr(Predictor, "__init__", watched)
-        shares = []
         found = model.logits(self.image(), progress=shares.append)
-        assert batches == [1, 1]
-        assert held == [(1, True), (1, True)]
+        assert held == [(1, True, 1)] * 2
         assert sum(shares) == pytest.approx(1)
         expected, probabilities = (torch.as_tensor(one.array).float().softmax(0) for one in (usual, found))
         torch.testing.assert_close(probabilities, expected, atol=0.02, rtol=0)

@@ -31,7 +31,8 @@ def kill_at(trainer: Trainer, iteration: int, *, after: bool = False) -> None:
     trainer.step = dying
 
 
-def run_until_killed(trainer: Trainer) -> None:
+def run_until_killed(trainer: Trainer, iteration: int, *, after: bool = False) -> None:
+    kill_at(trainer, iteration, after=after)
     with pytest.raises(Killed):
         trainer.fit()
 

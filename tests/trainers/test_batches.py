@@ -7,21 +7,21 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from factories import ORGANS, labels, make_configuration, make_job, make_plan
 
 from autoseg.preprocessing.storage import Store, read_array, write_array
-from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
 from autoseg.trainers import batches as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
 from autoseg.trainers.patch_sampling import Sample
 
-CPU = torch.device("cpu")
+SECOND = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
 
 
 @pytest.fixture
-def maker(folders, tiny_plan, tiny_job):
+def maker(folders):
     def make(*, stream: int = TRAINING, job=None, where=folders, names=("a", "b")) -> BatchMaker:
-        return BatchMaker(job or tiny_job(tiny_plan()), where, names, stream=stream, device=CPU)
+        return BatchMaker(job or make_job(make_plan()), where, names, stream=stream, device=torch.device("cpu"))
 
     return make
 
@@ -48,40 +48,28 @@ def test_the_same_number_gives_the_same_batch_in_any_order_and_from_any_maker(ma
     assert not same(forward[0], forward[1])
 
 
-def test_seed_and_stream_change_the_batch(maker, tiny_plan, tiny_job):
-    job = tiny_job(tiny_plan())
-    one = maker(job=job)(0)
-    assert not torch.equal(one.image, maker(job=dataclasses.replace(job, seed=4))(0).image)
-    assert not torch.equal(one.image, maker(job=job, stream=VALIDATION)(0).image)
+def test_seed_and_stream_change_the_batch(maker):
+    one = maker()(0)
+    assert not torch.equal(one.image, maker(job=dataclasses.replace(make_job(make_plan()), seed=4))(0).image)
+    assert not torch.equal(one.image, maker(stream=VALIDATION)(0).image)
 
 
-def test_shapes_types_and_layout(maker):
-    batch = maker()(0)
-    assert batch.image.shape == (2, 1, 8, 8, 8)
-    assert batch.image.dtype == torch.float32
-    assert batch.image.is_contiguous(memory_format=torch.channels_last_3d)
-    assert batch.segmentation.shape == (2, 8, 8, 8)
-    assert batch.segmentation.dtype == torch.int16
+@pytest.mark.parametrize(("dim", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_shapes_types_and_layout(maker, dim, layout):
+    configuration = make_configuration(dim)
+    batch = maker(job=make_job(make_plan(configuration), configuration.name))(0)
+    assert (batch.image.shape, batch.image.dtype) == ((2, 1, *(8,) * dim), torch.float32)
+    assert batch.image.is_contiguous(memory_format=layout)
+    assert (batch.segmentation.shape, batch.segmentation.dtype) == ((2, *(8,) * dim), torch.int16)
     assert batch.segmentation.min() >= 0
     assert set(batch.cases) <= {"a", "b"}
 
 
-def test_two_dimensional_batches_have_no_slice_axis(maker, tiny_plan, tiny_configuration, tiny_job):
-    flat = tiny_configuration(2)
-    batch = maker(job=tiny_job(tiny_plan(flat), "2d"))(0)
-    assert batch.image.shape == (2, 1, 8, 8)
-    assert batch.segmentation.shape == (2, 8, 8)
-
-
 def test_validation_patches_are_the_stored_voxels_and_training_patches_are_not(maker, folders):
     store = Store(folders.data)
-    found = {stream: [] for stream in (TRAINING, VALIDATION)}
-    for stream, hits in found.items():
-        for number in range(4):
-            batch = maker(stream=stream)(number)
-            hits += [is_cut_from(batch, index, store) for index in range(2)]
-    assert all(found[VALIDATION])
-    assert not all(found[TRAINING])
+    for stream in (TRAINING, VALIDATION):
+        batches = [maker(stream=stream)(number) for number in range(4)]
+        assert all(is_cut_from(batch, index, store) for batch in batches for index in range(2)) == (stream == VALIDATION)
 
 
 def test_the_last_slots_of_a_batch_show_an_organ(maker):
@@ -91,16 +79,13 @@ def test_the_last_slots_of_a_batch_show_an_organ(maker):
         assert all((make(number).segmentation[1] > 0).any() for number in range(10))
 
 
-def test_a_batch_of_one_shows_an_organ_now_and_then(maker, tiny_plan, tiny_configuration, tiny_job, monkeypatch):
-    asked = []
-    draw = module.draw_sample
-    monkeypatch.setattr(
-        module, "draw_sample", lambda *some, foreground, **more: asked.append(foreground) or draw(*some, foreground=foreground, **more)
-    )
-    make = maker(job=tiny_job(tiny_plan(tiny_configuration(batch_size=1))))
+def test_a_batch_of_one_shows_an_organ_now_and_then(maker, monkeypatch):
+    centred, draw = [], module.draw_sample
+    monkeypatch.setattr(module, "draw_sample", lambda *some, **more: centred.append(more["foreground"]) or draw(*some, **more))
+    make = maker(job=make_job(make_plan(make_configuration(batch_size=1))))
     for number in range(12):
         make(number)
-    assert sum(asked) == int(12 * 0.33)
+    assert sum(centred) == int(12 * 0.33)
 
 
 def test_only_the_named_cases_are_drawn_and_missing_ones_are_passed_over(maker):
@@ -116,45 +101,36 @@ def test_a_fold_without_any_preprocessed_case_is_refused(maker):
 class TestSomeOrgans:
     """A model of the block alone reads label maps that hold the ball too."""
 
-    @pytest.fixture
-    def plan(self, tiny_plan):
-        return lambda *configurations: dataclasses.replace(
-            tiny_plan(*configurations), labels=Labels(("block",), ((5,),)), data_labels=tiny_plan().labels
-        )
+    PLAN = dataclasses.replace(make_plan(make_configuration(), SECOND), labels=labels(block=5), data_labels=ORGANS)
 
-    def test_labels_are_those_of_the_whole_dataset_without_the_others(self, maker, plan, tiny_plan, tiny_job, monkeypatch):
-        places = iter([])
-        monkeypatch.setattr(module, "draw_sample", lambda *some, **more: next(places))
-        box = ((0, 8), (-2, 6), (3, 11))
+    def test_labels_are_those_of_the_whole_dataset_without_the_others(self, maker, monkeypatch):
+        monkeypatch.setattr(module, "draw_sample", lambda *some, **more: Sample("a", ((0, 8), (-2, 6), (3, 11))))
         for number in range(6):
-            places = iter([Sample("a", box)] * 4)
-            some, every = (maker(job=tiny_job(one))(number) for one in (plan(), tiny_plan()))
+            some, every = (maker(job=make_job(one))(number) for one in (self.PLAN, make_plan()))
             assert torch.equal(some.image, every.image)
             assert torch.equal(some.segmentation, (every.segmentation == 2).to(torch.int16))
 
-    def test_patches_are_centred_on_its_organs(self, maker, plan, tiny_job):
+    def test_patches_are_centred_on_its_organs(self, maker):
         for stream in (TRAINING, VALIDATION):
-            make = maker(stream=stream, job=tiny_job(plan()))
+            make = maker(stream=stream, job=make_job(self.PLAN))
             assert all((make(number).segmentation[1] == 1).any() for number in range(10))
 
-    def test_padding_stays_outside_and_unannotated_voxels_stay_unannotated(self, maker, plan, tiny_job, folders, monkeypatch):
-        every = Labels(("ball", "block"), ((2,), (5,)), ignore=9)
-        ignoring = dataclasses.replace(plan(), labels=dataclasses.replace(plan().labels, ignore=9), data_labels=every)
+    def test_padding_stays_outside_and_unannotated_voxels_stay_unannotated(self, maker, folders):
+        ignoring = dataclasses.replace(self.PLAN, labels=labels(block=5, ignore=9), data_labels=labels(ball=2, block=5, ignore=9))
         stored = Store(folders.data).load("a")
         values = stored.segmentation[:]
         values[0, 0, 0] = 3
         Store(folders.data).write("a", stored.image[:], values, stored.trace, {})
-        labels = maker(job=tiny_job(ignoring), names=("a",))._read("a", ((-1, 7), (0, 8), (0, 8)))[1].labels
-        assert (labels[0] == OUTSIDE).all()
-        assert labels[1, 0, 0] == 2
-        assert labels[1:].unique().tolist() in ([0, 2], [0, 1, 2])
+        read = maker(job=make_job(ignoring), names=("a",))._read("a", ((-1, 7), (0, 8), (0, 8)))[1].labels
+        assert (read[0] == OUTSIDE).all()
+        assert read[1, 0, 0] == 2
+        assert read[1:].unique().tolist() in ([0, 2], [0, 1, 2])
 
-    def test_a_cascade_sees_its_own_organs_of_the_first_stage(self, maker, plan, cascade_folders, tiny_configuration, tiny_job):
+    def test_a_cascade_sees_its_own_organs_of_the_first_stage(self, maker, cascade_folders):
         for name in "ab":
             path = cascade_folders.previous / f"{name}.b2nd"
             write_array(path, (read_array(path)[:] == 2).astype(np.uint8))
-        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
-        make = maker(job=tiny_job(plan(second), "3d_cascade"), where=cascade_folders, stream=VALIDATION)
+        make = maker(job=make_job(self.PLAN, "3d_cascade"), where=cascade_folders, stream=VALIDATION)
         for number in range(4):
             batch = make(number)
             assert batch.image.shape == (2, 2, 8, 8, 8)
@@ -165,9 +141,8 @@ class TestCascade:
     """The previous stage's organs, one channel each, after the image's."""
 
     @pytest.fixture
-    def make(self, maker, cascade_folders, tiny_plan, tiny_configuration, tiny_job):
-        second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
-        job = tiny_job(tiny_plan(second), "3d_cascade")
+    def make(self, maker, cascade_folders):
+        job = make_job(make_plan(SECOND), "3d_cascade")
         return lambda **options: maker(job=job, where=cascade_folders, **options)
 
     def test_a_case_that_the_previous_stage_did_not_predict_is_not_drawn(self, make, cascade_folders):
@@ -183,7 +158,6 @@ class TestCascade:
                 assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
 
     def test_organs_are_moved_with_the_image_and_then_spoilt(self, make, monkeypatch):
-        spoilt = make()
         kept = []
         with monkeypatch.context() as patch:
             patch.setattr(module, "augment_previous", lambda rng, organs: kept.append(organs) or organs)
@@ -192,9 +166,9 @@ class TestCascade:
                 for value in (1, 2):
                     assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
         assert len(kept) == 12
-        pairs = [(spoilt(number), number) for number in range(6)]
-        assert any(not torch.equal(batch.image[:, 1], (batch.segmentation == 1).float()) for batch, _ in pairs)
-        assert all(set(batch.image[:, 1:].unique().tolist()) <= {0.0, 1.0} for batch, _ in pairs)
+        spoilt = [make()(number) for number in range(6)]
+        assert any(not torch.equal(batch.image[:, 1], (batch.segmentation == 1).float()) for batch in spoilt)
+        assert all(set(batch.image[:, 1:].unique().tolist()) <= {0.0, 1.0} for batch in spoilt)
 
     def test_the_same_number_gives_the_same_batch(self, make):
         assert all(same(make()(number), make()(number)) for number in range(3))

@@ -42,9 +42,7 @@ def test_batches_of_one_show_an_organ_in_that_share_of_them(share):
 def test_random_patches_cover_the_volume_and_stay_inside():
     boxes = samples(a_case(), (8, 10, 18))
     starts = [Counter(box[axis][0] for box in boxes) for axis in range(3)]
-    assert sorted(starts[0]) == list(range(13))
-    assert sorted(starts[1]) == list(range(15))
-    assert sorted(starts[2]) == [0]
+    assert [sorted(counts) for counts in starts] == [list(range(13)), list(range(15)), [0]]
     assert all(stop - start == size for box in boxes for (start, stop), size in zip(box, (8, 10, 18), strict=True))
 
 
@@ -54,10 +52,8 @@ def test_volumes_smaller_than_the_patch_are_centred():
 
 
 def test_foreground_is_centred_and_only_the_lower_bound_holds():
-    inner = samples(a_case(organ0=[[10, 12, 9]]), (8, 10, 6), n=3, foreground=True)
-    assert set(inner) == {((6, 14), (7, 17), (6, 12))}
-    corner = samples(a_case(organ0=[[0, 23, 17]]), (8, 10, 6), n=3, foreground=True)
-    assert set(corner) == {((0, 8), (18, 28), (14, 20))}
+    for voxel, box in {(10, 12, 9): ((6, 14), (7, 17), (6, 12)), (0, 23, 17): ((0, 8), (18, 28), (14, 20))}.items():
+        assert set(samples(a_case(organ0=[voxel]), (8, 10, 6), n=3, foreground=True)) == {box}
 
 
 def test_organs_are_equally_likely_however_large_and_absent_ones_are_skipped():
@@ -88,8 +84,7 @@ def test_2d_draws_slices():
     assert {box[0] for box in samples(case, (10, 6))} == {(z, z + 1) for z in range(20)}
     assert set(samples(case, (10, 6), foreground=True)) == {((7, 8), (7, 17), (6, 12))}
     image, labels = read_patch(case, ((7, 8), (-2, 8), (14, 20)), 2)
-    assert image.shape == (1, 10, 6)
-    assert labels.shape == (10, 6)
+    assert (image.shape, labels.shape) == ((1, 10, 6), (10, 6))
     assert np.array_equal(image[:, 2:, :4], case.image[:, 7, :8, 14:])
 
 
@@ -111,14 +106,10 @@ def test_reading_pads_image_with_zero_and_labels_with_outside(wrap):
     case = a_case()
     stored = SimpleNamespace(image=wrap(case.image), segmentation=wrap(case.segmentation), trace=case.trace)
     image, labels = read_patch(stored, ((-3, 5), (20, 30), (2, 9)), 3)
-    assert image.dtype == np.float32
-    assert labels.dtype == np.int16
-    assert np.array_equal(image[:, 3:, :4], case.image[:, :5, 20:, 2:9])
-    assert np.array_equal(labels[3:, :4], case.segmentation[:5, 20:, 2:9])
-    assert (image[:, :3] == 0).all()
-    assert (image[:, :, 4:] == 0).all()
-    assert (labels[:3] == OUTSIDE).all()
-    assert (labels[:, 4:] == OUTSIDE).all()
+    assert (image.dtype, labels.dtype) == (np.float32, np.int16)
+    inside, padding = (slice(5), slice(20, 24), slice(2, 9)), ((3, 0), (0, 6), (0, 0))
+    assert np.array_equal(image[0], np.pad(case.image[0][inside], padding))
+    assert np.array_equal(labels, np.pad(case.segmentation[inside], padding, constant_values=OUTSIDE))
     assert np.array_equal(read_box(wrap(case.image), ((0, 1), (0, 2), (0, 3)), fill=0.0), case.image[:, :1, :2, :3])
 
 

@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from factories import ORGANS, make_configuration, make_job, make_plan
 
+from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import step_cost as trial
 from autoseg.trainers.step_cost import measure_step
 
@@ -23,15 +25,11 @@ class Hungry(Trainer):
 """
 
 
-@pytest.fixture
-def job(tiny_plan, tiny_configuration, tiny_job):
-    def make(**changes):
-        return tiny_job(tiny_plan(tiny_configuration(2, **changes)), "2d", average_decay=0.99)
-
-    return make
+def job(**changes) -> RunRecord:
+    return make_job(make_plan(make_configuration(2, **changes)), "2d", average_decay=0.99)
 
 
-def test_a_real_step_is_measured_in_a_process_of_its_own(job):
+def test_a_real_step_is_measured_in_a_process_of_its_own():
     parents = bytearray(b"x") * 2**30  # its own memory is measured, not what its parent holds
     cost = measure_step(job(), "cpu")
     assert len(parents) == 2**30
@@ -39,24 +37,24 @@ def test_a_real_step_is_measured_in_a_process_of_its_own(job):
     assert 2**25 < cost.peak_bytes < 2**30
 
 
-def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(job, monkeypatch, tmp_path: Path):
+def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(monkeypatch, tmp_path: Path):
     (tmp_path / "own_trainers.py").write_text(OWN_TRAINER)
     monkeypatch.syspath_prepend(str(tmp_path))
     plain, hungry = (measure_step(dataclasses.replace(job(), trainer=name), "cpu") for name in ("Trainer", "own_trainers:Hungry"))
     assert hungry.peak_bytes - plain.peak_bytes > 500 * 2**20
 
 
-def test_a_step_that_needs_more_memory_than_there_is_gives_none(job):
+def test_a_step_that_needs_more_memory_than_there_is_gives_none():
     assert measure_step(job(patch_size=(2**26, 2**26)), "cpu") is None
 
 
-def test_another_failure_carries_its_reason(job):
+def test_another_failure_carries_its_reason():
     with pytest.raises(RuntimeError, match="trial step of 2d failed.*expected one of .*plain_unet"):
         measure_step(job(network="plane_unet"), "cpu")
 
 
 @pytest.mark.parametrize("code", [-9, 137, trial.OUT_OF_MEMORY])
-def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, job, code):
+def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, code):
     class Killed:
         returncode, stdout, stderr = code, "", ""
 
@@ -65,8 +63,8 @@ def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, job, code):
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_the_step_measured_has_the_jobs_loss_and_optimiser(job, tiny_plan, tiny_configuration, tiny_job, regions):
-    labels = dataclasses.replace(tiny_plan().labels, regions=regions, regions_class_order=(2, 5) if regions else (), ignore=9)
-    second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
-    cost = trial._cost(tiny_job(tiny_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
+def test_the_step_measured_has_the_jobs_loss_and_optimiser(regions):
+    labels = dataclasses.replace(ORGANS, regions=regions, regions_class_order=(2, 5) if regions else (), ignore=9)
+    second = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
+    cost = trial._cost(make_job(make_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
     assert cost.seconds > 0

@@ -9,7 +9,7 @@ from factories import make_configuration, make_plan
 
 from autoseg.data.label_subsets import subset_labels
 from autoseg.pipeline import TrainSettings
-from autoseg.schema import Labels, Mirroring
+from autoseg.schema import Labels, Mirroring, Plan
 from autoseg.trainers.training_spec import of_organs, training_spec
 
 SIDED = Labels(("liver", "kidney_left", "kidney_right"), ((1,), (2,), (3,)))
@@ -18,11 +18,11 @@ DEEP = make_configuration(3, mirroring=Mirroring((0, 1, 2), 2, ((1, 2),)), norma
 PLAN = replace(make_plan(FLAT, DEEP, labels=SIDED, channels=("CT",)), lateral_axis=2)
 
 
-def test_nothing_asked_is_the_plan_itself() -> None:
+def test_nothing_asked_or_all_organs_is_the_plan_itself() -> None:
     asked = training_spec(PLAN, "2d", TrainSettings())
     assert asked.plan is PLAN
-    assert asked.configuration == FLAT
-    assert asked.words == ()
+    assert (asked.configuration, asked.words) == (FLAT, ())
+    assert of_organs(PLAN, SIDED.names) == (PLAN, "")
 
 
 def test_a_tag_ends_the_models_name() -> None:
@@ -32,10 +32,6 @@ def test_a_tag_ends_the_models_name() -> None:
             training_spec(PLAN, "2d", TrainSettings(tag=wrong))
 
 
-def test_all_organs_are_no_variant() -> None:
-    assert of_organs(PLAN, SIDED.names) == (PLAN, "")
-
-
 def test_a_plan_of_some_organs_reads_the_same_data() -> None:
     asked = training_spec(PLAN, "3d_fullres", TrainSettings(organs=("liver",)))
     assert asked.words == ("liver",)
@@ -43,6 +39,10 @@ def test_a_plan_of_some_organs_reads_the_same_data() -> None:
     assert asked.plan.stored_labels == SIDED
     assert asked.configuration.data == DEEP.data
     assert of_organs(asked.plan, ("liver",)) == (asked.plan, "")
+
+
+def mirrorings(plan: Plan, *organs: str) -> list[Mirroring]:
+    return [configuration.mirroring for configuration in of_organs(plan, organs)[0].configurations.values()]
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,19 @@ def test_a_plan_of_some_organs_reads_the_same_data() -> None:
     ],
 )
 def test_a_side_without_its_partner_is_not_flipped(organs: tuple[str, ...], flips_2d: Mirroring, flips_3d: Mirroring) -> None:
-    plan, _ = of_organs(PLAN, organs)
-    assert plan.configurations["2d"].mirroring == flips_2d
-    assert plan.configurations["3d_fullres"].mirroring == flips_3d
+    assert mirrorings(PLAN, *organs) == [flips_2d, flips_3d]
 
 
 def test_plans_that_do_not_say_where_left_is() -> None:
     """Their flips say it where the dataset has pairs; else no organ with a side is flipped at all."""
-    older = replace(PLAN, lateral_axis=None)
-    assert of_organs(older, ("kidney_left",))[0].configurations["3d_fullres"].mirroring == Mirroring((0, 1))
+    assert mirrorings(replace(PLAN, lateral_axis=None), "kidney_left") == [Mirroring((0,)), Mirroring((0, 1))]
     unpaired = make_plan(make_configuration(), labels=Labels(("liver", "kidney_left"), ((1,), (2,))))
-    assert of_organs(unpaired, ("kidney_left",))[0].configurations["3d_fullres"].mirroring == Mirroring()
-    assert of_organs(unpaired, ("liver",))[0].configurations["3d_fullres"].mirroring == Mirroring((0, 1, 2))
+    assert mirrorings(unpaired, "kidney_left") == [Mirroring()]
+    assert mirrorings(unpaired, "liver") == [Mirroring((0, 1, 2))]
 
 
 def test_slices_from_the_side_may_be_flipped() -> None:
-    plan, _ = of_organs(replace(PLAN, lateral_axis=0), ("kidney_left",))
-    assert plan.configurations["2d"].mirroring == Mirroring((0, 1))
-    assert plan.configurations["3d_fullres"].mirroring == Mirroring((1, 2))
+    assert mirrorings(replace(PLAN, lateral_axis=0), "kidney_left") == [Mirroring((0, 1)), Mirroring((1, 2))]
 
 
 def test_words_in_the_name_of_the_model() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from factories import write_dataset, write_previous
+from factories import make_job, make_plan, write_dataset, write_previous
 
 from autoseg.data.datasets import load_dataset
 from autoseg.inference.volume_predictor import Volume
@@ -22,9 +23,7 @@ def dataset(tmp_path):
     return load_dataset(write_dataset(tmp_path / "raw" / "Dataset001_Tiny"))
 
 
-@pytest.fixture
-def job(tiny_plan, tiny_job):
-    return tiny_job(tiny_plan())
+validate = partial(validate_fold, job=make_job(make_plan()), progress=False)
 
 
 def predictor(*failing: str, predicted: list[str] | None = None) -> SimpleNamespace:
@@ -40,53 +39,53 @@ def predictor(*failing: str, predicted: list[str] | None = None) -> SimpleNamesp
     return SimpleNamespace(logits=logits)
 
 
-def test_all_cases_are_scored_and_not_again(folders: RunFolders, dataset, job):
-    scores = validate_fold(predictor(), job, folders, dataset, progress=False)
+def test_all_cases_are_scored_and_not_again(folders: RunFolders, dataset):
+    scores = validate(predictor(), folders=folders, dataset=dataset)
     assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "cd" for organ in ("ball", "block")]
     predicted = []
-    assert str(validate_fold(predictor(predicted=predicted), job, folders, dataset, progress=False)) == str(scores)
+    assert str(validate(predictor(predicted=predicted), folders=folders, dataset=dataset)) == str(scores)
     assert predicted == []
     assert {"hd95_surface", "assd_border", "chaos"} <= scores[0].other.keys()
 
 
-def test_seconds_of_every_case_are_kept(folders: RunFolders, dataset, job):
-    validate_fold(predictor("d"), job, folders, dataset, progress=False)
+def test_seconds_of_every_case_are_kept(folders: RunFolders, dataset):
+    validate(predictor("d"), folders=folders, dataset=dataset)
     timings = folders.run / "validation" / "timings.json"
     (first,) = read_json(timings, dict).items()
     assert first[0] == "c" and first[1] >= 0
-    validate_fold(predictor(), job, folders, dataset, progress=False)
+    validate(predictor(), folders=folders, dataset=dataset)
     assert read_json(timings, dict).keys() == {"c", "d"} and read_json(timings, dict)["c"] == first[1]
 
 
-def test_a_case_that_was_not_preprocessed_is_left_out_by_name(folders: RunFolders, dataset, job, caplog):
+def test_a_case_that_was_not_preprocessed_is_left_out_by_name(folders: RunFolders, dataset, caplog):
     Store(folders.data).remove("c")
     with caplog.at_level(logging.WARNING):
-        assert {score.case for score in validate_fold(predictor(), job, folders, dataset, progress=False)} == {"d"}
+        assert {score.case for score in validate(predictor(), folders=folders, dataset=dataset)} == {"d"}
     assert "could not be prepared: c" in caplog.text
     assert (folders.run / "validation" / "scores.json").is_file()
 
 
-def test_a_case_without_previous_stage_is_left_out_by_name(cascade_folders: RunFolders, dataset, job, caplog):
+def test_a_case_without_previous_stage_is_left_out_by_name(cascade_folders: RunFolders, dataset, caplog):
     write_previous(cascade_folders.previous, cascade_folders.data)
     (cascade_folders.previous / "d.b2nd").unlink()
     with caplog.at_level(logging.WARNING):
-        scores = validate_fold(predictor(), job, cascade_folders, dataset, progress=False)
+        scores = validate(predictor(), folders=cascade_folders, dataset=dataset)
     assert {score.case for score in scores} == {"c"}
     assert "could not be prepared: d" in caplog.text
 
 
-def test_a_case_that_fails_is_named_and_tried_again_next_time(folders: RunFolders, dataset, job, caplog):
+def test_a_case_that_fails_is_named_and_tried_again_next_time(folders: RunFolders, dataset, caplog):
     failures, predicted = folders.run / "validation" / "failures.json", []
     with caplog.at_level(logging.ERROR):
-        assert {score.case for score in validate_fold(predictor("c"), job, folders, dataset, progress=False)} == {"d"}
+        assert {score.case for score in validate(predictor("c"), folders=folders, dataset=dataset)} == {"d"}
     assert "c could not be validated: MemoryError: too large" in caplog.text
     assert read_json(failures, dict) == {"c": "MemoryError: too large"}
-    assert {score.case for score in validate_fold(predictor(predicted=predicted), job, folders, dataset, progress=False)} == {"c", "d"}
+    assert {score.case for score in validate(predictor(predicted=predicted), folders=folders, dataset=dataset)} == {"c", "d"}
     assert predicted == ["c"]
     assert not failures.exists()
 
 
-def test_where_every_case_fails_there_are_no_scores(folders: RunFolders, dataset, job):
+def test_where_every_case_fails_there_are_no_scores(folders: RunFolders, dataset):
     with pytest.raises(RuntimeError, match="not one of 2 cases could be validated; the first reason: MemoryError"):
-        validate_fold(predictor("c", "d"), job, folders, dataset, progress=False)
+        validate(predictor("c", "d"), folders=folders, dataset=dataset)
     assert not (folders.run / "validation" / "scores.json").exists()

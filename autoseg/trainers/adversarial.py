@@ -115,9 +115,7 @@ class AdversarialTrainer(Trainer):
         return {"discriminator_loss": loss.detach(), **means}
 
     def extra_states(self) -> dict[str, dict[str, Any]]:
-        """The discriminator's."""
         return self.optimized_discriminator.states("discriminator")
 
     def load_extra_states(self, states: Mapping[str, Any]) -> None:
-        """The discriminator's."""
         self.optimized_discriminator.load(states, "discriminator")

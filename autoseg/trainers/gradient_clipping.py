@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +36,3 @@ class GradientClip:
             size = min(float(norm), limit)
             self.average = size if self.average is None else MEMORY * self.average + (1 - MEMORY) * size
         return norm
-
-    def state(self) -> dict[str, Any]:
-        """To go on from."""
-        return {"average": self.average}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave."""
-        self.average = state.get("average")

@@ -56,12 +56,7 @@ def draw_sample(
     Args:
         cases: By name; of each the shape and the organs' locations are used.
         load_size: Voxels to read, per axis of the patch: the patch, grown or shrunk about its centre.
-
-    Raises:
-        ValueError: There are no cases.
     """
-    if not cases:
-        raise ValueError("sampling: expected at least one training case, found none")
     names = sorted(cases)
     name = names[int(rng.integers(len(names)))]
     case = cases[name]

@@ -62,11 +62,9 @@ class Trainer:
         folders: Where to read and write.
 
     Attributes:
-        network: That is trained.
-        optimized: The same with its optimiser and the moving average of its weights.
+        optimized: The network that is trained, with its optimiser and the moving average of its weights.
         loss: Of the network's outputs, internal labels and annotated organs.
         scaler: Of losses in float16, for all networks that are trained.
-        history: The learning curve.
         iteration: Number of steps so far.
         interval: Number of validation intervals so far.
         seconds: Training time so far.
@@ -283,7 +281,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes everything that is needed to go on, atomically."""
-        states = self.optimized.states() | {"scaler": self.scaler.state_dict(), "clip": self.optimized.clip.state()}
+        states = self.optimized.states() | {"scaler": self.scaler.state_dict(), "clip": {"average": self.optimized.clip.average}}
         states |= {"random": torch.get_rng_state()} | self.extra_states()
         record_run_environment(self.folders.run, self.device)
         save_checkpoint(self.folders.files.latest_checkpoint, states, self._meta())
@@ -315,7 +313,7 @@ class Trainer:
         if states["scaler"]:  # empty where the run began on a device that needs none
             self.scaler.load_state_dict(states["scaler"])
         torch.set_rng_state(states["random"])
-        self.optimized.clip.load(states.get("clip", {}))
+        self.optimized.clip.average = states.get("clip", {}).get("average")
         self.load_extra_states(states)
         self.iteration, self.seconds = meta["iteration"], meta["seconds"]
         self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0

@@ -7,18 +7,19 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from factories import make_configuration, make_job, make_plan
+from factories import labels, make_configuration, make_job, make_plan, regions
 from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.registry import lookup
 from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
-from autoseg.schema import Budget, Labels
+from autoseg.schema import Budget
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
@@ -79,8 +80,8 @@ def assert_goes_on(trainer: Trainer, undisturbed: RunFolders) -> None:
 
 
 @pytest.fixture
-def job(tiny_plan, tiny_job) -> Callable[..., RunRecord]:
-    return lambda **options: tiny_job(tiny_plan(), **options)
+def job() -> Callable[..., RunRecord]:
+    return partial(make_job, make_plan())
 
 
 @pytest.mark.parametrize("name", TRAINERS)
@@ -147,11 +148,18 @@ class TestContract:
         build(name, job(), folders).fit()
         assert sorted(path.name for path in folders.run.iterdir()) == [FINAL_CHECKPOINT, "history.csv", "progress.png", RUN_ENVIRONMENT]
 
-    def test_checkpoints_load_without_running_code(self, name, job, folders):
+    def test_checkpoints_load_without_running_code_into_main_memory(self, name, job, folders, monkeypatch):
         run_until_killed(build(name, job(average_decay=0.9), folders), 5)
-        latest = torch.load(folders.run / LATEST_CHECKPOINT, weights_only=True)
+        latest, places, load = torch.load(folders.run / LATEST_CHECKPOINT, weights_only=True), [], torch.load
         assert {"network", "optimizer", "average", "random", "meta"} <= set(latest)
         trainer = build(name, job(average_decay=0.9), folders)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "load", lambda *args, **options: places.append(options["map_location"]) or load(*args, **options))
+            trainer.device = torch.device("meta")  # stands for a GPU
+            trainer.restore()
+        assert places == ["cpu"]
+        assert all(state["step"].device == CPU for state in trainer.optimized.optimizer.state.values())
+        trainer.device = CPU
         trainer.fit()
         final = torch.load(folders.run / FINAL_CHECKPOINT, weights_only=True)
         assert equal(final["network"], trainer.final_network().state_dict())
@@ -196,10 +204,10 @@ class TestContract:
         table.write_text(table.read_text().replace("validation_interval", "round"))
         assert_goes_on(build(name, job(), killed), undisturbed)
 
-    def test_pretrained_weights_are_loaded_where_they_fit(self, name, job, folders, tiny_plan, tiny_job, caplog):
+    def test_pretrained_weights_are_loaded_where_they_fit(self, name, job, folders, caplog):
         build(name, job(), elsewhere(folders, "first")).fit()
         source = elsewhere(folders, "first").run / FINAL_CHECKPOINT
-        one_organ = dataclasses.replace(tiny_job(tiny_plan(labels=Labels(("ball",), ((2,),)))), pretrained=source)
+        one_organ = dataclasses.replace(make_job(make_plan(labels=labels(ball=2))), pretrained=source)
         for chosen in (one_organ, dataclasses.replace(one_organ, options=job(average_decay=0.9).options)):
             trainer = build(name, chosen, elsewhere(folders, "second"))
             fresh = {key: tensor.clone() for key, tensor in trainer.network.state_dict().items()}
@@ -241,32 +249,23 @@ class TestContract:
         with pytest.raises(RuntimeError, match="diverged"):
             build(name, job(iterations=40, optimizer="sgd", learning_rate=1e30), folders).fit()
 
-    def test_out_of_memory_is_explained_and_other_errors_are_not_disguised(self, name, job, folders):
-        for error, message in (
-            (torch.OutOfMemoryError("CUDA"), "patch 8x8x8 and batch 2.*--memory"),
-            (RuntimeError("bad shape"), "^bad shape$"),
-        ):
-            trainer = build(name, job(), folders)
+    @pytest.mark.parametrize("stream", [TRAINING, VALIDATION, None])
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [(torch.OutOfMemoryError("CUDA"), "patch 8x8x8 and batch 2.*--memory"), (RuntimeError("bad shape"), "^bad shape$")],
+    )
+    def test_out_of_memory_is_explained_and_no_other_error(self, name, job, folders, monkeypatch, stream, error, message):
+        """In a step, or in a thread of the loader."""
+        make, trainer = BatchMaker.__call__, build(name, job(), folders)
 
-            def fail(_: object, error: Exception = error) -> dict[str, torch.Tensor]:
+        def fail(*some: object) -> Batch:
+            if stream is None or some[0].stream == stream:
                 raise error
+            return make(*some)
 
-            trainer.step = fail
-            with pytest.raises(RuntimeError, match=message):
-                trainer.fit()
-
-    @pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
-    def test_memory_that_runs_out_in_a_loaders_thread_is_explained_too(self, name, job, folders, monkeypatch, stream):
-        make = BatchMaker.__call__
-
-        def exhausted(maker: BatchMaker, number: int) -> Batch:
-            if maker.stream == stream:
-                raise torch.OutOfMemoryError("CUDA")
-            return make(maker, number)
-
-        monkeypatch.setattr(BatchMaker, "__call__", exhausted)
-        with pytest.raises(RuntimeError, match="patch 8x8x8 and batch 2.*--memory"):
-            build(name, job(), folders).fit()
+        monkeypatch.setattr(*(trainer, "step") if stream is None else (BatchMaker, "__call__"), fail)
+        with pytest.raises(RuntimeError, match=message):
+            trainer.fit()
 
     def test_validation_batches_are_made_ahead_too(self, name, job, folders, monkeypatch):
         make, made = BatchMaker.__call__, []
@@ -279,16 +278,6 @@ class TestContract:
         monkeypatch.setattr(BatchMaker, "__call__", noted)
         build(name, job(validation_intervals=1, validation_batches=3), folders).fit()
         assert made == [(number, "autoseg-batch") for number in range(3)]
-
-    def test_checkpoints_are_read_into_main_memory(self, name, job, folders, monkeypatch):
-        run_until_killed(build(name, job(average_decay=0.9), folders), 5)
-        places, load = [], torch.load
-        monkeypatch.setattr(torch, "load", lambda *args, **options: places.append(options["map_location"]) or load(*args, **options))
-        trainer = build(name, job(average_decay=0.9), folders)
-        trainer.device = torch.device("meta")  # stands for a GPU
-        trainer.restore()
-        assert places == ["cpu"]
-        assert all(state["step"].device == CPU for state in trainer.optimized.optimizer.state.values())
 
     def test_a_damaged_checkpoint_is_named(self, name, job, folders):
         folders.run.mkdir()
@@ -303,10 +292,9 @@ class TestContract:
         trainer.fit()
         assert 60 <= trainer.seconds < 75
         assert 20 < trainer.iteration < 61
-        rates = [row["learning_rate"] for row in trainer.history.rows]
-        assert len(rates) == 4
-        assert rates == sorted(rates, reverse=True)
-        assert rates[-1] < 0.03 * 1e-2
+        first, second, third, last = (row["learning_rate"] for row in trainer.history.rows)
+        assert first > second > third > last
+        assert last < 0.03 * 1e-2
 
     def test_slow_scoring_does_not_take_the_steps_of_the_last_interval(self, name, job, folders, monkeypatch):
         """Steps take a second, each scoring forty of a budget of sixty."""
@@ -343,13 +331,13 @@ class TestContract:
         with torch.no_grad():
             assert network(torch.zeros(1, channels, *size)).shape == (1, 3, *size)
 
-    def test_regions_and_ignored_voxels(self, name, folders, tiny_plan, tiny_job):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
+    def test_regions_and_ignored_voxels(self, name, folders):
+        chosen = make_job(make_plan(labels=regions(both=(2, 5), block=(5,), ignore=9)))
         if name in EXCLUSIVE_ONLY:
             with pytest.raises(ValueError, match="exclude each other"):
-                build(name, tiny_job(tiny_plan(labels=regions)), folders)
+                build(name, chosen, folders)
             return
-        trainer = build(name, tiny_job(tiny_plan(labels=regions)), folders)
+        trainer = build(name, chosen, folders)
         trainer.fit()
         assert {"dice_both", "dice_block"} <= set(trainer.history.rows[-1])
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-from factories import ORGANS, write_previous
+from factories import ORGANS, make_configuration, make_job, make_plan, regions
 
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.schema import Labels
@@ -43,9 +41,8 @@ def test_the_mean_is_over_cases_and_the_worst_is_named():
 
 def test_a_case_without_organs_has_no_recall_but_false_positives():
     full, empty = line(1, 1, 0, 0), line(0, 0, 0, 0)
-    rows = table(("a", full > 0, full), ("b", full > 0, empty), largest=0)
-    assert rows[0].recall == 1
-    assert rows[0].false_positive_rate == 0.25
+    (row,) = table(("a", full > 0, full), ("b", full > 0, empty), largest=0)
+    assert (row.recall, row.false_positive_rate) == (1, 0.25)
     with pytest.raises(ValueError, match="expected cases with ball, block, found none in b"):
         table(("b", full > 0, empty))
 
@@ -56,13 +53,13 @@ def test_where_nothing_was_found_the_region_is_everywhere():
 
 
 def test_ignored_and_missing_voxels_and_regions():
-    regions = Labels(("whole", "core"), ((2, 5), (5,)), ignore=9, regions=True, regions_class_order=(2, 5))
+    nested = regions(whole=(2, 5), core=(5,), ignore=9)
     # internal: 1, 2 organs, 3 ignored, -1 outside the image's data
-    rows = table(("a", line(1, 0, 0, 0, 0) > 0, line(1, 2, 3, 0, -1)), labels=regions, largest=1)
+    rows = table(("a", line(1, 0, 0, 0, 0) > 0, line(1, 2, 3, 0, -1)), labels=nested, largest=1)
     assert rows[0].organs == (0.5, 0.0)
     assert [row.false_positive_rate for row in rows] == [0, 0]
     assert [row.share for row in rows] == [0.25, 0.5]
-    assert candidate_table([("a", line(1) > 0, line(1))], regions, ["whole"], largest=0)[0].organs == (1.0,)
+    assert candidate_table([("a", line(1) > 0, line(1))], nested, ["whole"], largest=0)[0].organs == (1.0,)
 
 
 def test_the_smallest_radius_with_enough_recall_else_the_largest():
@@ -79,17 +76,14 @@ def test_the_smallest_radius_with_enough_recall_else_the_largest():
     assert short.rows == rows[:3]
 
 
-def test_of_a_run_only_the_training_cases_count(folders, tmp_path, tiny_plan, tiny_configuration, tiny_job):
-    previous = write_previous(tmp_path / "previous", folders.data)
-    store = Store(folders.data)
+def test_of_a_run_only_the_training_cases_count(cascade_folders):
+    previous, store = cascade_folders.previous, Store(cascade_folders.data)
     for name in "cd":  # held out: not to be looked at
         write_array(previous / f"{name}.b2nd", np.zeros((1, *store.load(name).segmentation.shape), np.uint8))
-    job = tiny_job(tiny_plan(tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")), "3d_cascade")
-    chosen = choose_candidate_region(job, dataclasses.replace(folders, previous=previous))
-    assert chosen.radius == 0
-    assert chosen.organs == ("ball", "block")
-    assert chosen.rows[0].recall == 1
-    assert chosen.rows[0].false_positive_rate == 0
+    job = make_job(make_plan(make_configuration(name="3d_cascade", previous_stage="3d_lowres")), "3d_cascade")
+    chosen = choose_candidate_region(job, cascade_folders)
+    assert (chosen.radius, chosen.organs) == (0, ("ball", "block"))
+    assert (chosen.rows[0].recall, chosen.rows[0].false_positive_rate) == (1, 0)
     one_organ = np.asarray(store.load("a").segmentation[:])[None] == 1
     write_array(previous / "a.b2nd", one_organ.astype(np.uint8))
-    assert choose_candidate_region(job, dataclasses.replace(folders, previous=previous)).radius > 0
+    assert choose_candidate_region(job, cascade_folders).radius > 0

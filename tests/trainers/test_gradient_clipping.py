@@ -42,12 +42,3 @@ def test_a_gradient_that_is_not_finite_is_forgotten():
     assert clip.average == 1.0
     fresh = GradientClip(12.0, 5.0)
     assert [clipped(fresh, size) for size in (0.0, 3.0)] == pytest.approx([0.0, 3.0])
-
-
-def test_it_goes_on_from_its_state():
-    one, two = GradientClip(12.0, 5.0), GradientClip(12.0, 5.0)
-    clipped(one, 2.0)
-    two.load(one.state())
-    assert clipped(two, 50.0) == pytest.approx(10.0, rel=1e-5)
-    two.load({})
-    assert two.average is None

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from factories import REGIONS, labels, regions
 
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
@@ -15,10 +16,8 @@ from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSup
 from autoseg.trainers.losses.entropy import class_weights
 from autoseg.trainers.losses.overlap import generalised_dice_loss
 
-ORGANS = Labels(("liver", "tumour"), ((1,), (2,)))
-PARTLY = Labels(("liver", "tumour"), ((1,), (2,)), ignore=3)
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
-PARTLY_REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), ignore=3, regions=True, regions_class_order=(1, 2))
+ORGANS, PARTLY = labels(liver=1, tumour=2), labels(liver=1, tumour=2, ignore=3)
+PARTLY_REGIONS = regions(whole=(1, 2), core=(2,), ignore=3)
 ALL = {"organs": ORGANS, "ignore": PARTLY, "regions": REGIONS, "regions and ignore": PARTLY_REGIONS}
 
 
@@ -83,9 +82,9 @@ def test_batch_dice_lets_a_patch_without_the_organ_ride_with_the_others():
 
 
 def test_outside_is_background():
-    for labels in ALL.values():
-        logits, segmentation = random_batch(labels, 4, 4)
-        loss = build_loss("dice_ce", labels, batch_dice=False)
+    for organs in ALL.values():
+        logits, segmentation = random_batch(organs, 4, 4)
+        loss = build_loss("dice_ce", organs, batch_dice=False)
         assert (segmentation == OUTSIDE).any()
         assert loss(logits, segmentation) == loss(logits, segmentation.clamp(min=0))
 

@@ -97,8 +97,6 @@ def test_every_case_is_drawn_and_the_generator_decides():
     )
     assert first == second
     assert {sample.case for sample in first} == set("abc")
-    with pytest.raises(ValueError, match="at least one"):
-        draw_sample(rngs[0], {}, make_configuration(patch_size=(4, 4, 4)), foreground=False, load_size=(4, 4, 4))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, blosc2.asarray])

@@ -23,10 +23,8 @@ def some_mask(share: float, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("radius", [1, 3])
 def test_dilation_and_erosion_are_by_a_ball(share, radius):
     mask = some_mask(share)
-    wide = np.pad(mask, 4)
-    inside = (slice(4, -4),) * 3
-    assert np.array_equal(dilate(mask, radius), dilation(wide, ball(radius))[inside])
-    assert np.array_equal(erode(mask, radius), erosion(np.pad(mask, 4, constant_values=True), ball(radius))[inside])
+    assert np.array_equal(dilate(mask, radius), dilation(mask, ball(radius)))
+    assert np.array_equal(erode(mask, radius), erosion(mask, ball(radius)))
 
 
 def test_empty_and_full_masks_stay():
@@ -49,8 +47,7 @@ def test_same_generator_same_result_and_input_unchanged():
         one, two = (augment_previous(np.random.default_rng(seed), organs) for _ in range(2))
         assert torch.equal(one, two)
         assert torch.equal(organs, before)
-        assert one.shape == organs.shape
-        assert one.dtype == organs.dtype
+        assert (one.shape, one.dtype) == (organs.shape, organs.dtype)
         assert one.sum(0).max() <= 1
         changed += not torch.equal(one, organs)
     assert 5 <= changed <= 30
@@ -62,8 +59,7 @@ def test_dropping_loses_one_small_component_and_never_a_large_one():
     organs[0, :2, :2, :2] = 1
     organs[0, 5:7, 5:7, 5:7] = 1
     rest = augment_previous(np.random.default_rng(0), organs, options)
-    assert label(rest[0].numpy() > 0).max() == 1
-    assert rest.sum() == 8
+    assert (label(rest[0].numpy() > 0).max(), rest.sum()) == (1, 8)
     large = torch.zeros((1, 10, 10, 10))
     large[0, :, :, :2] = 1
     assert torch.equal(augment_previous(np.random.default_rng(0), large, options), large)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from factories import CASES, ORGANS, SHAPE, make_case, make_configuration, make_geometry, make_job, make_plan, write_store
+from factories import CASES, ORGANS, REGIONS, SHAPE, make_case, make_configuration, make_geometry, make_job, make_plan, write_store
 from trainer_runs import equal, weights
 
 from autoseg.inference.localisation import LocatedPredictor
@@ -21,7 +22,7 @@ from autoseg.preprocessing.storage import Store, StoredRecord
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Budget, Configuration, Image, Labels, Locator
+from autoseg.schema import Budget, Configuration, Image, Locator
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
@@ -67,12 +68,10 @@ class TestConfigure:
         assert a_job(options={"localisation_share": 0}).configuration.locator is None
 
     def test_overlapping_regions_and_other_networks_are_refused(self):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
-        with pytest.raises(ValueError, match="expected organs that exclude each other"):
-            SpatialConfigurationTrainer.configure(make_configuration(), make_plan(labels=regions), {})
-        asked = make_configuration(network="vnet", network_options={}, patch_multiple=(2, 2, 2))
-        with pytest.raises(ValueError, match="expected the network 'scn', got 'vnet'"):
-            SpatialConfigurationTrainer.configure(asked, make_plan(), {})
+        vnet = make_configuration(network="vnet", network_options={}, patch_multiple=(2, 2, 2))
+        for configuration, labels, message in ((make_configuration(), REGIONS, "exclude each other"), (vnet, ORGANS, "'scn', got 'vnet'")):
+            with pytest.raises(ValueError, match=message):
+                SpatialConfigurationTrainer.configure(configuration, make_plan(labels=labels), {})
 
     def test_the_grid_follows_the_largest_case_of_all(self, folders):
         write_store(folders.data, make_plan(), ["large"], shape=(20, 40, 64))
@@ -128,18 +127,18 @@ class TestLoss:
 class TestCoarseCases:
     def test_all_organs_are_one_and_what_is_right_is_kept(self, folders):
         job = a_job()
-        arguments = (folders.run.parent, folders.data, CASES, job.plan, job.configuration)
-        out = prepare_coarse(*arguments, progress=False)
+        prepare = partial(prepare_coarse, folders.run.parent, folders.data, CASES, job.plan, progress=False)
+        out = prepare(configuration=job.configuration)
         assert out == folders.run.parent / "coarse_on_data"
         with np.load(out / "a.npz") as case:
             image, labels = make_case(0)
             assert np.array_equal(case["labels"], labels > 0)
             assert np.array_equal(case["image"], image)
         before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-        prepare_coarse(*arguments, progress=False)
+        prepare(configuration=job.configuration)
         assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
         coarser = dataclasses.replace(job.configuration, locator=Locator((2.0,) * 3, (16, 16, 16), 1.0))
-        prepare_coarse(*arguments[:-1], coarser, progress=False)
+        prepare(configuration=coarser)
         with np.load(out / "a.npz") as case:
             assert case["image"].shape == (1, 5, 7, 8)
             assert set(np.unique(case["labels"])) == {0, 1}
@@ -176,8 +175,8 @@ class TestCoarseCases:
     def test_a_case_in_which_no_organ_of_the_model_was_annotated_is_left_out(self, folders):
         store, job = Store(folders.data), a_job()
         first, second = sorted(job.split.train)[:2]
+        image, labels = make_case(0)
         for name, annotated in ((first, ("spleen",)), (second, ("ball",))):
-            image, labels = make_case(0)
             record = StoredRecord(store.load(name).trace, annotated=annotated)
             store.write(name, image, np.where(labels == 1, labels, 0).astype(np.int16), record)
         stale = folders.run.parent / "coarse_on_data" / f"{first}.npz"
@@ -248,21 +247,15 @@ class TestTrainedModel:
                 trainer_of(job, RunFolders(run, data)).fit()
         return root / "3d_fullres__SpatialConfigurationTrainer"
 
-    def image(self) -> Image:
-        array, _ = make_case(3)
-        return Image(array, make_geometry(SHAPE))
-
-    def test_prediction_needs_no_trainer_and_looks_into_the_box(self, results, caplog):
+    def test_prediction_needs_no_trainer_and_gives_the_same_with_little_memory(self, results, monkeypatch, caplog):
         model = load_model(results, CPU, InferenceOptions(mirror=False))
         assert isinstance(model.predictor, LocatedPredictor)
         assert len(model.predictor.localiser.networks) == 2
+        image = Image(make_case(3)[0], make_geometry(SHAPE))
         with caplog.at_level(logging.DEBUG, logger="autoseg"):
-            logits = model.logits(self.image(), case="c")
-        assert logits.array.shape == (3, *SHAPE)
+            usual = model.logits(image, case="c")
+        assert usual.array.shape == (3, *SHAPE)
         assert "c: organs located in" in caplog.text or "no organ was located" in caplog.text
-
-    def test_with_little_memory_the_same_comes_out(self, results, monkeypatch):
-        usual = load_model(results, CPU, InferenceOptions(mirror=False)).logits(self.image())
         model = load_model(results, CPU, InferenceOptions(mirror=False, low_memory=True))
         inner = model.predictor.predictor
         assert isinstance(inner, LowMemoryPredictor)
@@ -273,7 +266,7 @@ class TestTrainedModel:
             original(self, networks, *rest, **options)
 
         monkeypatch.setattr(Predictor, "__init__", watched)
-        found = model.logits(self.image(), progress=shares.append)
+        found = model.logits(image, progress=shares.append)
         assert held == [(1, True, 1)] * 2
         assert sum(shares) == pytest.approx(1)
         expected, probabilities = (torch.as_tensor(one.array).float().softmax(0) for one in (usual, found))

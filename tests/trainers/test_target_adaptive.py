@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import factories
 import numpy as np
 import pytest
 import torch
-from factories import make_job, make_plan, write_store
+from factories import REGIONS, labels, make_job, make_plan, regions, write_store
 
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import StoredRecord
@@ -19,10 +20,8 @@ from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSup
 from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, merge_unlabelled
 from autoseg.trainers.trainer import Trainer
 
-ORGANS = Labels(("liver", "kidney", "spleen"), ((1,), (2,), (3,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
-DATA = Labels(("ball", "block"), ((2,), (5,)))
-NESTED = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
+ORGANS = labels(liver=1, kidney=2, spleen=3)
+DATA = {"organs": factories.ORGANS, "regions": regions(both=(2, 5), block=(5,))}
 """Of the cases of `write_store`."""
 LOGITS = torch.tensor([0.5, 1.0, -0.5, 0.25]).view(1, 4, 1, 1).expand(1, 4, 1, 3).contiguous()
 """The same four logits in three voxels."""
@@ -162,10 +161,11 @@ def test_merged_logits_keep_the_probabilities_of_what_is_known():
     assert torch.equal(merged[1], logits[1])
 
 
-@pytest.mark.parametrize(("labels", "iterations"), [(DATA, 150), (NESTED, 300)], ids=["organs", "regions"])
+@pytest.mark.parametrize(("kind", "iterations"), [("organs", 150), ("regions", 300)])
 @pytest.mark.usefixtures("no_pictures")
-def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, labels, iterations):
+def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, kind, iterations):
     """Cases a and c show the ball, b and d the block (of regions: both as one, and the block); judged on two that show all."""
+    labels = DATA[kind]
     plan = make_plan(labels=labels)
     store = write_store(tmp_path / "data", plan, ["a", "b", "c", "d", "e", "f"])
     for name, organ in {"a": 0, "b": 1, "c": 0, "d": 1}.items():

@@ -74,10 +74,10 @@ class SpatialConfigurationTrainer(Trainer):
         configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.files)
         if sibling is not None:
             if _locator_settings(sibling) != _locator_settings(configuration):
-                expected = (
-                    f"expected the locator {_locator_settings(sibling)} of the model's other folds, got {_locator_settings(configuration)}"
+                raise ValueError(
+                    f"{folders.run}: expected the locator {_locator_settings(sibling)} of the model's other folds, got "
+                    f"{_locator_settings(configuration)}; ask for the same, or move {folders.run.parent} away"
                 )
-                raise ValueError(f"{folders.run}: {expected}; ask for the same, or move {folders.run.parent} away")
             configuration = replace(configuration, locator=sibling.locator)
         return replace(job, configuration=configuration)
 
@@ -124,11 +124,9 @@ class SpatialConfigurationTrainer(Trainer):
         return LocatedPredictor(inside, Localiser([lambda: locator], self.job.configuration, self.device))
 
     def extra_states(self) -> dict[str, dict[str, Any]]:
-        """The locator's."""
         return {} if self.locator is None else self.locator.states()
 
     def load_extra_states(self, states: Mapping[str, Any]) -> None:
-        """The locator's."""
         if self.locator is not None:
             self.locator.load(states)
 
@@ -138,12 +136,10 @@ class SpatialConfigurationTrainer(Trainer):
             self.locator.optimized.load_pretrained(states["locator"], "locator")
 
     def final_states(self) -> dict[str, dict[str, Any]]:
-        """Both networks."""
         located = {} if self.locator is None else {"locator": self.locator.optimized.final.state_dict()}
         return super().final_states() | located
 
     def load_final_states(self, states: Mapping[str, Any]) -> None:
-        """Both networks."""
         super().load_final_states(states)
         if self.locator is not None:
             self.locator.optimized.final.load_state_dict(states["locator"])

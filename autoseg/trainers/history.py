@@ -76,5 +76,5 @@ class History:
 
 
 def _number(text: str) -> float:
-    # Counts stay counts, so that a table that is read and written again is the same text.
+    """Counts stay counts, so that a table that is read and written again is the same text."""
     return int(text) if text.isdigit() else float(text)

@@ -7,20 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from factories import ORGANS, make_configuration, make_job, make_plan
+from factories import ORGANS, REGIONS, make_configuration, make_job, make_plan
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
-from autoseg.schema import Labels
 from autoseg.trainers.adversarial import AdversarialTrainer
 from autoseg.trainers.batches import TRAINING, Batch, BatchMaker
 from autoseg.trainers.losses.adversarial import discriminator_loss, discriminator_maps, generator_loss
-from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = {"discriminator_features": 2}
-
-
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
@@ -30,7 +26,7 @@ def trainer_of(folders, *, options=None, plan=None, configuration="3d_fullres", 
     return AdversarialTrainer(job, folders, device=CPU, progress=False)
 
 
-def first_batch(trainer: Trainer) -> Batch:
+def first_batch(trainer: AdversarialTrainer) -> Batch:
     return BatchMaker(trainer.job, trainer.folders, trainer.job.split.train, stream=TRAINING, device=CPU)(0)
 
 
@@ -63,15 +59,6 @@ class TestStep:
         trainer.step(batch)
         for now, then, gradient in zip(trainer.network.parameters(), before, gradients, strict=True):
             torch.testing.assert_close(now, then if gradient is None else then - 0.1 * gradient, rtol=1e-4, atol=1e-6)
-
-    def test_a_large_weight_is_training_without_an_adversary(self, folders):
-        plain = Trainer(make_job(make_plan()), folders, device=CPU, progress=False)
-        trainer = trainer_of(folders, options={"weight": 1e9})
-        batch = first_batch(trainer)
-        plain.step(batch)
-        trainer.step(batch)
-        for one, other in zip(plain.network.parameters(), trainer.network.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
     def test_the_discriminator_gets_better_at_a_network_that_stands_still(self, folders):
         trainer = trainer_of(folders, options={"discriminator_features": 4, "discriminator_learning_rate": 1e-2}, learning_rate=1e-9)
@@ -123,19 +110,16 @@ class TestDiscriminatorMaps:
         segmentation = self.segmentation.clamp(max=1)
         logits = torch.randn(2, 3, 2, 2)
         fake, real = discriminator_maps(logits, segmentation, (None, (0,)), ORGANS)
-        all_of_them = logits.softmax(1)
-        torch.testing.assert_close(fake[0], all_of_them[0])
-        torch.testing.assert_close(fake[1, 0], all_of_them[1, 0] + all_of_them[1, 2])
-        torch.testing.assert_close(fake[1, 1], all_of_them[1, 1])
+        expected = logits.softmax(1)
+        expected[1, 0] += expected[1, 2]
+        expected[1, 2] = 0
+        torch.testing.assert_close(fake, expected)
         assert (fake[1, 2] == 0).all()
         assert (real[1, 2] == 0).all()
 
     def test_regions_nobody_annotated_are_equal_in_both(self):
-        regions = Labels(("both", "block"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
-        fake, real = discriminator_maps(torch.randn(2, 2, 2, 2), self.segmentation.clamp(max=2), (None, (1,)), regions)
-        assert torch.equal(fake[1, 0], real[1, 0])
-        assert not torch.equal(fake[1, 1], real[1, 1])
-        assert not torch.equal(fake[0, 0], real[0, 0])
+        fake, real = discriminator_maps(torch.randn(2, 2, 2, 2), self.segmentation.clamp(max=2), (None, (1,)), REGIONS)
+        assert (fake == real).flatten(2).all(2).tolist() == [[False, False], [True, False]]
 
 
 class TestLosses:

@@ -43,22 +43,22 @@ def configured(job: RunRecord, options: dict) -> RunRecord:
     return dataclasses.replace(job, trainer="CascadeTrainer", trainer_options=options, configuration=configuration)
 
 
-def with_radius(job: RunRecord, radius: int) -> RunRecord:
-    return dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, region=CandidateRegion("previous", radius)))
+def with_regions(job: RunRecord, folders: RunFolders) -> RunFolders:
+    return dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
 
 
-class TestConfigure:
-    def test_the_first_stage_sees_the_body_and_the_second_what_the_first_found(self):
-        assert first().configuration.region == CandidateRegion("body")
-        assert second().configuration.region == CandidateRegion("previous", 3)
-        assert second().configuration.sees_previous
-
-    def test_each_part_can_be_switched_off(self):
-        assert first(region=False).configuration.region is None
-        alone = second(previous_input=False, radius=5).configuration
-        assert alone.region == CandidateRegion("previous", 5)
-        assert not alone.sees_previous
-        assert second(region=False).configuration.region is None
+@pytest.mark.parametrize(
+    ("job", "region", "sees_previous"),
+    [
+        (first(), CandidateRegion("body"), False),
+        (first(region=False), None, False),
+        (second(), CandidateRegion("previous", 3), True),
+        (second(previous_input=False, radius=5), CandidateRegion("previous", 5), False),
+        (second(region=False), None, True),
+    ],
+)
+def test_stages_see_the_body_or_what_the_first_found_and_each_part_can_be_switched_off(job, region, sees_previous):
+    assert (job.configuration.region, job.configuration.sees_previous) == (region, sees_previous)
 
 
 class TestRadius:
@@ -71,18 +71,14 @@ class TestRadius:
     def run(self, cascade_folders, tmp_path) -> RunFolders:
         return dataclasses.replace(cascade_folders, run=tmp_path / "3d_cascade__CascadeTrainer" / "fold_0")
 
-    def test_it_is_chosen_from_the_first_stage_and_written_down(self, run, caplog):
+    def test_it_is_chosen_from_the_first_stage_and_written_down_and_taken_over_by_other_folds(self, run, caplog, monkeypatch):
         with caplog.at_level(logging.INFO):
             job = self.begin(second(), run)
         assert job.configuration.region == CandidateRegion("previous", 0), "this first stage is right everywhere"
         assert "Candidate region: radius 0, the smallest with 100.00%" in caplog.text
         kept = read_json(run.run.parent / CANDIDATE_REGION, CandidateRegionChoice)
-        assert kept.radius == 0
-        assert len(kept.rows) == 11
+        assert (kept.radius, len(kept.rows)) == (0, 11)
         assert (run.run.parent / "candidate_region.png").read_bytes()[:4] == b"\x89PNG"
-
-    def test_other_folds_take_it_over_whatever_their_cases_say(self, run, monkeypatch):
-        self.begin(second(), run)
         monkeypatch.setattr(cascade, "choose_candidate_region", None)
         other = dataclasses.replace(run, run=run.run.with_name("fold_1"))
         assert self.begin(second(), other).configuration.region == CandidateRegion("previous", 0)
@@ -109,7 +105,7 @@ class TestMasks:
         assert body == cascade_folders.run.parent / "region_on_data"
         for name in "abcd":
             assert np.array_equal(read_array(body / f"{name}.b2nd")[:], body_mask(np.asarray(store.load(name).image[:])))
-        around = prepare_regions(with_radius(second(), 2), cascade_folders, progress=False)
+        around = prepare_regions(second(radius=2), cascade_folders, progress=False)
         for name in "abcd":
             mask = dilated(np.asarray(store.load(name).segmentation[:]) > 0, 2)
             assert np.array_equal(read_array(around / f"{name}.b2nd")[:].astype(bool), mask), "another region: made again"
@@ -119,7 +115,7 @@ class TestMasks:
             assert all(mask[tuple(voxels.T)].all() for voxels in centres.values())
 
     def test_what_is_right_is_kept_and_what_is_half_written_made_again(self, cascade_folders):
-        job = with_radius(second(), 1)
+        job = second(radius=1)
         out = prepare_regions(job, cascade_folders, progress=False)
         before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
         (out / ".partial-99999999-a.b2nd").write_bytes(b"half")
@@ -146,25 +142,18 @@ class TestBatches:
     @pytest.mark.parametrize("previous_input", [True, False])
     @pytest.mark.parametrize("stream", [TRAINING, VALIDATION])
     def test_voxels_outside_are_marked_in_both_streams(self, cascade_folders, previous_input, stream):
-        job = with_radius(second(previous_input=previous_input), 1)
-        folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
-        make = BatchMaker(job, folders, "abcd", stream=stream, device=CPU)
-        outside = counted = 0
-        for number in range(8):
-            batch = make(number)
-            assert batch.image.shape == (2, 3 if previous_input else 1, 8, 8, 8)
-            assert batch.segmentation.shape == (2, 8, 8, 8)
-            assert set(batch.segmentation.unique().tolist()) <= {0, 1, 2, 3}
-            counted += int((batch.segmentation == 0).sum())
-            outside += int((batch.segmentation == 3).sum())
-        assert outside > counted > 0
+        job = second(previous_input=previous_input, radius=1)
+        make = BatchMaker(job, with_regions(job, cascade_folders), "abcd", stream=stream, device=CPU)
+        batches = [make(number) for number in range(8)]
+        assert {batch.image.shape for batch in batches} == {(2, 3 if previous_input else 1, 8, 8, 8)}
+        background, _, _, outside = torch.stack([batch.segmentation for batch in batches]).flatten().bincount()
+        assert outside > background > 0
 
     def test_validation_patches_hold_exactly_the_region(self, cascade_folders):
-        job = with_radius(second(), 1)
-        folders = dataclasses.replace(cascade_folders, region=prepare_regions(job, cascade_folders, progress=False))
-        make = BatchMaker(job, folders, "a", stream=VALIDATION, device=CPU)
+        job = second(radius=1)
+        make = BatchMaker(job, with_regions(job, cascade_folders), "a", stream=VALIDATION, device=CPU)
         image, maps = make._read("a", ((0, 10), (0, 14), (0, 16)))
-        truth = np.asarray(Store(folders.data).load("a").segmentation[:])
+        truth = np.asarray(Store(cascade_folders.data).load("a").segmentation[:])
         assert maps.labels.shape == maps.previous.shape == SHAPE
         assert maps.slice_masks is None
         assert np.array_equal(maps.region.numpy() > 0, dilated(truth > 0, 1))
@@ -174,8 +163,7 @@ class TestBatches:
     def test_patches_are_centred_inside(self, folders, monkeypatch):
         monkeypatch.setattr("autoseg.trainers.cascade.region_masks.candidate_region_mask", lambda *_, **__: np.indices(SHAPE)[2] >= 12)
         job = first()
-        folders = dataclasses.replace(folders, region=prepare_regions(job, folders, progress=False))
-        make = BatchMaker(job, folders, "abcd", stream=TRAINING, device=CPU)
+        make = BatchMaker(job, with_regions(job, folders), "abcd", stream=TRAINING, device=CPU)
         for seed in range(40):
             sample = draw_sample(np.random.default_rng(seed), make.cases, job.configuration, foreground=bool(seed % 2), load_size=(8, 8, 8))
             assert sample.box[2][0] + 4 >= 12
@@ -183,18 +171,17 @@ class TestBatches:
 
 class TestTraining:
     def test_logits_outside_the_region_change_no_loss(self, cascade_folders):
-        trainer = CascadeTrainer(with_radius(second(), 1), cascade_folders, device=CPU, progress=False)
+        trainer = CascadeTrainer(second(radius=1), cascade_folders, device=CPU, progress=False)
         trainer.prepare()
         batch = BatchMaker(trainer.job, trainer.folders, "ab", stream=TRAINING, device=CPU)(0)
         logits = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
         outside = (batch.segmentation == 3)[:, None]
         assert outside.any()
         changed = torch.where(outside, 7 * logits.flip(1), logits)
-        losses = [
-            float(trainer.loss(one, batch.segmentation, batch.annotated)) for one in (logits, changed, logits + 1 * ~outside * logits)
-        ]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-        assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+        inside = torch.where(outside, logits, 2 * logits)
+        usual, same, other = (float(trainer.loss(one, batch.segmentation, batch.annotated)) for one in (logits, changed, inside))
+        assert usual == pytest.approx(same, rel=1e-6)
+        assert usual != pytest.approx(other, rel=1e-3)
 
     @pytest.mark.parametrize("options", [{}, {"previous_input": False}, {"region": False}])
     def test_the_second_stage_learns(self, cascade_folders, options):

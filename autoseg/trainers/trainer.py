@@ -227,7 +227,7 @@ class Trainer:
         started = time.monotonic()
         row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
         before, self.interval = self.used, self.interval + 1
-        if self._checkpoint_due():
+        if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self.save()
         # The first scoring cannot be foreseen: what it takes beyond its share is added to the budget.
         self.seconds += min(time.monotonic() - started, self._seconds_to_spare())
@@ -333,9 +333,6 @@ class Trainer:
 
     def _meta(self) -> dict[str, object]:
         return {"iteration": self.iteration, "validation_interval": self.interval, "seconds": self.seconds, "fold": self.job.fold}
-
-    def _checkpoint_due(self) -> bool:
-        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[tqdm]:

@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 import torch
 from factories import make_configuration, make_job, make_plan
-from trainer_runs import run_until_killed
 
 from autoseg.inference.trained_model import load_network
 from autoseg.schema.run_record import RunRecord
@@ -26,17 +25,8 @@ def job_of(options=None, *, dim=2, **training) -> RunRecord:
     return dataclasses.replace(job, trainer="PyramidTrainer", trainer_options=options or {})
 
 
-def watched(job: RunRecord, folders) -> tuple[PyramidTrainer, list[tuple[bool, int]]]:
-    """A trainer that notes, a step, whether it fuses and how many outputs the loss gets; and of each validation whether that fuses."""
-    trainer, seen = PyramidTrainer(job, folders, device=CPU, progress=False), []
-    loss = trainer.loss
-
-    def noting(outputs, *rest):
-        seen.append((trainer.network.fusing, 1 if isinstance(outputs, torch.Tensor) else len(outputs)))
-        return loss(outputs, *rest)
-
-    trainer.loss = noting
-    return trainer, seen
+def trainer_of(job: RunRecord, folders) -> PyramidTrainer:
+    return PyramidTrainer(job, folders, device=CPU, progress=False)
 
 
 class TestConfigure:
@@ -65,13 +55,20 @@ class TestConfigure:
 class TestPhases:
     @pytest.mark.parametrize(("share", "first_phase"), [(0.5, 5), (0.0, 0), (0.75, 8), (0.99, 10)])
     def test_the_first_steps_supervise_all_scales_and_the_others_the_fused_map(self, folders, share, first_phase):
-        trainer, seen = watched(job_of({"fusion_from": share}, iterations=10, validation_intervals=1), folders)
+        trainer, seen = trainer_of(job_of({"fusion_from": share}, iterations=10, validation_intervals=1), folders), []
+        loss = trainer.loss
+
+        def noting(outputs, *rest):
+            seen.append((trainer.network.fusing, 1 if isinstance(outputs, torch.Tensor) else len(outputs)))
+            return loss(outputs, *rest)
+
+        trainer.loss = noting
         trainer.fit()
         assert seen[:10] == [(False, 2)] * first_phase + [(True, 1)] * (10 - first_phase)
 
     @pytest.mark.parametrize("average", [0.0, 0.9])
     def test_validation_uses_the_finest_scale_first_and_the_fused_map_then(self, folders, average):
-        trainer = PyramidTrainer(job_of(iterations=8, validation_intervals=4, average_decay=average), folders, device=CPU, progress=False)
+        trainer = trainer_of(job_of(iterations=8, validation_intervals=4, average_decay=average), folders)
         score, fused = trainer._score_patches, []
         trainer._score_patches = lambda: fused.append(trainer.final_network().fusing) or score()
         assert trainer.fit().fusing
@@ -79,7 +76,7 @@ class TestPhases:
         assert trainer.final_network() is (trainer.optimized.average if average else trainer.network)
 
     def test_the_fusions_weights_wait_for_the_second_phase(self, folders):
-        trainer = PyramidTrainer(job_of(iterations=4, validation_intervals=2), folders, device=CPU, progress=False)
+        trainer = trainer_of(job_of(iterations=4, validation_intervals=2), folders)
         step, moved = trainer.step, []
 
         def noting(batch: Batch) -> dict[str, torch.Tensor]:
@@ -92,20 +89,9 @@ class TestPhases:
         trainer.fit()
         assert moved == [False, False, True, True]
 
-    def test_a_run_that_stops_at_the_change_goes_on_in_the_second_phase(self, folders):
-        job = job_of(iterations=6, validation_intervals=6, average_decay=0.9)
-        trainer, _ = watched(job, folders)
-        trainer._checkpoint_due = lambda: True
-        run_until_killed(trainer, 3)
-        again, seen = watched(job, folders)
-        again.restore()
-        assert again.iteration == 3
-        again.fit()
-        assert seen[0] == (True, 1)
-
     def test_what_is_built_from_the_checkpoint_predicts_the_same_fused_map(self, folders):
         job = job_of(iterations=4, validation_intervals=2)
-        network, read = (PyramidTrainer(job, folders, device=CPU, progress=False).fit() for _ in range(2))
+        network, read = (trainer_of(job, folders).fit() for _ in range(2))
         x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         loaded = load_network(folders.files, job.plan, job.configuration, CPU)
         with torch.no_grad():

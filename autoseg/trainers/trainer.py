@@ -65,9 +65,7 @@ class Trainer:
         optimized: The network that is trained, with its optimiser and the moving average of its weights.
         loss: Of the network's outputs, internal labels and annotated organs.
         scaler: Of losses in float16, for all networks that are trained.
-        iteration: Number of steps so far.
-        interval: Number of validation intervals so far.
-        seconds: Training time so far.
+        iteration, interval, seconds: Number of steps, of validation intervals, and training time so far.
     """
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:

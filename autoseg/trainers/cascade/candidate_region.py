@@ -30,8 +30,7 @@ class RadiusRow:
     Attributes:
         radius: Voxels by which the first stage's foreground is dilated.
         recall: Share of an organ's voxels inside, mean over the organs of a case, then over the cases.
-        worst_recall: The lowest recall of a case.
-        worst_case: That case.
+        worst_recall, worst_case: The lowest recall of a case, and that case.
         organs: Recall of each organ, mean over the cases that have it; NaN where none has.
         false_positive_rate: Share of the background inside, mean over the cases.
         share: Share of all voxels inside, mean over the cases.

@@ -20,8 +20,7 @@ class SpatialConfigurationOptions:
         localisation_loss: Of the locator, in `autoseg.trainers.losses.LOSSES`. The paper's ``generalised_dice`` alone may, at higher rates
             than the paper's, be stuck where every voxel is predicted as organ.
         locator_options: Keyword arguments of the locator's network.
-        local_weight: Of the cross entropy of the local network.
-        spatial_weight: Of that of the spatial networks.
+        local_weight, spatial_weight: Of the cross entropies of the local and of the spatial network.
     """
 
     localisation_share: float = 0.2

@@ -45,7 +45,7 @@ def test_probabilities_and_ranges_are_the_reference_s():
         "inverted_gamma": 0.1,
         "gamma": 0.3,
     }
-    assert {name: share[name] for name in shares} == pytest.approx(shares, abs=0.03)
+    assert {name: share[name] for name in shares} == pytest.approx(shares, abs=0.02)
     assert np.mean([0 in a.flips for a in many]) == pytest.approx(0.5, abs=0.03)
     gammas = np.array([g for a in many for g in a.gamma])
     assert 0.7 <= gammas.min() <= gammas.max() <= 1.5
@@ -168,7 +168,14 @@ def test_flat_patches_are_treated_slice_by_slice():
     assert (difference[[0, 2, 3]] == 0).all()
 
 
-@pytest.mark.parametrize(("name", "value"), [("blur_probability", 1.5), ("gamma_range", (2.0, 1.0)), ("scale_range", (0.0, 1.0))])
-def test_options_are_checked(name, value):
-    with pytest.raises(ValueError, match=name):
-        AugmentationOptions(**{name: value})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blur_probability": 1.5}, "blur_probability.*0..1.*1.5"),
+        ({"gamma_range": (2.0, 1.0)}, "gamma_range"),
+        ({"scale_range": (0.0, 1.0)}, "scale_range"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentationOptions(**options)

@@ -22,17 +22,14 @@ Names = tuple[str, ...]
 
 
 def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path) -> dict[str, Names]:
-    """Reads the ``annotated`` entry.
+    """Reads the ``annotated`` entry: case -> annotated organs in the order of `Labels.names`; cases in which all organs are stay out.
 
     Args:
         entry: Case -> organs; or a list of ``{"cases": ..., "organs": [...]}`` with the names of the cases or a regular expression that
             is searched for in them. None where there is no such entry.
         cases: Names of the dataset's cases.
-        labels: Of the dataset; organs (of regions the regions) are named as there.
+        labels: Of the dataset.
         file: The ``dataset.json``, for messages.
-
-    Returns:
-        Case -> its annotated organs in the order of `Labels.names`; without the cases in which all organs are.
 
     Raises:
         ValueError: The entry has another form, names an unknown organ or case, or gives two lists of organs for a case.
@@ -50,27 +47,16 @@ def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path
 
 
 def annotated_indices(annotated: Names | None, labels: Labels) -> tuple[int, ...] | None:
-    """Returns the indices into `Labels.names` of the annotated organs, None where all are.
-
-    Args:
-        annotated: `Case.annotated`; organs that are not in `labels` are ignored.
-        labels: Of the dataset, or of a model of some of its organs.
-    """
+    """Returns the indices into `Labels.names` of the annotated organs, None where all are; organs that are not in `labels` are ignored."""
     if annotated is None or set(labels.names) <= set(annotated):
         return None
     return tuple(index for index, name in enumerate(labels.names) if name in annotated)
 
 
 def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | None) -> dict[str, int]:
-    """Counts the voxels of organs that are declared as not annotated.
+    """Counts the voxels of organs that are declared as not annotated, in a label map of file values: organ -> voxels, without zeros.
 
-    Args:
-        array: A label map in file values.
-        labels: Of the dataset. A value is allowed if it belongs to any annotated region.
-        annotated: Of the case.
-
-    Returns:
-        Organ -> voxels, empty where there are none.
+    A value is allowed if it belongs to any annotated region.
     """
     if annotated is None or annotated_indices(annotated, labels) is None:
         return {}
@@ -85,11 +71,7 @@ def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | Non
 
 
 def check_annotated(array: np.ndarray, labels: Labels, case: Case) -> None:
-    """Checks that a label map holds annotated organs only.
-
-    Raises:
-        ValueError: It holds an organ that is declared as not annotated in this case.
-    """
+    """Raises a ValueError where a label map holds an organ that is declared as not annotated in this case."""
     found = unannotated_voxels(array, labels, case.annotated)
     if found:
         shown = ", ".join(f"{name} ({count} voxels)" for name, count in found.items())

@@ -47,15 +47,9 @@ _BYTES_PER_VOXEL = 24
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of a case.
+    """A problem of a case: its kind (one of this module's), what was found in a file with its measure, and what was expected.
 
-    Attributes:
-        case: Its name.
-        file: The file concerned.
-        kind: One of this module's kinds.
-        found: The actual state, with its measure.
-        expected: The correct state.
-        fixable: Whether a repaired copy can be written.
+    `fixable` tells whether a repaired copy can be written.
     """
 
     case: str
@@ -67,7 +61,7 @@ class Problem:
 
 
 def check_dataset(folder: Path, *, groups: str | None = None, workers: int | None = None) -> list[Problem]:
-    """Checks every file of every case; one problem does not hide the others.
+    """Checks every file of every case and lists the problems by case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
     other organs were annotated, as in a dataset that was merged.
@@ -76,9 +70,6 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
         folder: A dataset folder.
         groups: As for `autoseg.data.datasets.load_dataset`.
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
-
-    Returns:
-        By case.
 
     Raises:
         ValueError: ``dataset.json`` itself is missing or wrong.
@@ -146,11 +137,7 @@ def foreground_inside(label: np.ndarray, label_geometry: Geometry, image_geometr
 
 
 def read_with_non_finite(path: Path) -> Image:
-    """As `read_image` of one path, but with the NaN and infinite voxels that ITK turns into 0 in NIfTI files.
-
-    Raises:
-        ValueError: As `read_image`.
-    """
+    """As `read_image` of one path, but with the NaN and infinite voxels that ITK turns into 0 in NIfTI files."""
     image = read_image([path])
     stored = nifti_header.float_voxels(path) if path.is_file() and nifti_header.is_nifti(path) else None
     if stored is None or stored.size != image.array.size:

@@ -28,19 +28,15 @@ _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 @dataclass(frozen=True)
 class MissingFile:
-    """A file that a case should have.
-
-    Attributes:
-        case: Its name.
-        kind: ``missing channel`` or ``missing label``.
-        file: The file that was expected.
-        found: What there is instead.
-    """
+    """A file that a case should have, of the kind ``missing channel`` or ``missing label``, and what there is instead."""
 
     case: str
     kind: str
     file: Path
     found: str
+
+    def __str__(self) -> str:
+        return f"case {self.case}: {self.kind}, expected {self.file}, found {self.found}"
 
 
 def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
@@ -56,9 +52,8 @@ def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
     """
     dataset, missing = inspect_dataset(folder, groups=groups)
     if missing:
-        shown = "; ".join(f"case {m.case}: {m.kind}, expected {m.file}, found {m.found}" for m in missing[:5])
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
-        raise ValueError(f"{folder}: {shown}{more}")
+        raise ValueError(f"{folder}: {'; '.join(map(str, missing[:5]))}{more}")
     if not dataset.cases:
         raise ValueError(f"{folder}: expected training cases in {folder / 'imagesTr'}, found none")
     return dataset
@@ -94,15 +89,12 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
 
 
 def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
-    """Finds the cases to segment in a folder or file.
+    """Finds the cases to segment in a folder or file, in natural order.
 
     Args:
         path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
             one DICOM file, or a folder of such folders.
         channels: Channel names of the model.
-
-    Returns:
-        In natural order.
 
     Raises:
         ValueError: Nothing there, a channel missing, or two files for one thing.
@@ -128,16 +120,12 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
     found = [_case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names]
     missing = [gap for _, gap in found if gap]
     if missing:
-        raise ValueError("; ".join(f"case {m.case}: {m.kind}, expected {m.file}, found {m.found}" for m in missing[:5]))
+        raise ValueError("; ".join(map(str, missing[:5])))
     return [Case(name, images, None, name) for name, (images, _) in zip(names, found, strict=True)]
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Reads ``dataset.json`` of a dataset folder.
-
-    Raises:
-        ValueError: Missing, or no JSON object.
-    """
+    """Reads ``dataset.json`` of a dataset folder; raises a ValueError where it is missing or no JSON object."""
     file = folder / "dataset.json"
     if not file.is_file():
         raise ValueError(f"{file}: expected a dataset description (dataset.json), found none")
@@ -228,13 +216,10 @@ def _label_files(folder: Path) -> dict[str, Path]:
 def _image_items(
     folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset()
 ) -> dict[tuple[str, int | None], Path]:
-    """Image files and DICOM folders by (case, channel); the channel is None where the name does not say it.
+    """Image files and DICOM folders directly in a folder by (case, channel); the channel is None where the name does not say it.
 
-    Args:
-        folder: Where to look, not in subfolders.
-        n_channels: Of the dataset; a number in the name that is no channel belongs to the case's name.
-        stem: Only this case.
-        known: Names of cases that exist (labels): such a name is never taken apart.
+    A number in the name that is no channel belongs to the case's name, and names of cases that are `known` (labels) are never taken apart.
+    `stem` limits the search to one case.
     """
     items: dict[tuple[str, int | None], Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:

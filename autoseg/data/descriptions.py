@@ -19,13 +19,7 @@ from .datasets import load_dataset
 
 
 def write_description(path: Path, dataset: Dataset, home: Path) -> None:
-    """Writes a dataset with paths relative to the home folder; those outside it stay absolute.
-
-    Args:
-        path: The file.
-        dataset: With absolute paths.
-        home: The home folder.
-    """
+    """Writes a dataset with paths relative to the home folder; those outside it stay absolute."""
     roots, plain = _home_aliases(home, dataset.folder), to_jsonable(dataset)
     plain["folder"] = _stored_path(dataset.folder, roots)
     for entry, case in zip(plain["cases"], dataset.cases, strict=True):
@@ -35,15 +29,9 @@ def write_description(path: Path, dataset: Dataset, home: Path) -> None:
 
 
 def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
-    """Reads a dataset as `write_description` or 0.1.0 wrote it.
+    """Reads a dataset as `write_description` or 0.1.0 wrote it, with absolute paths; whether the files exist is not checked.
 
-    Args:
-        path: The file.
-        home: The home folder, at which relative paths begin.
-        raw: The folder of datasets, where files are looked for that are no longer where they were.
-
-    Returns:
-        With absolute paths. Whether the files exist is not checked.
+    Relative paths begin at `home`; files that are no longer where they were are looked for in the folder of datasets `raw`.
 
     Raises:
         ValueError: The file cannot be read as a dataset.
@@ -64,11 +52,7 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
 
 
 def check_files(dataset: Dataset) -> None:
-    """Refuses a described dataset of which images or label maps are not there.
-
-    Raises:
-        ValueError: The message names the cases and files.
-    """
+    """Raises a ValueError that names the cases and files where images or label maps of a described dataset are not there."""
     missing = [
         f"case {case.name}: missing {'label' if file == case.label else 'channel'}, expected {file}, found nothing"
         for case in dataset.cases
@@ -84,11 +68,7 @@ def check_files(dataset: Dataset) -> None:
 
 
 def with_references(dataset: Dataset) -> Dataset:
-    """The dataset without the cases whose label map was removed since it was described.
-
-    Raises:
-        ValueError: No label map is left.
-    """
+    """The dataset without the cases whose label map was removed since it was described; a ValueError where none is left."""
     cases = tuple(case for case in dataset.cases if case.label is not None and case.label.is_file())
     if not cases:
         raise ValueError(f"{dataset.folder}: expected the label maps of the cases, by which models are judged, found none")
@@ -110,24 +90,14 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
 
 
 def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None) -> Dataset:
-    """The dataset as its own folder describes it today: for what comes before planning.
-
-    Args:
-        workspace: The home folder.
-        which: Id, name or folder.
-        groups: As for `load_dataset`.
-    """
+    """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning."""
     return load_dataset(workspace.dataset_folder(which), groups=groups)
 
 
 def planned_dataset(workspace: Workspace, which: str | int) -> Dataset:
     """The dataset as it was planned: cases, patients, labels and windows; as its own folder describes it where nothing is planned.
 
-    Whether its images are still there is not looked at (`check_files`).
-
-    Args:
-        workspace: The home folder.
-        which: Id, name or folder.
+    It is found by id, name or folder. Whether its images are still there is not looked at (`check_files`).
 
     Raises:
         ValueError: None or several fit, or a dataset that is not planned cannot be used.

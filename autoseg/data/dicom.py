@@ -44,7 +44,11 @@ def read_series(folder: Path) -> Series:
     """
     files = _largest_series(folder)
     if len(files) == 1:
-        return Series(tuple(files), _one_file(folder, files[0]))
+        header = _header(files[0])
+        if header.GetDimension() != 3:
+            raise ValueError(f"{folder}: expected a volume or a slice, found an image of {header.GetDimension()} axes in {files[0]}")
+        shape, spacing = header.GetSize()[::-1], header.GetSpacing()[::-1]
+        return Series(tuple(files), Geometry(shape, spacing, header.GetOrigin(), header.GetDirection()))
     headers = [_header(file) for file in files]
     first = headers[0]
     direction = np.array(first.GetDirection()).reshape(3, 3)
@@ -96,13 +100,6 @@ def _header(file: str) -> sitk.ImageFileReader:
     reader.SetFileName(file)
     reader.ReadImageInformation()
     return reader
-
-
-def _one_file(folder: Path, file: str) -> Geometry:
-    header = _header(file)
-    if header.GetDimension() != 3:
-        raise ValueError(f"{folder}: expected a volume or a slice, found an image of {header.GetDimension()} axes in {file}")
-    return Geometry(header.GetSize()[::-1], header.GetSpacing()[::-1], header.GetOrigin(), header.GetDirection())
 
 
 def _regular_gap(folder: Path, positions: np.ndarray, normal: np.ndarray) -> float:

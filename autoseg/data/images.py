@@ -1,7 +1,4 @@
-"""Reads and writes images and label maps with their geometry, through SimpleITK.
-
-Axis and spacing order: `autoseg.schema.conventions`.
-"""
+"""Reads and writes images and label maps with their geometry, through SimpleITK (order of axes: `autoseg.schema.conventions`)."""
 
 from __future__ import annotations
 
@@ -91,10 +88,7 @@ def read_image(paths: Sequence[Path]) -> Image:
 
 
 def read_label(path: Path) -> Image:
-    """Reads a label map.
-
-    Returns:
-        Array ``(Z, Y, X)`` or ``(Y, X)`` of an integer type.
+    """Reads a label map ``(Z, Y, X)`` or ``(Y, X)`` of an integer type.
 
     Raises:
         ValueError: Missing or unreadable, several channels, or values that are no integers (their count and one of them are named).
@@ -107,15 +101,10 @@ def read_label(path: Path) -> Image:
 
 
 def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_ROUNDING) -> np.ndarray:
-    """Label values as integers.
-
-    Args:
-        array: Any shape and number type.
-        source: File, for the message.
-        tolerance: Largest distance from an integer that is rounded away.
+    """Label values as integers; those within `tolerance` of one are rounded.
 
     Raises:
-        ValueError: NaN, infinite or fractional values.
+        ValueError: NaN, infinite or fractional values; the message begins with `source`.
     """
     if array.dtype.kind in "iub":
         return array
@@ -129,11 +118,7 @@ def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_R
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Reads the geometry of a file or DICOM folder from its header alone.
-
-    Raises:
-        ValueError: Missing or unreadable.
-    """
+    """Reads the geometry of a file or DICOM folder from its header alone; raises a ValueError where it is missing or unreadable."""
     path = Path(path)
     if path.is_dir():
         return read_series(path).geometry
@@ -193,15 +178,12 @@ def to_index(geometry: Geometry, points: np.ndarray) -> np.ndarray:
 
 
 def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
-    """Writes a label map, compressed, in the smallest unsigned type that holds it; atomically.
+    """Writes a label map, compressed, in the smallest unsigned type that holds it; atomically. Returns the file that was written.
 
     Args:
         path: Its ending chooses the format, changed where `label_ending` says so: ``.jpg`` becomes ``.png``, ``.mhd`` ``.mha``.
         array: ``(Z, Y, X)`` or ``(Y, X)``, integers >= 0.
         geometry: Of the image it belongs to: what ITK reads from the label map is exactly that (NIfTI and MetaImage bit by bit).
-
-    Returns:
-        The file that was written.
 
     Raises:
         ValueError: Unknown ending, wrong shape, negative values, or values that the format cannot hold.

@@ -1,14 +1,16 @@
-"""Parser of the ``labels`` entry of ``dataset.json``."""
+"""Parser of the ``labels`` entry of ``dataset.json``, and of entries that give organs a value each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 
 IGNORE = "ignore"
+T = TypeVar("T")
 
 
 def parse_labels(info: Mapping[str, Any], file: Path) -> Labels:
@@ -35,6 +37,20 @@ def parse_labels(info: Mapping[str, Any], file: Path) -> Labels:
     if len(set(values)) < len(values):
         raise ValueError(f"{file}: labels: expected a value of its own for each organ, found {info['labels']!r}")
     return Labels(tuple(ordered), tuple((value,) for value in values), ignored)
+
+
+def parse_by_organ(entry: Any, labels: Labels, source: str, example: str, parse: Callable[[Any, str], T]) -> dict[str, T]:
+    """Reads an entry that gives organs a value each; `parse` gets the value and the beginning of its message.
+
+    Raises:
+        ValueError: The entry is no object, names what is no organ, or `parse` refuses a value.
+    """
+    if not isinstance(entry or {}, dict):
+        raise ValueError(f"{source}: expected an object such as {example}, found {entry!r}")
+    for organ in entry or {}:
+        if organ not in labels.names:
+            raise unknown_name_error(f"{source}: organ", organ, labels.names)
+    return {organ: parse(value, f"{source}: {organ}") for organ, value in (entry or {}).items()}
 
 
 def _organs(entry: Any, file: Path) -> dict[str, tuple[int, ...]]:

@@ -18,14 +18,9 @@ MAX_NAMES_SHOWN = 3
 
 
 def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
-    """Returns the labels of a subset of the organs; all else becomes background.
+    """Returns the labels of some organs, in the dataset's order with its file values and ignore label; all else becomes background.
 
-    Args:
-        labels: Of the dataset.
-        organs: Names among ``labels.names``; their order and repetitions do not matter.
-
-    Returns:
-        The organs in the dataset's order, with its file values and ignore label; `labels` itself where no organ is left out.
+    It is `labels` itself where no organ is left out.
 
     Raises:
         ValueError: A name is no organ of the dataset, or there is none.
@@ -50,11 +45,7 @@ def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
 
 
 def translation_table(stored: Labels, target: Labels) -> np.ndarray:
-    """Makes the table from internal values of one label set to those of another label set of the same dataset.
-
-    Args:
-        stored: Label set of the table's indices.
-        target: Label set of the table's entries; organs that it lacks become background.
+    """The table from internal values of one label set to those of another of the same dataset; organs that it lacks become background.
 
     Returns:
         int16 ``(V,)``, indexed by the internal value; the last entry is `OUTSIDE`, so that an index of -1 gives it.

@@ -35,18 +35,10 @@ _BLOCK = 1 << 18
 
 
 def to_internal_values(array: np.ndarray, labels: Labels, *, source: str) -> np.ndarray:
-    """Converts file values to internal values.
-
-    Args:
-        array: Any shape, integers.
-        labels: The dataset's.
-        source: File, for the message.
-
-    Returns:
-        int16, same shape.
+    """Converts file values (integers of any shape) to internal values, int16.
 
     Raises:
-        ValueError: Values that the dataset does not declare; they are named with their counts.
+        ValueError: Values that the dataset does not declare, with their counts; the message begins with the file `source`.
     """
     internal = {0: 0} | {value: i + 1 for i, value in enumerate(labels.base_values)}
     if labels.ignore is not None and labels.internal_ignore is not None:
@@ -103,12 +95,10 @@ def foreground_box(mask: np.ndarray) -> Box:
 
 
 def left_right_pairs(names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Finds organs that are each other's mirror image, by their names ("kidney_left" and "Right Kidney", "lungL" and "lungR").
+    """Pairs of indices (left, right) of organs that are each other's mirror image by their names, and organs whose partner is missing.
 
-    Organs of `ASYMMETRIC` (the heart's ventricles, lobes of the lung) count as organs without a side: a network tells them by shape.
-
-    Returns:
-        Pairs of indices (left, right), and the indices of organs with a side whose partner is missing.
+    "kidney_left" and "Right Kidney" are a pair, "lungL" and "lungR" too. Organs of `ASYMMETRIC` (the heart's ventricles, lobes of the lung)
+    count as organs without a side: a network tells them by shape.
     """
     sides: dict[tuple[str, ...], dict[str, list[int]]] = {}
     for index, name in enumerate(names):
@@ -125,16 +115,13 @@ def left_right_pairs(names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...],
 
 
 def plan_mirroring(labels: Labels, dim: int, lateral_axis: int | None) -> tuple[Mirroring, str]:
-    """Decides which flips keep anatomy valid.
+    """Decides which flips keep anatomy valid, and says why in a sentence.
 
     Args:
         labels: The dataset's.
         dim: Spatial axes of the patch.
         lateral_axis: Axis of the patch from right to left; None where the cases disagree; a number that is no axis of the patch
             (-1, for slices that are seen from the side) where the patch does not contain it.
-
-    Returns:
-        The flips, and one sentence that says why.
     """
     all_axes = tuple(range(dim))
     pairs, unpaired = left_right_pairs(labels.names)
@@ -166,13 +153,7 @@ def _translate(array: np.ndarray, internal: Mapping[int, int]) -> np.ndarray:
 
 
 def apply_table(array: np.ndarray, table: np.ndarray, low: int) -> np.ndarray:
-    """Returns ``table[array - low]``, computed in blocks to limit the memory for NumPy's 8 byte indices.
-
-    Args:
-        array: Integers, any shape.
-        table: ``(N,)``; its type is the result's.
-        low: Value of the table's first entry.
-    """
+    """Returns ``table[array - low]`` for integers of any shape, computed in blocks to limit the memory for NumPy's 8 byte indices."""
     result = np.empty(array.size, table.dtype)
     position = 0
     for block in _blocks(array):

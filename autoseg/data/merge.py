@@ -29,24 +29,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Source:
-    """One of the datasets.
-
-    Attributes:
-        dataset: As loaded.
-        prefix: Goes before its cases' names.
-        organs: Its organs' names -> their names in the merged dataset.
-        values: Its file values -> the merged dataset's; the ignore label among them.
-    """
+    """One of the datasets: the prefix of its cases' names, and the merged dataset's name of each organ and value of each file value."""
 
     dataset: Dataset
     prefix: str
     organs: dict[str, str]
     values: dict[int, int]
-
-    @property
-    def keeps_values(self) -> bool:
-        """Whether its label maps can be used as they are."""
-        return all(value == merged for value, merged in self.values.items())
 
 
 def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
@@ -56,18 +44,14 @@ def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
     ``<dataset>_<case>`` and its patient likewise; cases that share an image file, or whose image files are all the same byte for byte,
     count as one patient, so that no fold is trained on what it validates. Images stay where they are: ``dataset.json`` names them, beside
     the new folder by relative paths, elsewhere by absolute ones. Label maps whose values change are written into ``labelsTr``, and do not
-    follow later changes of the original.
-
-    Args:
-        folders: At least two different dataset folders.
-        destination: New folder; appears when it is complete.
+    follow later changes of the original. The new folder appears when it is complete.
 
     Returns:
         Sentences for the user: what became of each dataset, and what to look at.
 
     Raises:
-        ValueError: The datasets do not fit together (regions, numbers of channels, an organ twice in one), a label map has undeclared
-            values, or the destination exists.
+        ValueError: Fewer than two different datasets, or they do not fit together (regions, numbers of channels, an organ twice in one), a
+            label map has undeclared values, or the destination exists.
     """
     datasets = [load_dataset(Path(folder)) for folder in folders]
     _check(datasets, destination)
@@ -168,7 +152,7 @@ def _label(source: _Source, case: Case, name: str, destination: Path, partial: P
     """Path of the case's label map as ``dataset.json`` names it: its own, or that of a copy with other values."""
     if case.label is None:
         raise ValueError(f"{source.dataset.folder}: case {case.name}: expected a label map, found none")
-    if source.keeps_values:
+    if all(value == merged for value, merged in source.values.items()):
         return _reference(case.label, destination)
     labels = source.dataset.labels
     label = read_label(case.label)
@@ -213,7 +197,12 @@ def _contents(paths: Iterable[str]) -> dict[str, str]:
     sizes: dict[int, list[str]] = {}
     for path in sorted(paths):
         sizes.setdefault(sum(file.stat().st_size for file in _files(path)), []).append(path)
-    return {path: f"{size}:{_digest(path) if len(same) > 1 else ''}" for size, same in sizes.items() for path in same}
+    # Of a folder the files' hashes in any order, as copies may have other names.
+    return {
+        path: f"{size}:{'+'.join(sorted(map(file_id, _files(path)))) if len(same) > 1 else ''}"
+        for size, same in sizes.items()
+        for path in same
+    }
 
 
 def _files(path: str) -> list[Path]:
@@ -224,11 +213,6 @@ def _files(path: str) -> list[Path]:
     if one.suffix == ".mhd":
         return sorted(file for file in one.parent.iterdir() if file.stem == one.stem)
     return [one]
-
-
-def _digest(path: str) -> str:
-    """Of the bytes; of a folder those of its files in any order, as copies may have other names."""
-    return "+".join(sorted(file_id(file) for file in _files(path)))
 
 
 def _odd_channels(datasets: Sequence[Dataset]) -> list[str]:

@@ -24,11 +24,7 @@ def is_nifti(path: Path) -> bool:
 
 
 def read_orientation(path: Path) -> tuple[float, ...]:
-    """Units, pixdim[0..3], qform and sform codes, quaternion, offset and the three sform rows: 25 numbers.
-
-    Returns:
-        Empty for NIfTI-2 and for anything that is no NIfTI-1 file.
-    """
+    """Units, pixdim[0..3], qform and sform codes, quaternion, offset and the three sform rows: 25 numbers, none but in NIfTI-1 files."""
     try:
         with _open(path) as stream:
             header = stream.read(HEADER_SIZE)
@@ -94,8 +90,7 @@ def is_cut_short(path: Path) -> bool:
 def float_voxels(path: Path) -> np.ndarray | None:
     """Voxels of a float NIfTI-1 file as they are stored, without its scale factor: ITK turns NaN and infinity into 0 when it reads.
 
-    Returns:
-        Axes in array order, channels (the fourth axis) first; None for other number types and files.
+    Axes are in array order, channels (the fourth axis) first; None for other number types and files.
     """
     with _open(path) as stream:
         header = stream.read(HEADER_SIZE)

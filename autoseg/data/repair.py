@@ -36,20 +36,12 @@ log = logging.getLogger(__name__)
 
 
 def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) -> list[str]:
-    """Writes a copy of a dataset in which what `check_dataset` found is repaired.
+    """Writes a copy of a dataset in which what `check_dataset` found is repaired; a sentence for each case that was changed or left out.
 
     Labels get their image's header where the voxels fit (`voxels_fit`) and are resampled (nearest neighbour) where they do not;
     NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
     directions become orthonormal; of equal images the first stays. Cases beyond repair are left out. An empty label stays. Every
-    repaired case is checked again before it is kept.
-
-    Args:
-        folder: The dataset.
-        problems: Of `check_dataset`.
-        destination: New folder; appears when it is complete. Real copies, no links.
-
-    Returns:
-        One sentence for each case that was changed or left out.
+    repaired case is checked again before it is kept. The new folder, of real copies, appears when it is complete.
 
     Raises:
         ValueError: The destination exists and is not empty, or no case is left.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.registry import unknown_name_error
 from ..schema import Labels
+from .label_names import parse_by_organ
 
 
 def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, float]:
@@ -17,22 +17,11 @@ def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dic
     Raises:
         ValueError: It names what is no organ, or has other than a distance.
     """
-    entry = info.get("tolerances") or {}
-    if not isinstance(entry, dict):
-        raise ValueError(f'{file}: tolerances: expected an object such as {{"liver": 3.0}}, found {entry!r}')
-    for organ in entry:
-        if organ not in labels.names:
-            raise unknown_name_error(f"{file}: tolerances: organ", organ, labels.names)
-    return {organ: _millimetres(value, f"{file}: tolerances: {organ}") for organ, value in entry.items()}
+    return parse_by_organ(info.get("tolerances"), labels, f"{file}: tolerances", '{"liver": 3.0}', _millimetres)
 
 
 def read_tolerances(words: Sequence[str], default: float, declared: Mapping[str, float]) -> dict[str, float]:
-    """Parses tolerances of the command line: ``2`` for every organ, ``liver=3`` for one.
-
-    Args:
-        words: Arguments of the option.
-        default: Of organs without a tolerance.
-        declared: Of the dataset; `words` take precedence.
+    """Parses tolerances of the command line, ``2`` for every organ, ``liver=3`` for one; they go before those that the dataset declares.
 
     Returns:
         Organ to mm; the key ``""`` is for the organs that are not named.

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.registry import unknown_name_error
 from ..schema import Labels
+from .label_names import parse_by_organ
 
 Window = tuple[float, float]
 """Width and level in Hounsfield units."""
 
-
 SOFT_TISSUE, BONE, BRAIN = (400.0, 50.0), (1800.0, 400.0), (80.0, 40.0)
-
 
 WINDOWS: dict[str, Window] = {
     # Crespi et al. 2023, table I
@@ -43,23 +41,11 @@ def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[s
     Raises:
         ValueError: It names what is no organ, or has other than a positive width and a level.
     """
-    entry = info.get("windows") or {}
-    if not isinstance(entry, dict):
-        raise ValueError(f'{file}: windows: expected an object such as {{"liver": [400, 50]}}, found {entry!r}')
-    windows = {}
-    for organ, numbers in entry.items():
-        if organ not in labels.names:
-            raise unknown_name_error(f"{file}: windows: organ", organ, labels.names)
-        windows[organ] = check_window(numbers, f"{file}: windows: {organ}")
-    return windows
+    return parse_by_organ(info.get("windows"), labels, f"{file}: windows", '{"liver": [400, 50]}', check_window)
 
 
 def check_window(numbers: Any, source: str) -> Window:
-    """Checks a window and returns width and level.
-
-    Raises:
-        ValueError: It is not a positive width and a level; the message begins with `source`.
-    """
+    """Returns width and level of a window; a ValueError that begins with `source` where it is not a positive width and a level."""
     good = isinstance(numbers, (list, tuple)) and len(numbers) == 2
     good = good and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
     if not good or numbers[0] <= 0:
@@ -68,12 +54,7 @@ def check_window(numbers: Any, source: str) -> Window:
 
 
 def find_window(organ: str, declared: Mapping[str, Window]) -> Window | None:
-    """Finds the window of an organ: the one the dataset declares, else the usual one by the words of its name, else None.
-
-    Args:
-        organ: Its name, like ``lung_left`` or ``Spinal Cord``.
-        declared: The dataset's ``windows``.
-    """
+    """Finds the window of an organ: the one the dataset declares, else the usual one by the words of its name, else None."""
     if organ in declared:
         return declared[organ]
     words = _words(organ)

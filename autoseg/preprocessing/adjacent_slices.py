@@ -14,13 +14,8 @@ T = TypeVar("T")
 def adjacent_slice_indices(z: int, slices: int, depth: int) -> list[int]:
     """Returns the indices of the slices around slice `z`, itself in the middle; the first and last slice are repeated beyond the volume.
 
-    Args:
-        z: Slice to segment, 0 up to below `depth`.
-        slices: Number of slices, odd.
-        depth: Slices of the volume.
-
     Raises:
-        ValueError: `slices` is not odd and positive, or `z` lies outside the volume.
+        ValueError: `slices` is not odd and positive, or `z` lies outside the volume of `depth` slices.
     """
     if slices < 1 or slices % 2 == 0:
         raise ValueError(f"slices: expected an odd number, got {slices}")

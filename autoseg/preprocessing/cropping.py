@@ -10,14 +10,11 @@ from ..schema import Box
 
 
 def nonzero_box(image: np.ndarray) -> tuple[Box, np.ndarray]:
-    """Finds the region of an image that has data.
-
-    Args:
-        image: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
+    """Finds the region of an image ``(C, Z, Y, X)`` or ``(C, Y, X)`` that has data; an image of zeros counts as data everywhere.
 
     Returns:
         The bounding box of the mask, and the mask: voxels that are not zero in some channel, with enclosed holes filled, in the shape of
-        the spatial axes. An image of zeros counts as data everywhere.
+        the spatial axes.
     """
     mask = np.zeros(image.shape[1:], bool)
     for channel in image:

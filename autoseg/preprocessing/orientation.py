@@ -34,10 +34,9 @@ def orientation_of(geometry: Geometry) -> str:
 
 
 def orientation_transform(source: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the transform from one orientation to another.
+    """Returns the indices for `numpy.transpose`, and the axes of the result to reverse, that bring one orientation to another.
 
-    Returns:
-        Indices for `numpy.transpose`, and the axes of the result to reverse; no change where one of the orientations is empty.
+    There is no change where one of the orientations is empty.
     """
     if not source or not target:
         return (0, 1, 2), ()
@@ -56,15 +55,9 @@ def plan_transform(geometry: Geometry, transpose: Sequence[int], target: str) ->
 
 
 def reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
-    """Transposes and flips the spatial axes of a file, as a view.
+    """Transposes and flips the spatial axes of a file, ``(C, Z, Y, X)`` or ``(C, Y, X)``, as a view; a 2D image becomes one slice.
 
-    Args:
-        array: ``(C, Z, Y, X)`` or ``(C, Y, X)``.
-        transpose: Order of its spatial axes.
-        flips: Spatial axes of the result that are reversed.
-
-    Returns:
-        ``(C, Z, Y, X)``; a 2D image becomes one slice.
+    The axes `flips` are those of the result.
     """
     moved = np.flip(array.transpose(0, *(axis + 1 for axis in transpose)), tuple(axis + 1 for axis in flips))
     return moved[:, None] if moved.ndim == 3 else moved

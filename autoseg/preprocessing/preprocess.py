@@ -126,13 +126,7 @@ def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: C
 def class_locations(
     segmentation: np.ndarray, labels: Labels, rng: np.random.Generator, *, annotated: tuple[str, ...] | None = None
 ) -> dict[str, np.ndarray]:
-    """Samples the voxels on which patches may be centred.
-
-    Args:
-        segmentation: ``(Z, Y, X)`` internal labels.
-        labels: Of the dataset.
-        rng: Chooses among the voxels of large organs.
-        annotated: Names of the organs that were annotated in the case, None for all; the others have no voxels.
+    """Samples the voxels on which patches may be centred, from internal labels ``(Z, Y, X)``; organs that were not `annotated` have none.
 
     Returns:
         Index of each organ in `Labels.names` as text to ``(N, 3)`` voxels, ascending by draw: all up to `LOCATIONS_AT_LEAST`, or
@@ -222,17 +216,8 @@ def _patch(configuration: Configuration) -> tuple[int, ...]:
 
 def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
     """The settings of a plan that preprocessed values depend on."""
-    return Recipe(
-        FORMAT,
-        plan.orientation,
-        plan.transpose,
-        plan.stored_labels,
-        plan.intensities,
-        configuration.dim,
-        configuration.spacing,
-        configuration.normalization,
-        configuration.mask_normalization,
-    )
+    grid, normalization = (configuration.dim, configuration.spacing), (configuration.normalization, configuration.mask_normalization)
+    return Recipe(FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization)
 
 
 def _keep_recipe(store: Store, recipe: Recipe) -> None:
@@ -286,11 +271,7 @@ def _is_current(store: Store, case: Case, record: StoredRecord, recipe: Recipe) 
 
 
 def _identified(case: Case) -> Case:
-    """The case with the content ids of its files as they are now.
-
-    Raises:
-        ValueError: A file was replaced since the dataset was planned.
-    """
+    """The case with the content ids of its files as they are now; a ValueError where one was replaced since the dataset was planned."""
     now = case_ids(replace(case, digests=()))
     for path, expected, found in zip(case_paths(case), case.digests or now, now, strict=True):
         if expected != found:
@@ -302,12 +283,7 @@ def _identified(case: Case) -> Case:
 
 
 def stamp_of(case: Case, recipe: Recipe) -> Stamp:
-    """What a preprocessed case is made from.
-
-    Args:
-        case: With the content ids of its files.
-        recipe: By which it is preprocessed.
-    """
+    """What a case, with the content ids of its files, is preprocessed from."""
     settings = {"annotated": annotated_setting(case), "recipe": value_id(recipe)}
     return Stamp(case_inputs(case, case.digests), settings)
 

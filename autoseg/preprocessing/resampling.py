@@ -96,19 +96,11 @@ def resample_labels(
     spacing: Sequence[float] | None = None,
     new_spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Resizes a label map: every label's mask linearly, each voxel to the label with the largest share of it.
+    """Resizes a label map ``(Z, Y, X)``: every label's mask linearly, each voxel to the label with the largest share of it.
 
     Where labels tie, the label of the nearest voxel decides, else the lowest. Each label is handled within its own bounding box, which
-    changes nothing and saves the time and memory of many organs; the share of label 0 is what the others leave.
-
-    Args:
-        array: ``(Z, Y, X)`` integers.
-        new_shape: Of the result.
-        spacing: As in `resample_image`; without it slices are mixed along every axis.
-        new_spacing: As in `resample_image`.
-
-    Returns:
-        ``new_shape``, dtype of `array`.
+    changes nothing and saves the time and memory of many organs; the share of label 0 is what the others leave. Spacings are as in
+    `resample_image`; without them slices are mixed along every axis.
     """
     if tuple(new_shape) == array.shape:
         return array.copy()

@@ -38,13 +38,9 @@ TRACE, IMAGE, LABELS, LOCATIONS = ".trace.json", ".image.b2nd", ".labels.b2nd", 
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """Content of a ``.trace.json``.
+    """Content of a ``.trace.json``: what preprocessing did, and the files and settings it worked on (None where they were not noted).
 
-    Attributes:
-        trace: What preprocessing did.
-        made_from: Files and settings that the case was made from; None where they were not noted.
-        annotated: `Case.annotated`.
-        stamp: Written by version 0.1.0 instead of `made_from` (`migrate.stamp_of_0_1_0_fits`).
+    `annotated` is that of the case. Version 0.1.0 wrote `stamp` instead of `made_from` (`migrate.stamp_of_0_1_0_fits`).
     """
 
     trace: Trace
@@ -56,9 +52,7 @@ class StoredRecord:
 class Locations(Mapping[str, np.ndarray]):
     """Locations of organs: index in `Labels.names` as text (and ``annotated``) to ``(N, 3)`` voxels; read on access.
 
-    Args:
-        path: The file.
-        organs: Indices of the organs to read; None means all.
+    With `organs`, indices, of those organs only.
     """
 
     def __init__(self, path: Path, organs: Sequence[int] | None = None) -> None:
@@ -86,15 +80,7 @@ class Locations(Mapping[str, np.ndarray]):
 
 
 class StoredCase:
-    """One case of a `Store`; arrays are opened on first use and read as they are sliced.
-
-    Attributes:
-        name: The case.
-        record: All that was noted of it.
-        trace: What preprocessing did to it.
-        made_from: Files and settings that it was made from; None where they were not noted.
-        annotated: Names of the organs that were annotated, None where all were.
-    """
+    """One case of a `Store`; arrays are opened on first use and read as they are sliced."""
 
     def __init__(self, folder: Path, name: str, organs: Sequence[int] | None = None) -> None:
         self.name = name
@@ -120,11 +106,9 @@ class StoredCase:
 
 
 class Store:
-    """A folder of preprocessed cases.
+    """A folder of preprocessed cases, created when the first is written.
 
-    Args:
-        folder: Created when the first case is written.
-        patch: Spatial size that will be read most, chooses the size of the compressed blocks.
+    `patch` is the spatial size that will be read most, and chooses the size of the compressed blocks.
     """
 
     def __init__(self, folder: Path, *, patch: Sequence[int] | None = None) -> None:
@@ -148,11 +132,7 @@ class Store:
         return file_id(self.trace_path(name))
 
     def load(self, name: str, *, organs: Sequence[int] | None = None) -> StoredCase:
-        """Opens a case.
-
-        Args:
-            name: The case.
-            organs: Indices into `Labels.names` of the organs whose locations count; None means all.
+        """Opens a case, with the locations of all organs or of those with these indices into `Labels.names`.
 
         Raises:
             ValueError: It is not there, or its trace cannot be read.
@@ -205,13 +185,7 @@ class Store:
 
 
 def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = None) -> None:
-    """Writes an array compressed and sliceable, atomically.
-
-    Args:
-        path: Ends in ``.b2nd``.
-        array: ``(K, Z, Y, X)`` or ``(Z, Y, X)``, any number type (float16 or uint8 for stored predictions).
-        patch: Spatial size that will be read most.
-    """
+    """Writes an array ``(K, Z, Y, X)`` or ``(Z, Y, X)`` of any number type to a ``.b2nd`` file, compressed and sliceable, atomically."""
     array = np.ascontiguousarray(array)
     chunks, blocks = chunks_and_blocks(array.shape, array.itemsize, patch or USUAL_PATCH)
     # measured on CT: LZ4 takes 7 % more space than LZ4HC and a ninth of the time to write; patches are read as fast
@@ -233,14 +207,11 @@ def read_array(path: Path) -> blosc2.NDArray:
 
 
 def chunks_and_blocks(shape: Sequence[int], itemsize: int, patch: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of the compressed units of an array ``(..., spatial)`` from which patches are read.
+    """Sizes (chunk, block) of the compressed units of an array ``(..., spatial)`` from which patches are read.
 
     A block starts as one channel of the patch and is halved along its longest axis (relative to the patch) until it has at most
     `BLOCK_BYTES`. A chunk grows from it by doubling the axis that covers least of the patch, up to `CHUNK_BYTES` and `CHUNK_OVER_PATCH`.
     The channels of an image lie in different blocks of the same chunk.
-
-    Returns:
-        Chunk and block, both of the length of `shape`.
     """
     spatial = tuple(shape[-len(patch) :])
     leading = tuple(shape[: len(shape) - len(spatial)])

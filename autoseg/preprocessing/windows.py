@@ -11,12 +11,9 @@ from .normalization import find_scheme, is_for_ct
 
 
 def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> tuple[Configuration, str]:
-    """Replaces the normalisation schemes of a configuration.
+    """Replaces the normalisation schemes of a configuration: one a channel, or one for all channels.
 
-    Args:
-        configuration: As planned.
-        schemes: Names for `find_scheme`: one a channel, or one for all channels. A single one whose numbers are Hounsfield units is
-            applied to the channels of CT only.
+    A single one whose numbers are Hounsfield units is applied to the channels of CT only.
 
     Returns:
         The configuration, which reads a data folder of its own (``3d_fullres_w400_l50``), and its suffix (``w400_l50``);

@@ -41,13 +41,7 @@ def diaphragm(space: Space) -> np.ndarray:
 
 
 def place_organs(space: Space, patient: Patient, inner: np.ndarray) -> Distances:
-    """Distances of the labelled organs, cut so that no two overlap and none leaves the cavity.
-
-    Args:
-        space: Of the patient.
-        patient: Who it is.
-        inner: Distance to the inside of the body wall.
-    """
+    """Distances of the labelled organs, cut so that no two overlap and none leaves the cavity; `inner` is that to the wall's inside."""
     below = 0.7 * (space.z - diaphragm(space)) + 3
     spine = column(space, (0, SPINE_Y - 3), (25, 22), 2.3)
     kidney_right = np.maximum(kidney(space, patient, "kidney_right"), 2 - spine)
@@ -208,8 +202,7 @@ def _paint_liver(canvas: Canvas, space: Space, patient: Patient, liver: np.ndarr
 
 
 def _paint_kidney(canvas: Canvas, space: Space, patient: Patient, distance: np.ndarray, name: str) -> None:
-    present = patient.kidneys[name.endswith("left")]
-    if not present:
+    if not patient.kidneys[name.endswith("left")]:
         return
     tissue = patient.tissue
     u, v, w = _kidney_axes(space, patient, name)

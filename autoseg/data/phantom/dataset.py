@@ -60,15 +60,7 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
 
 
 def phantom_case(rng: np.random.Generator, *, size: float = 1.0) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """One CT and its labels.
-
-    Args:
-        rng: Every random number comes from it.
-        size: As in `make_phantom`.
-
-    Returns:
-        Image ``(Z, Y, X)`` int16 in HU, labels ``(Z, Y, X)`` uint8 (`ORGANS` from 1), and where the voxels lie.
-    """
+    """One CT ``(Z, Y, X)`` int16 in HU, its labels ``(Z, Y, X)`` uint8 (`ORGANS` from 1), and where the voxels lie."""
     patient = draw_patient(rng)
     geometry = _draw_geometry(rng, patient, size)
     scanner = _coordinates(geometry)

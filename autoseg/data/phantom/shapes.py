@@ -112,12 +112,9 @@ def _cubic_b_spline(t: np.ndarray) -> np.ndarray:
 
 
 class Canvas:
-    """An image in HU and its label map, painted shape by shape, later ones on top.
+    """An image in HU and its label map ``(Z, Y, X)``, painted shape by shape, later ones on top.
 
-    Args:
-        shape: ``(Z, Y, X)``.
-        softness: Millimetres over which one tissue passes into the next: the partial volume of a voxel.
-        background: HU to start from.
+    `softness`: millimetres over which one tissue passes into the next: the partial volume of a voxel. `background`: HU to start from.
     """
 
     def __init__(self, shape: tuple[int, ...], *, softness: float, background: float) -> None:

@@ -16,7 +16,7 @@ import story_data as data
 import torch
 from scipy.ndimage import gaussian_filter
 
-from autoseg.data.images import write_image
+from autoseg.data.images import read_label, write_image, write_label
 from autoseg.data.label_subsets import subset_labels
 from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
@@ -434,3 +434,27 @@ def fingerprint_of(dataset: Dataset, *, workers: int = 0) -> tuple[Fingerprint, 
     """The fingerprint of a dataset, and the reasons of the cases that could not be measured."""
     measured = measure_dataset(dataset, workers=workers)
     return measured.fingerprint, measured.failures
+
+
+# ---------------------------------------------------------------- descriptions of datasets
+
+
+def change_info(folder: Path, **entries: object) -> Path:
+    """Replaces entries of the ``dataset.json`` in a folder."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    return folder
+
+
+def write_info(folder: Path, **entries: object) -> Path:
+    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}))
+    return folder
+
+
+def relabel(path: Path, values: Mapping[int, int]) -> None:
+    """Gives a label map other values; those that are not named become background."""
+    label = read_label(path)
+    array = sum((label.array == old) * new for old, new in values.items())
+    write_label(path, array.astype(np.uint8), label.geometry)

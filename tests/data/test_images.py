@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from factories import make_geometry, write_volume
 from scipy.spatial.transform import Rotation
 
 from autoseg.data import images
@@ -67,19 +68,10 @@ def test_a_stale_nifti_header_is_not_used(tmp_path):
 
 def test_axis_order_is_channels_z_y_x(tmp_path):
     array = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    paths = [write(tmp_path / f"c_{i}.nii.gz", array[i]) for i in range(2)]
-    image = images.read_image(paths)
+    image = images.read_image([write_volume(tmp_path / f"c_{i}.nii.gz", array[i], spacing=(0.5, 1.0, 2.0)) for i in range(2)])
     np.testing.assert_array_equal(image.array, array)
     assert image.array.dtype == np.float32
-    assert image.geometry.shape == (3, 4, 5)
-
-
-def test_spacing_is_in_array_order(tmp_path):
-    image = sitk.Image(5, 4, 3, sitk.sitkInt16)
-    image.SetSpacing((0.5, 1.0, 2.0))
-    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
-    geometry = images.read_geometry(tmp_path / "a.nii.gz")
-    assert (geometry.shape, geometry.spacing) == ((3, 4, 5), (2.0, 1.0, 0.5))
+    assert (image.geometry.shape, image.geometry.spacing) == ((3, 4, 5), (2.0, 1.0, 0.5))
 
 
 def test_a_4d_file_gives_its_channels(tmp_path):
@@ -93,41 +85,28 @@ def test_a_4d_file_gives_its_channels(tmp_path):
     assert images.read_geometry(tmp_path / "a.nii.gz") == image.geometry
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
-def test_colour_pictures(tmp_path, ending):
-    array = np.random.default_rng(0).integers(0, 255, (6, 7, 3), dtype=np.uint8)
-    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / f"a{ending}"))
-    image = images.read_image([tmp_path / f"a{ending}"])
-    np.testing.assert_array_equal(image.array, np.moveaxis(array, -1, 0))
-    assert image.geometry == Geometry((6, 7), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
-    assert images.count_channels(tmp_path / f"a{ending}") == 3
-
-
-def test_alpha_is_dropped(tmp_path):
-    array = np.full((6, 7, 4), 9, np.uint8)
-    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "a.png"))
-    assert images.read_image([tmp_path / "a.png"]).array.shape == (3, 6, 7)
-    assert images.count_channels(tmp_path / "a.png") == 3
+@pytest.mark.parametrize(("name", "components"), [("a.png", 3), ("a.tif", 3), ("a.bmp", 3), ("a.png", 4)])
+def test_colour_pictures_without_their_alpha_are_no_label_maps(tmp_path, name, components):
+    array = np.random.default_rng(0).integers(0, 255, (6, 7, components), dtype=np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / name))
+    image = images.read_image([tmp_path / name])
+    np.testing.assert_array_equal(image.array, np.moveaxis(array[..., :3], -1, 0))
+    assert image.geometry == make_geometry((6, 7))
+    assert images.count_channels(tmp_path / name) == 3
+    with pytest.raises(ValueError, match="3 channels"):
+        images.read_label(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("given", "written"),
-    [("a.png", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp"), ("a.jpg", "a.png"), ("a.JPEG", "a.png")],
+    [("a.png", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp"), ("a.jpg", "a.png"), ("a.JPEG", "a.png"), ("a.MHD", "a.mha")],
 )
-def test_pictures_of_labels(tmp_path, given, written):
+def test_formats_of_labels(tmp_path, given, written):
     array = np.arange(42, dtype=np.uint8).reshape(6, 7)
-    path = images.write_label(tmp_path / given, array, Geometry((6, 7), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0)))
-    assert path.name == written
-    found = images.read_label(path)
-    np.testing.assert_array_equal(found.array, array)
-    assert found.geometry.spacing == (1.0, 1.0)
-
-
-def test_labels_of_mhd_images_are_written_as_mha(tmp_path):
-    geometry = Geometry((3, 4, 5), (2.0, 1.0, 0.5), (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
-    assert images.label_ending(".MHD") == ".mha"
-    path = images.write_label(tmp_path / "a.mhd", np.ones((3, 4, 5), np.uint8), geometry)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name] == ["a.mha"]
+    path = images.write_label(tmp_path / given, array, make_geometry((6, 7)))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] == [written]
+    np.testing.assert_array_equal(images.read_label(path).array, array)
+    assert images.read_label(path).geometry.spacing == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +124,7 @@ def test_ending_that_cannot_be_written_is_refused_with_those_that_can(wanted, di
 
 
 def test_tiff_stack_has_its_spacing_in_a_file_beside_it(tmp_path):
-    geometry = Geometry((3, 4, 5), (2.0, 1.0, 0.5), (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
-    path = images.write_label(tmp_path / "a.tif", np.ones((3, 4, 5), np.uint8), geometry)
+    path = images.write_label(tmp_path / "a.tif", np.ones((3, 4, 5), np.uint8), make_geometry((3, 4, 5), (2.0, 1.0, 0.5)))
     assert json.loads((tmp_path / "a.json").read_text())["spacing"] == [2.0, 1.0, 0.5]
     assert images.read_label(path).geometry.spacing == (2.0, 1.0, 0.5)
     assert not images.read_label(path).geometry.oriented
@@ -185,25 +163,14 @@ def test_what_cannot_be_written_is_refused(tmp_path, array, name, said):
     assert not list(tmp_path.iterdir())
 
 
-def test_fractional_labels_are_refused_with_count_and_example(tmp_path):
-    array = np.zeros((4, 5, 6), np.float32)
-    array[0, 0, :2] = 0.5
+def test_float_labels_are_read_unless_they_are_fractional(tmp_path):
+    array = np.full((4, 5, 6), 3.0, np.float32)
     array[1, 0, 0] = 1.0000001
+    found = images.read_label(write(tmp_path / "l.nii.gz", array)).array
+    assert found.dtype.kind == "i" and found[1, 0, 0] == 1 and (found == 3).sum() == found.size - 1
+    array[0, 0, :2] = 0.5
     with pytest.raises(ValueError, match=r"l\.nii\.gz.*2 voxels.*0\.5"):
         images.read_label(write(tmp_path / "l.nii.gz", array))
-
-
-def test_float_labels_with_integer_values_are_read(tmp_path):
-    found = images.read_label(write(tmp_path / "l.nii.gz", np.full((4, 5, 6), 3.0, np.float32))).array
-    assert found.dtype.kind == "i"
-    assert (found == 3).all()
-
-
-def test_a_colour_picture_is_no_label_map(tmp_path):
-    array = np.random.default_rng(0).integers(0, 255, (6, 7, 3), dtype=np.uint8)
-    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "a.png"))
-    with pytest.raises(ValueError, match="3 channels"):
-        images.read_label(tmp_path / "a.png")
 
 
 def test_channels_in_different_places_are_refused(tmp_path):
@@ -246,12 +213,10 @@ def test_geometry_difference_measures():
     base = oblique((40, 50, 60))
     assert images.geometry_difference(base, base) == ""
     assert images.geometry_difference(base, dataclasses.replace(base, origin=(-101.71, 33.3, 1e-3))) == ""
-    assert "shape" in images.geometry_difference(base, dataclasses.replace(base, shape=(1, 50, 60)))
-    assert "origin by 10 mm" in images.geometry_difference(base, dataclasses.replace(base, origin=(-111.7, 33.3, 1e-3)))
-    assert "spacing" in images.geometry_difference(base, dataclasses.replace(base, spacing=(3.3, 0.7, 1.2)))
     turned = Rotation.from_euler("z", 5, degrees=True).as_matrix() @ np.reshape(base.direction, (3, 3))
-    found = images.geometry_difference(base, dataclasses.replace(base, direction=tuple(turned.ravel().tolist())))
-    assert "direction by" in found
+    moved = {"shape": (1, 50, 60), "origin": (-111.7, 33.3, 1e-3), "spacing": (3.3, 0.7, 1.2), "direction": tuple(turned.ravel().tolist())}
+    for field, measure in (("shape", "shape"), ("origin", "origin by 10 mm"), ("spacing", "spacing"), ("direction", "direction by")):
+        assert measure in images.geometry_difference(base, dataclasses.replace(base, **{field: moved[field]}))
 
 
 def test_world_and_index_are_inverse():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import write_dataset
+from factories import change_info, labels, relabel, write_dataset
 
 from autoseg import cli
 from autoseg.data.checks import check_dataset
 from autoseg.data.datasets import load_dataset
-from autoseg.data.images import read_image, read_label, write_image, write_label
+from autoseg.data.images import read_image, read_label, write_image
 from autoseg.data.merge import bare_name, merge_datasets
 from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, merge, plan_and_preprocess, train
 from autoseg.preprocessing.storage import Store
@@ -25,16 +27,11 @@ BALL, BLOCK = 2, 5
 """Values in the label maps of `write_dataset`."""
 
 
-def one_organ(folder: Path, values: dict[int, int], labels: dict[str, int], names: tuple[str, ...] = ("a", "b"), **more: object) -> Path:
+def one_organ(folder: Path, values: dict[int, int], labels: dict[str, object], names: tuple[str, ...] = ("a", "b"), **more: object) -> Path:
     """The tiny dataset with other label values (what is not in `values` becomes background) and names."""
-    write_dataset(folder, names)
-    for path in (folder / "labelsTr").iterdir():
-        label = read_label(path)
-        array = sum((label.array == old) * new for old, new in values.items())
-        write_label(path, array.astype(np.uint8), label.geometry)
-    info = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps({**info, "labels": {"background": 0, **labels}, **more}))
-    return folder
+    for path in (write_dataset(folder, names) / "labelsTr").iterdir():
+        relabel(path, values)
+    return change_info(folder, labels={"background": 0, **labels}, **more)
 
 
 @pytest.fixture
@@ -56,20 +53,22 @@ def values_of(path: Path) -> set[int]:
     return set(np.unique(read_label(path).array).tolist())
 
 
+def groups_of(folder: Path) -> list[str]:
+    return [case.group for case in load_dataset(folder).cases]
+
+
 class TestMerged:
     def test_cases_organs_and_annotations(self, raw):
         folder, _ = merged(raw)
         dataset = load_dataset(folder)
-        assert dict(zip(dataset.labels.names, dataset.labels.members, strict=True)) == {"Ball": (1,), "block": (2,)}
-        assert dataset.channels == ("MR",)
-        assert {case.name: case.annotated for case in dataset.cases} == {
-            **{"Balls_a": ("Ball",), "Balls_b": ("Ball",)},
-            **{"Blocks_a": ("block",), "Blocks_b": ("block",)},
-        }
-        assert [case.group for case in dataset.cases] == ["Balls_anna", "Balls_anna", "Blocks_a", "Blocks_b"]
+        assert (dataset.labels, dataset.channels) == (labels(Ball=1, block=2), ("MR",))
+        assert [(case.name, case.annotated, case.group) for case in dataset.cases] == [
+            *(("Balls_a", ("Ball",), "Balls_anna"), ("Balls_b", ("Ball",), "Balls_anna")),
+            *(("Blocks_a", ("block",), "Blocks_a"), ("Blocks_b", ("block",), "Blocks_b")),
+        ]
 
     def test_images_stay_where_they_are_and_only_changed_label_maps_are_written(self, raw):
-        folder, told = merged(raw)
+        folder, sentences = merged(raw)
         assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
             *("dataset.json", "labelsTr/Blocks_a.nii.gz", "labelsTr/Blocks_b.nii.gz"),
         ]
@@ -81,13 +80,10 @@ class TestMerged:
         original, copy = (read_label(path) for path in (raw / "Dataset002_Blocks/labelsTr/a.nii.gz", folder / "labelsTr/Blocks_a.nii.gz"))
         assert np.array_equal(copy.array, original.array * 2)
         assert copy.geometry == original.geometry
-        assert told == [
+        assert sentences == [
             "Dataset001_Balls: 2 cases with Ball; images and label maps stay where they are",
             "Dataset002_Blocks: 2 cases with block; label maps written anew (1 became 2)",
         ]
-
-    def test_the_folder_of_datasets_may_be_moved(self, raw):
-        folder, _ = merged(raw)
         raw.rename(raw.with_name("elsewhere"))
         assert len(load_dataset(raw.with_name("elsewhere") / folder.name).cases) == 4
 
@@ -101,8 +97,7 @@ class TestMerged:
     def test_the_same_organ_in_another_spelling_is_the_same_and_the_first_spelling_stays(self, raw):
         one_organ(raw / "Dataset003_All", {BALL: 4, BLOCK: 7}, {"ball": 4, "BLOCK": 7})
         dataset = load_dataset(merged(raw, "Dataset001_Balls", "Dataset003_All")[0])
-        assert dataset.labels.names == ("Ball", "BLOCK")
-        assert dataset.labels.members == ((1,), (7,))
+        assert dataset.labels == labels(Ball=1, BLOCK=7)
         assert [case.annotated for case in dataset.cases] == [None, None, ("Ball",), ("Ball",)]  # All_a, All_b, Balls_a, Balls_b
         assert values_of(dataset.cases[0].label) == {0, 1, 7}
 
@@ -110,9 +105,7 @@ class TestMerged:
         one_organ(raw / "Dataset003_Partly", {BALL: 255, BLOCK: 1}, {"block": 1, "ignore": 255})
         one_organ(raw / "Dataset004_More", {BALL: 9, BLOCK: 255}, {"bump": 255, "ignore": 9})
         dataset = load_dataset(merged(raw, "Dataset001_Balls", "Dataset003_Partly", "Dataset004_More")[0])
-        assert dataset.labels.ignore == 255
-        assert dataset.labels.names == ("Ball", "block", "bump")
-        assert dataset.labels.members == ((1,), (2,), (3,))
+        assert dataset.labels == labels(Ball=1, block=2, bump=3, ignore=255)
         cases = {case.name: case for case in dataset.cases}
         assert values_of(cases["Partly_a"].label) == {0, 2, 255}
         assert values_of(cases["More_a"].label) == {0, 3, 255}
@@ -128,19 +121,13 @@ class TestMerged:
         names = [case.name for case in load_dataset(merged(raw, "Dataset001_Balls", "Dataset003_balls")[0]).cases]
         assert names == ["Dataset001_Balls_a", "Dataset001_Balls_b", "Dataset003_balls_a", "Dataset003_balls_b"]
 
-    def test_cases_that_share_an_image_are_one_patient(self, raw):
+    @pytest.mark.parametrize("place", [os.symlink, shutil.copyfile])
+    def test_cases_of_one_image_or_of_copies_of_it_are_one_patient_and_no_mistake(self, raw, place):
         image = raw / "Dataset002_Blocks" / "imagesTr" / "b_0000.nii.gz"
         image.unlink()
-        image.symlink_to(raw / "Dataset001_Balls" / "imagesTr" / "a_0000.nii.gz")
-        groups = {case.name: case.group for case in load_dataset(merged(raw)[0]).cases}
-        assert groups == {"Balls_a": "Balls_anna", "Balls_b": "Balls_anna", "Blocks_a": "Blocks_a", "Blocks_b": "Balls_anna"}
-
-    def test_copies_of_one_scan_are_one_patient_and_no_mistake(self, raw):
-        scan = (raw / "Dataset001_Balls" / "imagesTr" / "a_0000.nii.gz").read_bytes()
-        (raw / "Dataset002_Blocks" / "imagesTr" / "b_0000.nii.gz").write_bytes(scan)
+        place(raw / "Dataset001_Balls" / "imagesTr" / "a_0000.nii.gz", image)
         folder, _ = merged(raw)
-        groups = {case.name: case.group for case in load_dataset(folder).cases}
-        assert groups == {"Balls_a": "Balls_anna", "Balls_b": "Balls_anna", "Blocks_a": "Blocks_a", "Blocks_b": "Balls_anna"}
+        assert groups_of(folder) == ["Balls_anna", "Balls_anna", "Blocks_a", "Balls_anna"]
         assert check_dataset(folder, workers=0) == []
 
     def test_files_of_one_size_are_told_apart_and_so_are_patients_with_one_empty_channel(self, raw):
@@ -149,62 +136,57 @@ class TestMerged:
         for folder in (raw / "Dataset001_Balls", raw / "Dataset002_Blocks"):
             for name in "ab":
                 (folder / "imagesTr" / f"{name}_0001.nii.gz").write_bytes(b"empty")
-            info = json.loads((folder / "dataset.json").read_text())
-            (folder / "dataset.json").write_text(json.dumps({**info, "channel_names": {"0": "MR", "1": "T2"}}))
-        assert [case.group for case in load_dataset(merged(raw)[0]).cases] == ["Balls_anna", "Balls_anna", "Blocks_a", "Blocks_b"]
+            change_info(folder, channel_names={"0": "MR", "1": "T2"})
+        assert groups_of(merged(raw)[0]) == ["Balls_anna", "Balls_anna", "Blocks_a", "Blocks_b"]
 
-    def test_other_channel_names_are_pointed_out(self, raw):
-        one_organ(raw / "Dataset003_Other", {BLOCK: 2}, {"block": 2}, channel_names={"0": "CT"})
-        folder, told = merged(raw, "Dataset001_Balls", "Dataset003_Other")
-        assert told[0].startswith("Dataset003_Other: its channels are called CT; they are taken for MR of Dataset001_Balls")
+    def test_windows_of_organs_are_kept_and_other_channel_names_pointed_out(self, raw):
+        one_organ(raw / "Dataset003_Other", {BLOCK: 2}, {"block": 2}, channel_names={"0": "CT"}, windows={"block": [400, 40]})
+        folder, sentences = merged(raw, "Dataset001_Balls", "Dataset003_Other")
+        assert sentences[0].startswith("Dataset003_Other: its channels are called CT; they are taken for MR of Dataset001_Balls")
         assert load_dataset(folder).channels == ("MR",)
-
-    def test_windows_of_organs_are_kept(self, raw):
-        one_organ(raw / "Dataset003_Other", {BLOCK: 2}, {"block": 2}, windows={"block": [400, 40]})
-        assert load_dataset(merged(raw, "Dataset001_Balls", "Dataset003_Other")[0]).windows == {"block": (400.0, 40.0)}
+        assert load_dataset(folder).windows == {"block": (400.0, 40.0)}
 
 
 class TestRefused:
-    def test_regions(self, raw):
-        regions = {"both": [2, 5], "block": [5]}
-        one_organ(raw / "Dataset003_Regions", {BALL: 2, BLOCK: 5}, regions, regions_class_order=[2, 5])
-        with pytest.raises(ValueError, match=r"Dataset003_Regions: cannot be merged, as its labels are regions \(both, block\)"):
-            merged(raw, "Dataset001_Balls", "Dataset003_Regions")
-
-    def test_another_number_of_channels(self, raw):
-        folder = one_organ(raw / "Dataset003_Two", {BALL: 1}, {"ball": 1}, channel_names={"0": "MR", "1": "T2"})
-        for name in "ab":
-            (folder / "imagesTr" / f"{name}_0001.nii.gz").write_bytes((folder / "imagesTr" / f"{name}_0000.nii.gz").read_bytes())
-        with pytest.raises(ValueError, match=r"Dataset003_Two: expected 1 channels as in Dataset001_Balls \(MR\), found 2 \(MR, T2\)"):
-            merged(raw, "Dataset001_Balls", "Dataset003_Two")
+    @pytest.mark.parametrize(
+        ("labels", "more", "message"),
+        [
+            ({"both": [2, 5], "block": [5]}, {"regions_class_order": [2, 5]}, r"regions \(both, block\)"),
+            ({"ball": 1, "BALL": 2}, {}, "names differ in more than case"),
+            ({"ball": 1}, {"channel_names": {"0": "MR", "1": "T2"}}, r"expected 1 channels .*Dataset001_Balls \(MR\), found 2 \(MR, T2\)"),
+        ],
+    )
+    def test_datasets_that_do_not_fit(self, raw, labels, more, message):
+        folder = one_organ(raw / "Dataset003_Other", {BALL: 2}, labels, **more)
+        for image in sorted((folder / "imagesTr").iterdir()) if "channel_names" in more else []:
+            shutil.copyfile(image, str(image).replace("_0000", "_0001"))
+        with pytest.raises(ValueError, match=f"Dataset003_Other: .*{message}"):
+            merged(raw, "Dataset001_Balls", "Dataset003_Other")
 
     def test_an_undeclared_value_leaves_nothing_behind(self, raw):
-        path = raw / "Dataset002_Blocks" / "labelsTr" / "b.nii.gz"
-        label = read_label(path)
-        write_label(path, label.array * 7, label.geometry)
+        relabel(raw / "Dataset002_Blocks" / "labelsTr" / "b.nii.gz", {1: 7})
         with pytest.raises(ValueError, match=r"b\.nii\.gz: expected the label values \[0, 1\], found also 7"):
             merged(raw)
         assert sorted(path.name for path in raw.iterdir()) == ["Dataset001_Balls", "Dataset002_Blocks"]
 
-    def test_one_dataset_twice_a_folder_that_is_there_and_names_that_differ_in_case_only(self, raw):
+    def test_one_dataset_twice_and_a_folder_that_is_there(self, raw):
         with pytest.raises(ValueError, match="at least two different ones, got Dataset001_Balls, Dataset001_Balls"):
             merged(raw, "Dataset001_Balls", "Dataset001_Balls")
         with pytest.raises(ValueError, match="expected a new folder"):
             merged(raw, out="Dataset002_Blocks")
-        one_organ(raw / "Dataset003_Twice", {BALL: 1}, {"ball": 1, "BALL": 2})
-        with pytest.raises(ValueError, match="names differ in more than case"):
-            merged(raw, "Dataset001_Balls", "Dataset003_Twice")
 
-    def test_an_id_or_a_name_that_cannot_be_used(self, raw):
-        for number, name, message in (
-            (2, None, "which Dataset002_Blocks has"),
-            (0, None, "1 to 999, got 0"),
-            (9, "a/b", "letters, digits"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                merge([1, 2], number, name=name, home=raw.parent)
-        with pytest.raises(ValueError, match="expected at least two, got none"):
-            merge([], 9, home=raw.parent)
+    @pytest.mark.parametrize(
+        ("ids", "number", "name", "message"),
+        [
+            ([1, 2], 2, None, "which Dataset002_Blocks has"),
+            ([1, 2], 0, None, "1 to 999, got 0"),
+            ([1, 2], 9, "a/b", "letters, digits"),
+            ([], 9, None, "at least two, got none"),
+        ],
+    )
+    def test_an_id_or_a_name_that_cannot_be_used(self, raw, ids, number, name, message):
+        with pytest.raises(ValueError, match=message):
+            merge(ids, number, name=name, home=raw.parent)
 
 
 def test_bare_names():
@@ -220,9 +202,9 @@ def test_the_command_says_what_it_did_and_what_comes_next(raw, capsys):
     assert cli.check(["-d", "9", "--home", str(raw.parent), "--workers", "0"]) == 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_story_from_two_datasets_with_one_organ_each_to_a_choice(tmp_path, monkeypatch):
     monkeypatch.setattr("autoseg.trainers.run_setup.measure_step", lambda *_: StepCost(seconds=0.01, peak_bytes=1))
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
     names = tuple(f"case_{number}" for number in range(4))
     one_organ(tmp_path / "raw" / "Dataset001_Balls", {BALL: 1}, {"ball": 1}, names)
     one_organ(tmp_path / "raw" / "Dataset002_Blocks", {BLOCK: 1}, {"block": 1}, names)
@@ -233,8 +215,7 @@ def test_the_story_from_two_datasets_with_one_organ_each_to_a_choice(tmp_path, m
     assert {name: data.load(name).annotated for name in data.names()} == {
         f"{source}_{name}": (organ,) for source, organ in (("Balls", "ball"), ("Blocks", "block")) for name in names
     }
-    # Every fold validates both organs.
-    assert all({name.split("_")[0] for name in split.val} == {"Balls", "Blocks"} for split in splits[:3])
+    assert all({name.split("_")[0] for name in split.val} == {"Balls", "Blocks"} for split in splits[:3]), "every fold validates both"
     settings = TrainSettings(iterations=3, batch=2, device="cpu", options={"validation_batches": 1})
     scores = train(9, "3d_fullres", 0, settings, home=tmp_path)
     assert {(score.case.split("_")[0], score.organ) for score in scores} == {("Balls", "ball"), ("Blocks", "block")}

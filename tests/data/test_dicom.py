@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,6 @@ def test_slices_come_in_order_with_their_geometry(tmp_path):
     assert count_channels(tmp_path / "d") == 1
 
 
-def test_one_slice(tmp_path):
-    volume = write_series(tmp_path / "d", stack(1))
-    image = read_image([tmp_path / "d"])
-    np.testing.assert_array_equal(image.array[0], volume)
-    assert read_geometry(tmp_path / "d").shape == (1, 5, 6)
-
-
 def test_the_largest_series_is_taken(tmp_path):
     write_series(tmp_path / "d", stack(2), uid="1.2.3.9", names="scout")
     volume = write_series(tmp_path / "d", stack(5))
@@ -74,48 +68,34 @@ def test_equal_series_are_refused_with_a_list(tmp_path):
         read_series(tmp_path / "d")
 
 
-def test_a_missing_slice_is_refused_with_the_gap(tmp_path):
-    write_series(tmp_path / "d", np.delete(stack(), 3, axis=0))
-    with pytest.raises(ValueError, match=r"even slice gaps of 2\.5 mm, found 5 mm between slices 3 and 4"):
-        read_series(tmp_path / "d")
-
-
-def test_gantry_tilt_is_refused_with_the_angle(tmp_path):
-    positions = stack()
-    positions[:, 1] += np.tan(np.radians(12)) * (positions[:, 2] - positions[0, 2])
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (np.delete(stack(), 3, axis=0), r"even slice gaps of 2\.5 mm, found 5 mm between slices 3 and 4"),
+        (stack() + [[0, np.tan(np.radians(12)) * 2.5 * i, 0] for i in range(6)], r"gantry tilt of 12\.00 degrees"),
+        (stack()[[0, 1, 2, 2, 4, 5]], "1 slices at the position of another"),
+    ],
+)
+def test_what_is_no_regular_grid_is_refused_with_its_measure(tmp_path, positions, message):
     write_series(tmp_path / "d", np.round(positions, 4))
-    with pytest.raises(ValueError, match=r"gantry tilt of 12\.00 degrees"):
+    with pytest.raises(ValueError, match=message):
         read_series(tmp_path / "d")
 
 
-def test_two_slices_at_one_position_are_refused(tmp_path):
-    positions = stack()
-    positions[3] = positions[2]
-    write_series(tmp_path / "d", positions)
-    with pytest.raises(ValueError, match="1 slices at the position of another"):
-        read_series(tmp_path / "d")
-
-
-def test_one_file_of_a_series_is_an_image_with_or_without_its_ending(tmp_path):
+def test_one_slice_as_a_folder_or_a_file_with_or_without_its_ending(tmp_path):
     volume = write_series(tmp_path / "d", stack(1))
     file = next((tmp_path / "d").iterdir())
-    for path in (file, file.rename(tmp_path / "IM0001")):
-        image = read_image([path]) if path.exists() else read_image([tmp_path / "IM0001"])
-        np.testing.assert_array_equal(image.array[0], volume)
+    for path in (tmp_path / "d", file, shutil.copyfile(file, tmp_path / "IM0001")):
+        np.testing.assert_array_equal(read_image([path]).array[0], volume)
+    assert read_geometry(tmp_path / "d").shape == (1, 5, 6)
 
 
-def test_a_table_of_contents_is_no_image(tmp_path):
-    write_series(tmp_path / "ct", stack())
-    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    assert not is_dicom_folder(tmp_path)
-    assert not is_dicom_file(tmp_path / "DICOMDIR")
-    assert is_dicom_folder(tmp_path / "ct")
-
-
-def test_other_folders_are_no_dicom(tmp_path):
+def test_other_folders_and_tables_of_contents_are_no_dicom(tmp_path):
     assert not is_dicom_folder(tmp_path)
     assert not is_dicom_folder(tmp_path / "nothing")
     (tmp_path / "a.nii.gz").write_bytes(b"no dicom")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert not is_dicom_folder(tmp_path)
+    assert not is_dicom_file(tmp_path / "DICOMDIR")
     with pytest.raises(ValueError, match="found none"):
         read_series(tmp_path)

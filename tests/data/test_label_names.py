@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import factories
 import pytest
 
 from autoseg.data.label_names import parse_labels
@@ -17,29 +18,19 @@ def parse(labels, **other):
 
 def test_names_follow_the_values():
     labels = parse({"background": 0, "spleen": 7, "liver": 2, "ignore": 9})
-    assert labels.names == ("liver", "spleen")
-    assert labels.members == ((2,), (7,))
+    assert labels == factories.labels(liver=2, spleen=7, ignore=9)
     assert (labels.ignore, labels.internal_ignore, labels.n_outputs) == (9, 3, 3)
 
 
-def test_the_older_form():
+def test_other_forms_of_the_same():
     assert parse({"0": "background", "1": "Anterior", "2": "Posterior"}) == parse({"Anterior": 1, "background": 0, "Posterior": 2})
-
-
-def test_background_is_value_zero_whatever_its_name():
-    assert parse({"air": 0, "liver": 1}).names == ("liver",)
+    assert parse({"air": 0, "liver": 1}) == parse({"background": [0], "liver": [1]}) == factories.labels(liver=1)
 
 
 def test_regions_keep_their_order():
     labels = parse({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}, regions_class_order=[1, 2, 3])
-    assert labels.regions
-    assert labels.names == ("whole", "core", "enhancing")
-    assert labels.members == ((1, 2, 3), (2, 3), (3,))
-    assert (labels.regions_class_order, labels.ignore, labels.n_outputs) == ((1, 2, 3), 4, 3)
-
-
-def test_a_list_of_one_is_no_region():
-    assert not parse({"background": [0], "liver": [1]}).regions
+    assert labels == factories.regions(whole=(1, 2, 3), core=(2, 3), enhancing=(3,), ignore=4)
+    assert labels.n_outputs == 3
 
 
 @pytest.mark.parametrize(

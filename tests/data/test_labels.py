@@ -34,9 +34,6 @@ def test_values_to_internal_and_back(kind):
     assert internal.tolist() == [[0, 1, 2], [3, 4, 0]]
     np.testing.assert_array_equal(to_file_values(internal, GAPS), array)
     assert to_file_values(internal, GAPS).dtype == np.uint16
-
-
-def test_outside_becomes_background():
     assert to_file_values(np.array([OUTSIDE, 1, 0]), GAPS).tolist() == [0, 2, 0]
 
 
@@ -108,30 +105,24 @@ def test_a_side_without_partner():
     assert left_right_pairs(["kidney_left", "left kidney", "kidney_right"]) == ((), (0, 1, 2))
 
 
-def test_no_sides_flip_everything():
-    mirroring, why = plan_mirroring(named("right ventricle", "myocardium", "left ventricle"), 3, 2)
-    assert mirroring == Mirroring((0, 1, 2))
-    assert "no label" in why
+PAIR, SINGLE = named("kidney_left", "kidney_right"), named("kidney_left", "liver")
 
 
-def test_pairs_change_places_on_the_lateral_axis():
-    mirroring, why = plan_mirroring(named("kidney_left", "liver", "kidney_right"), 3, 2)
-    assert mirroring == Mirroring((0, 1, 2), 2, ((0, 2),))
-    assert "kidney_left <-> kidney_right" in why
-
-
-def test_where_left_and_right_cannot_be_exchanged():
-    pair = named("kidney_left", "kidney_right")
-    assert plan_mirroring(pair, 3, None)[0] == Mirroring()
-    assert plan_mirroring(pair, 2, -1)[0] == Mirroring((0, 1))
-    assert plan_mirroring(named("kidney_left", "liver"), 3, 1)[0] == Mirroring((0, 2))
-    assert plan_mirroring(named("kidney_left", "liver"), 3, None)[0] == Mirroring()
-
-
-def test_regions():
-    both = factories.regions(kidneys=(1, 2), kidney_left=(1,), kidney_right=(2,))
-    assert plan_mirroring(both, 3, 2)[0] == Mirroring((0, 1, 2), 2, ((1, 2),))
-    broken = Labels(("tumour side", "kidney_left", "kidney_right"), ((1, 3), (1,), (2,)), regions=True, regions_class_order=(3, 1, 2))
-    assert plan_mirroring(broken, 3, 2)[0] == Mirroring((0, 1))
-    multiple = factories.regions(kidney_left=(1, 3), kidney_right=(2, 4))
-    assert plan_mirroring(multiple, 3, 2)[0] == Mirroring((0, 1))
+@pytest.mark.parametrize(
+    ("labels", "dim", "lateral_axis", "mirroring", "reason"),
+    [
+        (named("right ventricle", "myocardium", "left ventricle"), 3, 2, Mirroring((0, 1, 2)), "no label"),
+        (named("kidney_left", "liver", "kidney_right"), 3, 2, Mirroring((0, 1, 2), 2, ((0, 2),)), "kidney_left <-> kidney_right"),
+        (PAIR, 3, None, Mirroring(), "differs between cases"),
+        (PAIR, 2, -1, Mirroring((0, 1)), "the patch lacks the lateral axis"),
+        (SINGLE, 3, 1, Mirroring((0, 2)), "kidney_left: a side without its partner"),
+        (SINGLE, 3, None, Mirroring(), "differs between cases"),
+        (factories.regions(both=(1, 2), kidney_left=(1,), kidney_right=(2,)), 3, 2, Mirroring((0, 1, 2), 2, ((1, 2),)), "exchanges"),
+        (factories.regions(tumour=(3, 1), kidney_left=(1,), kidney_right=(2,)), 3, 2, Mirroring((0, 1)), "would break"),
+        (factories.regions(kidney_left=(1, 3), kidney_right=(2, 4)), 3, 2, Mirroring((0, 1)), "would break"),
+    ],
+)
+def test_flips_keep_left_and_right_where_they_can_be_exchanged(labels, dim, lateral_axis, mirroring, reason):
+    found, sentence = plan_mirroring(labels, dim, lateral_axis)
+    assert found == mirroring
+    assert reason in sentence

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import write_case, write_faulty_dataset, write_merged_twins
+from factories import write_case, write_faulty_dataset, write_info, write_merged_twins
 
-from autoseg.data.checks import EMPTY, check_dataset, read_with_non_finite
+from autoseg.data.checks import EMPTY, NOT_FINITE, check_dataset, read_with_non_finite
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_geometry, read_image, read_label
 from autoseg.data.repair import fix_dataset
@@ -30,13 +30,9 @@ def repaired(tmp_path_factory):
     return source, folder / "copy", messages, before
 
 
-def test_the_original_is_untouched(repaired):
-    source, _, _, before = repaired
+def test_the_copy_is_clean_and_complete_and_the_original_untouched(repaired):
+    source, copy, _, before = repaired
     assert contents(source) == before
-
-
-def test_the_copy_is_clean_and_complete(repaired):
-    _, copy, _, _ = repaired
     assert {problem.kind for problem in check_dataset(copy, workers=0)} == {EMPTY}
     names = [c.name for c in load_dataset(copy).cases]
     assert names == ["empty", "good", "moved", "nan", "rounding", "shape", "skewed", "tilted"]
@@ -44,18 +40,13 @@ def test_the_copy_is_clean_and_complete(repaired):
     assert not list(copy.rglob(".partial*"))
 
 
-def test_everything_that_was_left_out_or_changed_is_messages(repaired):
+def test_everything_that_was_left_out_or_changed_is_named(repaired):
     messages = {sentence.split(":")[0].removeprefix("case "): sentence for sentence in repaired[2]}
-    assert {name for name, said in messages.items() if "left out" in said} == {
-        "far", "fractional", "imageless", "twin", "undeclared", "unlabelled", "unreadable",
-    }  # fmt: skip
-    assert "header" in messages["moved"]
-    assert "3 NaN or infinite voxels" in messages["nan"]
-    assert "rounded" in messages["rounding"]
-    assert "resampled" in messages["shape"]
-    assert "orthonormal" in messages["skewed"]
-    assert "orthonormal" in messages["tilted"]
-    assert not {"good", "empty"} & set(messages)
+    repairs = {"moved": "header", "nan": "3 NaN or infinite voxels", "rounding": "rounded", "shape": "resampled"}
+    repairs |= {"skewed": "orthonormal", "tilted": "orthonormal"}
+    repairs |= dict.fromkeys(("far", "fractional", "imageless", "twin", "undeclared", "unlabelled", "unreadable"), "left out")
+    assert set(messages) == set(repairs)
+    assert all(word in messages[name] and ("left out" in messages[name]) == (word == "left out") for name, word in repairs.items())
 
 
 def test_what_was_right_is_copied_byte_for_byte(repaired):
@@ -80,18 +71,14 @@ def test_the_repairs_are_right(repaired):
 
 def test_an_existing_folder_is_refused(tmp_path):
     write_case(tmp_path / "d", "a", seed=0)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine.txt").write_text("x")
     with pytest.raises(ValueError, match="new or empty"):
-        fix_dataset(tmp_path / "d", [], tmp_path / "out")
+        fix_dataset(tmp_path / "d", [], tmp_path / "d")
 
 
 def test_explicit_lists_become_the_plain_layout(tmp_path):
     write_case(tmp_path / "d", "a", seed=0)
     entry = {"scan": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
-    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "dataset": entry}
-    (tmp_path / "d/dataset.json").write_text(json.dumps(info))
-    assert fix_dataset(tmp_path / "d", [], tmp_path / "copy") == []
+    assert fix_dataset(write_info(tmp_path / "d", dataset=entry), [], tmp_path / "copy") == []
     assert (tmp_path / "copy/imagesTr/scan_0000.nii.gz").is_file()
     assert [c.name for c in load_dataset(tmp_path / "copy").cases] == ["scan"]
 
@@ -107,8 +94,8 @@ def test_nan_in_a_label_map_becomes_background(tmp_path):
     label = np.zeros((6, 7, 8), np.float32)
     label[2, 2, 2:4] = [1, np.nan]
     write_case(tmp_path / "d", "a", seed=0, label=label)
-    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}}
-    (tmp_path / "d/dataset.json").write_text(json.dumps(info))
-    fix_dataset(tmp_path / "d", check_dataset(tmp_path / "d", workers=0), tmp_path / "copy")
+    (problem,) = check_dataset(write_info(tmp_path / "d"), workers=0)
+    assert (problem.kind, problem.found, problem.fixable) == (NOT_FINITE, "1 of 336 voxels", True)
+    fix_dataset(tmp_path / "d", [problem], tmp_path / "copy")
     assert check_dataset(tmp_path / "copy", workers=0) == []
     assert read_label(tmp_path / "copy/labelsTr/a.nii.gz").array.sum() == 1

@@ -38,12 +38,9 @@ def test_of_a_command_line():
     assert read_tolerances([], 1.0, {"liver": 3.0}) == {"liver": 3.0, "": 1.0}
     assert read_tolerances(["2"], 1.0, {"liver": 3.0}) == {"": 2.0}
     assert read_tolerances(["2", "liver=4"], 1.0, {"spleen": 3.0}) == {"liver": 4.0, "": 2.0}
-    with pytest.raises(ValueError, match="tolerance: expected one number for all organs, found 1 2"):
-        read_tolerances(["1", "2"], 1.0, {})
-    with pytest.raises(ValueError, match="an organ with its own such as liver=3, found =3"):
-        read_tolerances(["=3"], 1.0, {})
-    with pytest.raises(ValueError, match="tolerance: liver: expected a distance in mm, found 'x'"):
-        read_tolerances(["liver=x"], 1.0, {})
+    for words, message in ((["1", "2"], "one number for all organs, found 1 2"), (["=3"], "found =3"), (["liver=x"], "liver: .* 'x'")):
+        with pytest.raises(ValueError, match=message):
+            read_tolerances(words, 1.0, {})
 
 
 def test_of_an_organ():

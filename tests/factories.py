@@ -447,9 +447,10 @@ def change_info(folder: Path, **entries: object) -> Path:
 
 
 def write_info(folder: Path, **entries: object) -> Path:
-    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`."""
+    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`; without those that are None."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}))
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}
+    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
     return folder
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from factories import write_info
 
 from autoseg.data import datasets
 from autoseg.runtime.dataset_folders import find_dataset
+from autoseg.schema import Case
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
-LABELS = {"background": 0, "liver": 1}
 
 
 def touch(path: Path, array: np.ndarray | None = None, *, vector: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    flat = path.suffix in (".png", ".bmp", ".jpg")
-    array = np.zeros((4, 5) if flat else (3, 4, 5), np.uint8) if array is None else array
+    array = np.zeros((4, 5) if path.suffix == ".png" else (3, 4, 5), np.uint8) if array is None else array
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
     return path
 
@@ -28,10 +27,7 @@ def touch(path: Path, array: np.ndarray | None = None, *, vector: bool = False) 
 def make(folder: Path, files: list[str], **info) -> Path:
     for file in files:
         touch(folder / file)
-    info = {"channel_names": {"0": "CT"}, "labels": LABELS, "file_ending": ".nii.gz", **info}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
-    return folder
+    return write_info(folder, **{"labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz", **info})
 
 
 def tr(*cases: str, channels: int = 1, ending: str = ".nii.gz") -> list[str]:
@@ -46,13 +42,11 @@ class TestLoad:
         dataset = datasets.load_dataset(folder)
         assert [case.name for case in dataset.cases] == ["a", "b"]
         assert dataset.channels == ("CT", "PET")
-        assert dataset.cases[0].images == (folder / "imagesTr/a_0000.nii.gz", folder / "imagesTr/a_0001.nii.gz")
-        assert dataset.cases[0].label == folder / "labelsTr/a.nii.gz"
-        assert dataset.cases[0].group == "a"
+        images = (folder / "imagesTr/a_0000.nii.gz", folder / "imagesTr/a_0001.nii.gz")
+        assert dataset.cases[0] == Case("a", images, folder / "labelsTr/a.nii.gz", "a")
         assert (dataset.name, dataset.file_ending) == ("Dataset001_A", ".nii.gz")
 
     def test_windows_of_organs(self, tmp_path):
-        assert datasets.load_dataset(make(tmp_path / "a", tr("x"))).windows == {}
         assert datasets.load_dataset(make(tmp_path / "b", tr("x"), windows={"liver": [150, 30]})).windows == {"liver": (150, 30)}
         with pytest.raises(ValueError, match=r"b/dataset.json: windows: organ: expected one of liver, got 'spleen'"):
             datasets.load_dataset(make(tmp_path / "b", [], windows={"spleen": [150, 30]}))
@@ -79,13 +73,13 @@ class TestLoad:
     def test_explicit_files(self, tmp_path, monkeypatch):
         monkeypatch.setenv("ELSEWHERE", str(tmp_path / "pool"))
         image, label = touch(tmp_path / "pool/x.nii.gz"), touch(tmp_path / "d/deep/y.nii.gz")
-        entry = {"case1": {"images": ["$ELSEWHERE/x.nii.gz"], "label": "deep/y.nii.gz"}}
-        dataset = datasets.load_dataset(make(tmp_path / "d", [], dataset=entry))
-        assert (dataset.cases[0].images, dataset.cases[0].label) == ((image,), label)
+        for images in (["$ELSEWHERE/x.nii.gz"], "$ELSEWHERE/x.nii.gz"):
+            dataset = datasets.load_dataset(make(tmp_path / "d", [], dataset={"case1": {"images": images, "label": "deep/y.nii.gz"}}))
+            assert (dataset.cases[0].images, dataset.cases[0].label) == ((image,), label)
 
     def test_one_colour_picture_holds_three_channels(self, tmp_path):
         touch(tmp_path / "d/imagesTr/a_0000.png", np.zeros((4, 5, 3), np.uint8), vector=True)
-        folder = make(tmp_path / "d", ["labelsTr/a.png"], channel_names={"0": "R", "1": "G", "2": "B"}, file_ending=".png")
+        folder = make(tmp_path / "d", ["labelsTr/a.png"], channel_names=["R", "G", "B"], file_ending=".png")
         assert len(datasets.load_dataset(folder).cases[0].images) == 1
 
     def test_every_missing_file_is_named(self, tmp_path):
@@ -132,16 +126,18 @@ class TestLoad:
 class TestGroups:
     CASES = ("p1_x", "p1_y", "p2_x")
 
-    @pytest.mark.parametrize("pattern", [r"p\d+", r"(p\d+)_"])
-    def test_by_pattern(self, tmp_path, pattern):
-        folder = make(tmp_path / "d", tr(*self.CASES), groups={"p1_x": "other"})
-        assert [case.group for case in datasets.load_dataset(folder, groups=pattern).cases] == ["p1", "p1", "p2"]
-
-    def test_by_entry(self, tmp_path):
-        groups = {"p1_x": "A", "p1_y": "A", "p2_x": "B"}
-        for name, entry, expected in (("d", groups, ["A", "A", "B"]), ("e", r"p\d", ["p1", "p1", "p2"])):
-            dataset = datasets.load_dataset(make(tmp_path / name, tr(*self.CASES), groups=entry))
-            assert [case.group for case in dataset.cases] == expected
+    @pytest.mark.parametrize(
+        ("entry", "pattern", "expected"),
+        [
+            ({"p1_x": "other"}, r"p\d+", ["p1", "p1", "p2"]),
+            ({"p1_x": "other"}, r"(p\d+)_", ["p1", "p1", "p2"]),
+            (r"p\d", None, ["p1", "p1", "p2"]),
+            ({"p1_x": "A", "p1_y": "A", "p2_x": "B"}, None, ["A", "A", "B"]),
+        ],
+    )
+    def test_by_pattern_or_entry(self, tmp_path, entry, pattern, expected):
+        folder = make(tmp_path / "d", tr(*self.CASES), groups=entry)
+        assert [case.group for case in datasets.load_dataset(folder, groups=pattern).cases] == expected
 
     @pytest.mark.parametrize(("groups", "said"), [("q", "p1_x"), ("(", "regular expression")])
     def test_what_does_not_fit(self, tmp_path, groups, said):
@@ -151,8 +147,9 @@ class TestGroups:
 
 class TestNewCases:
     def test_a_folder(self, tmp_path):
-        for name in ("c10_0000.nii.gz", "c2.mha", "notes.txt"):
-            touch(tmp_path / name) if name != "notes.txt" else (tmp_path / name).write_text("x")
+        (tmp_path / "notes.txt").write_text("x")
+        for name in ("c10_0000.nii.gz", "c2.mha"):
+            touch(tmp_path / name)
         cases = datasets.find_new_cases(tmp_path, ("CT",))
         assert [(case.name, case.images[0].name) for case in cases] == [("c2", "c2.mha"), ("c10", "c10_0000.nii.gz")]
 
@@ -165,11 +162,12 @@ class TestNewCases:
         with pytest.raises(ValueError, match=r"case b: missing channel 1 \(B\), expected .*b_0001\.nii\.gz, found b_0000\.nii\.gz"):
             datasets.find_new_cases(tmp_path, ("A", "B"))
 
-    def test_one_file(self, tmp_path):
-        path = touch(tmp_path / "a_0000.nii.gz")
-        touch(tmp_path / "b.nii.gz")
-        cases = datasets.find_new_cases(path, ("CT",))
-        assert [(case.name, case.images) for case in cases] == [("a", (path,))]
+    @pytest.mark.parametrize(("file", "name"), [("a_0000.nii.gz", "a"), ("scan.7.dcm", "scan.7")])
+    def test_one_file(self, tmp_path, file, name):
+        for other in (file, "b.nii.gz"):
+            (tmp_path / other).write_bytes(b"anything")
+        cases = datasets.find_new_cases(tmp_path / file, ("CT",))
+        assert [(case.name, case.images) for case in cases] == [(name, (tmp_path / file,))]
 
     def test_names_must_be_unique(self, tmp_path):
         for name in ("a.nii.gz", "a_0000.nii.gz"):
@@ -183,12 +181,6 @@ class TestNewCases:
         (tmp_path / "file.txt").write_text("x")
         with pytest.raises(ValueError, match=name):
             datasets.find_new_cases(tmp_path / name, ("CT",))
-
-    def test_one_dicom_file(self, tmp_path):
-        (tmp_path / "scan.7.dcm").write_bytes(b"anything")
-        assert [(c.name, c.images) for c in datasets.find_new_cases(tmp_path / "scan.7.dcm", ("CT",))] == [
-            ("scan.7", (tmp_path / "scan.7.dcm",))
-        ]
 
     def test_a_dicom_disc_has_one_case_a_series(self, tmp_path):
         (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
@@ -211,15 +203,8 @@ def test_ending_of_label_maps_can_be_written(tmp_path, said, written):
     assert datasets.load_dataset(make(tmp_path / "d", tr("a"), file_ending=said)).file_ending == written
 
 
-def test_a_listed_case_may_name_its_only_image_without_a_list(tmp_path):
-    folder = make(tmp_path / "d", tr("a"), dataset={"a": {"images": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}})
-    assert datasets.load_dataset(folder).cases[0].images == (folder / "imagesTr/a_0000.nii.gz",)
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")
 @pytest.mark.parametrize(("which", "cases", "patients", "organs"), [(4, 208, 208, 2), ("ACDC", 120, 60, 3)])
 def test_real_datasets(which, cases, patients, organs):
     dataset = datasets.load_dataset(find_dataset(DATA, which))
-    assert len(dataset.cases) == cases
-    assert len({case.group for case in dataset.cases}) == patients
-    assert len(dataset.labels.names) == organs
+    assert (len(dataset.cases), len({case.group for case in dataset.cases}), len(dataset.labels.names)) == (cases, patients, organs)

@@ -21,9 +21,6 @@ def test_a_subset_keeps_order_values_and_ignore() -> None:
     found = subset_labels(ORGANS, ("kidney_right", "liver", "liver"))
     assert found == labels(liver=6, kidney_right=3, ignore=9)
     assert (found.base_values, found.internal_ignore, found.n_outputs) == ((3, 6), 3, 3)
-
-
-def test_all_organs_are_the_labels_themselves() -> None:
     assert subset_labels(ORGANS, ORGANS.names[::-1]) is ORGANS
 
 
@@ -45,9 +42,7 @@ def test_translation_to_a_subset_and_back() -> None:
     few = subset_labels(ORGANS, ("liver", "spleen"))
     assert translation_table(ORGANS, few).tolist() == [0, 1, 0, 0, 2, 3, OUTSIDE]
     assert translation_table(few, ORGANS).tolist() == [0, 1, 4, 5, OUTSIDE]
-
-
-def test_regions_are_translated_by_their_values() -> None:
+    assert organ_indices(ORGANS, subset_labels(ORGANS, ("kidney_right", "spleen"))) == (1, 3), "positions of the stored locations"
     core = subset_labels(REGIONS, ("core",))
     assert translation_table(REGIONS, core).tolist() == [0, 1, 0, 2, OUTSIDE]
     assert translation_table(core, REGIONS).tolist() == [0, 1, 3, OUTSIDE]
@@ -74,11 +69,6 @@ def test_the_same_labels_cost_nothing() -> None:
     assert translate_labels(array, ORGANS, subset_labels(ORGANS, ORGANS.names)) is array
 
 
-def test_positions_are_those_of_the_stored_locations() -> None:
-    assert organ_indices(ORGANS, subset_labels(ORGANS, ("kidney_right", "spleen"))) == (1, 3)
-    assert organ_indices(ORGANS, ORGANS) == (0, 1, 2, 3)
-
-
 @pytest.mark.parametrize(
     ("names", "word"),
     [
@@ -86,6 +76,7 @@ def test_positions_are_those_of_the_stored_locations() -> None:
         (("kidney_left", "kidney_right"), "kidney_left+kidney_right"),
         (("a", "b", "c"), "a+b+c"),
         (("a", "b", "c", "d"), "a+b+2more_b54856"),
+        (("a", "b", "c", "e"), "a+b+2more_c79738"),
         (("Left Kidney/upper", "__x__"), "Left_Kidney_upper+x"),
         (("Größe", "???"), "Größe+organ"),
     ],
@@ -97,8 +88,3 @@ def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None
 
 def test_numbers_stay_readable_in_file_names() -> None:
     assert safe_file_name("clip:-200:200") == "clip_-200_200"
-
-
-def test_sets_of_organs_that_begin_alike_have_names_of_their_own() -> None:
-    values = tuple((i,) for i in range(1, 5))
-    assert organs_tag(Labels(("a", "b", "c", "d"), values)) != organs_tag(Labels(("a", "b", "c", "e"), values))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from factories import skew_sform, write_volume
 
 from autoseg.data import nifti_header as header
 
 
-def skewed(path, cosine: float = 0.01):
+@pytest.fixture
+def source(tmp_path):
     """A NIfTI file whose sform axes are not orthogonal and whose qform is absent: ITK refuses it."""
-    straight = path.with_name(f"straight-{path.name}")
-    sitk.WriteImage(sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5)), str(straight))
-    fields = list(header.read_orientation(straight))
-    fields[5], fields[6], fields[14] = 0.0, 1.0, cosine
-    header.copy_with_orientation(straight, path, tuple(fields))
-    straight.unlink()
-    return path
+    skew_sform(write_volume(tmp_path / "a.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5), spacing=(1.0, 1.0, 1.0)))
+    return tmp_path / "a.nii.gz"
 
 
-def test_fields_survive_a_copy(tmp_path):
-    source = skewed(tmp_path / "a.nii.gz")
+def test_fields_survive_a_copy(source, tmp_path):
     for name in ("b.nii", "c.nii.gz"):
         header.copy_with_orientation(source, tmp_path / name, ())
         assert header.read_orientation(tmp_path / name) == header.read_orientation(source)
@@ -36,8 +32,7 @@ def test_other_files_have_none(tmp_path):
         header.patch_orientation(b"short", (0.0,) * header.N_FIELDS)
 
 
-def test_straightening_makes_it_readable(tmp_path):
-    source = skewed(tmp_path / "a.nii.gz")
+def test_straightening_makes_it_readable(source, tmp_path):
     with pytest.raises(RuntimeError, match="orthonormal"):
         sitk.ReadImage(str(source))
     fields = header.read_orientation(source)

@@ -63,8 +63,10 @@ class TestMerged:
         dataset = load_dataset(folder)
         assert (dataset.labels, dataset.channels) == (labels(Ball=1, block=2), ("MR",))
         assert [(case.name, case.annotated, case.group) for case in dataset.cases] == [
-            *(("Balls_a", ("Ball",), "Balls_anna"), ("Balls_b", ("Ball",), "Balls_anna")),
-            *(("Blocks_a", ("block",), "Blocks_a"), ("Blocks_b", ("block",), "Blocks_b")),
+            ("Balls_a", ("Ball",), "Balls_anna"),
+            ("Balls_b", ("Ball",), "Balls_anna"),
+            ("Blocks_a", ("block",), "Blocks_a"),
+            ("Blocks_b", ("block",), "Blocks_b"),
         ]
 
     def test_images_stay_where_they_are_and_only_changed_label_maps_are_written(self, raw):

@@ -54,21 +54,15 @@ def test_values_of_a_channel_count_for_its_slices():
 
 
 class TestTraining:
-    def case(self, folder, channels=("MR", "T2")):
-        """A case whose two channels differ, and its arrays."""
-        plan = make_plan(SEEING, channels=channels)
-        store = write_store(folder, plan, ("a",))
-        image, labels = make_case(0)
-        return store.load("a"), np.concatenate([image] * len(channels)), labels
-
     @pytest.mark.parametrize("z", [0, 4, 9])
     def test_all_slices_of_a_channel_lie_together(self, tmp_path, z):
-        stored, image, labels = self.case(tmp_path)
+        stored = write_store(tmp_path, make_plan(SEEING, channels=("MR", "T2")), ("a",)).load("a")
+        image, labels = make_case(0)
         patch, around = read_slices(stored, ((z, z + 1), (2, 9), (-1, 6)), 3)
         assert patch.shape == (6, 7, 7)
         for channel in range(2):
             for place, seen in enumerate(adjacent_slice_indices(z, 3, 10)):
-                assert np.array_equal(patch[3 * channel + place][:, 1:], image[channel, seen, 2:9, :6])
+                assert np.array_equal(patch[3 * channel + place][:, 1:], image[0, seen, 2:9, :6])
                 assert np.array_equal(around[place][:, 1:], labels[seen, 2:9, :6])
         assert (patch[:, :, 0] == 0).all()
         assert (around[:, :, 0] == -1).all()
@@ -98,8 +92,8 @@ class TestTraining:
 
     def test_draws_are_one_a_channel_and_alike_for_its_slices(self):
         options = AugmentationOptions(blur_probability=1.0, gamma_probability=1.0, brightness_probability=0.0)
-        how = {"patch_size": (8, 8), "channels": 2, "mirroring": Mirroring(), "labels": factories.labels(ball=1)}
-        drawn = draw(np.random.default_rng(0), options, **how)
+        labels = factories.labels(ball=1)
+        drawn = draw(np.random.default_rng(0), options, patch_size=(8, 8), channels=2, mirroring=Mirroring(), labels=labels)
         many = repeated(drawn, 3)
         assert many.gamma == tuple(drawn.gamma[channel] for channel in (0, 0, 0, 1, 1, 1))
         assert len(many.blur) == 6
@@ -123,8 +117,8 @@ class TestTraining:
         plain = self.batch(where, monkeypatch, 5)
         assert torch.equal(plain.image[0], torch.ones(3, 8, 8))
 
-    def test_a_training_learns_and_its_network_has_three_times_the_channels(self, folders, monkeypatch):
-        monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+    @pytest.mark.usefixtures("no_pictures")
+    def test_a_training_learns_and_its_network_has_three_times_the_channels(self, folders):
         job = make_job(make_plan(SEEING), "2.5d", iterations=60, validation_intervals=2, learning_rate=2e-2)
         trainer = Trainer(job, folders, device=CPU, progress=False)
         network = trainer.fit()

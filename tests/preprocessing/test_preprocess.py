@@ -8,35 +8,31 @@ import factories
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from factories import make_configuration, make_geometry, make_plan, write_volume
 from scipy import ndimage
 
 from autoseg.data.images import read_label, write_label
 from autoseg.preprocessing.cropping import nonzero_box
 from autoseg.preprocessing.preprocess import ANNOTATED, case_memory, class_locations, preprocess_case, preprocess_dataset
 from autoseg.preprocessing.resampling import resample_image
-from autoseg.preprocessing.storage import Store
-from autoseg.schema import Case, Configuration, Dataset, Geometry, Image, Intensity, Mirroring, Plan
+from autoseg.preprocessing.storage import Store, StoredCase
+from autoseg.schema import Case, Configuration, Dataset, Image, Intensity, Plan
 from autoseg.schema.conventions import OUTSIDE
 
 LABELS = factories.labels(liver=3, spleen=7)
 INTENSITY = Intensity(mean=10.0, median=10.0, std=2.0, min=0.0, max=20.0, percentile_00_5=1.0, percentile_99_5=19.0)
 
 
-def configuration(**changes: object) -> Configuration:
-    sizes = {"spacing": (1.0, 1.0, 1.0), "median_shape": (20, 20, 20), "patch_size": (8, 16, 16), "batch_size": 2}
-    network = {"network": "plain_unet", "network_options": {}, "batch_dice": False, "mirroring": Mirroring()}
-    plain = Configuration("3d_fullres", 3, **sizes, normalization=("ct",), mask_normalization=(False,), **network, data="3d_fullres")
-    return dataclasses.replace(plain, **changes)
+def configuration(dim: int = 3, **changes: object) -> Configuration:
+    return make_configuration(dim, **{"patch_size": (8, 16, 16)[-dim:], "normalization": ("ct",), **changes})
 
 
 def plan(one: Configuration, **changes: object) -> Plan:
-    whole = Plan("Dataset001_Test", ("CT",), LABELS, ".nii.gz", (0, 1, 2), (INTENSITY,), {one.name: one})
-    return dataclasses.replace(whole, **changes)
+    return dataclasses.replace(make_plan(one, labels=LABELS, channels=("CT",)), intensities=(INTENSITY,), **changes)
 
 
 def image_of(array: np.ndarray, spacing: tuple[float, ...]) -> Image:
-    dim = array.ndim - 1
-    return Image(array, Geometry(array.shape[1:], spacing, (0.0,) * dim, tuple(np.eye(dim).ravel())), "here")
+    return Image(array, make_geometry(array.shape[1:], spacing), "here")
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
@@ -61,10 +57,7 @@ def test_nonzero_box_fills_holes_like_scipy() -> None:
     np.testing.assert_array_equal(nonzero_box(sponge)[1], ndimage.binary_fill_holes(sponge.any(axis=0)))
     flat = np.random.default_rng(1).random((1, 30, 30)) > 0.5
     np.testing.assert_array_equal(nonzero_box(flat)[1], ndimage.binary_fill_holes(flat[0]))
-
-
-def test_an_image_of_zeros_is_kept_whole() -> None:
-    box, mask = nonzero_box(np.zeros((1, 4, 5, 6), np.float32))
+    box, mask = nonzero_box(np.zeros((1, 4, 5, 6), np.float32))  # an image of zeros is kept whole
     assert box == ((0, 4), (0, 5), (0, 6)) and mask.all()
 
 
@@ -99,13 +92,13 @@ def test_mask_normalisation_keeps_the_outside() -> None:
 
 def test_2d_configuration_keeps_the_slices() -> None:
     array, labels = example()
-    one = configuration(name="2d", dim=2, spacing=(0.5, 0.5), patch_size=(16, 16))
+    one = configuration(2, spacing=(0.5, 0.5))
     found, segmentation, trace = preprocess_case(image_of(array, (4.0, 1.0, 1.0)), labels, plan(one), one)
     assert found.shape == (1, 8, 18, 22) and segmentation.shape == (8, 18, 22) and trace.spacing == (4.0, 0.5, 0.5)
 
 
 def test_2d_images_become_one_slice() -> None:
-    one = configuration(name="2d", dim=2, spacing=(0.5, 1.0), patch_size=(16, 16))
+    one = configuration(2, spacing=(0.5, 1.0))
     array = np.random.default_rng(0).uniform(5, 15, (1, 8, 10)).astype(np.float32)
     found, segmentation, trace = preprocess_case(image_of(array, (1.0, 1.0)), np.ones((8, 10), np.int16), plan(one, transpose=(0, 1)), one)
     assert found.shape == (1, 1, 16, 10) and segmentation.shape == (1, 16, 10) and (segmentation == 1).all()
@@ -144,21 +137,20 @@ def test_class_locations() -> None:
     assert all(np.array_equal(found[key], again[key]) for key in found)
 
 
-def write(path: Path, array: np.ndarray) -> Path:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing((1.0, 1.0, 2.0))
-    sitk.WriteImage(image, str(path))
-    return path
-
-
 def dataset(folder: Path) -> Dataset:
     array, labels = example()
     values = np.array([0, 3, 7], np.uint8)[labels]
     cases = []
     for offset, name in enumerate("abc"):
-        image, label = write(folder / f"{name}_0000.nii.gz", array[0] + offset), write(folder / f"{name}.nii.gz", values)
-        cases.append(Case(name, (image,), label))
+        image = write_volume(folder / f"{name}_0000.nii.gz", array[0] + offset)
+        cases.append(Case(name, (image,), write_volume(folder / f"{name}.nii.gz", values)))
     return Dataset("Dataset001_Test", folder, ("CT",), LABELS, tuple(cases))
+
+
+def assert_stored_alike(first: StoredCase, second: StoredCase) -> None:
+    np.testing.assert_array_equal(first.image[:], second.image[:])
+    np.testing.assert_array_equal(first.segmentation[:], second.segmentation[:])
+    assert all(np.array_equal(first.locations[key], second.locations[key]) for key in first.locations)
 
 
 def marks(folder: Path) -> dict[str, int]:
@@ -176,8 +168,7 @@ def test_dataset_is_resumable_and_failures_are_named(tmp_path: Path) -> None:
     data.cases[1].images[0].write_bytes(good)
     (out / "c.trace.json").unlink()
     assert preprocess_dataset(data, plan(one), one, out, workers=0) == {}
-    after = marks(out)
-    assert sorted(after) == ["a.trace.json", "b.trace.json", "c.trace.json"] and after["a.trace.json"] == before["a.trace.json"]
+    assert Store(out).names() == ["a", "b", "c"] and marks(out)["a.trace.json"] == before["a.trace.json"]
     stored = Store(out).load("a")
     assert stored.image.shape == (1, 16, 9, 11) and stored.segmentation.shape == stored.trace.shape and set(stored.locations) == {"0", "1"}
     assert set(np.unique(stored.segmentation[:])) == {OUTSIDE, 0, 1, 2}
@@ -213,9 +204,7 @@ def test_cases_that_lie_otherwise_are_stored_as_the_others(tmp_path: Path) -> No
     assert preprocess_dataset(data, mixed, one, tmp_path / "out", workers=0) == {}
     first, second = (Store(tmp_path / "out").load(name) for name in "ab")
     assert (first.trace.flips, second.trace.transpose, second.trace.flips) == ((), (1, 2, 0), (0, 2))
-    np.testing.assert_array_equal(first.image[:], second.image[:])
-    np.testing.assert_array_equal(first.segmentation[:], second.segmentation[:])
-    assert all(np.array_equal(first.locations[key], second.locations[key]) for key in first.locations)
+    assert_stored_alike(first, second)
     assert case_memory(data.cases[0], mixed, one) == case_memory(turned, mixed, one)
     preprocess_dataset(data, plan(one), one, tmp_path / "out", workers=0)
     assert Store(tmp_path / "out").load("b").trace.flips == ()
@@ -226,7 +215,4 @@ def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
     preprocess_dataset(data, plan(one), one, tmp_path / "here", workers=0)
     preprocess_dataset(data, plan(one), one, tmp_path / "there", workers=2)
     for name in "abc":
-        here, there = Store(tmp_path / "here").load(name), Store(tmp_path / "there").load(name)
-        np.testing.assert_array_equal(here.image[:], there.image[:])
-        np.testing.assert_array_equal(here.segmentation[:], there.segmentation[:])
-        np.testing.assert_array_equal(here.locations["0"], there.locations["0"])
+        assert_stored_alike(*(Store(tmp_path / folder).load(name) for folder in ("here", "there")))

@@ -54,14 +54,10 @@ def blobs(shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.round(smooth * 30), -1, 5).astype(np.int16)
 
 
-def shares(labels: np.ndarray, new: tuple[int, ...]) -> np.ndarray:
-    return np.stack([by_skimage(labels == value, new, 1) for value in range(-1, 6)])
-
-
 @pytest.mark.parametrize("new", [(45, 40, 60), (15, 20, 26), (33, 44, 55), (30, 41, 53)])
 def test_labels_are_the_largest_share_of_skimage(new: tuple[int, ...]) -> None:
     labels = blobs((30, 41, 52))
-    found, share = resample_labels(labels, new, **ISOTROPIC), shares(labels, new)
+    found, share = resample_labels(labels, new, **ISOTROPIC), np.stack([by_skimage(labels == value, new, 1) for value in range(-1, 6)])
     assert found.dtype == labels.dtype
     chosen = np.take_along_axis(share, found[None].astype(int) + 1, axis=0)[0]
     assert (chosen > share.max(axis=0) - 1e-5).all()
@@ -77,17 +73,12 @@ def test_labels_with_separate_slices() -> None:
     np.testing.assert_array_equal(found, np.stack(planes)[nearest_indices(6, 12)])
 
 
-def test_a_tie_goes_to_the_nearest_voxel() -> None:
+def test_a_tie_goes_to_the_nearest_voxel_and_nothing_to_do_gives_a_copy() -> None:
     line = np.array([1, 1, 2, 2, 0, 0], np.int16).reshape(1, 1, 6)
     assert resample_labels(line, (1, 1, 3), **ISOTROPIC).ravel().tolist() == [1, 2, 0]
     assert resample_labels(line[..., 1:3], (1, 1, 1), **ISOTROPIC).ravel().tolist() == [2]
-
-
-def test_nothing_to_do_gives_a_copy() -> None:
-    labels = blobs((5, 6, 7))
-    found = resample_labels(labels, (5, 6, 7))
-    assert found is not labels
-    np.testing.assert_array_equal(found, labels)
+    copy = resample_labels(line, line.shape)
+    assert copy is not line and np.array_equal(copy, line)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -38,21 +39,23 @@ def test_round_trip(tmp_path: Path) -> None:
     assert other.segmentation is None and len(other.locations) == 0
 
 
-def test_names_may_look_like_files(tmp_path: Path) -> None:
+def stored(folder: Path, *names: str) -> tuple[Store, np.ndarray]:
     image, labels, locations = example()
-    store = Store(tmp_path)
-    for name in ("a", "a_seg", "a.image", "configuration"):
+    store = Store(folder)
+    for name in names:
         store.write(name, image, labels, TRACE, locations)
+    return store, image
+
+
+def test_names_may_look_like_files(tmp_path: Path) -> None:
+    store, image = stored(tmp_path, "a", "a_seg", "a.image", "configuration")
     store.remove("a")
     assert store.names() == ["a.image", "a_seg", "configuration"]
     np.testing.assert_array_equal(store.load("a.image").image[:], image)
 
 
 def test_incomplete_cases_do_not_count_and_are_cleaned(tmp_path: Path) -> None:
-    image, labels, locations = example()
-    store = Store(tmp_path)
-    store.write("a", image, labels, TRACE, locations)
-    store.write("b", image, labels, TRACE, locations)
+    store, _ = stored(tmp_path, "a", "b")
     (tmp_path / "b.trace.json").unlink()
     (tmp_path / ".partial-99999999-c.image.b2nd").write_bytes(b"half")
     assert store.names() == ["a"]
@@ -63,16 +66,10 @@ def test_incomplete_cases_do_not_count_and_are_cleaned(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_no_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, labels, locations = example()
-    store = Store(tmp_path)
-    store.write("a", image, labels, TRACE, locations)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr("autoseg.preprocessing.storage.np.savez", full)
+    store, _ = stored(tmp_path, "a")
+    monkeypatch.setattr("autoseg.preprocessing.storage.np.savez", Mock(side_effect=OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        store.write("a", image, labels, TRACE, locations)
+        stored(tmp_path, "a")
     assert not store.has("a") and not list(tmp_path.glob(".partial-*"))
 
 
@@ -85,10 +82,9 @@ def test_predictions(tmp_path: Path, dtype: type) -> None:
     np.testing.assert_array_equal(found[:, 2:4], array[:, 2:4])
     np.testing.assert_array_equal(found[1], array[1])
     (tmp_path / "x.b2nd").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="x.b2nd"):
-        read_array(tmp_path / "x.b2nd")
-    with pytest.raises(ValueError, match="missing.b2nd"):
-        read_array(tmp_path / "missing.b2nd")
+    for name in ("x.b2nd", "missing.b2nd"):
+        with pytest.raises(ValueError, match=name):
+            read_array(tmp_path / name)
 
 
 @pytest.mark.parametrize(

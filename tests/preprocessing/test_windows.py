@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from factories import labels, make_configuration
 
-from autoseg.data.windows import WINDOWS, check_window, common_window, find_window, parse_windows
-from autoseg.preprocessing.normalization import find_scheme
+from autoseg.data.windows import WINDOWS, common_window, find_window, parse_windows
 from autoseg.preprocessing.windows import with_normalization
 
 CT = make_configuration(normalization=("ct",), mask_normalization=(False,))
@@ -22,34 +21,18 @@ def test_the_papers_windows() -> None:
     assert [find_window(name, {}) for name in names] == [(1500, -600), (350, 50), (300, 80), (1200, -440), (600, 0)]
 
 
-@pytest.mark.parametrize(
-    ("organ", "known"),
-    [
-        ("Lungs", "lung"),
-        ("lungL", "lung"),
-        ("Right Kidney", "kidney"),
-        ("SpinalCord", "spinal cord"),
-        ("spinalcord", "spinal cord"),
-        ("rib_left_3", "rib"),
-        ("inferior vena cava", "cava"),
-    ],
-)
-def test_organs_are_known_by_the_words_of_their_names(organ: str, known: str) -> None:
-    assert find_window(organ, {}) == WINDOWS[known]
-
-
-@pytest.mark.parametrize("organ", ["tumour", "cord", "tribal", "lingual"])
-def test_other_organs_are_not(organ: str) -> None:
-    assert find_window(organ, {}) is None
-
-
-def test_the_datasets_own_window_goes_before() -> None:
-    assert find_window("liver", {"liver": (150.0, 30.0)}) == (150, 30)
-    assert common_window(("liver", "tumour"), {"liver": (150.0, 30.0), "tumour": (150.0, 30.0)}) == (150, 30)
+def test_organs_are_known_by_the_words_of_their_names() -> None:
+    names = {"lung": ("Lungs", "lungL"), "kidney": ("Right Kidney",), "spinal cord": ("SpinalCord", "spinalcord")}
+    names |= {"rib": ("rib_left_3",), "cava": ("inferior vena cava",)}
+    for known, organs in names.items():
+        assert [find_window(organ, {}) for organ in organs] == [WINDOWS[known]] * len(organs)
+    assert [find_window(organ, {}) for organ in ("tumour", "cord", "tribal", "lingual")] == [None] * 4
+    assert find_window("liver", {"liver": (150.0, 30.0)}) == (150, 30), "the dataset's own goes before"
 
 
 def test_a_model_has_one_window() -> None:
     assert common_window(("liver", "spleen"), {}) == WINDOWS["liver"]
+    assert common_window(("liver", "tumour"), {"liver": (150.0, 30.0), "tumour": (150.0, 30.0)}) == (150, 30)
     with pytest.raises(ValueError, match=r"these differ \(liver 400/50, lung_left 1500/-600\)"):
         common_window(("liver", "lung_left"), {})
     with pytest.raises(ValueError, match=r'no window is known for tumour; give one in dataset.json \("windows": \{"tumour"'):
@@ -69,6 +52,7 @@ def test_windows_of_a_dataset_are_read() -> None:
         ({"liver": 400}, "d.json: windows: liver: expected width and level"),
         ({"liver": [0, 50]}, "the width above 0"),
         ({"liver": [400, True]}, "expected width and level"),
+        ({"liver": [400, float("nan")]}, "expected width and level"),
     ],
 )
 def test_wrong_windows_of_a_dataset_are_refused(entry: object, message: str) -> None:
@@ -76,20 +60,13 @@ def test_wrong_windows_of_a_dataset_are_refused(entry: object, message: str) -> 
         parse_windows({"windows": entry}, LABELS, Path("d.json"))
 
 
-def test_width_and_level_are_numbers() -> None:
-    assert check_window((400, 50), "--window") == (400.0, 50.0)
-    with pytest.raises(ValueError, match="--window: expected width and level in HU"):
-        check_window((400, float("nan")), "--window")
-
-
 @pytest.mark.parametrize(
     ("scheme", "word"),
     [("window:400:50", "w400_l50"), ("window:1500:-600", "w1500_l-600"), ("clip:-200:200", "clip_-200_200"), ("scale:2048", "scale_2048")],
 )
 def test_another_scheme_has_data_of_its_own(scheme: str, word: str) -> None:
-    found, said = with_normalization(CT, (scheme,))
-    assert (found.normalization, found.data, said) == ((scheme,), f"3d_fullres_{word}", word)
-    assert find_scheme(scheme)
+    found, suffix = with_normalization(CT, (scheme,))
+    assert (found.normalization, found.data, suffix) == ((scheme,), f"3d_fullres_{word}", word)
 
 
 def test_only_channels_of_ct_get_a_window() -> None:
@@ -108,7 +85,4 @@ def test_one_scheme_for_all_or_one_a_channel() -> None:
     assert word == "scale_2048+rescale_to_0_1"
     with pytest.raises(ValueError, match="one for each of 2 channels, got ct, ct, ct"):
         with_normalization(CT_AND_PET, ("ct", "ct", "ct"))
-
-
-def test_the_planned_scheme_changes_nothing() -> None:
-    assert with_normalization(CT, ("ct",)) == (CT, "")
+    assert with_normalization(CT, ("ct",)) == (CT, ""), "the planned scheme changes nothing"

@@ -60,11 +60,7 @@ def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
 
 
 def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[MissingFile, ...]]:
-    """As `load_dataset`, but returns missing files instead of raising; the dataset holds the complete cases only.
-
-    Raises:
-        ValueError: ``dataset.json`` missing or wrong, or two files for one thing.
-    """
+    """As `load_dataset`, of the complete cases, with the missing files instead of an error; two files for one thing are a ValueError."""
     folder = Path(folder)
     info = read_info(folder)
     channels = _channels(info, folder)
@@ -168,8 +164,7 @@ def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -
         files = [entry["images"]] if isinstance(entry["images"], str) else entry["images"]
         images = tuple(_listed_path(folder, file) for file in files)
         label = _listed_path(folder, entry["label"])
-        gaps = [MissingFile(name, "missing channel", file, "nothing") for file in images if not file.exists()]
-        gaps += [] if label.exists() else [MissingFile(name, "missing label", label, "nothing")]
+        gaps = missing_files(name, images, label)
         if not gaps and len(images) not in (1, len(channels)):
             found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
             gaps.append(MissingFile(name, "missing channel", images[-1], found))
@@ -178,6 +173,12 @@ def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -
         else:
             cases.append(Case(name, images, label))
     return cases, missing
+
+
+def missing_files(case: str, images: Sequence[Path], label: Path | None) -> list[MissingFile]:
+    """The files of a case that are not there."""
+    gaps = [MissingFile(case, "missing channel", file, "nothing") for file in images if not file.exists()]
+    return gaps if label is None or label.exists() else [*gaps, MissingFile(case, "missing label", label, "nothing")]
 
 
 def _listed_path(folder: Path, file: str) -> Path:

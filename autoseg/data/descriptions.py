@@ -15,7 +15,7 @@ from ..runtime.dataset_folders import path_in_present_home
 from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
-from .datasets import load_dataset
+from .datasets import load_dataset, missing_files
 
 
 def write_description(path: Path, dataset: Dataset, home: Path) -> None:
@@ -53,18 +53,11 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
 
 def check_files(dataset: Dataset) -> None:
     """Raises a ValueError that names the cases and files where images or label maps of a described dataset are not there."""
-    missing = [
-        f"case {case.name}: missing {'label' if file == case.label else 'channel'}, expected {file}, found nothing"
-        for case in dataset.cases
-        for file in (*case.images, *([] if case.label is None else [case.label]))
-        if not file.exists()
-    ]
+    missing = [gap for case in dataset.cases for gap in missing_files(case.name, case.images, case.label)]
     if missing:
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ValueError(
-            f"{dataset.folder}: {'; '.join(missing[:5])}{more}. "
-            f"After a change of the data plan again: autoseg_plan_and_preprocess -d {dataset.name}"
-        )
+        hint = f"After a change of the data plan again: autoseg_plan_and_preprocess -d {dataset.name}"
+        raise ValueError(f"{dataset.folder}: {'; '.join(map(str, missing[:5]))}{more}. {hint}")
 
 
 def with_references(dataset: Dataset) -> Dataset:

@@ -46,11 +46,7 @@ def label_ending(ending: str) -> str:
 
 
 def written_ending(wanted: str, dim: int) -> str:
-    """Ending for label maps of `dim` axes where the user asked for `wanted`, which may lack its dot: known before the first is made.
-
-    Raises:
-        ValueError: Label maps of that many axes cannot be written so.
-    """
+    """Ending for label maps of `dim` axes where `wanted` (with or without dot) is asked for; a ValueError where it cannot be written."""
     ending = label_ending(f".{wanted.strip().lstrip('.')}")
     if not _writable(ending, dim):
         fitting = sorted({label_ending(one) for one in ENDINGS if _writable(label_ending(one), dim)})
@@ -101,11 +97,7 @@ def read_label(path: Path) -> Image:
 
 
 def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_ROUNDING) -> np.ndarray:
-    """Label values as integers; those within `tolerance` of one are rounded.
-
-    Raises:
-        ValueError: NaN, infinite or fractional values; the message begins with `source`.
-    """
+    """Label values as integers; those within `tolerance` of one are rounded, others a ValueError that begins with `source`."""
     if array.dtype.kind in "iub":
         return array
     rounded = np.rint(array)
@@ -216,11 +208,7 @@ def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
 
 
 def from_sitk(image: sitk.Image, source: str = "SimpleITK image") -> Image:
-    """An `Image` with array ``(C, Z, Y, X)`` or ``(C, Y, X)`` in the image's number type; a fourth axis and components are channels.
-
-    Raises:
-        ValueError: More than four axes, or several components in a 4D image.
-    """
+    """An `Image` ``(C, Z, Y, X)`` or ``(C, Y, X)`` of the same number type; a fourth axis or components (ValueError: both) are channels."""
     dim, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     axes = min(dim, 3)
     if dim > 4 or (dim == 4 and components > 1):

@@ -35,13 +35,10 @@ def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
         return labels
     members = tuple(labels.members[index] for index in indices)
     values = {value for member in members for value in member}
+    order = labels.regions_class_order
     # A region may be painted with a value that belongs only to regions that were left out.
-    regions_class_order = (
-        tuple(labels.regions_class_order[i] if labels.regions_class_order[i] in values else labels.members[i][0] for i in indices)
-        if labels.regions
-        else ()
-    )
-    return Labels(tuple(labels.names[index] for index in indices), members, labels.ignore, labels.regions, regions_class_order)
+    kept_order = tuple(order[i] if order[i] in values else labels.members[i][0] for i in indices) if labels.regions else ()
+    return Labels(tuple(labels.names[index] for index in indices), members, labels.ignore, labels.regions, kept_order)
 
 
 def translation_table(stored: Labels, target: Labels) -> np.ndarray:

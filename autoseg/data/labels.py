@@ -1,7 +1,4 @@
-"""Conversion between file values and internal values, masks of organs, and left-right pairs of organs.
-
-File values and internal values are defined in `autoseg.schema.conventions`.
-"""
+"""Conversion between file and internal values (`autoseg.schema.conventions`), masks of organs, and left-right pairs of organs."""
 
 from __future__ import annotations
 

@@ -79,9 +79,8 @@ def is_cut_short(path: Path) -> bool:
         order = _byte_order(header)
         if not order:
             return False
-        dim = struct.unpack_from(order + "8h", header, _DIM)
-        bits = math.prod(max(1, size) for size in dim[1 : dim[0] + 1]) * struct.unpack_from(order + "h", header, _BITPIX)[0]
-        expected = int(struct.unpack_from(order + "f", header, _OFFSET)[0]) + bits // 8
+        shape, start = _layout(header, order)
+        expected = start + math.prod(shape) * struct.unpack_from(order + "h", header, _BITPIX)[0] // 8
         return _length(path, expected) < expected
     except (OSError, EOFError, zlib.error):
         return True
@@ -98,9 +97,8 @@ def float_voxels(path: Path) -> np.ndarray | None:
         kind = {16: "f4", 64: "f8"}.get(struct.unpack_from(order + "h", header, _TYPE)[0]) if order else None
         if kind is None:
             return None
-        dim = struct.unpack_from(order + "8h", header, _DIM)
-        shape = tuple(max(1, size) for size in dim[1 : dim[0] + 1])[::-1]
-        stream.seek(int(struct.unpack_from(order + "f", header, _OFFSET)[0]))
+        shape, start = _layout(header, order)
+        stream.seek(start)
         content = stream.read(math.prod(shape) * int(kind[1]))
     return np.frombuffer(content, order + kind).reshape(shape)
 
@@ -134,6 +132,12 @@ def _byte_order(header: bytes) -> str:
     if len(header) < HEADER_SIZE:
         return ""
     return next((order for order in "<>" if struct.unpack_from(order + "i", header)[0] == HEADER_SIZE), "")
+
+
+def _layout(header: bytes, order: str) -> tuple[tuple[int, ...], int]:
+    """Shape in array order, and the first byte of the voxels."""
+    dim = struct.unpack_from(order + "8h", header, _DIM)
+    return tuple(max(1, size) for size in dim[1 : dim[0] + 1])[::-1], int(struct.unpack_from(order + "f", header, _OFFSET)[0])
 
 
 def _length(path: Path, expected: int) -> int:

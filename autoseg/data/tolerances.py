@@ -12,11 +12,7 @@ from .label_names import parse_by_organ
 
 
 def parse_tolerances(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, float]:
-    """The ``tolerances`` entry of a ``dataset.json``: organ to mm, for example the inter-rater distance.
-
-    Raises:
-        ValueError: It names what is no organ, or has other than a distance.
-    """
+    """The ``tolerances`` entry of a ``dataset.json``: organ to mm (the inter-rater distance, say); a ValueError where it is not that."""
     return parse_by_organ(info.get("tolerances"), labels, f"{file}: tolerances", '{"liver": 3.0}', _millimetres)
 
 

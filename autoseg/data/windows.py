@@ -36,11 +36,7 @@ WINDOWS: dict[str, Window] = {
 
 
 def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[str, Window]:
-    """The ``windows`` entry of a ``dataset.json``: organ to width and level in HU.
-
-    Raises:
-        ValueError: It names what is no organ, or has other than a positive width and a level.
-    """
+    """The ``windows`` entry of a ``dataset.json``: organ to width and level in HU; a ValueError where it is anything else."""
     return parse_by_organ(info.get("windows"), labels, f"{file}: windows", '{"liver": [400, 50]}', check_window)
 
 
@@ -63,11 +59,7 @@ def find_window(organ: str, declared: Mapping[str, Window]) -> Window | None:
 
 
 def common_window(organs: Sequence[str], declared: Mapping[str, Window]) -> Window:
-    """Finds the one window of all these organs.
-
-    Raises:
-        ValueError: An organ has no known window, or they have different ones; the message says which.
-    """
+    """Finds the one window of all these organs; a ValueError says which organ has no known window, or which windows differ."""
     found = {organ: window for organ in organs if (window := find_window(organ, declared)) is not None}
     without = [organ for organ in organs if organ not in found]
     if without:

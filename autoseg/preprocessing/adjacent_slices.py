@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def adjacent_slice_indices(z: int, slices: int, depth: int) -> list[int]:
-    """Returns the indices of the slices around slice `z`, itself in the middle; the first and last slice are repeated beyond the volume.
+    """Indices of an odd number of slices with slice `z` in the middle; the first and last are repeated beyond the volume of `depth` slices.
 
     Raises:
-        ValueError: `slices` is not odd and positive, or `z` lies outside the volume of `depth` slices.
+        ValueError: `slices` is not odd and positive, or `z` lies outside the volume.
     """
     if slices < 1 or slices % 2 == 0:
         raise ValueError(f"slices: expected an odd number, got {slices}")

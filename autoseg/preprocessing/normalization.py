@@ -57,11 +57,7 @@ def rescale_to_0_1(array: np.ndarray, mask: np.ndarray | None, intensity: Intens
 
 
 def rgb_to_0_1(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity) -> np.ndarray:
-    """Bytes 0..255 to 0..1.
-
-    Raises:
-        ValueError: A value lies outside 0..255.
-    """
+    """Bytes 0..255 to 0..1; a ValueError where a value lies outside."""
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 255:
         raise ValueError(f"normalisation rgb_to_0_1: expected values in 0..255, found {low:g}..{high:g}; name the channel differently")
@@ -99,11 +95,7 @@ def clip(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, lo
 
 
 def scale(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, by: float) -> np.ndarray:
-    """Divides by a number and clips to -1 .. 1; Thaler et al. 2021 take 2048 for CT.
-
-    Raises:
-        ValueError: The number is not positive.
-    """
+    """Divides by a positive number (else a ValueError) and clips to -1 .. 1; Thaler et al. 2021 take 2048 for CT."""
     if by <= 0:
         raise ValueError(f"normalisation scale: expected a divisor above 0, got {by:g}")
     return np.clip(array.astype(np.float32) / np.float32(by), -1, 1, dtype=np.float32)

@@ -34,10 +34,7 @@ def orientation_of(geometry: Geometry) -> str:
 
 
 def orientation_transform(source: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the indices for `numpy.transpose`, and the axes of the result to reverse, that bring one orientation to another.
-
-    There is no change where one of the orientations is empty.
-    """
+    """Indices for `numpy.transpose`, and axes of the result to reverse, from one orientation to another; no change where one is empty."""
     if not source or not target:
         return (0, 1, 2), ()
     side_of = {letter: side for side, letters in enumerate(SIDES) for letter in letters}
@@ -55,10 +52,7 @@ def plan_transform(geometry: Geometry, transpose: Sequence[int], target: str) ->
 
 
 def reorient(array: np.ndarray, transpose: Sequence[int], flips: Sequence[int] = ()) -> np.ndarray:
-    """Transposes and flips the spatial axes of a file, ``(C, Z, Y, X)`` or ``(C, Y, X)``, as a view; a 2D image becomes one slice.
-
-    The axes `flips` are those of the result.
-    """
+    """Transposes a file ``(C, Z, Y, X)`` or ``(C, Y, X)`` and flips axes of the result, as a view; a 2D image becomes one slice."""
     moved = np.flip(array.transpose(0, *(axis + 1 for axis in transpose)), tuple(axis + 1 for axis in flips))
     return moved[:, None] if moved.ndim == 3 else moved
 

@@ -90,11 +90,7 @@ def resample_image(
 
 
 def resample_labels(
-    array: np.ndarray,
-    new_shape: Sequence[int],
-    *,
-    spacing: Sequence[float] | None = None,
-    new_spacing: Sequence[float] | None = None,
+    array: np.ndarray, new_shape: Sequence[int], *, spacing: Sequence[float] | None = None, new_spacing: Sequence[float] | None = None
 ) -> np.ndarray:
     """Resizes a label map ``(Z, Y, X)``: every label's mask linearly, each voxel to the label with the largest share of it.
 

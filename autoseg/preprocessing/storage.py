@@ -195,11 +195,7 @@ def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = 
 
 
 def read_array(path: Path) -> blosc2.NDArray:
-    """Opens what `write_array` wrote; slicing gives NumPy arrays and reads only the blocks it needs.
-
-    Raises:
-        ValueError: The file is missing or damaged.
-    """
+    """Opens what `write_array` wrote, to be sliced into NumPy arrays by the blocks needed; a ValueError where it is missing or damaged."""
     try:
         return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
     except (RuntimeError, OSError, KeyError) as error:

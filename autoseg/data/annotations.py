@@ -27,9 +27,6 @@ def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path
     Args:
         entry: Case -> organs; or a list of ``{"cases": ..., "organs": [...]}`` with the names of the cases or a regular expression that
             is searched for in them. None where there is no such entry.
-        cases: Names of the dataset's cases.
-        labels: Of the dataset.
-        file: The ``dataset.json``, for messages.
 
     Raises:
         ValueError: The entry has another form, names an unknown organ or case, or gives two lists of organs for a case.

@@ -64,15 +64,11 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
     """Checks every file of every case and lists the problems by case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
-    other organs were annotated, as in a dataset that was merged.
+    other organs were annotated, as in a dataset that was merged. Nothing but a missing or wrong ``dataset.json`` is a ValueError.
 
     Args:
-        folder: A dataset folder.
         groups: As for `autoseg.data.datasets.load_dataset`.
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
-
-    Raises:
-        ValueError: ``dataset.json`` itself is missing or wrong.
     """
     dataset, missing = inspect_dataset(folder, groups=groups)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, "this file") for m in missing]

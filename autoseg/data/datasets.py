@@ -90,7 +90,6 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
     Args:
         path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
             one DICOM file, or a folder of such folders.
-        channels: Channel names of the model.
 
     Raises:
         ValueError: Nothing there, a channel missing, or two files for one thing.

@@ -115,8 +115,6 @@ def plan_mirroring(labels: Labels, dim: int, lateral_axis: int | None) -> tuple[
     """Decides which flips keep anatomy valid, and says why in a sentence.
 
     Args:
-        labels: The dataset's.
-        dim: Spatial axes of the patch.
         lateral_axis: Axis of the patch from right to left; None where the cases disagree; a number that is no axis of the patch
             (-1, for slices that are seen from the side) where the patch does not contain it.
     """

@@ -5,7 +5,6 @@ An organ keeps the value it has in the first dataset that names it, if that is f
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -23,8 +22,6 @@ from .datasets import load_dataset
 from .images import ending_of, label_ending, read_label, write_label
 from .label_names import IGNORE
 from .labels import apply_table, to_internal_values
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,8 +30,6 @@ from .images import (
     write_image,
     write_label,
 )
-
-log = logging.getLogger(__name__)
 
 
 def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) -> list[str]:

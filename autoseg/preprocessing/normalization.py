@@ -103,13 +103,7 @@ def scale(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, b
 
 Scheme = Callable[[np.ndarray, np.ndarray | None, Intensity], np.ndarray]
 
-SCHEMES: dict[str, Scheme] = {
-    "ct": ct,
-    "zscore": zscore,
-    "nonorm": nonorm,
-    "rescale_to_0_1": rescale_to_0_1,
-    "rgb_to_0_1": rgb_to_0_1,
-}
+SCHEMES: dict[str, Scheme] = {function.__name__: function for function in (ct, zscore, nonorm, rescale_to_0_1, rgb_to_0_1)}
 """Name to ``function(channel (Z, Y, X), mask (Z, Y, X) of data or None, the dataset's statistics) -> new float32 array``."""
 
 PARAMETRIC: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {

@@ -67,8 +67,6 @@ def preprocess_case(
     Args:
         image: As read, ``(C, Z, Y, X)`` or ``(C, Y, X)``.
         segmentation: Internal labels on the same voxels, or None.
-        plan: Of the dataset.
-        configuration: One of the plan.
         case: Name for the trace and for messages; the image's source if empty.
 
     Returns:
@@ -158,20 +156,14 @@ def _draw(mask: np.ndarray, offset: Sequence[int], rng: np.random.Generator) -> 
 def preprocess_dataset(
     dataset: Dataset, plan: Plan, configuration: Configuration, folder: Path, *, workers: int | None = None
 ) -> dict[str, str]:
-    """Preprocesses every case of a dataset that is not there yet; may be interrupted and called again.
+    """Preprocesses every case of a dataset that is not in `folder` yet; cases that failed are returned with the reason.
 
-    What was made by another recipe (spacing, normalisation, labels ...) or from files of another content is made again. Contents are
-    known from `Case.digests`; only where those are empty are the files of preprocessed cases read to tell.
+    It may be interrupted and called again. What was made by another recipe (spacing, normalisation, labels ...) or from files of another
+    content is made again. Contents are known from `Case.digests`; only where those are empty are the files of preprocessed cases read.
 
     Args:
-        dataset: Whose labelled cases.
-        plan: Of the dataset.
-        configuration: One of the plan.
         folder: Gets the cases (`Store`) and ``configuration.json``.
         workers: Processes; None takes what cores and available memory allow, 0 works in this process.
-
-    Returns:
-        Cases that failed, with the reason.
     """
     store = Store(folder, patch=_patch(configuration))
     store.clean()

@@ -152,7 +152,6 @@ class Store:
         """Stores a case; a former one of that name is replaced, and while that happens the case does not exist.
 
         Args:
-            name: The case.
             image: ``(C, Z, Y, X)`` float32.
             segmentation: ``(Z, Y, X)`` int16, or None.
             record: The trace, with or without what the case was made from.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins, write_volume
 
 from autoseg.data import checks
@@ -69,8 +68,3 @@ def test_one_image_of_one_patient_may_be_there_once_for_each_choice_of_annotated
     assert (other_patient.case, other_patient.kind) == ("b", checks.DUPLICATE_IMAGE)
     (same_organs,) = checks.check_dataset(write_merged_twins(tmp_path / "organs", organs | {"c": ["liver", "spleen"]}), workers=0)
     assert (same_organs.case, same_organs.kind, same_organs.found) == ("c", checks.DUPLICATE_IMAGE, "the voxels of case b")
-
-
-def test_the_description_itself_must_be_right(tmp_path):
-    with pytest.raises(ValueError, match="dataset.json"):
-        checks.check_dataset(tmp_path, workers=0)

@@ -32,9 +32,6 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
 
     Args:
         folder: Dataset folder, made if missing, by convention ``.../raw/Dataset900_Phantom``.
-        n_train: Labelled cases to train with.
-        n_test: Held-out cases, with their labels in ``labelsTs``.
-        seed: Of the random numbers.
         size: Voxels per axis against the usual 28-40 x 96-128 x 96-128; half as many make a test eight times quicker.
 
     Raises:

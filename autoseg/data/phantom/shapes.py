@@ -125,14 +125,12 @@ class Canvas:
     def paint(
         self, distance: np.ndarray, hu: float | np.ndarray, label: int | None = None, *, strength: float = 1.0, at: Window = (slice(None),)
     ) -> None:
-        """Paints the inside of `distance`.
+        """Paints the inside of `distance` (mm, ``(Z, Y, X)``) in a block of the canvas.
 
         Args:
-            distance: mm, ``(Z, Y, X)`` of the block `at`.
             hu: Of the tissue, a number or an array like `distance`.
             label: Written where the distance is negative; None leaves the labels as they are.
             strength: Share of the tissue that is replaced, 0..1.
-            at: Block of the canvas.
         """
         cover = np.clip(0.5 - distance / self.softness, 0, 1) * np.float32(strength)
         block = self.hu[at]

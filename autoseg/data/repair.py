@@ -50,13 +50,17 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)
-    messages = [f"case {name}: left out: {_reasons(found)}" for name, found in by_case.items() if _is_lost(found)]
+    lost = {name: beyond for name, found in by_case.items() if (beyond := [one for one in found if _is_beyond_repair(one)])}
+    messages = [
+        f"case {name}: left out: {'; '.join(f'{one.kind} in {Path(one.file).name} ({one.found})' for one in beyond)}"
+        for name, beyond in lost.items()
+    ]
     complete: list[Case] = []
     with atomic_write(destination) as partial:
         for part in ("imagesTr", "labelsTr"):
             (partial / part).mkdir(parents=True, exist_ok=True)
         for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
-            if not _is_lost(by_case[case.name]):
+            if case.name not in lost:
                 message, is_complete = _repair_case(case, by_case[case.name], dataset, partial)
                 complete += [case] if is_complete else []
                 messages += [message] if message else []
@@ -66,13 +70,8 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     return sorted(messages)
 
 
-def _is_lost(problems: Sequence[Problem]) -> bool:
-    return any(problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY) for problem in problems)
-
-
-def _reasons(problems: Sequence[Problem]) -> str:
-    lost = [problem for problem in problems if _is_lost([problem])]
-    return "; ".join(f"{problem.kind} in {Path(problem.file).name} ({problem.found})" for problem in lost)
+def _is_beyond_repair(problem: Problem) -> bool:
+    return problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY)
 
 
 def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path) -> tuple[str, bool]:
@@ -95,14 +94,11 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         reason = str(error)
     if not reason:
         return (f"case {case.name}: {', '.join(done)}" if done else ""), True
+    names = {case.name, *(f"{case.name}_{index:04d}" for index in range(len(case.images)))}
     for file in (*(target / "imagesTr").glob(f"{case.name}*"), *(target / "labelsTr").glob(f"{case.name}*")):
-        if (file.name if file.is_dir() else stem_of(file)) in _names_of(case):
+        if (file.name if file.is_dir() else stem_of(file)) in names:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return f"case {case.name}: left out: {reason}", False
-
-
-def _names_of(case: Case) -> set[str]:
-    return {case.name, *(f"{case.name}_{index:04d}" for index in range(len(case.images)))}
 
 
 def _repair_image(source: Path, stem: Path, kinds: set[str], reference: Geometry | None, done: list[str]) -> Path:

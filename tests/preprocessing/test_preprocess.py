@@ -90,15 +90,11 @@ def test_mask_normalisation_keeps_the_outside() -> None:
     assert abs(found[0][inside].mean()) < 1e-5 and abs(found[0][inside].std() - 1) < 1e-5
 
 
-def test_2d_configuration_keeps_the_slices() -> None:
+def test_2d_configuration_keeps_the_slices_and_2d_images_become_one() -> None:
     array, labels = example()
-    one = configuration(2, spacing=(0.5, 0.5))
-    found, segmentation, trace = preprocess_case(image_of(array, (4.0, 1.0, 1.0)), labels, plan(one), one)
-    assert found.shape == (1, 8, 18, 22) and segmentation.shape == (8, 18, 22) and trace.spacing == (4.0, 0.5, 0.5)
-
-
-def test_2d_images_become_one_slice() -> None:
     one = configuration(2, spacing=(0.5, 1.0))
+    found, segmentation, trace = preprocess_case(image_of(array, (4.0, 1.0, 1.0)), labels, plan(one), one)
+    assert found.shape == (1, 8, 18, 11) and segmentation.shape == (8, 18, 11) and trace.spacing == (4.0, 0.5, 1.0)
     array = np.random.default_rng(0).uniform(5, 15, (1, 8, 10)).astype(np.float32)
     found, segmentation, trace = preprocess_case(image_of(array, (1.0, 1.0)), np.ones((8, 10), np.int16), plan(one, transpose=(0, 1)), one)
     assert found.shape == (1, 1, 16, 10) and segmentation.shape == (1, 16, 10) and (segmentation == 1).all()

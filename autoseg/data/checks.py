@@ -18,7 +18,7 @@ from ..schema import Case, Geometry, Image, Labels
 from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
-from .images import displacement, geometry_difference, integer_labels, read_geometry, read_image, read_label, to_index, to_world
+from .images import displacement, geometry_difference, read_geometry, read_image, read_label, to_index, to_world
 from .labels import foreground_box, undeclared_values
 
 MISSING_CHANNEL = "missing channel"
@@ -216,12 +216,8 @@ def _fractional(name: str, path: Path, error: ValueError) -> Problem:
         array = read_with_non_finite(path).array
     except ValueError:
         return _unreadable(name, path, error)
-    fixable = True
-    try:
-        integer_labels(array, str(path), tolerance=ROUNDING)
-    except ValueError:
-        fixable = False
-    return Problem(name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable and len(array) == 1)
+    fixable = len(array) == 1 and bool((np.abs(array - np.rint(array)) <= ROUNDING).all())
+    return Problem(name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
 
 
 def _memory(case: Case) -> int:

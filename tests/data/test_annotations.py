@@ -24,7 +24,8 @@ from autoseg.preprocessing.preprocess import class_locations, preprocess_dataset
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Mirroring, Plan, Score, Split
-from autoseg.selection.choice import candidates_for, choose
+from autoseg.selection.candidates import candidates_for
+from autoseg.selection.choice import choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_scores import PatchScores
@@ -313,3 +314,8 @@ class TestChoice:
         scores = {"all": self.scores(liver=[0.9, 0.7], spleen=[0.6]), "one": self.scores(spleen=[0.8])}
         assert choose(scores, candidates, ["liver", "spleen"], folds=["0"]).organs == {"liver": ("all",), "spleen": ("one",)}
         assert caplog.text == ""
+
+    def test_cases_that_one_model_has_no_score_of_are_left_out_with_a_warning(self, caplog):
+        scores = {"2d": self.scores(liver=[0.1, 0.7]), "3d": [*self.scores(liver=[0.8]), Score("a", "spleen", 0.8, 0.8, 1, 1)]}
+        assert choose(scores, self.candidates, ["liver"], folds=["0"]).organs == {"liver": ("3d",)}
+        assert "liver is judged on the 1 of 2 cases" in caplog.text

@@ -42,7 +42,7 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
         device_type: ``cuda``, ``mps`` or ``cpu``.
         epochs: Of 250 iterations.
         iterations: Optimisation steps.
-        seconds: Wall time of training (validation of the fold comes after).
+        seconds: Wall time of training, without the validation of the fold.
 
     Raises:
         ValueError: More than one is given, or one is not positive.
@@ -58,7 +58,8 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
     if seconds is not None:
         return Budget("time", float(seconds), _time_intervals(seconds), f"{_format_duration(seconds)} as asked (--time)")
     if iterations is not None:
-        return Budget("iterations", iterations, _iteration_intervals(iterations), f"{iterations} iterations as asked (--iterations)")
+        intervals = min(MAX_VALIDATION_INTERVALS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25)))
+        return Budget("iterations", iterations, intervals, f"{iterations} iterations as asked (--iterations)")
     if epochs is not None:
         return Budget("iterations", epochs * ITERATIONS_PER_EPOCH, epochs, f"{epochs} epochs of {ITERATIONS_PER_EPOCH} iterations as asked")
     if device_type == "cpu":
@@ -69,10 +70,6 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
 
 def _time_intervals(seconds: float) -> int:
     return int(min(MAX_VALIDATION_INTERVALS, max(4, seconds // 60)))
-
-
-def _iteration_intervals(iterations: int) -> int:
-    return int(min(MAX_VALIDATION_INTERVALS, max(1, iterations // ITERATIONS_PER_EPOCH, min(20, iterations // 25))))
 
 
 def _format_duration(seconds: float) -> str:
@@ -145,7 +142,7 @@ def fit_time_budget(
     Args:
         configuration: Spacing and depth of the network stay as they are.
         budget: Budgets in iterations change nothing.
-        cost: Of a step with batch and patch as they are.
+        cost: Of a step of `configuration`.
         measure: Cost of a step of another configuration, None where it does not fit into memory.
         may_narrow: Whether the network may be changed: not where it starts from trained weights.
         min_batch: The batch is not halved below it.
@@ -230,15 +227,7 @@ def _voxels_per_step(configuration: Configuration) -> int:
 
 
 def shrink_patch(configuration: Configuration, min_sizes: tuple[float, ...]) -> Configuration | None:
-    """Shrinks the patch by one voxel of the coarsest stage along its relatively largest axis.
-
-    Args:
-        configuration: Any.
-        min_sizes: Smallest number of voxels per axis.
-
-    Returns:
-        None where every axis is at its least.
-    """
+    """Shrinks the patch by a voxel of the coarsest stage along its relatively largest axis; None where every axis is at its least."""
     divisors, sizes = patch_multiple(configuration), configuration.patch_size
     room = [size / d if size - d >= low else 0.0 for size, d, low in zip(sizes, divisors, min_sizes, strict=True)]
     # Two coarsest voxels an axis are the least that instance normalisation and the decoder can work with.
@@ -261,7 +250,7 @@ def fit_memory(
         keep_patch: Reduce the batch only, as other folds of the model have this patch.
 
     Returns:
-        The configuration that fits, its cost, and a sentence for the user (empty where nothing was changed).
+        As `fit_time_budget`.
 
     Raises:
         RuntimeError: Even the smallest step does not fit.
@@ -282,10 +271,7 @@ def fit_memory(
 def smaller_step(configuration: Configuration, initial: Configuration, *, keep_patch: bool = False) -> Configuration | None:
     """Returns the next smaller step: the batch halved down to two, the patch cut to half of `initial`, a single patch, the least patch.
 
-    A batch of two is worth some context: a single patch makes a noisy gradient.
-
-    Returns:
-        None where nothing is left to cut.
+    None where nothing is left to cut. A batch of two is worth some context: a single patch makes a noisy gradient.
     """
     batch = configuration.batch_size
     if batch > 2:

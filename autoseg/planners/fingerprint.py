@@ -16,25 +16,19 @@ from ..preprocessing.cropping import nonzero_box, slices_of
 from ..preprocessing.orientation import orientation_of
 from ..runtime.provenance import case_ids
 from ..runtime.worker_pool import run_cases
-from ..schema import Box, Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
+from ..schema import Case, CaseFingerprint, Dataset, Fingerprint, Image, Intensity, Labels
 
 log = logging.getLogger(__name__)
 
 SKETCH_SIZE = 10_000
 """Quantiles kept of one channel of one case."""
 BYTES_PER_VOXEL = 24
-"""Peak of `measure_case` per voxel of one channel: the image, its mask while holes are filled, the label map, sorted foreground."""
+"""Peak of `_measure_case` per voxel of one channel: the image, its mask while holes are filled, the label map, sorted foreground."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """The foreground intensities of one channel of one case, in the file's units.
-
-    Attributes:
-        quantiles: Ascending, evenly spread over the sorted values: each stands for an equal share of them.
-        mean: Of all values.
-        variance: Of all values.
-    """
+    """The foreground intensities of one channel of one case: ascending quantiles, each of an equal share of the values, and moments."""
 
     quantiles: np.ndarray
     mean: float
@@ -43,13 +37,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured dataset.
-
-    Attributes:
-        fingerprint: Of the cases that could be read.
-        failures: Case to the reason, of the others.
-        digests: Case to the content ids of what was read (`Case.digests`).
-    """
+    """The fingerprint of the cases that could be read with their content ids (`Case.digests`), and the reason of each failure, by case."""
 
     fingerprint: Fingerprint
     failures: dict[str, str]
@@ -63,35 +51,21 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
         dataset: With labelled cases.
         workers: Processes; None takes what cores and memory allow, 0 works in this process.
 
-    Returns:
-        The fingerprint of the cases that could be read, the reason of each failure, and the content ids.
-
     Raises:
         ValueError: No case could be measured, or no case has any foreground.
     """
     jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
     memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
-    results, failures = run_cases(_measure_and_identify, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
+    results, failures = run_cases(_measure_case, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
     if not results:
-        raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; " + _first(failures))
+        first = next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
+        raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; {first}")
     sketches = [sketch for _, sketch, _ in results.values() if sketch]
     if not sketches:
         raise ValueError(f"{dataset.name}: expected foreground in the label maps, found only background in all {len(results)} of them")
     intensities = tuple(combine([case[channel] for case in sketches]) for channel in range(len(dataset.channels)))
     fingerprint = Fingerprint(tuple(measured for measured, _, _ in results.values()), intensities)
     return Measured(fingerprint, failures, {name: digests for name, (_, _, digests) in results.items()})
-
-
-def _measure_and_identify(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
-    """`measure_case` with the case's content ids, which are taken first: a file that changes meanwhile is then noticed later."""
-    if case.label is None:
-        raise ValueError(f"{case.name}: expected a label map, found none")
-    digests = case_ids(replace(case, digests=()))
-    return (*measure_case(case, labels, n_channels), digests)
-
-
-def _first(failures: dict[str, str]) -> str:
-    return next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
 
 
 def _memory(case: Case, channels: int) -> int:
@@ -102,26 +76,15 @@ def _memory(case: Case, channels: int) -> int:
         return 0
 
 
-def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...]]:
-    """Measures one case.
+def _measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
+    """Measures one case: its fingerprint, a sketch per channel (none where it has no foreground), and the content ids of its files.
 
     The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count. An organ
     that was not annotated in the case has no voxels.
-
-    Args:
-        case: With a label map.
-        labels: Of the dataset.
-        n_channels: Of the dataset.
-
-    Returns:
-        Its fingerprint, and a sketch per channel (none where the case has no foreground).
-
-    Raises:
-        ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
-            has NaN or infinite voxels, or the label map has undeclared values or organs that are declared as not annotated.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
+    digests = case_ids(replace(case, digests=()))  # first: a file that changes meanwhile is noticed later
     image = read_image(case.images)
     _check_image(case, image, n_channels)
     label = read_label(case.label)
@@ -138,7 +101,10 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
         voxels=_annotated_only(count_organs(internal, labels), case, labels),
         orientation=orientation_of(image.geometry),
     )
-    return measured, _sketches(image.array, internal, box, len(labels.base_values))
+    cropped = internal[slices_of(box)]
+    foreground = (cropped > 0) & (cropped <= len(labels.base_values))
+    channels = image.array if foreground.any() else ()
+    return measured, tuple(sketch(channel[slices_of(box)][foreground]) for channel in channels), digests
 
 
 def _check_image(case: Case, image: Image, n_channels: int) -> None:
@@ -169,23 +135,11 @@ def _annotated_only(voxels: tuple[int, ...], case: Case, labels: Labels) -> tupl
     return tuple(count if indices is None or index in indices else 0 for index, count in enumerate(voxels))
 
 
-def _sketches(array: np.ndarray, internal: np.ndarray, box: Box, highest: int) -> tuple[Sketch, ...]:
-    inside = slices_of(box)
-    cropped = internal[inside]
-    foreground = (cropped > 0) & (cropped <= highest)
-    if not foreground.any():
-        return ()
-    return tuple(sketch(channel[inside][foreground]) for channel in array)
-
-
 def sketch(values: np.ndarray) -> Sketch:
     """Summary of a non-empty set of intensities; exact quantiles where there are at most `SKETCH_SIZE` values."""
     ordered = np.sort(values.astype(np.float32, copy=False), axis=None)
-    if len(ordered) > SKETCH_SIZE:
-        # Both ends are kept, so that minimum and maximum stay exact.
-        quantiles = ordered[np.round(np.linspace(0, len(ordered) - 1, SKETCH_SIZE)).astype(np.int64)]
-    else:
-        quantiles = ordered
+    # Both ends are kept, so that minimum and maximum stay exact.
+    quantiles = ordered[np.round(np.linspace(0, len(ordered) - 1, min(len(ordered), SKETCH_SIZE))).astype(np.int64)]
     return Sketch(quantiles, float(np.mean(ordered, dtype=np.float64)), float(np.var(ordered, dtype=np.float64)))
 
 
@@ -193,10 +147,7 @@ def combine(sketches: Sequence[Sketch]) -> Intensity:
     """Statistics of one channel over the dataset, every case with the same weight however large its organs are.
 
     nnU-Net estimates the same by drawing equally many voxels from each case, which needs gigabytes; here mean and standard deviation are
-    exact and the percentiles come from the sorted sketches.
-
-    Args:
-        sketches: One a case, at least one.
+    exact and the percentiles come from the sorted sketches, one a case.
     """
     means = np.array([one.mean for one in sketches])
     mean = float(means.mean())
@@ -208,13 +159,7 @@ def combine(sketches: Sequence[Sketch]) -> Intensity:
 
 
 def weighted_percentiles(values: np.ndarray, weights: np.ndarray, percents: Sequence[float]) -> tuple[float, ...]:
-    """Percentiles of values that count in proportion to their weights; equal weights give `numpy.percentile`'s (linear) result.
-
-    Args:
-        values: ``(N,)``.
-        weights: ``(N,)``, positive.
-        percents: Wanted, 0..100.
-    """
+    """Percentiles (0..100) of values ``(N,)`` that count in proportion to their weights; equal ones give `numpy.percentile`'s result."""
     order = np.argsort(values, kind="stable")
     ordered, share = values[order].astype(np.float64), weights[order].astype(np.float64)
     middle = np.cumsum(share) - share / 2

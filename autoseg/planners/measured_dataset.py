@@ -37,13 +37,7 @@ MEASURED = tuple(field.name for field in fields(CaseFingerprint))
 
 @dataclass(frozen=True)
 class MeasuredDataset:
-    """A dataset with the content ids of its files.
-
-    Attributes:
-        dataset: With `Case.digests` of all cases that could be measured.
-        fingerprint: Of these cases.
-        is_complete: Every case could be measured; else it is tried again next time.
-    """
+    """A dataset with the content ids of all cases that could be measured, and their fingerprint; an incomplete one is measured again."""
 
     dataset: Dataset
     fingerprint: Fingerprint
@@ -56,7 +50,7 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     Args:
         workspace: Where the fingerprint lies.
         dataset: As its own folder describes it.
-        workers: Processes for measuring.
+        workers: See `measure_dataset`.
         trust_files: Do not read files whose path and size are as recorded to verify their content.
 
     Raises:
@@ -67,8 +61,7 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     known = _identified(workspace, dataset, trust_files=trust_files)
     if known is not None and is_current(path, fingerprint_stamp(known)):
         return MeasuredDataset(known, read_json(path, Fingerprint))
-    known = _identified_since_0_1_0(folder, dataset)
-    if known is not None:
+    if (known := _identified_since_0_1_0(folder, dataset)) is not None:
         return MeasuredDataset(known, read_json(path, Fingerprint))
     measured = measure_dataset(dataset, workers=workers)
     for case, reason in measured.failures.items():

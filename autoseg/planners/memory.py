@@ -15,16 +15,11 @@ class Planned(Protocol):
     """Input of the estimate: a `Configuration`, or one that is still being planned."""
 
     @property
-    def patch_size(self) -> tuple[int, ...]:
-        """Voxels per axis."""
-
+    def patch_size(self) -> tuple[int, ...]: ...
     @property
-    def network(self) -> str:
-        """Name of the network; used only where its options do not describe a U-Net."""
-
+    def network(self) -> str: ...
     @property
-    def network_options(self) -> Mapping[str, Any]:
-        """Features, strides and convolutions (or blocks) of each stage."""
+    def network_options(self) -> Mapping[str, Any]: ...
 
 
 def label_keys(labels: Labels) -> int:
@@ -41,18 +36,13 @@ def conv_elements(planned: Planned, keys: int = 0) -> int:
         planned: Patch and network; options with ``blocks_per_stage`` are a residual encoder, with ``convs_per_stage`` a plain one. All
             other networks are measured, with one channel in and two out.
         keys: Segmentation maps at full resolution to count too (`label_keys`); 0 counts the network's body alone.
-
-    Returns:
-        Number of elements.
     """
     options = planned.network_options
     if not {"blocks_per_stage", "convs_per_stage"} & set(options):
-        options_without_weights = without_pretrained(options)
-        cost = measure(planned.network, len(planned.patch_size), 1, 2, planned.patch_size, **options_without_weights)
+        cost = measure(planned.network, len(planned.patch_size), 1, 2, planned.patch_size, **without_pretrained(options))
         return cost.elements + keys * math.prod(planned.patch_size)
     maps = _map_sizes(planned.patch_size, options["strides"])
-    features = options["features"]
-    return _encoder_elements(options, maps) + _decoder_elements(features, options["decoder_convs"], maps) + keys * maps[0]
+    return _encoder_elements(options, maps) + _decoder_elements(options, maps) + keys * maps[0]
 
 
 def _map_sizes(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
@@ -68,8 +58,7 @@ def _encoder_elements(options: Mapping[str, Any], maps: Sequence[int]) -> int:
     features, strides = options["features"], options["strides"]
     if "blocks_per_stage" not in options:
         return sum(convs * width * size for convs, width, size in zip(options["convs_per_stage"], features, maps, strict=True))
-    total = features[0] * maps[0]  # the stem
-    previous = features[0]
+    previous, total = features[0], features[0] * maps[0]  # of the stem
     for blocks, width, size, stride in zip(options["blocks_per_stage"], features, maps, strides, strict=True):
         projected = width != previous or any(step != 1 for step in stride)
         total += (2 * blocks + projected) * width * size
@@ -77,7 +66,7 @@ def _encoder_elements(options: Mapping[str, Any], maps: Sequence[int]) -> int:
     return total
 
 
-def _decoder_elements(features: Sequence[int], convs: Sequence[int], maps: Sequence[int]) -> int:
-    """`convs` is listed from the deepest decoder stage upwards; one transposed convolution is added per stage."""
-    stages = range(len(features) - 2, -1, -1)
-    return sum((count + 1) * features[stage] * maps[stage] for stage, count in zip(stages, convs, strict=True))
+def _decoder_elements(options: Mapping[str, Any], maps: Sequence[int]) -> int:
+    """``decoder_convs`` is listed from the deepest stage upwards; one transposed convolution is added per stage."""
+    stages = zip(options["features"][-2::-1], maps[-2::-1], options["decoder_convs"], strict=True)
+    return sum((convs + 1) * width * size for width, size, convs in stages)

@@ -31,7 +31,7 @@ class Preset:
     Attributes:
         network: Name in `autoseg.networks.NETWORKS`, or ``module:name``; one that the planner shapes (`NetworkSpec.planned`).
         elements: Per number of axes: convolution elements of one patch (`memory.conv_elements`) that belong to `gigabytes`.
-        gigabytes: Memory target of the preset, GB.
+        gigabytes: Memory target of the preset.
         shrink_batch: Per number of axes: the patch shrinks until a batch of this size fits.
         coverage: Share of the dataset's voxels that one batch may hold.
     """
@@ -58,13 +58,7 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Values that all configurations of a dataset share in planning.
-
-    Attributes:
-        preset: Network family and reference values.
-        memory_gb: Memory target, GB.
-        label_keys: See `memory.label_keys`.
-    """
+    """Values that all configurations of a dataset share in planning; `label_keys`: see `memory.label_keys`."""
 
     preset: Preset
     memory_gb: float
@@ -76,10 +70,6 @@ class Sizing:
     """Patch, network and batch of one configuration.
 
     Attributes:
-        patch_size: Voxels per axis.
-        batch_size: Patches a step.
-        network: Name in `autoseg.networks.NETWORKS`.
-        network_options: Keyword arguments of the network.
         divisor: Number that each axis of the patch must be a multiple of.
         elements: Estimate for one patch, see `memory.conv_elements`.
         limit: Elements that the memory target allows for the reference batch.
@@ -102,7 +92,7 @@ def plan_size(spacing: Sequence[float], shape: Sequence[float], dataset_voxels: 
     Args:
         spacing: Target, mm; two or three numbers.
         shape: Median case at that spacing, voxels.
-        dataset_voxels: Voxels of all cases together at that spacing.
+        dataset_voxels: Of all cases together at that spacing.
         setting: Preset, memory target, labels.
 
     Raises:
@@ -137,9 +127,8 @@ def _shrink(spacing: Sequence[float], shape: Sequence[float], sizing: Sizing) ->
     """
     ratios = [size / median for size, median in zip(sizing.patch_size, shape, strict=True)]
     axis = int(np.argsort(ratios)[-1])
-    tentative = list(sizing.patch_size)
+    tentative, shorter = list(sizing.patch_size), list(sizing.patch_size)
     tentative[axis] -= sizing.divisor[axis]
-    shorter = list(sizing.patch_size)
     shorter[axis] -= plan_topology(spacing, tentative).divisor[axis]
     return shorter
 
@@ -171,8 +160,7 @@ def network_options(topology: Topology, network: str) -> dict[str, Any]:
         "kernel_sizes": [list(kernel) for kernel in topology.kernel_sizes],
     }
     if planned == "residual":
-        deepest = len(RESIDUAL_BLOCKS) - 1
-        blocks = [RESIDUAL_BLOCKS[min(stage, deepest)] for stage in range(stages)]
+        blocks = [RESIDUAL_BLOCKS[min(stage, len(RESIDUAL_BLOCKS) - 1)] for stage in range(stages)]
         return options | {"blocks_per_stage": blocks, "decoder_convs": [1] * (stages - 1)}
     return options | {"convs_per_stage": [2] * stages, "decoder_convs": [2] * (stages - 1)}
 
@@ -181,5 +169,4 @@ def _with_batch(sizing: Sizing, dataset_voxels: float, coverage: float) -> Sizin
     dim = len(sizing.patch_size)
     by_memory = round(sizing.limit / sizing.elements * REFERENCE_BATCH[dim])
     by_dataset = round(dataset_voxels * coverage / math.prod(sizing.patch_size))
-    batch = max(min(by_memory, by_dataset), MIN_BATCH)
-    return replace(sizing, batch_size=batch, capped=by_dataset < by_memory)
+    return replace(sizing, batch_size=max(min(by_memory, by_dataset), MIN_BATCH), capped=by_dataset < by_memory)

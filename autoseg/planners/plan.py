@@ -39,7 +39,7 @@ class PlanningInput:
     Attributes:
         n_cases: Training cases.
         label_keys: See `memory.label_keys`.
-        channels: Channel names; they choose the normalisation.
+        channels: They choose the normalisation.
         spacing: Target at full resolution, mm; two numbers for 2D images.
         shape: Median over the cases after resampling to `spacing`, voxels (halves are possible).
         relative_size: Median share of the voxels left after cropping to non-zero.
@@ -78,7 +78,7 @@ def make_plan(
 
     Args:
         dataset: As loaded.
-        fingerprint: Its measurements.
+        fingerprint: Of it.
         preset: Name in `patch.PRESETS`.
         memory_gb: Memory target, GB; None for the preset's own.
         spacing: Target spacing in mm instead of the rule's, array order of the files.
@@ -98,7 +98,8 @@ def make_plan(
     order = transpose_order(target)
     inputs = _planning_input(dataset, fingerprint, target)
     planned, reasons = plan_configurations(inputs, family, memory, force_lowres=force_lowres)
-    lateral = _lateral_axis(fingerprint, order)
+    sides = {case.lateral_axis for case in fingerprint.cases}
+    lateral = order.index(sides.pop()) if len(sides) == 1 else None
     configurations, flips = _with_mirroring(planned, dataset, lateral, len(order))
     general = (
         *turned,
@@ -178,13 +179,7 @@ def _planning_input(dataset: Dataset, fingerprint: Fingerprint, target: Sequence
 def plan_configurations(
     inputs: PlanningInput, preset: Preset, memory_gb: float, *, force_lowres: bool = False
 ) -> tuple[dict[str, Configuration], tuple[Reason, ...]]:
-    """The configurations of a dataset, mirrored along every axis, and one reason a choice.
-
-    Args:
-        inputs: The dataset in numbers.
-        preset: Network family and reference values.
-        memory_gb: Memory target, GB.
-        force_lowres: As in `make_plan`.
+    """The configurations of a dataset, mirrored along every axis, and one reason a choice; options: see `make_plan`.
 
     Returns:
         Configurations by name in the order ``2d``, ``3d_fullres``, ``3d_lowres``, ``3d_cascade``, ``2.5d``, and the reasons.
@@ -245,29 +240,23 @@ def _coarser(spacing: Sequence[float]) -> tuple[float, ...]:
 
 
 def _configuration(name: str, resolution: _Resolution, inputs: PlanningInput, setting: Setting, *, batch_dice: bool) -> Configuration:
-    dim = len(resolution.spacing)
+    dim, sizing = len(resolution.spacing), resolution.sizing
     schemes = tuple(default_scheme(channel) for channel in inputs.channels)
     return Configuration(
         name=name,
         dim=dim,
         spacing=resolution.spacing,
         median_shape=tuple(round(size) for size in resolution.shape),
-        patch_size=resolution.sizing.patch_size,
-        batch_size=resolution.sizing.batch_size,
+        patch_size=sizing.patch_size,
+        batch_size=sizing.batch_size,
         normalization=schemes,
         mask_normalization=tuple(scheme == "zscore" and inputs.relative_size < MASK_BELOW for scheme in schemes),
-        network=resolution.sizing.network,
-        network_options=resolution.sizing.network_options,
+        network=sizing.network,
+        network_options=sizing.network_options,
         batch_dice=batch_dice,
         mirroring=Mirroring(axes=tuple(range(dim))),
         data=name,
     )
-
-
-def _lateral_axis(fingerprint: Fingerprint, order: Sequence[int]) -> int | None:
-    """Transposed axis from right to left, None where the cases disagree."""
-    found = {case.lateral_axis for case in fingerprint.cases}
-    return tuple(order).index(found.pop()) if len(found) == 1 else None
 
 
 def _with_mirroring(
@@ -286,10 +275,8 @@ def _with_mirroring(
 def _normalization_reasons(inputs: PlanningInput) -> list[Reason]:
     reasons = []
     for channel in inputs.channels:
-        scheme = default_scheme(channel)
-        masked = scheme == "zscore" and inputs.relative_size < MASK_BELOW
-        why = f"channel {channel!r}"
-        if masked:
+        scheme, why = default_scheme(channel), f"channel {channel!r}"
+        if scheme == "zscore" and inputs.relative_size < MASK_BELOW:
             why += f"; inside the non-zero mask only, as cropping leaves {inputs.relative_size:.0%} of the median image"
         reasons.append(Reason("all", "normalisation", scheme, why))
     return reasons
@@ -315,14 +302,8 @@ def _numbers(values: Sequence[float], separator: str = " x ") -> str:
 
 
 def describe(plan: Plan, *, width: int = 120) -> str:
-    """The plan's reasons as a table for the terminal.
-
-    Args:
-        plan: With its reasons.
-        width: Characters per line.
-    """
-    header = Reason("configuration", "what", "value", "why")
-    rows = [(row.configuration, row.what, row.value, row.why) for row in (header, *plan.reasons)]
+    """The plan's reasons as a table for the terminal, at most `width` characters a line."""
+    rows = [("configuration", "what", "value", "why"), *((row.configuration, row.what, row.value, row.why) for row in plan.reasons)]
     columns = [max(len(row[column]) for row in rows) for column in range(3)]
     indent = sum(columns) + 6
     lines = []

@@ -40,48 +40,30 @@ def target_spacing(median: Sequence[float], tenth: Sequence[float], shape: Seque
     with thin slices do not lose most of their detail. 2D images always get the median.
 
     Args:
-        median: Median spacing over the cases, mm, array order.
-        tenth: 10th percentile of the spacing over the cases, mm, array order.
+        median: Of the spacing over the cases, mm, array order.
+        tenth: 10th percentile of the same.
         shape: Median shape over the cases after cropping, voxels.
 
     Returns:
         The spacing in mm, array order, and the reason.
     """
     target = [float(value) for value in median]
-    why = "median over the cases"
-    if len(target) < 3:
-        return tuple(target), why
-    worst = int(np.argmax(target))
-    others = [axis for axis in range(len(target)) if axis != worst]
+    worst, *others = transpose_order(target)
     coarsest_other = max(target[axis] for axis in others)
     few_voxels = shape[worst] * ANISOTROPY < min(shape[axis] for axis in others)
-    if not (target[worst] > ANISOTROPY * coarsest_other and few_voxels):
-        return tuple(target), why
-    original = target[worst]
-    target[worst] = float(tenth[worst])
-    if target[worst] < coarsest_other:
-        target[worst] = coarsest_other + NEVER_COARSER
-    why = (
-        f"median over the cases; axis {worst} (median {original:g} mm) is more than {ANISOTROPY:g} times coarser than the others, "
+    if len(target) < 3 or not (target[worst] > ANISOTROPY * coarsest_other and few_voxels):
+        return tuple(target), "median over the cases"
+    target[worst] = float(tenth[worst]) if tenth[worst] >= coarsest_other else coarsest_other + NEVER_COARSER
+    return tuple(target), (
+        f"median over the cases; axis {worst} (median {median[worst]:g} mm) is more than {ANISOTROPY:g} times coarser than the others, "
         f"so there the 10th percentile, not finer than the others: {target[worst]:g} mm"
     )
-    return tuple(target), why
 
 
 def transpose_order(spacing: Sequence[float]) -> tuple[int, ...]:
-    """Order of the axes in which the coarsest comes first (2D images stay as they are).
-
-    Args:
-        spacing: Target spacing, mm, array order of the files.
-
-    Returns:
-        Indices for `numpy.transpose`.
-    """
-    axes = tuple(range(len(spacing)))
-    if len(axes) < 3:
-        return axes
-    worst = int(np.argmax(spacing))
-    return (worst, *(axis for axis in axes if axis != worst))
+    """Order of the axes, for `numpy.transpose`, in which the coarsest comes first (2D images stay as they are)."""
+    worst = int(np.argmax(spacing)) if len(spacing) > 2 else 0
+    return (worst, *(axis for axis in range(len(spacing)) if axis != worst))
 
 
 def median_resampled_shape(cases: Sequence[CaseFingerprint], target: Sequence[float]) -> tuple[float, ...]:
@@ -92,8 +74,6 @@ def median_resampled_shape(cases: Sequence[CaseFingerprint], target: Sequence[fl
 
 def spacing_statistics(cases: Sequence[CaseFingerprint]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     """Median spacing, its 10th percentile (mm) and the median shape after cropping (voxels), each per axis in file order."""
-    spacings = np.array([case.spacing for case in cases], dtype=float)
-    shapes = np.array([case.shape for case in cases], dtype=float)
-    columns = (np.percentile(spacings, 50, axis=0), np.percentile(spacings, 10, axis=0), np.percentile(shapes, 50, axis=0))
-    median, tenth, shape = (tuple(float(value) for value in column) for column in columns)
-    return median, tenth, shape
+    median, tenth = np.percentile([case.spacing for case in cases], (50, 10), axis=0).tolist()
+    shape = np.percentile([case.shape for case in cases], 50, axis=0).tolist()
+    return tuple(median), tuple(tenth), tuple(shape)

@@ -22,7 +22,7 @@ def make_splits(fingerprint: Fingerprint, groups: Mapping[str, str], *, n_folds:
     Args:
         fingerprint: The cases and the organs in them.
         groups: Case to group; a case that is missing (or has an empty group) is its own group.
-        n_folds: Wanted number; with fewer groups there are as many folds as groups.
+        n_folds: With fewer groups there are as many folds as groups.
         seed: Of the shuffle.
 
     Returns:
@@ -44,7 +44,9 @@ def make_splits(fingerprint: Fingerprint, groups: Mapping[str, str], *, n_folds:
         log.warning("%d groups of cases are too few for %d folds: making %d folds", len(members), n_folds, len(members))
     folds = min(n_folds, len(members))
     simple = len({len(cases) for cases in members.values()}) == 1 and all(all(present) for present in organs.values())
-    parts = _shuffled_parts(sorted(members), folds, seed) if simple else _balanced_parts(members, organs, folds, seed)
+    # in the order and of the sizes that scikit-learn's KFold gives them
+    shuffled = [sorted(members)[index] for index in np.random.RandomState(seed).permutation(len(members))]
+    parts = [part.tolist() for part in np.array_split(shuffled, folds)] if simple else _balanced_parts(members, shuffled, organs, folds)
     return [_split(members, part) for part in parts]
 
 
@@ -56,39 +58,20 @@ def _split(members: Mapping[str, Sequence[str]], part: Sequence[str]) -> Split:
     return Split(tuple(train), tuple(val))
 
 
-def _part_sizes(total: int, folds: int) -> list[int]:
-    """`total` divided into `folds` whole parts, the larger ones first."""
-    return [total // folds + (fold < total % folds) for fold in range(folds)]
-
-
-def _shuffled(groups: Sequence[str], seed: int) -> list[str]:
-    """The groups in the order that scikit-learn's KFold gives them."""
-    order = np.arange(len(groups))
-    np.random.RandomState(seed).shuffle(order)
-    return [groups[int(index)] for index in order]
-
-
-def _shuffled_parts(groups: Sequence[str], folds: int, seed: int) -> list[list[str]]:
-    shuffled, parts, start = _shuffled(groups, seed), [], 0
-    for size in _part_sizes(len(groups), folds):
-        parts.append(shuffled[start : start + size])
-        start += size
-    return parts
-
-
-def _balanced_parts(members: Mapping[str, Sequence[str]], organs: Mapping[str, Sequence[bool]], folds: int, seed: int) -> list[list[str]]:
+def _balanced_parts(
+    members: Mapping[str, Sequence[str]], names: Sequence[str], organs: Mapping[str, Sequence[bool]], folds: int
+) -> list[list[str]]:
     """Deals out the groups one by one, those with the rarest organ first, to the fold that lacks their organs most.
 
     After Sechidis et al., "On the stratification of multi-label data", ECML PKDD 2011.
     """
-    names = _shuffled(sorted(members), seed)
     counts = np.array([np.sum([organs[case] for case in members[name]], axis=0) for name in names], dtype=float)
     counts = counts.reshape(len(names), -1)
     sizes = np.array([len(members[name]) for name in names])
     has = counts > 0
     rarity = np.where(has, has.sum(axis=0), len(names)).min(axis=1, initial=len(names))
     total = np.maximum(counts.sum(axis=0), 1)
-    room = np.array(_part_sizes(int(sizes.sum()), folds), dtype=float)
+    room = np.array([len(part) for part in np.array_split(np.arange(sizes.sum()), folds)], dtype=float)
     held = np.zeros((folds, counts.shape[1]))
     parts: list[list[str]] = [[] for _ in range(folds)]
     for index in sorted(range(len(names)), key=lambda i: (rarity[i], -sizes[i])):
@@ -100,13 +83,9 @@ def _balanced_parts(members: Mapping[str, Sequence[str]], organs: Mapping[str, S
 
 
 def _least_filled_fold(held: np.ndarray, added: np.ndarray, room: np.ndarray, size: int) -> int:
-    """The fold with room whose organs become most even by adding a group; without any room, the emptiest fold.
+    """The fold with room whose organs become most even by adding a group of `size` cases; without any room, the emptiest fold.
 
-    Args:
-        held: ``(folds, organs)`` share of each organ's cases in each fold so far.
-        added: ``(organs,)`` share of the group.
-        room: ``(folds,)`` cases still to be placed in each fold.
-        size: Cases of the group.
+    `held` ``(folds, organs)`` and `added` ``(organs,)`` are shares of each organ's cases; `room` ``(folds,)`` is in cases.
     """
     # Adding `added` raises the sum of squared shares by 2 held added + const: least where the fold lacks these organs.
     excess = np.where(room >= size, held @ added, np.inf) if (room >= size).any() else -room

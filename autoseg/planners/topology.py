@@ -36,11 +36,8 @@ def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topo
     kernel 1 until its spacing is similar to the finest axis', then with kernel 3 for good; the last stage always has 3.
 
     Args:
-        spacing: Millimetres per voxel of the patch.
-        patch_size: Wanted voxels per axis.
-
-    Returns:
-        The topology, with the patch rounded up to what the strides need.
+        spacing: Of the patch, mm.
+        patch_size: Wanted voxels per axis; the result is rounded up to what the strides need.
     """
     current_spacing, current_size = [float(value) for value in spacing], [float(value) for value in patch_size]
     dim = len(current_spacing)
@@ -64,8 +61,6 @@ def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topo
 def _axes_to_halve(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
     """Axes that the next stage halves; empty when the network is deep enough."""
     long_enough = [axis for axis in range(len(size)) if size[axis] >= 2 * MIN_EDGE]
-    if not long_enough:
-        return []
-    finest = min(spacing[axis] for axis in long_enough)
+    finest = min((spacing[axis] for axis in long_enough), default=0.0)
     axes = [axis for axis in long_enough if spacing[axis] / finest < SIMILAR]
     return [] if len(axes) == 1 and size[axes[0]] < 3 * MIN_EDGE else axes

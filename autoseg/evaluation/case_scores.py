@@ -32,7 +32,7 @@ def score_case(
     """Scores every organ of a case.
 
     Args:
-        case: Its name, for the scores and for messages.
+        case: For the scores and for messages.
         prediction: ``(Z, Y, X)`` or ``(Y, X)``, *internal* values (`autoseg.schema.conventions`); `OUTSIDE` counts as background.
         reference: Same shape, internal values.
         labels: The organs; of regions each is the union of its members.
@@ -64,10 +64,11 @@ def score_case(
         overlap = organ_counts(counts, labels.internal_members[index])
         evidence: dict[str, ConfusionCounts | MaskPair] = {"overlap": overlap}
         if boxes:
-            tolerance = tolerance_of(organ, tolerance_mm, TOLERANCE_MM)
-            masks = _masks(prediction[boxes[organ]], reference[boxes[organ]], labels, index, ignore=ignore)
+            true, found = (organ_mask(array[boxes[organ]], labels, index) for array in (reference, prediction))
+            found &= True if ignore is None else reference[boxes[organ]] != ignore  # ignored voxels are in neither mask
             spacing = () if spacing_mm is None else tuple(float(value) for value in spacing_mm)
-            evidence["masks"] = MaskPair(*masks, spacing, diagonal(reference.shape, spacing), tolerance)
+            tolerance = tolerance_of(organ, tolerance_mm, TOLERANCE_MM)
+            evidence["masks"] = MaskPair(true, found, spacing, diagonal(reference.shape, spacing), tolerance)
         other = {name: float(metric_function(metric)(evidence[metric.needs])) for name, metric in chosen_metrics.items()}
         scores.append(Score(case, organ, dice(overlap), iou(overlap), overlap.n_prediction, overlap.n_reference, other))
     return scores
@@ -95,16 +96,6 @@ def _boxes(prediction: np.ndarray, reference: np.ndarray, labels: Labels) -> dic
         sides = [slice(min(one.start for one in along), max(one.stop for one in along)) for along in zip(*parts, strict=True)]
         boxes[organ] = grow_box(tuple(sides), reference.shape) if parts else (slice(0, 0),) * reference.ndim
     return boxes
-
-
-def _masks(
-    prediction: np.ndarray, reference: np.ndarray, labels: Labels, index: int, *, ignore: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the reference and the prediction show an organ, ignored voxels being in neither."""
-    found = organ_mask(prediction, labels, index)
-    if ignore is not None:
-        found &= reference != ignore
-    return organ_mask(reference, labels, index), found
 
 
 def _check(case: str, prediction: np.ndarray, reference: np.ndarray, n_values: int) -> None:

@@ -9,11 +9,7 @@ DICE_PERCENT, RAVD_PERCENT, ASSD_MM, MSSD_MM = 80.0, 5.0, 15.0, 60.0
 def chaos_score(*, dice: float, ravd: float, assd_mm: float, mssd_mm: float) -> float:
     """Mean of four parts, 0..100: Dice in percent above 80, the others falling linearly from 100 at no error to 0 at the threshold.
 
-    Args:
-        dice: 0..1.
-        ravd: Relative absolute volume difference, percent.
-        assd_mm: Average symmetric distance of the borders.
-        mssd_mm: Maximum symmetric distance of the borders.
+    Dice is 0..1, the relative absolute volume difference in percent, average and maximum symmetric distance are those of the borders.
     """
     percent = 100 * dice
     parts = [percent if percent > DICE_PERCENT else 0.0]

@@ -26,14 +26,9 @@ class Difference:
     """One organ and metric in two predictions of the same cases.
 
     Attributes:
-        organ: Its name.
-        metric: Name in `METRICS`.
         cases: In which both have a value. A false alarm where the other rightly finds nothing is in the means of a table, but not here.
         first: Mean of the first prediction over these cases.
-        second: Mean of the second.
-        difference: Second minus first, mean over the cases.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
+        difference: Second minus first, mean over the cases; `low` and `high` are the ends of its 95 % bootstrap interval.
         p_value: Of Wilcoxon's signed-rank test; NaN where too few cases differ.
         corrected: The same, corrected for the number of organs (Holm 1979).
         better: ``first`` or ``second`` where the corrected p-value is below `LEVEL` and the mean and the test's ranks favour the same; else
@@ -95,10 +90,7 @@ def comparison_table(
 ) -> str:
     """Differences as text, a block a metric: both means, the difference with its interval, p-values, and which is better.
 
-    Args:
-        differences: From `compare_scores`.
-        names: Of the first and the second prediction.
-        tolerance_mm: With which the scores were made, for the caption.
+    `names` are those of the two predictions, `tolerance_mm` is the one that the scores were made with, for the caption.
     """
     lines = [f"A = {names[0]}", f"B = {names[1]}"]
     for metric in dict.fromkeys(one.metric for one in differences):
@@ -118,12 +110,12 @@ def comparison_table(
 def _difference(
     organ: str, metric: str, pairs: Sequence[tuple[Score, Score]], *, rng: np.random.Generator, patients: Mapping[str, str]
 ) -> Difference:
-    values = np.array([[value_of(score, metric) for score in pair] for pair in pairs], float).reshape(-1, 2)
-    has_values = ~np.isnan(values).any(axis=1)
-    values = values[has_values]
-    groups = [patients.get(first.case, first.case) for (first, _), keep in zip(pairs, has_values, strict=True) if keep]
-    if not len(values):
+    rows = [(first.case, value_of(first, metric), value_of(second, metric)) for first, second in pairs]
+    known = [row for row in rows if not (math.isnan(row[1]) or math.isnan(row[2]))]
+    if not known:
         return Difference(organ, metric, 0, *(math.nan,) * 5)
+    groups = [patients.get(case, case) for case, *_ in known]
+    values = np.array([both for _, *both in known])
     apart = values[:, 1] - values[:, 0]
     low, high = bootstrap_interval(apart, rng=rng, groups=groups)
     patient_wise, mean = per_group(apart, groups), float(apart.mean())

@@ -18,13 +18,7 @@ MATCH_IOU = 0.1
 
 @dataclass(frozen=True)
 class ComponentMatches:
-    """Matched components of two masks.
-
-    Attributes:
-        dice: Dice of each match, best first.
-        n_prediction: Components predicted.
-        n_reference: Components of the reference.
-    """
+    """The Dice of each match of two components, best first, and the number of components of both masks."""
 
     dice: tuple[float, ...]
     n_prediction: int
@@ -32,13 +26,7 @@ class ComponentMatches:
 
 
 def match_components(reference: np.ndarray, prediction: np.ndarray, *, threshold: float = MATCH_IOU) -> ComponentMatches:
-    """Matches the components of two masks.
-
-    Args:
-        reference: ``(Z, Y, X)`` or ``(Y, X)`` bool.
-        prediction: The same shape.
-        threshold: Least intersection over union of a match, above 0.
-    """
+    """Matches the components of two masks, ``(Z, Y, X)`` or ``(Y, X)`` bool; `threshold` is above 0."""
     everywhere = np.ones((3,) * reference.ndim, bool)
     (true, n_true), (found, n_found) = (ndimage.label(mask, everywhere) for mask in (reference, prediction))
     both = (true > 0) & (found > 0)

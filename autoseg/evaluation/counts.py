@@ -17,13 +17,7 @@ SLAB_VOXELS = 2_000_000
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """Confusion counts of one organ in voxels.
-
-    Attributes:
-        true_positive: In prediction and reference.
-        false_positive: In the prediction only.
-        false_negative: In the reference only.
-    """
+    """Confusion counts of one organ in voxels."""
 
     true_positive: int
     false_positive: int
@@ -42,22 +36,22 @@ class ConfusionCounts:
 
 def dice(overlap: ConfusionCounts) -> float:
     """``2 TP / (2 TP + FP + FN)`` (Dice, Ecology 1945); 0 where only one of both has the organ, NaN where neither has."""
-    return _ratio(2 * overlap.true_positive, overlap.n_prediction + overlap.n_reference)
+    return ratio(2 * overlap.true_positive, overlap.n_prediction + overlap.n_reference)
 
 
 def iou(overlap: ConfusionCounts) -> float:
     """``TP / (TP + FP + FN)`` (Jaccard, 1912); 0 where only one of both has the organ, NaN where neither has."""
-    return _ratio(overlap.true_positive, overlap.true_positive + overlap.false_positive + overlap.false_negative)
+    return ratio(overlap.true_positive, overlap.true_positive + overlap.false_positive + overlap.false_negative)
 
 
 def sensitivity(overlap: ConfusionCounts) -> float:
     """Share of the reference that was found, ``TP / (TP + FN)``; NaN where the reference has no such organ."""
-    return _ratio(overlap.true_positive, overlap.n_reference)
+    return ratio(overlap.true_positive, overlap.n_reference)
 
 
 def precision(overlap: ConfusionCounts) -> float:
     """Share of the prediction that is right, ``TP / (TP + FP)``; NaN where nothing was predicted."""
-    return _ratio(overlap.true_positive, overlap.n_prediction)
+    return ratio(overlap.true_positive, overlap.n_prediction)
 
 
 def ravd(overlap: ConfusionCounts) -> float:
@@ -70,7 +64,8 @@ def ravd(overlap: ConfusionCounts) -> float:
     return 100 * abs(overlap.n_prediction - overlap.n_reference) / overlap.n_reference
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: float, whole: int) -> float:
+    """Their ratio; NaN of nothing."""
     return part / whole if whole else math.nan
 
 
@@ -106,12 +101,7 @@ def confusion(prediction: np.ndarray, reference: np.ndarray, n_values: int, *, i
 
 
 def organ_counts(counts: np.ndarray, members: Sequence[int]) -> ConfusionCounts:
-    """The counts of one organ.
-
-    Args:
-        counts: From `confusion`.
-        members: Internal values that belong to the organ.
-    """
+    """The counts of one organ from those of `confusion`; `members` are the internal values that belong to it."""
     inside = list(members)
     both = int(counts[np.ix_(inside, inside)].sum())
     return ConfusionCounts(both, int(counts[:, inside].sum()) - both, int(counts[inside].sum()) - both)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..data.images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
 from ..data.labels import to_internal_values
 from ..runtime.worker_pool import worker_count
-from ..schema import Geometry, Image, Labels, Score
+from ..schema import Image, Labels, Score
 from .case_scores import score_case
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
@@ -36,7 +36,6 @@ BYTES_PER_VOXEL = 12
 
 MOST_WORKERS = 4
 """Cases compared at once at most: more only wait for the disk."""
-
 
 Scorer = Callable[..., list[Score]]
 """`score_case` with its options."""
@@ -104,13 +103,11 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[st
     if reference.is_file() and prediction.is_file():
         return [(stem_of(reference), reference, prediction)]
     true, guess = _label_files(reference), _label_files(prediction)
-    missing, extra = sorted(set(true) - set(guess)), sorted(set(guess) - set(true))
-    common = sorted(set(true) & set(guess))
+    missing, extra = sorted(true.keys() - guess), sorted(guess.keys() - true)
+    common = sorted(true.keys() & guess)
     if not common:
-        raise ValueError(
-            f"no file in {prediction} has the name of one in {reference}: "
-            f"predictions {_shorten(sorted(guess))}; references {_shorten(sorted(true))}"
-        )
+        names = f"predictions {_shorten(extra)}; references {_shorten(missing)}"
+        raise ValueError(f"no file in {prediction} has the name of one in {reference}: {names}")
     if missing and not partial:
         raise ValueError(
             f"{prediction}: predictions are missing for {len(missing)} of {len(true)} reference cases: {_shorten(missing)}; "
@@ -154,25 +151,18 @@ def _compare(
     name, reference_path, prediction_path = pair
     try:
         reference, prediction = read_label(reference_path), read_label(prediction_path)
-        difference = _difference((reference_path, reference.geometry), (prediction_path, prediction.geometry))
+        flat = [ending_of(path) in PICTURES for path in (reference_path, prediction_path)]  # pictures have no place in space, only a shape
+        same_shape = reference.geometry.shape == prediction.geometry.shape
+        difference = "" if any(flat) and same_shape else geometry_difference(reference.geometry, prediction.geometry)
         if difference:
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
         case_labels = labels or _labels_of(reference, prediction)
         guess = to_internal_values(prediction.array, case_labels, source=str(prediction_path))
         true = to_internal_values(reference.array, case_labels, source=str(reference_path))
-        placed = prediction if ending_of(reference_path) in PICTURES and ending_of(prediction_path) not in PICTURES else reference
-        spacing = placed.geometry.spacing
-        return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=spacing)
+        placed = prediction if flat == [True, False] else reference
+        return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=placed.geometry.spacing)
     except (ValueError, OSError, RuntimeError) as error:
         return f"case {name} ({prediction_path} against {reference_path}): {error}"
-
-
-def _difference(reference: tuple[Path, Geometry], prediction: tuple[Path, Geometry]) -> str:
-    """What separates the voxels of two files, empty where nothing does; of pictures, which have no place in space, only the shape."""
-    geometries = reference[1], prediction[1]
-    if any(ending_of(path) in PICTURES for path, _ in (reference, prediction)) and geometries[0].shape == geometries[1].shape:
-        return ""
-    return geometry_difference(*geometries)
 
 
 def _labels_of(*images: Image) -> Labels:

@@ -63,12 +63,6 @@ class MaskPair:
     ) -> MaskPair:
         """Makes a pair of two masks of a whole image.
 
-        Args:
-            reference: ``(Z, Y, X)`` or ``(Y, X)`` bool.
-            prediction: The same shape.
-            spacing_mm: Array order.
-            tolerance_mm: See the attribute.
-
         Raises:
             ValueError: The shapes or the number of spacings do not fit together.
         """

@@ -18,18 +18,14 @@ def nearest_distances(points: np.ndarray, others: np.ndarray, spacing_mm: Sequen
     Args:
         points: ``(N, D)`` grid indices, N > 0, each once, in the order of the array that they come from.
         others: ``(M, D)`` likewise.
-        spacing_mm: D numbers.
-
-    Returns:
-        ``(N,)`` and ``(M,)`` float64, mm.
+        spacing_mm: D numbers; the distances are ``(N,)`` and ``(M,)`` float64, mm.
     """
     low = np.minimum(points.min(0), others.min(0))
     size = np.maximum(points.max(0), others.max(0)) - low + 1
     keys, other_keys = (np.ravel_multi_index(tuple((some - low).T), tuple(size)) for some in (points, others))
     spacing = np.asarray(spacing_mm, float)
     forward = _search(points, ~_contained(keys, other_keys), others, spacing)
-    backward = _search(others, ~_contained(other_keys, keys), points, spacing)
-    return forward, backward
+    return forward, _search(others, ~_contained(other_keys, keys), points, spacing)
 
 
 def _contained(keys: np.ndarray, others: np.ndarray) -> np.ndarray:

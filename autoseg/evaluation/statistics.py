@@ -98,12 +98,7 @@ def bootstrap_interval(
 
 
 def bootstrap_intervals(
-    table: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    n: int = 2000,
-    level: float = 0.95,
-    groups: Sequence[Hashable] | None = None,
+    table: np.ndarray, *, rng: np.random.Generator, n: int = 2000, level: float = 0.95, groups: Sequence[Hashable] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `bootstrap_interval`, for several columns of the same cases, with the same draws for all of them.
 
@@ -119,7 +114,7 @@ def bootstrap_intervals(
     members = _membership(len(table), groups)
     known = ~np.isnan(table)
     members = members[(members @ known).any(axis=1)]
-    low, high = np.full(table.shape[1], np.nan), np.full(table.shape[1], np.nan)
+    low, high = np.full((2, table.shape[1]), np.nan)
     if len(members) < 2:
         return low, high
     sums, counts = members @ np.where(known, table, 0.0), members @ known.astype(np.float64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..schema import Score
 from .counts import nan_mean
+from .metrics import has_value, value_of
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class OrganSummary:
 
     Attributes:
         means: Metric -> mean over the cases where it has a value; NaN where it has none.
-        worst: Lowest Dice of a case, NaN where there is none.
-        worst_case: That case, empty where there is none.
+        worst: Lowest Dice of a case, that of `worst_case`; NaN where there is none.
         cases: Cases that count: the organ is in the reference, in the prediction, or in both.
         absent: Cases without the organ in both, which have no Dice and are left out; those in which it is not annotated are in neither.
     """
@@ -55,16 +55,9 @@ def mean_dice(scores: Iterable[Score]) -> float:
 
 
 def _summarise(group: list[Score]) -> OrganSummary:
-    columns = {"dice": [score.dice for score in group], "iou": [score.iou for score in group]}
-    for score in group:
-        for name, value in score.other.items():
-            columns.setdefault(name, []).append(value)
+    names = dict.fromkeys(["dice", "iou", *(name for score in group for name in score.other)])
+    means = {name: nan_mean(value_of(score, name) for score in group if has_value(score, name)) for name in names}
     counted = [score for score in group if not math.isnan(score.dice)]
     worst = min(counted, key=lambda score: score.dice, default=None)
-    return OrganSummary(
-        means={name: nan_mean(column) for name, column in columns.items()},
-        worst=worst.dice if worst else math.nan,
-        worst_case=worst.case if worst else "",
-        cases=len(counted),
-        absent=len(group) - len(counted),
-    )
+    lowest = (worst.dice, worst.case) if worst else (math.nan, "")
+    return OrganSummary(means, *lowest, cases=len(counted), absent=len(group) - len(counted))

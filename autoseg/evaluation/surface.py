@@ -25,12 +25,7 @@ Corner = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """From every element of one surface to the nearest element of the other.
-
-    Attributes:
-        distances: ``(N,)`` mm, ascending.
-        areas: ``(N,)`` of the same elements: mm² in 3D, mm in 2D.
-    """
+    """From every element of one surface to the nearest of the other: ``(N,)`` mm, ascending, and the elements' areas (mm²; 2D: mm)."""
 
     distances: np.ndarray
     areas: np.ndarray
@@ -58,13 +53,7 @@ class SurfaceDistances:
 def surface_distances(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]
 ) -> tuple[SurfaceDistances, SurfaceDistances]:
-    """Distances between two surfaces, both ways: from the reference's to the prediction's, and back.
-
-    Args:
-        reference: ``(Z, Y, X)`` or ``(Y, X)`` bool, not empty.
-        prediction: The same shape, not empty.
-        spacing_mm: Array order.
-    """
+    """Distances between the surfaces of two masks that are not empty: from the reference's to the prediction's, and back."""
     (points, areas), (other_points, other_areas) = (surface_elements(mask, spacing_mm) for mask in (reference, prediction))
     forward, backward = nearest_distances(points, other_points, spacing_mm)
     return _sorted(forward, areas), _sorted(backward, other_areas)
@@ -89,10 +78,7 @@ def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.
 
 
 def neighbour_codes(mask: np.ndarray) -> np.ndarray:
-    """What lies around every corner, as a number.
-
-    Args:
-        mask: ``(Z, Y, X)`` or ``(Y, X)`` bool.
+    """What lies around every corner of a mask, as a number.
 
     Returns:
         uint8, one longer along each axis: bit ``i + 2 j + 4 k`` is set where voxel ``corner - 1 + (i, j, k)`` is in the mask.
@@ -108,14 +94,7 @@ def neighbour_codes(mask: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def element_areas(spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """Area of the surface element of every code of `neighbour_codes`.
-
-    Args:
-        spacing_mm: Three numbers, or two for a contour.
-
-    Returns:
-        ``(256,)`` mm², or ``(16,)`` mm.
-    """
+    """Area of the surface element of every code of `neighbour_codes`: ``(256,)`` mm², or ``(16,)`` mm of a contour."""
     dim = len(spacing_mm)
     corners = [corner[::-1] for corner in itertools.product((0, 1), repeat=dim)]
     faces = np.array([np.prod(np.delete(spacing_mm, axis)) for axis in range(dim)])

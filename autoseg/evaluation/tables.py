@@ -28,9 +28,7 @@ ABSENT = "Means over the cases; absent: cases without the organ in both, left ou
 def table(scores: Sequence[Score], *, tolerance_mm: float | Mapping[str, float] | None = None) -> str:
     """The means as text: one line an organ, the mean of the organs below, ``-`` where there is no value, and what the columns mean.
 
-    Args:
-        scores: Of any number of cases.
-        tolerance_mm: With which the scores were made, for the caption; None where it is not known.
+    `tolerance_mm` is the one that the scores were made with, for the caption; None where it is not known.
     """
     summaries = summary(scores)
     metrics = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
@@ -60,8 +58,7 @@ def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float |
 def csv_text(scores: Mapping[str, Sequence[Score]]) -> str:
     """One line a case and organ with every metric, its unit in the header, for a spreadsheet; empty cells where there is no value.
 
-    Args:
-        scores: Name of a prediction to its scores; the names are a column of their own where there are several.
+    `scores` are those of each prediction by its name; the names are a column of their own where there are several.
     """
     everything = [(name, score) for name, some in scores.items() for score in some]
     metrics = list(dict.fromkeys(["dice", "iou", *(name for _, score in everything for name in score.other)]))
@@ -93,9 +90,8 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width; first and last to the left, numbers to the right."""
     columns = []
     for i, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        to_left = i in (0, len(rows[0]) - 1)
-        columns.append([cell.ljust(width) if to_left else cell.rjust(width) for cell in column])
+        adjust, width = (str.ljust if i in (0, len(rows[0]) - 1) else str.rjust), max(map(len, column))
+        columns.append([adjust(cell, width) for cell in column])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 

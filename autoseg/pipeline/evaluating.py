@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial as partial_function
+from functools import partial as bind
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
@@ -18,18 +18,12 @@ from ..evaluation.tables import csv_text, table
 from ..runtime.registry import unknown_name_error
 from ..runtime.serialization import atomic_write, write_json
 from ..runtime.workspace import find_workspace
-from ..schema import Dataset, Score
+from ..schema import Score
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The scores of one prediction.
-
-    Attributes:
-        prediction: Folder or file.
-        scores: One a case and organ.
-        summary: Organ to its means.
-    """
+    """The scores of one prediction, a folder or file: one a case and organ, and the means of each organ."""
 
     prediction: Path
     scores: list[Score]
@@ -38,13 +32,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two predictions compared.
-
-    Attributes:
-        first: Folder or file of the first prediction.
-        second: Of the second.
-        differences: One an organ and metric.
-    """
+    """Two predictions, folders or files, compared: one difference an organ and metric."""
 
     first: Path
     second: Path
@@ -56,9 +44,7 @@ class Evaluation:
     """All predictions of one evaluation, as ``--json`` writes it.
 
     Attributes:
-        reference: Folder or file.
         tolerance_mm: Organ to the tolerance of the NSD, ``""`` for those that are not named.
-        results: One a prediction.
         comparisons: The first prediction with each of the others.
     """
 
@@ -101,20 +87,15 @@ def evaluate_predictions(
     if known:
         _check_organs(tolerance, known.labels.names)
     annotated = {case.name: case.annotated for case in known.cases} if known else None
-    labels = known.labels if known else None
-    evaluate = partial_function(
-        evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers
-    )
-    found = [evaluate(reference, prediction, labels) for prediction in predictions]
+    patients = {case.name: case.group or case.name for case in known.cases} if known else None
+    evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
+    compare = bind(compare_scores, metrics=metrics or COMPARED_METRICS, patients=patients)
+    found = [evaluate(reference, prediction, known.labels if known else None) for prediction in predictions]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
-    compared = [
-        Compared(
-            predictions[0], prediction, compare_scores(found[0], scores, metrics=metrics or COMPARED_METRICS, patients=_patients(known))
-        )
-        for prediction, scores in zip(predictions[1:], found[1:], strict=True)
-    ]
     results = [Evaluated(prediction, scores, summary(scores)) for prediction, scores in zip(predictions, found, strict=True)]
+    first, *others = results
+    compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
     return Evaluation(reference, tolerance, results, compared)
 
 
@@ -144,7 +125,3 @@ def _check_organs(tolerance: Mapping[str, float], organs: Sequence[str] | Mappin
     for organ in tolerance:
         if organ and organ not in organs:
             raise unknown_name_error("tolerance: organ", organ, organs)
-
-
-def _patients(dataset: Dataset | None) -> dict[str, str]:
-    return {case.name: case.group or case.name for case in dataset.cases} if dataset else {}

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SKETCH_SIZE = 10_000
 """Quantiles kept of one channel of one case."""
 BYTES_PER_VOXEL = 24
-"""Peak of `_measure_case` per voxel of one channel: the image, its mask while holes are filled, the label map, sorted foreground."""
+"""Peak of `measure_case` per voxel of one channel: the image, its mask while holes are filled, the label map, sorted foreground."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     """
     jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
     memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
-    results, failures = run_cases(_measure_case, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
+    results, failures = run_cases(measure_case, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
     if not results:
         first = next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; {first}")
@@ -76,11 +76,15 @@ def _memory(case: Case, channels: int) -> int:
         return 0
 
 
-def _measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
+def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
     """Measures one case: its fingerprint, a sketch per channel (none where it has no foreground), and the content ids of its files.
 
     The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count. An organ
     that was not annotated in the case has no voxels.
+
+    Raises:
+        ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
+            has NaN or infinite voxels, or the label map has undeclared values or organs that are declared as not annotated.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")

@@ -77,9 +77,7 @@ class Dataset:
 
     Attributes:
         name: ``DatasetXXX_Name`` or the folder's own name.
-        folder: Folder of the dataset.
-        channels: Channel names in order; they choose the normalisation.
-        labels: Its organs.
+        channels: In order; their names choose the normalisation.
         cases: The labelled training cases, sorted by name.
         file_ending: Of images without a better hint, with the dot.
         windows: Organ to width and level of its CT window in HU, for organs with an entry in ``dataset.json``.
@@ -116,7 +114,6 @@ class CaseFingerprint:
     """Measurements of one case that planning is based on.
 
     Attributes:
-        name: The case.
         shape: After cropping to non-zero, array order of the file.
         spacing: Array order of the file, mm.
         relative_size: Voxels after cropping / voxels before.

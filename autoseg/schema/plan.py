@@ -56,7 +56,6 @@ class Locator:
         sigma: Of the Gaussian that smooths the image before, mm.
         margin: Voxels of the configuration's grid by which the box around its foreground is enlarged on each side.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; two outputs, background and any organ.
-        network_options: Its keyword arguments.
     """
 
     spacing: tuple[float, ...]
@@ -143,16 +142,12 @@ class Plan:
     """Everything that training and prediction need to know about a dataset.
 
     Attributes:
-        dataset: Its name.
-        channels: Channel names in order.
         labels: The organs that are segmented.
         file_ending: Of written segmentations.
         transpose: Order in which the spatial axes of a file in the plan's orientation are arranged before anything else.
         intensities: Foreground statistics a channel.
-        configurations: By name.
         reasons: One a choice.
-        preset: Name of the planning preset.
-        memory_gb: Memory target in GB.
+        memory_gb: Memory target.
         orientation: Orientation of preprocessed volumes (`autoseg.preprocessing.orientation`), that of most cases; empty keeps each file's.
         data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
         lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in older plans.

@@ -25,9 +25,8 @@ class Budget:
         if self.kind not in ("iterations", "time"):
             raise ValueError(f"Budget.kind: expected 'iterations' or 'time', got {self.kind!r}")
         if self.amount <= 0 or self.validation_intervals < 1:
-            raise ValueError(
-                f"Budget: expected a positive amount and at least one interval, got {self.amount} and {self.validation_intervals}"
-            )
+            found = f"{self.amount} and {self.validation_intervals}"
+            raise ValueError(f"Budget: expected a positive amount and at least one interval, got {found}")
 
     def progress(self, iteration: int, seconds: float) -> float:
         """Share of the budget that is used, 0..1, after `iteration` steps and `seconds` of training."""

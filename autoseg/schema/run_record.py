@@ -40,13 +40,9 @@ class RunRecord:
     """One fold of one configuration, completely described: the same record gives the same weights on a CPU. Written to ``run.json``.
 
     Attributes:
-        plan: Of the dataset.
         configuration: The planned one, with the batch (and if need be the patch) that fits the device.
         fold: ``0`` .. ``4`` or ``all``.
-        split: Cases of that fold.
-        budget: Iterations or wall time.
         seed: Of every random choice.
-        options: Optimisation and augmentation.
         trainer: Name in `autoseg.trainers.TRAINERS`.
         pretrained: Checkpoint whose fitting weights are the start, or None.
         previous_model: Model folder of a cascade's first stage, or None.
@@ -79,7 +75,6 @@ class RunEnvironment:
     Attributes:
         device: Name of the GPU or processor.
         kind: ``cpu``, ``cuda`` or ``mps``.
-        torch: Version.
         peak_bytes: Most memory held: by tensors on a CUDA GPU, elsewhere by the whole process.
     """
 

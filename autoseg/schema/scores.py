@@ -10,13 +10,9 @@ from .conventions import FORMAT
 
 @dataclass(frozen=True)
 class Score:
-    """Agreement of one organ in one case; `dice` and `iou` are NaN where the organ is absent from both.
+    """Agreement of one organ in one case; Dice and intersection over union are 0..1, NaN where the organ is absent from both.
 
     Attributes:
-        case: Its name.
-        organ: A name of `Labels.names`.
-        dice: Dice coefficient, 0..1.
-        iou: Intersection over union, 0..1.
         n_prediction: Voxels predicted.
         n_reference: Voxels in the reference.
         other: Further metrics by their name in `autoseg.evaluation.metrics.METRICS`.
@@ -49,9 +45,7 @@ def candidate_members(name: str) -> Members:
 class Candidate:
     """Candidate for an organ: a model, or several whose probabilities are averaged; members are folder names like ``3d_fullres__Trainer``.
 
-    Attributes:
-        members: Names.
-        organs: That they segment, all of them the same; empty means every organ of the dataset.
+    All members segment the same `organs`; empty means every organ of the dataset.
     """
 
     members: Members
@@ -72,9 +66,7 @@ class CandidateComparison:
     """Scores of another candidate on the cases by which an organ's candidate was chosen.
 
     Attributes:
-        mean: Of its score over the cases; NaN where it has none.
-        low: Lower end of the 95 % bootstrap interval of that mean.
-        high: Upper end.
+        mean: Of its score over the cases; NaN where it has none. Its 95 % bootstrap interval is `low` to `high`.
         difference: Mean over the cases of the chosen candidate's score minus this one's; above 0 where the chosen one is better,
             whether high or low values of the metric are good.
         p_value: Of the paired test; NaN where too few cases differ.
@@ -94,11 +86,8 @@ class NestedEstimate:
     """Nested cross-validation estimate for new images: chosen on the other folds, scored on this one, for every fold.
 
     Attributes:
-        mean: Mean over the cases, the figure to report.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
+        mean: Mean over the cases, the figure to report. Its 95 % bootstrap interval is `low` to `high`.
         naive: Mean score of the chosen candidate on the cases that it was chosen by, biased upwards by the choice.
-        cases: Number of cases.
         chosen: Fold to the candidate that the other folds chose.
     """
 
@@ -164,11 +153,8 @@ class DiceRegression:
     """Linear regression that estimates an organ's Dice without a reference from the expected Dice of the probabilities.
 
     Attributes:
-        slope: Of the line.
-        intercept: Of the line.
         error: Mean absolute difference between estimated and true Dice, leaving out one case at a time.
         correlation: Spearman's, between the two.
-        cases: Number of cases of the fit.
     """
 
     slope: float
@@ -185,7 +171,6 @@ class OrganMerging:
     Attributes:
         conflicts: Mean number of voxels per case that several organs claim.
         most: Largest number in a case.
-        cases: Number of merged cases.
         alone: Organ to its mean score in its own candidate's label map.
         together: Organ to its mean score on the same cases in the merged map.
     """
@@ -207,9 +192,7 @@ class Choice:
         table: Candidate name -> organ -> mean Dice over the cross-validation, of the organs that it covers.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
-        rule: Name of the rule that chose.
-        member_folds: Member to the folds whose networks predict, all that it was trained on; `folds` for a member that is not named.
-        metric: Name of the score that was compared.
+        voters: Member to the folds whose networks are averaged, all that it was trained on; `folds` for a missing member.
         evidence: Organ to intervals, tests and the nested estimate.
         seconds: Candidate name to seconds of computation a case, as measured in validation; those that were not measured are missing.
         postprocessing: Organ to its post-processing; organs that none improves are missing.

@@ -65,7 +65,6 @@ class Trace:
     All but `geometry` are in transposed axis order; 2D images count as one slice (three numbers, first of shape 1).
 
     Attributes:
-        case: Name.
         geometry: Of the file.
         transpose: Order in which the file's spatial axes were arranged: as in `Plan`, after turning the file to the plan's orientation.
         shape_before_crop: After transposing.

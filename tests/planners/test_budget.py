@@ -26,18 +26,15 @@ def test_defaults_are_the_references_schedule_on_a_gpu_and_two_hours_on_a_proces
     gpu, cpu = choose_budget("cuda"), choose_budget("cpu")
     assert (gpu.kind, gpu.amount, gpu.validation_intervals) == ("iterations", 250_000, 1000)
     assert (cpu.kind, cpu.amount) == ("time", 7200)
-    for budget in (gpu, cpu):
-        assert "default" in budget.why
-        assert "--time" in budget.why
+    assert all("default" in budget.why and "--time" in budget.why for budget in (gpu, cpu))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_what_the_user_says_wins_on_every_device(device):
     assert (choose_budget(device, epochs=3).amount, choose_budget(device, epochs=3).validation_intervals) == (750, 3)
     assert choose_budget(device, iterations=123).amount == 123
-    assert choose_budget(device, seconds=90).amount == 90
-    assert "as asked" in choose_budget(device, seconds=90).why
-    assert "1.5 min" in choose_budget(device, seconds=90).why
+    timed = choose_budget(device, seconds=90)
+    assert timed.amount == 90 and "1.5 min as asked" in timed.why
     assert "2 h" in choose_budget(device, seconds=7200).why
 
 
@@ -50,44 +47,39 @@ def test_rounds_are_never_more_than_there_is_to_do(amount):
 
 def test_progress_ends_exactly_with_the_budget():
     budget = choose_budget("cpu", iterations=40)
-    assert budget.progress(0, 1e9) == 0
-    assert budget.progress(10, 0) == 0.25
-    assert budget.progress(40, 0) == budget.progress(99, 0) == 1
+    assert [budget.progress(iteration, 1e9) for iteration in (0, 10, 40, 99)] == [0, 0.25, 1, 1]
     assert choose_budget("cpu", seconds=20).progress(10**9, 5) == 0.25
 
 
-def test_contradictions_and_nonsense_are_refused_by_the_options_name():
-    with pytest.raises(ValueError, match="--epochs and --time: expected only one"):
-        choose_budget("cpu", epochs=1, seconds=5)
-    for name, option in {"epochs": "--epochs", "iterations": "--iterations", "seconds": "--time"}.items():
-        for value in (0, -3):
-            with pytest.raises(ValueError, match=f"{option}: expected a positive number, got {value}"):
-                choose_budget("cpu", **{name: value})
-
-
-def test_a_gpu_keeps_the_planned_batch(tiny_configuration):
-    planned = tiny_configuration(batch_size=49)
-    assert fit_batch(planned, "cuda")[0] == planned
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 1, "seconds": 5}, "--epochs and --time"),
+        ({"epochs": 0}, "--epochs: .* got 0"),
+        ({"iterations": -3}, "--iterations: .* got -3"),
+        ({"seconds": 0}, "--time: .* got 0"),
+    ],
+)
+def test_contradictions_and_nonsense_are_refused_by_the_options_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        choose_budget("cpu", **options)
 
 
 def test_a_processor_gets_what_it_can_afford_but_at_least_two(tiny_configuration):
-    small, huge = tiny_configuration(batch_size=9), tiny_configuration(batch_size=9, patch_size=(128, 128, 128))
+    small = tiny_configuration(batch_size=9)
     assert fit_batch(small, "cpu") == (small, "batch 9 as planned")
-    fitted, why = fit_batch(huge, "cpu")
-    assert fitted.batch_size == 2
-    assert "2 instead of the planned 9" in why
-    many, _ = fit_batch(tiny_configuration(batch_size=10**6), "cpu")
-    assert many.batch_size == CPU_BATCH
+    fitted, why = fit_batch(tiny_configuration(batch_size=9, patch_size=(128, 128, 128)), "cpu")
+    assert fitted.batch_size == 2 and "2 instead of the planned 9" in why
+    assert fit_batch(tiny_configuration(batch_size=10**6), "cpu")[0].batch_size == CPU_BATCH
     some, _ = fit_batch(tiny_configuration(batch_size=10**6, patch_size=(64, 64, 64)), "cpu")
     assert 2 < some.batch_size < CPU_BATCH
     assert some.batch_size * conv_elements(some) <= CPU_ELEMENTS < (some.batch_size + 1) * conv_elements(some)
-    single = tiny_configuration(batch_size=1, patch_size=(128, 128, 128))
-    assert fit_batch(single, "cpu")[0].batch_size == 1
+    assert fit_batch(tiny_configuration(batch_size=1, patch_size=(128, 128, 128)), "cpu")[0].batch_size == 1
 
 
-def test_the_users_batch_wins(tiny_configuration):
-    for device in ("cpu", "cuda"):
-        assert fit_batch(tiny_configuration(), device, batch=7)[0].batch_size == 7
+def test_a_gpu_keeps_the_planned_batch_and_the_users_wins(tiny_configuration):
+    assert fit_batch(tiny_configuration(batch_size=49), "cuda")[0] == tiny_configuration(batch_size=49)
+    assert [fit_batch(tiny_configuration(), device, batch=7)[0].batch_size for device in ("cpu", "cuda")] == [7, 7]
     with pytest.raises(ValueError, match="--batch: expected at least 1, got 0"):
         fit_batch(tiny_configuration(), "cpu", batch=0)
 
@@ -123,17 +115,14 @@ def test_shrinking_ends_and_every_link_is_a_valid_smaller_step(tiny_configuratio
 
 def test_the_patch_is_cut_to_half_before_a_single_patch_is_taken(tiny_configuration):
     planned = tiny_configuration(patch_size=(32, 48, 20), batch_size=4)
-    pairs = [link.patch_size for link in chain(planned) if link.batch_size == 2]
-    assert pairs[0] == planned.patch_size
-    assert pairs[-1] == (16, 24, 10)
-    single = [link.patch_size for link in chain(planned) if link.batch_size == 1]
-    assert single[0] == pairs[-1]
-    assert single[-1] == (4, 4, 4)
+    pairs, single = ([link.patch_size for link in chain(planned) if link.batch_size == batch] for batch in (2, 1))
+    assert (pairs[0], pairs[-1]) == (planned.patch_size, (16, 24, 10))
+    assert (single[0], single[-1]) == (pairs[-1], (4, 4, 4))
 
 
 def test_a_batch_of_one_that_was_wanted_stays_one(tiny_configuration):
     wide = tiny_configuration(patch_size=(8, 16, 8), batch_size=1)
-    assert (smaller_step(wide, wide).batch_size, smaller_step(wide, wide).patch_size) == (1, (8, 14, 8))
+    assert smaller_step(wide, wide) == dataclasses.replace(wide, patch_size=(8, 14, 8))
 
 
 class TestFitMemory:
@@ -144,8 +133,7 @@ class TestFitMemory:
     def test_what_does_not_fit_is_cut_until_it_does(self, tiny_configuration):
         planned = tiny_configuration(batch_size=8)
         fitted, _, why = fit_memory(planned, lambda one: StepCost(0.1, 5) if one.batch_size <= 2 else None, limit_bytes=100)
-        assert (fitted.batch_size, fitted.patch_size) == (2, planned.patch_size)
-        assert "patch 8x8x8, batch 2 does" in why
+        assert fitted == dataclasses.replace(planned, batch_size=2) and "patch 8x8x8, batch 2 does" in why
 
     @pytest.mark.parametrize(("limit", "batch"), [(1000, 8), (900, 4), (480, 4), (460, 2)])
     def test_a_part_of_the_free_memory_stays_free(self, tiny_configuration, limit, batch):
@@ -153,7 +141,7 @@ class TestFitMemory:
         assert (fitted.batch_size, cost.peak_bytes) == (batch, 100 * batch)
 
     def test_when_nothing_fits_the_error_says_so(self, tiny_configuration):
-        with pytest.raises(RuntimeError, match=r"3d_fullres: not even batch 1 of patch 4x4x4 fits into 2.0 GB of free memory"):
+        with pytest.raises(RuntimeError, match="3d_fullres: .*batch 1 of patch 4x4x4 .*2.0 GB"):
             fit_memory(tiny_configuration(), lambda _: None, limit_bytes=2 * 10**9)
 
 
@@ -170,34 +158,33 @@ class TestFitTime:
         options = {**tiny_configuration().network_options, "features": [32, 64]}
         return tiny_configuration(patch_size=(20, 20, 20), batch_size=8, network_options=options)  # two seconds a step
 
-    def fit(self, planned, seconds, kind="time"):
-        return fit_time_budget(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure)
+    def fit(self, planned, seconds, kind="time", **options):
+        return fit_time_budget(planned, Budget(kind, seconds, 4), self.measure(planned), self.measure, **options)
 
-    def test_enough_time_and_iterations_change_nothing(self, planned):
-        assert self.fit(planned, 4000) == (planned, StepCost(2.0, 5), "")
-        assert self.fit(planned, 10, "iterations")[0] is planned
+    @pytest.mark.parametrize(
+        ("seconds", "options"),
+        [(4000, {}), (10, {"kind": "iterations"}), (3900, {"may_narrow": False})],
+        ids=["enough", "steps", "weights"],
+    )
+    def test_enough_time_and_iterations_and_taken_over_weights_change_nothing(self, planned, seconds, options):
+        assert self.fit(planned, seconds, **options) == (planned, StepCost(2.0, 5), "")
 
     def test_too_little_for_learning_well_makes_the_network_narrower(self, planned):
         fitted, cost, why = self.fit(planned, 3900)
-        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (8, (20, 20, 20), 0.5)
+        assert fitted == dataclasses.replace(planned, width=0.5)
         assert fitted.built_options["features"] == [16, 32]
-        assert fitted.network_options == planned.network_options
         assert cost.seconds == pytest.approx(2 / 3)
-        assert "features 16 and up" in why
-        assert "about 5850 steps instead of 1950" in why
-
-    def test_a_network_that_takes_over_weights_keeps_its_features(self, planned):
-        fitted, _, why = fit_time_budget(planned, Budget("time", 3900, 4), self.measure(planned), self.measure, may_narrow=False)
-        assert (fitted, why) == (planned, "")
+        assert "features 16 and up" in why and "about 5850 steps instead of 1950" in why
 
     def test_the_batch_goes_first_and_the_patch_last(self, planned):
         fitted, cost, _ = self.fit(planned, 1500)
-        assert (fitted.batch_size, fitted.patch_size, fitted.width) == (4, (20, 20, 20), 0.5)
+        assert fitted == dataclasses.replace(planned, width=0.5, batch_size=4)
         assert cost.seconds == pytest.approx(1 / 3)
-        fitted, cost, _ = self.fit(planned, 200)
-        assert (fitted.batch_size, fitted.width) == (4, 0.5)
-        assert 200 / cost.seconds >= 800
-        assert math.prod(fitted.patch_size) < 8000
+        for options, batch in (({}, 4), ({"min_batch": 8}, 8)):  # the user's batch is kept
+            fitted, cost, _ = self.fit(planned, 200, **options)
+            assert (fitted.batch_size, fitted.width) == (batch, 0.5)
+            assert 200 / cost.seconds >= 800 or batch == 8
+            assert math.prod(fitted.patch_size) < 8000
         assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
 
     @pytest.mark.parametrize(("fixed", "batch", "patch"), [(0.0, 4, (10, 10, 10)), (0.5, 4, (14, 16, 16)), (1.5, 8, (20, 20, 20))])
@@ -226,14 +213,9 @@ class TestFitTime:
         fitted, *_ = fit_time_budget(planned, Budget("time", 1000, 4), StepCost(2.0, 5), measure, may_narrow=False)
         assert fitted.batch_size == 4
 
-    def test_a_batch_that_the_user_asked_for_is_kept(self, planned):
-        fitted, *_ = fit_time_budget(planned, Budget("time", 200, 4), self.measure(planned), self.measure, min_batch=8)
-        assert fitted.batch_size == 8
-        assert math.prod(fitted.patch_size) < 8000
-
     def test_a_network_that_would_be_too_narrow_or_is_no_faster_keeps_its_features(self, planned):
         slim = dataclasses.replace(planned, network_options={**planned.network_options, "features": [24, 48]})
         assert self.fit(slim, 3900)[0] is slim
-        assert fit_time_budget(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: StepCost(2.1, 5))[0] is planned
-        assert fit_time_budget(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _: None)[0] is planned
+        for cost in (StepCost(2.1, 5), None):
+            assert fit_time_budget(planned, Budget("time", 3900, 4), StepCost(2.0, 5), lambda _, cost=cost: cost)[0] is planned
         assert with_half_features(dataclasses.replace(planned, network_options={})) is None

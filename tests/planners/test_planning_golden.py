@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
@@ -18,13 +18,13 @@ Triple = tuple[float, float, float]
 class Golden:
     """One task: what the planner is given, and the plan of the reference at 8 GB."""
 
-    cases: int
-    keys: int
+    n_cases: int
+    label_keys: int
     channels: tuple[str, ...]
     median: Triple
     tenth: Triple
     cropped: Triple
-    relative: float
+    relative_size: float = 1.0
     spacing: Triple
     shape: Triple
     patch: tuple[int, ...]
@@ -40,70 +40,61 @@ MR4, MR1, CT = ("FLAIR", "T1w", "t1gd", "T2w"), ("MRI",), ("CT",)
 ONE = (1.0, 1.0, 1.0)
 GOLDEN = {
     "BrainTumour": Golden(
-        cases=484, keys=4, channels=MR4, median=ONE, tenth=ONE, cropped=(138, 169, 138), relative=0.362, masked=True,
+        n_cases=484, label_keys=4, channels=MR4, median=ONE, tenth=ONE, cropped=(138, 169, 138), relative_size=0.362, masked=True,
         spacing=ONE, shape=(138, 169, 138), patch=(128, 128, 128), batch=2, plane=(192, 160), plane_batch=105,
     ),
     "Heart": Golden(
-        cases=20, keys=2, channels=MR1, median=(1.37, 1.25, 1.25), tenth=(1.37, 1.25, 1.25), cropped=(115, 320, 232), relative=0.725,
-        spacing=(1.37, 1.25, 1.25), shape=(115, 320, 232), patch=(80, 192, 160), batch=2, plane=(320, 256), plane_batch=40, masked=True,
+        n_cases=20, label_keys=2, channels=MR1, median=(1.37, 1.25, 1.25), tenth=(1.37, 1.25, 1.25), cropped=(115, 320, 232),
+        spacing=(1.37, 1.25, 1.25), shape=(115, 320, 232), patch=(80, 192, 160), batch=2, plane=(320, 256), plane_batch=40,
+        relative_size=0.725, masked=True,
     ),
     "Liver": Golden(
-        cases=131, keys=3, channels=CT, median=(1, 0.7676, 0.7676), tenth=(0.7, 0.666, 0.666), cropped=(432, 512, 512), relative=1,
+        n_cases=131, label_keys=3, channels=CT, median=(1, 0.7676, 0.7676), tenth=(0.7, 0.666, 0.666), cropped=(432, 512, 512),
         spacing=(1, 0.7676, 0.7676), shape=(482, 512, 512), patch=(128, 128, 128), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(2.5, 1.919, 1.919), low_patch=(128, 128, 128),
     ),
     "Hippocampus": Golden(
-        cases=260, keys=3, channels=MR1, median=ONE, tenth=ONE, cropped=(36, 50, 35), relative=1,
+        n_cases=260, label_keys=3, channels=MR1, median=ONE, tenth=ONE, cropped=(36, 50, 35),
         spacing=ONE, shape=(36, 50, 35), patch=(40, 56, 40), batch=9, plane=(56, 40), plane_batch=366,
     ),
     "Prostate": Golden(
-        cases=32, keys=3, channels=("T2", "ADC"), median=(3.6, 0.625, 0.625), tenth=(3.6, 0.6, 0.6), cropped=(20, 320, 319.5),
-        relative=0.997, spacing=(3.6, 0.625, 0.625), shape=(20, 320, 319), patch=(20, 320, 256), batch=2, plane=(320, 320), plane_batch=32,
+        n_cases=32, label_keys=3, channels=("T2", "ADC"), median=(3.6, 0.625, 0.625), tenth=(3.6, 0.6, 0.6), cropped=(20, 320, 319.5),
+        spacing=(3.6, 0.625, 0.625), shape=(20, 320, 319), patch=(20, 320, 256), batch=2, plane=(320, 320), plane_batch=32,
+        relative_size=0.997,
     ),
     "Lung": Golden(
-        cases=63, keys=2, channels=CT, median=(1.245, 0.7852, 0.7852), tenth=(0.9979, 0.6953, 0.6953), cropped=(252, 512, 512), relative=1,
+        n_cases=63, label_keys=2, channels=CT, median=(1.245, 0.7852, 0.7852), tenth=(0.9979, 0.6953, 0.6953), cropped=(252, 512, 512),
         spacing=(1.245, 0.7852, 0.7852), shape=(252, 512, 512), patch=(80, 192, 160), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(2.386, 1.504, 1.504), low_patch=(80, 192, 160),
     ),
     "Pancreas": Golden(
-        cases=281, keys=3, channels=CT, median=(2.5, 0.8027, 0.8027), tenth=(2.5, 0.6953, 0.6953), cropped=(93, 512, 512), relative=1,
+        n_cases=281, label_keys=3, channels=CT, median=(2.5, 0.8027, 0.8027), tenth=(2.5, 0.6953, 0.6953), cropped=(93, 512, 512),
         spacing=(2.5, 0.8027, 0.8027), shape=(96, 512, 512), patch=(40, 224, 224), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(2.652, 1.327, 1.327), low_patch=(64, 192, 192),
     ),
     "HepaticVessel": Golden(
-        cases=303, keys=3, channels=CT, median=(5, 0.7988, 0.7988), tenth=(1.5, 0.6836, 0.6836), cropped=(49, 512, 512), relative=1,
+        n_cases=303, label_keys=3, channels=CT, median=(5, 0.7988, 0.7988), tenth=(1.5, 0.6836, 0.6836), cropped=(49, 512, 512),
         spacing=(1.5, 0.7988, 0.7988), shape=(150, 512, 512), patch=(64, 192, 192), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(2.479, 1.32, 1.32), low_patch=(64, 192, 192),
     ),
     "Spleen": Golden(
-        cases=41, keys=2, channels=CT, median=(5, 0.793, 0.793), tenth=(1.6, 0.6992, 0.6992), cropped=(90, 512, 512), relative=1,
+        n_cases=41, label_keys=2, channels=CT, median=(5, 0.793, 0.793), tenth=(1.6, 0.6992, 0.6992), cropped=(90, 512, 512),
         spacing=(1.6, 0.793, 0.793), shape=(187, 512, 512), patch=(64, 192, 160), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(2.724, 1.39, 1.39), low_patch=(64, 192, 192),
     ),
     "Colon": Golden(
-        cases=126, keys=2, channels=CT, median=(5, 0.7812, 0.7812), tenth=(3, 0.6669, 0.6669), cropped=(95, 512, 512), relative=1,
+        n_cases=126, label_keys=2, channels=CT, median=(5, 0.7812, 0.7812), tenth=(3, 0.6669, 0.6669), cropped=(95, 512, 512),
         spacing=(3, 0.7812, 0.7812), shape=(150, 512, 512), patch=(56, 192, 192), batch=2, plane=(512, 512), plane_batch=12,
         low_spacing=(3.09, 1.588, 1.588), low_patch=(96, 160, 160),
     ),
 }  # fmt: skip
 
 
-def planning_input(task: Golden) -> PlanningInput:
-    """The row as the planner sees it."""
-    return PlanningInput(
-        n_cases=task.cases,
-        label_keys=task.keys,
-        channels=task.channels,
-        spacing=task.spacing,
-        shape=task.shape,
-        relative_size=task.relative,
-    )
-
-
 def plan(name: str, preset: str = "default", **options: bool) -> dict:
     """Configurations of a golden task."""
     family, task = PRESETS[preset], GOLDEN[name]
-    return plan_configurations(planning_input(task), family, family.gigabytes, **options)[0]
+    given = {field.name: getattr(task, field.name) for field in fields(PlanningInput)}
+    return plan_configurations(PlanningInput(**given), family, family.gigabytes, **options)[0]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -147,12 +138,13 @@ def test_normalisation(name: str) -> None:
 
 
 def test_hippocampus_network() -> None:
-    options = plan("Hippocampus")["3d_fullres"].network_options
-    assert options["features"] == [32, 64, 128, 256]
-    assert options["strides"] == [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
-    assert options["kernel_sizes"] == [[3, 3, 3]] * 4
-    assert options["convs_per_stage"] == [2] * 4
-    assert options["decoder_convs"] == [2] * 3
+    assert plan("Hippocampus")["3d_fullres"].network_options == {
+        "features": [32, 64, 128, 256],
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+        "kernel_sizes": [[3, 3, 3]] * 4,
+        "convs_per_stage": [2] * 4,
+        "decoder_convs": [2] * 3,
+    }
 
 
 def test_anisotropic_network() -> None:
@@ -178,8 +170,6 @@ def test_larger_presets_have_larger_patches() -> None:
 
 def test_forced_low_resolution() -> None:
     planned = plan("Hippocampus", force_lowres=True)
-    full, low = planned["3d_fullres"], planned["3d_lowres"]
-    fewer = math.prod(full.median_shape) / math.prod(low.median_shape)
-    assert 1.9 < fewer < 2.5
+    assert 1.9 < math.prod(planned["3d_fullres"].median_shape) / math.prod(planned["3d_lowres"].median_shape) < 2.5
     assert planned["3d_cascade"].previous_stage == "3d_lowres"
     assert plan("Liver", force_lowres=True) == plan("Liver")

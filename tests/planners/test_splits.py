@@ -21,8 +21,7 @@ def check_partition(splits: list[Split], names: list[str]) -> None:
     assert sorted(name for split in splits for name in split.val) == sorted(names)
     for split in splits:
         assert sorted(split.train + split.val) == sorted(names)
-        assert list(split.val) == sorted(split.val)
-        assert list(split.train) == sorted(split.train)
+        assert all(list(side) == sorted(side) for side in (split.train, split.val))
 
 
 def test_simple_dataset_has_the_folds_of_a_shuffled_kfold() -> None:
@@ -37,25 +36,16 @@ def test_order_of_the_cases_does_not_matter() -> None:
     assert make_splits(fingerprint(dict.fromkeys(names, (1,))), {}) == make_splits(fingerprint(dict.fromkeys(names[::-1], (1,))), {})
 
 
-def test_patients_stay_together_and_folds_have_equal_size() -> None:
-    names = [f"p{i:03d}_{time}" for i in range(60) for time in ("ed", "es")]
-    groups = {name: name[:4] for name in names}
-    splits = make_splits(fingerprint(dict.fromkeys(names, (9, 9, 9))), groups)
-    check_partition(splits, names)
-    for split in splits:
-        assert not {groups[name] for name in split.train} & {groups[name] for name in split.val}
-        assert len(split.val) == 24
-
-
-def test_groups_of_different_sizes_are_balanced() -> None:
+@pytest.mark.parametrize(("patients", "most", "spread"), [(60, None, 0), (30, 6, 3)], ids=["of two cases each", "of one to five"])
+def test_patients_stay_together_and_folds_are_balanced(patients: int, most: int | None, spread: int) -> None:
     rng = np.random.default_rng(0)
-    groups = {f"p{i:02d}_{j}": f"p{i:02d}" for i in range(30) for j in range(int(rng.integers(1, 6)))}
-    splits = make_splits(fingerprint(dict.fromkeys(groups, (1,))), groups)
+    groups = {f"p{i:02d}_{j}": f"p{i:02d}" for i in range(patients) for j in range(int(rng.integers(1, most)) if most else 2)}
+    splits = make_splits(fingerprint(dict.fromkeys(groups, (9, 9, 9))), groups)
     check_partition(splits, list(groups))
     for split in splits:
         assert not {groups[name] for name in split.train} & {groups[name] for name in split.val}
     sizes = [len(split.val) for split in splits]
-    assert max(sizes) - min(sizes) <= 3
+    assert max(sizes) - min(sizes) <= spread
 
 
 @pytest.mark.parametrize("seed", [1, 12345])
@@ -80,21 +70,13 @@ def test_case_without_any_organ() -> None:
     assert [len(split.val) for split in splits] == [2] * 5
 
 
-def test_few_groups_make_fewer_folds(caplog: pytest.LogCaptureFixture) -> None:
+def test_few_groups_make_fewer_folds_and_one_none(caplog: pytest.LogCaptureFixture) -> None:
     names = ["a1", "a2", "b1", "c1"]
     with caplog.at_level(logging.WARNING):
         splits = make_splits(fingerprint(dict.fromkeys(names, (1,))), {name: name[0] for name in names})
-    assert len(splits) == 3
-    assert "making 3 folds" in caplog.text
-    check_partition(splits, names)
-
-
-def test_one_group_cannot_be_split(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
         assert make_splits(fingerprint({"a": (1,), "b": (1,)}), {"a": "p", "b": "p"}) == []
-    assert "fold 'all'" in caplog.text
-
-
-def test_too_few_folds_wanted() -> None:
-    with pytest.raises(ValueError, match="expected at least 2, got 1"):
+    assert len(splits) == 3
+    check_partition(splits, names)
+    assert "making 3 folds" in caplog.text and "fold 'all'" in caplog.text
+    with pytest.raises(ValueError, match="at least 2, got 1"):
         make_splits(fingerprint({"a": (1,), "b": (1,)}), {}, n_folds=1)

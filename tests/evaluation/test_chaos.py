@@ -10,13 +10,10 @@ from autoseg.evaluation.chaos import chaos_score
 from autoseg.evaluation.masks import MaskPair
 
 
-def test_published_figures():
-    assert chaos_score(dice=0.9794, ravd=1.12, assd_mm=0.76, mssd_mm=17.08) == pytest.approx(85.5, abs=0.05)
-
-
 @pytest.mark.parametrize(
     ("dice", "ravd", "assd", "mssd", "expected"),
     [
+        (0.9794, 1.12, 0.76, 17.08, pytest.approx(85.5, abs=0.05)),  # published
         (1.0, 0.0, 0.0, 0.0, 100.0),
         (0.80, 5.0, 15.0, 60.0, 0.0),
         (0.81, 9.0, 99.0, 99.0, 81 / 4),
@@ -26,7 +23,7 @@ def test_published_figures():
     ],
 )
 def test_thresholds(dice, ravd, assd, mssd, expected):
-    assert chaos_score(dice=dice, ravd=ravd, assd_mm=assd, mssd_mm=mssd) == pytest.approx(expected)
+    assert chaos_score(dice=dice, ravd=ravd, assd_mm=assd, mssd_mm=mssd) == expected
 
 
 def test_of_masks_by_hand():
@@ -35,10 +32,3 @@ def test_of_masks_by_hand():
     # Dice 0.9, equal volumes; of 36 border voxels each the 18 on the left and on the right side are a voxel away
     pair = MaskPair.crop(reference, prediction, (1.0, 1.0))
     assert masks.chaos(pair) == pytest.approx((90 + 100 + 100 * (1 - 0.5 / 15) + 100 * (1 - 1 / 60)) / 4)
-
-
-def test_missed_organ_and_false_alarm_score_nothing():
-    nothing, something = np.zeros((2, 4, 4), bool)
-    something[1, 1] = True
-    for pair in (MaskPair.crop(nothing, something, (1.0, 1.0)), MaskPair.crop(something, nothing, (1.0, 1.0))):
-        assert masks.chaos(pair) == 0.0

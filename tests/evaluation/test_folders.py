@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import factories
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from autoseg.evaluation.folders import evaluate_folders, mean_dice, summary, table
+from autoseg.evaluation.folders import OrganSummary, evaluate_folders, mean_dice, summary, table
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Labels, Score
 
 LABELS = factories.labels(liver=3, spleen=7)
 
 
-def save(path, array, *, spacing=(1.0, 1.0, 3.0), origin=(5.0, -4.0, 2.0), direction=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing[: array.ndim])
-    image.SetOrigin(origin[: array.ndim])
-    if direction:
-        image.SetDirection(direction)
-    sitk.WriteImage(image, str(path))
+def save(path, array, *, spacing=(1.0, 1.0, 3.0), origin=(5.0, -4.0, 2.0), **options):
+    flat = {"direction": np.eye(2)} if array.ndim == 2 else {}
+    factories.write_volume(path, array, spacing=spacing[: array.ndim], origin=origin[: array.ndim], **flat, **options)
 
 
 def volume(shift=0, spleen=True):
@@ -38,10 +31,9 @@ def volume(shift=0, spleen=True):
 @pytest.fixture
 def folders(tmp_path):
     reference, prediction = tmp_path / "labelsTr", tmp_path / "predicted"
-    save(reference / "a.nii.gz", volume())
-    save(reference / "b.nii.gz", volume(spleen=False))
-    save(prediction / "a.nii.gz", volume(shift=1))
-    save(prediction / "b.nii.gz", volume(spleen=False))
+    for folder, shift in ((reference, 0), (prediction, 1)):
+        save(folder / "a.nii.gz", volume(shift=shift))
+        save(folder / "b.nii.gz", volume(spleen=False))
     return reference, prediction
 
 
@@ -51,36 +43,24 @@ def dice_of(scores):
 
 def test_every_case_and_organ_is_scored(folders):
     scores = evaluate_folders(*folders, LABELS, workers=1)
+    assert repr(evaluate_folders(*folders, LABELS, workers=3)) == repr(scores)
     assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "ab" for organ in ("liver", "spleen")]
-    dice = dice_of(scores)
-    assert dice["a", "liver"] == pytest.approx(0.75) and dice["a", "spleen"] == 1.0 and dice["b", "liver"] == 1.0
-    assert math.isnan(dice["b", "spleen"])
+    assert [score.dice for score in scores] == pytest.approx([0.75, 1.0, 1.0, math.nan], nan_ok=True)
     assert mean_dice(scores) == pytest.approx((0.875 + 1.0) / 2)
 
 
-def test_number_of_workers_changes_nothing(folders):
-    assert repr(evaluate_folders(*folders, LABELS, workers=3)) == repr(evaluate_folders(*folders, LABELS, workers=1))
-
-
-def test_without_labels_the_values_are_the_organs(folders):
-    scores = evaluate_folders(*folders, None)
-    assert [(score.case, score.organ) for score in scores] == [(case, organ) for case in "ab" for organ in ("label 3", "label 7")]
-    assert repr(list(dice_of(scores).values())) == repr(list(dice_of(evaluate_folders(*folders, LABELS)).values()))
-    assert scores[0].other.keys() == scores[-1].other.keys()
-
-
-def test_organ_that_a_case_lacks_counts_as_with_labels(folders):
+@pytest.mark.parametrize("metrics", [None, ("lesion_false_positives", "hd_border")])
+def test_without_labels_the_values_are_the_organs_also_of_cases_that_lack_one(folders, metrics):
     values = Labels(("label 3", "label 7"), ((3,), (7,)))
-    how = {"metrics": ("lesion_false_positives", "hd_border")}
-    alone, declared = (evaluate_folders(*folders, labels, **how) for labels in (None, values))
+    alone, declared = (evaluate_folders(*folders, labels, metrics=metrics) for labels in (None, values))
     assert repr(alone) == repr(declared)
-    assert (alone[-1].case, alone[-1].organ, alone[-1].other["lesion_false_positives"]) == ("b", "label 7", 0.0)
+    assert (alone[-1].case, alone[-1].organ, alone[-1].other.get("lesion_false_positives", 0.0)) == ("b", "label 7", 0.0)
 
 
 def test_without_labels_and_organs_there_is_nothing_to_score(tmp_path):
     for folder in ("r", "p"):
         save(tmp_path / folder / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
-    with pytest.raises(ValueError, match="expected label maps with an organ, found none with another value than 0"):
+    with pytest.raises(ValueError, match="found none with another value than 0"):
         evaluate_folders(tmp_path / "r", tmp_path / "p")
 
 
@@ -110,52 +90,38 @@ def test_picture_beside_a_prediction_is_not_mistaken_for_it(folders):
     save(prediction / "a.png", volume()[2], spacing=(1.0, 1.0))
     assert dice_of(evaluate_folders(reference, prediction, LABELS))["a", "liver"] == pytest.approx(0.75)
     save(reference / "a.mha", volume())
-    with pytest.raises(ValueError, match="case a: expected one file, found .*a.mha, .*a.nii.gz"):
+    with pytest.raises(ValueError, match="case a: .*a.mha, .*a.nii.gz"):
         evaluate_folders(reference, prediction, LABELS)
 
 
-def test_missing_predictions_are_named(folders, caplog):
-    reference, prediction = folders
-    (prediction / "b.nii.gz").unlink()
-    with pytest.raises(ValueError, match="predictions are missing for 1 of 2 reference cases: b;"):
-        evaluate_folders(reference, prediction, LABELS)
-    with caplog.at_level(logging.WARNING):
-        scores = evaluate_folders(reference, prediction, LABELS, partial=True)
-    assert {score.case for score in scores} == {"a"}
-    assert "the prediction is missing: b" in caplog.text
-
-
-def test_extra_predictions_are_named_and_left_out(folders, caplog):
+def test_missing_and_extra_predictions_are_named_and_left_out(folders, caplog):
     reference, prediction = folders
     save(prediction / "c.nii.gz", volume())
     (prediction / "notes.txt").write_text("not an image")
-    with caplog.at_level(logging.WARNING):
-        scores = evaluate_folders(reference, prediction, LABELS)
-    assert {score.case for score in scores} == {"a", "b"}
-    assert "the reference is missing: c" in caplog.text
+    assert {score.case for score in evaluate_folders(reference, prediction, LABELS)} == {"a", "b"}
+    (prediction / "b.nii.gz").unlink()
+    with pytest.raises(ValueError, match="missing for 1 of 2 reference cases: b;"):
+        evaluate_folders(reference, prediction, LABELS)
+    assert {score.case for score in evaluate_folders(reference, prediction, LABELS, partial=True)} == {"a"}
+    assert "the reference is missing: c" in caplog.text and "the prediction is missing: b" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"array": volume()[:7]}, r"case b .*shape \(7, 10, 9\) instead of \(8, 10, 9\)"),
-        ({"spacing": (1.0, 1.0, 3.5)}, r"case b .*spacing \(3.5, 1.0, 1.0\) instead of \(3.0, 1.0, 1.0\) mm"),
-        ({"origin": (5.0, -4.0, 4.0)}, "case b .*origin by 2 mm"),
-        ({"direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}, "case b .*direction by 180 degrees"),
-        ({"array": volume() + np.uint8(1)}, "case b .*"),
+        ({"array": volume()[:7]}, r"shape \(7, 10, 9\) instead of \(8, 10, 9\)"),
+        ({"spacing": (1.0, 1.0, 3.5)}, r"spacing \(3.5, 1.0, 1.0\) instead of \(3.0, 1.0, 1.0\) mm"),
+        ({"origin": (5.0, -4.0, 4.0)}, "origin by 2 mm"),
+        ({"direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}, "direction by 180 degrees"),
+        ({"array": volume() + np.uint8(1)}, ""),
     ],
 )
-def test_cases_that_do_not_fit_are_named(folders, change, message):
+def test_cases_that_do_not_fit_are_named_together(folders, change, message):
     reference, prediction = folders
     save(prediction / "b.nii.gz", **{"array": volume(spleen=False), **change})
-    with pytest.raises(ValueError, match=f"(?s)1 of 2 cases cannot be compared.*{message}"):
+    with pytest.raises(ValueError, match=f"(?s)1 of 2 cases.*case b .*{message}"):
         evaluate_folders(reference, prediction, LABELS)
-
-
-def test_all_bad_cases_are_named_together(folders):
-    reference, prediction = folders
-    save(prediction / "a.nii.gz", volume()[:7])
-    (prediction / "b.nii.gz").write_bytes(b"broken")
+    (prediction / "a.nii.gz").write_bytes(b"broken")
     with pytest.raises(ValueError, match="(?s)2 of 2 cases.*case a .*case b "):
         evaluate_folders(reference, prediction, LABELS)
 
@@ -167,15 +133,11 @@ def test_header_rounding_is_accepted(folders):
 
 
 def test_folders_without_anything_to_compare(folders, tmp_path):
-    reference, prediction = folders
-    with pytest.raises(ValueError, match="nowhere: expected a folder of label maps, found nothing"):
-        evaluate_folders(reference, tmp_path / "nowhere", LABELS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: no label maps found"):
-        evaluate_folders(reference, tmp_path / "empty", LABELS)
     save(tmp_path / "others" / "z.nii.gz", volume())
-    with pytest.raises(ValueError, match="predictions z; references a, b"):
-        evaluate_folders(reference, tmp_path / "others", LABELS)
+    for name, message in (("nowhere", "nowhere: .* found nothing"), ("empty", "empty: no"), ("others", "predictions z; references a, b")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_folders(folders[0], tmp_path / name, LABELS)
 
 
 def one(case, organ, dice, **other):
@@ -183,17 +145,14 @@ def one(case, organ, dice, **other):
 
 
 def test_summary_leaves_out_what_has_no_value():
-    summaries = summary([one("a", "liver", 0.5, x=math.nan), one("b", "liver", math.nan, x=1.0), one("c", "liver", 1.0, x=0.5)])
-    liver = summaries["liver"]
-    assert liver.dice == 0.75 and liver.means["x"] == 0.75
-    assert (liver.cases, liver.absent, liver.worst, liver.worst_case) == (2, 1, 0.5, "a")
+    liver = summary([one("a", "liver", 0.5, x=math.nan), one("b", "liver", math.nan, x=1.0), one("c", "liver", 1.0, x=0.5)])["liver"]
+    assert liver == OrganSummary({"dice": 0.75, "iou": 0.75, "x": 0.75}, 0.5, "a", cases=2, absent=1)
 
 
 def test_organ_that_no_case_has_does_not_spoil_the_mean():
     scores = [one("a", "liver", 0.5), one("a", "spleen", math.nan)]
-    assert math.isnan(summary(scores)["spleen"].dice)
+    assert math.isnan(summary(scores)["spleen"].dice) and math.isnan(mean_dice([]))
     assert mean_dice(scores) == 0.5
-    assert math.isnan(mean_dice([]))
 
 
 def test_table_lines_up():

@@ -16,22 +16,26 @@ from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_interval
 def counted(differences):
     """All signs, one by one."""
     ranks = rankdata(np.abs(differences))
-    observed = abs(ranks @ np.sign(differences))
-    sums = [abs(ranks @ np.array(signs)) for signs in itertools.product((-1, 1), repeat=len(ranks))]
-    return np.mean([value >= observed - 1e-9 for value in sums])
+    sums = np.abs(np.array(list(itertools.product((-1, 1), repeat=len(ranks)))) @ ranks)
+    return np.mean(sums >= abs(ranks @ np.sign(differences)) - 1e-9)
 
 
-def test_six_wins_of_six_are_the_first_that_can_be_significant():
-    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
-    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, -0.6]) == pytest.approx(28 / 64)
-    assert math.isnan(wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5]))
+FIVE = [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_pairs_without_difference_or_value_are_dropped():
-    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    assert wilcoxon([*values, 0.0, math.nan, 1e-13]) == wilcoxon(values)
-    assert math.isnan(wilcoxon([*values[:5], 0.0, 0.0, math.nan]))
-    assert math.isnan(wilcoxon([]))
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([*FIVE, 0.6], 2 / 64),
+        ([*FIVE, -0.6], 28 / 64),
+        (FIVE, math.nan),
+        ([*FIVE, 0.6, 0.0, math.nan, 1e-13], 2 / 64),
+        ([*FIVE, 0.0, 0.0, math.nan], math.nan),
+        ([], math.nan),
+    ],
+)
+def test_six_pairs_that_differ_are_the_fewest_that_can_be_significant(differences, expected):
+    assert wilcoxon(differences) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("n", [6, 9, 30, 50, 51, 80])
@@ -57,11 +61,15 @@ def test_holm_by_hand():
     assert holm([]).shape == (0,)
 
 
+def interval(values, seed=1, **options):
+    return bootstrap_interval(values, rng=np.random.default_rng(seed), **options)
+
+
 def test_the_interval_is_that_of_the_binomial():
     """Of 40 zeros and ones, half each, the mean of a draw is binomial: 95 % lie within 14..26 of 40."""
-    low, high = bootstrap_interval([0.0, 1.0] * 20, rng=np.random.default_rng(0), n=20000)
-    assert (low, high) == (pytest.approx(0.35, abs=0.026), pytest.approx(0.65, abs=0.026))
-    narrow = bootstrap_interval([0.0, 1.0] * 20, rng=np.random.default_rng(0), n=20000, level=0.5)
+    low, high = interval([0.0, 1.0] * 20, 0, n=20000)
+    assert (low, high) == pytest.approx((0.35, 0.65), abs=0.026)
+    narrow = interval([0.0, 1.0] * 20, 0, n=20000, level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
@@ -74,26 +82,22 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_the_same_generator_gives_the_same_interval_and_nan_is_left_out():
     values = np.random.default_rng(0).normal(size=30)
-    one = bootstrap_interval(values, rng=np.random.default_rng(1))
-    assert one == bootstrap_interval(values, rng=np.random.default_rng(1))
-    assert one != bootstrap_interval(values, rng=np.random.default_rng(2))
-    assert one == bootstrap_interval([math.nan, *values, math.nan], rng=np.random.default_rng(1))
-    assert all(math.isnan(end) for end in bootstrap_interval([0.5, math.nan], rng=np.random.default_rng(1)))
-    assert all(math.isnan(end) for end in bootstrap_interval([], rng=np.random.default_rng(1)))
+    one = interval(values)
+    assert one == interval(values) == interval([math.nan, *values, math.nan])
+    assert one != interval(values, seed=2)
+    assert all(math.isnan(end) for end in (*interval([0.5, math.nan]), *interval([])))
 
 
 def test_cases_of_a_patient_are_drawn_together():
     """Four copies of each case say no more than the case: the interval is that of the cases, not half as wide."""
     values = np.random.default_rng(0).normal(size=30)
-    alone = np.subtract(*bootstrap_interval(values, rng=np.random.default_rng(1)))
-    copies, patients = np.repeat(values, 4), np.repeat(np.arange(30), 4)
-    together = np.subtract(*bootstrap_interval(copies, rng=np.random.default_rng(1), groups=patients.tolist()))
-    apart = np.subtract(*bootstrap_interval(copies, rng=np.random.default_rng(1)))
+    copies, patients = np.repeat(values, 4), np.repeat(np.arange(30), 4).tolist()
+    alone, together, apart = (np.subtract(*one) for one in (interval(values), interval(copies, groups=patients), interval(copies)))
     assert together == pytest.approx(alone)
     assert apart == pytest.approx(alone / 2, rel=0.1)
-    assert all(math.isnan(end) for end in bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p", "p"]))
-    with pytest.raises(ValueError, match="expected one patient a case, 2, got 1"):
-        bootstrap_interval([0.1, 0.2], rng=np.random.default_rng(1), groups=["p"])
+    assert all(math.isnan(end) for end in interval([0.1, 0.2], groups=["p", "p"]))
+    with pytest.raises(ValueError, match="a case, 2, got 1"):
+        interval([0.1, 0.2], groups=["p"])
 
 
 def test_one_number_a_patient():

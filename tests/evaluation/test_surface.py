@@ -21,20 +21,14 @@ def voxels(code, dim=3):
 
 
 def test_code_of_a_corner_names_its_voxels():
-    for code in range(256):
-        assert neighbour_codes(voxels(code))[1, 1, 1] == code
-    for code in range(16):
-        assert neighbour_codes(voxels(code, 2))[1, 1] == code
+    assert [neighbour_codes(voxels(code))[1, 1, 1] for code in range(256)] == list(range(256))
+    assert [neighbour_codes(voxels(code, 2))[1, 1] for code in range(16)] == list(range(16))
 
 
 def test_areas_by_hand():
-    areas = element_areas((1.0, 1.0, 1.0))
-    assert areas[0] == areas[255] == 0
-    assert areas[1] == pytest.approx(math.sqrt(3) / 8)
-    assert areas[0b11] == pytest.approx(math.sqrt(0.5))
-    assert areas[0b1111] == pytest.approx(1.0)
-    assert areas[0b10010110] == pytest.approx(4 * math.sqrt(3) / 8)
-    lengths = element_areas((2.0, 3.0))
+    areas, lengths = element_areas((1.0, 1.0, 1.0)), element_areas((2.0, 3.0))
+    corner = math.sqrt(3) / 8
+    np.testing.assert_allclose(areas[[0, 255, 1, 0b11, 0b1111, 0b10010110]], [0, 0, corner, math.sqrt(0.5), 1, 4 * corner])
     np.testing.assert_allclose(lengths[[0, 1, 3, 5, 6, 15]], [0, math.sqrt(13) / 2, 2.0, 3.0, math.sqrt(13), 0])
 
 
@@ -51,14 +45,11 @@ def test_areas_are_those_of_marching_cubes(spacing):
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.7, 1.3)])
 def test_areas_equal_the_public_package(spacing):
     tables = pytest.importorskip("surface_distance.lookup_tables")
-    theirs = tables.create_table_neighbour_code_to_surface_area(spacing)
-    their_lengths = tables.create_table_neighbour_code_to_contour_length(spacing[:2])
-    for code in range(256):
-        other = int((voxels(code) * tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL).sum())
-        assert element_areas(spacing)[code] == pytest.approx(theirs[other], abs=1e-9)
-    for code in range(16):
-        other = int((voxels(code, 2) * tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL).sum())
-        assert element_areas(spacing[:2])[code] == pytest.approx(their_lengths[other], abs=1e-9)
+    areas = tables.create_table_neighbour_code_to_surface_area(spacing), tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
+    lengths = tables.create_table_neighbour_code_to_contour_length(spacing[:2]), tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
+    for dim, (theirs, kernel) in ((3, areas), (2, lengths)):
+        expected = [theirs[int((voxels(code, dim) * kernel).sum())] for code in range(2**2**dim)]
+        assert element_areas(spacing[:dim]) == pytest.approx(np.array(expected), abs=1e-9)
 
 
 def test_elements_of_one_voxel():

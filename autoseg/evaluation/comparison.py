@@ -59,8 +59,7 @@ def compare_scores(
     """Compares two predictions by their scores of the same cases.
 
     Args:
-        first: Of one prediction.
-        second: Of the other.
+        first: Of one prediction, as `second` of the other.
         metrics: Names in `METRICS`, which the scores must hold.
         seed: Of the bootstrap.
         patients: Case to patient: those of one patient are not independent. Cases that are missing are a patient each.

@@ -76,13 +76,7 @@ def nan_mean(values: Iterable[float]) -> float:
 
 
 def confusion(prediction: np.ndarray, reference: np.ndarray, n_values: int, *, ignore: int | None = None) -> np.ndarray:
-    """Counts every combination of reference and predicted value.
-
-    Args:
-        prediction: Integers below `n_values`; negative ones count as 0.
-        reference: Same shape.
-        n_values: Number of distinct values.
-        ignore: Reference value whose voxels are left out.
+    """Counts every combination of two maps' values below `n_values`; negative ones count as 0, voxels of reference `ignore` not at all.
 
     Returns:
         ``(n_values, n_values)`` int64: row the reference's value, column the prediction's.

@@ -180,11 +180,9 @@ def border(mask: np.ndarray) -> np.ndarray:
     """Voxels with a face neighbour that is not in the mask, bool; of a mask that fills the image, the image's outermost voxels."""
     inner = mask.copy()
     for axis in range(mask.ndim):
-        lower: list[slice] = [slice(None)] * mask.ndim
-        upper = list(lower)
-        lower[axis], upper[axis] = slice(None, -1), slice(1, None)
-        inner[tuple(lower)] &= mask[tuple(upper)]
-        inner[tuple(upper)] &= mask[tuple(lower)]
+        inner_slices, slices = np.moveaxis(inner, axis, 0), np.moveaxis(mask, axis, 0)
+        inner_slices[:-1] &= slices[1:]
+        inner_slices[1:] &= slices[:-1]
     if inner.all():
         inner[:] = False
         inner[tuple(slice(1, -1) if length > 1 else slice(None) for length in mask.shape)] = True

@@ -27,13 +27,8 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     """Two-sided p-value of the paired signed-rank test (Wilcoxon, Biometrics Bulletin 1945).
 
     Pairs that are equal are dropped, as in Wilcoxon's paper, and so are NaN. Equal differences share their mean rank. Up to `EXACT` pairs
-    the p-value is exact, also with shared ranks: it counts all signs that the ranks could have had.
-
-    Args:
-        differences: ``(pairs,)`` one model's score minus the other's, case by case.
-
-    Returns:
-        0..1; NaN where fewer than `SMALLEST_TEST` pairs differ, since no p-value below 0.05 is possible there.
+    the p-value is exact, also with shared ranks: it counts all signs that the ranks could have had. It is NaN where fewer than
+    `SMALLEST_TEST` pairs differ, since no p-value below 0.05 is possible there.
     """
     values = np.round(np.asarray(differences, np.float64), DECIMALS)
     values = values[~np.isnan(values) & (values != 0)]
@@ -55,11 +50,8 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """P-values corrected for their number, the step-down way (Holm, Scandinavian Journal of Statistics 1979).
 
-    Args:
-        p_values: ``(tests,)``; NaN is no test: it does not count, and stays NaN.
-
-    Returns:
-        ``(tests,)`` the smallest level at which each test is significant while the chance of any false alarm among them stays below that.
+    The smallest level at which each test is significant while the chance of any false alarm among them stays below that. NaN is no test:
+    it does not count, and stays NaN.
     """
     raw = np.asarray(p_values, np.float64)
     corrected = np.full(raw.shape, np.nan)
@@ -129,14 +121,9 @@ def bootstrap_intervals(
 
 
 def per_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
-    """One number a patient, the mean over its cases that are not NaN, in the order in which patients first appear.
+    """One number a patient, the mean over its cases, in the order in which patients first appear; without `groups` the values as they are.
 
-    Args:
-        values: ``(cases,)``.
-        groups: Of each case the patient; None leaves the values as they are.
-
-    Returns:
-        ``(patients,)``; NaN for a patient without a value.
+    NaN is left out; a patient without another value is NaN.
 
     Raises:
         ValueError: `groups` has another length than `values`.

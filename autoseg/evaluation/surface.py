@@ -62,10 +62,6 @@ def surface_distances(
 def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The surface elements of a mask.
 
-    Args:
-        mask: ``(Z, Y, X)`` or ``(Y, X)`` bool.
-        spacing_mm: Array order.
-
     Returns:
         ``(N, D)`` corners (the corner before voxel ``(0, 0, 0)`` is ``(0, 0, 0)``), in the order of the array, and ``(N,)`` areas.
     """
@@ -85,10 +81,8 @@ def neighbour_codes(mask: np.ndarray) -> np.ndarray:
     """
     codes = np.pad(mask, 1).view(np.uint8)
     for axis in range(mask.ndim):
-        lower: list[slice] = [slice(None)] * mask.ndim
-        upper = list(lower)
-        lower[axis], upper[axis] = slice(None, -1), slice(1, None)
-        codes = codes[tuple(lower)] | codes[tuple(upper)] << np.uint8(1 << axis)
+        slices = np.moveaxis(codes, axis, 0)
+        codes = np.moveaxis(slices[:-1] | slices[1:] << np.uint8(1 << axis), 0, axis)
     return codes
 
 

@@ -80,12 +80,7 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
     """Fits batch and patch of a configuration to the device; returns it and one sentence why.
 
     On a GPU the plan is kept: it was made for its memory. On a processor memory is plentiful and time is not: few patches a step,
-    and none that reach beyond the median case, since padding costs as much as image.
-
-    Args:
-        configuration: As planned.
-        device_type: ``cuda``, ``mps`` or ``cpu``.
-        batch: Patches per step; None means what suits the device.
+    and none that reach beyond the median case, since padding costs as much as image. `batch` is the one that the user asked for.
 
     Raises:
         ValueError: `batch` is less than one.

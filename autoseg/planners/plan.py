@@ -131,10 +131,9 @@ def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
     first = fingerprint.cases[0]
     odd = [case.name for case in fingerprint.cases if len(case.shape) != len(first.shape)]
     if odd:
-        raise ValueError(
-            f"{dataset.name}: expected all images to have as many axes as {first.name} ({len(first.shape)}), "
-            f"found others in {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}"
-        )
+        found = ", ".join(odd[:5]) + (" ..." if len(odd) > 5 else "")
+        expected = f"as many axes as {first.name} ({len(first.shape)})"
+        raise ValueError(f"{dataset.name}: expected all images to have {expected}, found others in {found}")
 
 
 def _choose_orientation(fingerprint: Fingerprint) -> tuple[str, tuple[Reason, ...]]:
@@ -142,9 +141,8 @@ def _choose_orientation(fingerprint: Fingerprint) -> tuple[str, tuple[Reason, ..
     orientation = common_orientation(fingerprint.cases)
     if not orientation:
         return "", ()
-    total = len(fingerprint.cases)
-    same = sum(case.orientation == orientation for case in fingerprint.cases)
-    unknown = sum(not case.orientation for case in fingerprint.cases)
+    each = [case.orientation for case in fingerprint.cases]
+    total, same, unknown = len(each), each.count(orientation), each.count("")
     why = "as all cases lie; new images that lie otherwise are turned" if same == total else f"as {same} of {total} cases lie"
     if same + unknown < total:
         why += f"; {total - same - unknown} that lie otherwise are turned"
@@ -192,20 +190,16 @@ def plan_configurations(
         return configurations, (*reasons, Reason("3d", "left out", "", "the images have one slice"))
     full = _resolution(inputs.spacing, inputs.shape, voxels, inputs.n_cases, setting)
     low, why = _plan_lowres(full, inputs.n_cases, setting, force=force_lowres)
+    sliced = {"2.5d": replace(configurations["2d"], name="2.5d", slices=SLICES_SEEN)}  # the last one
     configurations["3d_fullres"] = _configuration("3d_fullres", full, inputs, setting, batch_dice=low is not None)
     reasons += _size_reasons("3d_fullres", full.sizing, setting)
     if low is None:
-        return _with_slices(configurations), (*reasons, Reason("3d_lowres", "left out", "", why), SLICES)
+        return configurations | sliced, (*reasons, Reason("3d_lowres", "left out", "", why), SLICES)
     configurations["3d_lowres"] = _configuration("3d_lowres", low, inputs, setting, batch_dice=False)
     configurations["3d_cascade"] = replace(configurations["3d_fullres"], name="3d_cascade", previous_stage="3d_lowres")
     reasons += (Reason("3d_lowres", "spacing", _numbers(low.spacing), why), *_size_reasons("3d_lowres", low.sizing, setting))
     cascade = Reason("3d_cascade", "network", "as 3d_fullres", "it refines the segmentation of 3d_lowres, an extra input")
-    return _with_slices(configurations), (*reasons, cascade, SLICES)
-
-
-def _with_slices(configurations: dict[str, Configuration]) -> dict[str, Configuration]:
-    """The configurations, and ``2.5d`` after them."""
-    return configurations | {"2.5d": replace(configurations["2d"], name="2.5d", slices=SLICES_SEEN)}
+    return configurations | sliced, (*reasons, cascade, SLICES)
 
 
 def _resolution(spacing: Sequence[float], shape: Sequence[float], voxels: float, n_cases: int, setting: Setting) -> _Resolution:

@@ -46,7 +46,6 @@ class TrainSettings:
         normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one, or one a channel.
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
-        iterations: Budget in iterations.
         seconds: Budget in wall time.
         seed: Of every random choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
@@ -84,7 +83,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings:
-    """Settings of a prediction.
+    """Settings of a prediction; `device`: see `TrainSettings`.
 
     Attributes:
         dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
@@ -96,7 +95,6 @@ class PredictSettings:
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and a table of cases ranked by estimated quality.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
-        device: See `TrainSettings`.
     """
 
     dataset: str | None = None
@@ -113,18 +111,13 @@ class PredictSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleSettings:
-    """Settings of an ensemble.
+    """Settings of an ensemble; others than these: see `TrainSettings`.
 
     Attributes:
         kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
         members: Names of model folders; none means the best model of each organ by its validation.
         folds: To train; none means all that every member has.
         organs: That it segments; none means all that a member segments.
-        iterations: Budget of a fold in steps.
-        seconds: Budget of a fold in wall time.
-        seed: Of every random choice.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
-        restart: Move existing runs of these folds aside and start again.
     """
 
     kind: str

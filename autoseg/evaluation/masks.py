@@ -102,11 +102,6 @@ class MaskPair:
         """The tolerance with room for the rounding of spacings."""
         return self.tolerance_mm * (1 + ROUNDING)
 
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of a voxel in ml; of a 2D image as if it were 1 mm thick."""
-        return math.prod(self.spacing_mm) / MM3_PER_ML
-
 
 def volume(pair: MaskPair) -> float:
     """Volume of the prediction in ml (of a 2D image as if it were 1 mm thick); NaN where the organ is absent from both."""
@@ -200,8 +195,9 @@ def diagonal(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
 
 
 def _signed(pair: MaskPair, voxels: Callable[[ConfusionCounts], int]) -> float:
-    overlap = pair.overlap
-    return voxels(overlap) * pair.voxel_ml if overlap.n_prediction or overlap.n_reference else math.nan
+    if not (pair.overlap.n_prediction or pair.overlap.n_reference):
+        return math.nan
+    return voxels(pair.overlap) * (math.prod(pair.spacing_mm) / MM3_PER_ML)
 
 
 def _unless_empty(pair: MaskPair, worst: float, value: Callable[[], float]) -> float:

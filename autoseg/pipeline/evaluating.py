@@ -73,10 +73,8 @@ def evaluate_predictions(
         dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: every value of a label
             map is an organ.
         home: Home folder.
-        metrics: Names in `METRICS` or ``module:name``; None: the usual ones.
+        metrics: As `partial` and `workers` see `evaluate_folders`.
         tolerances: What goes before the dataset's: ``2`` for every organ, ``liver=3`` for one, in mm.
-        partial: Score what is there when predictions are missing.
-        workers: Cases compared at once.
 
     Raises:
         ValueError: What `evaluate_folders` refuses, or a metric, an organ of a tolerance or the dataset is unknown.

@@ -91,11 +91,10 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
         if batch < 1:
             raise ValueError(f"--batch: expected at least 1, got {batch}")
         return dataclasses.replace(configuration, batch_size=batch), f"batch {batch} as asked"
-    planned = configuration.batch_size
-    if device_type != "cpu":
-        return configuration, f"batch {planned} as planned"
-    cost = conv_elements(configuration) / (3 if configuration.dim == 2 else 1)
-    affordable = max(2, min(CPU_BATCH, int(CPU_ELEMENTS // cost)))
+    planned = affordable = configuration.batch_size
+    if device_type == "cpu":
+        cost = conv_elements(configuration) / (3 if configuration.dim == 2 else 1)
+        affordable = max(2, min(CPU_BATCH, int(CPU_ELEMENTS // cost)))
     if affordable >= planned:
         return configuration, f"batch {planned} as planned"
     why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"

@@ -29,7 +29,9 @@ def results(tmp_path: Path, tiny_plan, tiny_configuration, tiny_job) -> Path:
     second = tiny_configuration(name="3d_cascade", previous_stage="3d_lowres")
     plan = tiny_plan(first, second)
     for configuration in (first, second):
-        job = dataclasses.replace(tiny_job(plan, configuration.name), previous_model="3d_lowres__Trainer")
+        job = dataclasses.replace(
+            tiny_job(plan, configuration.name), previous_model="3d_lowres__Trainer" if configuration is second else None
+        )
         fold = tmp_path / f"{configuration.name}__Trainer" / "fold_0"
         write_json(fold / "run.json", job)
         network = build_network(

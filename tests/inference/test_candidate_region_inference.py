@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from factories import make_predictor, patch_configuration, random_image, random_label_map, voxelwise
+from factories import LIVER_KIDNEYS, make_predictor, patch_configuration, random_image, random_label_map, voxelwise, whole_trace
+from factories import regions as as_regions
 from scipy import ndimage
 
 from autoseg.data.phantom.dataset import phantom_case
@@ -15,8 +16,8 @@ from autoseg.inference import candidate_region as regions
 from autoseg.inference.candidate_region import body_mask, candidate_region_mask, dilated, distances
 from autoseg.inference.cascade import organs_as_channels
 from autoseg.inference.tiling import tile_starts
-from autoseg.inference.volume_predictor import Volume
-from autoseg.schema import CandidateRegion, Labels
+from autoseg.inference.volume_predictor import Volume, predict_preprocessed
+from autoseg.schema import CandidateRegion
 
 SHAPE = (20, 48, 56)
 
@@ -60,10 +61,10 @@ def test_the_body_is_found_with_its_lungs_and_without_table_or_air(kind, coarse,
         assert not found[:, 44:].any()
 
 
-def test_two_legs_are_both_body():
+def test_two_legs_are_both_body_and_a_picture_is_one_slice():
     legs = cylinder(9, (24, 14)) | cylinder(8, (24, 42))
-    values = np.where(legs, 40.0, -1000.0)
-    assert np.array_equal(body_mask(values[None].astype(np.float32)), legs)
+    for truth in (legs, legs[:1]):
+        assert np.array_equal(body_mask(np.where(truth, 40.0, -1000.0)[None].astype(np.float32)), truth)
 
 
 @pytest.mark.parametrize("kind", ["crop", "constant", "one dark hole"])
@@ -73,12 +74,6 @@ def test_where_the_body_is_everything_so_is_the_mask(kind):
     if kind == "one dark hole":
         values[8:12, 20:30, 20:30] = 0
     assert body_mask(values[None].astype(np.float32)).all()
-
-
-def test_a_picture_is_one_slice():
-    values, truth = scan("ct")
-    found = body_mask(values[None, :1].astype(np.float32))
-    assert 2 * (found & truth[:1]).sum() / (found.sum() + truth[:1].sum()) > 0.98
 
 
 def test_no_organ_of_the_phantom_lies_outside_the_body():
@@ -118,7 +113,7 @@ def test_nothing_and_everything_dilated():
 
 def with_region(source: str, radius: int):
     previous = "3d_lowres" if source == "previous" else None
-    return dataclasses.replace(patch_configuration((8, 8, 8), previous=previous), region=CandidateRegion(source, radius))
+    return patch_configuration((8, 8, 8), previous=previous, region=CandidateRegion(source, radius))
 
 
 def test_each_source_of_a_region(caplog):
@@ -131,6 +126,22 @@ def test_each_source_of_a_region(caplog):
         candidate_region_mask(with_region("previous", 2), volume, None, source="c1")
     assert candidate_region_mask(with_region("previous", 2), volume, 0 * organs, source="c1") is None
     assert "c1: 3d_lowres found no organ" in caplog.text
+
+
+@pytest.mark.parametrize("sees_previous", [False, True])
+@pytest.mark.parametrize("radius", [None, 1])
+def test_the_previous_stage_gives_the_region_and_only_where_it_is_seen_the_label_map(sees_previous, radius):
+    volumes, shape = [], (6, 7, 8)
+    organs = (random_label_map(*shape) == 3).astype(np.int16)
+    predictor = SimpleNamespace(logits=lambda volume, progress: volumes.append(volume) or torch.zeros(2, *shape))
+    region = None if radius is None else CandidateRegion("previous", radius)
+    configuration = patch_configuration((8, 8, 8), previous="3d_lowres", region=region, previous_input=sees_previous)
+    logits = predict_preprocessed(predictor, configuration, Volume(random_image(*shape), organs, case="c"), whole_trace(shape))
+    (volume,) = volumes
+    assert logits.trace == whole_trace(shape)
+    assert volume.case == "c"
+    assert (volume.previous is organs) == sees_previous
+    assert volume.region is None if radius is None else np.array_equal(volume.region, dilated(organs > 0, radius))
 
 
 def a_region(shape: tuple[int, ...], *boxes: tuple[slice, ...]) -> np.ndarray:
@@ -154,20 +165,14 @@ REGIONS = {
 @pytest.mark.parametrize("regions_mode", [False, True])
 def test_inside_as_ever_outside_background_and_other_tiles_never_computed(name, step, regions_mode):
     shape, boxes = REGIONS[name]
-    labels = (
-        Labels(("a", "b", "c", "d"), ((1,), (2,), (3,), (4,)), regions=True, regions_class_order=(1, 2, 3, 4)) if regions_mode else None
-    )
-    options = {} if labels is None else {"labels": labels}
+    options = {"labels": as_regions(a=(1,), b=(2,), c=(3,), d=(4,))} if regions_mode else {}
     seen, volume, region = [], random_image(*shape), a_region(shape, *boxes)
     one = make_predictor(lambda x: seen.append(len(x)) or voxelwise(x), (8, 8, 8), step=step, **options)
     logits = one.logits(Volume(volume, region=region))
     whole = make_predictor(voxelwise, (8, 8, 8), step=step, **options).logits(Volume(volume))
     assert torch.equal(logits[:, region], whole[:, region])
-    share = logits.float().sigmoid() if regions_mode else logits.float().softmax(0)
-    if regions_mode:
-        assert (share[:, ~region] < 1e-30).all()
-    else:
-        assert (share[0, ~region] == 1).all()
+    outside = logits[:, ~region].float()
+    assert (outside.sigmoid() < 1e-30).all() if regions_mode else (outside.softmax(0)[0] == 1).all()
     padded = [max(n, 8) for n in shape]
     wide = np.pad(region, [((p - n) // 2, p - n - (p - n) // 2) for p, n in zip(padded, shape, strict=True)])
     starts = tile_starts(padded, (8, 8, 8), step)
@@ -185,7 +190,7 @@ def test_a_region_for_slices_and_for_a_second_stage():
     assert one.computed < one.skipped
     stage = random_label_map(4, 20, 24)
     second = make_predictor(lambda x: x, (8, 8), previous="3d_lowres").logits(Volume(volume, previous=stage, region=region))
-    expected = organs_as_channels(torch.from_numpy(stage)[None], Labels(("a", "b", "c"), ((1,), (2,), (5,))))[0]
+    expected = organs_as_channels(torch.from_numpy(stage)[None], LIVER_KIDNEYS)[0]
     assert torch.equal(second[1:, region].float(), expected[:, region])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,30 +20,29 @@ from autoseg.inference.volume_predictor import Volume
 from autoseg.schema import Labels, Mirroring
 
 
+def assert_voxelwise(logits: torch.Tensor, volume: np.ndarray, factor: int = 1) -> None:
+    expected = factor * voxelwise(torch.from_numpy(volume)[None])[0]
+    torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3 * factor)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 8), (5, 20, 3), (17, 9, 30), (1, 8, 8), (40, 8, 9)])
 @pytest.mark.parametrize("batch", [1, 5, None])
 def test_a_voxelwise_network_is_given_back_at_every_voxel(shape, batch):
     volume = random_image(*shape)
     logits = make_predictor(voxelwise, (8, 8, 8), batch=batch, mirroring=Mirroring(axes=(0, 1, 2))).logits(Volume(volume))
     assert logits.dtype == torch.float16
-    assert logits.shape == (4, *shape)
-    torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
+    assert_voxelwise(logits, volume)
 
 
 @pytest.mark.parametrize("shape", [(6, 8, 20), (1, 33, 8), (4, 5, 6)])
 def test_2d_sees_every_slice_by_itself(shape):
     seen = []
 
-    def network(x):
-        assert x.ndim == 4
-        assert x.shape[2:] == (8, 8)
-        seen.append(len(x))
-        return voxelwise(x)
-
     volume = random_image(*shape)
-    logits = make_predictor(network, (8, 8), batch=4).logits(Volume(volume))
-    torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
-    assert max(seen) == 4 or shape[0] == 1
+    network = make_predictor(lambda x: seen.append(x.shape) or voxelwise(x), (8, 8), batch=4)
+    assert_voxelwise(network.logits(Volume(volume)), volume)
+    assert {tuple(patch) for _, _, *patch in seen} == {(8, 8)}
+    assert max(seen)[0] == 4 or shape[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(12, 30, 14), (30, 9, 11), (9, 10, 40)])
@@ -62,10 +62,9 @@ def test_overlapping_tiles_are_weighted_as_by_the_plain_formula(shape):
 
 
 def test_networks_are_averaged():
-    networks = [lambda x: voxelwise(x), lambda x: 3 * voxelwise(x)]
     volume = random_image(8, 8, 8)
-    logits = make_predictor(networks, (8, 8, 8)).logits(Volume(volume))
-    torch.testing.assert_close(logits.float(), 2 * voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=4e-3)
+    predictor = make_predictor([voxelwise, lambda x: 3 * voxelwise(x)], (8, 8, 8))
+    assert_voxelwise(predictor.logits(Volume(volume)), volume, factor=2)
 
 
 def position_aware(x: torch.Tensor) -> torch.Tensor:
@@ -114,13 +113,9 @@ def test_left_and_right_change_places_under_the_lateral_flip(regions):
 
 def test_the_previous_stage_changes_sides_too():
     """A cascade's label channels: one image channel, then liver, left, right (internal values 1, 2, 3)."""
-
-    def trusting(x):
-        return torch.cat([x[:, :1], x[:, 1:4]], 1)
-
     volume, stage = random_image(8, 8, 8), random_label_map(8, 8, 8)
     mirroring = Mirroring(axes=(1, 2), lateral_axis=2, pairs=((1, 2),))
-    logits = make_predictor(trusting, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(Volume(volume, previous=stage))
+    logits = make_predictor(lambda x: x, (8, 8, 8), mirroring=mirroring, previous="3d_lowres").logits(Volume(volume, previous=stage))
     expected = torch.from_numpy(np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32))
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
 
@@ -128,27 +123,23 @@ def test_the_previous_stage_changes_sides_too():
 @pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
 @pytest.mark.parametrize("shape", [(17, 9, 12), (3, 20, 5), (8, 8, 8)])
 def test_the_previous_stages_label_map_becomes_channels_a_tile_at_a_time(patch, shape):
-    seen = []
-
-    def network(x):
-        seen.append(tuple(x.shape[1:]))
-        return x
-
-    volume, stage = random_image(*shape), random_label_map(*shape)
-    logits = make_predictor(network, patch, previous="3d_lowres").logits(Volume(volume, previous=stage))
+    seen, volume, stage = [], random_image(*shape), random_label_map(*shape)
+    logits = make_predictor(lambda x: seen.append(tuple(x.shape[1:])) or x, patch, previous="3d_lowres").logits(
+        Volume(volume, previous=stage)
+    )
     expected = np.concatenate([volume, [stage == value for value in (1, 2, 3)]]).astype(np.float32)
     torch.testing.assert_close(logits.float(), torch.from_numpy(expected), rtol=2e-3, atol=2e-3)
     assert set(seen) == {(4, *patch)}
 
 
 def test_a_missing_an_unexpected_and_a_misplaced_previous_stage_are_refused():
-    cascade = make_predictor(voxelwise, (8, 8, 8), previous="3d_lowres")
-    with pytest.raises(ValueError, match="c1: .*3d_lowres.*none"):
-        cascade.logits(Volume(random_image(8, 8, 8), case="c1"))
-    with pytest.raises(ValueError, match=r"c1: .*3d_lowres.*\(8, 8, 8\).*\(8, 8, 9\)"):
-        cascade.logits(Volume(random_image(8, 8, 8), previous=random_label_map(8, 8, 9), case="c1"))
-    with pytest.raises(ValueError, match="c1: test expects no"):
-        make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8), previous=random_label_map(8, 8, 8), case="c1"))
+    for stage, previous, message in (
+        ("3d_lowres", None, "c1: .*3d_lowres.*none"),
+        ("3d_lowres", random_label_map(8, 8, 9), r"c1: .*3d_lowres.*\(8, 8, 8\).*\(8, 8, 9\)"),
+        (None, random_label_map(8, 8, 8), "c1: test expects no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_predictor(voxelwise, (8, 8, 8), previous=stage).logits(Volume(random_image(8, 8, 8), previous=previous, case="c1"))
 
 
 def is_in_a_file(tensor: torch.Tensor) -> bool:
@@ -179,14 +170,10 @@ def test_logits_that_would_take_much_of_the_memory_lie_in_a_file(monkeypatch, tm
 def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(module, "available_memory", lambda: 1)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(module.os, "posix_fallocate", full, raising=False)
     volume = random_image(8, 8, 8)
-    logits = make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume, case="case_7"))
-    torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
+    assert_voxelwise(make_predictor(voxelwise, (8, 8, 8)).logits(Volume(volume, case="case_7")), volume)
     assert "case_7" in caplog.text
     assert "TMPDIR" in caplog.text
 
@@ -194,10 +181,10 @@ def test_a_disk_without_room_is_reported_and_memory_used(monkeypatch, tmp_path, 
 def test_without_reserving_free_space_is_looked_up(monkeypatch, caplog):
     monkeypatch.setattr(module, "available_memory", lambda: 1)
     monkeypatch.delattr(module.os, "posix_fallocate", raising=False)
-    assert make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8))).shape == (4, 8, 8, 8)
+    assert module.empty_logits((4, 8, 8, 8), "c1").shape == (4, 8, 8, 8)
     assert caplog.text == ""
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    assert make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8, 8))).shape == (4, 8, 8, 8)
+    assert module.empty_logits((4, 8, 8, 8), "c1").shape == (4, 8, 8, 8)
     assert "TMPDIR" in caplog.text
 
 
@@ -213,8 +200,7 @@ def test_out_of_memory_is_answered_with_smaller_batches_and_remembered():
     shares = []
     one = make_predictor(hungry, (8, 8, 8), batch=8)
     volume = random_image(8, 8, 40)
-    logits = one.logits(Volume(volume), progress=shares.append)
-    torch.testing.assert_close(logits.float(), voxelwise(torch.from_numpy(volume)[None])[0], rtol=2e-3, atol=2e-3)
+    assert_voxelwise(one.logits(Volume(volume), progress=shares.append), volume)
     assert sizes[:3] == [8, 4, 2]
     assert sum(shares) == pytest.approx(1)
     assert min(shares) > 0
@@ -227,15 +213,10 @@ def test_out_of_memory_is_answered_with_smaller_batches_and_remembered():
     ("error", "batch"), [(torch.OutOfMemoryError("CUDA out of memory"), 1), (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), 8)]
 )
 def test_every_other_error_and_the_last_out_of_memory_are_raised(error, batch):
-    calls = []
-
-    def broken(x):
-        calls.append(x)
-        raise error
-
+    network = Mock(side_effect=error)
     with pytest.raises(type(error), match=str(error)):
-        make_predictor(broken, (8, 8, 8), batch=batch).logits(Volume(random_image(8, 8, 8)))
-    assert len(calls) == 1
+        make_predictor(network, (8, 8, 8), batch=batch).logits(Volume(random_image(8, 8, 8)))
+    assert network.call_count == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6])
@@ -250,32 +231,26 @@ def test_broken_logits_are_refused_with_the_case(value):
 
 
 def test_a_network_of_the_wrong_kind_is_refused():
-    with pytest.raises(ValueError, match=r"\(1, 4, 8, 8, 8\).*\(1, 1, 8, 8, 8\)"):
-        make_predictor(lambda x: x, (8, 8, 8)).logits(Volume(random_image(8, 8, 8)))
-    with pytest.raises(ValueError, match="tuple"):
-        make_predictor(lambda x: (voxelwise(x),), (8, 8, 8)).logits(Volume(random_image(8, 8, 8)))
-    with pytest.raises(ValueError, match="c1: .*C, Z, Y, X"):
-        make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(8, 8)[0], case="c1"))
+    image = random_image(8, 8, 8)
+    for network, volume, message in (
+        (lambda x: x, image, r"\(1, 4, 8, 8, 8\).*\(1, 1, 8, 8, 8\)"),
+        (lambda x: (voxelwise(x),), image, "tuple"),
+        (voxelwise, image[0], "c1: .*C, Z, Y, X"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_predictor(network, (8, 8, 8)).logits(Volume(volume, case="c1"))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"step": 0}, "step"), ({"step": 1.5}, "step"), ({"batch": 0}, "batch")])
+@pytest.mark.parametrize(("options", "message"), [({"step": 0}, "step"), ({"step": 1.5}, "step"), ({"batch": 0}, "batch"), ({}, "network")])
 def test_senseless_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        make_predictor(voxelwise, (8, 8, 8), **options)
-    with pytest.raises(ValueError, match="network"):
-        make_predictor([], (8, 8, 8))
+        make_predictor(voxelwise if options else [], (8, 8, 8), **options)
 
 
 def test_sums_reach_only_one_patch_along_the_longest_axis(monkeypatch):
     """The memory promise: besides the result, one patch's thickness of float32 sums."""
-    shapes = []
-    original = module.PatchAggregator.__init__
-
-    def spy(self, *arguments, **options):
-        original(self, *arguments, **options)
-        shapes.append(tuple(self.total.shape))
-
-    monkeypatch.setattr(module.PatchAggregator, "__init__", spy)
+    shapes, finish = [], module.PatchAggregator.finish
+    monkeypatch.setattr(module.PatchAggregator, "finish", lambda self: shapes.append(tuple(self.total.shape)) or finish(self))
     for order in set(itertools.permutations((8, 10, 64))):
         make_predictor(voxelwise, (8, 8, 8)).logits(Volume(random_image(*order)))
         assert shapes[-1] == (4, *(8 if n == 64 else n for n in order))

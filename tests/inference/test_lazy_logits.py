@@ -7,16 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import make_geometry, whole_trace
+from factories import ORGANS, REGIONS, make_geometry, whole_trace
 
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Labels, Trace
-
-ORGANS = Labels(("ball", "block"), ((2,), (5,)))
-REGIONS = Labels(("whole", "core"), ((1, 2), (2,)), regions=True, regions_class_order=(1, 2))
 
 
 def make_trace(grid: tuple[int, ...] = (4, 5, 6), *, turned: bool = True) -> Trace:

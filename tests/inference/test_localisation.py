@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from factories import ORGANS, SHAPE, make_configuration
-from torch import nn
+from factories import LIVER_KIDNEYS, SHAPE, make_configuration, voxelwise
 
 from autoseg.inference.localisation import Localiser, LocatedPredictor, coarse_shape, plan_locator, to_coarse
 from autoseg.inference.predictor import Predictor
@@ -56,25 +57,15 @@ class TestGrid:
         assert np.array_equal(to_coarse(image, Locator((1.0,) * 3, (16, 16, 16), 0.5), (1.0,) * 3), image)
 
 
-class Bright(nn.Module):
-    """Calls an organ what is brighter than a threshold."""
-
-    def __init__(self, threshold: float) -> None:
-        super().__init__()
-        self.threshold = threshold
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.zeros_like(x), x - self.threshold], 1)
+def brighter_than(threshold: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network that calls an organ what is brighter."""
+    return lambda x: torch.cat([torch.zeros_like(x), x - threshold], 1)
 
 
-def voxelwise(x: torch.Tensor) -> torch.Tensor:
-    return torch.cat([x * factor for factor in (1, -2, 0.5)], 1)
-
-
-def located(threshold: float, *more: float, margin: int = 2, **options) -> LocatedPredictor:
+def located(threshold: float, *more: float, margin: int = 2) -> LocatedPredictor:
     configuration = make_configuration(locator=Locator((2.0,) * 3, (16, 16, 16), 0.0, margin))
-    networks = [lambda value=value: Bright(value) for value in (threshold, *more)]
-    predictor = Predictor([voxelwise], configuration, ORGANS, device=CPU, mirror=False, **options)
+    networks = [partial(brighter_than, value) for value in (threshold, *more)]
+    predictor = Predictor([voxelwise], configuration, LIVER_KIDNEYS, device=CPU, mirror=False)
     return LocatedPredictor(predictor, Localiser(networks, configuration, CPU))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import story_data as data
 import torch
+from factories import write_random_network
 
 import autoseg
 from autoseg.data.images import read_label
@@ -18,12 +19,11 @@ from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import load_logits, save_logits
-from autoseg.networks import build_network
 from autoseg.pipeline import EnsembleSettings, PlanSettings, PredictSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
-from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.runs import FINAL_CHECKPOINT
-from autoseg.runtime.serialization import from_jsonable, read_json, write_json
+from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.runs import ModelFolder, Run
+from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Budget, Configuration, Plan, Score, Split
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.settings import TrainSettings
@@ -115,10 +115,8 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
             reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
             scores += score_case(case, found, reference, plan.labels)
         write_json(run / "validation" / "scores.json", scores)
-        write_json(run / "run.json", job)
         torch.manual_seed(int(fold))
-        network = build_network(one.network, dim=2, in_channels=1, out_channels=plan.labels.n_outputs, **one.network_options)
-        save_checkpoint(run / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
+        write_random_network(run, job)
     return name
 
 
@@ -131,13 +129,20 @@ def mean(scores: list[Score], organ: str) -> float:
 
 
 def stored_mean(home: Path, model: str, organ: str, fold: str) -> float:
-    path = results(home) / model / f"fold_{fold}" / "validation" / "scores.json"
-    return mean(from_jsonable(read_json(path, list), list[Score]), organ)
+    return mean(ModelFolder(results(home) / model).run(fold).scores(), organ)
 
 
 def folder_of(home: Path, kind: str) -> Path:
     (found,) = results(home).glob(f"ensemble__{kind.capitalize()}*")
     return found
+
+
+def run_of(home: Path, kind: str, fold: str = "0") -> Run:
+    return ModelFolder(folder_of(home, kind)).run(fold)
+
+
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run.checkpoint)[0]["network"]
 
 
 def predict(home: Path, out: Path, **settings: object) -> np.ndarray:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,10 +24,12 @@ from ensemble_models import (
     predict,
     results,
     right,
+    run_of,
     small,
     speckled,
     splits,
     stored_mean,
+    weights_of,
     wrong_in_a_corner,
 )
 
@@ -39,12 +41,12 @@ from autoseg.ensembling import training as ensemble_training
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
-from autoseg.runtime.runs import FINAL_CHECKPOINT
-from autoseg.runtime.serialization import read_json, write_json
+from autoseg.runtime.runs import FINAL_CHECKPOINT, Run
+from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Configuration
-from autoseg.schema.run_record import RunRecord
 from autoseg.selection.stored_scores import seconds_of
+from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -54,11 +56,6 @@ home = pytest.fixture(linked_home)
 
 
 class TestWhatIsLearnt:
-    def test_argmax_of_models_that_are_right_is_right(self, home: Path) -> None:
-        scores = fit(home, "argmax", add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"))
-        assert list(scores) == ["0", "1"]
-        assert min(score.dice for some in scores.values() for score in some) > 0.95
-
     def test_argmax_where_two_organs_are_claimed_takes_the_surer(self, home: Path) -> None:
         """The bar's model claims a corner of the ball; how sure it is decides."""
         bar = add_model(home, {"bar": wrong_in_a_corner(2.0)}, folds="0")
@@ -68,16 +65,14 @@ class TestWhatIsLearnt:
         assert mean(surer, "ball") > 0.95
 
     def test_logits_learn_to_trust_the_better_of_two_models(self, home: Path) -> None:
-        members = (
-            add_model(home, {"ball": right(1.0)}, folds="012"),
-            add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash", folds="012"),
-        )
+        rash = add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash", folds="012")
+        members = add_model(home, {"ball": right(1.0)}, folds="012"), rash
         assert stored_mean(home, members[0], "ball", "0") > 0.95
         before = mean(fit(home, "argmax", *members, folds=("0",))["0"], "ball")
         after = mean(fit(home, "logits", *members, folds=("0",), iterations=100)["0"], "ball")
         assert before < 0.8
         assert after > 0.95
-        weight = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]["conv.weight"].flatten(1)
+        weight = weights_of(run_of(home, "logits"))["conv.weight"].flatten(1)
         assert weight[1, 0] - weight[0, 0] > weight[1, 1] - weight[0, 1]
 
     def test_meta_improves_on_a_model_that_is_wrong_here_and_there(self, home: Path) -> None:
@@ -92,7 +87,7 @@ class TestWhatIsLearnt:
         good = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"ball": wrong_in_a_corner(), "bar": right()}, folds="01")
         add_model(home, {"bar": speckled}, folds="01")
         scores = fit(home, "multi")
-        job = read_json(folder_of(home, "multi") / "fold_0" / "run.json", RunRecord)
+        job = run_of(home, "multi").record()
         assert set(job.ensemble.members) == set(good)
         assert min(mean(some, organ) for some in scores.values() for organ in ("ball", "bar")) > 0.95
 
@@ -109,14 +104,13 @@ class TestWhatIsLearnt:
     def test_fusion_fits_heads_on_held_out_cases_in_two_halves(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
         scores = fit(home, "fusion", *members, folds=("0",), iterations=6)["0"]
-        run = folder_of(home, "fusion") / "fold_0"
-        held_out = set(splits(home)[0].val)
-        assert {score.case for score in scores} == held_out
-        states = [load_checkpoint(run / f"half_{half}" / FINAL_CHECKPOINT)[0]["network"] for half in (0, 1)]
-        whole = load_checkpoint(run / FINAL_CHECKPOINT)[0]["network"]
+        run = run_of(home, "fusion")
+        assert {score.case for score in scores} == set(splits(home)[0].val)
+        one, other = (weights_of(Run(run.folder / f"half_{half}"))["head.weight"] for half in (0, 1))
+        whole = weights_of(run)
         assert set(whole) == {"head.weight", "head.bias"}
-        assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
-        assert torch.allclose(whole["head.weight"], (states[0]["head.weight"] + states[1]["head.weight"]) / 2)
+        assert not torch.equal(one, other)
+        assert torch.allclose(whole["head.weight"], (one + other) / 2)
 
     def test_the_planned_patients_are_what_the_halves_keep_together(
         self, home: Path, planned: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,16 +123,11 @@ class TestWhatIsLearnt:
         workspace, held_out = Workspace(home), splits(home)[0].val
         raw = raw_dataset(workspace, NAME)
         write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group=f"patient of {case.name}") for case in raw.cases)))
-        heard: list[dict[str, str]] = []
-
-        def halves(groups: dict[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-            heard.append(groups)
-            return fusion.halves(groups, rng)
-
+        halves = Mock(side_effect=fusion.halves)
         monkeypatch.setattr(ensemble_training, "halves", halves)
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
         fit(home, "fusion", *members, folds=("0",), iterations=1)
-        assert heard == [{case: f"patient of {case}" for case in held_out}]
+        assert [call.args[0] for call in halves.call_args_list] == [{case: f"patient of {case}" for case in held_out}]
 
     def test_fused_networks_may_see_different_windows(self, home: Path, tmp_path: Path) -> None:
         def windowed(plan: Configuration) -> Configuration:
@@ -146,7 +135,7 @@ class TestWhatIsLearnt:
 
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0", seen=windowed)
         scores = fit(home, "fusion", *members, iterations=2)["0"]
-        job = read_json(folder_of(home, "fusion") / "fold_0" / "run.json", RunRecord)
+        job = run_of(home, "fusion").record()
         assert len(job.plan.channels) == 2
         assert {score.organ for score in scores} == {"ball", "bar"}
         case, folders = splits(home)[0].val[0], (job.configuration.data, "2d", "2d_w300_l100")
@@ -159,7 +148,7 @@ class TestWhatIsLearnt:
         states = []
         for seed in (0, 0, 1):
             fit(home, "meta", member, folds=("0",), iterations=4, seed=seed, restart=True)
-            states.append(load_checkpoint(folder_of(home, "meta") / "fold_0" / FINAL_CHECKPOINT)[0]["network"])
+            states.append(weights_of(run_of(home, "meta")))
         same, other = ([torch.equal(value, one[name]) for name, value in states[0].items()] for one in states[1:])
         assert all(same)
         assert not all(other)
@@ -178,9 +167,8 @@ class TestModelsLikeAnyOther:
     @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
     def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:
         fit(home, kind, add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01"), iterations=1)
-        usual, low_memory = (
-            predict(home, tmp_path / f"{kind}{low}", model=folder_of(home, kind).name, low_memory=low) for low in (False, True)
-        )
+        model = folder_of(home, kind).name
+        usual, low_memory = (predict(home, tmp_path / str(low), model=model, low_memory=low) for low in (False, True))
         assert set(np.unique(usual)) <= {0, data.BALL, data.BAR}
         assert 0.02 < (usual > 0).mean() < 0.98
         assert np.mean(usual == low_memory) > 0.98
@@ -229,7 +217,7 @@ class TestModelsLikeAnyOther:
         best = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
         add_model(home, {"ball": speckled, "bar": speckled}, folds="01")
         fit(home, "argmax", folds=("0",))
-        assert set(read_json(folder_of(home, "argmax") / "fold_0" / "run.json", RunRecord).ensemble.members) == set(best)
+        assert set(run_of(home, "argmax").record().ensemble.members) == set(best)
         assert {score.organ for score in fit(home, "logits", organs=("bar",), iterations=1)["0"]} == {"bar"}
         assert folder_of(home, "logits").name == "ensemble__Logits__bar"
 
@@ -244,9 +232,9 @@ class TestGoingOn:
             fit(home, "argmax", folds=("0", "1"))
         assert "finished already" in caplog.text
         assert data.snapshot(folder_of(home, "argmax") / "fold_0") == before
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).ensemble.members == (first,)
+        assert run_of(home, "argmax", "1").record().ensemble.members == (first,)
         fit(home, "argmax", restart=True)
-        assert read_json(folder_of(home, "argmax") / "fold_1" / "run.json", RunRecord).ensemble.members == (f"{first}__better",)
+        assert run_of(home, "argmax", "1").record().ensemble.members == (f"{first}__better",)
 
     def test_a_restart_that_is_refused_leaves_what_is_there(self, home: Path) -> None:
         member = add_model(home, {"ball": right()}, folds="01")
@@ -273,36 +261,23 @@ class TestGoingOn:
     def test_an_interrupted_training_goes_on_to_the_same_weights(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         member = add_model(home, {"ball": speckled}, folds="01")
         fit(home, "logits", member, folds=("0",), iterations=50)
-        whole = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
+        whole = weights_of(run_of(home, "logits"))
         monkeypatch.setattr("autoseg.trainers.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        finish_interval = Trainer.finish_interval
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("autoseg.trainers.trainer.Trainer.finish_interval", stop_after(1))
+            interrupted = Mock(side_effect=KeyboardInterrupt)
+            patch.setattr(Trainer, "finish_interval", lambda self, bar: (finish_interval(self, bar), interrupted()))
             with pytest.raises(KeyboardInterrupt):
                 fit(home, "logits", member, folds=("0",), iterations=50, restart=True)
         fit(home, "logits", member, folds=("0",))
-        again = load_checkpoint(folder_of(home, "logits") / "fold_0" / FINAL_CHECKPOINT)[0]["network"]
+        again = weights_of(run_of(home, "logits"))
         assert all(torch.equal(value, again[name]) for name, value in whole.items())
-
-
-def stop_after(validation_intervals: int) -> Callable[..., None]:
-    from autoseg.trainers.trainer import Trainer
-
-    finish = Trainer.finish_interval
-
-    def stop(self: Trainer, bar: object) -> None:
-        finish(self, bar)
-        if self.interval >= validation_intervals:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 def test_the_command_prints_the_scores(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add_model(home, {"ball": right()}, folds="0")
-    add_model(home, {"bar": right()}, folds="0")
-    assert cli.train_ensemble(["3", "--kind", "argmax", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 0
-    printed = capsys.readouterr().out
-    assert "ball" in printed
-    assert "bar" in printed
-    assert cli.train_ensemble(["3", "--kind", "meta", "--folds", "0", "--device", "cpu", "--home", str(home)]) == 2
+    options = ["--folds", "0", "--device", "cpu", "--home", str(home)]
+    assert cli.train_ensemble(["3", "--kind", "argmax", *options]) == 0
+    assert "ball" in capsys.readouterr().out
+    assert cli.train_ensemble(["3", "--kind", "meta", *options]) == 2
     assert "autoseg_train" in capsys.readouterr().err

@@ -11,8 +11,10 @@ import pytest
 import torch
 from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs, grid_trace
 from scipy.special import expit, softmax
+from skimage.transform import resize
 
 from autoseg.inference import grid, winners
+from autoseg.inference.averages import average_all
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.logits import Logits
 
@@ -142,6 +144,14 @@ def test_members_on_different_grids_and_of_different_kinds_are_averaged_exactly(
     exact_labels(members, labels, [None, None, 0])
 
 
+def test_labels_equal_those_after_the_reference_resize():
+    case = GRIDS["finer"]
+    array, box = blobs(case.shape, 4, seed=9).astype(np.float32), tuple(slice(*span) for span in case.crop)
+    resized = [resize(channel, [side.stop - side.start for side in box], 1, mode="edge", anti_aliasing=False) for channel in array]
+    found = export_labels([Logits(array, case)], LIVER_SPLEEN_AORTA)
+    np.testing.assert_array_equal(found[box], np.array([0, 3, 1, 2])[np.argmax(resized, axis=0)])
+
+
 def test_an_organ_that_wins_at_no_corner_is_found():
     """Halfway between two rivals the third, second best at both, is best: corners that disagree must see all classes."""
     array = np.zeros((4, 2, 2, 2), np.float32)
@@ -199,10 +209,12 @@ def test_logits_that_do_not_fit_their_trace_are_refused():
         ([(3, GRIDS["finer"])], "case_1: expected 4 .*liver, spleen, aorta, got 3"),
         ([(4, GRIDS["finer"]), (4, GRIDS["same"])], "case_1: .*(shape_before_crop|geometry)"),
         ([(4, GRIDS["finer"]), (4, dataclasses.replace(GRIDS["finer"], flips=(2,)))], "case_1: .*flips"),
+        ([(4, GRIDS["finer"]), (4, dataclasses.replace(GRIDS["finer"], case="other"))], "disagree about the case"),
     ],
 )
 def test_members_that_do_not_belong_together_are_refused(members, reason):
     logits = [Logits(blobs((9, 10, 11), outputs, seed=0), trace) for outputs, trace in members]
-    for function in (export_labels, lambda *given: list(probabilities(*given))):
+    together = lambda members, labels: average_all(dict(enumerate(members)), [], labels)  # noqa: E731
+    for function in (export_labels, together, lambda *given: list(probabilities(*given))):
         with pytest.raises(ValueError, match=reason):
             function(logits, LIVER_SPLEEN_AORTA)

@@ -18,13 +18,7 @@ from .sampled_probabilities import probabilities_at
 
 
 def calibrated(predictions: Mapping[str, Logits], choice: Choice, member_labels: Mapping[str, Labels]) -> dict[str, Logits]:
-    """Predictions of one case with the temperature of the model that made them.
-
-    Args:
-        predictions: By member.
-        choice: Holds the temperatures; predictions of members without one stay as they are.
-        member_labels: Member to its labels.
-    """
+    """Members' predictions of one case, each with its temperature where the choice holds one."""
     temperatures = {name: choice.calibration[name].temperature for name in predictions if name in choice.calibration}
     return {name: with_temperature(logits, temperatures.get(name, 1.0), member_labels[name]) for name, logits in predictions.items()}
 
@@ -40,7 +34,7 @@ def apply_selection(
     Args:
         predictions: By member.
         choice: Organ to members; organs that it lacks are background.
-        member_labels: Member to its labels.
+        member_labels: By member.
         labels: Of the dataset.
 
     Returns:

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..preprocessing.cropping import slices_of
 from ..schema import Labels
-from .grid import Grid, Interval, chunks
+from .grid import Grid, Interval
 from .logits import Logits, check_members
 from .merge_labels import internal_regions_class_order
-from .winners import UNDECIDED, cell_winners, winners_from_cells, winning_channels
+from .winners import cell_winners, undecided_voxels, winners_from_cells, winning_channels
 
 SLAB_OF_ALL = 2**26
 """Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""
@@ -52,7 +52,7 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     Args:
         models: Name to its prediction of the case; of any grids. Each is read twice, slab by slab.
         averages: Names of the members of each.
-        labels: The organs, of all models the same.
+        labels: Of all models.
 
     Raises:
         ValueError: The models do not belong together or to `labels`.
@@ -86,24 +86,18 @@ def _decide(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interpolates the undecided voxels of a slab: those where the models agree get their winner, all others 0.
 
-    Returns:
-        Flat indices in the slab of the voxels where the models disagree, ``(n,)``, and the winner of each average there, ``(averages, n)``.
+    Returns flat indices in the slab of the voxels where the models disagree, ``(n,)``, and each average's winner there, ``(averages, n)``.
     """
-    flat = winner.reshape(-1)
-    undecided = np.flatnonzero(flat == UNDECIDED)
     disputed, channels = [np.empty(0, np.int64)], [np.empty((len(averages), 0), np.int16)]
-    if len(undecided):
-        slabs = {name: grid.read_for(slices) for name, grid in grids.items()}
-        classes = next(iter(grids.values())).array.shape[0]
-        for part in chunks(len(undecided), classes * len(grids)):
-            z, y, x = np.unravel_index(undecided[part], winner.shape)
-            values = {name: grid.at(*slabs[name], (z + slices[0], y, x)) for name, grid in grids.items()}
-            alone = np.stack([winning_channels([values[name]], [grid.kind], regions=regions) for name, grid in grids.items()])
-            differ = (alone != alone[0]).any(axis=0)
-            flat[undecided[part]] = np.where(differ, 0, alone[0])
-            disputed.append(undecided[part][differ])
-            values = {name: value[:, differ] for name, value in values.items()}
-            kinds = {name: grid.kind for name, grid in grids.items()}
-            rows = [winning_channels([values[n] for n in names], [kinds[n] for n in names], regions=regions) for names in averages]
-            channels.append(np.stack(rows) if rows else np.empty((0, int(differ.sum())), np.int16))
+    kinds = {name: grid.kind for name, grid in grids.items()}
+    flat = winner.reshape(-1)
+    for voxels, corners in undecided_voxels(winner, list(grids.values()), slices, members=len(grids)):
+        values = dict(zip(grids, corners, strict=True))
+        alone = np.stack([winning_channels([values[name]], [kinds[name]], regions=regions) for name in grids])
+        differ = (alone != alone[0]).any(axis=0)
+        flat[voxels] = np.where(differ, 0, alone[0])
+        disputed.append(voxels[differ])
+        values = {name: value[:, differ] for name, value in values.items()}
+        rows = [winning_channels([values[n] for n in names], [kinds[n] for n in names], regions=regions) for names in averages]
+        channels.append(np.stack(rows) if rows else np.empty((0, int(differ.sum())), np.int16))
     return np.concatenate(disputed), np.concatenate(channels, axis=1)

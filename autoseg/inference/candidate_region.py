@@ -37,17 +37,12 @@ SLAB = 2**22
 def body_mask(image: np.ndarray) -> np.ndarray:
     """The patient's body: threshold, largest component, holes filled in every plane.
 
-    Args:
-        image: Preprocessed, ``(C, Z, Y, X)``: HU clipped and scaled, z-scored, or z-scored inside a mask with zeros around it.
-
-    Returns:
-        ``(Z, Y, X)`` bool; True everywhere where hardly anything is left out, or nothing stands out.
+    Takes a preprocessed image ``(C, Z, Y, X)`` (HU clipped and scaled, z-scored, or z-scored inside a mask with zeros around it), gives
+    ``(Z, Y, X)`` bool; True everywhere where hardly anything is left out, or nothing stands out.
     """
     step = math.ceil((math.prod(image.shape[1:]) / COARSE) ** (1 / 3) - 1e-9)
     grid = (slice(None, None, max(1, step)),) * 3
-    mask = np.zeros(image[0][grid].shape, bool)
-    for channel in image:
-        mask |= _foreground(channel[grid])
+    mask = np.logical_or.reduce([_foreground(channel[grid]) for channel in image])
     mask = _filled(_large_parts(mask | ndimage.binary_closing(mask)))
     if not mask.any() or mask.mean() > NEARLY_ALL:
         return np.ones(image.shape[1:], bool)
@@ -97,12 +92,7 @@ def _filled(mask: np.ndarray) -> np.ndarray:
 def distances(mask: np.ndarray, most: int) -> np.ndarray:
     """The smallest whole radius (voxels, Euclidean ball) with which the dilated mask reaches each voxel.
 
-    Args:
-        mask: ``(Z, Y, X)`` bool.
-        most: Largest radius of interest, below 255.
-
-    Returns:
-        ``(Z, Y, X)`` uint8: 0 in the mask, `most` + 1 where not even the largest radius reaches.
+    ``(Z, Y, X)`` uint8: 0 in the mask, `most` + 1 where not even the largest radius of interest, `most` below 255, reaches.
     """
     result = np.full(mask.shape, most + 1, np.uint8)
     around = bounding_box(mask)
@@ -133,8 +123,8 @@ def candidate_region_mask(
     Args:
         configuration: With the kind of its `region`.
         image: Preprocessed, ``(C, Z, Y, X)``.
-        organs: Label map of the previous stage, ``(Z, Y, X)`` internal values; None where there is none.
-        source: Name of the case, for messages.
+        organs: Label map of the previous stage, ``(Z, Y, X)``.
+        source: Name of the case.
 
     Returns:
         ``(Z, Y, X)`` bool, or None where every voxel is segmented: without a region, or where the previous stage found nothing.

@@ -12,15 +12,7 @@ from ..schema import Labels, Trace
 
 
 def on_grid(segmentation: np.ndarray, trace: Trace) -> np.ndarray:
-    """Brings a label map of the whole file to the grid of a preprocessed case.
-
-    Args:
-        segmentation: Internal values, file axis order, ``(Z, Y, X)`` or ``(Y, X)``.
-        trace: Of the preprocessed case.
-
-    Returns:
-        ``trace.shape`` int16 internal values.
-    """
+    """Brings a label map of the whole file, ``(Z, Y, X)`` or ``(Y, X)`` in its axis order, to the grid of a preprocessed case, int16."""
     volume = reorient(segmentation[None], trace.transpose, trace.flips)[0]
     spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
     cropped = volume[slices_of(trace.crop)]

@@ -29,10 +29,9 @@ class Ensemble:
 
     Attributes:
         choice: Organ to members; organs that it lacks are background.
-        models: Member name to loaded model, of all organs or of some.
+        models: By member, of all organs or of some.
         labels: Of the dataset.
-        fold_models: Member name to its folds, each as a model of its own, to predict with them one by one; a member that is missing has
-            a single one.
+        fold_models: Member to its folds, each as a model of its own; a member that is missing has a single one.
 
     Raises:
         ValueError: A member does not know the organ that it is chosen for, or members that are averaged have different organs.
@@ -71,7 +70,7 @@ class Ensemble:
 
         Where a model is the mean of its folds' logits, that mean stands for the model, which then is not run: the same but for rounding.
         """
-        folds = {name: self.fold_models.get(name) or (model,) for name, model in self.models.items()}
+        folds = {name: self.fold_models.get(name, (model,)) for name, model in self.models.items()}
         whole = {name: model for name, model in self.models.items() if not _is_mean_of(model, folds[name])}
         models = [model for alone in folds.values() for model in alone] + list(whole.values())
         cache = logits_cache_for(models)

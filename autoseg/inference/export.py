@@ -11,10 +11,10 @@ import torch
 from ..preprocessing.cropping import slices_of
 from ..preprocessing.orientation import undo_reorient
 from ..schema import Labels, Trace
-from .grid import Grid, Interval, chunks, slab_rows
+from .grid import Grid, slab_rows
 from .logits import Logits, check_members, probability
 from .merge_labels import internal_regions_class_order
-from .winners import UNDECIDED, cell_winners, winners_from_cells, winning_channels
+from .winners import cell_winners, undecided_voxels, winners_from_cells, winning_channels
 
 
 def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
@@ -22,10 +22,6 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
 
     Each member is interpolated linearly to the file's grid (the nearest slice along `separate_z_axis`), then softmax or sigmoid,
     then the mean. Members may have different grids.
-
-    Args:
-        members: Of one case.
-        labels: Its organs.
 
     Returns:
         Internal label map, int16, with the file's axis order and shape.
@@ -44,23 +40,10 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
     for start in range(0, len(cropped), rows):
         slices = (start, min(start + rows, len(cropped)))
         winner = winners_from_cells(grids, cells, slices)
-        _decide(winner, grids, slices, regions=labels.regions)
+        for voxels, corners in undecided_voxels(winner, grids, slices):
+            winner.reshape(-1)[voxels] = winning_channels(corners, [grid.kind for grid in grids], regions=labels.regions)
         cropped[slice(*slices)] = values[winner]
     return to_file_order(segmentation, trace)
-
-
-def _decide(winner: np.ndarray, grids: Sequence[Grid], slices: Interval, *, regions: bool) -> None:
-    """Interpolates the undecided voxels of the output slices and fills in their winner."""
-    flat = winner.reshape(-1)
-    undecided = np.flatnonzero(flat == UNDECIDED)
-    if len(undecided) == 0:
-        return
-    kinds = [grid.kind for grid in grids]
-    slabs = [grid.read_for(slices) for grid in grids]
-    for part in chunks(len(undecided), len(slabs[0][0])):
-        z, y, x = np.unravel_index(undecided[part], winner.shape)
-        values = [grid.at(slab, first, (z + slices[0], y, x)) for grid, (slab, first) in zip(grids, slabs, strict=True)]
-        flat[undecided[part]] = winning_channels(values, kinds, regions=regions)
 
 
 def probabilities(members: Sequence[Logits], labels: Labels) -> Iterator[tuple[int, np.ndarray]]:

@@ -30,19 +30,17 @@ class _Axis:
     """Where output voxels lie on one axis of a grid: between `low` and `low` + 1, `weight` of the way; on `low` unless it `mixes`."""
 
     low: np.ndarray
-    nearest: np.ndarray
     weight: np.ndarray
     mixes: bool
 
     @classmethod
     def of(cls, n_in: int, n_out: int, *, slices: bool) -> _Axis:
         """Coordinates for `n_out` voxels over `n_in`; with `slices` the nearest one is taken."""
-        nearest = nearest_indices(n_in, n_out)
-        coordinates = axis_coordinates(n_in, n_out)
+        nearest, coordinates = nearest_indices(n_in, n_out), axis_coordinates(n_in, n_out)
         if slices or np.array_equal(coordinates, nearest):
-            return cls(nearest, nearest, np.zeros(n_out, np.float32), False)
+            return cls(nearest, np.zeros(n_out, np.float32), False)
         low = np.minimum(np.floor(coordinates).astype(np.int64), n_in - 2)
-        return cls(low, nearest, (coordinates - low).astype(np.float32), True)
+        return cls(low, (coordinates - low).astype(np.float32), True)
 
     def needed(self, voxels: Interval) -> Interval:
         """Grid points between which the output voxels are interpolated."""
@@ -130,15 +128,9 @@ def _mixed(lower: torch.Tensor, upper: torch.Tensor, weight: torch.Tensor) -> to
 
 
 def _corners(flat: np.ndarray, index: np.ndarray, weights: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor:
-    """Interpolates ``(K, n)`` at flat indices.
+    """Interpolates ``(K, n)`` between the lowest corners at flat indices ``(N,)`` and their neighbours: ``(K, N)`` float32.
 
-    Args:
-        flat: Logits of whole slices.
-        index: Lowest corner of each voxel, ``(N,)``.
-        weights: Per axis that mixes, innermost first: the step to the upper neighbour, and that neighbour's weight ``(N,)``.
-
-    Returns:
-        ``(K, N)`` float32.
+    The weights are, per axis that mixes, innermost first: the step to the upper neighbour, and that neighbour's weight ``(N,)``.
     """
     if not weights:
         return torch.from_numpy(np.take(flat, index, axis=1)).float()

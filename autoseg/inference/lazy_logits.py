@@ -86,12 +86,9 @@ def crop_logits(logits: Logits, box: tuple[slice, ...]) -> Logits:
 
 
 def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logits:
-    """A prediction whose logits are divided by a temperature; probabilities become ``p^(1/T)``, normalised.
+    """A prediction whose logits are divided by a temperature above 0; probabilities become ``p^(1/T)``, normalised.
 
-    Args:
-        logits: Of one model; they are not changed.
-        temperature: Above 0; 1 gives the prediction itself.
-        labels: Of the model: whether its channels are independent regions.
+    The logits are not changed; the labels say whether channels are independent regions.
     """
     if temperature == 1:
         return logits

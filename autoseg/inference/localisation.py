@@ -42,11 +42,7 @@ MUCH_LARGER = 2.0
 def plan_locator(spacing: Sequence[float], shapes: Sequence[Sequence[int]]) -> Locator:
     """The coarse grid for a dataset: 6 mm, coarser or finer so that the largest case has 32 to 256 voxels along its longest axis.
 
-    No axis gets finer than the image's own. The Gaussian has half a coarse voxel, the paper's 3 mm at 6.
-
-    Args:
-        spacing: Of the configuration, mm.
-        shapes: Of the preprocessed cases.
+    No axis gets finer than the image's own spacing in mm. The Gaussian has half a coarse voxel, the paper's 3 mm at 6.
     """
     extents = [max(shape[axis] for shape in shapes) * size for axis, size in enumerate(spacing)]
     edge = max([COARSE_MM, *(extent / most for extent, most in zip(sorted(extents, reverse=True), MAX_VOXELS, strict=True))])
@@ -64,16 +60,7 @@ def coarse_shape(locator: Locator, shape: Sequence[int], spacing: Sequence[float
 
 
 def to_coarse(image: np.ndarray, locator: Locator, spacing: Sequence[float]) -> np.ndarray:
-    """A preprocessed image, smoothed and brought to the coarse grid.
-
-    Args:
-        image: ``(C, Z, Y, X)`` float32; one channel is copied at a time.
-        locator: Its grid.
-        spacing: Of the image, mm.
-
-    Returns:
-        ``(C, z, y, x)`` float32.
-    """
+    """A preprocessed image ``(C, Z, Y, X)`` float32 with its spacing in mm, smoothed and brought to the coarse grid channel by channel."""
     shape = coarse_shape(locator, image.shape[1:], spacing)
     sigma = [locator.sigma / size if n < m else 0.0 for n, m, size in zip(shape, image.shape[1:], spacing, strict=True)]
     result = np.empty((len(image), *shape), np.float32)
@@ -90,11 +77,7 @@ def build_locator(configuration: Configuration, channels: int) -> nn.Module:
 
 
 def locator_of(configuration: Configuration) -> Locator:
-    """The locator of a configuration.
-
-    Raises:
-        ValueError: It has none.
-    """
+    """The locator of a configuration; raises ValueError where it has none."""
     if configuration.locator is None:
         raise ValueError(f"{configuration.name}: expected a configuration with a locator, got none")
     return configuration.locator
@@ -118,12 +101,7 @@ class Localiser:
     def box(self, image: np.ndarray, *, source: str = "image") -> Box | None:
         """The box around every voxel that the networks, averaged, call an organ, grown by the locator's margin and at least to the patch.
 
-        Args:
-            image: Preprocessed, ``(C, Z, Y, X)``.
-            source: Name of the case, for messages.
-
-        Returns:
-            Inside the image; None where nothing was found.
+        Inside the preprocessed image ``(C, Z, Y, X)`` of a case; None where nothing was found.
         """
         locator, shape = locator_of(self.configuration), image.shape[1:]
         coarse = torch.from_numpy(to_coarse(image, locator, self.configuration.spacing))[None]
@@ -152,12 +130,7 @@ def _at_least(start: int, stop: int, size: int, n: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LocatedPredictor:
-    """A `VolumePredictor` of the box that a localiser finds; outside is background.
-
-    Attributes:
-        predictor: Of the box.
-        localiser: Finds it.
-    """
+    """A `VolumePredictor` of the box that a localiser finds; outside is background."""
 
     predictor: Predictor | LowMemoryPredictor
     localiser: Localiser

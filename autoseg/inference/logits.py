@@ -19,7 +19,7 @@ class Logits:
 
     Attributes:
         array: ``(K, Z, Y, X)`` in `trace`'s axis order: a tensor, an array, or anything that gives arrays when sliced (blosc2).
-        trace: What preprocessing did to the case.
+        trace: Of the case.
         kind: ``logits``, or ``probability8`` for probabilities times 255.
 
     Raises:

@@ -26,16 +26,7 @@ def use_low_memory(network: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class LowMemoryPredictor:
-    """As `Predictor` over several folds, which are loaded for each volume, one after the other.
-
-    Attributes:
-        loaders: One a fold: gives its network, on the device and in evaluation mode.
-        configuration: See `Predictor`, as for the others.
-        labels: Of the networks' outputs.
-        device: Where to compute.
-        mirror: Average over mirrored copies.
-        step: Distance of neighbouring tiles as a share of the patch.
-    """
+    """As `Predictor` over several folds, whose `loaders` give their networks for each volume, one after the other."""
 
     loaders: Sequence[Callable[[], nn.Module]]
     configuration: Configuration

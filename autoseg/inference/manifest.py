@@ -16,11 +16,9 @@ MANIFEST = "autoseg_prediction.json"
 
 
 class Manifest:
-    """Which files were made from which inputs by which models: an interrupted prediction goes on, old results never pass for new.
+    """Which files of a folder were made from which inputs by which models; what models with another key (`models_key`) made does not count.
 
-    Args:
-        out: Folder of the predictions.
-        key: Of the models (`models_key`); what another key made does not count.
+    So an interrupted prediction goes on, and old results never pass for new.
     """
 
     def __init__(self, out: Path, key: str) -> None:
@@ -43,11 +41,10 @@ class Manifest:
 
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
-        names = {*self._files(case), *map(self._name, files)}
-        old = self.cases[case.name].get("findings") if self._files(case) else None
-        told = old if findings is None else to_jsonable(list(findings))
-        entry = {"input": self._inputs.get(case.name) or input_key(case), "files": sorted(names)}
-        self.cases[case.name] = entry if told is None else entry | {"findings": told}
+        entry = self.cases.setdefault(case.name, {})
+        entry |= {"input": self._inputs.get(case.name) or input_key(case), "files": sorted({*self._files(case), *map(self._name, files)})}
+        if findings is not None:
+            entry["findings"] = to_jsonable(list(findings))
         self._write()
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:

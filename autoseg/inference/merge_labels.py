@@ -27,8 +27,8 @@ def merge_organs(
 
     Args:
         maps: Candidate to its internal label map ``(Z, Y, X)`` or ``(Y, X)``.
-        choice: Organ to the candidate in `maps` that segments it; every organ of `labels`.
-        labels: The organs.
+        choice: Organ to the candidate that segments it; every organ of `labels`.
+        labels: Of the dataset.
         confidence: Called only for voxels that several organs claim.
 
     Returns:
@@ -72,15 +72,12 @@ def internal_regions_class_order(labels: Labels) -> tuple[int, ...]:
     if not labels.regions:
         return tuple(member[0] for member in labels.internal_members)
     if len(labels.regions_class_order) != len(labels.names):
-        raise ValueError(
-            f"regions_class_order: expected {len(labels.names)} values, one per region, got {list(labels.regions_class_order)}"
-        )
+        order = list(labels.regions_class_order)
+        raise ValueError(f"regions_class_order: expected {len(labels.names)} values, one per region, got {order}")
     index = {value: position + 1 for position, value in enumerate(labels.base_values)}
     for name, value in zip(labels.names, labels.regions_class_order, strict=True):
         if value not in index:
-            raise ValueError(
-                f"regions_class_order: expected one of the labels {list(labels.base_values)}, {name!r} is painted with {value}"
-            )
+            raise ValueError(f"regions_class_order: expected one of {list(labels.base_values)}, {name!r} is painted with {value}")
     return tuple(index[value] for value in labels.regions_class_order)
 
 

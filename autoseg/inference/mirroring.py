@@ -19,12 +19,7 @@ def averaged_logits(
 ) -> torch.Tensor:
     """Mean logits ``(B, K, *patch)`` float32 over networks and, with `mirror`, over all combinations of the configuration's valid flips.
 
-    Args:
-        networks: On the device of the patches.
-        patches: ``(B, C, *patch)``.
-        configuration: Its valid flips, and the organs that change places when left and right do.
-        labels: Of the networks' outputs.
-        mirror: False for the patches as they are.
+    The patches ``(B, C, *patch)`` are on the networks' device; organs change places when left and right do.
 
     Raises:
         ValueError: A network's output has the wrong shape.

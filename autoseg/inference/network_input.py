@@ -63,11 +63,7 @@ class NetworkInput:
     def batch(self, tiles: Sequence[Tile], labels: Labels, device: torch.device, *, slices: int = 1) -> torch.Tensor:
         """Input of the network ``(B, C, *patch)`` on `device`; label maps become channels there, a tile of them at a time.
 
-        Args:
-            tiles: Their boxes.
-            labels: Of the previous stage's label map.
-            device: Of the result.
-            slices: Adjacent ones that become channels, in the order of `conventions`; the tiles are one slice thick then.
+        Several adjacent `slices` become channels in the order of `conventions`; the tiles are one slice thick then.
         """
         images = torch.stack([self._cut(tile, slices) for tile in tiles]).to(device, non_blocking=True)
         if self.previous is None:

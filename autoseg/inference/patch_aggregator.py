@@ -37,12 +37,7 @@ def background_logits(labels: Labels) -> torch.Tensor:
 class PatchAggregator:
     """Weighted sums of overlapping tiles, held only for the slices that a coming tile can still reach; finished ones go to the result.
 
-    Args:
-        result: ``(K, Z, Y, X)`` to fill.
-        patch: Voxels of a tile.
-        axis: Along which the tiles come sorted.
-        device: Where to sum.
-        source: Name of the case, for messages.
+    The tiles come sorted along `axis`; `result` is ``(K, Z, Y, X)``, `patch` the voxels of a tile, `source` the case's name.
     """
 
     def __init__(self, result: torch.Tensor, patch: tuple[int, ...], axis: int, *, device: torch.device, source: str) -> None:

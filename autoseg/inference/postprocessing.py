@@ -21,12 +21,7 @@ from ..schema import Labels, PostProcessing
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """The connected parts of a mask.
-
-    Attributes:
-        parts: ``(Z, Y, X)`` or ``(Y, X)`` int32, 0 outside the mask, else the number of the part.
-        sizes: ``(parts + 1,)`` voxels of each part; the first entry, of what is outside, is 0.
-    """
+    """The connected parts of a mask: at each voxel the part's number, int32, 0 outside; and the voxels of each, 0 for what is outside."""
 
     parts: np.ndarray
     sizes: np.ndarray
@@ -59,9 +54,9 @@ def apply_postprocessing(
     First every organ loses components, then holes are filled, where nothing else lies in them: another organ is never painted over.
 
     Args:
-        label_map: ``(Z, Y, X)`` or ``(Y, X)``, internal values (`autoseg.schema.conventions`), integers.
-        labels: Its organs.
-        postprocessing: Organ to what is done to it; the others stay as they are.
+        label_map: ``(Z, Y, X)`` or ``(Y, X)``, internal values (`autoseg.schema.conventions`).
+        labels: Of the map.
+        postprocessing: By organ; the others stay as they are.
         spacing_mm: Of the voxels, array order. In 2D images `PostProcessing.min_volume_mm3` is an area in square millimetres.
 
     Returns:

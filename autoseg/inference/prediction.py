@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,7 +30,7 @@ def predict_cases(
     Args:
         cases: New images.
         out: Folder for ``<case><ending>``.
-        ensemble: Models and choice.
+        ensemble: Predicts.
         ending: Of written files, with or without its dot; None takes each input's own where label maps can be written so,
             else ``.nii.gz``.
         save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
@@ -51,7 +50,8 @@ def predict_cases(
         remove_partial_files(folder)
     manifest = Manifest(out, models_key(ensemble.choice, ensemble.models))
     failures: dict[str, str] = {}
-    with _bar(len(cases)) as bar:
+    layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
+    with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
         for number, case in enumerate(cases):
             files = PredictionFiles.of(case, out, ending, probabilities=save_probabilities, uncertainty=uncertainty)
             try:
@@ -87,10 +87,3 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
     return rows
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[tqdm]:
-    layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
-    with tqdm(total=total, desc="Predicting", bar_format=layout) as bar:
-        yield bar

@@ -22,13 +22,7 @@ UNCERTAINTY = "uncertainty"
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """Files of one case.
-
-    Attributes:
-        label_map: Of the organs.
-        probabilities: NumPy array, or None.
-        uncertainty: Maps of entropy and of disagreement, or empty.
-    """
+    """Files of one case: label map, where wanted a NumPy array of probabilities, and the maps of entropy and of disagreement."""
 
     label_map: Path
     probabilities: Path | None = None

@@ -31,10 +31,9 @@ class Predictor:
     remembers what worked. Everything else is raised.
 
     Attributes:
-        networks: One a fold, on `device` and in evaluation mode: ``(B, C, *patch)`` to logits ``(B, K, *patch)``, which are averaged.
+        networks: One a fold, on `device` and in evaluation mode, which are averaged.
         configuration: Patch size, number of axes, valid flips; with a ``previous_stage`` `logits` needs that stage's segmentation.
         labels: Give the number of outputs ``K``, and the channels that change places when left and right do.
-        device: Where to compute.
         mirror: Average over all combinations of the configuration's valid flips.
         step: Distance of neighbouring tiles as a share of the patch, in (0, 1].
         batch: Tiles at once; None: what suits the device.
@@ -116,7 +115,9 @@ class Predictor:
     @torch.inference_mode()
     def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> None:
         patch, shape, configuration = patch_3d(self.configuration), tuple(inputs.image.shape[1:]), self.configuration
-        every = self._starts(shape)
+        every = tile_starts(shape[-configuration.dim :], configuration.patch_size, self.step)
+        if configuration.dim == 2:
+            every = [(z, *start) for z in range(shape[0]) for start in every]
         starts = [start for start in every if inputs.touches_region(box_at(start, patch))]
         self.computed, self.skipped = len(starts), len(every) - len(starts)
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
@@ -135,12 +136,6 @@ class Predictor:
                 aggregator.add(start, output.reshape(-1, *patch))
             report.at((first + len(chunk)) / len(starts))
         aggregator.finish()
-
-    def _starts(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        patch = self.configuration.patch_size
-        if self.configuration.dim == 3:
-            return tile_starts(shape, patch, self.step)
-        return [(z, *start) for z in range(shape[0]) for start in tile_starts(shape[1:], patch, self.step)]
 
 
 class _Report:

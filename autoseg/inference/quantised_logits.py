@@ -18,15 +18,7 @@ SLAB = 2**22
 
 
 def quantise(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.ndarray:
-    """Softmax (regions: sigmoid) times 255, rounded.
-
-    Args:
-        logits: ``(K, Z, Y, X)``.
-        labels: Whether organs overlap.
-
-    Returns:
-        ``(K, Z, Y, X)`` uint8; half a unit is the largest error, one part in 510.
-    """
+    """Softmax (regions: sigmoid) of logits ``(K, Z, Y, X)`` times 255, rounded to uint8: wrong by half a unit at most, one part in 510."""
     values = torch.as_tensor(logits)
     result = np.empty(tuple(values.shape), np.uint8)
     rows = max(1, SLAB // max(1, values[:, 0].numel()))
@@ -51,11 +43,7 @@ def has_logits(folder: Path, case: str) -> bool:
 
 
 def load_logits(folder: Path, case: str) -> Logits:
-    """Opens what `save_logits` wrote.
-
-    Raises:
-        ValueError: It is missing or damaged; the message names the file.
-    """
+    """Opens what `save_logits` wrote; raises ValueError, naming the file, where it is missing or damaged."""
     path, trace = folder / f"{case}.b2nd", folder / f"{case}.trace.json"
     if not has_logits(folder, case):
         missing = path if trace.is_file() else trace

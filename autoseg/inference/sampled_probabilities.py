@@ -12,16 +12,10 @@ from .logits import Logits, probability
 
 
 def probabilities_at(members: Sequence[Logits], points: np.ndarray, labels: Labels) -> np.ndarray:
-    """Mean probabilities of several models at single voxels, interpolated as for export.
+    """Mean probabilities ``(N, K)`` float32 of several models of a case at voxels ``(3, N)`` or ``(2, N)`` in the file's axis order.
 
-    Args:
-        members: Of one case.
-        points: ``(3, N)`` or ``(2, N)`` voxels in the file's axis order.
-        labels: Of the models.
-
-    Returns:
-        ``(N, K)`` float32, 0..1; outside what preprocessing kept background is certain. Only the parts of the logits that lie around the
-        points are read, some slices at a time.
+    They are interpolated as for export; outside what preprocessing kept background is certain. Only the parts of the logits that lie around
+    the points are read, some slices at a time.
     """
     trace = members[0].trace
     inside, voxels = _in_crop(trace, points)

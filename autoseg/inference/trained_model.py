@@ -40,7 +40,7 @@ class InferenceOptions:
     """Settings of inference with trained networks.
 
     Attributes:
-        folds: Names of the folds that are averaged; None means all that are trained.
+        folds: That are averaged; None means all that are trained.
         mirror: Average over mirrored images too.
         step: Distance of tiles as a share of the patch.
         low_memory: Hold one network, and compute one tile, at a time.
@@ -58,9 +58,8 @@ class TrainedModel:
 
     Attributes:
         name: Folder name, ``3d_fullres__Trainer``.
-        plan: Of its dataset.
         configuration: As trained (the patch may be smaller than planned).
-        predictor: Sliding window over the folds' networks.
+        predictor: Of all folds.
         key: Identifies the weights, so that results of other weights are not taken for theirs.
         previous: First stage of a cascade, or None.
     """
@@ -78,7 +77,7 @@ class TrainedModel:
         Args:
             image: Channels as in training, any spacing.
             case: Its name, for messages.
-            progress: Called with the share done since the last call; a cascade counts its first stage as half.
+            progress: A cascade counts its first stage as half.
             cache: Of this image: this model and those that it depends on read their logits there, and store them where they are wanted.
         """
         cache = {} if cache is None else cache
@@ -130,22 +129,14 @@ ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
 """Model folder and folds to the model that was loaded from them."""
 
 
-NETWORKS_OF_FOLDS = "networks"
-LOADERS = {
-    NETWORKS_OF_FOLDS: "autoseg.inference.trained_model:load_networks",
-    ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble",
-}
+LOADERS = {"networks": "autoseg.inference.trained_model:load_networks", ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble"}
 """Kind of model folder to the function that loads its folds."""
 
 
 def load_model(folder: Path, device: torch.device, options: InferenceOptions, *, loaded: ModelCache | None = None) -> TrainedModel:
     """Loads the networks of a model folder, and the models beside it that it depends on: a cascade's first stage, an ensemble's members.
 
-    Args:
-        folder: ``results/<dataset>/<configuration>__<trainer>``.
-        device: Where to compute.
-        options: Folds and test-time settings.
-        loaded: Models that were loaded before with the same device and settings: they are used again, and what is loaded is added.
+    Models that were `loaded` before with the same device and settings are used again, and what is loaded is added.
 
     Raises:
         ValueError: No fold, or not the wanted ones, are trained; the message lists those that are.
@@ -157,8 +148,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
     if (folder, folds) not in loaded:
-        kind = ENSEMBLE if model.is_ensemble else NETWORKS_OF_FOLDS
-        load: Callable[..., TrainedModel] = lookup(LOADERS, kind, "kind of model")
+        load: Callable[..., TrainedModel] = lookup(LOADERS, ENSEMBLE if model.is_ensemble else "networks", "kind of model")
         loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
     return loaded[folder, folds]
 
@@ -176,7 +166,7 @@ def load_networks(
     if configuration.locator is not None:
         locators: list[NetworkLoader] = [partial(load_locator, run, plan, configuration, device) for run in runs]
         if not options.low_memory:
-            locators = [partial(_loaded, load()) for load in locators]
+            locators = [partial(nn.Module.eval, load()) for load in locators]
         predictor = LocatedPredictor(window, Localiser(locators, configuration, device))
     previous = None
     if record.previous_model is not None:
@@ -187,16 +177,8 @@ def load_networks(
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
 
 
-def _loaded(network: nn.Module) -> nn.Module:
-    return network
-
-
 def sliding_window(
-    loaders: Sequence[NetworkLoader],
-    configuration: Configuration,
-    labels: Labels,
-    device: torch.device,
-    options: InferenceOptions,
+    loaders: Sequence[NetworkLoader], configuration: Configuration, labels: Labels, device: torch.device, options: InferenceOptions
 ) -> Predictor | LowMemoryPredictor:
     """A sliding window over the networks of several folds, which are loaded now, or with low memory one by one for each volume."""
     if options.low_memory:

@@ -40,7 +40,7 @@ class CandidatePrediction:
         labels: Of its models.
         organs: That it segments in the result.
         members: Calibrated predictions, whose probabilities are averaged.
-        networks: Calibrated predictions of every network: of each member, fold by fold.
+        networks: The same of every network: of each member, fold by fold.
     """
 
     labels: Labels
@@ -60,8 +60,6 @@ class OrganUncertainty:
     """Volume and uncertainty of one organ of one case.
 
     Attributes:
-        case: Its name.
-        organ: A name of `Labels.names`.
         volume_ml: Of its mask (of a 2D image as if it were 1 mm thick).
         expected_dice: Dice expected from the probabilities; NaN where no voxel came near being this organ.
         entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
@@ -85,9 +83,7 @@ def uncertainty_maps(candidates: Sequence[CandidatePrediction]) -> tuple[np.ndar
 
     Disagreement: the mutual information in bits between "the organ is here" and the choice of the network; the largest of any organ.
 
-    Args:
-        candidates: Each with the organs that it segments. Slab by slab, one candidate after the other: in memory are three volumes
-            besides the slabs.
+    In memory are three volumes besides the slabs: it goes slab by slab, one candidate after the other.
 
     Returns:
         Two arrays ``(Z, Y, X)`` or ``(Y, X)`` float32 in the file's axis order, 0 (sure, agreed) to 1, in steps of 1/255.
@@ -128,7 +124,7 @@ def expected_dice(
     Args:
         members: Calibrated predictions of one case, whose probabilities are averaged.
         labels: Of the members.
-        postprocessing: Organ to its post-processing, of organs of `labels`; none where they overlap.
+        postprocessing: By organ; none where organs overlap.
         organs: Only these; None: all.
 
     Returns:
@@ -183,17 +179,7 @@ def _postprocessed(members: Sequence[Logits], labels: Labels, postprocessing: Ma
 
 
 def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequence[np.ndarray]) -> tuple[int, list[float]]:
-    """Voxels of an organ, and the means of maps over its mask and one voxel around (faces, edges and corners).
-
-    Args:
-        label_map: ``(Z, Y, X)`` or ``(Y, X)`` internal values.
-        labels: Of the map.
-        organ: A name in `labels`.
-        maps: Of the same shape.
-
-    Returns:
-        The count, and a mean for each map, NaN where the organ is empty.
-    """
+    """Voxels of an organ, and the means of maps over its mask and one voxel around (faces, edges and corners), NaN where it is empty."""
     mask = organ_mask(label_map, labels, labels.names.index(organ))
     count = int(np.count_nonzero(mask))
     if not count:

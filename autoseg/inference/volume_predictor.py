@@ -45,15 +45,7 @@ class VolumePredictor(Protocol):
 def predict_preprocessed(
     predictor: VolumePredictor, configuration: Configuration, volume: Volume, trace: Trace, *, progress: Progress | None = None
 ) -> Logits:
-    """Predicts a preprocessed case inside its candidate region.
-
-    Args:
-        predictor: Of the configuration.
-        configuration: Its candidate region, and whether the network sees the previous stage's label map.
-        volume: The image, with the previous stage's label map where the configuration follows one.
-        trace: What preprocessing did to the case.
-        progress: Called with the share done since the last call.
-    """
+    """Predicts a preprocessed case inside its candidate region; with the previous stage's label map where the configuration follows one."""
     region = candidate_region_mask(configuration, volume.image, volume.previous, source=volume.case)
     previous = volume.previous if configuration.sees_previous else None
     return Logits(predictor.logits(replace(volume, region=region, previous=previous), progress=progress), trace)

@@ -8,7 +8,7 @@ that of interpolating everything. For regions the same holds of "the last region
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -25,18 +25,13 @@ UNDECIDED = -1
 def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> np.ndarray:
     """The output channel of the largest mean probability (regions: 1 + the last above one half, 0 if none).
 
-    Args:
-        values: Per member ``(K, N)`` float32.
-        kinds: Per member.
-        regions: Independent channels.
-
-    Returns:
-        ``(N,)`` int16.
+    Takes ``(K, N)`` float32 and the kind of each member, gives ``(N,)`` int16.
     """
     pairs = list(zip(values, kinds, strict=True))
     if regions:
         # tanh(x/2) is 2p - 1 but keeps its sign next to zero, where p itself would be rounded to one half.
-        signed = reduce(torch.add, [_signed(value, kind) for value, kind in pairs]) / len(pairs)
+        signs = [(value - 127.5) / 127.5 if kind == "probability8" else torch.tanh(value / 2) for value, kind in pairs]
+        signed = reduce(torch.add, signs) / len(pairs)
         numbers = torch.arange(1, len(signed) + 1, dtype=torch.int16)[:, None]
         winner = ((signed > 0) * numbers).amax(0)
     elif len(pairs) == 1:
@@ -44,10 +39,6 @@ def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, re
     else:
         winner = reduce(torch.add, [probability(value, kind, regions=False) for value, kind in pairs]).max(0).indices
     return winner.numpy().astype(np.int16)
-
-
-def _signed(values: torch.Tensor, kind: str) -> torch.Tensor:
-    return (values - 127.5) / 127.5 if kind == "probability8" else torch.tanh(values / 2)
 
 
 def cell_winners(grid: Grid, *, regions: bool) -> np.ndarray:
@@ -76,13 +67,20 @@ def cell_winners(grid: Grid, *, regions: bool) -> np.ndarray:
 
 def winners_from_cells(grids: Sequence[Grid], cells: Sequence[np.ndarray], slices: Interval) -> np.ndarray:
     """The winner ``(z, Y, X)`` that all the members' cells have at the output slices; `UNDECIDED` where it is not one and the same."""
-    members = (_at_output_voxels(grid, winners, slices) for grid, winners in zip(grids, cells, strict=True))
+    lows = [[axis.low for axis in grid.axes] for grid in grids]
+    members = (cells[z[slice(*slices)]].take(y, axis=1).take(x, axis=2) for cells, (z, y, x) in zip(cells, lows, strict=True))
     winner = next(members)
     for other in members:
         winner[winner != other] = UNDECIDED
     return winner
 
 
-def _at_output_voxels(grid: Grid, cells: np.ndarray, slices: Interval) -> np.ndarray:
-    z, y, x = (axis.low for axis in grid.axes)
-    return cells[z[slice(*slices)]].take(y, axis=1).take(x, axis=2)
+def undecided_voxels(
+    winner: np.ndarray, grids: Sequence[Grid], slices: Interval, *, members: int = 1
+) -> Iterator[tuple[np.ndarray, list[torch.Tensor]]]:
+    """Flat indices ``(n,)`` of a slab's undecided voxels, and each grid's logits there ``(K, n)``, in parts for `members` at once."""
+    undecided = np.flatnonzero(winner.reshape(-1) == UNDECIDED)
+    slabs = [grid.read_for(slices) for grid in grids] if len(undecided) else []
+    for part in chunks(len(undecided), grids[0].array.shape[0] * members):
+        z, y, x = np.unravel_index(undecided[part], winner.shape)
+        yield undecided[part], [grid.at(*slab, (z + slices[0], y, x)) for grid, slab in zip(grids, slabs, strict=True)]

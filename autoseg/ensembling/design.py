@@ -49,7 +49,6 @@ class Design:
 
     Attributes:
         kind: In `KINDS`.
-        members: Its models.
         organs: That it segments, in the order of the dataset.
         reference: The member whose grid, plan and preprocessed cases it works with.
         best: For ``multi``: fold to organ to the member that segments it.
@@ -80,15 +79,10 @@ class Design:
         return tuple(dict.fromkeys(member.configuration.data for member in self.members))
 
     def record(self, fold: str, split: Split, *, budget: Budget, settings: EnsembleSettings) -> RunRecord:
-        """The record of one fold that starts.
-
-        Args:
-            fold: Its name.
-            split: Cases to learn from and to validate on.
-            budget: How long.
-            settings: What the user asked for.
-        """
-        configuration = self._fused() if self.kind == FUSION else self._stacked(fold)
+        """The record of one fold that starts."""
+        reference = self.reference
+        channels = len(self.sources) * len(reference.record.plan.channels)
+        configuration = self._bare(reference.configuration, channels) if self.kind == FUSION else self._stacked(fold)
         options = TrainingOptions(
             optimizer="adamw",
             learning_rate=RATES.get(self.kind, RATES["logits"]),
@@ -100,9 +94,8 @@ class Design:
             validation_batches=4,
             augmentation=_only_flips(),
         )
-        ensemble = EnsembleRecord(
-            self.kind, tuple(member.name for member in self.members), self.reference.name, replace(settings, restart=False)
-        )
+        names = tuple(member.name for member in self.members)
+        ensemble = EnsembleRecord(self.kind, names, self.reference.name, replace(settings, restart=False))
         plan = self._plan(configuration)
         return RunRecord(plan, configuration, fold, split, budget, settings.seed, options, self.kind.capitalize(), ensemble=ensemble)
 
@@ -127,9 +120,6 @@ class Design:
             options["strides"] = [list(one) for one in topology.strides[:stages]]
             options["kernel_sizes"] = [list(one) for one in topology.kernel_sizes[:stages]]
         return replace(self._bare(reference, len(self.layout.names)), patch_size=patch, slices=1, network_options=options)
-
-    def _fused(self) -> Configuration:
-        return self._bare(self.reference.configuration, len(self.sources) * len(self.reference.record.plan.channels))
 
     def _bare(self, reference: Configuration, channels: int) -> Configuration:
         """The reference without what only a network on images needs."""
@@ -161,11 +151,7 @@ class Design:
 
 
 def check_fusable(members: Sequence[Member]) -> None:
-    """Refuses members whose features do not lie on the same voxels.
-
-    Raises:
-        ValueError: They have different grids, or see more than the image.
-    """
+    """Refuses members that have different grids, or see more than the image: raises ValueError."""
     first = members[0].configuration
     for member in members:
         one = member.configuration
@@ -195,17 +181,9 @@ def _patch(planned: Sequence[int]) -> tuple[int, ...]:
 
 def _only_flips() -> AugmentationOptions:
     """The members have seen deformed and noisy images; what they make of them cannot be made up."""
-    return AugmentationOptions(
-        rotation_probability=0.0,
-        scale_probability=0.0,
-        noise_probability=0.0,
-        blur_probability=0.0,
-        brightness_probability=0.0,
-        contrast_probability=0.0,
-        low_resolution_probability=0.0,
-        inverted_gamma_probability=0.0,
-        gamma_probability=0.0,
-    )
+    parts = ("rotation", "scale", "noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+    off: dict[str, Any] = {f"{part}_probability": 0.0 for part in parts}
+    return AugmentationOptions(**off)
 
 
 def _data_name(names: Sequence[str], of: str) -> str:

@@ -31,11 +31,7 @@ class FusionTrainer(Trainer):
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """A `VolumePredictor` that predicts each case by the head that was fitted without it.
-
-    Attributes:
-        predictors: By case.
-    """
+    """A `VolumePredictor` that predicts each case by the head that was fitted without it."""
 
     predictors: Mapping[str, VolumePredictor]
 
@@ -45,15 +41,7 @@ class CrossFitted:
 
 
 def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Splits cases into two halves, all cases of a patient in the same one.
-
-    Args:
-        groups: Case to patient.
-        rng: Decides which patient goes where.
-
-    Raises:
-        ValueError: They are all of one patient.
-    """
+    """Splits cases (`groups`: case to patient) into random halves, all cases of a patient in the same one; ValueError for one patient."""
     patients: dict[str, list[str]] = {}
     for case in sorted(groups):
         patients.setdefault(groups[case], []).append(case)
@@ -73,12 +61,7 @@ def averaged(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
 
 
 def average_history(run: Path, parts: Sequence[Path]) -> None:
-    """Writes the mean of several runs' learning curves as that of `run`, as far as the shortest goes.
-
-    Args:
-        run: Folder of the result.
-        parts: Folders of the runs.
-    """
+    """Writes the mean of several runs' learning curves as that of `run`, as far as the shortest goes."""
     rows = [[dict(row) for row in History(part).rows] for part in parts]
     means = [{name: float(np.mean([row[name] for row in same])) for name in same[0]} for same in zip(*rows, strict=False)]
     history = History(run)

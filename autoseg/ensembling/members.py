@@ -74,11 +74,7 @@ def base_models(workspace: Workspace, dataset: str) -> dict[str, Member]:
 
 
 def named(models: Mapping[str, Member], names: Sequence[str]) -> list[Member]:
-    """The members that a user names, each once.
-
-    Raises:
-        ValueError: One is not among the trained models, or is an ensemble itself.
-    """
+    """The members that a user names, each once; raises ValueError for one that is not trained, or an ensemble itself."""
     for name in names:
         if ModelFolder(Path(name)).is_ensemble:
             raise ValueError(f"--members {name}: an ensemble's members are models with networks of their own, not ensembles")
@@ -90,20 +86,15 @@ def named(models: Mapping[str, Member], names: Sequence[str]) -> list[Member]:
 def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least: int = 1) -> list[Member]:
     """Models that share folds; those of the fewest folds are left out, with a warning, until the others share enough.
 
-    Args:
-        models: By name.
-        folds: That they must have; empty means any.
-        least: Folds that are enough. Where no models share so many, all are given back.
+    All must have the given folds; `least` shared ones are enough, and where no models share so many, all are given back.
 
     Raises:
         ValueError: There are none.
     """
     able = [one for one in models.values() if set(folds) <= set(one.records)]
     if not able:
-        asked = f" with fold {', '.join(folds)}" if folds else ""
-        raise ValueError(
-            f"ensemble: expected a trained and validated model{asked}, found none. Run: autoseg_train DATASET CONFIGURATION FOLD"
-        )
+        wanted = f"model with fold {', '.join(folds)}" if folds else "model"
+        raise ValueError(f"ensemble: expected a trained and validated {wanted}, found none. Run: autoseg_train DATASET CONFIGURATION FOLD")
     left = sorted(able, key=lambda one: (-len(one.records), one.name))
     while left and len(set.intersection(*(set(one.records) for one in left))) < least:
         left = left[:-1]
@@ -114,11 +105,7 @@ def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least
 
 
 def best_of(models: Sequence[Member], organs: Sequence[str], folds: Sequence[str]) -> dict[str, str]:
-    """For each organ the model with the best mean Dice over the held-out cases of some folds; among equals that of most organs.
-
-    Raises:
-        ValueError: No model segments an organ.
-    """
+    """For each organ the model with the best mean Dice over the held-out cases of some folds; among equals that of most organs."""
     chosen = {}
     ranked = sorted(models, key=lambda one: -len(one.labels.names))
     for organ in organs:
@@ -130,11 +117,7 @@ def best_of(models: Sequence[Member], organs: Sequence[str], folds: Sequence[str
 
 
 def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:
-    """The folds that every member has.
-
-    Raises:
-        ValueError: They are fewer than `least`; the message lists the commands that train what is missing.
-    """
+    """The folds that every member has; where they are fewer than `least`, ValueError lists the commands that train what is missing."""
     everything = sorted({fold for one in members for fold in one.records}, key=int)
     shared = [fold for fold in everything if all(fold in one.records for one in members)]
     if len(shared) >= least:

@@ -28,15 +28,10 @@ log = logging.getLogger(__name__)
 
 def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSettings) -> ModelFolder:
     """The model folder of an ensemble; its name says the kind, and the members and organs that were asked for."""
-    words = [word_of_members(settings.members)] if settings.members else []
+    names = sorted(set(settings.members))
+    words = [f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"] if names else []
     words += [organs_tag(subset_labels(dataset.labels, settings.organs))] if settings.organs else []
     return ModelFolder.named(workspace.results(dataset.name), ENSEMBLE, settings.kind.capitalize(), words)
-
-
-def word_of_members(members: Sequence[str]) -> str:
-    """Part of a folder's name that belongs to these members, in any order."""
-    names = sorted(set(members))
-    return f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"
 
 
 def ensemble_budget(settings: EnsembleSettings) -> Budget:
@@ -54,12 +49,7 @@ def plan_ensemble(
 ) -> tuple[Design, list[str]]:
     """The ensemble that is asked for, or that its other folds are already, and the folds to train.
 
-    Args:
-        workspace: Where its members lie.
-        dataset: As planned.
-        model: Folder of the ensemble.
-        settings: What the user asked for.
-        replaced: Its runs that start anew.
+    Its runs that are `replaced` start anew.
 
     Raises:
         ValueError: Members, organs or folds that are not there or do not fit together.
@@ -88,9 +78,8 @@ def plan_ensemble(
         fuse([one.model.folder for one in candidates], folds[0], subset_labels(dataset.labels, organs), torch.device("cpu"))
     stored = {one.record.plan.stored_labels for one in candidates}
     if len(stored) > 1:
-        raise ValueError(
-            f"{', '.join(one.name for one in candidates)}: were trained for different labels of {dataset.name}; train them again"
-        )
+        names = ", ".join(one.name for one in candidates)
+        raise ValueError(f"{names}: were trained for different labels of {dataset.name}; train them again")
     return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best), folds
 
 

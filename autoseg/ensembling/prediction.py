@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,9 +44,7 @@ FUSED = "fused"
 class StackedEnsemble(TrainedModel):
     """An ensemble over its members' predictions; each member predicts an image once, also where it is wanted for itself.
 
-    Attributes:
-        members: With the folds of the ensemble.
-        reference: Place of the member on whose grid the ensemble works.
+    It works on the grid of the member at the place `reference`.
     """
 
     members: tuple[TrainedModel, ...] = ()
@@ -66,9 +64,8 @@ class StackedEnsemble(TrainedModel):
         """The members' predictions as channels, on the grid of one of them."""
         progress = scaled(progress, 1 / len(self.members))
         labels = [member.plan.labels for member in self.members]
-        predictions = [
-            as_stored(member.logits(image, case=case, progress=progress, cache=cache), member.plan.labels) for member in self.members
-        ]
+        logits = [member.logits(image, case=case, progress=progress, cache=cache) for member in self.members]
+        predictions = [as_stored(*pair) for pair in zip(logits, labels, strict=True)]
         trace = predictions[self.reference].trace
         return Volume(stacked(predictions, labels, trace), case=case or image.source), trace
 
@@ -95,30 +92,21 @@ def load_ensemble(
 ) -> TrainedModel:
     """Loads folds of an ensemble's folder ``ensemble__<Kind>`` and, of the folders beside it, the same of its members.
 
-    The other arguments are those of `trained_model.load_model`.
-
-    Raises:
-        ValueError: A member is not there, or lacks a fold.
+    Arguments and errors are those of `trained_model.load_model`.
     """
     records = [ModelFolder(folder).run(fold).record() for fold in folds]
     made_of = records[0].ensemble
     if made_of is None:
         raise ValueError(f"{folder}: expected a record of the ensemble's members, found none")
     build = _fused if made_of.kind == FUSION else _stacked
-    return build(folder, dict(zip(folds, records, strict=True)), made_of, device, options, loaded)
+    return build(folder, records, made_of, device, options, loaded)
 
 
 def _stacked(
-    folder: Path,
-    records: Mapping[str, RunRecord],
-    made_of: EnsembleRecord,
-    device: torch.device,
-    options: InferenceOptions,
-    loaded: ModelCache,
+    folder: Path, records: Sequence[RunRecord], made_of: EnsembleRecord, device: torch.device, options: InferenceOptions, loaded: ModelCache
 ) -> StackedEnsemble:
-    folds, record = tuple(records), next(iter(records.values()))
-    runs = {fold: ModelFolder(folder).run(fold) for fold in folds}
-    loaders = [partial(load_network, runs[fold], one.plan, one.configuration, device) for fold, one in records.items()]
+    record, folds, model = records[0], tuple(one.fold for one in records), ModelFolder(folder)
+    loaders = [partial(load_network, model.run(one.fold), one.plan, one.configuration, device) for one in records]
     options = replace(options, folds=folds)
     members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in made_of.members)
     # Flipped images are averaged by the members, and voxels that are seen one by one need no overlapping tiles.
@@ -132,14 +120,9 @@ def _stacked(
 
 
 def _fused(
-    folder: Path,
-    records: Mapping[str, RunRecord],
-    made_of: EnsembleRecord,
-    device: torch.device,
-    options: InferenceOptions,
-    loaded: ModelCache,
+    folder: Path, records: Sequence[RunRecord], made_of: EnsembleRecord, device: torch.device, options: InferenceOptions, loaded: ModelCache
 ) -> FusedEnsemble:
-    folds, record = tuple(records), next(iter(records.values()))
+    record, folds = records[0], tuple(one.fold for one in records)
     plan, configuration = record.plan, record.configuration
     members = [folder.parent / name for name in made_of.members]
     loaders = [partial(_fused_network, folder, members, fold, plan.labels, device) for fold in folds]
@@ -165,13 +148,7 @@ def _distinct_inputs(members: Sequence[tuple[Plan, Configuration]]) -> dict[str,
 
 
 def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> Fusion:
-    """Joins the networks of one fold of several models under a new head, which begins as their average.
-
-    Args:
-        folders: Of the models.
-        fold: Name of the fold.
-        labels: Of the ensemble.
-        device: Where to compute.
+    """Joins the networks of one fold of the models in some folders under a new head, which begins as their average.
 
     Raises:
         ValueError: A network cannot be cut before its logits; the message names its model.

@@ -54,10 +54,7 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
 def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> None:
     """Cases that were preprocessed in several ways on one grid, with the channels of all ways one after the other.
 
-    Args:
-        cases: Names.
-        sources: Folders of preprocessed cases; label maps come from the first.
-        out: As in `write_stacks`.
+    Label maps come from the first of the folders of preprocessed cases.
 
     Raises:
         ValueError: A case is missing in a source, or lies there on another grid.
@@ -67,9 +64,8 @@ def write_joined(cases: Sequence[str], sources: Sequence[Path], out: Path) -> No
     def _made(case: str) -> np.ndarray:
         images = [np.asarray(store.load(case).image[:]) for store in stores]
         if len({image.shape[1:] for image in images}) > 1:
-            raise ValueError(
-                f"{case}: expected the same grid in {', '.join(map(str, sources))}, got {[image.shape[1:] for image in images]}"
-            )
+            found = [image.shape[1:] for image in images]
+            raise ValueError(f"{case}: expected the same grid in {', '.join(map(str, sources))}, got {found}")
         return np.concatenate(images)
 
     def _of(case: str) -> Stamp:

@@ -24,13 +24,7 @@ LEAST = 0.5
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels of each member's organs in the stack.
-
-    Attributes:
-        members: Names of the models.
-        labels: Of each member.
-        organs: Of the ensemble.
-    """
+    """Channels of each member's organs in the stack; of members with these labels, and for the organs of the ensemble."""
 
     members: tuple[str, ...]
     labels: tuple[Labels, ...]
@@ -70,7 +64,7 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
 
     Args:
         members: Of the same case, as `as_stored` gives them.
-        labels: Of each member.
+        labels: By member.
         trace: Of the grid that is wanted, a member's.
 
     Returns:
@@ -106,6 +100,5 @@ def _check(found: Trace, wanted: Trace) -> None:
     for field in ("case", "transpose", "flips", "shape_before_crop", "crop"):
         one, other = getattr(found, field), getattr(wanted, field)
         if one != other:
-            raise ValueError(
-                f"{wanted.case}: models of one ensemble must see the same part of an image; {field}: expected {other}, found {one}"
-            )
+            what = "models of one ensemble must see the same part of an image"
+            raise ValueError(f"{wanted.case}: {what}; {field}: expected {other}, found {one}")

@@ -38,14 +38,8 @@ class EnsembleTraining:
     """What the training of every fold of an ensemble needs.
 
     Attributes:
-        workspace: Where data and members lie.
-        dataset: As planned.
-        design: The ensemble.
-        model: Its folder.
         held_out: Fold to the cases that every member predicted without having been trained on them.
         budget: Of a fold.
-        settings: What the user asked for.
-        device: Where to compute.
     """
 
     workspace: Workspace
@@ -111,13 +105,8 @@ def _prepare(work: EnsembleTraining, fold: str) -> Split:
 
 def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
     configuration = job.configuration
-    network = build_network(
-        configuration.network,
-        dim=configuration.dim,
-        in_channels=job.plan.in_channels(configuration),
-        out_channels=job.plan.labels.n_outputs,
-        **configuration.network_options,
-    )
+    channels, outputs, options = job.plan.in_channels(configuration), job.plan.labels.n_outputs, configuration.network_options
+    network = build_network(configuration.network, dim=configuration.dim, in_channels=channels, out_channels=outputs, **options)
     save_checkpoint(Run(folders.run).checkpoint, {"network": network.state_dict()}, {"fold": job.fold})
     return network.eval()
 

@@ -32,11 +32,6 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
 
     The result lies beside its members, in ``results/<dataset>/ensemble__<Kind>``, and is chosen, asked for and predicted with like them.
 
-    Args:
-        which: Dataset id, name or folder.
-        settings: See `EnsembleSettings`.
-        home: Home folder.
-
     Returns:
         Fold to the scores of its held-out cases.
 

@@ -41,8 +41,6 @@ def predict_folder(
         source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
         out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on. With
             `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case, and ``autoseg_uncertainty.csv``.
-        settings: See `PredictSettings`.
-        home: Home folder.
 
     Returns:
         Case -> reason for those that failed; all others are written.
@@ -55,7 +53,8 @@ def predict_folder(
     plan = read_json(workspace.results(dataset) / "plan.json", Plan)
     cases = find_new_cases(Path(source), plan.channels)
     ensemble = load_ensemble(workspace, dataset, settings)
-    log.info("%d cases with models of %s: %s", len(cases), dataset, _describe(ensemble.choice))
+    chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
+    log.info("%d cases with models of %s: %s", len(cases), dataset, chosen)
     if ensemble.choice.postprocessing:
         log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
     wanted = {"save_probabilities": settings.save_probabilities, "uncertainty": settings.uncertainty}
@@ -74,8 +73,6 @@ def predict(
         image: A path (file or DICOM folder), a list of paths (one a channel), a SimpleITK image, or ``(array, spacing)`` with an array
             ``(Z, Y, X)`` or ``(C, Z, Y, X)``, whose axes run as in most training images, and the spacing in mm in array order.
         model: A dataset (id, name) whose models are used, or its folder ``results/<dataset>``; None means the only trained one.
-        settings: See `PredictSettings`.
-        home: Home folder.
 
     Returns:
         For a path or a SimpleITK image a SimpleITK label image with the input's geometry; for ``(array, spacing)`` a tuple of the label
@@ -129,7 +126,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
-        newer = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
+        newer = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
         if not newer:
             return choice
         log.info("%s was made before these were validated: %s", path, ", ".join(newer))
@@ -174,10 +171,6 @@ def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Worksp
     return workspace, fitting[0]
 
 
-def _describe(choice: Choice) -> str:
-    return "; ".join(f"{organ} by {candidate_name(members)}" for organ, members in choice.organs.items())
-
-
 def _is_array_and_spacing(image: Any) -> bool:
     return isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], np.ndarray)
 
@@ -191,9 +184,7 @@ def _as_image(image: Any) -> Image:
         array = array if array.ndim == dim + 1 else array[None]
         geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()), oriented=False)
         return Image(array.astype(np.float32), geometry)
-    if isinstance(image, (str, Path)):
-        return read_image([Path(image)])
-    if isinstance(image, Sequence):
-        return read_image([Path(path) for path in image])
+    if isinstance(image, (str, Path, Sequence)):
+        return read_image([Path(path) for path in ([image] if isinstance(image, (str, Path)) else image)])
     read = from_sitk(image)
     return Image(read.array.astype(np.float32), read.geometry, read.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, averaged, halves
+from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, halves
 from autoseg.inference.volume_predictor import Volume
 from autoseg.networks import build_network
 from autoseg.networks.feature_taps import FeatureTap
@@ -19,9 +20,9 @@ from autoseg.trainers.history import History
 UNET = {"features": [4, 8], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2, "convs_per_stage": [1, 1], "decoder_convs": [1]}
 
 
-def network(name: str = "plain_unet", *, outputs: int = 2, channels: int = 1, seed: int = 0, **options: object) -> torch.nn.Module:
+def network(name: str = "plain_unet", *, outputs: int = 2, seed: int = 0, **options: object) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return build_network(name, dim=2, in_channels=channels, out_channels=outputs, **(options or UNET)).eval()
+    return build_network(name, dim=2, in_channels=1, out_channels=outputs, **(options or UNET)).eval()
 
 
 def branch(one: torch.nn.Module, organs: tuple[int | None, ...], inputs: tuple[int, int] = (0, 1), *, background: bool = True) -> Branch:
@@ -62,22 +63,20 @@ def test_each_network_sees_its_own_channels_and_unwanted_organs_are_left_out() -
 
 def test_only_the_head_is_learnt_and_saved_and_the_networks_stay_in_evaluation() -> None:
     one = network("se_resunet", width=4, levels=2, reduction=2, norm="batch")
-    before = {name: value.clone() for name, value in one.state_dict().items()}
     fusion = Fusion([branch(one, (0,))], dim=2, organs=1).train()
     assert set(fusion.state_dict()) == {"head.weight", "head.bias"}
-    optimizer = torch.optim.SGD(fusion.parameters(), lr=0.1)
-    start = fusion.head.weight.detach().clone()
+    before, start = copy.deepcopy(one.state_dict()), fusion.head.weight.detach().clone()
     fusion(image()).square().mean().backward()
-    optimizer.step()
+    torch.optim.SGD(fusion.parameters(), lr=0.1).step()
     assert not torch.equal(fusion.head.weight, start)
     assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items()), "running statistics too"
 
 
 def test_organs_without_a_network_and_mixed_outputs_are_refused() -> None:
-    with pytest.raises(ValueError, match="a network for each of 2 organs"):
-        Fusion([branch(network(), (0,))], dim=2, organs=2)
-    with pytest.raises(ValueError, match="regions only, or of none"):
-        Fusion([branch(network(), (0,)), branch(network(outputs=1), (0,), background=False)], dim=2, organs=1)
+    one, region = branch(network(), (0,)), branch(network(outputs=1), (0,), background=False)
+    for branches, organs, message in (([one], 2, "a network for each of 2 organs"), ([one, region], 1, "regions only, or of none")):
+        with pytest.raises(ValueError, match=message):
+            Fusion(branches, dim=2, organs=organs)
 
 
 def test_halves_keep_patients_together_and_are_alike() -> None:
@@ -96,16 +95,8 @@ def test_each_case_is_predicted_by_the_head_that_has_not_seen_it() -> None:
     assert [predictor.logits(Volume(np.zeros(1), case=name)) for name in "ab"] == ["a", "b"]
 
 
-def test_the_mean_head_gives_the_mean_of_the_logits() -> None:
-    one, other = torch.nn.Conv2d(3, 2, 1), torch.nn.Conv2d(3, 2, 1)
-    mean = torch.nn.Conv2d(3, 2, 1)
-    mean.load_state_dict(averaged([one.state_dict(), other.state_dict()]))
-    x = torch.rand(1, 3, 4, 4)
-    assert torch.allclose(mean(x), (one(x) + other(x)) / 2, atol=1e-6)
-
-
-def test_learning_curves_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+@pytest.mark.usefixtures("no_pictures")
+def test_learning_curves_are_averaged(tmp_path: Path) -> None:
     for number, losses in enumerate(([1.0, 0.5], [3.0, 1.5, 1.0])):
         history = History(tmp_path / f"half_{number}")
         history.table.parent.mkdir()

@@ -143,16 +143,6 @@ class TestWhatIsLearnt:
         assert np.array_equal(joined, np.concatenate([plain, window]))
         assert predict(home, tmp_path / "out", model=folder_of(home, "fusion").name).max() > 0
 
-    def test_equal_seeds_give_equal_weights(self, home: Path) -> None:
-        member = add_model(home, {"ball": speckled}, folds="01")
-        states = []
-        for seed in (0, 0, 1):
-            fit(home, "meta", member, folds=("0",), iterations=4, seed=seed, restart=True)
-            states.append(weights_of(run_of(home, "meta")))
-        same, other = ([torch.equal(value, one[name]) for name, value in states[0].items()] for one in states[1:])
-        assert all(same)
-        assert not all(other)
-
 
 class TestModelsLikeAnyOther:
     @pytest.mark.parametrize("kind", ["argmax", "multi"])

@@ -105,10 +105,8 @@ def test_dilation_is_by_a_ball_also_in_slabs(radius, slab, monkeypatch):
 
 
 def test_nothing_and_everything_dilated():
-    nothing, everything = np.zeros((4, 5, 6), bool), np.ones((4, 5, 6), bool)
-    assert not dilated(nothing, 3).any()
-    assert (distances(nothing, 3) == 4).all()
-    assert dilated(everything, 3).all()
+    assert (distances(np.zeros((4, 5, 6), bool), 3) == 4).all()
+    assert dilated(np.ones((4, 5, 6), bool), 3).all()
 
 
 def with_region(source: str, radius: int):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from factories import ORGANS, REGIONS, make_geometry, whole_trace
+from factories import ORGANS, REGIONS, make_geometry
 
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
@@ -16,10 +14,8 @@ from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Labels, Trace
 
 
-def make_trace(grid: tuple[int, ...] = (4, 5, 6), *, turned: bool = True) -> Trace:
+def make_trace(grid: tuple[int, ...] = (4, 5, 6)) -> Trace:
     """A file of 8 x 12 x 10 voxels, cropped by preprocessing, turned and resampled."""
-    if not turned:
-        return replace(whole_trace((8, 12, 10)), shape=grid)
     return Trace("case", make_geometry((8, 12, 10)), (2, 0, 1), (10, 8, 12), ((1, 9), (0, 8), (2, 12)), grid, (2.0, 1.6, 1.7), flips=(0, 2))
 
 
@@ -59,17 +55,6 @@ def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() ->
     colder = with_temperature(logits, 3.0, ORGANS)
     assert np.array_equal(export_labels([logits], ORGANS), export_labels([colder], ORGANS))
     assert whole([colder]).max(axis=0).mean() < whole([logits]).max(axis=0).mean() - 0.08
-
-
-def test_an_average_follows_the_member_that_is_calibrated() -> None:
-    """One member is very sure of the ball, the other a little of the block: with its temperature the first one has to give in."""
-    trace = make_trace(turned=False, grid=(8, 12, 10))
-    loud, quiet = (np.zeros((3, 8, 12, 10), np.float32) for _ in range(2))
-    loud[1], quiet[2] = 6, 2
-    members = [Logits(loud, trace), Logits(quiet, trace)]
-    assert (export_labels(members, ORGANS) == 1).all()
-    calibrated = [with_temperature(members[0], 6.0, ORGANS), members[1]]
-    assert (export_labels(calibrated, ORGANS) == 2).all()
 
 
 def test_mean_of_folds_is_the_mean_of_their_logits() -> None:

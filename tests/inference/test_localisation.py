@@ -20,22 +20,22 @@ CPU = torch.device("cpu")
 
 
 class TestGrid:
-    def test_a_ct_gets_the_papers_six_millimetres_and_half_of_it_for_the_gaussian(self):
-        locator = plan_locator((2.5, 0.8, 0.8), [(160, 500, 500), (200, 400, 512)])
-        assert locator.spacing == (6.0, 6.0, 6.0)
-        assert locator.sigma == 3.0
-        assert locator.shape == (96, 80, 80), "83 x 67 x 68 up to multiples of 16"
-
-    def test_what_is_too_large_gets_coarser_and_what_is_small_finer_but_not_than_it_is(self):
-        large = plan_locator((5.0, 1.0, 1.0), [(400, 600, 640)])  # 2000 x 600 x 640 mm
-        assert large.spacing == (8.0, 8.0, 8.0)
-        assert large.shape == (256, 80, 80)
-        small_one = plan_locator((1.0, 1.0, 1.0), [(35, 51, 35), (30, 40, 36)])
-        assert small_one.spacing == (51 / 32,) * 3
-        assert small_one.shape == (32, 32, 32)
-        assert small_one.sigma == pytest.approx(51 / 64)
-        assert plan_locator((10.0, 1.0, 1.0), [(12, 256, 256)]).spacing == (10.0, 6.0, 6.0)
-        assert plan_locator((1.0, 1.0, 1.0), [SHAPE]).spacing == (1.0, 1.0, 1.0)
+    @pytest.mark.parametrize(
+        ("spacing", "cases", "coarse", "shape", "sigma"),
+        [
+            ((2.5, 0.8, 0.8), [(160, 500, 500), (200, 400, 512)], (6.0, 6.0, 6.0), (96, 80, 80), 3.0),  # 83 x 67 x 68 up to multiples of 16
+            ((5.0, 1.0, 1.0), [(400, 600, 640)], (8.0, 8.0, 8.0), (256, 80, 80), 4.0),  # 2000 x 600 x 640 mm
+            ((1.0, 1.0, 1.0), [(35, 51, 35), (30, 40, 36)], (51 / 32,) * 3, (32, 32, 32), 51 / 64),
+            ((10.0, 1.0, 1.0), [(12, 256, 256)], (10.0, 6.0, 6.0), (16, 48, 48), 3.0),
+            ((1.0, 1.0, 1.0), [SHAPE], (1.0, 1.0, 1.0), (16, 16, 16), 0.25),
+        ],
+        ids=["the paper's 6 mm", "too large: coarser", "small: finer", "no axis finer than the image", "nor a tiny image"],
+    )
+    def test_the_coarse_grid_follows_the_largest_case(self, spacing, cases, coarse, shape, sigma):
+        locator = plan_locator(spacing, cases)
+        assert locator.spacing == coarse
+        assert locator.shape == shape
+        assert locator.sigma == pytest.approx(sigma)
 
     def test_a_case_that_is_much_larger_than_any_before_gets_a_coarser_grid(self):
         locator = Locator((6.0,) * 3, (32, 32, 32), 3.0)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from ..preprocessing.cropping import bounding_box
+from ..preprocessing.cropping import bounding_box, enclosed
 from ..schema import Configuration
 
 log = logging.getLogger(__name__)
@@ -75,17 +75,7 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     """The mask with its holes: what is cut off from the border of a plane across any axis (a lung may be open above)."""
     filled = mask.copy()
     for axis in range(mask.ndim):
-        neighbours = ndimage.generate_binary_structure(mask.ndim, 1)
-        for side in (0, 2):
-            neighbours[tuple(side if other == axis else 1 for other in range(mask.ndim))] = False
-        parts, count = ndimage.label(~mask, neighbours)
-        enclosed = np.ones(count + 1, bool)
-        enclosed[0] = False
-        for other in range(mask.ndim):
-            if other != axis:
-                enclosed[np.take(parts, 0, other)] = False
-                enclosed[np.take(parts, -1, other)] = False
-        filled |= enclosed[parts]
+        np.moveaxis(filled, axis, 0)[...] |= np.stack([enclosed(~plane) for plane in np.moveaxis(mask, axis, 0)])
     return filled
 
 

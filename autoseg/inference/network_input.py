@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
 from ..preprocessing.adjacent_slices import adjacent_slice_indices
 from ..schema import Configuration, Labels
@@ -50,11 +50,11 @@ class NetworkInput:
         for name, array in ((f"segmentation of {stage}", previous), ("region", region)):
             if array is not None and tuple(array.shape) != shape:
                 raise ValueError(f"{volume.case}: expected a {name} on the image's grid {shape}, got {tuple(array.shape)}")
-        padding = _padding(shape, patch_3d(configuration))
-        organs = None if previous is None else _padded(torch.as_tensor(previous).to(torch.int16), padding)
-        inside = None if region is None else _padded(torch.as_tensor(region, dtype=torch.bool), padding)
-        crop = (slice(None), *(slice(before, before + size) for (before, _), size in zip(padding, shape, strict=True)))
-        return cls(_padded(image.float(), padding), organs, inside, crop)
+        patch = patch_3d(configuration)
+        padded, inner = pad_nd_image(image.float(), patch, return_slicer=True)
+        organs = None if previous is None else pad_nd_image(torch.as_tensor(previous).to(torch.int16), patch)
+        inside = None if region is None else pad_nd_image(torch.as_tensor(region, dtype=torch.bool), patch)
+        return cls(padded, organs, inside, (slice(None), *inner[1:]))
 
     def touches_region(self, tile: Tile) -> bool:
         """Whether some voxel of the tile lies in the candidate region."""
@@ -82,14 +82,3 @@ class NetworkInput:
 def patch_3d(configuration: Configuration) -> tuple[int, ...]:
     """The patch in voxels of a volume: that of a 2D configuration is one slice thick."""
     return (1, *configuration.patch_size) if configuration.dim == 2 else configuration.patch_size
-
-
-def _padding(shape: Sequence[int], patch: Sequence[int]) -> list[tuple[int, int]]:
-    """Voxels that each axis lacks up to the patch, as equal as can be before and after the volume."""
-    missing = [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
-    return [(lack // 2, lack - lack // 2) for lack in missing]
-
-
-def _padded(volume: torch.Tensor, padding: Sequence[tuple[int, int]]) -> torch.Tensor:
-    widths = [width for sides in reversed(padding) for width in sides]
-    return functional.pad(volume, widths) if any(widths) else volume

@@ -96,19 +96,14 @@ class Predictor:
         try:
             self._slide(inputs, result, report, case)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not self._reduce_memory():
+            smallest = self._batch == 1 and self._aggregator_device.type == "cpu"
+            if not is_out_of_memory(error) or smallest:
                 raise
+            if self._batch == 1:
+                self._aggregator_device = torch.device("cpu")
+            self._batch = max(1, self._batch // 2)
             batch, device = self._batch, self._aggregator_device
             log.warning("%s: out of memory on %s; going on with batches of %d, sums on %s", case, self.device, batch, device)
-            return False
-        return True
-
-    def _reduce_memory(self) -> bool:
-        if self._batch > 1:
-            self._batch //= 2
-        elif self._aggregator_device.type != "cpu":
-            self._aggregator_device = torch.device("cpu")
-        else:
             return False
         return True
 

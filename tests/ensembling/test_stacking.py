@@ -7,16 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import make_geometry, whole_trace
+from factories import labels, make_geometry, regions, whole_trace
 
 from autoseg.ensembling.stacking import Layout, as_stored, stacked
 from autoseg.inference.logits import Logits
 from autoseg.networks.combiners import MAX_LOG_RATIO
-from autoseg.schema import Labels, Trace
+from autoseg.schema import Trace
 
-BALL, BAR = Labels(("ball",), ((1,),)), Labels(("bar",), ((2,),))
-BOTH = Labels(("ball", "bar"), ((1,), (2,)))
-REGION = Labels(("whole",), ((1, 2),), regions=True, regions_class_order=(1,))
+BALL, BAR, BOTH = labels(ball=1), labels(bar=2), labels(ball=1, bar=2)
 
 
 def trace(shape: tuple[int, int, int] = (1, 1, 4), **changes: object) -> Trace:
@@ -41,7 +39,7 @@ def test_channels_are_logarithms_of_how_much_likelier_an_organ_is_than_backgroun
 
 
 def test_a_region_is_compared_with_its_absence() -> None:
-    found = stacked([stored([0, 51, 204, 255])], [REGION], trace())[0, 0, 0]
+    found = stacked([stored([0, 51, 204, 255])], [regions(whole=(1, 2))], trace())[0, 0, 0]
     assert np.allclose(found, [0, MAX_LOG_RATIO - math.log(4), MAX_LOG_RATIO + math.log(4), 2 * MAX_LOG_RATIO], atol=0.01)
 
 

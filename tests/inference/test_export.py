@@ -16,7 +16,10 @@ from skimage.transform import resize
 from autoseg.inference import grid, winners
 from autoseg.inference.averages import average_all
 from autoseg.inference.export import export_labels, probabilities
+from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import quantise
+from autoseg.inference.sampled_probabilities import probabilities_at
 
 
 def axis_matrix(n_in, n_out, nearest) -> np.ndarray:
@@ -109,6 +112,7 @@ BOTH_KINDS = pytest.mark.parametrize("labels", [LIVER_SPLEEN_AORTA, NESTED_REGIO
 def slabs(request, monkeypatch):
     if request.param == "small slabs":
         monkeypatch.setattr(grid, "SLAB", 1000)
+        monkeypatch.setattr(grid, "LABEL_SLAB", 700)
         monkeypatch.setattr(grid, "CHUNK", 300)
 
 
@@ -218,3 +222,32 @@ def test_members_that_do_not_belong_together_are_refused(members, reason):
     for function in (export_labels, together, lambda *given: list(probabilities(*given))):
         with pytest.raises(ValueError, match=reason):
             function(logits, LIVER_SPLEEN_AORTA)
+
+
+def members_of(name, labels):
+    """One that gives logits, one with probabilities in eight bits and a temperature."""
+    arrays = [blobs(GRIDS[name].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
+    stored = Logits(quantise(arrays[1], labels), GRIDS[name], "probability8")
+    return [Logits(arrays[0], GRIDS[name]), with_temperature(stored, 1.7, labels)]
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("name", GRIDS)
+def test_probabilities_at_single_voxels_are_those_of_the_whole_volume(name, labels, slabs):
+    members, shape = members_of(name, labels), GRIDS[name].geometry.shape
+    everywhere = np.stack(np.unravel_index(np.random.default_rng(0).permutation(int(np.prod(shape))), shape))
+    found = probabilities_at(members, everywhere, labels)
+    whole = np.concatenate([slab for _, slab in probabilities(members, labels)], axis=1).reshape(labels.n_outputs, *shape)
+    np.testing.assert_allclose(found, whole[(slice(None), *everywhere)].T, atol=1e-5)
+
+
+def test_only_what_lies_around_single_voxels_is_read_and_outside_the_crop_is_background(monkeypatch):
+    boxes, original = [], grid.Grid.read
+    monkeypatch.setattr(grid.Grid, "read", lambda self, spans: boxes.append(spans) or original(self, spans))
+    members = members_of("finer", LIVER_SPLEEN_AORTA)[:1]
+    probabilities_at(members, np.array([[5, 6], [20, 20], [3, 4]]), LIVER_SPLEEN_AORTA)
+    (spans,) = boxes
+    assert all(stop - start <= 3 for start, stop in spans)
+    outside = probabilities_at(members, np.array([[0, 20, 5], [0, 20, 1], [0, 1, 1]]), LIVER_SPLEEN_AORTA)
+    np.testing.assert_array_equal(outside, [[1, 0, 0, 0]] * 3)
+    assert probabilities_at(members, np.empty((3, 0), int), LIVER_SPLEEN_AORTA).shape == (0, 4)

@@ -7,15 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from factories import make_geometry
+from factories import labels as organs
+from factories import make_configuration, make_geometry, make_plan, regions
 
 from autoseg.inference.cascade import on_grid, organs_as_channels
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.preprocessing.preprocess import preprocess_case
-from autoseg.schema import Image, Labels
+from autoseg.schema import Image
 
-SIDES = Labels(("a", "b"), ((3,), (8,)))
+SIDES = organs(a=3, b=8)
 
 KINDS = {
     "same grid": ((12, 14, 16), (1.0, 1.0, 1.0), (0, 1, 2), (1.0, 1.0, 1.0)),
@@ -32,7 +33,7 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS)
-def prepared(request, tiny_configuration, tiny_plan):
+def prepared(request):
     """A file's labels (internal values), and what preprocessing makes of them: labels and trace."""
     shape, spacing, transpose, target = KINDS[request.param]
     labels = np.zeros(shape, np.int16)
@@ -40,8 +41,8 @@ def prepared(request, tiny_configuration, tiny_plan):
     labels[tuple(slice(n - (n * 2) // 5, n - n // 8) for n in shape)] = 2
     image = np.ones((1, *shape), np.float32) + labels
     image[(slice(None), 0)] = 0  # an empty border that is cropped away
-    one = tiny_configuration(len(target), spacing=target)
-    plan = dataclasses.replace(tiny_plan(one, labels=SIDES), transpose=transpose)
+    one = make_configuration(len(target), spacing=target)
+    plan = dataclasses.replace(make_plan(one, labels=SIDES), transpose=transpose)
     _, stored, trace = preprocess_case(Image(image, make_geometry(shape, spacing)), labels, plan, one, case="a")
     return labels, stored, trace
 
@@ -74,8 +75,6 @@ def test_one_channel_a_foreground_value():
     found = organs_as_channels(segmentation, SIDES)
     assert found.dtype == torch.float32
     assert found.tolist() == [[[[[0, 1, 0], [0, 0, 1]]], [[[0, 0, 1], [1, 0, 0]]]]]
-
-
-def test_regions_get_a_channel_for_each_value_not_for_each_region():
-    regions = Labels(("whole", "core", "rim"), ((4, 5), (5,), (4,)), regions=True, regions_class_order=(4, 5, 4))
-    assert organs_as_channels(torch.zeros((5, 2, 3, 4), dtype=torch.int16), regions).shape == (5, 2, 2, 3, 4)
+    overlapping = regions(whole=(4, 5), core=(5,), rim=(4,))
+    shape = organs_as_channels(torch.zeros((5, 2, 3, 4), dtype=torch.int16), overlapping).shape
+    assert shape == (5, 2, 2, 3, 4), "a channel for each value, not for each region"

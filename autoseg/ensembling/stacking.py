@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference.logits import Logits
+from ..inference.logits import Logits, check_same_image
 from ..inference.quantised_logits import quantise
 from ..networks.combiners import MAX_LOG_RATIO
 from ..preprocessing.resampling import resample_image
@@ -76,7 +76,7 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
     result = np.empty((sum(len(one.names) for one in labels), *trace.shape), np.float16)
     channel = 0
     for member, organs in zip(members, labels, strict=True):
-        _check(member.trace, trace)
+        check_same_image("models of one ensemble", trace, member.trace)
         background = None if organs.regions else _logarithm(_on_grid(member, 0, trace))
         for organ in range(len(organs.names)):
             share = _on_grid(member, organ + (not organs.regions), trace)
@@ -94,11 +94,3 @@ def _on_grid(member: Logits, output: int, trace: Trace) -> np.ndarray:
 
 def _logarithm(share: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(share, LEAST) / 255)
-
-
-def _check(found: Trace, wanted: Trace) -> None:
-    for field in ("case", "transpose", "flips", "shape_before_crop", "crop"):
-        one, other = getattr(found, field), getattr(wanted, field)
-        if one != other:
-            what = "models of one ensemble must see the same part of an image"
-            raise ValueError(f"{wanted.case}: {what}; {field}: expected {other}, found {one}")

@@ -54,7 +54,12 @@ def check_members(members: Sequence[Logits], labels: Labels) -> None:
         if member.array.shape[0] != labels.n_outputs:
             organs = ", ".join(labels.names)
             raise ValueError(f"{case}: expected {labels.n_outputs} output channels for {organs}, got {member.array.shape[0]}")
-        for field in ("case", "geometry", "transpose", "flips", "shape_before_crop", "crop"):
-            expected, found = getattr(first, field), getattr(member.trace, field)
-            if expected != found:
-                raise ValueError(f"{case}: models to average disagree about the {field}: expected {expected}, found {found}")
+        check_same_image("models to average", first, member.trace, also=("geometry",))
+
+
+def check_same_image(models: str, first: Trace, other: Trace, *, also: Sequence[str] = ()) -> None:
+    """Refuses predictions that do not show the same part of the same image: raises ValueError."""
+    for field in ("case", *also, "transpose", "flips", "shape_before_crop", "crop"):
+        expected, found = getattr(first, field), getattr(other, field)
+        if expected != found:
+            raise ValueError(f"{other.case}: {models} disagree about the {field}: expected {expected}, found {found}")

@@ -13,12 +13,9 @@ import numpy as np
 import pytest
 from ensemble_models import NAME, add_model, fit, linked_home, planned_once, results, right, run_of, small, speckled, splits
 
-from autoseg.ensembling.members import Member
 from autoseg.inference.quantised_logits import load_logits
 from autoseg.pipeline import EnsembleSettings, train_ensemble
 from autoseg.preprocessing.storage import Store
-from autoseg.runtime.runs import ModelFolder
-from autoseg.schema.settings import TrainSettings
 
 planned = pytest.fixture(scope="module")(planned_once)
 home = pytest.fixture(linked_home)
@@ -71,13 +68,6 @@ class TestWhatIsLearntFrom:
         assert {"--organs bar", "--tag wide"} <= {" ".join(pair) for pair in pairwise(other)}
         with pytest.raises(ValueError, match="fold 3 needs members"):
             fit(home, "argmax", members[0], folds=("3",))
-
-    def test_the_command_is_one_that_a_shell_understands(self, home: Path) -> None:
-        job = ModelFolder(results(home) / add_model(home, {"ball": right()}, folds="0")).run("0").record()
-        settings = TrainSettings(trainer="PyramidTrainer", trainer_options={"fusion_from": 0.8}, organs=("left ball",))
-        command = Member(ModelFolder(home), {"0": replace(job, settings=settings)}).command("1")
-        assert shlex.split(command)[:4] == ["autoseg_train", NAME, "2d", "1"]
-        assert all(part in command for part in ("--trainer PyramidTrainer", "--organs 'left ball'", "--trainer-option fusion_from=0.8"))
 
     def test_probabilities_that_were_removed_are_missed(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         member = add_model(home, {"ball": right()}, folds="01")

@@ -61,7 +61,7 @@ def test_predictions_become_what_validation_would_have_stored() -> None:
 
 
 def test_other_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="a: models of one ensemble must see the same part of an image; crop"):
+    with pytest.raises(ValueError, match="a: models of one ensemble disagree about the crop"):
         stacked([stored([255] * 4, [0] * 4, crop=((0, 2), (0, 2), (1, 8)))], [BALL], trace())
 
 

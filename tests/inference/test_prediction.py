@@ -15,9 +15,7 @@ from factories import OrganModel, ThresholdModel, drawn_image, ensemble_for, ens
 
 from autoseg.data.images import read_label, write_image
 from autoseg.inference.ensemble import Ensemble
-from autoseg.inference.export import export_labels
 from autoseg.inference.manifest import MANIFEST, Manifest
-from autoseg.inference.sampled_probabilities import probabilities_at
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Case
 
@@ -179,17 +177,6 @@ class TestModelsOfSomeOrgans:
         expected = np.select([data.draw_case(0)[1] == value for value in (data.BALL, data.BAR)], [1, 2], 0)
         assert np.mean(found == expected) > 0.98
         assert set(np.unique(found)) == {0, 1, 2}
-
-    def test_where_both_claim_a_voxel_the_more_confident_one_wins(self) -> None:
-        """The ball's model takes all that is bright, so the bar too; the bar's logits rise five times as fast."""
-        ensemble = ensemble_of(a=OrganModel("ball", certainty=0.05), b=OrganModel("bar", certainty=0.02))
-        logits = ensemble.logits(drawn_image())
-        labels = {name: ensemble.models[name].plan.labels for name in "ab"}
-        both = np.logical_and(*(export_labels([logits[name]], labels[name]) == 1 for name in "ab"))
-        ball, bar = (probabilities_at([logits[name]], np.stack(np.nonzero(both)), labels[name])[:, 1] for name in "ab")
-        found = ensemble.segment(logits)
-        assert set(np.unique(found[both])) == {1, 2}
-        assert np.array_equal(found[both], np.where(bar > ball, 2, 1))
 
     def test_beside_a_model_of_all_organs_and_organs_that_nobody_segments_are_background(self) -> None:
         assert labels_of(ensemble_of(a=ThresholdModel(), b=OrganModel("bar"))) == {0, 1, 2}

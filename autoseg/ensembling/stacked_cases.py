@@ -27,7 +27,7 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
         results: Folder of the models.
         layout: Of the stack.
         reference: Preprocessed cases of the grid, with label maps.
-        out: Where the stacks are stored; what is there and made from the same files stays.
+        out: What is there and made from the same files stays.
 
     Raises:
         ValueError: A prediction is missing, or was made on other data than is preprocessed now; the message names it.

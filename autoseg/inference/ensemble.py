@@ -104,16 +104,13 @@ class Ensemble:
     ) -> list[CandidatePrediction]:
         """The calibrated prediction of each candidate; without `by_fold` each member counts as a single network."""
         labels, folds = self.member_labels, by_fold or {name: [one] for name, one in logits.items()}
-
-        def calibrate(member: str, prediction: Logits) -> Logits:
-            return calibrated({member: prediction}, self.choice, labels)[member]
-
+        means = calibrated(logits, self.choice, labels)
+        networks = {name: [calibrated({name: one}, self.choice, labels)[name] for one in several] for name, several in folds.items()}
         predictions = []
         for members in dict.fromkeys(self.choice.organs.values()):
             organs = tuple(organ for organ in self.labels.names if self.choice.organs.get(organ) == members)
-            means = tuple(calibrate(name, logits[name]) for name in members)
-            networks = tuple(calibrate(name, one) for name in members for one in folds[name])
-            predictions.append(CandidatePrediction(labels[members[0]], organs, means, networks))
+            alone = tuple(one for name in members for one in networks[name])
+            predictions.append(CandidatePrediction(labels[members[0]], organs, tuple(means[name] for name in members), alone))
         return predictions
 
 

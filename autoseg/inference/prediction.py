@@ -30,9 +30,8 @@ def predict_cases(
     Args:
         cases: New images.
         out: Folder for ``<case><ending>``.
-        ensemble: Predicts.
-        ending: Of written files, with or without its dot; None takes each input's own where label maps can be written so,
-            else ``.nii.gz``.
+        ensemble: Models and choice.
+        ending: With or without its dot; None takes each input's own where label maps can be written so, else ``.nii.gz``.
         save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
         uncertainty: Also write ``uncertainty/<case>_entropy<ending>`` and ``..._disagreement<ending>`` (`uncertainty.uncertainty_maps`; as
             float 0..1, in formats of pictures as 0..255), and note each organ's uncertainty in the manifest.

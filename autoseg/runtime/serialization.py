@@ -93,7 +93,7 @@ def _build(data: Any, kind: Any) -> Any:
         return kind(**{key: _build(item, hints.get(key, Any)) for key, item in present.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _build(data, next(a for a in arguments if a is not type(None)))
+        return _build(data, str if isinstance(data, str) and str in arguments else arguments[0])
     if origin is tuple:
         inner = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         return tuple(_build(item, one) for item, one in zip(data, inner, strict=True))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import subprocess
 import sys
+import types
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,123 +18,52 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoseg import schema as model
+from autoseg import schema
 from autoseg.runtime.locks import exclusive_lock, remove_partial_files
 from autoseg.runtime.serialization import atomic_write, from_jsonable, read_json, to_jsonable, write_json
-from autoseg.schema.run_record import RunRecord
-from autoseg.schema.training_options import TrainingOptions
+from autoseg.schema import settings, training_options
 
-NAN = float("nan")
-GEOMETRY = model.Geometry((3, 4, 5), (2.5, 0.7, 0.1 + 0.2), (-1.5, 1e-17, 3.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0), (1.0, 2.0))
-LABELS = model.Labels(("whole", "core"), ((1, 2), (2,)), ignore=9, regions=True, regions_class_order=(1, 2))
-CONFIGURATION = model.Configuration(
-    name="3d_cascade",
-    dim=3,
-    spacing=(3.0, 1.0, 1.0),
-    median_shape=(20, 30, 40),
-    patch_size=(8, 16, 16),
-    batch_size=2,
-    normalization=("ct", "zscore"),
-    mask_normalization=(False, True),
-    network="plain_unet",
-    network_options={"features": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]], "deep": {"er": True}, "none": None},
-    batch_dice=True,
-    mirroring=model.Mirroring((0, 2), 2, ((0, 1),)),
-    data="3d_fullres",
-    previous_stage="3d_lowres",
-)
-INTENSITY = model.Intensity(1.0, 2.0, 3.0, -1024.0, 5.0, 6.0, 0.1)
-PLAN = model.Plan(
-    "Dataset001_Tiny",
-    ("CT", "Größe"),
-    LABELS,
-    ".nii.gz",
-    (2, 0, 1),
-    (INTENSITY,),
-    {"3d_cascade": CONFIGURATION, "2d": dataclasses.replace(CONFIGURATION, name="2d", previous_stage=None)},
-    (model.Reason("all", "spacing", "1 x 2", "median"),),
-)
-CASE = model.Case("a", (Path("/raw/a_0000.nii.gz"), Path("relative.nrrd")), Path("/raw/a.nii.gz"), "patient")
-SPLIT = model.Split(("a", "b"), ())
-COMPARED = model.CandidateComparison(0.9, 0.85, 0.95, 0.01, 0.04, 0.08)
-EXPECTED = model.NestedEstimate(0.89, 0.84, 0.94, 0.9, 4, {"0": "2d__Trainer"})
-EVIDENCE = model.Evidence("2d__Trainer", 4, {"2d__Trainer": COMPARED}, EXPECTED)
-CLEANING = model.PostProcessing(12.5, 2, True, "helps")
-CALIBRATION = model.Calibration(1.5, 0.04, 0.02)
-RELIABILITY = model.DiceRegression(0.9, 0.05, 0.03, 0.7, 40)
-MERGED = model.OrganMerging(1.5, 6, 4, {"whole": 0.9}, {"whole": 0.89})
-BUDGET = model.Budget("time", 1200.0, 30, "as asked")
-EXAMPLES = [
-    GEOMETRY,
-    LABELS,
-    model.Labels(("one",), ((1,),)),
-    CASE,
-    model.Case("new", (Path("x.png"),)),
-    model.Dataset("Dataset001_Tiny", Path("/raw/Dataset001_Tiny"), ("CT",), LABELS, (CASE,)),
-    INTENSITY,
-    model.Fingerprint((model.CaseFingerprint("a", (3, 4, 5), (1.0, 1.5, 2.0), 0.75, 1, (0, 12), "SPL"),), (INTENSITY,)),
-    model.Mirroring(),
-    model.CandidateRegion("previous", 3),
-    model.Locator((6.0, 6.5, 6.5), (16, 32, 32), 3.0, network_options={"features": 4}),
-    CONFIGURATION,
-    PLAN,
-    model.PlanSettings(configurations=("2d",), spacing=(1.0, 2.0), groups=r"^p\d+"),
-    model.Trace("a", GEOMETRY, (0, 1, 2), (3, 4, 5), ((0, 3), (1, 4), (0, 5)), (6, 7, 8), (1.0, 1.0, 1.0), (0, 2)),
-    BUDGET,
-    SPLIT,
-    model.Score("a", "whole", 0.5, 0.25, 10, 12, {"surface_distance_mm": 1.5}),
-    model.Candidate(("2d__Trainer", "3d_fullres__Trainer")),
-    model.Choice({"whole": ("2d__Trainer",)}, ("0", "all"), {"2d__Trainer": {"whole": 0.9}}, 4, {"whole": "best"}),
-    model.Choice(
-        {"whole": ("2d__Trainer",)},
-        ("0",),
-        {},
-        4,
-        evidence={"whole": EVIDENCE},
-        seconds={"2d__Trainer": 1.5},
-        postprocessing={"whole": CLEANING},
-        calibration={"2d__Trainer": CALIBRATION},
-        dice_regression={"whole": RELIABILITY},
-        merged=MERGED,
-    ),
-    COMPARED,
-    EXPECTED,
-    EVIDENCE,
-    CLEANING,
-    CALIBRATION,
-    RELIABILITY,
-    MERGED,
-    RunRecord(PLAN, CONFIGURATION, "0", SPLIT, BUDGET, 7, TrainingOptions(), pretrained=Path("/x.pt"), previous_model="3d_lowres__Trainer"),
-]
+VALUES = {int: 3, float: 0.1 + 0.2, str: "Größe", bool: True, Path: Path("relative/a.nrrd"), Any: {"deep": [1, {"er": None}]}}
+WORDS = {"kind": "time", "source": "body"}
+"""Fields that take certain words only."""
 
 
-@pytest.mark.parametrize("value", EXAMPLES, ids=lambda value: type(value).__name__)
-def test_every_value_comes_back_equal_and_of_the_same_types(value: Any, tmp_path: Path):
+def example(kind: Any, *, only_required: bool) -> Any:
+    """A value of a type, made by its hints; of dataclasses with all fields, or with those that have no default."""
+    if dataclasses.is_dataclass(kind):
+        hints, required = typing.get_type_hints(kind), dataclasses.MISSING
+        names = [item.name for item in dataclasses.fields(kind) if not only_required or item.default is item.default_factory is required]
+        return kind(**{name: WORDS.get(name) or example(hints[name], only_required=only_required) for name in names})
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return example(inner[0], only_required=only_required)
+    if origin in (tuple, list):
+        return origin(example(one, only_required=only_required) for one in inner if one is not ...)
+    if origin is dict:
+        return {VALUES[inner[0]]: example(inner[1], only_required=only_required)}
+    return VALUES[kind]
+
+
+STORED = {kind for module in (schema, settings, training_options) for kind in vars(module).values() if dataclasses.is_dataclass(kind)}
+
+
+@pytest.mark.parametrize("only_required", [False, True])
+@pytest.mark.parametrize("kind", sorted(STORED - {schema.Image}, key=lambda kind: kind.__name__))
+def test_every_value_comes_back_equal_and_of_the_same_types(kind: type, only_required: bool, tmp_path: Path):
+    value = example(kind, only_required=only_required)
     write_json(tmp_path / "value.json", value)
-    found = read_json(tmp_path / "value.json", type(value))
-    assert found == value
+    found = read_json(tmp_path / "value.json", kind)
     assert repr(found) == repr(value)
-
-
-def test_every_stored_type_of_the_model_has_an_example():
-    known = {kind for kind in vars(model).values() if dataclasses.is_dataclass(kind)}
-    inside = {model.Image, model.CaseFingerprint, model.Reason}  # an image is never stored as JSON, the others are parts of examples
-    assert known - inside == {type(value) for value in EXAMPLES} - {RunRecord}
-
-
-def test_fields_that_equality_ignores_come_back_too(tmp_path: Path):
-    write_json(tmp_path / "g.json", GEOMETRY)
-    assert read_json(tmp_path / "g.json", model.Geometry).nifti == GEOMETRY.nifti
+    write_json(tmp_path / "again.json", found)
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "value.json").read_bytes(), "also what equality ignores"
 
 
 def test_nan_is_null_in_the_file_and_nan_again(tmp_path: Path):
     path = tmp_path / "s.json"
-    write_json(path, [model.Score("a", "whole", NAN, NAN, 0, 0, {"hd95_mm": NAN})])
+    write_json(path, [schema.Score("a", "whole", math.nan, math.nan, 0, 0, {"hd95_mm": math.nan})])
     assert json.loads(path.read_text())[0]["dice"] is None
-    (score,) = read_json(path, list[model.Score])
-    assert math.isnan(score.dice)
-    assert math.isnan(score.iou)
-    assert math.isnan(score.other["hd95_mm"])
+    (score,) = read_json(path, list[schema.Score])
+    assert all(map(math.isnan, (score.dice, score.iou, score.other["hd95_mm"])))
     assert score.n_reference == 0
 
 
@@ -149,11 +82,12 @@ class Everything:
     many: tuple[tuple[int, ...], ...]
     by_number: dict[int, list[Path]]
     nested: dict[str, Everything | None] = field(default_factory=dict)
+    either: tuple[int, int] | str | None = None
 
 
 def test_optional_nested_and_keyed_fields(tmp_path: Path):
-    leaf = Everything(1.0, None, None, (1, "x"), ((), (1, 2)), {})
-    value = Everything(2, 3, Path("a/b"), (4, "y"), (), {7: [Path("c")]}, {"leaf": leaf, "none": None})
+    leaf = Everything(1.0, None, None, (1, "x"), ((), (1, 2)), {}, either=(1, 2))
+    value = Everything(2, 3, Path("a/b"), (4, "y"), (), {7: [Path("c")]}, {"leaf": leaf, "none": None}, "auto")
     write_json(tmp_path / "v.json", value)
     found = read_json(tmp_path / "v.json", Everything)
     assert found == value
@@ -168,30 +102,26 @@ def test_numpy_scalars_become_numbers():
 
 
 def test_missing_defaults_are_filled_in():
-    assert from_jsonable({"train": ["a"], "val": []}, model.Split) == model.Split(("a",), ())
-    assert from_jsonable({"name": "a", "images": ["x"]}, model.Case) == model.Case("a", (Path("x"),))
+    assert from_jsonable({"name": "a", "images": ["x"]}, schema.Case) == schema.Case("a", (Path("x"),))
 
 
-def test_wrong_files_are_named(tmp_path: Path):
-    wrong = {
-        "cut": '{"train": ["a"',
-        "surplus": '{"train": [], "val": [], "test": []}',
-        "lacking": '{"train": []}',
-        "list": "[1, 2]",
-    }
-    for name, text in wrong.items():
-        (tmp_path / f"{name}.json").write_text(text)
-        with pytest.raises(ValueError, match=rf"{name}\.json.*Split"):
-            read_json(tmp_path / f"{name}.json", model.Split)
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"bytes\.json"):
-        read_json(tmp_path / "bytes.json", dict)
-    (tmp_path / "budget.json").write_text('{"kind": "time", "amount": -1, "rounds": 1}')
-    with pytest.raises(ValueError, match=r"budget\.json: .*expected a positive amount"):
-        read_json(tmp_path / "budget.json", model.Budget)
-    (tmp_path / "pair.json").write_text('{"number": 1, "maybe": null, "where": null, "pair": [1], "many": [], "by_number": {}}')
-    with pytest.raises(ValueError, match=r"pair\.json"):
-        read_json(tmp_path / "pair.json", Everything)
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (schema.Split, b'{"train": ["a"', "Split"),
+        (schema.Split, b'{"train": [], "val": [], "test": []}', "Split"),
+        (schema.Split, b'{"train": []}', "Split"),
+        (schema.Split, b"[1, 2]", "Split"),
+        (dict, b"\xff\xfe\x00", ""),
+        (schema.Budget, b'{"kind": "time", "amount": -1, "rounds": 1}', "expected a positive amount"),
+        (Everything, b'{"number": 1, "maybe": null, "where": null, "pair": [1], "many": [], "by_number": {}}', ""),
+    ],
+    ids=["cut", "surplus", "lacking", "list", "bytes", "budget", "pair"],
+)
+def test_wrong_files_are_named(tmp_path: Path, kind: type, text: bytes, message: str):
+    (tmp_path / "wrong.json").write_bytes(text)
+    with pytest.raises(ValueError, match=rf"wrong\.json.*{message}"):
+        read_json(tmp_path / "wrong.json", kind)
 
 
 class TestAtomic:
@@ -199,58 +129,40 @@ class TestAtomic:
         path = tmp_path / "new" / "image.nii.gz"
         with atomic_write(path) as partial:
             assert partial.parent == path.parent
-            assert partial.name.startswith(".partial-")
-            assert partial.name.endswith("image.nii.gz")
+            assert partial.name.startswith(".partial-") and partial.name.endswith("image.nii.gz")
             partial.write_text("half")
             assert not path.exists()
         assert path.read_text() == "half"
         assert list(path.parent.iterdir()) == [path]
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-    def test_an_exception_leaves_the_former_file_and_nothing_else(self, tmp_path: Path, error: type[BaseException]):
+    @pytest.mark.parametrize("half", [lambda path: path.write_text("half"), lambda path: (path / "x").mkdir(parents=True)])
+    def test_an_exception_leaves_the_former_file_and_nothing_else(self, tmp_path: Path, half: Callable, error: type[BaseException]):
         path = tmp_path / "a.json"
         write_json(path, {"old": 1})
 
         def fail() -> None:
             with atomic_write(path) as partial:
-                partial.write_text("half")
-                raise error("stop")
+                half(partial)
+                raise error
 
         with pytest.raises(error):
             fail()
+        for value in ({"x": object()}, {"x": math.inf}):
+            with pytest.raises((TypeError, ValueError)):
+                write_json(path, value)
         assert read_json(path, dict) == {"old": 1}
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_value_that_json_cannot_hold_leaves_the_former_file(self, tmp_path: Path):
-        write_json(tmp_path / "a.json", {"old": 1})
-        for value in ({"x": object()}, {"x": float("inf")}):
-            with pytest.raises((TypeError, ValueError)):
-                write_json(tmp_path / "a.json", value)
-        assert read_json(tmp_path / "a.json", dict) == {"old": 1}
-        assert len(list(tmp_path.iterdir())) == 1
-
-    def test_folders_are_removed_too(self, tmp_path: Path):
-        def fail() -> None:
-            with atomic_write(tmp_path / "folder") as partial:
-                partial.mkdir()
-                (partial / "x").write_text("half")
-                raise ValueError("stop")
-
-        with pytest.raises(ValueError, match="stop"):
-            fail()
-        assert not list(tmp_path.iterdir())
-
     def test_what_a_killed_run_left_is_removed(self, tmp_path: Path):
         (tmp_path / ".partial-99999999-a.json").write_text("half")
-        (tmp_path / ".partial-99999999-b").mkdir()
-        (tmp_path / ".partial-99999999-b" / "x").write_text("half")
+        (tmp_path / ".partial-99999999-b" / "x").mkdir(parents=True)
         (tmp_path / "whole.json").write_text("{}")
         remove_partial_files(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
 
 
-class TestOnlyOne:
-    HOLD = """
+HOLD = """
 import sys
 from pathlib import Path
 from autoseg.runtime.locks import exclusive_lock
@@ -259,28 +171,17 @@ with exclusive_lock(Path(sys.argv[1]), "training"):
     sys.stdin.read()
 """
 
-    def hold(self, folder: Path) -> subprocess.Popen:
-        other = subprocess.Popen([sys.executable, "-c", self.HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+def test_a_folder_that_another_process_holds_is_refused_until_that_dies(tmp_path: Path):
+    pytest.importorskip("fcntl")
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
         assert other.stdout.readline() == "held\n"
-        return other
-
-    def test_a_folder_that_another_process_holds_is_refused_until_that_dies(self, tmp_path: Path):
-        pytest.importorskip("fcntl")
-        other = self.hold(tmp_path / "run")
-        try:
-            with pytest.raises(ValueError, match="run: .*training"), exclusive_lock(tmp_path / "run", "training"):
-                pass
-        finally:
-            other.kill()
-            other.communicate()
-        with exclusive_lock(tmp_path / "run", "training"):
+        with pytest.raises(ValueError, match=f"{tmp_path}: .*training"), exclusive_lock(tmp_path, "training"):
             pass
-
-    def test_it_is_free_again_after_the_block_even_after_an_error(self, tmp_path: Path):
-        def fail() -> None:
-            with exclusive_lock(tmp_path, "training"):
-                raise KeyError("stop")
-
-        for _ in range(2):
-            with pytest.raises(KeyError):
-                fail()
+    finally:
+        other.kill()
+        other.communicate()
+    for _ in range(2):
+        with contextlib.suppress(KeyError), exclusive_lock(tmp_path, "training"):
+            raise KeyError("free again even after an error")

@@ -19,6 +19,7 @@ from autoseg import cli
 from autoseg.data.images import read_label, write_image
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.locks import exclusive_lock
 from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 
 DATASET = "Dataset003_Tiny"
@@ -49,11 +50,11 @@ def kill_when(home: Path, command: tuple[str, ...], reached: Callable[[], bool])
 
 
 def finish(home: Path, command: tuple[str, ...]) -> str:
-    """Runs a command to its end in a process of its own; returns what it said."""
+    """Runs a command to its end in a process of its own; returns its messages."""
     process = in_own_process(home, command)
-    said = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 0, said
-    return said
+    messages = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0, messages
+    return messages
 
 
 def undisturbed(home: Path, command: tuple[str, ...]) -> None:
@@ -99,13 +100,13 @@ def test_killed_preprocessing_goes_on(tmp_path: Path) -> None:
     shutil.copytree(disturbed / "raw", reference / "raw")
     stored = disturbed / "preprocessed" / DATASET / "2d"
     kill_when(disturbed, PLAN, lambda: len(Store(stored).names()) >= 2)
-    kept = Store(stored).names()
-    assert 2 <= len(kept) < 10
+    finished = Store(stored).names()
+    assert 2 <= len(finished) < 10
     before = data.snapshot(stored)
-    said = finish(disturbed, PLAN)
+    messages = finish(disturbed, PLAN)
     after = data.snapshot(stored)
-    complete = [name for name in before if any(name.startswith(f"{case}.") for case in kept)]
-    assert all(after[name] == before[name] for name in complete), f"finished cases are not made again: {said}"
+    complete = [name for name in before if any(name.startswith(f"{case}.") for case in finished)]
+    assert all(after[name] == before[name] for name in complete), f"finished cases are not made again: {messages}"
     undisturbed(reference, PLAN)
     assert data.leftovers(disturbed) == []
     assert set(after) == set(data.snapshot(reference / "preprocessed" / DATASET / "2d"))
@@ -149,25 +150,17 @@ def test_killed_training_goes_on_with_equal_weights(trained: Path, tmp_path: Pat
     kill_when(home, TRAIN, lambda: MOMENTS[moment](run))
     assert not (run / "validation" / "scores.json").exists()
     assert (run / FINAL_CHECKPOINT).exists() == (moment == "while validating")
-    said = finish(home, TRAIN)
-    assert ("Going on at " in said) == (moment == "after the first checkpoint"), said
+    messages = finish(home, TRAIN)
+    assert ("Going on at " in messages) == (moment == "after the first checkpoint"), messages
     assert data.leftovers(home) == []
     same_training(run, trained / "results" / DATASET / "2d__Trainer" / "fold_0")
 
 
-def test_second_process_is_refused_while_the_first_lives(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_being_trained_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = copy_of(trained, tmp_path, "raw", "preprocessed")
-    run = home / "results" / DATASET / "2d__Trainer" / "fold_0"
-    process = in_own_process(home, TRAIN)
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (run / "run.json").is_file() and time.monotonic() < end:
-            time.sleep(0.01)
+    with exclusive_lock(home / "results" / DATASET / "2d__Trainer" / "fold_0", "training"):
         assert cli.train([*TRAIN[1:], "--home", str(home)]) == 2
-        assert "another process is training here" in capsys.readouterr().err
-    finally:
-        process.kill()
-        process.communicate()
+    assert "another process is training here" in capsys.readouterr().err
 
 
 # Prediction

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from autoseg.data.images import write_image, write_label
+from autoseg.runtime.hardware import StepCost
 from autoseg.schema import Geometry
 
 BALL, BAR = 2, 7
@@ -128,6 +130,15 @@ def make_decathlon(folder: Path) -> Path:
     }
     (folder / "dataset.json").write_text(json.dumps(description))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_trainings() -> Iterator[None]:
+    """Trainings neither measure a step of their network first nor draw learning curves, which takes longer than four iterations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: StepCost(0.01, 1))
+        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+        yield
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -6,12 +6,11 @@ import dataclasses
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import story_data as data
 from factories import CASES, write_dataset
 
 import autoseg
@@ -36,6 +35,8 @@ SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
 CASCADE = PlanSettings(configurations=("3d_cascade",), force_lowres=True, memory_gb=0.2, workers=0)
 FAST = PredictSettings(mirror=False, device="cpu")
 SHORT = TrainSettings(iterations=2, batch=2, device="cpu")
+FILES_READ = "autoseg.runtime.provenance.content_id"
+quick_trainings = data.quick_trainings
 
 
 @pytest.fixture
@@ -54,17 +55,11 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are measured, and preprocessed, from now on."""
     found: list[str] = []
-    for module, name, word in ((fingerprint, "measure_case", "measured"), (preprocessing, "preprocess_case", "preprocessed")):
-        monkeypatch.setattr(module, name, noted(found, word, getattr(module, name)))
+    measure_case, preprocess_case = fingerprint.measure_case, preprocessing.preprocess_case
+    measured, preprocessed = (lambda case: found.append(f"measured {case}")), (lambda case: found.append(f"preprocessed {case}"))
+    monkeypatch.setattr(fingerprint, "measure_case", lambda case, *rest: measured(case.name) or measure_case(case, *rest))
+    monkeypatch.setattr(preprocessing, "preprocess_case", lambda *rest, case: preprocessed(case) or preprocess_case(*rest, case=case))
     return found
-
-
-def noted(found: list[str], word: str, real: Callable) -> Callable:
-    def work(*given: Any, **named: Any) -> object:
-        found.append(f"{word} {named.get('case') or given[0].name}")
-        return real(*given, **named)
-
-    return work
 
 
 def label_of(home: Path, case: str) -> Path:
@@ -81,19 +76,19 @@ def exchange_labels(path: Path) -> None:
 
 def copied(home: Path) -> Path:
     """The home folder in another place, every file with the same time."""
-    return with_one_time(shutil.copytree(home, home.with_name("copied")), 10**18)
+    return copy_with_one_time(home, home.with_name("copied"))
 
 
-def with_one_time(folder: Path, time: int) -> Path:
-    for path in folder.rglob("*"):
-        os.utime(path, ns=(time, time))
-    return folder
+def copy_with_one_time(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    for path in target.rglob("*"):
+        os.utime(path, ns=(10**18, 10**18))
+    return target
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Time and content of every file below `folder`, locks aside."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+def contents(folder: Path) -> dict[str, bytes]:
+    """Content of every file below `folder`."""
+    return {name: (folder / name).read_bytes() for name in data.snapshot(folder)}
 
 
 class TestPlanning:
@@ -112,31 +107,26 @@ class TestPlanning:
     def test_a_copy_is_neither_measured_nor_preprocessed_again(self, home: Path, work: list[str]) -> None:
         copy = copied(home)
         shutil.rmtree(home)
-        before = snapshot(copy / "preprocessed" / DATASET / "2d")
+        before = data.snapshot(copy / "preprocessed" / DATASET / "2d")
         plan_and_preprocess(1, SETTINGS, home=copy)
         assert work == []
-        assert snapshot(copy / "preprocessed" / DATASET / "2d") == before
+        assert data.snapshot(copy / "preprocessed" / DATASET / "2d") == before
 
     def test_files_that_are_trusted_are_not_read_and_that_is_said(
         self, home: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: pytest.fail(f"{path} is read"))
-        with caplog.at_level(logging.INFO):
-            plan_and_preprocess(1, PlanSettings(**{**vars(SETTINGS), "trust_files": True}), home=home)
-        assert work == []
-        assert "--trust-files: the contents of 8 of 8 files are not verified" in caplog.text
-
-    def test_the_command_knows_the_option(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setattr(FILES_READ, lambda path: pytest.fail(f"{path} is read"))
         plan = (home / "preprocessed" / DATASET / "plan.json").read_bytes()
         options = ("-d", "1", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(home))
         assert cli.plan_and_preprocess([*options, "--trust-files"]) == 0
-        assert "8 of 8 files are not verified" in caplog.text
+        assert work == []
+        assert "--trust-files: the contents of 8 of 8 files are not verified" in caplog.text
         assert (home / "preprocessed" / DATASET / "plan.json").read_bytes() == plan, "it is no part of the plan"
 
     def test_what_was_measured_for_a_plan_that_is_refused_is_not_measured_again(self, home: Path, work: list[str]) -> None:
         shutil.rmtree(home / "preprocessed")
         with pytest.raises(ValueError, match="configuration of Dataset001_Tiny"):
-            plan_and_preprocess(1, PlanSettings(configurations=("2f",), memory_gb=0.2, workers=0), home=home)
+            plan_and_preprocess(1, dataclasses.replace(SETTINGS, configurations=("2f",)), home=home)
         assert len(work) == 4
         plan_and_preprocess(1, SETTINGS, home=home)
         assert [word for word in work[4:] if word.startswith("measured")] == []
@@ -144,7 +134,7 @@ class TestPlanning:
     def test_trust_ends_where_a_size_has_changed(self, home: Path, work: list[str]) -> None:
         image = home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"
         image.write_bytes(image.read_bytes() + b"\0")
-        plan_and_preprocess(1, PlanSettings(**{**vars(SETTINGS), "trust_files": True}), home=home)
+        plan_and_preprocess(1, dataclasses.replace(SETTINGS, trust_files=True), home=home)
         assert work[-1] == "preprocessed c" and len(work) == 5
 
     def test_one_whose_file_changes_after_planning_is_refused_by_name(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,7 +180,7 @@ class TestOf010:
     def test_a_later_stage_keeps_what_agrees_by_size_without_reading_it(
         self, old: Path, work: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: pytest.fail(f"{path} is read"))
+        monkeypatch.setattr(FILES_READ, lambda path: pytest.fail(f"{path} is read"))
         workspace = Workspace(old)
         plan = workspace.plan(DATASET)
         preparing.preprocess(workspace, planned_dataset(workspace, DATASET), plan, plan.configurations["2d"], workers=0)
@@ -223,52 +213,50 @@ class TestCopies:
 
     @pytest.fixture
     def copy(self, trained: Path, tmp_path: Path) -> Path:
-        return with_one_time(shutil.copytree(trained, tmp_path / "copy"), 10**18)
+        return copy_with_one_time(trained, tmp_path / "copy")
 
     def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(predicting, "choose_again", None)
-        before = snapshot(copy)
         for path in (copy / "results").rglob("scores.json"):
             os.utime(path, ns=(2 * 10**18, 2 * 10**18))
+        before = data.snapshot(copy), contents(copy)
         predict(copy)
-        after = snapshot(copy)
-        assert {name for name in after if name not in before or after[name][1] != before[name][1]} == set()
-        assert {name for name in after if after[name][0] != before[name][0]} == {name for name in after if name.endswith("/scores.json")}
+        assert (data.snapshot(copy), contents(copy)) == before
 
     def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(predicting, "choose_again", None)
         other = tmp_path / "other"
-        results = with_one_time(shutil.copytree(trained / "results" / DATASET, other / "results" / DATASET), 10**18)
-        before = snapshot(results)
+        results = copy_with_one_time(trained / "results" / DATASET, other / "results" / DATASET)
+        before = data.snapshot(results)
         predict(other, trained / "raw" / DATASET / "imagesTs")
-        assert snapshot(results) == before
+        assert data.snapshot(results) == before
         for path in (trained / "out").glob("*.nii.gz"):
             assert np.array_equal(read_label(path).array, read_label(other / "out" / path.name).array)
 
     def test_training_is_finished_and_the_previous_stage_current(
         self, copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        before = snapshot(copy)
+        before = data.snapshot(copy)
         with caplog.at_level(logging.INFO):
             autoseg.train(1, "3d_cascade", 0, SHORT, home=copy)
         assert "is finished already" in caplog.text
         monkeypatch.setattr("autoseg.trainers.cascade.out_of_fold.on_grid", None)
-        model, data, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
+        model, preprocessed, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
         folds = folds_that_validate(workspace.splits(DATASET))
-        prepare_previous(model, folds, CASES, data / "3d_fullres", workspace.plan(DATASET), progress=False)
-        assert snapshot(copy) == before
+        prepare_previous(model, folds, CASES, preprocessed / "3d_fullres", workspace.plan(DATASET), progress=False)
+        assert data.snapshot(copy) == before
 
     def test_planning_touches_no_case(self, copy: Path, work: list[str]) -> None:
-        before = snapshot(copy)
+        before = contents(copy)
         plan_and_preprocess(1, CASCADE, home=copy)
         assert work == []
-        assert {name: content for name, (_, content) in snapshot(copy).items()} == {name: content for name, (_, content) in before.items()}
+        assert contents(copy) == before
 
     def test_averages_are_not_computed_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(candidate_scores, "average_all", None)
         monkeypatch.setattr(postprocessing_choice, "_measure", None)
         read: list[Path] = []
-        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: read.append(path) or content_id(path))
+        monkeypatch.setattr(FILES_READ, lambda path: read.append(path) or content_id(path))
         before = (copy / "results" / DATASET / "choice.json").read_bytes()
         autoseg.find_best_configuration(1, home=copy)
         assert (copy / "results" / DATASET / "choice.json").read_bytes() == before
@@ -283,7 +271,10 @@ class TestChoice:
     def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
         monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
-        return with_one_time(shutil.copytree(trained, tmp_path / "copy"), 10**18)
+        return copy_with_one_time(trained, tmp_path / "copy")
+
+    def scores(self, home: Path) -> Path:
+        return home / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
 
     def is_made_again(self, home: Path) -> bool:
         path = home / "results" / DATASET / "choice.json"
@@ -298,11 +289,10 @@ class TestChoice:
     def test_it_says_what_it_was_made_of(self, chosen: Path) -> None:
         made_from = read_json(chosen / "results" / DATASET / "choice.json", Choice).made_from
         assert sorted(made_from) == ["3d_cascade__Trainer/0", "3d_lowres__Trainer/0", "3d_lowres__Trainer/1"]
-        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
-        assert made_from["3d_lowres__Trainer/0"] == file_id(path)
+        assert made_from["3d_lowres__Trainer/0"] == file_id(self.scores(chosen))
 
     def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path) -> None:
-        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+        path = self.scores(chosen)
         write_json(path, [score | {"dice": score["dice"] / 2} for score in read_json(path, list)])
         os.utime(path, ns=(1, 1))
         assert any(what.startswith("a choice that knows 3d_lowres__Trainer/0") for what in self.missing(chosen))
@@ -311,8 +301,7 @@ class TestChoice:
         assert not self.is_made_again(chosen)
 
     def test_without_the_data_it_stays(self, chosen: Path) -> None:
-        path = chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
-        write_json(path, [])
+        write_json(self.scores(chosen), [])
         shutil.rmtree(chosen / "preprocessed")
         assert not self.is_made_again(chosen)
 

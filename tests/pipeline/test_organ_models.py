@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from autoseg import cli
 from autoseg.data.images import read_label
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings
 from autoseg.preprocessing.storage import Store
-from autoseg.runtime.hardware import StepCost
 from autoseg.runtime.serialization import from_jsonable, read_json, write_json
 from autoseg.schema import Choice, Plan, Score
 from autoseg.schema.run_record import RunRecord
@@ -25,22 +23,20 @@ NAME = "Dataset003_Tiny"
 BALL, BAR, BOTH = "2d__Trainer__ball__w300_l100", "2d__Trainer__bar__w600_l200", "2d__Trainer"
 SHORT = TrainSettings(iterations=3, batch=2, device="cpu")
 FAST = PredictSettings(mirror=False, device="cpu")
+quick_trainings = data.quick_trainings
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models of one organ, each in its own window, and one of both."""
     folder = tmp_path_factory.mktemp("organs")
     data.make_volumes(folder / "raw" / NAME, n_test=1, windows={"ball": [300, 100]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: StepCost(0.01, 1))
-        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
-        autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=folder)
-        autoseg.train(3, "2d", 0, SHORT, home=folder)
-        autoseg.train(3, "2d", 0, replace(SHORT, organs=("ball",), window="auto"), home=folder)
-        arguments = ["3", "2d", "0", "--organs", "bar", "--window", "600", "200", "--iterations", "3", "--batch", "2", "--device", "cpu"]
-        assert cli.train([*arguments, "--home", str(folder)]) == 0
-        yield folder
+    autoseg.plan_and_preprocess(3, PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0), home=folder)
+    autoseg.train(3, "2d", 0, SHORT, home=folder)
+    autoseg.train(3, "2d", 0, replace(SHORT, organs=("ball",), window="auto"), home=folder)
+    arguments = ["3", "2d", "0", "--organs", "bar", "--window", "600", "200", "--iterations", "3", "--batch", "2", "--device", "cpu"]
+    assert cli.train([*arguments, "--home", str(folder)]) == 0
+    return folder
 
 
 def stored_scores(home: Path, model: str) -> list[Score]:

@@ -28,6 +28,7 @@ from autoseg.trainers.training_spec import TrainingSpec
 DATASET = "Dataset003_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
 ONE_STEP = TrainSettings(iterations=1, device="cpu", batch=1)
+quick_trainings = data.quick_trainings
 FOLD_0 = Path("results", DATASET, "2d__Trainer", "fold_0")
 
 
@@ -134,7 +135,6 @@ class TestPatients:
         monkeypatch.setattr(training, "validate_fold", lambda predictor, job, folders, dataset: seen.append(dataset) or [])
         monkeypatch.setattr(training, "mean_dice", lambda scores: 1.0)
         monkeypatch.setattr(training.Trainer, "fit", lambda trainer: trainer.network)
-        monkeypatch.setattr(run_setup, "measure_step", lambda job, device: StepCost(0.01, 1))
         there = shutil.move(planned, tmp_path_factory.mktemp("moved") / "home")
         autoseg.train(3, "2d", 0, ONE_STEP, home=there)
         assert [case.group for case in seen[0].cases] == ["p0", "p0", "p1", "p1"]

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from factories import CASES, make_case, make_configuration, make_job, make_plan
+from factories import CASES, make_case, make_configuration, make_geometry, make_job, make_plan, whole_trace, write_dataset, write_volume
 
 from autoseg import cli
 from autoseg.data.descriptions import planned_dataset, raw_dataset, write_planned_dataset
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline.reporting import read_report, write_report
+from autoseg.report import Report
 from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import CandidateComparison, Choice, Evidence, Geometry, NestedEstimate, Score, Split, Trace
+from autoseg.schema import Choice, Compared, Evidence, NestedEstimate, Score, Split
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings
 from autoseg.selection.quality_estimation import QualityEstimate, read_estimated_dice, write_quality_estimates
@@ -43,14 +42,10 @@ def add_fold(home: Path, model: str, fold: str, cases: str, dice: float) -> None
     scores = []
     for name in cases:
         _, labels = make_case(CASES.index(name))
-        geometry = Geometry(labels.shape, (2.0, 1.0, 1.0), (0.0,) * 3, tuple(np.eye(3).ravel()))
-        box = tuple((0, n) for n in labels.shape)
-        trace = Trace(name, geometry, (0, 1, 2), labels.shape, box, labels.shape, geometry.spacing)
+        trace = whole_trace(labels.shape, case=name, geometry=make_geometry(labels.shape, (2.0, 1.0, 1.0)))
         logits = np.stack([(labels == value) * 9 for value in range(3)]).astype(np.float32)
         save_logits(run / "validation", name, Logits(logits, trace), plan.labels)
-        image = sitk.GetImageFromArray(np.array([0, 2, 5], np.uint8)[labels])
-        image.SetSpacing((1.0, 1.0, 2.0))
-        sitk.WriteImage(image, str(run / "validation" / f"{name}.nii.gz"))
+        write_volume(run / "validation" / f"{name}.nii.gz", np.array([0, 2, 5], np.uint8)[labels])
         scores += [Score(name, organ, dice + 0.01 * CASES.index(name), 0.4, 10, 10) for organ in plan.labels.names]
     write_json(run / "validation" / "scores.json", scores)
     (run / FINAL_CHECKPOINT).touch()
@@ -67,9 +62,9 @@ def choose(home: Path) -> Choice:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Path:
+def home(tmp_path: Path) -> Path:
     """Two models with two folds each, without a choice."""
-    tiny_dataset(tmp_path / "raw" / DATASET)
+    write_dataset(tmp_path / "raw" / DATASET)
     write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
     write_json(tmp_path / "preprocessed" / DATASET / "splits.json", [Split(("c", "d"), ("a", "b")), Split(("a", "b"), ("c", "d"))])
     for quality, model in enumerate(MODELS):
@@ -78,9 +73,18 @@ def home(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Path:
     return tmp_path
 
 
+def page_of(home: Path, **options: object) -> str:
+    return write_report(1, home=home, **options).read_text(encoding="utf-8")
+
+
+def report_of(home: Path) -> Report:
+    workspace = Workspace(home)
+    return read_report(workspace, DATASET, planned_dataset(workspace, 1))
+
+
 def test_a_whole_results_folder(home: Path) -> None:
     choose(home)
-    page = write_report(1, home=home).read_text(encoding="utf-8")
+    page = page_of(home)
     assert (home / "results" / DATASET / "report.html").is_file()
     for wanted in ("ball", "block", "2d + 3d_fullres", "0.770 [0.710, 0.830]", "autoseg_train Dataset001_Tiny 3d_fullres 0 --iterations 8"):
         assert wanted in page, wanted
@@ -91,50 +95,44 @@ def test_a_whole_results_folder(home: Path) -> None:
 
 
 def test_without_a_choice_it_says_how_to_make_one(home: Path) -> None:
-    page = write_report(1, home=home, cases=1).read_text(encoding="utf-8")
+    page = page_of(home, cases=1)
     assert "autoseg_find_best_configuration Dataset001_Tiny" in page
     assert len(PICTURE.findall(page)) == 3
     assert "nested estimate" not in page
 
 
-def test_the_data_may_be_gone(home: Path) -> None:
+@pytest.mark.parametrize("is_described", [False, True])
+def test_the_data_may_be_gone(home: Path, is_described: bool) -> None:
     choose(home)
+    if is_described:
+        raw = raw_dataset(Workspace(home), 1)
+        write_planned_dataset(Workspace(home), replace(raw, cases=tuple(replace(case, group="one") for case in raw.cases)))
     shutil.rmtree(home / "raw" / DATASET)
-    page = write_report(1, home=home, out=home / "here.html").read_text(encoding="utf-8")
+    page = page_of(home, out=home / "here.html")
     assert "the images are no longer in raw/" in page
     assert not PICTURE.search(page)
     assert "0.770" in page
-
-
-def test_the_data_may_be_gone_after_it_was_planned(home: Path) -> None:
-    choose(home)
-    workspace = Workspace(home)
-    raw = raw_dataset(workspace, 1)
-    write_planned_dataset(workspace, replace(raw, cases=tuple(replace(case, group="one") for case in raw.cases)))
-    shutil.rmtree(home / "raw" / DATASET)
-    page = write_report(1, home=home).read_text(encoding="utf-8")
-    assert "the images are no longer in raw/" in page
-    assert not PICTURE.search(page)
-    facts = read_report(workspace, DATASET, planned_dataset(workspace, 1)).dataset
-    assert (facts.cases, facts.patients) == (4, 1)
+    if is_described:
+        facts = report_of(home).dataset
+        assert (facts.cases, facts.patients) == (4, 1)
 
 
 def test_removed_predictions_leave_out_their_pictures(home: Path) -> None:
     choose(home)
     for path in (home / "results").rglob("*.b2nd"):
         path.unlink()
-    page = write_report(1, home=home).read_text(encoding="utf-8")
+    page = page_of(home)
     assert "their stored predictions were removed" in page
     assert not PICTURE.search(page)
 
 
 def test_before_any_training_there_is_a_plan_to_show(home: Path) -> None:
     shutil.rmtree(home / "results")
-    page = write_report(1, home=home).read_text(encoding="utf-8")
+    page = page_of(home)
     assert "none is trained yet" in page
     assert "autoseg_train Dataset001_Tiny 3d_fullres 0" in page
     write_json(home / "preprocessed" / DATASET / "plan.json", make_plan(make_configuration(2)))
-    assert "autoseg_train Dataset001_Tiny 2d 0" in write_report(1, home=home).read_text(encoding="utf-8"), "what there is"
+    assert "autoseg_train Dataset001_Tiny 2d 0" in page_of(home), "what there is"
     (home / "preprocessed" / DATASET / "plan.json").unlink()
     with pytest.raises(ValueError, match="autoseg_plan_and_preprocess -d Dataset001_Tiny"):
         write_report(1, home=home)
@@ -147,31 +145,25 @@ def test_one_fold_gives_no_nested_estimate_and_says_which_command_adds_one(home:
         shutil.rmtree(home / "results" / DATASET / model / "fold_1")
     choice = choose(home)
     write_json(home / "results" / DATASET / "choice.json", Choice(choice.organs, ("0",), choice.table, 2))
-    page = write_report(1, home=home, cases=0).read_text(encoding="utf-8")
+    page = page_of(home, cases=0)
     assert "two folds of every model: <code>autoseg_train Dataset001_Tiny 3d_fullres 1 --iterations 8" in page, "all that fold 0 was asked"
     assert "autoseg_find_best_configuration Dataset001_Tiny" in page
 
 
 def test_folds_that_the_choice_does_not_count_are_validated_all_the_same(home: Path) -> None:
     shutil.rmtree(home / "results" / DATASET / MODELS[1] / "fold_1")
-    write_json(
-        home / "results" / DATASET / MODELS[1] / "fold_0" / "run.json",
-        replace(make_job(make_plan()), settings=TrainSettings(trainer="AdversarialTrainer")),
-    )
+    record = replace(make_job(make_plan()), settings=TrainSettings(trainer="AdversarialTrainer"))
+    write_json(home / "results" / DATASET / MODELS[1] / "fold_0" / "run.json", record)
     choice = choose(home)
     table = {name: row for name, row in choice.table.items() if name != MODELS[0]}
     write_json(home / "results" / DATASET / "choice.json", replace(choice, folds=("0",), table=table))
-    workspace = Workspace(home)
-    missing = {one.what.partition(":")[0]: one.command for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).missing}
+    missing = {one.what.partition(":")[0]: one.command for one in report_of(home).missing}
     assert not any("validation of" in what for what in missing), missing
     assert missing[f"the comparison of {MODELS[0]}"] == f"autoseg_find_best_configuration {DATASET}"
-    lacking = missing["the nested estimate"]
-    assert lacking.startswith(f"autoseg_train {DATASET} 3d_fullres 1 ") and "--trainer AdversarialTrainer" in lacking, (
-        "the model without it"
-    )
+    command = missing["the nested estimate"]  # of the model that lacks the fold
+    assert command.startswith(f"autoseg_train {DATASET} 3d_fullres 1 ") and "--trainer AdversarialTrainer" in command
     (home / "results" / DATASET / MODELS[0] / "fold_1" / "validation" / "scores.json").unlink()
-    report = read_report(workspace, DATASET, planned_dataset(workspace, 1))
-    assert any(one.what.startswith(f"validation of {MODELS[0]} fold 1") for one in report.missing)
+    assert any(one.what.startswith(f"validation of {MODELS[0]} fold 1") for one in report_of(home).missing)
 
 
 def test_scores_of_another_version_are_a_mistake_that_names_the_file(home: Path) -> None:
@@ -186,7 +178,7 @@ def test_organs_that_were_declared_after_planning_do_not_spoil_the_pictures(home
     path = home / "raw" / DATASET / "dataset.json"
     described = json.loads(path.read_text())
     path.write_text(json.dumps(described | {"labels": {"background": 0, "another": 1, "ball": 2, "block": 5}}))
-    page = write_report(1, home=home).read_text(encoding="utf-8")
+    page = page_of(home)
     assert len(PICTURE.findall(page)) == 3 * 3
     assert page.count("ball</b>") == 0 and ">ball <b>1.000" in page
 
@@ -195,11 +187,10 @@ def test_what_a_run_was_trained_on_is_read(home: Path) -> None:
     run = home / "results" / DATASET / MODELS[1] / "fold_0"
     where = RunEnvironment("A processor, 2 cores", "cpu", "2.9", 2 * 10**9)
     write_json(run / RUN_ENVIRONMENT, [where])
-    workspace = Workspace(home)
-    runs = {(one.model, one.fold): one for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).runs}
+    runs = {(one.model, one.fold): one for one in report_of(home).runs}
     assert runs[MODELS[1], "0"].run_environment == (where,) and runs[MODELS[1], "1"].run_environment == ()
     assert runs[MODELS[1], "0"].command.endswith("--seed 3 --device cpu")
-    assert "A processor, 2 cores" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
+    assert "A processor, 2 cores" in page_of(home, cases=0)
 
 
 def test_averages_are_read_case_by_case_from_what_the_choice_kept(home: Path) -> None:
@@ -207,8 +198,7 @@ def test_averages_are_read_case_by_case_from_what_the_choice_kept(home: Path) ->
     average = " + ".join(MODELS)
     record = {"made_from": {}, "scores": {average: [Score("a", "ball", 0.9, 0.8, 1, 1)], "other": [Score("a", "ball", 0.1, 0.1, 1, 1)]}}
     write_json(home / "results" / DATASET / "candidates" / "dice" / "fold_0" / "a.json", record)
-    workspace = Workspace(home)
-    report = read_report(workspace, DATASET, planned_dataset(workspace, 1))
+    report = report_of(home)
     assert report.scores[average] == {"ball": {"a": 0.9}}
     assert set(report.scores) == {average, *MODELS}
     assert report.folds_of == {"a": "0", "b": "0", "c": "1", "d": "1"}
@@ -219,7 +209,7 @@ def test_averages_are_read_case_by_case_from_what_the_choice_kept(home: Path) ->
 def test_a_damaged_run_does_not_take_the_report_with_it(home: Path) -> None:
     path = home / "results" / DATASET / MODELS[0] / "fold_1" / "run.json"
     path.write_text(json.dumps({"plan": json.loads(path.read_text())["plan"]}))
-    assert "2d" in write_report(1, home=home, cases=0).read_text(encoding="utf-8")
+    assert "2d" in page_of(home, cases=0)
 
 
 def test_predicted_dice_of_a_case_comes_from_the_others(tmp_path: Path) -> None:

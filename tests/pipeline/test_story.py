@@ -23,6 +23,7 @@ VOLUMES = "Dataset003_Tiny"
 SHORT = TrainSettings(iterations=4, batch=2, device="cpu")
 FAST = PredictSettings(model="3d_fullres", mirror=False, device="cpu")
 
+quick_trainings = data.quick_trainings
 Run = Callable[..., int]
 
 

@@ -28,10 +28,7 @@ class Page(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.images_without_words: list[str] = []
+        self.open, self.links, self.ids, self.images_without_words = ([] for _ in range(4))
         self.words = ""
         self.feed(page)
         self.close()
@@ -61,6 +58,10 @@ def section(page: str, name: str) -> str:
     return Page(page[start : page.index("</section>", start) + len("</section>")]).words
 
 
+def page_of(report: Report, **changes: Any) -> str:
+    return render(replace(report, **changes), css_colours(3))
+
+
 @pytest.fixture(scope="module")
 def report() -> Report:
     return data.full_report()
@@ -68,7 +69,7 @@ def report() -> Report:
 
 @pytest.fixture(scope="module")
 def page(report: Report) -> str:
-    return render(report, css_colours(3))
+    return page_of(report)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_it_needs_nothing_but_itself(page: str, parsed: Page) -> None:
 
 
 def test_the_same_report_gives_the_same_page(report: Report, page: str) -> None:
-    assert render(report, css_colours(3)) == page
+    assert page_of(report) == page
 
 
 def test_names_are_escaped(page: str, parsed: Page) -> None:
@@ -107,9 +108,7 @@ def test_all_is_there(report: Report, page: str, parsed: Page) -> None:
     for wanted in ("nested estimate", "better in 5 cases", "Learning curves", "a" * 64, "CT window", "autoseg_train 7 2d 2"):
         assert wanted in parsed.words, wanted
     assert not re.search(r"\d\.?\de[+-]\d", parsed.words), "numbers without powers of ten"
-    assert report.choice is not None
     expected = report.choice.evidence["liver"].expected
-    assert expected is not None
     assert f"{expected.mean:.3f} [0.801, 0.866]" in parsed.words
     assert f"is {expected.naive:.3f}" in parsed.words
     assert "case_03: estimated 0.660, true 0.680" in parsed.words, "titles of the points"
@@ -126,9 +125,7 @@ def test_the_chosen_candidate_is_marked_once_an_organ(page: str) -> None:
 
 def test_many_candidates_are_shown_on_demand_and_the_chosen_one_at_once(report: Report) -> None:
     best = {f"model_{place}__Trainer": {"spleen": dict.fromkeys(data.CASES, 0.99)} for place in range(14)}
-    view = comparison_section(replace(report, scores=report.scores | best))
-    assert view is not None
-    first, rest = view["organs"][2]["tables"]
+    first, rest = comparison_section(replace(report, scores=report.scores | best))["organs"][2]["tables"]
     assert len(first["rows"]) == 13 and sum(row["is_chosen"] for row in first["rows"]) == 1
     assert len(rest["rows"]) == 14 + 4 - 13
 
@@ -144,7 +141,7 @@ def test_many_candidates_are_shown_on_demand_and_the_chosen_one_at_once(report: 
     ids=["no choice", "empty choice", "nothing trained", "no plan"],
 )
 def test_what_is_not_known_is_left_out(report: Report, changes: dict[str, Any]) -> None:
-    parsed = Page(render(replace(report, **changes), css_colours(3)))
+    parsed = Page(page_of(report, **changes))
     assert parsed.open == []
     assert "Dataset007_Abdomen" in parsed.words
     assert "nan" not in parsed.words.lower().replace("nano", "")
@@ -152,9 +149,7 @@ def test_what_is_not_known_is_left_out(report: Report, changes: dict[str, Any]) 
 
 
 def test_a_choice_without_evidence_says_that_its_numbers_are_biased(report: Report) -> None:
-    assert report.choice is not None
-    bare = replace(report, choice=replace(report.choice, evidence={}))
-    words = Page(render(bare, css_colours(3))).words
+    words = Page(page_of(report, choice=replace(report.choice, evidence={}))).words
     assert "biased upwards" in words
     assert "nested estimate over" not in words
 
@@ -163,7 +158,6 @@ def test_box_plots_by_hand(report: Report) -> None:
     values = dict(zip(data.CASES, [0.1, 0.5, 0.6, 0.7, 0.8, float("nan")], strict=False))
     scores = {"one": {"liver": values}, "two": {"liver": {"case_00": 0.5, "case_01": 0.6}}}
     view = comparison_section(replace(report, choice=None, scores=scores))
-    assert view is not None
     rows = {row["name"]: row for row in view["organs"][0]["tables"][0]["rows"]}
     box = rows["one"]["box"]
     # Quartiles 0.5 and 0.7, reach 0.3: 0.1 lies outside of 0.2 .. 1.0.
@@ -222,22 +216,18 @@ def test_cases_of_a_signed_error_are_ranked_by_its_size(report: Report) -> None:
 def test_the_run_environment_is_shown_where_it_is_known(report: Report, page: str) -> None:
     cost = section(page, "cost")
     assert "Quick <GPU>" in cost and "2.9.1" in cost and "4.0 GB" in cost, "the largest peak of the folds"
-    unknown = replace(report, runs=tuple(replace(run, run_environment=()) for run in report.runs))
-    bare = section(render(unknown, css_colours(3)), "cost")
+    bare = section(page_of(report, runs=tuple(replace(run, run_environment=()) for run in report.runs)), "cost")
     assert "Trained on" not in bare and "PyTorch" not in bare and "peak" not in bare and "Folds" in bare
 
 
 def test_the_cost_of_a_case_counts_all_networks_that_vote(report: Report, page: str) -> None:
-    assert report.choice is not None
     assert "5.0 s a case with the networks of one fold, 10.0 s with those of all folds" in section(page, "cost")
-    single = replace(report, choice=replace(report.choice, member_folds=dict.fromkeys(data.MODELS, ("0",))))
-    assert "of all folds" not in section(render(single, css_colours(3)), "cost")
+    single = replace(report.choice, voters=dict.fromkeys(data.MODELS, ("0",)))
+    assert "of all folds" not in section(page_of(report, choice=single), "cost")
 
 
 def test_a_mean_dice_is_not_shown_as_another_metric(report: Report) -> None:
-    assert report.choice is not None
-    other = replace(report, metric="HD95, mm", better="lower", choice=replace(report.choice, metric="hd95", evidence={}))
-    page = render(other, css_colours(3))
+    page = page_of(report, metric="HD95, mm", better="lower", choice=replace(report.choice, metric="hd95", evidence={}))
     words = Page(page[page.index("<header") : page.index("</header>") + len("</header>")]).words
     assert "no held-out case" in words and f"{report.choice.table[data.AVERAGE]['liver']:.3f}" not in words
 

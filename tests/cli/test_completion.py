@@ -60,9 +60,3 @@ def test_commands_options_and_choices(shell: str, script: str) -> None:
 @pytest.mark.parametrize("script", ["zsh"], indirect=True)
 def test_zsh_registers_every_program(script: str) -> None:
     assert run_shell("zsh", ZSH, [script, *PROGRAMS]) == [f"_shtab_{program}" for program in PROGRAMS]
-
-
-def test_an_unknown_shell_is_refused() -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--print-completion", "csh"])
-    assert end.value.code == 2

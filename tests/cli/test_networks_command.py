@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -13,11 +13,8 @@ from autoseg.networks.measure import NetworkCost, measure
 from autoseg.pipeline.networks import DEFAULT_PATCH, NetworkRow, default_options, describe_networks, list_networks
 
 
-def test_every_network_of_the_table_has_a_paper() -> None:
-    assert all(set(spec.dims) <= {2, 3} and spec.dims and spec.paper for spec in NETWORKS.values())
-
-
 def test_the_table_shows_what_was_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(spec.paper and {*spec.dims} <= {2, 3} for spec in NETWORKS.values())
     assert cli.networks(["deepmedic", "dense_vnet"]) == 0
     flat, volumes = capsys.readouterr().out.split("\n\n")
     assert "2D" in flat and "128x128" in flat
@@ -31,17 +28,8 @@ def test_the_table_shows_what_was_counted(capsys: pytest.CaptureFixture[str]) ->
 def test_json_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.networks(["vnet", "--channels", "2", "--classes", "5", "--dim", "3", "--patch", "32", "32", "16", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    cost = measure("vnet", 3, 2, 5, (32, 32, 16))
-    assert row == {
-        "name": "vnet",
-        "paper": NETWORKS["vnet"].paper,
-        "dim": 3,
-        "patch": [32, 32, 16],
-        "parameters": cost.parameters,
-        "flops": cost.flops,
-        "elements": cost.elements,
-        "problem": "",
-    }
+    facts = {"name": "vnet", "paper": NETWORKS["vnet"].paper, "dim": 3, "patch": [32, 32, 16], "problem": ""}
+    assert row == facts | asdict(measure("vnet", 3, 2, 5, (32, 32, 16)))
 
 
 def test_a_patch_alone_determines_the_axes() -> None:
@@ -98,6 +86,4 @@ def test_numbers_are_short_and_readable() -> None:
 )
 def test_mistakes_are_explained_in_a_line(arguments: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.networks(arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert named in error
-    assert "Traceback" not in error
+    assert named in capsys.readouterr().err

@@ -90,17 +90,9 @@ def test_overlay_names_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_history(tmp_path: Path) -> None:
-    rows = [
-        {
-            "validation_interval": i,
-            "learning_rate": 0.01 / i,
-            "train_loss": 1 / i,
-            "validation_loss": 1.2 / i,
-            "mean_dice": 1 - 1 / i,
-            "dice_box": float("nan") if i < 3 else 0.5,
-        }
-        for i in range(1, 6)
-    ]
+    names = ("validation_interval", "learning_rate", "train_loss", "validation_loss", "mean_dice", "dice_box")
+    values = [(i, 0.01 / i, 1 / i, 1.2 / i, 1 - 1 / i, float("nan") if i < 3 else 0.5) for i in range(1, 6)]
+    rows = [dict(zip(names, row, strict=True)) for row in values]
     for name, part in (("full", rows), ("one", rows[:1]), ("no_validation", [{"train_loss": 1.0}])):
         plot_history(part, tmp_path / f"{name}.png")
         assert imread(tmp_path / f"{name}.png").shape == (800, 800, 4)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from factories import write_dataset, write_volume
 from skimage.io import imread
 
 from autoseg import cli
 from autoseg.report.overlays import OverlaySettings, describe_problems, draw_overlays
 from autoseg.runtime.figures import organ_colours
 
+SMALL = np.zeros((3, 4, 5), np.uint8)
+
 
 @pytest.fixture
-def data(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Path:
+def data(tmp_path: Path) -> Path:
     """Images of four cases, references of all, predictions of b and of one that has no image."""
-    folder = tiny_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+    folder = write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
     (tmp_path / "out").mkdir()
     shutil.copy(folder / "labelsTr" / "b.nii.gz", tmp_path / "out")
     shutil.copy(folder / "labelsTr" / "a.nii.gz", tmp_path / "out" / "other.nii.gz")
@@ -56,7 +58,7 @@ def test_one_image_and_one_label_map_belong_together(data: Path, tmp_path: Path)
 
 
 def test_what_does_not_fit_is_named_and_the_others_are_drawn(data: Path, tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(tmp_path / "out" / "a.nii.gz"))
+    write_volume(tmp_path / "out" / "a.nii.gz", SMALL)
     drawn, problems = draw_overlays(data / "imagesTr", tmp_path / "p", prediction=tmp_path / "out")
     assert [path.stem for path in drawn] == ["b"]
     assert "the prediction lies elsewhere than the image" in problems["a"]
@@ -79,22 +81,16 @@ def test_headers_that_disagree_are_reported(data: Path, tmp_path: Path, caplog: 
     assert len(drawn) == 1 and "voxel by voxel" in caplog.text and "origin by 50 mm" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"prediction": "labels_of_others"}, "no prediction has the name of an image"),
-        ({"prediction": "nowhere"}, "expected a label map or a folder"),
-        ({"prediction": "empty"}, "no label map found"),
-    ],
-)
-def test_mistakes_are_explained(arguments: dict[str, str], expected: str, data: Path, tmp_path: Path) -> None:
+def test_mistakes_are_explained(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    shutil.copytree(tmp_path / "out", tmp_path / "labels_of_others")
-    (tmp_path / "labels_of_others" / "b.nii.gz").unlink()
-    shutil.copy(tmp_path / "out" / "other.nii.gz", tmp_path / "labels_of_others" / "second.nii.gz")
-    folders = {name: tmp_path / folder for name, folder in arguments.items()}
-    with pytest.raises(ValueError, match=expected):
-        draw_overlays(data / "imagesTr", tmp_path / "p", **folders)
+    (tmp_path / "out" / "b.nii.gz").rename(tmp_path / "out" / "second.nii.gz")
+    for folder, expected in {
+        "out": "no prediction has the name of an image",
+        "nowhere": "expected a label map or a folder",
+        "empty": "no label map found",
+    }.items():
+        with pytest.raises(ValueError, match=expected):
+            draw_overlays(data / "imagesTr", tmp_path / "p", prediction=tmp_path / folder)
     with pytest.raises(ValueError, match="expected one of jpg, pdf, png, svg"):
         OverlaySettings(format="gif")
 
@@ -104,8 +100,8 @@ def test_the_command_counts_pictures(data: Path, tmp_path: Path, capsys: pytest.
     arguments = ["-i", str(data / "imagesTr"), "-r", str(data / "labelsTr"), "-o", str(out), "-d", "1", "--home", str(tmp_path)]
     assert cli.overlay(arguments) == 0
     assert f"4 pictures are in {out}" in capsys.readouterr().out
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8)), str(tmp_path / "small.nii.gz"))
-    small = ["-i", str(data / "imagesTr" / "a_0000.nii.gz"), "-p", str(tmp_path / "small.nii.gz"), "-o", str(out)]
+    label = write_volume(tmp_path / "small.nii.gz", SMALL)
+    small = ["-i", str(data / "imagesTr" / "a_0000.nii.gz"), "-p", str(label), "-o", str(out)]
     assert cli.overlay(small) == 2, "nothing is drawn"
     assert "lies elsewhere" in capsys.readouterr().err
     assert cli.overlay([*arguments, "--channel", "3"]) == 2

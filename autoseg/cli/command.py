@@ -19,7 +19,6 @@ class Command:
     Attributes:
         run: Does the work and prints the result; returns the exit status, None for 0. It imports what is heavy itself.
         add_arguments: Adds its arguments to a parser.
-        examples: Arguments of example calls.
     """
 
     run: Run

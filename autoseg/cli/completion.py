@@ -10,12 +10,7 @@ import shtab
 
 
 def completion_script(parsers: Sequence[argparse.ArgumentParser], shell: str) -> str:
-    """Makes one script that completes the arguments of several programs; arguments of type `Path` are completed as files.
-
-    Args:
-        parsers: One for each program.
-        shell: ``bash``, ``zsh`` or ``fish``.
-    """
+    """Makes one script that completes the arguments of several programs; arguments of type `Path` are completed as files."""
     for parser in parsers:
         for action in _actions(parser):
             if action.type is Path:

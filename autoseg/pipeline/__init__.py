@@ -3,18 +3,20 @@
     check_dataset            what is wrong with the data, case by case
     merge                    datasets with different organs -> one that is partially labelled      (merging.py)
     plan_and_preprocess      dataset -> fingerprint -> plan -> folds -> preprocessed cases         (preparing.py)
-    train                    one fold: fit, then validate on whole volumes                         (training.py, begun.py)
+    train                    one fold: fit, then validate on whole volumes                         (training.py)
     find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
     evaluate_folders         label maps against references                                         (evaluating.py)
     run, demo                all of it                                                             (running.py)
-    train_ensemble           trained models -> one of them all, a model like any other               (ensembles.py)
+    train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
     write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
-    draw_overlays            images and label maps -> pictures                                     (overlays.py)
+    draw_overlays            images and label maps -> pictures                                     (../report/overlays.py)
     list_networks            what each network costs                                               (networks.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
 """
+
+# ruff: noqa: F401
 
 from ..data.checks import check_dataset
 from ..data.repair import fix_dataset
@@ -30,28 +32,3 @@ from .preparing import plan_and_preprocess
 from .reporting import write_report
 from .running import demo, run
 from .training import train
-
-__all__ = [
-    "EnsembleSettings",
-    "OverlaySettings",
-    "PlanSettings",
-    "PredictSettings",
-    "TrainSettings",
-    "check_dataset",
-    "demo",
-    "describe_choice",
-    "describe_networks",
-    "draw_overlays",
-    "evaluate_folders",
-    "find_best_configuration",
-    "fix_dataset",
-    "list_networks",
-    "merge",
-    "plan_and_preprocess",
-    "predict",
-    "predict_folder",
-    "run",
-    "train",
-    "train_ensemble",
-    "write_report",
-]

@@ -19,7 +19,6 @@ def merge(which: Sequence[str | int], number: int, *, name: str | None = None, h
         which: Ids, names or folders of the datasets.
         number: Id of the new one, 1 to 999.
         name: Its name; None joins theirs.
-        home: Home folder.
 
     Returns:
         The new folder, and sentences that say what became of each dataset.

@@ -20,10 +20,8 @@ class NetworkRow:
     """Row of the table of networks.
 
     Attributes:
-        name: In `NETWORKS`, or ``module:name``.
         paper: Authors, year, venue; empty for a network from outside.
         dim: Spatial axes that it was built for.
-        patch: Voxels per axis.
         cost: None where it cannot be built.
         problem: Why it cannot be built; empty where it can.
     """
@@ -44,10 +42,6 @@ class NetworkRow:
 def default_options(name: str, patch: Sequence[int]) -> dict[str, Any]:
     """Options to build a network with where there is no plan.
 
-    Args:
-        name: In `NETWORKS`, or ``module:name``.
-        patch: Voxels per axis.
-
     Returns:
         For networks with a planned topology the planner's choice for the patch and isotropic voxels; nothing for others, which have
         defaults.
@@ -67,7 +61,6 @@ def list_networks(
 
     Args:
         names: In `NETWORKS`, or ``module:name``; all of the table where there are none.
-        in_channels: Channels of the image.
         out_channels: Classes, the background included.
         dim: Spatial axes; where None those of `patch`, or 2 and 3.
         patch: Voxels per axis; `DEFAULT_PATCH` where None.

@@ -28,7 +28,6 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
 
     Args:
         which: Dataset id, name or folder.
-        settings: See `PlanSettings`.
         home: Home folder; see `autoseg.runtime.workspace.find_workspace`.
 
     Returns:

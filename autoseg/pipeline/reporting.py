@@ -21,8 +21,6 @@ def write_report(which: str | int, *, home: str | Path | None = None, out: str |
     """Writes everything that is known about the models of a dataset into one HTML file, which needs nothing but itself.
 
     Args:
-        which: Dataset id, name or folder.
-        home: Home folder.
         out: File to write; None: ``results/<dataset>/report.html``.
         cases: To draw, besides the worst of each organ; 0 draws none.
 

@@ -48,7 +48,6 @@ def run(
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
         train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained (`presets.trainings`).
         folds: Names; None means all.
-        home: Home folder.
 
     Returns:
         The choice.
@@ -76,8 +75,6 @@ class DemoResult:
     """What the demonstration leaves behind.
 
     Attributes:
-        choice: The best model for each organ.
-        scores: Of the held-out cases.
         pictures: Files to look at.
     """
 

@@ -40,8 +40,6 @@ def train(
         which: Dataset id, name or folder.
         configuration: ``2d``, ``3d_fullres``, ``3d_lowres`` or ``3d_cascade``, as planned.
         fold: Number of the fold, or ``all``.
-        settings: See `TrainSettings`.
-        home: Home folder.
 
     Returns:
         Scores of the fold's validation cases.
@@ -118,12 +116,8 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     folds = folds_that_validate(workspace.splits(dataset.name))
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
         log.info("%s needs %s's prediction of every case: training its fold %s first, same budget.", configuration.name, stage, fold)
-        train(dataset.name, stage, fold, _without_restart(settings), home=workspace.home)
+        train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None), home=workspace.home)
     return prepare_previous(model, folds, names, data, plan)
-
-
-def _without_restart(settings: TrainSettings) -> TrainSettings:
-    return replace(settings, restart=False, pretrained=None)
 
 
 def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings) -> Trainer:

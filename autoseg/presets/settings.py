@@ -76,7 +76,6 @@ def trainings(name: str | None, which: str | int, *, home: str | Path | None = N
     Args:
         name: As for `train_settings`.
         which: Dataset id, name or folder.
-        home: Home folder.
         **given: As for `train_settings`.
     """
     given = _without_empty(given)

@@ -9,8 +9,8 @@ planes.py        slices of a case with outlines
 formatting.py    numbers and names as text
 """
 
-from ..selection.quality_estimation import EstimatedDice
+# ruff: noqa: F401
+
+from ..selection.estimated_dice import EstimatedDice
 from .content import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from .page import render
-
-__all__ = ["CasePicture", "DatasetFacts", "EstimatedDice", "Missing", "Plane", "Report", "RunFacts", "render"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +17,6 @@ from ..schema import Case, Dataset, Labels, candidate_members
 from ..selection.held_out import HeldOut, check_same_grid, reference_of
 from .content import CasePicture, Plane, Report
 from .views import Cut, cuts, grey, upright, upright_spacing, window_for
-
-log = logging.getLogger(__name__)
 
 MAX_WORST = 4
 """Most organs of which the worst case is shown besides."""
@@ -89,13 +86,6 @@ def ranked_cases(report: Report) -> list[tuple[str, float]]:
 
 def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: str) -> CasePicture:
     """Draws a held-out case as the chosen models segment it: organs merged and post-processed as in prediction.
-
-    Args:
-        held_out: The choice, and the validation folders of its models.
-        dataset: Dataset of the case.
-        case: The case.
-        fold: In which it was held out.
-        why: Reason for showing it.
 
     Returns:
         The picture, with the Dice of the prediction.

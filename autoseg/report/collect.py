@@ -18,8 +18,9 @@ from ..runtime.commands import choice_command, train_command
 from ..runtime.runs import ALL, validated_runs
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
-from ..schema import Choice, Dataset, Fingerprint, Plan, Split, candidate_members, candidate_name
-from ..selection.candidate_scores import stored_case_scores
+from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split
+from ..selection.candidate_scores import FOLDER, Record
+from ..selection.estimated_dice import read_estimated_dice
 from ..selection.held_out import HeldOut
 from ..selection.quality_estimation import read_estimated_dice
 from ..selection.stored_scores import not_in_choice, validated_folds
@@ -30,6 +31,9 @@ from .runs import commands, count_parameters, hashes, read_runs, versions
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Scores = dict[str, dict[str, dict[str, float]]]
+"""Candidate to organ to case to score."""
 
 PICTURED = 3
 """Cases that are drawn unless the user wants more: best, median, worst."""
@@ -64,7 +68,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         choice=choice,
         metric=words,
         better=kind.better,
-        scores=read_computed(results, choice, metric) | scores,
+        scores=(read_computed(results, choice, metric) if choice else {}) | scores,
         folds_of=folds_of,
         estimated_dice=read_estimated_dice(results) if choice else {},
         runs=runs,
@@ -109,30 +113,34 @@ def dataset_facts(plan: Plan, dataset: Dataset | None, fingerprint: Fingerprint 
     )
 
 
-def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, str]]:
-    """Model to organ to case to score, of the folds that were compared, and case to the fold in which it was held out."""
-    scores: dict[str, dict[str, dict[str, float]]] = {}
+def read_scores(results: Path, choice: Choice | None, metric: str) -> tuple[Scores, dict[str, str]]:
+    """Scores of the models in the folds that were compared, and case to the fold in which it was held out."""
+    scores: Scores = {}
     folds_of: dict[str, str] = {}
     for run in validated_runs(results):
         if run.fold == ALL or (choice is not None and choice.cases and run.fold not in choice.folds):
             continue
-        for score in run.scores():
-            if has_value(score, metric):
-                scores.setdefault(run.model.name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
-                folds_of[score.case] = run.fold
+        folds_of |= dict.fromkeys(_add_scores(scores, run.model.name, run.scores(), metric), run.fold)
     return scores, folds_of
 
 
-def read_computed(results: Path, choice: Choice | None, metric: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Candidate to organ to case to score, of the averages: those that the choice computed and stored case by case (`candidate_scores`)."""
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    for stored in stored_case_scores(results, metric, choice.folds) if choice else ():
-        for members, of_case in stored.scores.items():
-            name = candidate_name(members)
-            for score in of_case if choice and name in choice.table else ():
-                if has_value(score, metric):
-                    scores.setdefault(name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
-    return scores
+def _add_scores(found: Scores, name: str, scores: Sequence[Score], metric: str) -> list[str]:
+    """Adds a candidate's scores to those that were found; returns their cases."""
+    known = [score for score in scores if has_value(score, metric)]
+    for score in known:
+        found.setdefault(name, {}).setdefault(score.organ, {})[score.case] = value_of(score, metric)
+    return [score.case for score in known]
+
+
+def read_computed(results: Path, choice: Choice, metric: str) -> Scores:
+    """Scores of the candidates that the choice computed and stored case by case (`candidate_scores`): averages."""
+    found: Scores = {}
+    folder = results / FOLDER / safe_file_name(metric)
+    for path in sorted(path for fold in choice.folds for path in (folder / f"fold_{fold}").glob("*.json")):
+        for name, scores in read_json(path, Record).scores.items():
+            if name in choice.table:
+                _add_scores(found, name, scores, metric)
+    return found
 
 
 def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> list[Missing]:

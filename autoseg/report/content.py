@@ -19,14 +19,9 @@ class DatasetFacts:
     """Measurements and names of a dataset; what is not known is empty.
 
     Attributes:
-        name: Of the dataset.
-        channels: Names.
-        labels: Organs.
-        cases: Number of training cases.
         patients: Number of groups of cases that stay together in a fold.
         shapes: Voxels per axis of each measured case, array order of its file, cropped to non-zero.
         spacings: mm, of the same cases, the same order.
-        orientations: Orientation to number of cases.
         volumes: Organ to its size in each measured case, 0 where it is absent.
         volume_unit: ``ml``, or ``mm²`` of 2D images.
         annotated: Organ to number of cases in which it was annotated.
@@ -52,13 +47,9 @@ class RunFacts:
     """The training of one fold of one model.
 
     Attributes:
-        model: Folder name.
-        fold: Name.
-        history: Validation intervals.
         command: The command that trains it again, as far as it is recorded.
         facts: Name to value of further settings (seed, budget, loss ...).
         validation_seconds: Case to its seconds of computation in validation; empty where it was not measured.
-        failures: Cases whose validation failed, with the reason.
         validated: Whether it has scores of its held-out cases.
         needs: Models that must be trained before.
         run_environment: Device, version of torch and peak memory; several where it was resumed elsewhere, empty where not recorded.
@@ -102,7 +93,6 @@ class CasePicture:
     """The picture of a case.
 
     Attributes:
-        case: Its name.
         why: Reason for showing it: "worst", "median" ...
         fold: In which it was held out.
         planes: Three, or one of a 2D image.
@@ -131,8 +121,6 @@ class Report:
     """The whole content of a report.
 
     Attributes:
-        dataset: Measurements and names.
-        made: Time of the report, as text.
         chosen: Time of the choice, as text; empty without one.
         plan: With its reasons; None where there is none.
         parameters: Model folder to parameters of its network, those that could be counted.
@@ -141,14 +129,8 @@ class Report:
         better: Its direction: ``higher``, ``lower``, or ``zero`` for a signed error.
         scores: Candidate to organ to case to the score; averages of models only where they are known case by case.
         folds_of: Case to the fold in which it was held out.
-        runs: Every fold of every model.
-        pictures: Cases to look at.
         estimated_dice: Organ to the estimated and the true Dice of held-out cases.
-        splits: Folds.
-        commands: The commands that reproduce the results.
-        versions: Program to version.
         files: Name to SHA-256 of the files that the results depend on.
-        missing: Parts that could not be shown.
     """
 
     dataset: DatasetFacts

@@ -31,8 +31,6 @@ class Scale:
     """A linear or logarithmic axis along the width of a chart.
 
     Attributes:
-        low: Value at the left end.
-        high: Value at the right end.
         log: Logarithmic; both values must be positive.
         margin: Per cent of the width that stay free at either end.
     """
@@ -75,8 +73,6 @@ class Curve:
     """A line of `curve_figure`; a y that is NaN leaves a gap.
 
     Attributes:
-        xs: Iterations.
-        ys: Values.
         colour: A placeholder or a CSS colour.
         width: CSS pixels.
         opacity: 0..1.
@@ -93,9 +89,6 @@ def curve_figure(curves: Sequence[Curve], *, x_max: float, y_range: tuple[float,
     """Draws learning curves over the iterations of a training, later ones on top.
 
     Args:
-        curves: To draw.
-        x_max: Last iteration.
-        y_range: Ends of the vertical axis.
         name: A word that no other figure of the page has; ids are made of it.
         label: What the figure shows, in words.
     """
@@ -116,7 +109,6 @@ def scatter_figure(points: Sequence[tuple[str, float, float]], colour: str, *, n
 
     Args:
         points: Title, estimated and true Dice of each case.
-        colour: CSS colour of the points.
         name: A word that no other figure of the page has.
         label: What the figure shows, in words.
     """

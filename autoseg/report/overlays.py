@@ -36,7 +36,6 @@ class OverlaySettings:
 
     Attributes:
         dataset: Its organ names, regions and windows are used; None: every label value is an organ.
-        format: Ending of the pictures.
         channel: Number of the channel that is drawn.
         zoom: Show the organs and their surroundings instead of whole slices.
     """
@@ -68,9 +67,6 @@ def draw_overlays(
         images: File, folder of images (``case_0000.nii.gz``), or DICOM series.
         out: Folder for the pictures, or the picture of a single case.
         prediction: Label map, or folder of them.
-        reference: The same.
-        settings: See `OverlaySettings`.
-        home: Home folder.
 
     Returns:
         The pictures, and for each case without one the reason.
@@ -102,9 +98,7 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
     """Case to the files of which its image is read.
 
     Args:
-        folder: File or folder.
         dataset: Whose channels the files have; None: files that end in ``_0000`` ... are the channels of a case.
-        channel: The one that is drawn.
 
     Raises:
         ValueError: There is no image.

@@ -20,7 +20,6 @@ def render(report: Report, colours: Sequence[str]) -> str:
     """Returns the whole page.
 
     Args:
-        report: What it shows.
         colours: CSS colour of each organ, in the order of the dataset.
 
     Raises:

@@ -32,7 +32,6 @@ class Cut:
 
     Attributes:
         axis: Across it; None for a 2D image.
-        index: Of the slice.
         title: Plane, and which slice of how many.
         box: Rows and columns that are shown, before turning the head up.
         pixel: mm from row to row and from column to column.
@@ -75,7 +74,6 @@ def cuts(labels: np.ndarray, spacing: Sequence[float]) -> list[Cut]:
 
     Args:
         labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is an organ.
-        spacing: mm.
     """
     box = surroundings(labels > 0, spacing)
     if labels.ndim == 2:
@@ -151,8 +149,6 @@ def window_for(
     Args:
         image: ``(Z, Y, X)`` or ``(Y, X)``.
         foreground: Where the organs are, bool.
-        channel: Name of the image's channel.
-        organs: Names.
         dataset_windows: Organ to the dataset's own window.
     """
     if default_scheme(channel) == "ct":

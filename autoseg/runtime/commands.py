@@ -49,11 +49,8 @@ def _switch(name: str, value: Any) -> list[str]:
     values = value if isinstance(value, (tuple, list)) else (value,)
     if isinstance(value, str) and value.startswith("-"):  # or it would be taken for a switch itself
         return [f"{switch}={value}"]
-    return [switch, *(_text(one) + UNITS.get(name, "") for one in values)]
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    texts = [str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in values]
+    return [switch, *(text + UNITS.get(name, "") for text in texts)]
 
 
 def plan_command(plan: Plan) -> str:
@@ -66,8 +63,6 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
     """The command that trains a run so again, in the same folder.
 
     Args:
-        record: Of the run.
-        fold: Another fold than its own.
         folds: Of an ensemble, which are trained by one command; none means the run's own.
         device: ``cpu``, ``cuda`` or ``mps``, where it is known on which the run was trained and the user named none.
     """

@@ -22,7 +22,6 @@ def find_dataset(raw: Path, which: str | int) -> Path:
     """Finds a dataset folder by id, name or path.
 
     Args:
-        raw: Folder of dataset folders.
         which: Number (3, "3", "003"), full name ("Dataset003_Liver"), bare name ("Liver"), or a folder.
 
     Raises:

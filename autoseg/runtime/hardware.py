@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import logging
 import os
 import platform
+import re
 import resource
 import sys
 from dataclasses import dataclass
@@ -18,8 +18,6 @@ from ..schema.run_record import RunEnvironment
 
 if TYPE_CHECKING:
     import torch
-
-log = logging.getLogger(__name__)
 
 GIB = 1024**3
 
@@ -80,23 +78,27 @@ def available_memory() -> int:
 
 
 def _system_available() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+    if (available := _listed_bytes("/proc/meminfo", "MemAvailable")) is not None:
+        return available
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (ValueError, OSError, AttributeError):
         return 4 * GIB
 
 
+def _listed_bytes(file: str, name: str) -> int | None:
+    """A size that Linux lists in kB in one of its text files; None where it does not."""
+    with contextlib.suppress(OSError):
+        found = re.search(rf"^{name}:\s*(\d+) kB", Path(file).read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+    return None
+
+
 def peak_memory() -> int:
     """Peak resident size of this process, bytes."""
-    with contextlib.suppress(OSError):
-        # Linux hands ru_maxrss on to a child through fork and exec: there it would be the parent's.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    # Linux hands ru_maxrss on to a child through fork and exec: there it would be the parent's.
+    if (listed := _listed_bytes("/proc/self/status", "VmHWM")) is not None:
+        return listed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

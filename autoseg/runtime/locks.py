@@ -37,9 +37,8 @@ def exclusive_lock(folder: Path, activity: str, *, wait: bool = False) -> Iterat
 def remove_partial_files(folder: Path) -> None:
     """Removes partial files of killed processes from `folder` (not from its subfolders); those of living processes stay."""
     for leftover in folder.glob(".partial-*"):
-        if _written_by_living(leftover):
-            continue
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        if not _written_by_living(leftover):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def _written_by_living(partial: Path) -> bool:
@@ -49,8 +48,6 @@ def _written_by_living(partial: Path) -> bool:
         return False
     try:
         os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # alive, but somebody else's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # else alive, but somebody else's
     return True

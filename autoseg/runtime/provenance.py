@@ -101,10 +101,6 @@ def files_of(path: Path) -> list[Path]:
 def content_ids(paths: Iterable[Path], *, what: str) -> dict[Path, str]:
     """Content ids of images and label maps, several read at once; shows bytes per second and the time left.
 
-    Args:
-        paths: May name one twice.
-        what: Title of the progress bar.
-
     Raises:
         ValueError: There is nothing at one of them.
     """
@@ -188,12 +184,7 @@ def record_id(path: Path) -> None:
 
 
 def recorded_ids(paths: Iterable[Path], *, what: str) -> dict[Path, str]:
-    """Content ids of files that this program wrote: the recorded ones; of files without one, or of another size, by reading them.
-
-    Args:
-        paths: Of files that are there.
-        what: Title of the progress bar while files are read.
-    """
+    """Content ids of files that this program wrote: the recorded ones; of files without one, or of another size, by reading them."""
     found = {path: _recorded_id(path) for path in paths}
     return {path: identity for path, identity in found.items() if identity} | content_ids(
         [path for path, identity in found.items() if not identity], what=what

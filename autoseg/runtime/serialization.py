@@ -65,10 +65,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, kind: type[T]) -> T:
     """Reads what `write_json` wrote.
 
-    Args:
-        path: The file.
-        kind: Dataclass (or ``dict``/``list``) to build.
-
     Raises:
         ValueError: The file is not JSON, or lacks or has surplus fields; the message names it.
     """

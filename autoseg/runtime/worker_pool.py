@@ -60,7 +60,6 @@ def run_cases(
             returns travels through a pipe.
         jobs: Name of the case to the arguments.
         workers: Processes; 0 works in this process; None takes what the cores and the memory that is really available allow.
-        title: Of the progress bar.
         memory_per_job: Estimated peak in bytes, one for all or one a name. Without a fixed number of `workers` jobs start only while
             their estimates fit into the available memory together.
 
@@ -82,7 +81,8 @@ def run_cases(
             bar.update(outcome.kind != "died")
 
         if workers == 0 or not sys.executable:
-            _run_here(function, jobs, collect)
+            for name, arguments in jobs.items():
+                collect(name, _call(function, arguments))
         else:
             _check_importable(function)
             _Pool(function, jobs, memory, workers).run(collect)
@@ -106,11 +106,6 @@ def _check_importable(function: Callable[..., Any]) -> None:
     if getattr(target, "__module__", None) == "__main__" or "<" in name:
         where = getattr(target, "__module__", None)
         raise ValueError(f"run_cases: expected a function that other processes can import, got {name} of {where}; use workers=0")
-
-
-def _run_here(function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], collect: Callable[[str, Outcome], None]) -> None:
-    for name, arguments in jobs.items():
-        collect(name, _call(function, arguments))
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from ..schema import Fingerprint, Plan, Split
 from .dataset_folders import described_folder, find_dataset, matching_names
 from .runs import model_folders
 from .serialization import read_json
-
-log = logging.getLogger(__name__)
 
 RAW_NAMES = ("raw", "nnUNet_raw")
 

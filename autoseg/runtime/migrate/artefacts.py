@@ -26,7 +26,6 @@ def fingerprint_of_0_1_0_fits(key: Mapping[str, Any], dataset: Dataset, measured
 
     Args:
         key: Content of `OLD_FINGERPRINT_KEY`.
-        dataset: As it is now.
         measured: What is measured of a case now.
     """
     partly = {case.name: list(case.annotated) for case in dataset.cases if case.annotated is not None}

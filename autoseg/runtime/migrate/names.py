@@ -45,8 +45,6 @@ def upgrade(kind: str, data: Mapping[str, Any], *, newest: int | None = None) ->
     """Brings the stored fields of a dataclass to today's names.
 
     Args:
-        kind: Name of the dataclass.
-        data: Its fields as stored.
         newest: Newest format number that can be read; None for dataclasses that are stored without one.
 
     Returns:

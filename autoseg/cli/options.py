@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .units import assignment, duration, gigabytes, window
 
@@ -38,7 +39,9 @@ def add_workers(parser: ArgumentParser) -> None:
 def add_plan_options(parser: ArgumentParser) -> None:
     """Adds the options of planning and preprocessing."""
     parser.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="only these (default: all that are planned)")
-    parser.add_argument("--memory", type=gigabytes, metavar="8GB", help="memory target that patch and batch are planned for")
+    parser.add_argument(
+        "--memory", type=gigabytes, dest="memory_gb", metavar="8GB", help="memory target that patch and batch are planned for"
+    )
     parser.add_argument("--preset", help=f"default, resenc_m, resenc_l or resenc_xl; or a paper's experiment: {PAPERS}")
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
@@ -51,17 +54,10 @@ def add_plan_options(parser: ArgumentParser) -> None:
 def plan_settings(options: Namespace) -> PlanSettings:
     """Builds the settings of planning: the preset's, overridden by the options that are given."""
     from ..presets import settings as presets
+    from ..schema.settings import PlanSettings
 
-    return presets.plan_settings(
-        options.preset,
-        configurations=tuple(options.configurations) if options.configurations else None,
-        memory_gb=options.memory,
-        groups=options.groups,
-        spacing=tuple(options.spacing) if options.spacing else None,
-        force_lowres=options.force_lowres or None,
-        trust_files=options.trust_files or None,
-        workers=options.workers,
-    )
+    given = {name: None if value is False else value for name, value in settings_given(options, PlanSettings).items()}
+    return presets.plan_settings(given.pop("preset"), **given)
 
 
 def add_train_options(parser: ArgumentParser) -> None:
@@ -86,7 +82,8 @@ def add_train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--loss", metavar="NAME", help="loss instead of the trainer's: dice_ce, generalised_dice, weighted_ce ...")
     for owner in ("network", "trainer", "training"):
         text = f"an option of the {owner}; repeatable"
-        parser.add_argument(f"--{owner}-option", action="append", default=[], type=assignment, metavar="NAME=VALUE", help=text)
+        name = "options" if owner == "training" else f"{owner}_options"
+        parser.add_argument(f"--{owner}-option", action="append", default=[], dest=name, type=assignment, metavar="NAME=VALUE", help=text)
     text = "suffix of the model's name, so that trainings with other options are stored side by side"
     parser.add_argument("--tag", default="", metavar="WORD", help=text)
     parser.add_argument("--restart", action="store_true", help="rename an existing run and train from the beginning")
@@ -94,31 +91,24 @@ def add_train_options(parser: ArgumentParser) -> None:
 
 def _add_budget(parser: ArgumentParser) -> None:
     budget = parser.add_argument_group("training time (default: two hours on a processor, 1000 epochs on a GPU)")
-    budget.add_argument("--time", type=duration, metavar="TIME", help="e.g. 20m or 2h; the learning rate reaches zero at its end")
+    text = "e.g. 20m or 2h; the learning rate reaches zero at its end"
+    budget.add_argument("--time", type=duration, dest="seconds", metavar="TIME", help=text)
     budget.add_argument("--epochs", type=int, metavar="N", help="epochs of 250 iterations")
     budget.add_argument("--iterations", type=int, metavar="N", help="optimisation steps")
 
 
+def settings_given(options: Namespace, kind: type[Any]) -> dict[str, Any]:
+    """The options that have the names of a settings' fields: lists as tuples, those of ``NAME=VALUE`` as a dictionary."""
+    values = {item.name: getattr(options, item.name) for item in fields(kind) if hasattr(options, item.name)}
+    lists = {name: value for name, value in values.items() if isinstance(value, list)}
+    return values | {name: dict(value) if value and isinstance(value[0], tuple) else tuple(value) for name, value in lists.items()}
+
+
 def build_training(options: Namespace, build: Callable[..., T]) -> T:
     """Calls `build` with the options of training by the names of `TrainSettings`; None and what is empty mean not given."""
+    from ..schema.settings import TrainSettings
+
     named = {"average_decay": options.ema, "loss": options.loss}
-    return build(
-        trainer=options.trainer,
-        trainer_options=dict(options.trainer_option),
-        network=options.network,
-        network_options=dict(options.network_option),
-        epochs=options.epochs,
-        iterations=options.iterations,
-        seconds=options.time,
-        organs=tuple(options.organs),
-        window=window(options.window),
-        normalization=tuple(options.normalization),
-        pretrained=options.pretrained,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        options=dict(options.training_option) | {name: value for name, value in named.items() if value is not None},
-        seed=options.seed,
-        device=options.device,
-        restart=options.restart,
-        tag=options.tag,
-    )
+    given = settings_given(options, TrainSettings)
+    given["options"] = {**dict(given["options"]), **{name: value for name, value in named.items() if value is not None}}
+    return build(**given | {"window": window(options.window)})

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .command import command
-from .options import add_device
+from .options import add_device, settings_given
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
@@ -16,7 +16,8 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
     parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
-    parser.add_argument("--no-tta", action="store_true", help="no averaging over mirrored images: several times faster, slightly worse")
+    text = "no averaging over mirrored images: several times faster, slightly worse"
+    parser.add_argument("--no-tta", action="store_false", dest="mirror", help=text)
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
@@ -35,18 +36,7 @@ def predict(options: Namespace) -> int:
     """
     from ..pipeline import PredictSettings, predict_folder
 
-    settings = PredictSettings(
-        dataset=options.dataset,
-        model=options.model,
-        folds=tuple(options.folds) if options.folds else None,
-        step=options.step,
-        low_memory=options.low_memory,
-        device=options.device,
-        mirror=not options.no_tta,
-        save_probabilities=options.save_probabilities,
-        uncertainty=options.uncertainty,
-        ending=options.ending,
-    )
+    settings = PredictSettings(**settings_given(options, PredictSettings))
     failures = predict_folder(options.input, options.output, settings, home=options.home)
     for case, reason in failures.items():
         print(f"FAILED {case}: {reason}", file=sys.stderr)
@@ -79,7 +69,7 @@ def overlay(options: Namespace) -> None:
         options.output,
         prediction=options.prediction,
         reference=options.reference,
-        settings=OverlaySettings(dataset=options.dataset, format=options.format, channel=options.channel, zoom=options.zoom),
+        settings=OverlaySettings(**settings_given(options, OverlaySettings)),
         home=options.home,
     )
     if not drawn:

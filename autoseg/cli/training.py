@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
-from .options import DATASET, PAPERS, add_device, add_plan_options, add_train_options, build_training, plan_settings
+from .options import DATASET, PAPERS, add_device, add_plan_options, add_train_options, build_training, plan_settings, settings_given
 from .units import duration
 
 
@@ -47,7 +47,7 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--members", nargs="+", default=[], metavar="MODEL", help="model folders (default: the best model of each organ)")
     parser.add_argument("--folds", nargs="+", default=[], metavar="FOLD", help="folds to train (default: all that every member has)")
     parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="organs of the ensemble (default: all of its members)")
-    parser.add_argument("--time", type=duration, metavar="TIME", help="training time of each fold, e.g. 5m")
+    parser.add_argument("--time", type=duration, dest="seconds", metavar="TIME", help="training time of each fold, e.g. 5m")
     parser.add_argument("--iterations", type=int, metavar="N", help="optimisation steps of each fold (default: 200, meta 300)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     add_device(parser)
@@ -65,18 +65,7 @@ def train_ensemble(options: Namespace) -> None:
     from ..pipeline import EnsembleSettings
     from ..pipeline import train_ensemble as function
 
-    settings = EnsembleSettings(
-        kind=options.kind,
-        members=tuple(options.members),
-        iterations=options.iterations,
-        seconds=options.time,
-        folds=tuple(options.folds),
-        seed=options.seed,
-        device=options.device,
-        organs=tuple(options.organs),
-        restart=options.restart,
-    )
-    scores = function(options.dataset, settings, home=options.home)
+    scores = function(options.dataset, EnsembleSettings(**settings_given(options, EnsembleSettings)), home=options.home)
     print(table([score for fold_scores in scores.values() for score in fold_scores]))
 
 

@@ -67,16 +67,11 @@ def test_version() -> None:
     assert f'version="{__version__}"' in (ROOT / "setup.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1d", 86400), (" 5M ", 300)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert units.duration(text) == seconds
-
-
-@pytest.mark.parametrize(("text", "size"), [("8GB", 8), ("8", 8), ("8g", 8), ("12 gb", 12), ("6000MB", 6), ("500m", 0.5), ("0.2GB", 0.2)])
-def test_memory_sizes(text: str, size: float) -> None:
-    assert units.gigabytes(text) == pytest.approx(size)
+def test_durations_and_memory_sizes() -> None:
+    seconds = {"90s": 90, "20m": 1200, "2h": 7200, "1h30m": 5400, "1.5h": 5400, "1d": 86400, " 5M ": 300}
+    assert {text: units.duration(text) for text in seconds} == seconds
+    sizes = {"8GB": 8, "8": 8, "8g": 8, "12 gb": 12, "6000MB": 6, "500m": 0.5, "0.2GB": 0.2}
+    assert {text: units.gigabytes(text) for text in sizes} == pytest.approx(sizes)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +181,7 @@ def test_wrong_arguments_end_with_status_2(line: str, expected: str, capsys: pyt
 @pytest.mark.parametrize("program", [["-c", "import sys; from autoseg.cli import train; sys.exit(train())"], ["-m", "autoseg", "train"]])
 def test_a_command_in_its_own_process_ends_with_status_2_and_no_traceback(program: list[str], planned: Path) -> None:
     done = run_python(*program, "Nothing", "2d", "0", "--home", str(planned))
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1)
     assert "Dataset003_Tiny" in done.stderr
 
 

@@ -450,3 +450,28 @@ def write_random_network(fold: Path, record: RunRecord) -> None:
     network = build_network(one.network, dim=one.dim, in_channels=channels, out_channels=outputs, **one.network_options)
     write_json(fold / "run.json", record)
     save_checkpoint(fold / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
+
+
+# ---------------------------------------------------------------- descriptions of datasets
+
+
+def change_info(folder: Path, **entries: object) -> Path:
+    """Replaces entries of the ``dataset.json`` in a folder."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    return folder
+
+
+def write_info(folder: Path, **entries: object) -> Path:
+    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`; without those that are None."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}
+    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    return folder
+
+
+def relabel(path: Path, values: Mapping[int, int]) -> None:
+    """Gives a label map other values; those that are not named become background."""
+    label = read_label(path)
+    array = sum((label.array == old) * new for old, new in values.items())
+    write_label(path, array.astype(np.uint8), label.geometry)

@@ -23,7 +23,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
-from ..schema import Choice, Geometry, Image, Plan, candidate_name
+from ..schema import Choice, Geometry, Image, Plan
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import write_ranked_cases
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
@@ -126,7 +126,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
-        newer = not_in_choice(choice, path.parent, validated_folds(workspace, dataset)) if data_is_here else []
+        newer = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
         if not newer:
             return choice
         log.info("%s was made before these were validated: %s", path, ", ".join(newer))

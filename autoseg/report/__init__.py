@@ -11,6 +11,6 @@ formatting.py    numbers and names as text
 
 # ruff: noqa: F401
 
-from ..selection.estimated_dice import EstimatedDice
+from ..selection.quality_estimation import EstimatedDice
 from .content import CasePicture, DatasetFacts, Missing, Plane, Report, RunFacts
 from .page import render

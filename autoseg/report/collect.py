@@ -18,9 +18,8 @@ from ..runtime.commands import choice_command, train_command
 from ..runtime.runs import ALL, validated_runs
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
-from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split
-from ..selection.candidate_scores import FOLDER, Record
-from ..selection.estimated_dice import read_estimated_dice
+from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split, candidate_members, candidate_name
+from ..selection.candidate_scores import stored_case_scores
 from ..selection.held_out import HeldOut
 from ..selection.quality_estimation import read_estimated_dice
 from ..selection.stored_scores import not_in_choice, validated_folds
@@ -135,9 +134,9 @@ def _add_scores(found: Scores, name: str, scores: Sequence[Score], metric: str) 
 def read_computed(results: Path, choice: Choice, metric: str) -> Scores:
     """Scores of the candidates that the choice computed and stored case by case (`candidate_scores`): averages."""
     found: Scores = {}
-    folder = results / FOLDER / safe_file_name(metric)
-    for path in sorted(path for fold in choice.folds for path in (folder / f"fold_{fold}").glob("*.json")):
-        for name, scores in read_json(path, Record).scores.items():
+    for stored in stored_case_scores(results, metric, choice.folds):
+        for members, scores in stored.scores.items():
+            name = candidate_name(members)
             if name in choice.table:
                 _add_scores(found, name, scores, metric)
     return found

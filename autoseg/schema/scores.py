@@ -192,7 +192,7 @@ class Choice:
         table: Candidate name -> organ -> mean Dice over the cross-validation, of the organs that it covers.
         cases: Number of cases the table rests on.
         reasons: Organ to one sentence.
-        voters: Member to the folds whose networks are averaged, all that it was trained on; `folds` for a missing member.
+        member_folds: Member to the folds whose networks predict, all that it was trained on; `folds` for a member that is not named.
         evidence: Organ to intervals, tests and the nested estimate.
         seconds: Candidate name to seconds of computation a case, as measured in validation; those that were not measured are missing.
         postprocessing: Organ to its post-processing; organs that none improves are missing.

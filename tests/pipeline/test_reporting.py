@@ -22,7 +22,7 @@ from autoseg.report.cases import pick_cases
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Choice, Compared, Evidence, NestedEstimate, Score, Split
+from autoseg.schema import CandidateComparison, Choice, Evidence, NestedEstimate, Score, Split
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings
 from autoseg.selection.quality_estimation import QualityEstimate, read_estimated_dice, write_quality_estimates

@@ -222,7 +222,7 @@ def test_the_run_environment_is_shown_where_it_is_known(report: Report, page: st
 
 def test_the_cost_of_a_case_counts_all_networks_that_vote(report: Report, page: str) -> None:
     assert "5.0 s a case with the networks of one fold, 10.0 s with those of all folds" in section(page, "cost")
-    single = replace(report.choice, voters=dict.fromkeys(data.MODELS, ("0",)))
+    single = replace(report.choice, member_folds=dict.fromkeys(data.MODELS, ("0",)))
     assert "of all folds" not in section(page_of(report, choice=single), "cost")
 
 

@@ -115,7 +115,7 @@ def test_a_second_choice_keeps_to_the_rule_and_the_metric_of_the_first(home):
     assert choose_again(1, home=home).rule == "supported"
     find_best_configuration(1, home=home, rule="cheapest", metric="iou", max_members=1)
     again = choose_again(1, home=home)
-    assert (again.by, again.metric) == ("cheapest", "iou")
+    assert (again.rule, again.metric) == ("cheapest", "iou")
     assert (again.max_members, again.table.keys()) == (1, set(MODELS)), "and to its limits"
     path = home / "results" / DATASET / "choice.json"
     write_json(path, json.loads(path.read_text()) | {"by": "a rule that is no more"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,22 +17,24 @@ import story_data as data
 import torch
 from scipy.ndimage import gaussian_filter
 
-from autoseg.data.images import read_label, write_image, write_label
-from autoseg.data.label_subsets import subset_labels
+from autoseg.data.descriptions import planned_dataset
+from autoseg.data.images import write_image
+from autoseg.data.label_subsets import subset_labels, translate_labels
 from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.prediction import predict_cases
 from autoseg.inference.predictor import Predictor
-from autoseg.networks import build_network
+from autoseg.inference.quantised_logits import save_logits
 from autoseg.planners.fingerprint import measure_dataset
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import Store, write_array
-from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.runs import FINAL_CHECKPOINT
+from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import write_json
+from autoseg.runtime.workspace import Workspace
 from autoseg.schema import (
     Budget,
+    Candidate,
     Case,
     Choice,
     Configuration,
@@ -43,12 +46,16 @@ from autoseg.schema import (
     Labels,
     Mirroring,
     Plan,
+    Score,
     Split,
     Trace,
+    candidate_members,
 )
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.settings import TrainSettings
 from autoseg.schema.training_options import TrainingOptions
+from autoseg.selection.cross_validation import CrossValidation
+from autoseg.selection.evidence import Comparison
 
 # ---------------------------------------------------------------- labels
 
@@ -440,38 +447,79 @@ def fingerprint_of(dataset: Dataset, *, workers: int = 0) -> tuple[Fingerprint, 
     return measured.fingerprint, measured.failures
 
 
-# ---------------------------------------------------------------- trained models on disk
+# ---------------------------------------------------------------- scores and validated models that selection compares
+
+DATASET = "Dataset001_Tiny"
+TINY_SPACING = (2.0, 1.0, 1.0)
 
 
-def write_random_network(fold: Path, record: RunRecord) -> None:
-    """The record of a run and a final checkpoint of its network with random weights."""
-    plan, one = record.plan, record.configuration
-    channels, outputs = plan.in_channels(one), plan.labels.n_outputs
-    network = build_network(one.network, dim=one.dim, in_channels=channels, out_channels=outputs, **one.network_options)
-    write_json(fold / "run.json", record)
-    save_checkpoint(fold / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
+def scores(**organs: Sequence[float]) -> list[Score]:
+    """``liver=[.9, .8]`` -> a score for each organ in the cases c0, c1 ..."""
+    return [
+        Score(f"c{i}", organ, dice, dice, 1 - math.isnan(dice), 1 - math.isnan(dice))
+        for organ, values in organs.items()
+        for i, dice in enumerate(values)
+    ]
 
 
-# ---------------------------------------------------------------- descriptions of datasets
+def comparison(values: Mapping[str, Sequence[float]], **changes: Any) -> Comparison:
+    """The candidates ``{"2d": [...], "3d": [...], "2d + 3d": [...]}``, the simplest first, on the cases c0, c1 ..."""
+    candidates = tuple(Candidate(candidate_members(name)) for name in values)
+    arrays = {name: np.array(one, float) for name, one in values.items()}
+    return Comparison(candidates, arrays, tuple(f"c{i}" for i in range(len(next(iter(arrays.values()))))), **changes)
 
 
-def change_info(folder: Path, **entries: object) -> Path:
-    """Replaces entries of the ``dataset.json`` in a folder."""
-    file = folder / "dataset.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-    return folder
+def truth(case: str, plan: Plan | None = None) -> np.ndarray:
+    """The reference of a case in internal values, of all organs or of a plan's."""
+    labels = make_case(CASES.index(case))[1]
+    return labels if plan is None else translate_labels(labels, plan.stored_labels, plan.labels)
 
 
-def write_info(folder: Path, **entries: object) -> Path:
-    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`; without those that are None."""
-    folder.mkdir(parents=True, exist_ok=True)
-    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}
-    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
-    return folder
+def plan_of(organ: str) -> Plan:
+    """A plan of models that segment one organ only."""
+    return dataclasses.replace(make_plan(), labels=subset_labels(ORGANS, (organ,)), data_labels=ORGANS)
 
 
-def relabel(path: Path, values: Mapping[int, int]) -> None:
-    """Gives a label map other values; those that are not named become background."""
-    label = read_label(path)
-    array = sum((label.array == old) * new for old, new in values.items())
-    write_label(path, array.astype(np.uint8), label.geometry)
+def one_hot(label_map: np.ndarray, plan: Plan, confidence: float = 1.0) -> np.ndarray:
+    """Logits of a label map in internal values."""
+    return np.stack([(label_map == value) * confidence for value in range(plan.labels.n_outputs)])
+
+
+def save_prediction(run: Run, case: str, logits: np.ndarray, plan: Plan, *, shape: Sequence[int] | None = None) -> None:
+    """Stores logits of a case that was not cropped; `shape` is the file's where the logits have another grid."""
+    grid = logits.shape[1:]
+    geometry = make_geometry(shape or grid, TINY_SPACING)
+    spacing = tuple(s * a / b for s, a, b in zip(TINY_SPACING, geometry.shape, grid, strict=True))
+    trace = dataclasses.replace(whole_trace(geometry.shape, case=case, geometry=geometry), shape=grid, spacing=spacing)
+    save_logits(run.validation, case, Logits(logits.astype(np.float32), trace), plan.labels)
+
+
+def record_run(run: Run, plan: Plan, scores: Sequence[Score] | None = None, **changes: Any) -> Run:
+    """Writes what a run was started with; with scores it is trained and validated."""
+    write_json(run.record_file, dataclasses.replace(make_job(plan), **changes))
+    if scores is not None:
+        write_json(run.scores_file, list(scores))
+        run.checkpoint.touch()
+    return run
+
+
+def add_model(home: Path, model: str, plan: Plan | None = None, *, quality: int = 0, fold: str = "0", cases: str = "ab") -> Run:
+    """A model that is right everywhere, whatever its scores say, and the surer the higher its quality."""
+    plan, run = plan or make_plan(), ModelFolder(Workspace(home).results(DATASET) / model).run(fold)
+    for case in cases:
+        save_prediction(run, case, one_hot(truth(case, plan), plan, 1 + quality), plan)
+    return record_run(run, plan, [Score(case, organ, 0.5 + 0.1 * quality, 0.4, 10, 10) for case in cases for organ in plan.labels.names])
+
+
+def planned_home(home: Path) -> Path:
+    """A home with the tiny dataset and its plan, but no preprocessed cases."""
+    write_dataset(home / "raw" / DATASET)
+    write_json(home / "preprocessed" / DATASET / "plan.json", make_plan())
+    return home
+
+
+def cross_validation_of(home: Path, folds: dict[str, str], **changes: Any) -> CrossValidation:
+    """The cases of some folds, ``{"0": "ab"}``, of the planned dataset."""
+    cases = {case.name: case for case in planned_dataset(Workspace(home), 1).cases}
+    of_folds = {fold: tuple(cases[name] for name in names) for fold, names in folds.items()}
+    return CrossValidation(Workspace(home).results(DATASET), make_plan(), of_folds, **changes)

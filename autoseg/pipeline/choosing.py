@@ -43,6 +43,8 @@ def find_best_configuration(
 ) -> Choice:
     """Chooses for every organ a model, or an average of models, among those that cover it, by their cross-validation.
 
+    The choice with its evidence also lies in ``results/<dataset>/choice.json``.
+
     Args:
         which: Dataset id, name or folder.
         home: Home folder.
@@ -50,9 +52,6 @@ def find_best_configuration(
         max_members: Largest number of models that are averaged.
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
-
-    Returns:
-        The choice with its evidence, which also lies in ``results/<dataset>/choice.json``.
 
     Raises:
         ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.

@@ -56,12 +56,7 @@ NUMBERS = 2**22
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Probabilities at some voxels, and what would have been right there.
-
-    Attributes:
-        shares: ``(N, K)`` float32, rows sum to 1.
-        allowed: ``(N, K)`` bool, at least one a row.
-    """
+    """Probabilities at some voxels, ``shares (N, K)`` float32, and the outcomes that would be right, ``allowed (N, K)`` bool."""
 
     shares: np.ndarray
     allowed: np.ndarray
@@ -78,9 +73,7 @@ def calibrated_choice(cross_validation: CrossValidation, choice: Choice) -> Choi
     Drawn from each case, always the same ones: voxels within `NEAR` of an organ, in the reference or in what a member predicted. Voxels
     with the ignore label are left out; organs that were not annotated in a case may be anywhere in its background.
 
-    Args:
-        cross_validation: Where the models lie, and the validation cases that the choice rests on.
-        choice: Its members are calibrated; those whose probabilities are gone, or that have no held-out case, are left out.
+    Members whose probabilities are gone, or that have no held-out case, get none.
 
     Raises:
         ValueError: A case cannot be sampled, as its files are damaged or do not belong together.
@@ -115,23 +108,17 @@ def draw_samples(held_out: HeldOut, n_cases: int, fold: str, case: Case) -> dict
     channels = max(logits.array.shape[0] for logits in predictions.values())
     most = int(np.clip(NUMBERS // (channels * n_cases), FEWEST, MOST))
     points = _drawn(case.name, organs, reference != ignore if ignore is not None else None, most)
-    truth = reference[tuple(points)]
+    truth, members = reference[tuple(points)], dict(zip(labels.names, labels.internal_members, strict=True))
     found = {}
     for name, logits in predictions.items():
         member_labels = held_out.member_labels[name]
-        found[name] = _sample(logits, points, _organs_at(truth, labels, member_labels), member_labels, case)
+        is_organ = np.stack([np.isin(truth, members[organ]) for organ in member_labels.names], axis=1)
+        found[name] = _sample(logits, points, is_organ, member_labels, case)
     return found
 
 
 def _drawn(case: str, organs: np.ndarray, known: np.ndarray | None, most: int) -> np.ndarray:
-    """Draws voxels near organs, ``(3, N)`` or ``(2, N)``, at most `most`, the same at every call.
-
-    Args:
-        case: Its name, from which the random numbers come.
-        organs: Where reference or predictions have an organ, bool.
-        known: Where the reference is not to be ignored, bool; None means everywhere.
-        most: Number of voxels.
-    """
+    """Draws at most `most` known voxels near organs, ``(3, N)`` or ``(2, N)``, the same at every call for a case; None: all are known."""
     boxes = ndimage.find_objects(organs.astype(np.uint8))
     if not boxes:
         return np.empty((organs.ndim, 0), np.int64)
@@ -144,12 +131,6 @@ def _drawn(case: str, organs: np.ndarray, known: np.ndarray | None, most: int) -
     if len(places) > most:
         places = places[np.sort(rng.choice(len(places), most, replace=False))]
     return np.stack(np.unravel_index(places, near.shape)) + np.array([[side.start] for side in box])
-
-
-def _organs_at(truth: np.ndarray, labels: Labels, member_labels: Labels) -> np.ndarray:
-    """``(N, organs)`` bool: which of a model's organs is at each voxel, whose value is one of the dataset's."""
-    members = dict(zip(labels.names, labels.internal_members, strict=True))
-    return np.stack([np.isin(truth, members[name]) for name in member_labels.names], axis=1)
 
 
 def _sample(logits: Logits, points: np.ndarray, organs: np.ndarray, labels: Labels, case: Case) -> Sample:
@@ -172,12 +153,7 @@ def _describe(calibration: Calibration) -> str:
 
 
 def temperature_scaled(shares: np.ndarray, temperature: float) -> np.ndarray:
-    """Divides the logits of probabilities by `temperature`: ``p^(1/T)``, normalised; a probability of 0 stays 0.
-
-    Args:
-        shares: ``(..., K)``, sums of 1 along the last axis.
-        temperature: Above 0.
-    """
+    """Divides the logits of probabilities ``(..., K)`` by `temperature`: ``p^(1/T)``, normalised; a probability of 0 stays 0."""
     powers = np.power(shares, 1 / temperature, dtype=np.float32)
     return powers / np.maximum(powers.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
 
@@ -200,35 +176,23 @@ def fit_temperature(sample: Sample) -> float:
     if not len(sample.shares):
         return 1.0
 
-    def loss(logarithm: float) -> float:
-        return negative_log_likelihood(sample, math.exp(logarithm))
-
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
-    return float(math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x))
+    limits = {"bounds": (math.log(COLDEST), math.log(HOTTEST)), "method": "bounded", "options": {"xatol": 1e-3}}
+    return float(math.exp(minimize_scalar(lambda logarithm: negative_log_likelihood(sample, math.exp(logarithm)), **limits).x))
 
 
 def calibration_error(sample: Sample, *, temperature: float = 1.0) -> float:
-    """Expected calibration error (Naeini et al., AAAI 2015): mean distance between confidence and share of right answers over `BINS` bins.
+    """Expected calibration error, 0..1 (Naeini et al., AAAI 2015): mean distance between confidence and share of right answers over bins.
 
-    Bins count by their number of samples; the confidence is the probability of the likeliest outcome.
-
-    Returns:
-        0..1; NaN without samples.
+    The `BINS` bins count by their number of samples; the confidence is the probability of the likeliest outcome. NaN without samples.
     """
-    if not len(sample.shares):
-        return math.nan
-    confidence, right = _answers(sample, temperature)
-    return _binned_error(confidence, right)
+    return _binned_error(*_answers(sample, temperature)) if len(sample.shares) else math.nan
 
 
 def calibrate(folds: Sequence[Sample]) -> Calibration:
     """Fits the temperature of a model over all folds, and measures the calibration error without it and with it.
 
-    The error with it is honest: each fold is judged with the temperature that was fitted on the others. Where there is only one fold,
-    it is NaN.
-
-    Args:
-        folds: A sample of each fold's validation cases; empty ones do not count.
+    Each fold is judged with the temperature that was fitted on the others; where there is only one fold with samples, the error with it
+    is NaN.
     """
     known = [fold for fold in folds if len(fold.shares)]
     if not known:

@@ -60,7 +60,7 @@ def scored_candidates(
     max_members: int,
     max_seconds: float | None = None,
 ) -> tuple[list[Candidate], dict[str, list[Score]]]:
-    """Makes the candidates of models and scores them.
+    """Makes the candidates of models and scores them: the candidates that have scores, and candidate name to its scores.
 
     Args:
         cross_validation: By what they are judged.
@@ -68,9 +68,6 @@ def scored_candidates(
         seconds: Model to seconds a case.
         max_members: Largest number of models that are averaged.
         max_seconds: Candidates that take longer are left out.
-
-    Returns:
-        The candidates that have scores, and candidate name to its scores.
 
     Raises:
         ValueError: No candidate is quick enough, or a case cannot be scored.
@@ -91,11 +88,9 @@ def scores_of_models(cross_validation: CrossValidation, models: Sequence[str]) -
     Raises:
         ValueError: A label map that is needed is not there any more.
     """
-    scores: dict[str, list[Score]] = {name: [] for name in models}
-    for name in models:
-        for fold, cases in cross_validation.cases.items():
-            wanted = {case.name for case in cases}
-            scores[name] += [score for score in cross_validation.run(name, fold).scores() if score.case in wanted]
+    wanted = {fold: {case.name for case in cases} for fold, cases in cross_validation.cases.items()}
+    stored = {name: [(fold, cross_validation.run(name, fold).scores()) for fold in wanted] for name in models}
+    scores = {name: [one for fold, of_fold in folds for one in of_fold if one.case in wanted[fold]] for name, folds in stored.items()}
     lacking = [Candidate((name,)) for name in models if not all(has_value(score, cross_validation.metric) for score in scores[name])]
     if lacking:
         log.info("Computing %s of %s from the stored label maps.", cross_validation.metric, ", ".join(one.name for one in lacking))
@@ -106,11 +101,7 @@ def scores_of_models(cross_validation: CrossValidation, models: Sequence[str]) -
 
 
 def scores_of_averages(cross_validation: CrossValidation, averages: Sequence[Candidate]) -> dict[str, list[Score]]:
-    """Scores averages; each model's probabilities of a case are read once for all of them.
-
-    Raises:
-        ValueError: A case cannot be scored, as its files are damaged or do not belong together.
-    """
+    """Scores averages; each model's probabilities of a case are read once for all of them. ValueError: a case's files are damaged."""
     return _scores(cross_validation, averages, "Averaging models") if averages else {}
 
 
@@ -137,21 +128,19 @@ def _scores(cross_validation: CrossValidation, candidates: Sequence[Candidate], 
     arguments: dict[HeldOutCase, tuple[list[Candidate], CaseScores]] = {}
     for fold, case in cross_validation.all_cases:
         made_from = _made_from(cross_validation, candidates, fold, case, ids)
-        known = stored[fold, case] = _known(_stored_path(cross_validation, fold, case), made_from)
+        known = stored[fold, case] = _known(_stored_path(cross_validation.results, cross_validation.metric, fold, case.name), made_from)
         missing = [candidate for candidate in candidates if candidate.members not in known.scores]
         if missing:
             arguments[fold, case] = missing, CaseScores(made_from, known.scores)
     models = len(_models([candidate for missing, _ in arguments.values() for candidate in missing]))
     function = partial(score_candidates, cross_validation)
     computed = for_each_case(function, cross_validation, what=what, models=models, arguments=arguments)
-    return {
-        candidate.name: [
-            score
-            for case, known in stored.items()
-            for score in known.scores.get(candidate.members) or computed.get(case, {}).get(candidate.members, [])
-        ]
-        for candidate in candidates
-    }
+    scores: dict[str, list[Score]] = {candidate.name: [] for candidate in candidates}
+    for held_out, known in stored.items():
+        of_case = {**known.scores, **computed.get(held_out, {})}
+        for candidate in candidates:
+            scores[candidate.name] += of_case[candidate.members]
+    return scores
 
 
 def score_candidates(
@@ -170,7 +159,8 @@ def score_candidates(
     for organs, averages in groups.items():
         of_group = subset_labels(labels, organs)
         scores |= _score_averages(cross_validation, fold, case, averages, (translate_labels(reference, labels, of_group), of_group))
-    write_json(_stored_path(cross_validation, fold, case), CaseScores(known.made_from, {**known.scores, **scores}))
+    path = _stored_path(cross_validation.results, cross_validation.metric, fold, case.name)
+    write_json(path, CaseScores(known.made_from, {**known.scores, **scores}))
     return scores
 
 
@@ -229,16 +219,12 @@ def _from_counts(
 def stored_case_scores(results: Path, metric: str, folds: Sequence[str]) -> Iterator[CaseScores]:
     """Reads what was computed and stored by a metric, case by case."""
     for fold in folds:
-        for path in sorted(_fold_folder(results, metric, fold).glob("*.json")):
+        for path in sorted(_stored_path(results, metric, fold, "").parent.glob("*.json")):
             yield read_json(path, CaseScores)
 
 
-def _fold_folder(results: Path, metric: str, fold: str) -> Path:
-    return results / "candidates" / safe_file_name(metric) / f"fold_{fold}"
-
-
-def _stored_path(cross_validation: CrossValidation, fold: str, case: Case) -> Path:
-    return _fold_folder(cross_validation.results, cross_validation.metric, fold) / f"{case.name}.json"
+def _stored_path(results: Path, metric: str, fold: str, case: str) -> Path:
+    return results / "candidates" / safe_file_name(metric) / f"fold_{fold}" / f"{case}.json"
 
 
 def _known(path: Path, made_from: Mapping[str, str]) -> CaseScores:

@@ -86,11 +86,5 @@ def _best_models_first(scores: Mapping[str, Sequence[Score]], metric: str) -> li
     for name, of_model in scores.items():
         for score in of_model:
             values.setdefault(score.organ, {}).setdefault(name, []).append(higher_is_better_score(value_of(score, metric), metric))
-    means = [{name: _mean(of_model) for name, of_model in of_organ.items()} for of_organ in values.values()]
-    return [sorted(of_organ, key=of_organ.__getitem__, reverse=True) for of_organ in means]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Of those that are known; the worst there is where none is."""
-    mean = nan_mean(values)
-    return -math.inf if math.isnan(mean) else mean
+    means = [{name: nan_mean(of_model) for name, of_model in of_organ.items()} for of_organ in values.values()]
+    return [sorted(of, key=lambda name: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means]

@@ -37,13 +37,7 @@ def ranked(uncertainties: Sequence[OrganUncertainty], choice: Choice) -> list[Ra
 def write_ranked_cases(out: Path, cases: Sequence[Case], ensemble: Ensemble) -> Path:
     """Writes ``autoseg_uncertainty.csv``: a row for each organ of each case that was predicted, the lowest estimated Dice first.
 
-    Args:
-        out: Folder of the predictions, with their manifest.
-        cases: To be predicted; those that failed have no row.
-        ensemble: That predicted them.
-
-    Returns:
-        The file.
+    Cases that failed have no row. Returns the file.
     """
     stored = Manifest(out, models_key(ensemble.choice, ensemble.models)).findings(cases)
     with atomic_write(out / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """The choice of a model, or an average of models, for each organ by the scores of the cross-validation.
 
-The rule that decides is a function in `RULES`: given every candidate's scores, case by case, it returns the winner and the reason.
+The rule that decides is a function in `RULES` of every candidate's scores, case by case; it returns the winner and the reason.
 """
 
 from __future__ import annotations
@@ -48,9 +48,6 @@ class SelectionContext:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-NO_CONTEXT = SelectionContext()
-
-
 def selection_context(cross_validation: CrossValidation, candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> SelectionContext:
     """Collects folds and patients of the cases, and the seconds of candidates from those of each model."""
     return SelectionContext(
@@ -68,7 +65,7 @@ def choose(
     *,
     folds: Sequence[str],
     rule: str = DEFAULT_RULE,
-    context: SelectionContext = NO_CONTEXT,
+    context: SelectionContext | None = None,
 ) -> Choice:
     """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
@@ -93,6 +90,7 @@ def choose(
             score without the metric.
     """
     decide: Rule = lookup(RULES, rule, "rule of selection")
+    context = context or SelectionContext()
     find_metric(context.metric)
     comparisons = _comparisons(scores, candidates, organs, context)
     chosen: dict[str, Members] = {}
@@ -110,8 +108,8 @@ def choose(
         winner, reasons[organ] = decide(comparison)
         evidence[organ] = evidence_for(comparison, winner, decide)
         chosen[organ] = winner.members
-    if len(chosen) < len(organs):
-        log.warning("No model covers %s: background until one is trained.", ", ".join(organ for organ in organs if organ not in chosen))
+    if lacking := [organ for organ in organs if organ not in chosen]:
+        log.warning("No model covers %s: background until one is trained.", ", ".join(lacking))
     n_cases = len({case for comparison in comparisons.values() for case in comparison.cases})
     return Choice(
         chosen, tuple(folds), table, n_cases, reasons, rule, metric=context.metric, evidence=evidence, seconds=dict(context.seconds)
@@ -124,15 +122,13 @@ def _comparisons(
     """Organ to the values of its candidates on the cases that all of them can be judged by; organs that none covers are missing."""
     if not candidates:
         raise ValueError("choice of the best model: there is no candidate; train at least one configuration")
-    absent = [candidate.name for candidate in candidates if not scores.get(candidate.name)]
-    if absent:
+    if absent := [candidate.name for candidate in candidates if not scores.get(candidate.name)]:
         raise ValueError(f"choice of the best model: no validation scores of {', '.join(absent)}")
     worst = _worst([score for candidate in candidates for score in scores[candidate.name]], context.metric)
     values = {candidate.name: _by_organ_and_case(scores[candidate.name], candidate.name, context.metric, worst) for candidate in candidates}
     validated = {name: {case for _, case in one} for name, one in values.items()}
     ranked = _simplest_first(candidates, context.seconds)
-    found: dict[str, Comparison] = {}
-    incomplete: set[tuple[int, int]] = set()
+    found, incomplete = {}, set()
     for number, organ in enumerate(organs):
         able = tuple(candidate for candidate in ranked if candidate.covers(organ))
         if not able:
@@ -142,25 +138,20 @@ def _comparisons(
         if len(common) < n_any:
             incomplete.add((len(common), n_any))
         cases = tuple(_cases_with(organ, of_able, common))
+        patients = [context.patient_of.get(case) or case for case in cases]
         found[organ] = Comparison(
             able,
             {name: np.array([one[organ, case] for case in cases]) for name, one in of_able.items()},
             cases,
             context.metric,
             folds=tuple(context.fold_of[case] for case in cases) if context.fold_of else (),
-            patients=_patients(cases, context.patient_of),
+            patients=tuple(patients) if len(set(patients)) < len(patients) else (),
             seconds=context.seconds,
             seed=SEED + number,
         )
     for counts in sorted(incomplete):
         log.warning("The models are compared on the %d of %d cases that all of them were validated on.", *counts)
     return found
-
-
-def _patients(cases: Sequence[str], patient_of: Mapping[str, str]) -> tuple[str, ...]:
-    """The patient of each case; empty where no two cases share one."""
-    names = tuple(patient_of.get(case) or case for case in cases)
-    return names if len(set(names)) < len(names) else ()
 
 
 def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> list[Candidate]:
@@ -170,10 +161,7 @@ def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float
 
 
 def _worst(scores: Sequence[Score], metric: str) -> float:
-    """The value of a case that has the organ but no number, as has the precision of an empty mask.
-
-    0 of what shall be high, else the largest that any candidate has anywhere; NaN where there is none.
-    """
+    """The value of a case that has the organ but no number, as the precision of an empty mask: 0, or the largest where low is good."""
     if find_metric(metric).better == "higher":
         return 0.0
     known = [abs(value) for score in scores if not math.isnan(value := value_of(score, metric))]

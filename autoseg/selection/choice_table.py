@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..schema import CandidateComparison, Choice, Evidence, candidate_name
+from .evidence import metric_title
 
 SHOWN = 6
 """Candidates that are listed of an organ; of more the best, and the chosen one."""
@@ -16,19 +17,17 @@ HEAD = ("candidate", "mean", "95 % interval", "behind by", "p", "corrected", "s/
 
 def describe_choice(choice: Choice) -> str:
     """Lists every organ's candidates with intervals, tests and seconds, the best first, and why one is chosen and what to expect of it."""
-    metric = find_metric(choice.metric)
     lines: list[str] = []
     for organ, members in choice.organs.items():
         evidence = choice.evidence.get(organ)
-        if evidence is None:
-            lines += [f"{organ}  ->  {candidate_name(members)}"]
-        else:
-            lines += [f"{organ}  ->  {evidence.candidate}", *_table(evidence, choice)]
+        lines.append(f"{organ}  ->  {candidate_name(members)}")
+        lines += _table(evidence, choice) if evidence is not None else []
         lines += [f"  why: {choice.reasons[organ]}"] if organ in choice.reasons else []
         lines += [_expectation(evidence, choice.metric)] if evidence is not None else []
         lines.append("")
     lines += _merging(choice)
-    title = f"{metric.title or choice.metric} in {metric.unit}" if metric.unit else metric.title or choice.metric
+    unit = find_metric(choice.metric).unit
+    title = metric_title(choice.metric) + (f" in {unit}" if unit else "")
     lines.append(f"{title} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
     return "\n".join(lines)
@@ -49,15 +48,9 @@ def p_value(value: float) -> str:
 def _table(evidence: Evidence, choice: Choice) -> list[str]:
     """The candidates of an organ, the best first."""
     compared = evidence.compared
-
-    def rank(name: str) -> float:
-        mean = compared[name].mean
-        return -math.inf if math.isnan(mean) else higher_is_better_score(mean, choice.metric)
-
-    ranked = sorted(compared, key=rank, reverse=True)
-    listed = ranked[:SHOWN]
-    if evidence.candidate not in listed:
-        listed = [*ranked[: SHOWN - 1], evidence.candidate]
+    values = {name: higher_is_better_score(one.mean, choice.metric) for name, one in compared.items()}
+    ranked = sorted(compared, key=lambda name: -math.inf if math.isnan(values[name]) else values[name], reverse=True)
+    listed = ranked[:SHOWN] if evidence.candidate in ranked[:SHOWN] else [*ranked[: SHOWN - 1], evidence.candidate]
     rows = [HEAD, *(_row(name, compared[name], evidence.candidate, choice) for name in listed)]
     rest = len(ranked) - len(listed)
     return [*_aligned(rows), *([f"    and {rest} more"] if rest else [])]
@@ -89,8 +82,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _merging(choice: Choice) -> list[str]:
     """Tells how many voxels organs compete for in one map, and whose scores merging changes."""
-    merged = choice.merged
-    if merged is None:
+    if (merged := choice.merged) is None:
         return []
     counts = f"{merged.conflicts:.0f} voxels a case are claimed by two organs (at most {merged.most})"
     means = {organ: (number(merged.alone[organ], choice.metric), number(mean, choice.metric)) for organ, mean in merged.together.items()}

@@ -86,7 +86,7 @@ def for_each_case(
     models: int,
     arguments: Mapping[HeldOutCase, tuple[Any, ...]] | None = None,
 ) -> dict[HeldOutCase, T]:
-    """Calls ``function(fold, case, *arguments)`` for held-out cases, in further processes where there is much to do.
+    """Calls ``function(fold, case, *arguments)`` for held-out cases, in further processes where there is much to do; case to result.
 
     Args:
         function: A function of a module, or a `functools.partial` of one.
@@ -94,9 +94,6 @@ def for_each_case(
         what: Title of the progress bar and of the error.
         models: Number of models whose predictions of a case are read.
         arguments: The cases to work through instead, with further arguments for each.
-
-    Returns:
-        Case to the result, in the order of the cases.
 
     Raises:
         ValueError: A case failed, without which the others are worth nothing; the message names the first that did.

@@ -103,26 +103,22 @@ class Comparison:
     def shown(self, value: float) -> str:
         """Writes a value of the metric with as many decimals as it deserves, and its unit."""
         unit = find_metric(self.metric).unit
-        return f"{value:.2f}{' ' + unit if unit else ''}" if unit or self.metric == "chaos" else f"{value:.4f}"
-
-    @property
-    def title(self) -> str:
-        """Name of the metric in sentences."""
-        return find_metric(self.metric).title or self.metric
+        return f"{value:.2f} {unit}".rstrip() if unit or self.metric == "chaos" else f"{value:.4f}"
 
     def subset(self, inside: np.ndarray) -> Comparison:
-        """The comparison on some of the cases.
-
-        Args:
-            inside: ``(cases,)`` bool.
-        """
+        """The comparison on some of the cases, ``(cases,)`` bool."""
         places = np.flatnonzero(inside)
 
-        def at_places(names: tuple[str, ...]) -> tuple[str, ...]:
+        def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(names[place] for place in places) if names else ()
 
         values = {name: np.asarray(one)[places] for name, one in self.values.items()}
-        return replace(self, values=values, cases=at_places(self.cases), folds=at_places(self.folds), patients=at_places(self.patients))
+        return replace(self, values=values, cases=chosen(self.cases), folds=chosen(self.folds), patients=chosen(self.patients))
+
+
+def metric_title(metric: str) -> str:
+    """Name of a metric in sentences."""
+    return find_metric(metric).title or metric
 
 
 def perfect_value(metric: str) -> float:
@@ -139,10 +135,7 @@ Rule = Callable[[Comparison], tuple[Candidate, str]]
 def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evidence:
     """Compares every candidate with the chosen one, and estimates what to expect of the rule's choice on new images.
 
-    Args:
-        comparison: All candidates on all cases.
-        chosen: Among its candidates.
-        rule: That chose it.
+    `chosen` is what `rule` chose of all candidates on all cases.
     """
     names = [candidate.name for candidate in comparison.candidates]
     low, high = comparison.intervals(names)
@@ -168,13 +161,7 @@ def nested_estimate(comparison: Comparison, chosen: Candidate, rule: Rule) -> Ne
     the variance by which the chosen candidate and those that cannot be told apart from it differ, since only that part depends on the
     choice. Without such rivals the interval is the plain one.
 
-    Args:
-        comparison: All candidates on all cases; `folds` says where each case belongs.
-        chosen: What the rule chose by all cases.
-        rule: The rule.
-
-    Returns:
-        None where the cases are of fewer than two folds.
+    `chosen` is what the rule chose by all cases. None where the cases are of fewer than two folds.
     """
     folds = np.array(comparison.folds)
     names = sorted(set(comparison.folds))

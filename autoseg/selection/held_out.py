@@ -20,27 +20,18 @@ from ..schema import Case, Choice, Labels, Plan
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The label map that a choice makes of a held-out case, in internal values of the dataset.
-
-    Attributes:
-        array: ``(Z, Y, X)`` or ``(Y, X)``.
-        organs: That were segmented.
-        conflicts: Voxels that organs of two candidates claimed.
-    """
+    """The label map that a choice makes of a held-out case, its organs, and the number of voxels that two organs claimed."""
 
     array: np.ndarray
     organs: tuple[str, ...]
-    conflicts: int = 0
+    conflicts: int
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """A choice with the held-out predictions of its members.
 
-    Attributes:
-        results: ``results/<dataset>``.
-        plan: Of the dataset.
-        choice: Which members segment which organ.
+    `results` is ``results/<dataset>``, `plan` the dataset's.
     """
 
     results: Path
@@ -71,12 +62,12 @@ class HeldOut:
         return translate_labels(to_internal_values(read_label(path).array, labels, source=str(path)), labels, self.plan.labels)
 
     def segmentation(self, fold: str, case: str) -> Segmentation | None:
-        """Segments a case without the organs of which a member's logits are not there; None where none can be segmented."""
+        """Segments a case, in internal values of the dataset, without the organs of which a member's logits are gone; None without any."""
         candidates = set(self.choice.organs.values())
         if len(candidates) == 1 and len(members := next(iter(candidates))) == 1:
             array = self.predicted_labels(members[0], fold, case)
             if array is not None:
-                return Segmentation(array, tuple(self.choice.organs))
+                return Segmentation(array, tuple(self.choice.organs), 0)
         logits = self.logits(fold, case)
         organs = {organ: members for organ, members in self.choice.organs.items() if all(name in logits for name in members)}
         if not organs:
@@ -86,11 +77,7 @@ class HeldOut:
 
 
 def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Reads a case's reference: internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm.
-
-    Raises:
-        ValueError: It has no label map, or one that cannot be read.
-    """
+    """Reads a case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm; ValueError: it has none to read."""
     if case.label is None:
         raise ValueError(f"case {case.name}: expected a label map, by which predictions are judged, found none")
     image = read_label(case.label)
@@ -98,11 +85,7 @@ def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, .
 
 
 def check_same_grid(case: Case, prediction: np.ndarray, reference: np.ndarray) -> None:
-    """Refuses a prediction of another shape than its reference.
-
-    Raises:
-        ValueError: The label file was changed since its validation.
-    """
+    """Refuses (ValueError) a prediction of another shape than its reference: the label file was changed since its validation."""
     if prediction.shape != reference.shape:
         raise ValueError(
             f"case {case.name}: {case.label}: expected the shape {prediction.shape} that it had when models were validated, "

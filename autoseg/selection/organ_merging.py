@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,33 +14,19 @@ from ..schema import Choice, OrganMerging, Score, candidate_name
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MergedCase:
-    """Scores of a case's merged label map, before post-processing.
-
-    Attributes:
-        scores: One for each organ that was annotated.
-        conflicts: Voxels that two organs claimed.
-    """
-
-    scores: list[Score]
-    conflicts: int
-
-
-def summarise_merging(choice: Choice, cases: Sequence[MergedCase], scores: Mapping[str, Sequence[Score]]) -> OrganMerging | None:
+def summarise_merging(
+    choice: Choice, cases: Sequence[tuple[list[Score], int]], scores: Mapping[str, Sequence[Score]]
+) -> OrganMerging | None:
     """Compares the scores of merged maps with those of each organ's own candidate, over the same cases.
 
     Args:
         choice: Its organs come from more than one candidate.
-        cases: Those of which every member's probabilities are there.
+        cases: Scores of each merged map before post-processing, and its voxels that two organs claimed.
         scores: Candidate name to its scores over the cross-validation.
-
-    Returns:
-        None without a merged case.
     """
     if not cases:
         return None
-    after = {(score.case, score.organ): value_of(score, choice.metric) for case in cases for score in case.scores}
+    after = {(score.case, score.organ): value_of(score, choice.metric) for of_case, _ in cases for score in of_case}
     before = {
         (score.case, organ): value_of(score, choice.metric)
         for organ, members in choice.organs.items()
@@ -50,7 +35,7 @@ def summarise_merging(choice: Choice, cases: Sequence[MergedCase], scores: Mappi
     }
     keys = {organ: [key for key in before if key[1] == organ] for organ in choice.organs}
     alone, together = ({organ: nan_mean(of[key] for key in some) for organ, some in keys.items() if some} for of in (before, after))
-    conflicts = [case.conflicts for case in cases]
+    conflicts = [claimed for _, claimed in cases]
     merging = OrganMerging(float(np.mean(conflicts)), max(conflicts), len(cases), alone, together)
     n_candidates = len(set(choice.organs.values()))
     log.info("Organs of %d candidates in one map: %.0f voxels a case are claimed by two.", n_candidates, merging.conflicts)

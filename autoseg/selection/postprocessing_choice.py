@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,26 +55,17 @@ SAME = 1e-9
 """Differences below this are rounding."""
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    postprocessing: PostProcessing
-    gain: float
-    p_value: float
-    better: int
-    worse: int
-
-
 def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
     """Measures the volumes of every organ's parts in each training label that has it, mm³, largest first.
 
-    Label maps that were measured before are not read again unless their content, or what their values mean, has changed since.
-
-    Args:
-        dataset: Whose labels.
-        path: Where the measurements are stored.
+    Measurements are stored in `path`; label maps are read again where their content, or what their values mean, has changed since.
     """
     stored = read_json(path, dict) if path.is_file() else {}
-    stamps = {case.name: to_jsonable(_stamp(case, dataset.labels)) for case in dataset.cases}
+    meaning = value_id(dataset.labels)
+    stamps = {
+        case.name: to_jsonable(Stamp({"label": label_id(case)}, {"annotated": annotated_setting(case), "labels": meaning}))
+        for case in dataset.cases
+    }
     known = {name: entry for name, entry in stored.items() if entry.get("made_from") == stamps.get(name)}
     missing = [case for case in dataset.cases if case.name not in known]
     if missing:
@@ -85,10 +76,6 @@ def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ..
         write_json(path, known)
     entries = [known[case.name]["organs"] for case in dataset.cases]
     return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
-
-
-def _stamp(case: Case, labels: Labels) -> Stamp:
-    return Stamp({"label": label_id(case)}, {"annotated": annotated_setting(case), "labels": value_id(labels)})
 
 
 def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:
@@ -162,12 +149,17 @@ def select_postprocessing(
     different = {gain.round(9).tobytes(): one for one, gain in reversed(gains.items()) if np.any(np.abs(gain) > SAME)}
     tried = [one for one in gains if one in different.values()]  # of proposals with the same effect the simplest
     corrected = holm([wilcoxon(gains[one]) for one in tried])
-    verdicts = [verdict for one, p in zip(tried, corrected, strict=True) if (verdict := _verdict(one, gains[one], float(p))) is not None]
-    if not verdicts:
+    accepted = {one: float(gains[one].mean()) for one, p in zip(tried, corrected, strict=True) if _is_accepted(gains[one], p)}
+    if not accepted:
         return None
-    best = max(verdicts, key=lambda verdict: verdict.gain)
-    winner = next(verdict for verdict in verdicts if best.gain - verdict.gain <= SAME)
-    return replace(winner.postprocessing, why=_sentence(winner, before, after[winner.postprocessing], metric, perfect, len(tried)))
+    winner = next(one for one, gain in accepted.items() if max(accepted.values()) - gain <= SAME)
+    p_value = float(corrected[tried.index(winner)])
+    known = ~np.isnan(before)
+    change = " -> ".join(f"{_filled(values, perfect)[known].mean():.4f}" for values in (before, after[winner]))
+    support = "too few change for a test" if math.isnan(p_value) else f"p = {p_value:.2g} corrected for {len(tried)} tried"
+    cases = f"{known.sum()} {'case' if known.sum() == 1 else 'cases'}"
+    counts = f"{np.sum(gains[winner] > SAME)} better and {np.sum(gains[winner] < -SAME)} worse"
+    return replace(winner, why=f"{describe(winner)}: mean {metric} {change} over {cases}, {counts}, {support}")
 
 
 def _gains(before: np.ndarray, after: np.ndarray, metric: str, perfect: float, groups: Sequence[Hashable] | None) -> np.ndarray:
@@ -181,23 +173,10 @@ def _filled(values: np.ndarray, perfect: float) -> np.ndarray:
     return np.where(np.isnan(array), perfect, array)
 
 
-def _verdict(postprocessing: PostProcessing, gains: np.ndarray, p_value: float) -> _Verdict | None:
+def _is_accepted(gains: np.ndarray, p_value: float) -> bool:
     changed = gains[np.abs(gains) > SAME]
-    gain, better, worse = float(gains.mean()), int((changed > 0).sum()), int((changed < 0).sum())
-    if gain <= 0:
-        return None
+    if gains.mean() <= 0:
+        return False
     if len(changed) < SMALLEST_TEST:
-        accepted = worse == 0
-    else:
-        accepted = p_value < LEVEL and -changed.min() <= changed.mean()
-    return _Verdict(postprocessing, gain, p_value, better, worse) if accepted else None
-
-
-def _sentence(verdict: _Verdict, before: np.ndarray, after: np.ndarray, metric: str, perfect: float, tried: int) -> str:
-    known = ~np.isnan(before)
-    means = (float(_filled(values, perfect)[known].mean()) for values in (before, after))
-    change = " -> ".join(f"{mean:.4f}" for mean in means)
-    support = "too few change for a test" if math.isnan(verdict.p_value) else f"p = {verdict.p_value:.2g} corrected for {tried} tried"
-    cases = f"{known.sum()} {'case' if known.sum() == 1 else 'cases'}"
-    counts = f"{verdict.better} better and {verdict.worse} worse"
-    return f"{describe(verdict.postprocessing)}: mean {metric} {change} over {cases}, {counts}, {support}"
+        return bool((changed >= 0).all())
+    return bool(p_value < LEVEL and -changed.min() <= changed.mean())

@@ -25,7 +25,7 @@ from ..schema import Case, Choice, Dataset, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
 from .evidence import perfect_value
 from .held_out import HeldOut, check_same_grid, reference_of
-from .organ_merging import MergedCase, summarise_merging
+from .organ_merging import summarise_merging
 from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing, union_of_boxes
 from .quality_estimation import dice_regression_of, estimate_quality, write_quality_estimates
 
@@ -43,11 +43,12 @@ class CaseTrials:
 
     Attributes:
         tried: Organ to its scores under each proposal, of those that were segmented and annotated.
-        merged: The scores of the merged map; None where the organs come from one candidate, overlap, or a member's logits are gone.
+        merged: Scores of the merged map, and its voxels that two organs claimed; None where the organs come from one candidate, overlap,
+            or a member's logits are gone.
     """
 
     tried: dict[str, Tried]
-    merged: MergedCase | None = None
+    merged: tuple[list[Score], int] | None = None
 
 
 def choose_postprocessing(
@@ -55,12 +56,7 @@ def choose_postprocessing(
 ) -> Choice:
     """Adds to a choice what merging changes, the post-processing that helps each organ, and how its Dice is estimated.
 
-    Args:
-        workspace: Where the measured shapes of the organs lie.
-        dataset: With the references.
-        cross_validation: The validation cases that the choice rests on.
-        choice: Already calibrated, since the more confident organ wins a voxel.
-        scores: Candidate name to its scores over the cross-validation, by which merging is judged.
+    The choice is already calibrated, since the more confident organ wins a voxel; the dataset has its references.
 
     Raises:
         ValueError: A case's files are damaged or do not belong together.
@@ -105,13 +101,14 @@ def try_case(
     if segmentation is None:
         return CaseTrials({})
     labels, choice = held_out.plan.labels, held_out.choice
+    prediction, organs = segmentation.array, segmentation.organs
     reference, spacing = reference_of(case, labels)
-    check_same_grid(case, segmentation.array, reference)
-    pair = _LabelMapPair(segmentation.array, reference, labels, spacing, choice.metric, cross_validation.tolerances)
-    judged = [organ for organ in segmentation.organs if case.annotated is None or organ in case.annotated]
+    check_same_grid(case, prediction, reference)
+    pair = _LabelMapPair(prediction, reference, labels, spacing, choice.metric, cross_validation.tolerances)
+    judged = [organ for organ in organs if case.annotated is None or organ in case.annotated]
     merged = None
-    if len(set(choice.organs.values())) > 1 and not labels.regions and len(segmentation.organs) == len(choice.organs):
-        merged = MergedCase(cross_validation.score(case, segmentation.array, reference, labels, spacing), segmentation.conflicts)
+    if len(set(choice.organs.values())) > 1 and not labels.regions and len(organs) == len(choice.organs):
+        merged = cross_validation.score(case, prediction, reference, labels, spacing), segmentation.conflicts
     return CaseTrials({organ: pair.tried(organ, tries[organ]) for organ in judged}, merged)
 
 
@@ -140,25 +137,22 @@ class _LabelMapPair:
         prediction, reference = self.prediction[box], self.reference[box]
         ignored, before = reference == self.labels.internal_ignore, organ_mask(prediction, self.labels, index)
         truth, size = organ_mask(reference, self.labels, index), diagonal(self.prediction.shape, self.spacing)
-        tolerance = self.tolerances.get(organ, TOLERANCE_MM)
+        tolerance, wanted = self.tolerances.get(organ, TOLERANCE_MM), find_metric(self.metric)
+        function = metric_function(wanted)
 
         def score(mask: np.ndarray) -> tuple[float, float]:
-            return _score(MaskPair(truth, mask & ~ignored, self.spacing, size, tolerance), self.metric)
+            """The metric and Dice; 0 where one that shall be high has no number although the organ is there, as the precision."""
+            pair = MaskPair(truth, mask & ~ignored, self.spacing, size, tolerance)
+            value = float(function(pair if wanted.needs == "masks" else pair.overlap))
+            if math.isnan(value) and wanted.better == "higher" and pair.overlap.n_prediction + pair.overlap.n_reference:
+                value = 0.0
+            return value, dice(pair.overlap)
 
         values = {UNCHANGED: score(before)}
         for proposal in tries:
             after = organ_mask(apply_postprocessing(prediction, self.labels, {organ: proposal}, self.spacing), self.labels, index)
             values[proposal] = values[UNCHANGED] if np.array_equal(before, after) else score(after)
         return values
-
-
-def _score(pair: MaskPair, metric: str) -> tuple[float, float]:
-    """The metric and Dice; 0 where one that shall be high has no number although the organ is there, as the precision of an empty mask."""
-    wanted, overlap = find_metric(metric), pair.overlap
-    value = float(metric_function(wanted)(pair if wanted.needs == "masks" else overlap))
-    if math.isnan(value) and wanted.better == "higher" and overlap.n_prediction + overlap.n_reference:
-        value = 0.0
-    return value, dice(overlap)
 
 
 def _select(tried: Mapping[Case, Tried], metric: str, tries: Sequence[PostProcessing]) -> PostProcessing | None:

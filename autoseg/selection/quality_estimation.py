@@ -63,9 +63,6 @@ def estimate_quality(
         held_out: The choice with its temperatures and its post-processing.
         cross_validation: Its held-out cases.
         dice: Organ to case to the Dice after post-processing; other cases are left out.
-
-    Raises:
-        ValueError: The stored predictions of a case cannot be read.
     """
     models = len(held_out.member_labels)
     expected = for_each_case(partial(expected_dice_of, held_out), cross_validation, what="Estimating the Dice", models=models)
@@ -105,7 +102,7 @@ def read_estimated_dice(results: Path) -> dict[str, tuple[EstimatedDice, ...]]:
 
 
 def _estimated(estimates: Sequence[QualityEstimate]) -> tuple[EstimatedDice, ...]:
-    known = [one for one in estimates if not (math.isnan(one.expected_dice) or math.isnan(one.true_dice))]
+    known = [one for one in estimates if not math.isnan(one.expected_dice + one.true_dice)]
     estimated = leave_one_out_estimates(*_columns(known)).tolist()
     return tuple(EstimatedDice(one.case, dice, one.true_dice) for one, dice in zip(known, estimated, strict=True))
 
@@ -121,33 +118,22 @@ def _columns(estimates: Sequence[QualityEstimate]) -> tuple[np.ndarray, np.ndarr
 
 
 def fit_dice_regression(expected: np.ndarray, true: np.ndarray) -> DiceRegression | None:
-    """Fits the line from expected to true Dice, and measures its error.
+    """Fits the line from expected to true Dice, ``(cases,)`` each, and measures its error.
 
-    Args:
-        expected: ``(cases,)``, NaN where the probabilities do not show the organ.
-        true: ``(cases,)``, NaN where the organ is absent from prediction and reference.
-
-    Returns:
-        Line, mean absolute error with each case left out once, and Spearman's correlation (NaN where one of both is constant); None where
-        fewer than `FEWEST` cases have both.
+    The error is the mean absolute one with each case left out once; the correlation is Spearman's, NaN where one of both is constant. Cases
+    with a NaN do not count. None where fewer than `FEWEST` are left.
     """
     expected, true = np.asarray(expected, np.float64), np.asarray(true, np.float64)
     known = ~(np.isnan(expected) | np.isnan(true))
     x, y = expected[known], true[known]
     if len(x) < FEWEST:
         return None
-    varied = np.ptp(x) > 0 and np.ptp(y) > 0
-    correlation = float(spearmanr(x, y).statistic) if varied else math.nan
+    correlation = float(spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else math.nan
     return DiceRegression(*_line(x, y), float(np.abs(leave_one_out_estimates(x, y) - y).mean()), correlation, len(x))
 
 
 def leave_one_out_estimates(expected: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Estimates the Dice of each case by a line through all others, ``(cases,)``; the expected Dice itself where these are too few.
-
-    Args:
-        expected: ``(cases,)``, without NaN.
-        true: ``(cases,)``, without NaN.
-    """
+    """Estimates the Dice of each case, ``(cases,)`` without NaN, by a line through all others; of too few it is the expected one."""
     if len(expected) < FEWEST:
         return np.clip(np.asarray(expected, np.float64), 0, 1)
     return np.array([_at(*_line(np.delete(expected, i), np.delete(true, i)), expected[i]) for i in range(len(expected))])
@@ -161,8 +147,7 @@ def estimated_dice(dice_regression: DiceRegression | None, expected: float) -> f
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of least squares; a falling line is taken for chance, and the mean takes its place."""
     spread = x - x.mean()
-    slope = float(spread @ y / (spread @ spread)) if np.ptp(x) > 0 else 0.0
-    slope = max(0.0, slope)
+    slope = max(0.0, float(spread @ y / (spread @ spread))) if np.ptp(x) > 0 else 0.0
     return slope, float(y.mean() - slope * x.mean())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation.statistics import SMALLEST_TEST, holm
 from ..schema import Candidate
-from .evidence import Comparison
+from .evidence import Comparison, metric_title
 
 TIE = 1e-6
 """Mean values closer than this are equal."""
@@ -34,7 +34,7 @@ def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
     second = _best(comparison, others)
     if higher_is_better[winner.name] - higher_is_better[second.name] <= TIE:
         return winner, f"{sentence}; {second.name} is as good, but this one is cheaper"
-    return winner, f"{sentence}; next is {_named(comparison, second, 'with')}"
+    return winner, f"{sentence}; next is {_named(comparison, second)}"
 
 
 def supported(comparison: Comparison) -> tuple[Candidate, str]:
@@ -55,7 +55,8 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
         winner, sentence = best_mean(comparison)
         return winner, f"{sentence}; too few cases for a test, so the best mean is taken"
     reference, *others = comparison.candidates
-    corrected = support(comparison, reference)
+    tests = holm([comparison.p_value(candidate, reference) for candidate in others])
+    corrected = {candidate.name: float(p) for candidate, p in zip(others, tests, strict=True)}
     able = [candidate for candidate in others if corrected[candidate.name] < LEVEL and _beats(comparison, candidate, reference)]
     winner = _best(comparison, able) if able else reference
     together = _average_of_tied(comparison, winner)
@@ -65,11 +66,11 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
     if able:
         number = f"{len(others)} {'comparison' if len(others) == 1 else 'comparisons'}"
         found = f"{_p(corrected[winner.name])} corrected for {number}"
-        return winner, f"{sentence}; better than {_named(comparison, reference, 'with')}, {found}"
+        return winner, f"{sentence}; better than {_named(comparison, reference)}, {found}"
     rival = _best(comparison, others)
     if comparison.mean_higher_is_better[rival.name] - comparison.mean_higher_is_better[reference.name] <= TIE:
-        return winner, f"{sentence}; the simplest, and none is better (next is {_named(comparison, rival, 'with')})"
-    found = f"{_named(comparison, rival, 'with')}, corrected {_p(corrected[rival.name])}"
+        return winner, f"{sentence}; the simplest, and none is better (next is {_named(comparison, rival)})"
+    found = f"{_named(comparison, rival)}, corrected {_p(corrected[rival.name])}"
     return winner, f"{sentence}; the simplest, and none is better beyond luck (the best mean is that of {found})"
 
 
@@ -91,14 +92,7 @@ def cheapest(comparison: Comparison) -> tuple[Candidate, str]:
     unit = " s a case" if winner.name in comparison.seconds and best.name in comparison.seconds else " models"
     costs = f"{comparison.cost(winner):.3g} instead of {comparison.cost(best):.3g}{unit}"
     interval = f"[{comparison.shown(low)}, {comparison.shown(high)}]"
-    return winner, f"{sentence}; within the 95 % interval {interval} of {_named(comparison, best, 'with')}, at {costs}"
-
-
-def support(comparison: Comparison, reference: Candidate) -> dict[str, float]:
-    """Candidate name, the reference's excepted, to the corrected p-value of its difference to the reference; NaN without a test."""
-    others = [candidate for candidate in comparison.candidates if candidate is not reference]
-    corrected = holm([comparison.p_value(candidate, reference) for candidate in others])
-    return {candidate.name: float(p) for candidate, p in zip(others, corrected, strict=True)}
+    return winner, f"{sentence}; within the 95 % interval {interval} of {_named(comparison, best)}, at {costs}"
 
 
 def _beats(comparison: Comparison, candidate: Candidate, reference: Candidate) -> bool:
@@ -122,7 +116,7 @@ def _average_of_tied(comparison: Comparison, winner: Candidate) -> tuple[Candida
     least = max(higher_is_better[first.name], higher_is_better[second.name], higher_is_better[winner.name]) - TIE
     if p < LEVEL or average is None or higher_is_better[average.name] < least or math.isinf(least):
         return None
-    tied = f"{_named(comparison, first, 'with')} and {_named(comparison, second, 'with')} cannot be told apart ({_p(p)})"
+    tied = f"{_named(comparison, first)} and {_named(comparison, second)} cannot be told apart ({_p(p)})"
     return average, f"{_sentence(comparison, average)}; {tied}, so their average, which is no worse, is taken instead of either"
 
 
@@ -138,11 +132,12 @@ def _sentence(comparison: Comparison, winner: Candidate) -> str:
     if math.isnan(mean):
         return f"{winner.name}: no validation case has this organ, and it predicted none"
     n_cases = int(np.count_nonzero(~np.isnan(comparison.higher_is_better[winner.name])))
-    return f"{winner.name}: mean {comparison.title} {comparison.shown(mean)} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
+    found = f"mean {metric_title(comparison.metric)} {comparison.shown(mean)}"
+    return f"{winner.name}: {found} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
 
 
-def _named(comparison: Comparison, candidate: Candidate, word: str) -> str:
-    return f"{candidate.name} {word} {comparison.shown(comparison.means[candidate.name])}"
+def _named(comparison: Comparison, candidate: Candidate) -> str:
+    return f"{candidate.name} with {comparison.shown(comparison.means[candidate.name])}"
 
 
 def _p(value: float) -> str:

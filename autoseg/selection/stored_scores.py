@@ -47,13 +47,7 @@ def validated_ids(results: Path, models: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def not_in_choice(choice: Choice, results: Path, models: Mapping[str, Sequence[str]]) -> list[str]:
-    """``model/fold`` of what was validated, or validated anew, since a choice was made; empty where the choice still fits the models.
-
-    Args:
-        choice: As it was made.
-        results: ``results/<dataset>``.
-        models: Name to validated folds.
-    """
+    """``model/fold`` of what was validated, or validated anew, since a choice was made; empty where it still fits the models' folds."""
     if not choice.made_from:
         return models_unknown_to_0_1_0(choice, models)
     return [name for name, identity in validated_ids(results, models).items() if choice.made_from.get(name) != identity]
@@ -92,14 +86,17 @@ def common_cases(
 ) -> dict[str, tuple[Case, ...]]:
     """Fold to the cases that every model (name to organs) was validated on, if they can judge it, and that are still in the dataset."""
     cases = {case.name: case for case in dataset.cases}
+
+    def judges(name: str, organs: tuple[str, ...]) -> bool:
+        annotated = cases[name].annotated if name in cases else None
+        return annotated is None or not set(organs).isdisjoint(annotated)
+
     found: dict[str, tuple[Case, ...]] = {}
     for fold in folds:
         validated = {model: {score.case for score in ModelFolder(results / model).run(fold).scores()} for model in models}
         everything = set().union(*validated.values())
         common = {
-            name
-            for name in everything
-            if all(name in scored or not _judges(cases.get(name), models[model]) for model, scored in validated.items())
+            name for name in everything if all(name in scored or not judges(name, models[model]) for model, scored in validated.items())
         }
         if removed := sorted(common - set(cases)):
             log.warning("Fold %s: no longer in the dataset and left out: %s", fold, ", ".join(removed))
@@ -107,11 +104,6 @@ def common_cases(
             log.warning("Fold %s: left out, as not every model was validated on them: %s", fold, ", ".join(sorted(everything - common)))
         found[fold] = tuple(cases[name] for name in sorted(common & set(cases)))
     return found
-
-
-def _judges(case: Case | None, organs: tuple[str, ...]) -> bool:
-    """Whether a model of these organs can be judged by a case: one of them was annotated in it."""
-    return case is None or case.annotated is None or any(organ in case.annotated for organ in organs)
 
 
 def with_scores(scores: Mapping[str, Sequence[Score]]) -> list[str]:
@@ -131,19 +123,18 @@ def scores_of_folds(results: Path, models: Mapping[str, Sequence[str]]) -> dict[
 
 def seconds_of(results: Path, models: Sequence[str], folds: Sequence[str]) -> dict[str, float]:
     """Model to its mean seconds a case, of one fold's networks, with all that it builds on; those that were not measured are missing."""
-    found = {name: _seconds(ModelFolder(results / name), folds) for name in models}
-    return {name: seconds for name, seconds in found.items() if not math.isnan(seconds)}
 
+    def seconds(model: ModelFolder) -> float:
+        measured = [one for fold in folds for one in model.run(fold).timings().values()]
+        needed = _needed(model.run(folds[0])) if folds else []
+        return nan_mean(measured) + sum(seconds(ModelFolder(results / name)) for name in needed)
 
-def _seconds(model: ModelFolder, folds: Sequence[str]) -> float:
-    """Seconds of a model and of the models that it needs first: the former stage of a cascade, the members of an ensemble."""
-    measured = [seconds for fold in folds for seconds in model.run(fold).timings().values()]
-    needed = _needed(model.run(folds[0])) if folds else []
-    return nan_mean(measured) + sum(_seconds(ModelFolder(model.folder.parent / name), folds) for name in needed)
+    found = {name: seconds(ModelFolder(results / name)) for name in models}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def _needed(run: Run) -> list[str]:
-    """Names of the models that predict before it does."""
+    """Names of the models that predict before it does: the former stage of a cascade, the members of an ensemble."""
     if not run.is_started:
         return []
     record = run.record()

@@ -20,18 +20,7 @@ log = logging.getLogger(__name__)
 def best_uncompared(
     results: Path, models: Mapping[str, Sequence[str]], organs: Mapping[str, tuple[str, ...]], candidates: Sequence[Candidate], metric: str
 ) -> dict[str, tuple[str, str]]:
-    """Finds the best model, by its own numbered folds, of each organ that no candidate covers.
-
-    Args:
-        results: ``results/<dataset>``.
-        models: Name to validated folds.
-        organs: Model to its organs.
-        candidates: That are compared.
-        metric: By which models are judged.
-
-    Returns:
-        Organ to the model and one sentence.
-    """
+    """Finds the best model, by its own numbered folds, of each organ that no candidate covers: organ to the model and one sentence."""
     lacking = {organ for name in models for organ in organs[name]} - {organ for candidate in candidates for organ in candidate.organs}
     means = mean_scores_of_each(results, {name: folds for name, folds in models.items() if lacking & set(organs[name])}, metric)
     found: dict[str, tuple[str, str]] = {}
@@ -57,11 +46,6 @@ def mean_scores_of_each(results: Path, models: Mapping[str, Sequence[str]], metr
     """Model to organ to its mean over the numbered folds of the model, turned so that higher is better; of organs that a case has.
 
     Where scores of any model lack the metric, all are judged by Dice: means of two metrics cannot be compared.
-
-    Args:
-        results: ``results/<dataset>``.
-        models: Name to folds.
-        metric: By which models are compared.
     """
     scores = scores_of_folds(results, {name: [fold for fold in folds if fold != ALL] for name, folds in models.items()})
     known = metric if all(has_value(score, metric) for of_model in scores.values() for score in of_model) else "dice"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import story_data as data
-from factories import CASES, write_dataset
+from factories import CASES, DATASET, write_dataset
 
 import autoseg
 from autoseg import cli
@@ -30,9 +29,9 @@ from autoseg.schema import CaseFingerprint, Choice
 from autoseg.selection import candidate_scores, postprocessing_choice
 from autoseg.trainers.cascade.out_of_fold import folds_that_validate, prepare_previous
 
-DATASET = "Dataset001_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
 CASCADE = PlanSettings(configurations=("3d_cascade",), force_lowres=True, memory_gb=0.2, workers=0)
+TRUSTING = dataclasses.replace(SETTINGS, trust_files=True)
 FAST = PredictSettings(mirror=False, device="cpu")
 SHORT = TrainSettings(iterations=2, batch=2, device="cpu")
 FILES_READ = "autoseg.runtime.provenance.content_id"
@@ -74,14 +73,13 @@ def exchange_labels(path: Path) -> None:
     assert path.stat().st_size == before.st_size
 
 
-def copied(home: Path) -> Path:
-    """The home folder in another place, every file with the same time."""
-    return copy_with_one_time(home, home.with_name("copied"))
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
 
 
-def copy_with_one_time(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target)
-    for path in target.rglob("*"):
+def copied(source: Path, target: Path) -> Path:
+    """A folder in another place, every file with the same time."""
+    for path in shutil.copytree(source, target).rglob("*"):
         os.utime(path, ns=(10**18, 10**18))
     return target
 
@@ -92,20 +90,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class TestPlanning:
-    def test_contents_are_recorded_in_the_planned_description(self, home: Path) -> None:
-        for case in planned_dataset(Workspace(home), DATASET).cases:
-            assert case.digests == (file_id(case.images[0]), file_id(case.label))
-
     def test_a_label_corrected_with_an_older_time_and_the_same_size_is_noticed(self, home: Path, work: list[str]) -> None:
         exchange_labels(label_of(home, "b"))
         plan_and_preprocess(1, SETTINGS, home=home)
         assert work == ["measured a", "measured b", "measured c", "measured d", "preprocessed b"]
         stored = Store(home / "preprocessed" / DATASET / "2d").load("b")
         assert np.array_equal(stored.segmentation[:] == 1, read_label(label_of(home, "b")).array == 2)
-        assert planned_dataset(Workspace(home), DATASET).cases[1].digests[1] == file_id(label_of(home, "b"))
+        for case in planned_dataset(Workspace(home), DATASET).cases:
+            assert case.digests == (file_id(case.images[0]), file_id(case.label))
 
     def test_a_copy_is_neither_measured_nor_preprocessed_again(self, home: Path, work: list[str]) -> None:
-        copy = copied(home)
+        copy = copied(home, home.with_name("copied"))
         shutil.rmtree(home)
         before = data.snapshot(copy / "preprocessed" / DATASET / "2d")
         plan_and_preprocess(1, SETTINGS, home=copy)
@@ -115,8 +110,8 @@ class TestPlanning:
     def test_files_that_are_trusted_are_not_read_and_that_is_said(
         self, home: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(FILES_READ, lambda path: pytest.fail(f"{path} is read"))
         plan = (home / "preprocessed" / DATASET / "plan.json").read_bytes()
+        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: pytest.fail(f"{path} is read"))
         options = ("-d", "1", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(home))
         assert cli.plan_and_preprocess([*options, "--trust-files"]) == 0
         assert work == []
@@ -132,9 +127,8 @@ class TestPlanning:
         assert [word for word in work[4:] if word.startswith("measured")] == []
 
     def test_trust_ends_where_a_size_has_changed(self, home: Path, work: list[str]) -> None:
-        image = home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"
-        image.write_bytes(image.read_bytes() + b"\0")
-        plan_and_preprocess(1, dataclasses.replace(SETTINGS, trust_files=True), home=home)
+        lengthen(home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz")
+        plan_and_preprocess(1, TRUSTING, home=home)
         assert work[-1] == "preprocessed c" and len(work) == 5
 
     def test_one_whose_file_changes_after_planning_is_refused_by_name(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,7 +148,7 @@ class TestOf010:
     @pytest.fixture
     def old(self, home: Path) -> Path:
         as_0_1_0_wrote_it(home)
-        return copied(home)
+        return copied(home, home.with_name("copied"))
 
     def test_artefacts_of_the_same_sizes_are_kept_and_get_a_stamp(
         self, old: Path, work: list[str], caplog: pytest.LogCaptureFixture
@@ -172,8 +166,7 @@ class TestOf010:
         assert work[-1] == "preprocessed b" and len(work) == 5
 
     def test_another_size_is_not_believed(self, old: Path, work: list[str]) -> None:
-        image = old / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"
-        image.write_bytes(image.read_bytes() + b"\0")
+        lengthen(old / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz")
         plan_and_preprocess(1, SETTINGS, home=old)
         assert work == ["measured a", "measured b", "measured c", "measured d", "preprocessed c"]
 
@@ -213,7 +206,7 @@ class TestCopies:
 
     @pytest.fixture
     def copy(self, trained: Path, tmp_path: Path) -> Path:
-        return copy_with_one_time(trained, tmp_path / "copy")
+        return copied(trained, tmp_path / "copy")
 
     def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(predicting, "choose_again", None)
@@ -226,8 +219,8 @@ class TestCopies:
     def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(predicting, "choose_again", None)
         other = tmp_path / "other"
-        results = copy_with_one_time(trained / "results" / DATASET, other / "results" / DATASET)
-        before = data.snapshot(results)
+        results = copied(trained / "results" / DATASET, other / "results" / DATASET)
+        before = snapshot(results)
         predict(other, trained / "raw" / DATASET / "imagesTs")
         assert data.snapshot(results) == before
         for path in (trained / "out").glob("*.nii.gz"):
@@ -271,10 +264,7 @@ class TestChoice:
     def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
         monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
-        return copy_with_one_time(trained, tmp_path / "copy")
-
-    def scores(self, home: Path) -> Path:
-        return home / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+        return copied(trained, tmp_path / "copy")
 
     def is_made_again(self, home: Path) -> bool:
         path = home / "results" / DATASET / "choice.json"

@@ -41,12 +41,20 @@ def test_the_temperature_is_what_made_them_too_sure(sharper: float) -> None:
     assert fit_temperature(honest(0, sharper=sharper)) == pytest.approx(sharper, rel=0.04)
 
 
-def test_error_by_hand() -> None:
-    assert calibration_error(two(0.9, [True] * 9 + [False])) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(two(0.9, [True] * 5 + [False] * 5)) == pytest.approx(0.4, abs=1e-6)
-    both = Sample.joined([two(0.9, [True] * 5 + [False] * 5), two(0.7, [True] * 30)])
-    assert calibration_error(both) == pytest.approx((10 * 0.4 + 30 * 0.3) / 40, abs=1e-6)
-    assert calibration_error(two(1.0, [True, False])) == pytest.approx(0.5)
+HALF = [True] * 5 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("sample", "error"),
+    [
+        (two(0.9, [True] * 9 + [False]), 0),
+        (two(0.9, HALF), 0.4),
+        (Sample.joined([two(0.9, HALF), two(0.7, [True] * 30)]), (10 * 0.4 + 30 * 0.3) / 40),
+        (two(1.0, [True, False]), 0.5),
+    ],
+)
+def test_error_by_hand(sample: Sample, error: float) -> None:
+    assert calibration_error(sample) == pytest.approx(error, abs=1e-6)
 
 
 def test_the_error_shrinks_with_the_temperature_of_other_folds() -> None:

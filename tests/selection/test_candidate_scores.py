@@ -10,15 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_plan
-from selection_factories import DATASET, cross_validation_of, geometry_of, one_hot, plan_of, record_run, save_prediction, truth
+from factories import (
+    DATASET,
+    TINY_SPACING,
+    add_model,
+    cross_validation_of,
+    make_geometry,
+    make_plan,
+    one_hot,
+    plan_of,
+    planned_home,
+    record_run,
+    save_prediction,
+    truth,
+)
 
 from autoseg.data.images import read_label, write_label
 from autoseg.data.labels import to_file_values
 from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
-from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import load_logits, save_logits
+from autoseg.inference.quantised_logits import load_logits
 from autoseg.pipeline import find_best_configuration
 from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import read_json, write_json
@@ -33,13 +44,19 @@ AVERAGES = [Candidate(members) for size in (2, 3) for members in combinations(MO
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_dataset) -> Path:
+def home(tmp_path: Path) -> Path:
     """Three models that are wrong in their own ways in cases a and b; one works on a coarser grid."""
-    tiny_dataset(tmp_path / "raw" / DATASET)
-    write_json(tmp_path / "preprocessed" / DATASET / "plan.json", make_plan())
     for number, model in enumerate(MODELS):
-        add_wrong_model(tmp_path, model, number)
+        add_wrong_model(planned_home(tmp_path), model, number)
     return tmp_path
+
+
+@pytest.fixture
+def averaged(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, ...]]]:
+    """The averages that are computed from now on, case by case."""
+    found, real = [], candidate_scores.average_all
+    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: found.append(some) or real(models, some, labels))
+    return found
 
 
 def add_wrong_model(home: Path, model: str, seed: int) -> None:
@@ -54,7 +71,8 @@ def add_wrong_model(home: Path, model: str, seed: int) -> None:
         errors = np.random.default_rng([seed, ord(case)]).normal(0, 1, right.shape)
         save_prediction(run, case, right + errors, plan, shape=reference.shape)
         label_map = export_labels([load_logits(run.validation, case)], plan.labels)
-        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry_of(reference.shape))
+        geometry = make_geometry(reference.shape, TINY_SPACING)
+        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry)
         scores += score_case(case, label_map, reference, plan.labels, metrics=())
     record_run(run, plan, scores)
 
@@ -80,89 +98,74 @@ def test_averages_have_the_scores_of_their_label_maps(home, metric):
     found = scores_of_averages(task, AVERAGES)
     assert list(found) == [candidate.name for candidate in AVERAGES]
     for candidate in AVERAGES:
-        expected = one_by_one(task, candidate)
-        assert [(one.case, one.organ) for one in found[candidate.name]] == [(one.case, one.organ) for one in expected]
-        for one, other in zip(found[candidate.name], expected, strict=True):
-            assert (one.n_prediction, one.n_reference) == (other.n_prediction, other.n_reference)
-            assert one.dice == pytest.approx(other.dice) and one.other == pytest.approx(other.other)
+        for one, other in zip(found[candidate.name], one_by_one(task, candidate), strict=True):
+            assert replace(one, dice=0, iou=0, other={}) == replace(other, dice=0, iou=0, other={})
+            assert (one.dice, one.iou) == pytest.approx((other.dice, other.iou)) and one.other == pytest.approx(other.other)
     assert len({score.dice for scores in found.values() for score in scores}) > 8, "the averages differ"
 
 
-def test_what_was_computed_is_not_computed_again(home, monkeypatch):
+def test_only_what_is_new_is_computed(home, averaged):
     task = task_of(home)
-    first = scores_of_averages(task, AVERAGES)
-    asked = []
-    monkeypatch.setattr(candidate_scores, "average_all", lambda models, averages, labels: asked.append(averages))
-    assert scores_of_averages(task, AVERAGES) == first
-    assert asked == []
-
-
-def test_only_what_is_new_is_computed(home, monkeypatch):
-    task, asked, real = task_of(home), [], candidate_scores.average_all
-    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
     scores_of_averages(task, AVERAGES[:1])
-    scores_of_averages(task, AVERAGES)
-    assert asked[2:] == [[one.members for one in AVERAGES[1:]]] * 2
+    first = scores_of_averages(task, AVERAGES)
+    assert averaged[2:] == [[one.members for one in AVERAGES[1:]]] * 2
     folder = task.results / MODELS[2] / "fold_0" / "validation"
     for path in folder.iterdir():
         os.utime(path, ns=(1, 1))
-    del asked[:]
+    del averaged[:]
+    assert scores_of_averages(task, AVERAGES) == first
+    assert averaged == [], "times say nothing"
+    save_prediction(task.run(MODELS[2], "0"), "a", one_hot(truth("b"), task.plan), task.plan)
     scores_of_averages(task, AVERAGES)
-    assert asked == [], "times say nothing"
-    save_logits(
-        folder, "a", Logits(np.asarray(load_logits(folder, "b").array[:], np.float32), load_logits(folder, "a").trace), task.plan.labels
-    )
-    scores_of_averages(task, AVERAGES)
-    assert asked == [[one.members for one in AVERAGES if MODELS[2] in one.members]], "of case a, whose file is another one"
+    assert averaged == [[one.members for one in AVERAGES if MODELS[2] in one.members]], "of case a, whose file is another one"
 
 
-def test_another_reference_or_tolerance_makes_everything_new(home, monkeypatch):
+def test_another_reference_or_tolerance_makes_everything_new(home, averaged):
     scores_of_averages(task_of(home, "nsd_surface"), AVERAGES)
-    asked, real = [], candidate_scores.average_all
-    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
-    scores_of_averages(task_of(home, "nsd_surface", tolerances={"ball": 3.0}), AVERAGES)
-    assert len(asked) == 2
+    del averaged[:]
     task = task_of(home, "nsd_surface", tolerances={"ball": 3.0})
-    os.utime(task.cases["0"][1].label, ns=(1, 1))
     scores_of_averages(task, AVERAGES)
-    assert len(asked) == 2, "times say nothing"
-    image = read_label(task.cases["0"][1].label)
-    write_label(task.cases["0"][1].label, image.array[::-1].copy(), image.geometry)
+    assert len(averaged) == 2
+    label = task.cases["0"][1].label
+    os.utime(label, ns=(1, 1))
     scores_of_averages(task, AVERAGES)
-    assert len(asked) == 3
+    assert len(averaged) == 2, "times say nothing"
+    image = read_label(label)
+    write_label(label, image.array[::-1].copy(), image.geometry)
+    scores_of_averages(task, AVERAGES)
+    assert len(averaged) == 3
 
 
-def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, monkeypatch):
+def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, averaged):
     task = task_of(home)
-    described = [replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"]]
-    scores_of_averages(replace(task, cases={"0": tuple(described)}), AVERAGES)
+    described = tuple(replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"])
+    first = scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
     for case in described:
         case.label.unlink()
-    monkeypatch.setattr(candidate_scores, "average_all", None)
-    assert scores_of_averages(replace(task, cases={"0": tuple(described)}), AVERAGES)
+    assert scores_of_averages(replace(task, cases={"0": described}), AVERAGES) == first
+    assert len(averaged) == 2
 
 
-def test_what_0_1_0_computed_is_read_where_the_sizes_agree(home, monkeypatch):
+def test_what_0_1_0_computed_is_read_where_the_sizes_agree(home, averaged):
     task = task_of(home)
-    first, asked, real = scores_of_averages(task, AVERAGES), [], candidate_scores.average_all
+    first = scores_of_averages(task, AVERAGES)
     for path in (task.results / "candidates").rglob("*.json"):
         record = read_json(path, dict)
         by_size = {name: re.sub(r"[0-9a-f]{64}:(\d+)", r"\1:1700000000000000000", state) for name, state in record["made_from"].items()}
         assert by_size != record["made_from"]
         write_json(path, record | {"made_from": by_size})
-    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: asked.append(some) or real(models, some, labels))
     assert scores_of_averages(task, AVERAGES) == first
-    assert asked == []
+    assert len(averaged) == 2
     label = task.cases["0"][1].label
     label.write_bytes(label.read_bytes() + b"\0")
     scores_of_averages(task, AVERAGES)
-    assert len(asked) == 1
+    assert len(averaged) == 3
 
 
 def test_organs_that_were_not_annotated_have_no_score(home):
     task = task_of(home)
-    partial = [replace(task.cases["0"][0], annotated=("ball",)), task.cases["0"][1]]
-    found = scores_of_averages(replace(task, cases={"0": tuple(partial)}), AVERAGES[:1])[AVERAGES[0].name]
+    partial = (replace(task.cases["0"][0], annotated=("ball",)), task.cases["0"][1])
+    found = scores_of_averages(replace(task, cases={"0": partial}), AVERAGES[:1])[AVERAGES[0].name]
     assert [(one.case, one.organ) for one in found] == [("a", "ball"), ("b", "ball"), ("b", "block")]
 
 
@@ -181,31 +184,25 @@ def test_a_metric_that_older_runs_lack_is_computed_from_their_label_maps(home):
     for name in MODELS:
         expected = one_by_one(task, Candidate((name,)))
         assert [score.other["chaos"] for score in found[name]] == pytest.approx([score.other["chaos"] for score in expected])
-    stored = read_json(task.results / MODELS[0] / "fold_0" / "validation" / "scores.json", list)
-    assert all(not score["other"] for score in stored), "a finished run is not written to"
+    assert all(not score.other for score in task.run(MODELS[0], "0").scores()), "a finished run is not written to"
     assert find_best_configuration(1, home=home, metric="chaos").metric == "chaos"
 
 
-def test_a_label_map_that_is_needed_and_gone_is_named(home):
-    (home / "results" / DATASET / MODELS[0] / "fold_0" / "validation" / "b.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"b\.nii\.gz: missing, and chaos is not among the stored scores; choose by dice"):
+def test_files_that_are_gone_or_damaged_are_named(home):
+    folder = home / "results" / DATASET / MODELS[0] / "fold_0" / "validation"
+    (folder / "b.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"b\.nii\.gz: missing, and chaos is not among the stored scores"):
         scores_of_models(task_of(home, "chaos"), MODELS)
     assert len(scores_of_models(task_of(home), MODELS)) == 3
-
-
-def test_damaged_probabilities_are_named(home):
-    (home / "results" / DATASET / MODELS[0] / "fold_0" / "validation" / "b.b2nd").write_bytes(b"no")
-    with pytest.raises(ValueError, match="1 of 2 cases failed; the first: fold 0, b: .*b.b2nd: cannot be read"):
+    (folder / "b.b2nd").write_bytes(b"no")
+    with pytest.raises(ValueError, match="1 of 2 cases failed; the first: fold 0, b: .*b.b2nd"):
         scores_of_averages(task_of(home), AVERAGES)
 
 
 def test_models_of_some_organs_are_averaged_among_themselves(home):
-    plan = plan_of("block")
-    for number in range(2):
-        run = record_run(ModelFolder(home / "results" / DATASET / f"2d__T{number}__block").run("0"), plan)
-        for case in "ab":
-            save_prediction(run, case, one_hot(truth(case, plan), plan), plan)
     pair = Candidate(("2d__T0__block", "2d__T1__block"), ("block",))
+    for name in pair.members:
+        add_model(home, name, plan_of("block"))
     found = scores_of_averages(task_of(home), [*AVERAGES, pair])
     assert [(one.case, one.organ, one.dice) for one in found[pair.name]] == [("a", "block", 1.0), ("b", "block", 1.0)]
     assert {score.organ for score in found[AVERAGES[0].name]} == {"ball", "block"}

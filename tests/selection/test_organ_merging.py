@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_plan
-from selection_factories import DATASET, cross_validation_of, one_hot, plan_of, record_run, save_prediction, truth
+from factories import DATASET, cross_validation_of, make_plan, one_hot, plan_of, planned_home, record_run, save_prediction, truth
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.evaluation.case_scores import score_case
@@ -31,9 +30,9 @@ def run_of(home: Path, model: str) -> Run:
 
 
 @pytest.fixture
-def merged(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Merge:
+def merged(tmp_path: Path) -> Merge:
     """Merges a sure model of the block, and one of the ball that also claims the block's first slice, less surely."""
-    tiny_dataset(tmp_path / "raw" / DATASET)
+    workspace = Workspace(planned_home(tmp_path))
     for organ, model, confidence in (("ball", BALL, 2.0), ("block", BLOCK, 4.0)):
         run = record_run(run_of(tmp_path, model), plan_of(organ))
         for case in "ab":
@@ -41,7 +40,6 @@ def merged(tmp_path: Path, tiny_dataset: Callable[..., Path]) -> Merge:
             if organ == "ball":
                 label_map[first_slice_of_block(case)] = 1
             save_prediction(run, case, one_hot(label_map, plan_of(organ), confidence), plan_of(organ))
-    workspace = Workspace(tmp_path)
 
     def merge(choice: Choice = CHOICE) -> Choice:
         cross_validation = cross_validation_of(tmp_path, {"0": "ab"})
@@ -66,25 +64,18 @@ def scores_before() -> dict[str, list[Score]]:
     return found
 
 
-def test_voxels_that_two_organs_claim_are_counted_and_go_to_the_surer_one(merged: Merge) -> None:
-    claimed = [int(first_slice_of_block(case).sum()) for case in "ab"]
-    found = merged().merged
+def test_voxels_that_two_organs_claim_are_counted_and_go_to_the_surer_one(merged: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, real = [], held_out.apply_selection
+    monkeypatch.setattr(held_out, "apply_selection", lambda *given: calls.append(given) or real(*given))
+    choice, claimed = merged(), [int(first_slice_of_block(case).sum()) for case in "ab"]
+    found = choice.merged
     assert found is not None
     assert (found.conflicts, found.most, found.cases) == (np.mean(claimed), max(claimed), 2)
     assert found.alone["ball"] == pytest.approx(np.mean([score.dice for score in scores_before()[BALL]]))
     assert found.alone["ball"] < 0.95
     assert found.together == {"ball": 1.0, "block": 1.0}
-
-
-def test_every_case_is_merged_once(merged: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, real = [], held_out.apply_selection
-    monkeypatch.setattr(held_out, "apply_selection", lambda *given: calls.append(given) or real(*given))
-    assert merged().postprocessing == {}
-    assert len(calls) == 2
-
-
-def test_the_description_names_the_scores_that_change(merged: Merge) -> None:
-    text = describe_choice(merged())
+    assert (choice.postprocessing, len(calls)) == ({}, 2), "every case is merged once"
+    text = describe_choice(choice)
     assert "16 voxels a case are claimed by two organs (at most 16)" in text
     assert "calibrated averages, change ball 0." in text and " -> 1.0000" in text and "block 1.0000" not in text
 

@@ -12,12 +12,9 @@ ONE, TWO, HOLES = PostProcessing(components=1), PostProcessing(components=2), Po
 NAN = float("nan")
 
 
-def test_specks_of_the_annotation_are_no_parts() -> None:
-    assert parts_of([1.0, 500.0, 400.0]) == (500.0, 400.0)
+def test_number_and_size_of_parts_come_from_the_training_labels() -> None:
+    assert parts_of([1.0, 500.0, 400.0]) == (500.0, 400.0), "specks of the annotation are no parts"
     assert parts_of([]) == ()
-
-
-def test_number_and_size_come_from_the_training_labels() -> None:
     kidneys = [(100.0, 80.0)] * 18 + [(120.0,), (90.0, 60.0, 10.0)]
     tried = proposals(kidneys)
     assert [one.components for one in tried if one.components] == [2, 2], "95 % of the labels have two, one is strange"
@@ -37,59 +34,39 @@ def test_a_clear_gain_over_many_cases_is_kept_and_says_why() -> None:
     )
 
 
-def test_a_gain_that_could_be_luck_is_not_kept() -> None:
-    before = np.full(8, 0.8)
-    after = before + [0.03, -0.02, 0.03, -0.02, 0.03, -0.02, 0.03, -0.02]
-    assert after.mean() > before.mean()
-    assert select_postprocessing(before, {ONE: after}) is None
+DISTANCE = {"metric": "hd95_surface", "perfect": 0.0}
 
 
-def test_a_case_that_loses_much_is_too_dear() -> None:
-    before = np.full(20, 0.8)
-    after = before + 0.01
-    after[3] = 0.75
-    assert after.mean() > before.mean()
-    assert select_postprocessing(before, {ONE: after}) is None
-    after[3] = 0.795
-    assert select_postprocessing(before, {ONE: after}) is not None
+@pytest.mark.parametrize(
+    ("before", "after", "options", "why"),
+    [
+        pytest.param([0.8] * 8, [0.83, 0.78] * 4, {}, None, id="could be luck"),
+        pytest.param([0.8] * 20, [0.81] * 19 + [0.75], {}, None, id="a case loses much"),
+        pytest.param([0.8] * 20, [0.81] * 19 + [0.795], {}, "19 better and 1 worse, p =", id="a case loses little"),
+        pytest.param([0.9, 0.9, 0.5], [0.9, 0.9, 0.8], {}, "too few change for a test", id="few change, none loses"),
+        pytest.param([0.9, 0.9, 0.5], [0.9, 0.89, 0.8], {}, None, id="few change, one loses"),
+        pytest.param([0.9, 0.9, 0.5], [0.9, 0.9, 0.5], {}, None, id="none changes"),
+        pytest.param([0.9, 0.0, NAN], [0.9, NAN, NAN], {}, "0.4500 -> 0.9500 over 2 cases, 1 better and 0 worse", id="false alarm removed"),
+        pytest.param([10.0, 12.0, 0.0], [3.0, 12.0, 0.0], DISTANCE, "1 better", id="shorter distance"),
+        pytest.param([10.0, 12.0, 0.0], [13.0, 12.0, 0.0], DISTANCE, None, id="longer distance"),
+        pytest.param([0.8] * 12, 0.8 + np.linspace(0.01, 0.02, 12), {}, "p = ", id="twelve patients"),
+        pytest.param([0.8] * 12, 0.8 + np.linspace(0.01, 0.02, 12), {"groups": sorted([0, 1, 2, 3] * 3)}, "too few", id="four patients"),
+    ],
+)
+def test_what_is_kept(before, after, options, why) -> None:
+    found = select_postprocessing(np.array(before), {ONE: np.array(after)}, **options)
+    assert (found is None) == (why is None)
+    assert found is None or why in found.why
 
 
-def test_few_changes_must_never_hurt() -> None:
-    before = np.array([0.9, 0.9, 0.5])
-    assert "too few change for a test" in select_postprocessing(before, {ONE: np.array([0.9, 0.9, 0.8])}).why
-    assert select_postprocessing(before, {ONE: np.array([0.9, 0.89, 0.8])}) is None
-    assert select_postprocessing(before, {ONE: before}) is None
-    assert select_postprocessing(before, {}) is None
-
-
-def test_the_number_of_different_proposals_is_paid_for() -> None:
+def test_the_number_of_different_proposals_is_paid_for_and_the_larger_gain_wins() -> None:
     """Six of six better has p = 0.031; with two proposals that is no longer below 0.05. The same effect twice is one proposal."""
     before, gain = np.full(6, 0.5), np.linspace(0.1, 0.2, 6)
     assert select_postprocessing(before, {ONE: before + gain}) is not None
     assert select_postprocessing(before, {ONE: before + gain, TWO: before + gain[::-1] / 2}) is None
     assert select_postprocessing(before, {TWO: before + gain, ONE: before + gain}).components == 2, "the one that is named first"
-
-
-def test_the_larger_gain_wins() -> None:
     before, gain = np.full(9, 0.5), np.linspace(0.1, 0.2, 9)
     assert select_postprocessing(before, {ONE: before + gain / 2, HOLES: before + gain}).fill_holes
-
-
-def test_a_false_alarm_that_is_removed_counts_as_right() -> None:
-    found = select_postprocessing(np.array([0.9, 0.0, NAN]), {ONE: np.array([0.9, NAN, NAN])})
-    assert "mean dice 0.4500 -> 0.9500 over 2 cases, 1 better and 0 worse" in found.why
-
-
-def test_lower_distances_are_better() -> None:
-    before = np.array([10.0, 12.0, 0.0])
-    assert select_postprocessing(before, {ONE: np.array([3.0, 12.0, 0.0])}, metric="hd95_surface", perfect=0.0) is not None
-    assert select_postprocessing(before, {ONE: np.array([13.0, 12.0, 0.0])}, metric="hd95_surface", perfect=0.0) is None
-
-
-def test_cases_of_one_patient_count_once() -> None:
-    before = np.full(12, 0.8)
-    after = before + np.linspace(0.01, 0.02, 12)
-    assert "p = " in select_postprocessing(before, {ONE: after}).why
-    assert "too few" in select_postprocessing(before, {ONE: after}, groups=[number // 3 for number in range(12)]).why
+    assert select_postprocessing(before, {}) is None
     with pytest.raises(ValueError, match="groups"):
-        select_postprocessing(before, {ONE: after}, groups=["a"])
+        select_postprocessing(before, {ONE: before + gain}, groups=["a"])

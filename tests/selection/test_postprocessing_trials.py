@@ -1,33 +1,47 @@
-"""Calibration, post-processing and predicted Dice of a choice, from validations that were written by hand."""
+"""Calibration, post-processing and estimated Dice of a choice, from validations that were written by hand."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from factories import CASES, SHAPE, make_plan
-from selection_factories import DATASET, geometry_of, one_hot, record_run, save_prediction, truth
+from factories import (
+    CASES,
+    DATASET,
+    SHAPE,
+    TINY_SPACING,
+    make_geometry,
+    make_plan,
+    one_hot,
+    plan_of,
+    planned_home,
+    record_run,
+    regions,
+    save_prediction,
+    truth,
+)
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_label
-from autoseg.data.label_subsets import subset_labels
 from autoseg.data.labels import to_file_values
 from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Calibration, Case, Choice, Labels, Plan
-from autoseg.selection import cross_validation
+from autoseg.schema import Calibration, Choice, Plan
+from autoseg.selection import cross_validation, postprocessing_choice
 from autoseg.selection.calibration import calibrated_choice
 from autoseg.selection.cross_validation import CrossValidation
 from autoseg.selection.postprocessing_choice import SHAPES, organ_shapes
 from autoseg.selection.postprocessing_trials import choose_postprocessing
 
 MODEL = "3d_fullres__Trainer"
-GEOMETRY = geometry_of(SHAPE)
+GEOMETRY = make_geometry(SHAPE, TINY_SPACING)
 
 
 class Home:
@@ -40,15 +54,26 @@ class Home:
         self.choice = Choice({"ball": (MODEL,), "block": (MODEL,)}, ("0", "1"), {}, 4)
 
     def run(self, case: str, model: str = MODEL) -> Run:
-        """The run that validated a case."""
         return ModelFolder(self.workspace.results(DATASET) / model).run("0" if case in "ab" else "1")
 
     def validate(self, case: str, label_map: np.ndarray, *, confidence: float = 4.0, model: str = MODEL, plan: Plan | None = None) -> None:
-        """Stores a model's prediction of a case: label map (internal values) and probabilities."""
         plan, run = plan or self.plan, self.run(case, model)
         save_prediction(run, case, one_hot(label_map, plan, confidence), plan)
-        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry_of(label_map.shape))
+        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), GEOMETRY)
         record_run(run, plan)
+
+    def validate_all(self, label_map: Callable[[str], np.ndarray] = truth, **options: Any) -> None:
+        """Stores predictions of all cases: label maps (internal values) and probabilities."""
+        for case in CASES:
+            self.validate(case, label_map(case), **options)
+
+    def annotate(self, organs: Mapping[str, Sequence[str]]) -> None:
+        """Says which organs were annotated in some cases; the ball is removed where it was not."""
+        path = self.dataset.folder / "dataset.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": organs}))
+        for case in self.dataset.cases:
+            if "ball" not in organs.get(case.name, ["ball"]):
+                write_label(case.label, np.where(truth(case.name) == 2, 5, 0).astype(np.uint8), GEOMETRY)
 
     def postprocessed(self, choice: Choice | None = None) -> Choice:
         return choose_postprocessing(self.workspace, self.dataset, self.cross_validation, choice or self.choice, {})
@@ -62,9 +87,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_dataset) -> Home:
-    tiny_dataset(tmp_path / "raw" / DATASET)
-    return Home(tmp_path)
+def home(tmp_path: Path) -> Home:
+    return Home(planned_home(tmp_path))
 
 
 def with_stray_ball(case: str) -> np.ndarray:
@@ -75,19 +99,17 @@ def with_stray_ball(case: str) -> np.ndarray:
 
 class TestPostProcessing:
     def test_is_chosen_where_it_helps_and_only_there(self, home: Home) -> None:
-        for case in CASES:
-            home.validate(case, with_stray_ball(case) if case in "ab" else truth(case))
+        home.validate_all(lambda case: with_stray_ball(case) if case in "ab" else truth(case))
         choice = home.postprocessed()
         assert list(choice.postprocessing) == ["ball"]
         assert choice.postprocessing["ball"].components == 1
         assert "over 4 cases, 2 better and 0 worse, too few change for a test" in choice.postprocessing["ball"].why
 
     def test_is_not_chosen_where_the_largest_part_is_the_wrong_one(self, home: Home) -> None:
-        for case in CASES:
-            found = truth(case)
-            if case == "a":  # the block is found twice, the wrong one is larger
-                found[:3, :6, :6] = 2
-            home.validate(case, found)
+        home.validate_all()
+        wrong = truth("a")
+        wrong[:3, :6, :6] = 2  # the block is found twice, the wrong one is larger
+        home.validate("a", wrong)
         assert home.postprocessed().postprocessing == {}
 
     def test_number_of_parts_comes_from_the_labels(self, home: Home) -> None:
@@ -101,12 +123,8 @@ class TestPostProcessing:
         assert home.postprocessed().postprocessing["block"].components == 2
 
     def test_an_organ_is_judged_where_it_was_annotated(self, home: Home) -> None:
-        path = home.dataset.folder / "dataset.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": {"a": ["block"]}}))
-        for case in home.dataset.cases:
-            if case.name == "a":
-                write_label(case.label, np.where(truth("a") == 2, 5, 0).astype(np.uint8), GEOMETRY)
-            home.validate(case.name, with_stray_ball(case.name))
+        home.annotate({"a": ["block"]})
+        home.validate_all(with_stray_ball)
         partial = Home(home.workspace.home)
         assert "over 3 cases, 3 better" in partial.postprocessed().postprocessing["ball"].why
 
@@ -122,10 +140,9 @@ class TestPostProcessing:
         assert "ball" not in home.postprocessed(replace(home.choice, metric="precision")).postprocessing
 
     def test_regions_are_left_alone(self, home: Home, caplog: pytest.LogCaptureFixture) -> None:
-        regions = Labels(("whole", "core"), ((2, 5), (5,)), regions=True, regions_class_order=(2, 5))
-        home.plan = replace(home.plan, labels=regions)
-        home.dataset = replace(home.dataset, labels=regions)
-        home.choice = replace(home.choice, organs=dict.fromkeys(regions.names, (MODEL,)))
+        nested = regions(whole=(2, 5), core=(5,))
+        home.plan, home.dataset = replace(home.plan, labels=nested), replace(home.dataset, labels=nested)
+        home.choice = replace(home.choice, organs=dict.fromkeys(nested.names, (MODEL,)))
         for case in CASES:
             found = with_stray_ball(case)
             home.validate(case, found)
@@ -137,20 +154,16 @@ class TestPostProcessing:
         assert "No post-processing: the organs of" in caplog.text
 
     def test_organs_of_different_models_are_merged_first(self, home: Home) -> None:
-        plans = {
-            f"2d__Trainer__{organ}": replace(home.plan, labels=subset_labels(home.plan.labels, (organ,))) for organ in ("ball", "block")
-        }
-        for case in CASES:
-            for value, (model, plan) in enumerate(plans.items(), start=1):
-                home.validate(case, (with_stray_ball(case) == value).astype(np.int16), model=model, plan=plan)
+        plans = {f"2d__Trainer__{organ}": plan_of(organ) for organ in ("ball", "block")}
+        for value, (model, plan) in enumerate(plans.items(), start=1):
+            home.validate_all(lambda case, v=value: (with_stray_ball(case) == v).astype(np.int16), model=model, plan=plan)
         choice = replace(home.choice, organs={"ball": ("2d__Trainer__ball",), "block": ("2d__Trainer__block",)})
         found = home.postprocessed(home.calibrated(choice))
         assert list(found.postprocessing) == ["ball"]
         assert set(found.calibration) == set(plans)
 
     def test_probabilities_that_are_gone_cost_only_what_needs_them(self, home: Home) -> None:
-        for case in CASES:
-            home.validate(case, with_stray_ball(case))
+        home.validate_all(with_stray_ball)
         for case in CASES:
             home.run(case).logits(case).unlink()
         choice = home.postprocessed(home.calibrated())
@@ -158,10 +171,9 @@ class TestPostProcessing:
         assert (choice.calibration, choice.dice_regression) == ({}, {})
 
     def test_a_label_of_another_shape_is_named(self, home: Home) -> None:
-        for case in CASES:
-            home.validate(case, truth(case))
+        home.validate_all()
         write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
-        with pytest.raises(ValueError, match=r"case a: .*a\.nii\.gz: expected the shape \(10, 14, 16\)"):
+        with pytest.raises(ValueError, match=r"case a: .*a\.nii\.gz: .*\(10, 14, 16\)"):
             home.postprocessed()
 
     def test_fold_all_is_no_evidence(self, home: Home) -> None:
@@ -175,48 +187,39 @@ def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch:
     found = organ_shapes(home.dataset, path)
     assert found["block"] == [(3 * 4 * 4 * 2.0,)] * 4, "mm³"
     assert set(read_json(path, dict)) == set(CASES)
-
-    def refuse(case: Case, labels: Labels) -> None:
-        raise AssertionError(f"{case.name} is measured again")
-
-    monkeypatch.setattr("autoseg.selection.postprocessing_choice._measure", refuse)
+    monkeypatch.setattr(postprocessing_choice, "_measure", lambda case, labels: pytest.fail(f"{case.name} is measured again"))
     assert organ_shapes(home.dataset, path) == found
     renamed = replace(home.dataset, labels=replace(home.dataset.labels, names=("globe", "block")))
-    with pytest.raises(AssertionError, match="a is measured again"):
-        organ_shapes(renamed, path)
     write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
-    with pytest.raises(AssertionError, match="a is measured again"):
-        organ_shapes(home.dataset, path)
+    for dataset in (renamed, home.dataset):
+        with pytest.raises(pytest.fail.Exception, match="a is measured again"):
+            organ_shapes(dataset, path)
 
 
 class TestCalibration:
     def test_of_a_model_that_is_too_sure(self, home: Home) -> None:
         """The label map is shifted by a voxel, so a part of what it says is wrong; it is as sure as eight bits can say."""
-        for case in CASES:
-            home.validate(case, np.roll(truth(case), 1, axis=2), confidence=5.5)
+        home.validate_all(lambda case: np.roll(truth(case), 1, axis=2), confidence=5.5)
         found = home.calibrated().calibration[MODEL]
         assert found.temperature > 1.3
         assert found.error_before > 2 * found.error_after
         assert home.calibrated().calibration[MODEL] == found, "the same voxels are drawn again"
 
     def test_of_a_model_that_is_right_but_unsure(self, home: Home) -> None:
-        for case in CASES:
-            home.validate(case, truth(case), confidence=0.5)
+        home.validate_all(confidence=0.5)
         found = home.calibrated().calibration[MODEL]
         assert found.temperature < 0.5
         assert found.error_after < found.error_before
 
     def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-        for case in CASES:
-            home.validate(case, with_stray_ball(case))
+        home.validate_all(with_stray_ball)
         expected = home.postprocessed(home.calibrated())
         assert expected.postprocessing and expected.dice_regression
         monkeypatch.setattr(cross_validation, "MANY", 0)
         assert home.postprocessed(home.calibrated()) == expected
 
     def test_a_case_that_fails_is_named(self, home: Home) -> None:
-        for case in CASES:
-            home.validate(case, truth(case))
+        home.validate_all()
         home.run("d").logits("d").write_bytes(b"damaged")
         with pytest.raises(ValueError, match="Calibrating: 1 of 4 cases failed; the first: fold 1, d: .*d.b2nd"):
             home.calibrated()
@@ -235,16 +238,13 @@ class TestCalibration:
 
     def test_what_was_not_annotated_is_no_false_alarm(self, home: Home) -> None:
         """Nobody drew the ball; the model sees it. That is no error of its probabilities."""
-        path = home.dataset.folder / "dataset.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": {name: ["block"] for name in CASES}}))
-        for case in home.dataset.cases:
-            write_label(case.label, np.where(truth(case.name) == 2, 5, 0).astype(np.uint8), GEOMETRY)
-            home.validate(case.name, truth(case.name), confidence=6)
+        home.annotate(dict.fromkeys(CASES, ["block"]))
+        home.validate_all(confidence=6)
         partial = Home(home.workspace.home)
         assert partial.calibrated().calibration[MODEL].error_before < 0.01
 
 
-def test_dice_is_predicted_from_what_the_probabilities_promise(home: Home) -> None:
+def test_dice_is_estimated_from_probabilities(home: Home) -> None:
     """The less sure the model, the more it errs."""
     for number, case in enumerate(CASES):
         home.validate(case, np.roll(truth(case), number, axis=2), confidence=6 - 1.2 * number)

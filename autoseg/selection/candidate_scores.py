@@ -62,12 +62,7 @@ def scored_candidates(
 ) -> tuple[list[Candidate], dict[str, list[Score]]]:
     """Makes the candidates of models and scores them: the candidates that have scores, and candidate name to its scores.
 
-    Args:
-        cross_validation: By what they are judged.
-        organs: Model to its organs.
-        seconds: Model to seconds a case.
-        max_members: Largest number of models that are averaged.
-        max_seconds: Candidates that take longer are left out.
+    `organs` and `seconds` (a case) are those of each model; candidates that take longer than `max_seconds` are left out.
 
     Raises:
         ValueError: No candidate is quick enough, or a case cannot be scored.

@@ -77,13 +77,8 @@ def choose(
     Args:
         scores: Candidate name to its scores over the cross-validation.
         candidates: Cheapest first: the order decides between candidates with equally many members where their seconds are not known.
-        organs: Names to choose for.
-        folds: Folds the scores come from.
         rule: Name in `RULES` or ``module:function`` of a `Comparison`.
         context: The metric, and what else is known of the cases; Dice and nothing without it.
-
-    Returns:
-        The choice with the evidence for each organ.
 
     Raises:
         ValueError: No candidate, no case in common, an unknown rule or metric, a candidate that lacks scores or has two of one case, or a

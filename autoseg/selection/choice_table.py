@@ -66,18 +66,11 @@ def _row(name: str, one: CandidateComparison, chosen: str, choice: Choice) -> tu
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, names to the left and numbers to the right; columns without any number are left out."""
-    columns = [
-        column for place, column in enumerate(zip(*rows, strict=True)) if place < 2 or any(cell not in ("", "-") for cell in column[1:])
-    ]
-    widths = [max(map(len, column)) for column in columns]
-    aligned = zip(*columns, strict=True)
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in aligned
-    ]
+    names, means, *others = zip(*rows, strict=True)
+    numbers = [means, *(column for column in others if any(cell not in ("", "-") for cell in column[1:]))]
+    left = [cell.ljust(max(map(len, names))) for cell in names]
+    right = [[cell.rjust(max(map(len, column))) for cell in column] for column in numbers]
+    return [f"  {'  '.join(cells)}".rstrip() for cells in zip(left, *right, strict=True)]
 
 
 def _merging(choice: Choice) -> list[str]:

@@ -27,7 +27,7 @@ from .evidence import perfect_value
 from .held_out import HeldOut, check_same_grid, reference_of
 from .organ_merging import summarise_merging
 from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing, union_of_boxes
-from .quality_estimation import dice_regression_of, estimate_quality, write_quality_estimates
+from .quality_estimation import columns_of, estimate_quality, fit_dice_regression, write_quality_estimates
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def choose_postprocessing(
     dice_of = {organ: {case.name: tried[steps_of[organ]][1] for case, tried in cases.items()} for organ, cases in of_organs.items()}
     estimates = estimate_quality(replace(held_out, choice=choice), cross_validation, dice_of)
     write_quality_estimates(cross_validation.results, estimates)
-    lines = {organ: dice_regression_of(some) for organ, some in estimates.items()}
+    lines = {organ: fit_dice_regression(*columns_of(some)) for organ, some in estimates.items()}
     return replace(choice, dice_regression={organ: line for organ, line in lines.items() if line is not None})
 
 

@@ -103,16 +103,11 @@ def read_estimated_dice(results: Path) -> dict[str, tuple[EstimatedDice, ...]]:
 
 def _estimated(estimates: Sequence[QualityEstimate]) -> tuple[EstimatedDice, ...]:
     known = [one for one in estimates if not math.isnan(one.expected_dice + one.true_dice)]
-    estimated = leave_one_out_estimates(*_columns(known)).tolist()
+    estimated = leave_one_out_estimates(*columns_of(known)).tolist()
     return tuple(EstimatedDice(one.case, dice, one.true_dice) for one, dice in zip(known, estimated, strict=True))
 
 
-def dice_regression_of(estimates: Sequence[QualityEstimate]) -> DiceRegression | None:
-    """The line through an organ's cases; None where there are too few."""
-    return fit_dice_regression(*_columns(estimates))
-
-
-def _columns(estimates: Sequence[QualityEstimate]) -> tuple[np.ndarray, np.ndarray]:
+def columns_of(estimates: Sequence[QualityEstimate]) -> tuple[np.ndarray, np.ndarray]:
     """Expected and true Dice, ``(cases,)`` each."""
     return np.array([one.expected_dice for one in estimates], float), np.array([one.true_dice for one in estimates], float)
 

@@ -26,7 +26,6 @@ from autoseg.runtime.provenance import content_id, file_id
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CaseFingerprint, Choice
-from autoseg.selection import candidate_scores, postprocessing_choice
 from autoseg.trainers.cascade.out_of_fold import folds_that_validate, prepare_previous
 
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
@@ -54,10 +53,14 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are measured, and preprocessed, from now on."""
     found: list[str] = []
-    measure_case, preprocess_case = fingerprint.measure_case, preprocessing.preprocess_case
-    measured, preprocessed = (lambda case: found.append(f"measured {case}")), (lambda case: found.append(f"preprocessed {case}"))
-    monkeypatch.setattr(fingerprint, "measure_case", lambda case, *rest: measured(case.name) or measure_case(case, *rest))
-    monkeypatch.setattr(preprocessing, "preprocess_case", lambda *rest, case: preprocessed(case) or preprocess_case(*rest, case=case))
+    for module, name, word in ((fingerprint, "measure_case", "measured"), (preprocessing, "preprocess_case", "preprocessed")):
+        real = getattr(module, name)
+
+        def noted(*given: Any, real: Callable = real, word: str = word, **named: Any) -> object:
+            found.append(f"{word} {named.get('case') or given[0].name}")
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, noted)
     return found
 
 
@@ -89,6 +92,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in data.snapshot(folder)}
 
 
+def contents(files: dict[str, tuple[int, bytes]]) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in files.items()}
+
+
 class TestPlanning:
     def test_a_label_corrected_with_an_older_time_and_the_same_size_is_noticed(self, home: Path, work: list[str]) -> None:
         exchange_labels(label_of(home, "b"))
@@ -98,14 +105,6 @@ class TestPlanning:
         assert np.array_equal(stored.segmentation[:] == 1, read_label(label_of(home, "b")).array == 2)
         for case in planned_dataset(Workspace(home), DATASET).cases:
             assert case.digests == (file_id(case.images[0]), file_id(case.label))
-
-    def test_a_copy_is_neither_measured_nor_preprocessed_again(self, home: Path, work: list[str]) -> None:
-        copy = copied(home, home.with_name("copied"))
-        shutil.rmtree(home)
-        before = data.snapshot(copy / "preprocessed" / DATASET / "2d")
-        plan_and_preprocess(1, SETTINGS, home=copy)
-        assert work == []
-        assert data.snapshot(copy / "preprocessed" / DATASET / "2d") == before
 
     def test_files_that_are_trusted_are_not_read_and_that_is_said(
         self, home: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -205,54 +204,53 @@ class TestCopies:
     """A folder that was copied, unzipped or moved is as current as it was before, whatever the times of its files."""
 
     @pytest.fixture
-    def copy(self, trained: Path, tmp_path: Path) -> Path:
+    def copy(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        nothing = ("pipeline.predicting.choose_again", "selection.candidate_scores.average_all", "selection.postprocessing_choice._measure")
+        for name in (*nothing, "trainers.cascade.out_of_fold.on_grid"):
+            monkeypatch.setattr(f"autoseg.{name}", None)
         return copied(trained, tmp_path / "copy")
 
-    def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(predicting, "choose_again", None)
+    def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path) -> None:
+        before = snapshot(copy)
         for path in (copy / "results").rglob("scores.json"):
             os.utime(path, ns=(2 * 10**18, 2 * 10**18))
         before = data.snapshot(copy), contents(copy)
         predict(copy)
-        assert (data.snapshot(copy), contents(copy)) == before
+        after = snapshot(copy)
+        assert contents(after) == contents(before)
+        assert {name for name in after if after[name][0] != before[name][0]} == {name for name in after if name.endswith("/scores.json")}
 
-    def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(predicting, "choose_again", None)
+    def test_results_alone_predict_in_another_home(self, copy: Path, tmp_path: Path) -> None:
         other = tmp_path / "other"
-        results = copied(trained / "results" / DATASET, other / "results" / DATASET)
+        results = copied(copy / "results" / DATASET, other / "results" / DATASET)
         before = snapshot(results)
-        predict(other, trained / "raw" / DATASET / "imagesTs")
-        assert data.snapshot(results) == before
-        for path in (trained / "out").glob("*.nii.gz"):
+        predict(other, copy / "raw" / DATASET / "imagesTs")
+        assert snapshot(results) == before
+        for path in (copy / "out").glob("*.nii.gz"):
             assert np.array_equal(read_label(path).array, read_label(other / "out" / path.name).array)
 
-    def test_training_is_finished_and_the_previous_stage_current(
-        self, copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        before = data.snapshot(copy)
+    def test_training_is_finished_and_the_previous_stage_current(self, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+        before = snapshot(copy)
         with caplog.at_level(logging.INFO):
             autoseg.train(1, "3d_cascade", 0, SHORT, home=copy)
         assert "is finished already" in caplog.text
-        monkeypatch.setattr("autoseg.trainers.cascade.out_of_fold.on_grid", None)
-        model, preprocessed, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
+        model, data, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
         folds = folds_that_validate(workspace.splits(DATASET))
         prepare_previous(model, folds, CASES, preprocessed / "3d_fullres", workspace.plan(DATASET), progress=False)
         assert data.snapshot(copy) == before
 
-    def test_planning_touches_no_case(self, copy: Path, work: list[str]) -> None:
-        before = contents(copy)
+    def test_planning_touches_no_case_and_averages_are_not_computed_again(
+        self, copy: Path, work: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = snapshot(copy)
         plan_and_preprocess(1, CASCADE, home=copy)
         assert work == []
-        assert contents(copy) == before
-
-    def test_averages_are_not_computed_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(candidate_scores, "average_all", None)
-        monkeypatch.setattr(postprocessing_choice, "_measure", None)
         read: list[Path] = []
-        monkeypatch.setattr(FILES_READ, lambda path: read.append(path) or content_id(path))
-        before = (copy / "results" / DATASET / "choice.json").read_bytes()
+        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: read.append(path) or content_id(path))
         autoseg.find_best_configuration(1, home=copy)
-        assert (copy / "results" / DATASET / "choice.json").read_bytes() == before
+        assert contents(snapshot(copy)) == contents(before)
+        data = copy / "preprocessed" / DATASET / "3d_fullres"
+        assert snapshot(data) == {name: entry for name, entry in snapshot(data).items() if entry[0] == 10**18}, "not even written again"
         assert {"".join(path.suffixes) for path in read} == {".nii.gz"}, "probabilities have their ids beside them"
         assert not any(path.is_relative_to(copy / "raw") for path in read), "later stages read no raw files to identify them"
 
@@ -266,6 +264,10 @@ class TestChoice:
         monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
         return copied(trained, tmp_path / "copy")
 
+    @pytest.fixture
+    def scores(self, chosen: Path) -> Path:
+        return chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+
     def is_made_again(self, home: Path) -> bool:
         path = home / "results" / DATASET / "choice.json"
         before = path.stat().st_mtime_ns
@@ -276,22 +278,19 @@ class TestChoice:
         workspace = Workspace(home)
         return [one.what for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).missing]
 
-    def test_it_says_what_it_was_made_of(self, chosen: Path) -> None:
+    def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path, scores: Path) -> None:
         made_from = read_json(chosen / "results" / DATASET / "choice.json", Choice).made_from
         assert sorted(made_from) == ["3d_cascade__Trainer/0", "3d_lowres__Trainer/0", "3d_lowres__Trainer/1"]
-        assert made_from["3d_lowres__Trainer/0"] == file_id(self.scores(chosen))
-
-    def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path) -> None:
-        path = self.scores(chosen)
-        write_json(path, [score | {"dice": score["dice"] / 2} for score in read_json(path, list)])
-        os.utime(path, ns=(1, 1))
+        assert made_from["3d_lowres__Trainer/0"] == file_id(scores)
+        write_json(scores, [score | {"dice": score["dice"] / 2} for score in read_json(scores, list)])
+        os.utime(scores, ns=(1, 1))
         assert any(what.startswith("a choice that knows 3d_lowres__Trainer/0") for what in self.missing(chosen))
         assert self.is_made_again(chosen)
         assert not any(what.startswith("a choice that knows") for what in self.missing(chosen))
         assert not self.is_made_again(chosen)
 
-    def test_without_the_data_it_stays(self, chosen: Path) -> None:
-        write_json(self.scores(chosen), [])
+    def test_without_the_data_it_stays(self, chosen: Path, scores: Path) -> None:
+        write_json(scores, [])
         shutil.rmtree(chosen / "preprocessed")
         assert not self.is_made_again(chosen)
 
@@ -309,19 +308,15 @@ def as_0_1_0_wrote_it(home: Path) -> None:
     """Turns the planning's artefacts into those of version 0.1.0."""
     folder, dataset = home / "preprocessed" / DATASET, planned_dataset(Workspace(home), DATASET)
     files = {case.name: (*case.images, case.label) for case in dataset.cases}
-    key = {
-        "labels": dataset.labels,
-        "files": {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()},
-        "measured": [field.name for field in dataclasses.fields(CaseFingerprint)],
-    }
-    write_json(folder / "fingerprint_of.json", key)
+    states = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
+    measured = [field.name for field in dataclasses.fields(CaseFingerprint)]
+    write_json(folder / "fingerprint_of.json", {"labels": dataset.labels, "files": states, "measured": measured})
     (folder / "fingerprint.stamp.json").unlink()
     plain = to_jsonable(dataset)
     write_json(folder / "dataset.json", plain | {"cases": [without(case, "digests") for case in plain["cases"]]})
-    for name, paths in files.items():
-        trace = folder / "2d" / f"{name}.trace.json"
-        sizes, newest = [path.stat().st_size for path in paths], max(path.stat().st_mtime_ns for path in paths)
-        old = {"stamp": f"{len(sizes)} files, {sum(sizes)} bytes, {newest}"}
+    for name, of_case in states.items():
+        trace, (_, sizes, times) = folder / "2d" / f"{name}.trace.json", zip(*of_case, strict=True)
+        old = {"stamp": f"{len(sizes)} files, {sum(sizes)} bytes, {max(times)}"}
         write_json(trace, without(read_json(trace, dict), "made_from") | old)
 
 

@@ -100,12 +100,9 @@ def with_stray_ball(case: str) -> np.ndarray:
 class TestPostProcessing:
     def test_is_chosen_where_it_helps_and_only_there(self, home: Home) -> None:
         home.validate_all(lambda case: with_stray_ball(case) if case in "ab" else truth(case))
-        choice = home.postprocessed()
-        assert list(choice.postprocessing) == ["ball"]
-        assert choice.postprocessing["ball"].components == 1
-        assert "over 4 cases, 2 better and 0 worse, too few change for a test" in choice.postprocessing["ball"].why
-
-    def test_is_not_chosen_where_the_largest_part_is_the_wrong_one(self, home: Home) -> None:
+        (found,) = home.postprocessed().postprocessing.items()
+        assert (found[0], found[1].components) == ("ball", 1)
+        assert "over 4 cases, 2 better and 0 worse, too few change for a test" in found[1].why
         home.validate_all()
         wrong = truth("a")
         wrong[:3, :6, :6] = 2  # the block is found twice, the wrong one is larger
@@ -125,8 +122,7 @@ class TestPostProcessing:
     def test_an_organ_is_judged_where_it_was_annotated(self, home: Home) -> None:
         home.annotate({"a": ["block"]})
         home.validate_all(with_stray_ball)
-        partial = Home(home.workspace.home)
-        assert "over 3 cases, 3 better" in partial.postprocessed().postprocessing["ball"].why
+        assert "over 3 cases, 3 better" in Home(home.workspace.home).postprocessed().postprocessing["ball"].why
 
     def test_an_emptied_mask_is_no_precise_one(self, home: Home) -> None:
         """What was found of the ball is smaller than any ball: to remove it leaves nothing to be wrong, and nothing of the organ."""
@@ -197,19 +193,19 @@ def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch:
 
 
 class TestCalibration:
-    def test_of_a_model_that_is_too_sure(self, home: Home) -> None:
-        """The label map is shifted by a voxel, so a part of what it says is wrong; it is as sure as eight bits can say."""
-        home.validate_all(lambda case: np.roll(truth(case), 1, axis=2), confidence=5.5)
+    @pytest.mark.parametrize(
+        ("shift", "confidence", "coldest", "hottest", "better"),
+        [
+            pytest.param(1, 5.5, 1.3, 10, 2, id="too sure, as a part of what it says is wrong"),
+            pytest.param(0, 0.5, 0.25, 0.5, 1, id="right but unsure"),
+        ],
+    )
+    def test_mends_the_probabilities(self, home: Home, shift, confidence, coldest, hottest, better) -> None:
+        home.validate_all(lambda case: np.roll(truth(case), shift, axis=2), confidence=confidence)
         found = home.calibrated().calibration[MODEL]
-        assert found.temperature > 1.3
-        assert found.error_before > 2 * found.error_after
+        assert coldest < found.temperature < hottest
+        assert found.error_before > better * found.error_after
         assert home.calibrated().calibration[MODEL] == found, "the same voxels are drawn again"
-
-    def test_of_a_model_that_is_right_but_unsure(self, home: Home) -> None:
-        home.validate_all(confidence=0.5)
-        found = home.calibrated().calibration[MODEL]
-        assert found.temperature < 0.5
-        assert found.error_after < found.error_before
 
     def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         home.validate_all(with_stray_ball)
@@ -240,8 +236,7 @@ class TestCalibration:
         """Nobody drew the ball; the model sees it. That is no error of its probabilities."""
         home.annotate(dict.fromkeys(CASES, ["block"]))
         home.validate_all(confidence=6)
-        partial = Home(home.workspace.home)
-        assert partial.calibrated().calibration[MODEL].error_before < 0.01
+        assert Home(home.workspace.home).calibrated().calibration[MODEL].error_before < 0.01
 
 
 def test_dice_is_estimated_from_probabilities(home: Home) -> None:

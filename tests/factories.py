@@ -18,7 +18,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import write_image
+from autoseg.data.images import write_image, write_label
 from autoseg.data.label_subsets import subset_labels, translate_labels
 from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
@@ -455,11 +455,8 @@ TINY_SPACING = (2.0, 1.0, 1.0)
 
 def scores(**organs: Sequence[float]) -> list[Score]:
     """``liver=[.9, .8]`` -> a score for each organ in the cases c0, c1 ..."""
-    return [
-        Score(f"c{i}", organ, dice, dice, 1 - math.isnan(dice), 1 - math.isnan(dice))
-        for organ, values in organs.items()
-        for i, dice in enumerate(values)
-    ]
+    of_cases = ((organ, *one) for organ, values in organs.items() for one in enumerate(values))
+    return [Score(f"c{i}", organ, dice, dice, 1 - math.isnan(dice), 1 - math.isnan(dice)) for organ, i, dice in of_cases]
 
 
 def comparison(values: Mapping[str, Sequence[float]], **changes: Any) -> Comparison:
@@ -492,6 +489,11 @@ def save_prediction(run: Run, case: str, logits: np.ndarray, plan: Plan, *, shap
     spacing = tuple(s * a / b for s, a, b in zip(TINY_SPACING, geometry.shape, grid, strict=True))
     trace = dataclasses.replace(whole_trace(geometry.shape, case=case, geometry=geometry), shape=grid, spacing=spacing)
     save_logits(run.validation, case, Logits(logits.astype(np.float32), trace), plan.labels)
+
+
+def write_labels(path: Path, values: np.ndarray) -> None:
+    """A label map in file values, of the geometry of `save_prediction`."""
+    write_label(path, values.astype(np.uint8), make_geometry(values.shape, TINY_SPACING))
 
 
 def record_run(run: Run, plan: Plan, scores: Sequence[Score] | None = None, **changes: Any) -> Run:

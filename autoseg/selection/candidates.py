@@ -70,7 +70,11 @@ def limit_averages(candidates: Sequence[Candidate], scores: Mapping[str, Sequenc
     averages = [candidate for candidate in candidates if len(candidate.members) > 1]
     if len(averages) <= limit:
         return list(candidates)
-    ranked = _best_models_first(scores, metric)
+    of_organs: dict[str, dict[str, float]] = {}
+    for name, some in scores.items():
+        for organ, mean in mean_scores(some, metric).items():
+            of_organs.setdefault(organ, {})[name] = mean
+    ranked = [sorted(means, key=means.__getitem__, reverse=True) for means in of_organs.values()]
     best = 1 + max(2, *(len(names) for names in ranked))
     remaining = averages
     while len(remaining) > limit and best > 2:
@@ -80,11 +84,9 @@ def limit_averages(candidates: Sequence[Candidate], scores: Mapping[str, Sequenc
     return [candidate for candidate in candidates if len(candidate.members) == 1 or candidate in remaining]
 
 
-def _best_models_first(scores: Mapping[str, Sequence[Score]], metric: str) -> list[list[str]]:
-    """For each organ the models with scores of it, the best mean first."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for name, of_model in scores.items():
-        for score in of_model:
-            values.setdefault(score.organ, {}).setdefault(name, []).append(higher_is_better_score(value_of(score, metric), metric))
-    means = [{name: nan_mean(of_model) for name, of_model in of_organ.items()} for of_organ in values.values()]
-    return [sorted(of, key=lambda name: -math.inf if math.isnan(of[name]) else of[name], reverse=True) for of in means]
+def mean_scores(scores: Sequence[Score], metric: str) -> dict[str, float]:
+    """Organ to the mean of a model's scores, turned so that higher is better; minus infinity where no score of it has a value."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        values.setdefault(score.organ, []).append(higher_is_better_score(value_of(score, metric), metric))
+    return {organ: -math.inf if math.isnan(mean := nan_mean(known)) else mean for organ, known in values.items()}

@@ -33,8 +33,6 @@ class CrossValidation:
     """The validation cases on which candidates are compared, and the metric that compares them.
 
     Attributes:
-        results: ``results/<dataset>``.
-        plan: Of the dataset.
         cases: Fold to the cases that every model predicted in it.
         metric: Name of the metric.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..evaluation.counts import nan_mean
-from ..evaluation.metrics import has_value, higher_is_better_score, value_of
+from ..evaluation.metrics import has_value
 from ..runtime.runs import ALL
 from ..schema import Candidate, Choice
+from .candidates import mean_scores
 from .stored_scores import scores_of_folds
 
 log = logging.getLogger(__name__)
@@ -43,16 +43,10 @@ def with_uncompared(choice: Choice, uncompared: Mapping[str, tuple[str, str]], n
 
 
 def mean_scores_of_each(results: Path, models: Mapping[str, Sequence[str]], metric: str) -> dict[str, dict[str, float]]:
-    """Model to organ to its mean over the numbered folds of the model, turned so that higher is better; of organs that a case has.
+    """Model to organ to its mean over the numbered folds of the model, turned so that higher is better; minus infinity without a value.
 
     Where scores of any model lack the metric, all are judged by Dice: means of two metrics cannot be compared.
     """
     scores = scores_of_folds(results, {name: [fold for fold in folds if fold != ALL] for name, folds in models.items()})
     known = metric if all(has_value(score, metric) for of_model in scores.values() for score in of_model) else "dice"
-    found: dict[str, dict[str, float]] = {}
-    for name, of_model in scores.items():
-        values: dict[str, list[float]] = {}
-        for score in of_model:
-            values.setdefault(score.organ, []).append(higher_is_better_score(value_of(score, known), known))
-        found[name] = {organ: mean for organ, of in values.items() if not math.isnan(mean := nan_mean(of))}
-    return found
+    return {name: mean_scores(of_model, known) for name, of_model in scores.items()}

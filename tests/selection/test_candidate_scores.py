@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import (
-    DATASET,
-    TINY_SPACING,
     add_model,
     cross_validation_of,
-    make_geometry,
     make_plan,
     one_hot,
     plan_of,
@@ -23,15 +20,16 @@ from factories import (
     record_run,
     save_prediction,
     truth,
+    write_labels,
 )
 
-from autoseg.data.images import read_label, write_label
+from autoseg.data.images import read_label
 from autoseg.data.labels import to_file_values
 from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.quantised_logits import load_logits
 from autoseg.pipeline import find_best_configuration
-from autoseg.runtime.runs import ModelFolder
+from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Candidate, Score
 from autoseg.selection import candidate_scores, cross_validation
@@ -47,7 +45,7 @@ AVERAGES = [Candidate(members) for size in (2, 3) for members in combinations(MO
 def home(tmp_path: Path) -> Path:
     """Three models that are wrong in their own ways in cases a and b; one works on a coarser grid."""
     for number, model in enumerate(MODELS):
-        add_wrong_model(planned_home(tmp_path), model, number)
+        add_wrong_model(task_of(planned_home(tmp_path)).run(model, "0"), number)
     return tmp_path
 
 
@@ -59,10 +57,9 @@ def averaged(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, ...]]]:
     return found
 
 
-def add_wrong_model(home: Path, model: str, seed: int) -> None:
+def add_wrong_model(run: Run, seed: int) -> None:
     """A model with random errors, and their label maps and scores."""
-    plan, run = make_plan(), ModelFolder(home / "results" / DATASET / model).run("0")
-    scores = []
+    plan, scores = make_plan(), []
     for case in "ab":
         reference = truth(case)
         grid = tuple(n - n // 3 for n in reference.shape) if seed == 2 else reference.shape
@@ -71,8 +68,7 @@ def add_wrong_model(home: Path, model: str, seed: int) -> None:
         errors = np.random.default_rng([seed, ord(case)]).normal(0, 1, right.shape)
         save_prediction(run, case, right + errors, plan, shape=reference.shape)
         label_map = export_labels([load_logits(run.validation, case)], plan.labels)
-        geometry = make_geometry(reference.shape, TINY_SPACING)
-        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), geometry)
+        write_labels(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels))
         scores += score_case(case, label_map, reference, plan.labels, metrics=())
     record_run(run, plan, scores)
 
@@ -131,8 +127,7 @@ def test_another_reference_or_tolerance_makes_everything_new(home, averaged):
     os.utime(label, ns=(1, 1))
     scores_of_averages(task, AVERAGES)
     assert len(averaged) == 2, "times say nothing"
-    image = read_label(label)
-    write_label(label, image.array[::-1].copy(), image.geometry)
+    write_labels(label, read_label(label).array[::-1].copy())
     scores_of_averages(task, AVERAGES)
     assert len(averaged) == 3
 
@@ -181,7 +176,7 @@ def test_a_metric_that_older_runs_lack_is_computed_from_their_label_maps(home):
 
 
 def test_files_that_are_gone_or_damaged_are_named(home):
-    folder = home / "results" / DATASET / MODELS[0] / "fold_0" / "validation"
+    folder = task_of(home).run(MODELS[0], "0").validation
     (folder / "b.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"b\.nii\.gz: missing, and chaos is not among the stored scores"):
         scores_of_models(task_of(home, "chaos"), MODELS)

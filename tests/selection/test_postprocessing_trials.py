@@ -11,24 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import (
-    CASES,
-    DATASET,
-    SHAPE,
-    TINY_SPACING,
-    make_geometry,
-    make_plan,
-    one_hot,
-    plan_of,
-    planned_home,
-    record_run,
-    regions,
-    save_prediction,
-    truth,
-)
+from factories import CASES, DATASET, make_plan, one_hot, plan_of, planned_home, record_run, regions, save_prediction, truth, write_labels
 
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import write_label
 from autoseg.data.labels import to_file_values
 from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import read_json
@@ -41,7 +26,6 @@ from autoseg.selection.postprocessing_choice import SHAPES, organ_shapes
 from autoseg.selection.postprocessing_trials import choose_postprocessing
 
 MODEL = "3d_fullres__Trainer"
-GEOMETRY = make_geometry(SHAPE, TINY_SPACING)
 
 
 class Home:
@@ -59,7 +43,7 @@ class Home:
     def validate(self, case: str, label_map: np.ndarray, *, confidence: float = 4.0, model: str = MODEL, plan: Plan | None = None) -> None:
         plan, run = plan or self.plan, self.run(case, model)
         save_prediction(run, case, one_hot(label_map, plan, confidence), plan)
-        write_label(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels), GEOMETRY)
+        write_labels(run.label_map(case, ".nii.gz"), to_file_values(label_map, plan.labels))
         record_run(run, plan)
 
     def validate_all(self, label_map: Callable[[str], np.ndarray] = truth, **options: Any) -> None:
@@ -73,17 +57,16 @@ class Home:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"annotated": organs}))
         for case in self.dataset.cases:
             if "ball" not in organs.get(case.name, ["ball"]):
-                write_label(case.label, np.where(truth(case.name) == 2, 5, 0).astype(np.uint8), GEOMETRY)
+                write_labels(case.label, np.where(truth(case.name) == 2, 5, 0))
 
-    def postprocessed(self, choice: Choice | None = None) -> Choice:
-        return choose_postprocessing(self.workspace, self.dataset, self.cross_validation, choice or self.choice, {})
-
-    def calibrated(self, choice: Choice | None = None) -> Choice:
-        return calibrated_choice(self.cross_validation, choice or self.choice)
-
-    @property
     def cross_validation(self) -> CrossValidation:
         return CrossValidation(self.workspace.results(DATASET), self.plan, self.cases)
+
+    def postprocessed(self, choice: Choice | None = None) -> Choice:
+        return choose_postprocessing(self.workspace, self.dataset, self.cross_validation(), choice or self.choice, {})
+
+    def calibrated(self, choice: Choice | None = None) -> Choice:
+        return calibrated_choice(self.cross_validation(), choice or self.choice)
 
 
 @pytest.fixture
@@ -114,7 +97,7 @@ class TestPostProcessing:
         for case in home.dataset.cases:
             found = truth(case.name)
             found[1:3, 1:4, 1:4] = 2
-            write_label(case.label, to_file_values(found, home.plan.labels), GEOMETRY)
+            write_labels(case.label, to_file_values(found, home.plan.labels))
             found[-1, 0, 0] = 2
             home.validate(case.name, found)
         assert home.postprocessed().postprocessing["block"].components == 2
@@ -168,7 +151,7 @@ class TestPostProcessing:
 
     def test_a_label_of_another_shape_is_named(self, home: Home) -> None:
         home.validate_all()
-        write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
+        write_labels(home.dataset.cases[0].label, np.zeros((3, 3, 3)))
         with pytest.raises(ValueError, match=r"case a: .*a\.nii\.gz: .*\(10, 14, 16\)"):
             home.postprocessed()
 
@@ -186,7 +169,7 @@ def test_organ_shapes_are_measured_once(home: Home, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(postprocessing_choice, "_measure", lambda case, labels: pytest.fail(f"{case.name} is measured again"))
     assert organ_shapes(home.dataset, path) == found
     renamed = replace(home.dataset, labels=replace(home.dataset.labels, names=("globe", "block")))
-    write_label(home.dataset.cases[0].label, np.zeros((3, 3, 3), np.uint8), replace(GEOMETRY, shape=(3, 3, 3)))
+    write_labels(home.dataset.cases[0].label, np.zeros((3, 3, 3)))
     for dataset in (renamed, home.dataset):
         with pytest.raises(pytest.fail.Exception, match="a is measured again"):
             organ_shapes(dataset, path)
@@ -228,7 +211,7 @@ class TestCalibration:
             right = truth(case.name)
             values = to_file_values(right, home.plan.labels)
             values[:, :, :6] = np.where(right[:, :, :6] == 0, 9, values[:, :, :6])
-            write_label(case.label, values, GEOMETRY)
+            write_labels(case.label, values)
             home.validate(case.name, np.where(values == 9, 1, right).astype(np.int16), confidence=6)
         assert home.calibrated().calibration[MODEL].error_before < 0.01
 

@@ -19,7 +19,6 @@ def candidates_for(models: Sequence[str], max_members: int = 3, *, organs: Mappi
 
     Args:
         models: Names of model folders, cheapest first: the order decides ties.
-        max_members: Largest number of models that are averaged.
         organs: Of each model those that it segments; models that are missing segment all.
 
     Raises:
@@ -62,7 +61,6 @@ def limit_averages(candidates: Sequence[Candidate], scores: Mapping[str, Sequenc
     Which models are the best is judged by their own means over all cases. This much of the choice the nested estimate does not repeat.
 
     Args:
-        candidates: Models and averages.
         scores: Model to its scores over the cross-validation.
         metric: By which models are the best.
         limit: Number of averages; the averages of the best two models of each organ stay in any case.

@@ -36,7 +36,6 @@ class SelectionContext:
     """Facts about the cross-validation beside the scores.
 
     Attributes:
-        metric: Name of the metric by which candidates are compared.
         fold_of: Case to its fold, for the nested estimate; empty gives none.
         patient_of: Case to its patient; cases that are missing are patients of their own.
         seconds: Candidate name to seconds of computation a case; those that were not measured are missing.

@@ -34,7 +34,6 @@ class CrossValidation:
 
     Attributes:
         cases: Fold to the cases that every model predicted in it.
-        metric: Name of the metric.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.
     """
 
@@ -88,7 +87,6 @@ def for_each_case(
 
     Args:
         function: A function of a module, or a `functools.partial` of one.
-        cross_validation: Has the cases.
         what: Title of the progress bar and of the error.
         models: Number of models whose predictions of a case are read.
         arguments: The cases to work through instead, with further arguments for each.

@@ -26,12 +26,9 @@ class Comparison:
     Attributes:
         candidates: The simplest first: fewest members, then fewest seconds, then the order that was given.
         values: Candidate name to its metric ``(cases,)``; NaN where the organ is absent from both reference and prediction.
-        cases: Names.
-        metric: Name of the metric.
         folds: Of each case the fold; empty where they are not known.
         patients: Of each case the patient; empty where each case is a patient.
         seconds: Candidate name to seconds of computation a case; those that were not measured are missing.
-        seed: Of the bootstrap.
     """
 
     candidates: tuple[Candidate, ...]

@@ -20,7 +20,6 @@ def summarise_merging(
     """Compares the scores of merged maps with those of each organ's own candidate, over the same cases.
 
     Args:
-        choice: Its organs come from more than one candidate.
         cases: Scores of each merged map before post-processing, and its voxels that two organs claimed.
         scores: Candidate name to its scores over the cross-validation.
     """

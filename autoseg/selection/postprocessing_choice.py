@@ -103,14 +103,10 @@ def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:
 
 
 def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[PostProcessing, ...]:
-    """Proposes post-processing for an organ, simplest first.
+    """Proposes post-processing for an organ by the volumes of its parts (`parts_of`) in each training label, simplest first.
 
-    Args:
-        parts_mm3: For each training label that has the organ the volumes of its parts (`parts_of`).
-
-    Returns:
-        Holes filled; small components removed; as many components kept as most labels have, and as all but the strangest have; both of
-        these also with holes filled. Empty where no label has the organ.
+    Holes filled; small components removed; as many components kept as most labels have, and as all but the strangest have; both of these
+    also with holes filled. Empty where no label has the organ.
     """
     known = [parts for parts in parts_mm3 if len(parts)]
     if not known:
@@ -131,7 +127,7 @@ def select_postprocessing(
     perfect: float = 1.0,
     groups: Sequence[Hashable] | None = None,
 ) -> PostProcessing | None:
-    """Selects the post-processing that helps an organ, by the rule of this module.
+    """Selects the post-processing that helps an organ, with its reason in `PostProcessing.why`, by this module's rule; None without any.
 
     Args:
         before: ``(cases,)`` the metric without post-processing; NaN where the organ is absent from prediction and reference.
@@ -139,9 +135,6 @@ def select_postprocessing(
         metric: Its name, which says whether high or low values are good.
         perfect: Its value for a prediction that agrees: what an absent organ counts as once its false alarm is removed.
         groups: Of each case the patient.
-
-    Returns:
-        The proposal with its reason in `PostProcessing.why`; None where none helps.
     """
     if not after:
         return None

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from ..inference.apply_selection import calibrated
 from ..inference.uncertainty import expected_dice
+from ..runtime.migrate.names import existing_file
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, DiceRegression
 from .cross_validation import CrossValidation, for_each_case
@@ -35,7 +36,6 @@ class QualityEstimate:
     """Expected and true Dice of one organ in one held-out case.
 
     Attributes:
-        case: Its name.
         expected_dice: By the calibrated probabilities; NaN where they do not show the organ.
         true_dice: After post-processing; NaN where the organ is absent from prediction and reference.
     """
@@ -61,7 +61,6 @@ def estimate_quality(
 
     Args:
         held_out: The choice with its temperatures and its post-processing.
-        cross_validation: Its held-out cases.
         dice: Organ to case to the Dice after post-processing; other cases are left out.
     """
     models = len(held_out.member_labels)
@@ -96,7 +95,7 @@ def write_quality_estimates(results: Path, estimates: Mapping[str, Sequence[Qual
 
 def read_estimated_dice(results: Path) -> dict[str, tuple[EstimatedDice, ...]]:
     """Organ to the estimated and the true Dice of its held-out cases; each is estimated by a line through the others."""
-    path = results / QUALITY_ESTIMATES
+    path = existing_file(results / QUALITY_ESTIMATES)
     stored = read_json(path, dict[str, list[QualityEstimate]]) if path.is_file() else {}
     return {organ: points for organ, estimates in stored.items() if (points := _estimated(estimates))}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import story_data as data
-from factories import BALL_AND_BAR, OrganModel, ThresholdModel, drawn_image, ensemble_of, make_geometry, predict, write_images
+from factories import BALL_AND_BAR, ThresholdModel, ensemble_of, make_geometry, predict, write_images
 
 from autoseg import cli
 from autoseg.data.images import read_image, read_label, write_image
@@ -108,21 +108,11 @@ def test_another_temperature_or_post_processing_predicts_again(cases: list[Case]
 
 def test_post_processing_reaches_the_file(cases: list[Case], tmp_path: Path) -> None:
     """Single bright voxels of the noise are found as ball and bar by this threshold."""
-    noisy = ThresholdModel(ball=80.0)
-    predict(cases[:1], tmp_path / "raw", average_of(noisy))
-    predict(cases[:1], tmp_path / "clean", average_of(noisy, postprocessing={"ball": PostProcessing(components=1)}))
+    for out, steps in (("raw", {}), ("clean", {"ball": PostProcessing(components=1)})):
+        predict(cases[:1], tmp_path / out, average_of(ThresholdModel(ball=80.0), postprocessing=steps))
     raw, cleaned = (read_label(tmp_path / out / "new_0.nii.gz").array for out in ("raw", "clean"))
     assert np.count_nonzero(raw == data.BALL) > np.count_nonzero(cleaned == data.BALL) > 100
     assert np.array_equal(raw == data.BAR, cleaned == data.BAR)
-
-
-def test_organs_merge_by_calibrated_confidence() -> None:
-    """The ball's model claims all that is bright, and is too sure of it; with its temperature the bar's model keeps what is its own."""
-    image = drawn_image()
-    loud = ensemble_of(a=OrganModel("ball", certainty=1.0), b=OrganModel("bar", certainty=0.02))
-    calm = replace(loud, choice=replace(loud.choice, calibration={"a": Calibration(100.0)}))
-    counts = [np.count_nonzero(one.segment(one.logits(image)) == 2) for one in (loud, calm)]
-    assert counts[0] < counts[1] / 2
 
 
 def test_the_most_doubtful_comes_first() -> None:

@@ -128,10 +128,9 @@ def _comparisons(
         if not able:
             continue
         of_able = {one.name: values[one.name] for one in able}
-        common, n_any = _common_cases(organ, of_able, validated)
-        if len(common) < n_any:
-            incomplete.add((len(common), n_any))
-        cases = tuple(_cases_with(organ, of_able, common))
+        cases, n_common, n_any = _judged_cases(organ, of_able, validated)
+        if n_common < n_any:
+            incomplete.add((n_common, n_any))
         patients = [context.patient_of.get(case) or case for case in cases]
         found[organ] = Comparison(
             able,
@@ -176,25 +175,25 @@ def _by_organ_and_case(scores: Sequence[Score], candidate: str, metric: str, wor
     return values
 
 
-def _common_cases(
+def _judged_cases(
     organ: str, values: Mapping[str, Mapping[tuple[str, str], float]], validated: Mapping[str, set[str]]
-) -> tuple[list[str], int]:
-    """Sorted names of the cases that every candidate was validated on, and how many any was: of those with a score of the organ."""
-    cases = {name: validated[name] for name in values}
-    with_organ = {case for case in set.union(*cases.values()) if any((organ, case) in one for one in values.values())}
-    common = set.intersection(*cases.values())
+) -> tuple[tuple[str, ...], int, int]:
+    """Sorted names of the cases for which every candidate has a score of the organ.
+
+    Also how many cases all candidates, and how many any, were validated on: of those with a score of the organ.
+    """
+    validated = {name: validated[name] for name in values}
+    with_organ = {case for case in set.union(*validated.values()) if any((organ, case) in one for one in values.values())}
+    common = set.intersection(*validated.values())
     if with_organ and not common:
-        counts = ", ".join(f"{name}: {len(one)}" for name, one in cases.items())
+        counts = ", ".join(f"{name}: {len(one)}" for name, one in validated.items())
         raise ValueError(f"choice of the best model: the candidates have no validation case in common ({counts}); train the same folds")
-    return sorted(common & with_organ), len(with_organ)
-
-
-def _cases_with(organ: str, values: Mapping[str, Mapping[tuple[str, str], float]], cases: Sequence[str]) -> list[str]:
-    """Those of the cases for which every candidate has a score of the organ."""
-    judged = [case for case in cases if all((organ, case) in one for one in values.values())]
+    cases = sorted(common & with_organ)
     lacking = [(name, case) for case in cases for name, one in values.items() if (organ, case) not in one]
+    without = {case for _, case in lacking}
+    judged = tuple(case for case in cases if case not in without)
     if cases and not judged:
         raise ValueError(f"{lacking[0][0]}: case {lacking[0][1]} has no score for {organ}, nor is there another case that all have one of")
     if lacking:
         log.warning("%s is judged on the %d of %d cases for which every model has a score of it.", organ, len(judged), len(cases))
-    return judged
+    return judged, len(cases), len(with_organ)

@@ -18,7 +18,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import write_image, write_label
+from autoseg.data.images import read_label, write_image, write_label
 from autoseg.data.label_subsets import subset_labels, translate_labels
 from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
@@ -26,10 +26,12 @@ from autoseg.inference.logits import Logits
 from autoseg.inference.prediction import predict_cases
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.quantised_logits import save_logits
+from autoseg.networks import build_network
 from autoseg.planners.fingerprint import measure_dataset
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import Store, write_array
-from autoseg.runtime.runs import ModelFolder, Run
+from autoseg.runtime.checkpoints import save_checkpoint
+from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import (
@@ -525,3 +527,40 @@ def cross_validation_of(home: Path, folds: dict[str, str], **changes: Any) -> Cr
     cases = {case.name: case for case in planned_dataset(Workspace(home), 1).cases}
     of_folds = {fold: tuple(cases[name] for name in names) for fold, names in folds.items()}
     return CrossValidation(Workspace(home).results(DATASET), make_plan(), of_folds, **changes)
+
+
+# ---------------------------------------------------------------- trained models on disk
+
+
+def write_random_network(fold: Path, record: RunRecord) -> None:
+    """The record of a run and a final checkpoint of its network with random weights."""
+    plan, one = record.plan, record.configuration
+    channels, outputs = plan.in_channels(one), plan.labels.n_outputs
+    network = build_network(one.network, dim=one.dim, in_channels=channels, out_channels=outputs, **one.network_options)
+    write_json(fold / "run.json", record)
+    save_checkpoint(fold / FINAL_CHECKPOINT, {"network": network.state_dict()}, {})
+
+
+# ---------------------------------------------------------------- descriptions of datasets
+
+
+def change_info(folder: Path, **entries: object) -> Path:
+    """Replaces entries of the ``dataset.json`` in a folder."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    return folder
+
+
+def write_info(folder: Path, **entries: object) -> Path:
+    """Writes the ``dataset.json`` of a CT dataset with one organ, or with other `entries`; without those that are None."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, **entries}
+    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    return folder
+
+
+def relabel(path: Path, values: Mapping[int, int]) -> None:
+    """Gives a label map other values; those that are not named become background."""
+    label = read_label(path)
+    array = sum((label.array == old) * new for old, new in values.items())
+    write_label(path, array.astype(np.uint8), label.geometry)

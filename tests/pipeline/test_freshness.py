@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import CASES, DATASET, write_dataset
+import story_data as data
+from factories import CASES, write_dataset
 
 import autoseg
 from autoseg import cli
@@ -26,8 +27,10 @@ from autoseg.runtime.provenance import content_id, file_id
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CaseFingerprint, Choice
+from autoseg.selection import candidate_scores, postprocessing_choice
 from autoseg.trainers.cascade.out_of_fold import folds_that_validate, prepare_previous
 
+DATASET = "Dataset001_Tiny"
 SETTINGS = PlanSettings(configurations=("2d",), memory_gb=0.2, workers=0)
 CASCADE = PlanSettings(configurations=("3d_cascade",), force_lowres=True, memory_gb=0.2, workers=0)
 FAST = PredictSettings(mirror=False, device="cpu")
@@ -52,14 +55,10 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the cases that are measured, and preprocessed, from now on."""
     found: list[str] = []
-    for module, name, word in ((fingerprint, "measure_case", "measured"), (preprocessing, "preprocess_case", "preprocessed")):
-        real = getattr(module, name)
-
-        def noted(*given: Any, real: Callable = real, word: str = word, **named: Any) -> object:
-            found.append(f"{word} {named.get('case') or given[0].name}")
-            return real(*given, **named)
-
-        monkeypatch.setattr(module, name, noted)
+    measure_case, preprocess_case = fingerprint.measure_case, preprocessing.preprocess_case
+    measured, preprocessed = (lambda case: found.append(f"measured {case}")), (lambda case: found.append(f"preprocessed {case}"))
+    monkeypatch.setattr(fingerprint, "measure_case", lambda case, *rest: measured(case.name) or measure_case(case, *rest))
+    monkeypatch.setattr(preprocessing, "preprocess_case", lambda *rest, case: preprocessed(case) or preprocess_case(*rest, case=case))
     return found
 
 
@@ -75,13 +74,14 @@ def exchange_labels(path: Path) -> None:
     assert path.stat().st_size == before.st_size
 
 
-def lengthen(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\0")
+def copied(home: Path) -> Path:
+    """The home folder in another place, every file with the same time."""
+    return copy_with_one_time(home, home.with_name("copied"))
 
 
-def copied(source: Path, target: Path) -> Path:
-    """A folder in another place, every file with the same time."""
-    for path in shutil.copytree(source, target).rglob("*"):
+def copy_with_one_time(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    for path in target.rglob("*"):
         os.utime(path, ns=(10**18, 10**18))
     return target
 
@@ -91,34 +91,37 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in data.snapshot(folder)}
 
 
-def contents(files: dict[str, tuple[int, bytes]]) -> dict[str, bytes]:
-    return {name: content for name, (_, content) in files.items()}
-
-
 class TestPlanning:
+    def test_contents_are_recorded_in_the_planned_description(self, home: Path) -> None:
+        for case in planned_dataset(Workspace(home), DATASET).cases:
+            assert case.digests == (file_id(case.images[0]), file_id(case.label))
+
     def test_a_label_corrected_with_an_older_time_and_the_same_size_is_noticed(self, home: Path, work: list[str]) -> None:
         exchange_labels(label_of(home, "b"))
         plan_and_preprocess(1, SETTINGS, home=home)
         assert work == ["measured a", "measured b", "measured c", "measured d", "preprocessed b"]
         stored = Store(home / "preprocessed" / DATASET / "2d").load("b")
         assert np.array_equal(stored.segmentation[:] == 1, read_label(label_of(home, "b")).array == 2)
-        for case in planned_dataset(Workspace(home), DATASET).cases:
-            assert case.digests == (file_id(case.images[0]), file_id(case.label))
+        assert planned_dataset(Workspace(home), DATASET).cases[1].digests[1] == file_id(label_of(home, "b"))
+
+    def test_a_copy_is_neither_measured_nor_preprocessed_again(self, home: Path, work: list[str]) -> None:
+        copy = copied(home)
+        shutil.rmtree(home)
+        before = data.snapshot(copy / "preprocessed" / DATASET / "2d")
+        plan_and_preprocess(1, SETTINGS, home=copy)
+        assert work == []
+        assert data.snapshot(copy / "preprocessed" / DATASET / "2d") == before
 
     def test_files_that_are_trusted_are_not_read_and_that_is_said(
         self, home: Path, work: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
+        monkeypatch.setattr(FILES_READ, lambda path: pytest.fail(f"{path} is read"))
         plan = (home / "preprocessed" / DATASET / "plan.json").read_bytes()
-        options = ("-d", "1", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(home), "--trust-files")
-        with monkeypatch.context() as patch:
-            patch.setattr("autoseg.runtime.provenance.content_id", lambda path: pytest.fail(f"{path} is read"))
-            assert cli.plan_and_preprocess(options) == 0
+        options = ("-d", "1", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(home))
+        assert cli.plan_and_preprocess([*options, "--trust-files"]) == 0
         assert work == []
         assert "--trust-files: the contents of 8 of 8 files are not verified" in caplog.text
         assert (home / "preprocessed" / DATASET / "plan.json").read_bytes() == plan, "it is no part of the plan"
-        lengthen(home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz")
-        assert cli.plan_and_preprocess(options) == 0
-        assert work[-1] == "preprocessed c" and len(work) == 5, "trust ends where a size has changed"
 
     def test_what_was_measured_for_a_plan_that_is_refused_is_not_measured_again(self, home: Path, work: list[str]) -> None:
         shutil.rmtree(home / "preprocessed")
@@ -127,6 +130,12 @@ class TestPlanning:
         assert len(work) == 4
         plan_and_preprocess(1, SETTINGS, home=home)
         assert [word for word in work[4:] if word.startswith("measured")] == []
+
+    def test_trust_ends_where_a_size_has_changed(self, home: Path, work: list[str]) -> None:
+        image = home / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"
+        image.write_bytes(image.read_bytes() + b"\0")
+        plan_and_preprocess(1, dataclasses.replace(SETTINGS, trust_files=True), home=home)
+        assert work[-1] == "preprocessed c" and len(work) == 5
 
     def test_one_whose_file_changes_after_planning_is_refused_by_name(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         workspace = Workspace(home)
@@ -145,7 +154,7 @@ class TestOf010:
     @pytest.fixture
     def old(self, home: Path) -> Path:
         as_0_1_0_wrote_it(home)
-        return copied(home, home.with_name("copied"))
+        return copied(home)
 
     def test_artefacts_of_the_same_sizes_are_kept_and_get_a_stamp(
         self, old: Path, work: list[str], caplog: pytest.LogCaptureFixture
@@ -163,7 +172,8 @@ class TestOf010:
         assert work[-1] == "preprocessed b" and len(work) == 5
 
     def test_another_size_is_not_believed(self, old: Path, work: list[str]) -> None:
-        lengthen(old / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz")
+        image = old / "raw" / DATASET / "imagesTr" / "c_0000.nii.gz"
+        image.write_bytes(image.read_bytes() + b"\0")
         plan_and_preprocess(1, SETTINGS, home=old)
         assert work == ["measured a", "measured b", "measured c", "measured d", "preprocessed c"]
 
@@ -202,53 +212,54 @@ class TestCopies:
     """A folder that was copied, unzipped or moved is as current as it was before, whatever the times of its files."""
 
     @pytest.fixture
-    def copy(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        nothing = ("pipeline.predicting.choose_again", "selection.candidate_scores.average_all", "selection.postprocessing_choice._measure")
-        for name in (*nothing, "trainers.cascade.out_of_fold.on_grid"):
-            monkeypatch.setattr(f"autoseg.{name}", None)
-        return copied(trained, tmp_path / "copy")
+    def copy(self, trained: Path, tmp_path: Path) -> Path:
+        return copy_with_one_time(trained, tmp_path / "copy")
 
-    def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path) -> None:
-        before = snapshot(copy)
+    def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predicting, "choose_again", None)
         for path in (copy / "results").rglob("scores.json"):
             os.utime(path, ns=(2 * 10**18, 2 * 10**18))
         before = data.snapshot(copy), contents(copy)
         predict(copy)
-        after = snapshot(copy)
-        assert contents(after) == contents(before)
-        assert {name for name in after if after[name][0] != before[name][0]} == {name for name in after if name.endswith("/scores.json")}
+        assert (data.snapshot(copy), contents(copy)) == before
 
-    def test_results_alone_predict_in_another_home(self, copy: Path, tmp_path: Path) -> None:
+    def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predicting, "choose_again", None)
         other = tmp_path / "other"
-        results = copied(copy / "results" / DATASET, other / "results" / DATASET)
-        before = snapshot(results)
-        predict(other, copy / "raw" / DATASET / "imagesTs")
-        assert snapshot(results) == before
-        for path in (copy / "out").glob("*.nii.gz"):
+        results = copy_with_one_time(trained / "results" / DATASET, other / "results" / DATASET)
+        before = data.snapshot(results)
+        predict(other, trained / "raw" / DATASET / "imagesTs")
+        assert data.snapshot(results) == before
+        for path in (trained / "out").glob("*.nii.gz"):
             assert np.array_equal(read_label(path).array, read_label(other / "out" / path.name).array)
 
-    def test_training_is_finished_and_the_previous_stage_current(self, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-        before = snapshot(copy)
+    def test_training_is_finished_and_the_previous_stage_current(
+        self, copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = data.snapshot(copy)
         with caplog.at_level(logging.INFO):
             autoseg.train(1, "3d_cascade", 0, SHORT, home=copy)
         assert "is finished already" in caplog.text
-        model, data, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
+        monkeypatch.setattr("autoseg.trainers.cascade.out_of_fold.on_grid", None)
+        model, preprocessed, workspace = copy / "results" / DATASET / "3d_lowres__Trainer", copy / "preprocessed" / DATASET, Workspace(copy)
         folds = folds_that_validate(workspace.splits(DATASET))
         prepare_previous(model, folds, CASES, preprocessed / "3d_fullres", workspace.plan(DATASET), progress=False)
         assert data.snapshot(copy) == before
 
-    def test_planning_touches_no_case_and_averages_are_not_computed_again(
-        self, copy: Path, work: list[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        before = snapshot(copy)
+    def test_planning_touches_no_case(self, copy: Path, work: list[str]) -> None:
+        before = contents(copy)
         plan_and_preprocess(1, CASCADE, home=copy)
         assert work == []
+        assert contents(copy) == before
+
+    def test_averages_are_not_computed_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidate_scores, "average_all", None)
+        monkeypatch.setattr(postprocessing_choice, "_measure", None)
         read: list[Path] = []
-        monkeypatch.setattr("autoseg.runtime.provenance.content_id", lambda path: read.append(path) or content_id(path))
+        monkeypatch.setattr(FILES_READ, lambda path: read.append(path) or content_id(path))
+        before = (copy / "results" / DATASET / "choice.json").read_bytes()
         autoseg.find_best_configuration(1, home=copy)
-        assert contents(snapshot(copy)) == contents(before)
-        data = copy / "preprocessed" / DATASET / "3d_fullres"
-        assert snapshot(data) == {name: entry for name, entry in snapshot(data).items() if entry[0] == 10**18}, "not even written again"
+        assert (copy / "results" / DATASET / "choice.json").read_bytes() == before
         assert {"".join(path.suffixes) for path in read} == {".nii.gz"}, "probabilities have their ids beside them"
         assert not any(path.is_relative_to(copy / "raw") for path in read), "later stages read no raw files to identify them"
 
@@ -260,11 +271,10 @@ class TestChoice:
     def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
         monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
-        return copied(trained, tmp_path / "copy")
+        return copy_with_one_time(trained, tmp_path / "copy")
 
-    @pytest.fixture
-    def scores(self, chosen: Path) -> Path:
-        return chosen / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
+    def scores(self, home: Path) -> Path:
+        return home / "results" / DATASET / "3d_lowres__Trainer" / "fold_0" / "validation" / "scores.json"
 
     def is_made_again(self, home: Path) -> bool:
         path = home / "results" / DATASET / "choice.json"
@@ -276,19 +286,22 @@ class TestChoice:
         workspace = Workspace(home)
         return [one.what for one in read_report(workspace, DATASET, planned_dataset(workspace, 1)).missing]
 
-    def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path, scores: Path) -> None:
+    def test_it_says_what_it_was_made_of(self, chosen: Path) -> None:
         made_from = read_json(chosen / "results" / DATASET / "choice.json", Choice).made_from
         assert sorted(made_from) == ["3d_cascade__Trainer/0", "3d_lowres__Trainer/0", "3d_lowres__Trainer/1"]
-        assert made_from["3d_lowres__Trainer/0"] == file_id(scores)
-        write_json(scores, [score | {"dice": score["dice"] / 2} for score in read_json(scores, list)])
-        os.utime(scores, ns=(1, 1))
+        assert made_from["3d_lowres__Trainer/0"] == file_id(self.scores(chosen))
+
+    def test_scores_of_another_validation_make_it_again_though_they_are_older(self, chosen: Path) -> None:
+        path = self.scores(chosen)
+        write_json(path, [score | {"dice": score["dice"] / 2} for score in read_json(path, list)])
+        os.utime(path, ns=(1, 1))
         assert any(what.startswith("a choice that knows 3d_lowres__Trainer/0") for what in self.missing(chosen))
         assert self.is_made_again(chosen)
         assert not any(what.startswith("a choice that knows") for what in self.missing(chosen))
         assert not self.is_made_again(chosen)
 
-    def test_without_the_data_it_stays(self, chosen: Path, scores: Path) -> None:
-        write_json(scores, [])
+    def test_without_the_data_it_stays(self, chosen: Path) -> None:
+        write_json(self.scores(chosen), [])
         shutil.rmtree(chosen / "preprocessed")
         assert not self.is_made_again(chosen)
 
@@ -306,15 +319,19 @@ def as_0_1_0_wrote_it(home: Path) -> None:
     """Turns the planning's artefacts into those of version 0.1.0."""
     folder, dataset = home / "preprocessed" / DATASET, planned_dataset(Workspace(home), DATASET)
     files = {case.name: (*case.images, case.label) for case in dataset.cases}
-    states = {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()}
-    measured = [field.name for field in dataclasses.fields(CaseFingerprint)]
-    write_json(folder / "fingerprint_of.json", {"labels": dataset.labels, "files": states, "measured": measured})
+    key = {
+        "labels": dataset.labels,
+        "files": {name: [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths] for name, paths in files.items()},
+        "measured": [field.name for field in dataclasses.fields(CaseFingerprint)],
+    }
+    write_json(folder / "fingerprint_of.json", key)
     (folder / "fingerprint.stamp.json").unlink()
     plain = to_jsonable(dataset)
     write_json(folder / "dataset.json", plain | {"cases": [without(case, "digests") for case in plain["cases"]]})
-    for name, of_case in states.items():
-        trace, (_, sizes, times) = folder / "2d" / f"{name}.trace.json", zip(*of_case, strict=True)
-        old = {"stamp": f"{len(sizes)} files, {sum(sizes)} bytes, {max(times)}"}
+    for name, paths in files.items():
+        trace = folder / "2d" / f"{name}.trace.json"
+        sizes, newest = [path.stat().st_size for path in paths], max(path.stat().st_mtime_ns for path in paths)
+        old = {"stamp": f"{len(sizes)} files, {sum(sizes)} bytes, {newest}"}
         write_json(trace, without(read_json(trace, dict), "made_from") | old)
 
 

@@ -25,7 +25,7 @@ from autoseg.data.labels import to_internal_values
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.evaluation.case_scores import score_case
 from autoseg.evaluation.folders import mean_dice
-from autoseg.inference.candidate_region import candidate_region_mask
+from autoseg.inference.candidate_region_mask import candidate_region_mask
 from autoseg.inference.export import export_labels
 from autoseg.inference.logits import Logits
 from autoseg.inference.predictor import Predictor

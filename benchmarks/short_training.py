@@ -22,7 +22,7 @@ from autoseg.runtime.hardware import choose_device
 from autoseg.runtime.workspace import find_workspace
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import TrainingOptions
-from autoseg.trainers.job import RunFolders, default_options
+from autoseg.trainers.run_options import RunFolders, default_options
 from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation import validate_fold
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from factories import make_case, make_configuration, make_job, make_plan, write_dataset, write_previous, write_store
 
-from autoseg.trainers.job import RunFolders
+from autoseg.trainers.run_options import RunFolders
 
 
 @pytest.fixture(autouse=True, scope="session")

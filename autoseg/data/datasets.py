@@ -15,11 +15,11 @@ from typing import Any
 from ..runtime.dataset_folders import natural_key
 from ..schema import Case, Dataset
 from .annotations import parse_annotated
+from .ct_windows import parse_windows
 from .dicom import is_dicom_file, is_dicom_folder
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .tolerances import parse_tolerances
-from .windows import parse_windows
 
 log = logging.getLogger(__name__)
 

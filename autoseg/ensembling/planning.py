@@ -60,7 +60,7 @@ def plan_ensemble(
     least = 2 if settings.kind in ("logits", META) else 1
     if made_of is not None:
         candidates = named(models, made_of.members)
-        log.info("%s: the members are those of its folds that were begun before (others with --restart or --members).", model.name)
+        log.info("%s: the members are those of its folds that were started before (others with --restart or --members).", model.name)
     elif settings.members:
         candidates = named(models, settings.members)
     else:

@@ -22,7 +22,7 @@ from ..runtime.workspace import Workspace
 from ..schema import Budget, Dataset, Score, Split
 from ..schema.run_record import RunRecord
 from ..schema.settings import EnsembleSettings
-from ..trainers.job import RunFolders
+from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from .design import UNTRAINED, Design
@@ -65,13 +65,13 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
     """Trains and validates one fold of an ensemble; does nothing where it is finished."""
     run = work.model.run(fold)
     if run.is_finished:
-        log.info("%s is finished already; nothing to do (begin anew with --restart).", run.folder)
+        log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         return run.scores()
     with exclusive_lock(run.folder, "training"):
         split = _prepare(work, fold)
         if run.is_started:
             job = run.record()
-            log.info("%s was begun before, with %s; it goes on so (begin anew with --restart).", run.folder, job.budget.why)
+            log.info("%s was started before, with %s; it goes on so (start over with --restart).", run.folder, job.budget.why)
         else:
             job = work.design.record(fold, split, budget=work.budget, settings=work.settings)
             write_json(run.record_file, job)

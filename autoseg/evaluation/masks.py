@@ -24,7 +24,7 @@ import numpy as np
 
 from ..data.labels import foreground_box
 from ..preprocessing.cropping import slices_of
-from .chaos import chaos_score
+from .chaos_challenge import chaos_score
 from .components import ComponentMatches, match_components
 from .counts import ConfusionCounts, dice, ravd
 from .nearest_distances import nearest_distances
@@ -163,7 +163,7 @@ def nsd_surface(pair: MaskPair) -> float:
 
 
 def chaos(pair: MaskPair) -> float:
-    """The CHAOS challenge's score, 0..100 (`autoseg.evaluation.chaos`); NaN where the organ is absent from both."""
+    """The CHAOS challenge's score, 0..100 (`autoseg.evaluation.chaos_challenge`); NaN where the organ is absent from both."""
 
     def score() -> float:
         return chaos_score(dice=dice(pair.overlap), ravd=ravd(pair.overlap), assd_mm=assd_border(pair), mssd_mm=hd_border(pair))

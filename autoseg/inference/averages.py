@@ -14,10 +14,10 @@ import numpy as np
 
 from ..preprocessing.cropping import slices_of
 from ..schema import Labels
-from .grid import Grid, Interval
 from .logits import Logits, check_members
+from .logits_grid import Grid, Interval
 from .merge_labels import internal_regions_class_order
-from .winners import cell_winners, undecided_voxels, winners_from_cells, winning_channels
+from .winning_labels import cell_winners, undecided_voxels, winners_from_cells, winning_channels
 
 SLAB_OF_ALL = 2**26
 """Numbers (models times classes times voxels) of a slab that are read at once, unless one slice has more."""

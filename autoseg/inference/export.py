@@ -11,10 +11,10 @@ import torch
 from ..preprocessing.cropping import slices_of
 from ..preprocessing.orientation import undo_reorient
 from ..schema import Labels, Trace
-from .grid import Grid, slab_rows
 from .logits import Logits, check_members, probability
+from .logits_grid import Grid, slab_rows
 from .merge_labels import internal_regions_class_order
-from .winners import cell_winners, undecided_voxels, winners_from_cells, winning_channels
+from .winning_labels import cell_winners, undecided_voxels, winners_from_cells, winning_channels
 
 
 def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..schema import Labels, Trace
-from .grid import Grid, chunks
 from .logits import Logits, probability
+from .logits_grid import Grid, chunks
 
 
 def probabilities_at(members: Sequence[Logits], points: np.ndarray, labels: Labels) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..schema import Configuration, Trace
-from .candidate_region import candidate_region_mask
+from .candidate_region_mask import candidate_region_mask
 from .logits import Logits
 
 Progress = Callable[[float], None]

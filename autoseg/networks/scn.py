@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .blocks import Network, NetworkShape
-from .cubic import upsample_cubic
+from .cubic_upsampling import upsample_cubic
 from .layers import average_pool, linear_mode
 from .scn_unet import ScnUNet, supports_low_memory
 from .sizes import crop_to, pad_to_multiple

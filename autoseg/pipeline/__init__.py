@@ -26,7 +26,7 @@ from ..schema.settings import EnsembleSettings, PlanSettings, PredictSettings, T
 from .choosing import describe_choice, find_best_configuration
 from .ensembles import train_ensemble
 from .merging import merge
-from .networks import describe_networks, list_networks
+from .network_table import describe_networks, list_networks
 from .predicting import predict, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report

@@ -79,7 +79,7 @@ def _kept_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str]
         unfit = {*split.train, *split.val} ^ usable
         if both or unfit or not split.train or not split.val:
             reason = f"{min(both)} is on both sides" if both else f"{min(unfit)} is new or gone" if unfit else "one side is empty"
-            log.warning("%s: fold %d does not fit the dataset (%s); the folds are dealt anew", path, number, reason)
+            log.warning("%s: fold %d does not fit the dataset (%s); the cases are divided into folds again", path, number, reason)
             return []
     return splits
 
@@ -89,6 +89,6 @@ def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split])
     path = workspace.preprocessed(dataset) / "splits.json"
     if path.is_file() and started_runs(workspace.results(dataset)) and read_json(path, list[Split]) != splits:
         raise ValueError(
-            f"{path}: the cases or groups have changed since a training of {dataset} was begun; the folds would mix training and "
+            f"{path}: the cases or groups have changed since a training of {dataset} was started; the folds would mix training and "
             f"validation cases. Move {workspace.results(dataset)} away first"
         )

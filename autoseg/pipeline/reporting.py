@@ -9,7 +9,7 @@ from ..data.descriptions import planned_dataset
 from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
 from ..runtime.dataset_folders import matching_names
-from ..runtime.figures import css_colours
+from ..runtime.plotting import css_colours
 from ..runtime.serialization import atomic_write
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Dataset

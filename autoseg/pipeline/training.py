@@ -21,8 +21,8 @@ from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
-from ..trainers.job import RunFolders, default_options
 from ..trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ
+from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, new_record, split_of
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, training_spec
@@ -55,12 +55,12 @@ def train(
     settings = _checked(settings, workspace, spec, fold)
     run = ModelFolder.named(workspace.results(dataset.name), configuration, settings.trainer, spec.words).run(fold)
     if run.is_finished and not settings.restart:
-        log.info("%s is finished already; nothing to do (begin anew with --restart).", run.folder)
+        log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         if run.is_started:
             warn_if_options_differ(run, spec.configuration, settings)
         return run.scores()
     check_files(dataset)
-    # Before anything else, as preprocessing for another plan would replace the data of what was begun.
+    # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, restart=settings.restart)
     if settings.restart and run.folder.exists():
         with exclusive_lock(run.folder, "training"):
@@ -70,7 +70,7 @@ def train(
         previous = _first_stage(workspace, dataset, spec, run, settings)
         with exclusive_lock(
             run.model.folder, "beginning another fold", wait=True
-        ):  # folds begun at once must agree on patch, network and region
+        ):  # folds started at the same time must agree on patch, network and region
             trainer = _trainer(workspace, spec, run, previous, settings=settings)
         remove_partial_files(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
@@ -121,11 +121,11 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
 
 
 def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings) -> Trainer:
-    """The trainer of a run: as its ``run.json`` says if it was begun before, else as the settings and the device ask for."""
+    """The trainer of a run: as its ``run.json`` says if it was started before, else as the settings and the device ask for."""
     device = choose_device(settings.device)
     if run.is_started:
         record = run.record()
-        log.info("This run was begun before, with %s; it goes on so (begin anew with --restart).", record.budget.why)
+        log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
         warn_if_options_differ(run, spec.configuration, settings)
     else:
         record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..networks.imagenet import without_pretrained
-from ..networks.measure import measure
+from ..networks.network_cost import measure
 from ..schema import Labels
 
 

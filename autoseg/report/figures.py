@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from ..runtime.figures import new_figure
+from ..runtime.plotting import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

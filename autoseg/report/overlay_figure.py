@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..runtime.figures import new_figure, organ_colours
+from ..runtime.plotting import new_figure, organ_colours
 from .views import best_cut, grey_window
 
 if TYPE_CHECKING:

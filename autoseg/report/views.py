@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.windows import SOFT_TISSUE, Window, find_window
+from ..data.ct_windows import SOFT_TISSUE, Window, find_window
 from ..preprocessing.normalization import default_scheme
 from ..preprocessing.orientation import orientation_of, orientation_transform, reorient
 from ..schema import Box, Geometry
@@ -143,7 +143,7 @@ def window_for(
 ) -> tuple[tuple[float, float], str]:
     """Intensities drawn black and white, and the same in words.
 
-    CT is shown in the window of its organs (`autoseg.data.windows`) if they share one, else in that of soft tissue, moved to the organs'
+    CT is shown in the window of its organs (`autoseg.data.ct_windows`) if they share one, else in that of soft tissue, moved to the organs'
     intensities. Other images have no fixed scale: between the 1st and the 99.5th percentile of the organs' surroundings.
 
     Args:

@@ -42,7 +42,7 @@ class TrainSettings:
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
         network_options: Its keyword arguments.
         organs: That the model learns, the others are background; empty means all.
-        window: Width and level in HU of the CT window, or ``auto`` for that of the organs (`autoseg.data.windows`); None as planned.
+        window: Width and level in HU of the CT window, or ``auto`` for that of the organs (`autoseg.data.ct_windows`); None as planned.
         normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one, or one a channel.
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.

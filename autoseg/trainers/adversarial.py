@@ -15,10 +15,10 @@ from ..schema import Configuration, Plan
 from ..schema.run_record import RunRecord
 from .batches import Batch
 from .gradient_clipping import GradientClip
-from .job import RunFolders, checked_options
 from .losses.adversarial import discriminator_loss, discriminator_maps, generator_loss
-from .optimisation import OptimizedNetwork, on_device
+from .optimized_network import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
+from .run_options import RunFolders, checked_options
 from .trainer import Trainer
 
 

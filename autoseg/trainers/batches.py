@@ -17,14 +17,14 @@ from ..runtime.hardware import memory_format
 from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from ..schema.run_record import RunRecord
-from .adjacent_slices import read_slices, repeated
 from .augmentation.augment import Augmentation, draw, size_for
 from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
-from .job import RunFolders
 from .label_maps import LabelMaps
 from .losses.target_adaptive import Annotated, after_flip
 from .patch_sampling import draw_sample, is_foreground_slot, read_box, read_patch
+from .run_options import RunFolders
+from .slice_patches import read_slices, repeated
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers; a validation batch never shares draws with a training batch."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runtime.figures import new_figure, organ_colours
+from ..runtime.plotting import new_figure, organ_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from ..networks.pipo_fan import FEATURES
 from ..schema import Configuration, Plan
 from ..schema.training_options import TrainingOptions
 from .batches import Batch
-from .job import checked_options
+from .run_options import checked_options
 from .trainer import Trainer
 
 NETWORK = "pipo_fan"

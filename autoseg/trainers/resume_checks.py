@@ -53,7 +53,7 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
     different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
     if different:
         log.warning(
-            "%s was begun with %s; begin anew with --restart to change that, or train beside it with --tag WORD.",
+            "%s was started with %s; start over with --restart to change that, or train beside it with --tag WORD.",
             run.folder,
             "; ".join(different),
         )
@@ -73,8 +73,8 @@ def _compare(run: Run, now: dict[str, Any], then: dict[str, Any]) -> None:
     if different:
         found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
         raise ValueError(
-            f"{run.record_file}: this run was begun {found}. "
-            f"Plan as before, or begin anew: --restart for a single fold, or move {run.model.folder} away"
+            f"{run.record_file}: this run was started {found}. "
+            f"Plan as before, or start over: --restart for a single fold, or move {run.model.folder} away"
         )
 
 

@@ -18,8 +18,8 @@ from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
-from .job import default_options, sibling_configuration
 from .resume_checks import width_of
+from .run_options import default_options, sibling_configuration
 from .step_cost import measure_step
 from .training_spec import TrainingSpec
 
@@ -47,7 +47,7 @@ def _like_sibling(configuration: Configuration, sibling: Configuration | None, r
         return configuration
     then, planned = ("x".join(map(str, one.patch_size)) for one in (sibling, configuration))
     log.warning(
-        "Patch %s and %g times the planned features as in the folds of this model that were begun before, not %s and %g; "
+        "Patch %s and %g times the planned features as in the folds of this model that were started before, not %s and %g; "
         "to change it, move %s away.",
         *(then, sibling.width, planned, configuration.width, run.model.folder),
     )

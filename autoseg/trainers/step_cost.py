@@ -20,8 +20,8 @@ from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
 from . import TRAINERS
 from .batches import Batch
-from .job import RunFolders
 from .loading import loader_size
+from .run_options import RunFolders
 
 STEPS = 3
 OUT_OF_MEMORY = 3

@@ -34,16 +34,16 @@ from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
 from .gradient_clipping import GradientClip
 from .history import History
-from .job import RunFolders
 from .loading import Prefetcher, loader_size
 from .losses import build_loss
 from .losses.deep_supervision import SUPERVISIONS
 from .losses.target_adaptive import Annotated, TargetAdaptive
-from .optimisation import OptimizedNetwork, on_device
+from .optimized_network import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .out_of_memory import explained_out_of_memory
 from .patch_scores import score_patches
 from .run_environment import record_run_environment, remove_run_environment
+from .run_options import RunFolders
 from .schedules import learning_rate_factor
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ class Trainer:
         if not all(math.isfinite(value) for value in means.values()):
             raise RuntimeError(
                 f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); "
-                "begin anew with --restart and a smaller --learning-rate"
+                "start over with --restart and a smaller --learning-rate"
             )
         rate = self.optimized.learning_rate
         self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, learning_rate=rate, **means)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..data.ct_windows import Window, check_window, common_window
 from ..data.label_subsets import organs_tag, subset_labels
 from ..data.labels import plan_mirroring
-from ..data.windows import Window, check_window, common_window
 from ..networks import network_spec
 from ..planners.budget import patch_multiple
 from ..planners.configurations import selected_configurations

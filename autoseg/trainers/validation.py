@@ -22,7 +22,7 @@ from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Dataset, Score
 from ..schema.run_record import RunRecord
-from .job import RunFolders
+from .run_options import RunFolders
 
 log = logging.getLogger(__name__)
 

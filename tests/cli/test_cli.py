@@ -133,7 +133,7 @@ def fails(planned: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
 def test_mistakes_name_what_is_possible(line: str, named: str, fails: Fails, planned: Path) -> None:
     message = fails(line)
     assert all(word in message for word in named.split())
-    assert not list(planned.glob("results/*/*Trianer*")), "nothing is begun under a wrong name"
+    assert not list(planned.glob("results/*/*Trianer*")), "nothing is started under a wrong name"
 
 
 def test_missing_step_gives_the_command_that_does_it(fails: Fails) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from autoseg import cli
 from autoseg.networks import NETWORKS
-from autoseg.networks.measure import NetworkCost, measure
-from autoseg.pipeline.networks import DEFAULT_PATCH, NetworkRow, default_options, describe_networks, list_networks
+from autoseg.networks.network_cost import NetworkCost, measure
+from autoseg.pipeline.network_table import DEFAULT_PATCH, NetworkRow, default_options, describe_networks, list_networks
 
 
 def test_the_table_shows_what_was_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from network_contract import NetworkContract, PlannedNetworkContract
 
 from autoseg.evaluation.metrics import METRICS, find_metric
 from autoseg.networks import NETWORKS, NetworkSpec, network_spec
-from autoseg.pipeline.networks import list_networks
+from autoseg.pipeline.network_table import list_networks
 from autoseg.planners.patch import Setting, plan_size
 from autoseg.runtime.registry import import_object
 from autoseg.schema.settings import TrainSettings

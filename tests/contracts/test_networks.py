@@ -10,7 +10,7 @@ import torch
 from network_contract import IN, OUT, SIZE, NetworkContract, PlannedNetworkContract, batch, every_output, small
 
 from autoseg.networks import NETWORKS, build_network, network_spec
-from autoseg.networks.measure import measure
+from autoseg.networks.network_cost import measure
 
 TWO_STAGES: dict[str, Any] = {
     "features": [4, 8],

@@ -24,8 +24,8 @@ from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -27,8 +27,8 @@ from autoseg.schema import Mirroring, Plan, Score, Split
 from autoseg.selection.candidates import candidates_for
 from autoseg.selection.choice import choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_scores import PatchScores
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
 ORGANS = factories.labels(liver=2, kidney=5, spleen=7)

@@ -53,8 +53,8 @@ def test_models_on_different_grids_and_slab_by_slab(monkeypatch):
     for members in ALL:
         expected = export_labels([predictions[name] for name in members], LIVER_SPLEEN_AORTA)
         assert np.count_nonzero(whole.label_map(members) != expected) <= 3
-    monkeypatch.setattr("autoseg.inference.grid.LABEL_SLAB", 2000)
-    monkeypatch.setattr("autoseg.inference.grid.CHUNK", 500)
+    monkeypatch.setattr("autoseg.inference.logits_grid.LABEL_SLAB", 2000)
+    monkeypatch.setattr("autoseg.inference.logits_grid.CHUNK", 500)
     parts = average_all(predictions, ALL, LIVER_SPLEEN_AORTA)
     assert all(np.array_equal(parts.label_map(members), whole.label_map(members)) for members in ALL)
 

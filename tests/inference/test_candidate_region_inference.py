@@ -12,8 +12,8 @@ from factories import regions as as_regions
 from scipy import ndimage
 
 from autoseg.data.phantom.dataset import phantom_case
-from autoseg.inference import candidate_region as regions
-from autoseg.inference.candidate_region import body_mask, candidate_region_mask, dilated, distances
+from autoseg.inference import candidate_region_mask as regions
+from autoseg.inference.candidate_region_mask import body_mask, candidate_region_mask, dilated, distances
 from autoseg.inference.cascade import organs_as_channels
 from autoseg.inference.tiling import tile_starts
 from autoseg.inference.volume_predictor import Volume, predict_preprocessed

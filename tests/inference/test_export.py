@@ -13,7 +13,8 @@ from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs, grid_tra
 from scipy.special import expit, softmax
 from skimage.transform import resize
 
-from autoseg.inference import grid, winners
+from autoseg.inference import logits_grid as grid
+from autoseg.inference import winning_labels as winners
 from autoseg.inference.averages import average_all
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import with_temperature

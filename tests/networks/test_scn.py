@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoseg.networks import build_network
-from autoseg.networks.cubic import upsample_cubic
+from autoseg.networks.cubic_upsampling import upsample_cubic
 from autoseg.networks.scn import SpatialConfigurationNet, entropy_in_bits, merge, salt_and_pepper
 
 SMALL: dict[str, Any] = {"features": 6, "levels": 3, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2}

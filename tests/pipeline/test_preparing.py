@@ -168,7 +168,7 @@ def test_a_run_is_checked_before_its_data_is_replaced(home, tiny_job):
     stored = home / "preprocessed" / DATASET / "2d"
     before = data.snapshot(stored)
     change_plan(home, "2d", spacing=[9.0, 9.0])
-    with pytest.raises(ValueError, match="begun with spacing"):
+    with pytest.raises(ValueError, match="started with spacing"):
         autoseg.train(3, "2d", 0, ONE_STEP, home=home)
     assert data.snapshot(stored) == before
     assert len(Store(stored).names()) == 4

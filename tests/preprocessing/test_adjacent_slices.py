@@ -20,11 +20,11 @@ from autoseg.preprocessing.storage import Store
 from autoseg.schema import Mirroring
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import batches as module
-from autoseg.trainers.adjacent_slices import read_slices, repeated
 from autoseg.trainers.augmentation.augment import Augmentation, draw
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_sampling import Sample
+from autoseg.trainers.run_options import RunFolders
+from autoseg.trainers.slice_patches import read_slices, repeated
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")

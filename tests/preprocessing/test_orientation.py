@@ -16,7 +16,7 @@ from factories import make_configuration, make_plan
 from scipy.spatial.transform import Rotation
 
 from autoseg.data.images import from_sitk, read_image, to_index, to_sitk, to_world
-from autoseg.inference import grid
+from autoseg.inference import logits_grid as grid
 from autoseg.inference.cascade import on_grid
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.logits import Logits

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from factories import labels, make_configuration
 
-from autoseg.data.windows import WINDOWS, common_window, find_window, parse_windows
+from autoseg.data.ct_windows import WINDOWS, common_window, find_window, parse_windows
 from autoseg.preprocessing.windows import with_normalization
 
 CT = make_configuration(normalization=("ct",), mask_normalization=(False,))

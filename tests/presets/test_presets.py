@@ -17,9 +17,9 @@ from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.settings import check_paper, plan_settings, train_settings, trainings
 from autoseg.schema import Budget
 from autoseg.trainers import TRAINERS
-from autoseg.trainers.job import default_options
 from autoseg.trainers.losses import LOSSES
 from autoseg.trainers.optimizers import OPTIMIZERS
+from autoseg.trainers.run_options import default_options
 from autoseg.trainers.schedules import SCHEDULES
 from autoseg.trainers.training_spec import training_spec
 

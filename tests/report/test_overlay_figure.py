@@ -10,7 +10,7 @@ from skimage.io import imread
 
 from autoseg.report.overlay_figure import overlay
 from autoseg.report.views import best_slice, grey_window
-from autoseg.runtime.figures import organ_colours
+from autoseg.runtime.plotting import organ_colours
 from autoseg.trainers.plots import plot_history
 
 

@@ -13,7 +13,7 @@ from skimage.io import imread
 
 from autoseg import cli
 from autoseg.report.overlays import OverlaySettings, describe_problems, draw_overlays
-from autoseg.runtime.figures import organ_colours
+from autoseg.runtime.plotting import organ_colours
 
 SMALL = np.zeros((3, 4, 5), np.uint8)
 

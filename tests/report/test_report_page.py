@@ -17,7 +17,7 @@ from autoseg.report.figures import Curve, Scale, common_scale, curve_figure
 from autoseg.report.formatting import duration, number, p_value, short_name, significant
 from autoseg.report.planes import embedded, outlines
 from autoseg.report.sections_models import comparison_section
-from autoseg.runtime.figures import css_colours
+from autoseg.runtime.plotting import css_colours
 from autoseg.schema import Choice
 
 VOID = {"br", "hr", "img", "input", "link", "meta"}

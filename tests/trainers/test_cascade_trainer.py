@@ -10,7 +10,7 @@ import pytest
 import torch
 from factories import ORGANS, SHAPE, make_configuration, make_job, make_plan
 
-from autoseg.inference.candidate_region import body_mask, dilated
+from autoseg.inference.candidate_region_mask import body_mask, dilated
 from autoseg.preprocessing.storage import Locations, Store, read_array
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import CandidateRegion
@@ -21,8 +21,8 @@ from autoseg.trainers.cascade import trainer as cascade
 from autoseg.trainers.cascade.candidate_region import CandidateRegionChoice
 from autoseg.trainers.cascade.region_masks import mark_outside, prepare_regions, with_ignore
 from autoseg.trainers.cascade.trainer import CANDIDATE_REGION, CascadeTrainer
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.patch_sampling import draw_sample
+from autoseg.trainers.run_options import RunFolders
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("no_pictures")

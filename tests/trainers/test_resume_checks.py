@@ -1,4 +1,4 @@
-"""What may follow a training that was begun: the same data, alike folds, and a checkpoint to start from that is really there."""
+"""What may follow a training that was started: the same data, alike folds, and a checkpoint to start from that is really there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.schema.settings import TrainSettings
-from autoseg.trainers.job import sibling_configuration
 from autoseg.trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ, width_of
+from autoseg.trainers.run_options import sibling_configuration
 
 
 @pytest.fixture
-def begun(tmp_path: Path):
-    """Fold 0, begun with a plan (in which a number is not a number); and the plan."""
+def started(tmp_path: Path):
+    """Fold 0, started with a plan (in which a number is not a number); and the plan."""
     plan = make_plan()
     plan = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], std=float("nan")),))
     run = ModelFolder(tmp_path / "3d_fullres__Trainer").run("0")
@@ -32,8 +32,8 @@ def check(run: Run, plan, configuration=None, **options) -> None:
     check_resumable(run, plan, configuration or plan.configurations["3d_fullres"], **options)
 
 
-def test_the_same_plan_goes_on(begun):
-    run, plan = begun
+def test_the_same_plan_goes_on(started):
+    run, plan = started
     check(run, plan)
     check(run.model.run("1"), plan)
     smaller = dataclasses.replace(plan.configurations["3d_fullres"], patch_size=(4, 4, 4), batch_size=9)
@@ -53,8 +53,8 @@ def test_the_same_plan_goes_on(begun):
     ids=lambda change: next(iter(change)),
 )
 @pytest.mark.parametrize("fold", ["0", "1"])
-def test_other_data_is_refused_for_the_run_and_its_siblings(begun, change, fold):
-    run, plan = begun
+def test_other_data_is_refused_for_the_run_and_its_siblings(started, change, fold):
+    run, plan = started
     configuration, (what,) = plan.configurations["3d_fullres"], change
     if what == "organs":  # the models' folders may have the same name: of many organs it says only how many
         plan = dataclasses.replace(plan, labels=labels(ball=2), data_labels=plan.labels)
@@ -62,20 +62,20 @@ def test_other_data_is_refused_for_the_run_and_its_siblings(begun, change, fold)
         configuration = dataclasses.replace(configuration, **change)
     else:
         plan = dataclasses.replace(plan, **change)
-    with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was begun with {what} .*--restart"):
+    with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was started with {what} .*--restart"):
         check(run.model.run(fold), plan, configuration)
 
 
-def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(begun):
-    run, plan = begun
+def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(started):
+    run, plan = started
     other = dataclasses.replace(plan.configurations["3d_fullres"], network="residual_unet")
     with pytest.raises(ValueError, match="network plain_unet, the plan now says residual_unet"):
         check(run.model.run("1"), plan, other)
     check(run, plan, other)
 
 
-def test_a_restarted_run_answers_only_to_its_siblings(begun):
-    run, plan = begun
+def test_a_restarted_run_answers_only_to_its_siblings(started):
+    run, plan = started
     other = dataclasses.replace(plan, transpose=(1, 0, 2))
     check(run, other, restart=True)
     run.folder.rename(run.model.run("1").folder)
@@ -83,8 +83,8 @@ def test_a_restarted_run_answers_only_to_its_siblings(begun):
         check(run, other, restart=True)
 
 
-def test_a_new_fold_takes_the_patch_of_the_others(begun):
-    run, _ = begun
+def test_a_new_fold_takes_the_patch_of_the_others(started):
+    run, _ = started
     assert sibling_configuration(run) is None
     assert sibling_configuration(run.model.run("1")).patch_size == (8, 8, 8)
 
@@ -133,8 +133,8 @@ class TestPretrained:
         assert width_of(checkpoint) == 0.5
 
 
-def test_other_options_than_a_run_was_begun_with_are_said(begun, caplog):
-    run, _ = begun
+def test_other_options_than_a_run_was_started_with_are_said(started, caplog):
+    run, _ = started
     same = make_configuration()
     warn_if_options_differ(run, same, TrainSettings())
     assert caplog.text == ""

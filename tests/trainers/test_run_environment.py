@@ -13,8 +13,8 @@ from autoseg.runtime.hardware import cpu_count, current_environment, device_name
 from autoseg.runtime.serialization import write_json
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.trainers import run_environment as module
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT, read_run_environments, record_run_environment
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -24,8 +24,8 @@ from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget, Configuration, Image, Locator
 from autoseg.schema.run_record import RunRecord
-from autoseg.trainers.job import RunFolders, default_options
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
+from autoseg.trainers.run_options import RunFolders, default_options
 from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
 from autoseg.trainers.spatial_configuration.trainer import SpatialConfigurationTrainer
 from autoseg.trainers.step_cost import _random_batch

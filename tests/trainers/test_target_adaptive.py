@@ -14,10 +14,10 @@ from factories import REGIONS, labels, make_job, make_plan, regions, write_store
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import StoredRecord
 from autoseg.schema import Labels, Mirroring, Split
-from autoseg.trainers.job import RunFolders
 from autoseg.trainers.losses import LOSSES, build_loss
 from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSupervision
 from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, merge_unlabelled
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
 ORGANS = labels(liver=1, kidney=2, spleen=3)

@@ -14,7 +14,7 @@ from autoseg.data.datasets import load_dataset
 from autoseg.inference.volume_predictor import Volume
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json
-from autoseg.trainers.job import RunFolders
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.validation import validate_fold
 
 

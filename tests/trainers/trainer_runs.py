@@ -9,7 +9,7 @@ import torch
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
-from autoseg.trainers.job import RunFolders
+from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ...data.labels import organ_mask
-from ...inference.candidate_region import distances
+from ...inference.candidate_region_mask import distances
 from ...preprocessing.storage import Store, read_array
 from ...schema import Labels
 from ...schema.run_record import RunRecord
-from ..job import RunFolders
 from ..patch_sampling import segmentation_of
+from ..run_options import RunFolders
 
 LARGEST_RADIUS = 10
 WANTED_RECALL = 0.99

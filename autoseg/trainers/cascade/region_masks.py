@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...data.label_subsets import organ_indices
-from ...inference.candidate_region import candidate_region_mask
+from ...inference.candidate_region_mask import candidate_region_mask
 from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
 from ...runtime.serialization import atomic_write
@@ -21,8 +21,8 @@ from ...schema import Configuration, Labels
 from ...schema.conventions import ANNOTATED
 from ...schema.run_record import RunRecord
 from ..derived_cases import open_folder
-from ..job import RunFolders
 from ..patch_sampling import segmentation_of
+from ..run_options import RunFolders
 
 CENTRES = 10_000
 """Most voxels of a region that are stored as possible centres of patches."""

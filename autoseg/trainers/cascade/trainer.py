@@ -11,8 +11,8 @@ from typing import Any
 from ...runtime.serialization import atomic_write, write_json
 from ...schema import CandidateRegion, Configuration, Labels, Plan
 from ...schema.run_record import RunRecord
-from ..job import RunFolders, checked_options, sibling_configuration
 from ..plots import plot_recall
+from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
 from .candidate_region import CandidateRegionChoice, choose_candidate_region
 from .region_masks import prepare_regions, with_ignore

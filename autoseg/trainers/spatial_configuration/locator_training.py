@@ -18,7 +18,7 @@ from ...schema.run_record import RunRecord
 from ..augmentation.augment import apply, draw
 from ..gradient_clipping import GradientClip
 from ..losses import build_loss
-from ..optimisation import OptimizedNetwork, on_device
+from ..optimized_network import OptimizedNetwork, on_device
 from ..optimizers import build_optimizer
 from .coarse_cases import FOREGROUND
 

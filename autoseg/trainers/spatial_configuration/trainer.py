@@ -20,8 +20,8 @@ from ...schema import Configuration, Plan
 from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
 from ..batches import Batch
-from ..job import RunFolders, checked_options, sibling_configuration
 from ..losses.heatmap import sigmoid_cross_entropy
+from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
 from .coarse_cases import prepare_coarse
 from .locator_training import LocatorTraining

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autoseg.networks.cubic import upsample_cubic
+from autoseg.networks.cubic_upsampling import upsample_cubic
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])

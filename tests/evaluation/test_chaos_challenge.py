@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation import masks
-from autoseg.evaluation.chaos import chaos_score
+from autoseg.evaluation.chaos_challenge import chaos_score
 from autoseg.evaluation.masks import MaskPair
 
 

@@ -15,8 +15,8 @@ from functools import reduce
 import numpy as np
 import torch
 
-from .grid import Grid, Interval, chunks, slab_rows
 from .logits import probability
+from .logits_grid import Grid, Interval, chunks, slab_rows
 
 UNDECIDED = -1
 """Mark of the cells whose corners disagree."""

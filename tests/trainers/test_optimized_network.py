@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.trainers.gradient_clipping import GradientClip
-from autoseg.trainers.optimisation import OptimizedNetwork
+from autoseg.trainers.optimized_network import OptimizedNetwork
 
 
 def optimized(average_decay: float = 0.9) -> OptimizedNetwork:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..networks import NETWORKS, network_spec
-from ..networks.measure import NetworkCost, measure
+from ..networks.network_cost import NetworkCost, measure
 from ..planners.patch import network_options
 from ..planners.topology import plan_topology
 

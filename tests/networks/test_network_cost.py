@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.networks import build_network
-from autoseg.networks.measure import NetworkCost, measure
+from autoseg.networks.network_cost import NetworkCost, measure
 from autoseg.planners.memory import conv_elements
 from autoseg.planners.patch import PRESETS, Setting, Sizing, network_options
 from autoseg.planners.topology import plan_topology

@@ -1,4 +1,4 @@
-"""What training an ensemble is told: which organs, on which grid, with which network on top, for how long."""
+"""Settings of an ensemble to train: its organs, its grid, the network on top, and how long it trains."""
 
 from __future__ import annotations
 

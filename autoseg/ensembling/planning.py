@@ -91,8 +91,8 @@ def _others(folds: Sequence[str], fold: str) -> list[str]:
     return others or [fold]
 
 
-def _wanted_folds(asked: Sequence[str], members: Sequence[Member], shared: Sequence[str]) -> list[str]:
-    wanted = list(asked or shared)
+def _wanted_folds(requested: Sequence[str], members: Sequence[Member], shared: Sequence[str]) -> list[str]:
+    wanted = list(requested or shared)
     missing = [member.command(fold) for member in members for fold in wanted if fold not in member.records]
     if missing:
         listed = "\n".join(f"  {command}" for command in missing)
@@ -100,13 +100,13 @@ def _wanted_folds(asked: Sequence[str], members: Sequence[Member], shared: Seque
     return wanted
 
 
-def _organs(asked: Sequence[str], members: Sequence[Member]) -> tuple[str, ...]:
+def _organs(requested: Sequence[str], members: Sequence[Member]) -> tuple[str, ...]:
     """In the order of the dataset."""
     known = {name for member in members for name in member.labels.names}
-    for organ in asked:
+    for organ in requested:
         if organ not in known:
             raise unknown_name_error("organ of the members", organ, known)
-    return tuple(name for name in members[0].record.plan.stored_labels.names if name in (asked or known))
+    return tuple(name for name in members[0].record.plan.stored_labels.names if name in (requested or known))
 
 
 def _members(

@@ -90,7 +90,7 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
 def _prepare(work: EnsembleTraining, fold: str) -> Split:
     """Writes the cases that a fold reads, and says which it learns from and which it is judged by."""
     design = work.design
-    own, others = work.held_out[fold], sorted(name for other, names in work.held_out.items() if other != fold for name in names)
+    held_out, others = work.held_out[fold], sorted(name for other, names in work.held_out.items() if other != fold for name in names)
     learns = design.kind not in (*UNTRAINED, FUSION)
     used = {name: other for other, names in work.held_out.items() if learns or other == fold for name in names}
     readers = {member.configuration.data: member.record for member in (*design.members, design.reference)}
@@ -99,8 +99,8 @@ def _prepare(work: EnsembleTraining, fold: str) -> Split:
     if design.kind != FUSION:
         write_stacks(used, work.model.folder.parent, design.layout, work.preprocessed(design.reference.configuration.data), work.data)
     elif len(design.sources) > 1:
-        write_joined(own, [work.preprocessed(source) for source in design.sources], work.data)
-    return Split(tuple(others) if learns else (), tuple(own))
+        write_joined(held_out, [work.preprocessed(source) for source in design.sources], work.data)
+    return Split(tuple(others) if learns else (), tuple(held_out))
 
 
 def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:

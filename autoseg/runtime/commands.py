@@ -31,7 +31,7 @@ NOT_REPEATED = ("restart", "workers", "trust_files", "folds", "kind")
 
 
 def words_of(settings: PlanSettings | TrainSettings | EnsembleSettings | ChoiceSettings) -> list[str]:
-    """The switches of everything that was asked for, as the command line takes them."""
+    """The switches of everything that was settings for, as the command line takes them."""
     values = {item.name: (getattr(settings, item.name), item) for item in fields(settings) if item.name not in NOT_REPEATED}
     return [word for name, (value, item) in values.items() if value != _default(item) for word in _switch(name, value)]
 
@@ -72,10 +72,10 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
             kind=record.ensemble.kind, members=record.ensemble.members, seed=record.seed
         )
         return shlex.join(["autoseg_train_ensemble", dataset, "--kind", settings.kind, *words_of(settings), "--folds", *(folds or (fold,))])
-    asked = record.settings or TrainSettings(seed=record.seed)
-    if device and asked.device == "auto":
-        asked = replace(asked, device=device)
-    return shlex.join(["autoseg_train", dataset, record.configuration.name, fold, *words_of(asked)])
+    training = record.settings or TrainSettings(seed=record.seed)
+    if device and training.device == "auto":
+        training = replace(training, device=device)
+    return shlex.join(["autoseg_train", dataset, record.configuration.name, fold, *words_of(training)])
 
 
 def choice_command(choice: Choice, dataset: str) -> str:

@@ -114,9 +114,9 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
     Raises:
         ValueError: There is none.
     """
-    said = home or os.environ.get("AUTOSEG_HOME")
-    if said:
-        return Workspace(Path(said).expanduser().resolve())
+    named_home = home or os.environ.get("AUTOSEG_HOME")
+    if named_home:
+        return Workspace(Path(named_home).expanduser().resolve())
     here = Path.cwd()
     upwards = (here, *here.parents)
     for folder in upwards:

@@ -105,11 +105,11 @@ def check_pretrained(network: nn.Module, path: Path | None) -> None:
     """
     if path is None:
         return
-    own, weights = network.state_dict(), load_checkpoint(path)[0]["network"]
-    fitting = [name for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape]
+    present, weights = network.state_dict(), load_checkpoint(path)[0]["network"]
+    fitting = [name for name, tensor in weights.items() if name in present and present[name].shape == tensor.shape]
     if not fitting:
         raise ValueError(f"--pretrained {path}: not one weight fits this network; was it trained with the same plan?")
-    share = sum(own[name].numel() for name in fitting) / sum(tensor.numel() for tensor in own.values())
+    share = sum(present[name].numel() for name in fitting) / sum(tensor.numel() for tensor in present.values())
     if share < LITTLE:
         log.warning("Only %.0f %% of this network's numbers are taken from %s: was it trained with another plan?", 100 * share, path)
     else:

@@ -82,9 +82,9 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         trainer_options=settings.trainer_options,
         settings=replace(settings, restart=False),
     )
-    configuration, said = _fitted(job, sibling, device, least_batch=settings.batch or MIN_BATCH_SIZE)
+    configuration, reasons = _fitted(job, sibling, device, least_batch=settings.batch or MIN_BATCH_SIZE)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
-    for sentence in (batch_why, *said):
+    for sentence in (batch_why, *reasons):
         log.info("%s.", sentence)
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
 
@@ -105,10 +105,10 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
         configuration, cost, time_why = fit_time_budget(
             configuration, job.budget, cost, measured, may_narrow=may_narrow, min_batch=least_batch
         )
-    said = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
+    reasons = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":
-        said.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")
-    return configuration, said
+        reasons.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")
+    return configuration, reasons
 
 
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
@@ -117,7 +117,7 @@ def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettin
 
 
 def budget_of(settings: TrainSettings) -> Budget:
-    """How long to train: what the user said, or the default of the device."""
+    """How long to train: what the user asks for, or the default of the device."""
     device = choose_device(settings.device)
     return choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
 

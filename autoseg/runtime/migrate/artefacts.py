@@ -141,9 +141,9 @@ def complete_plan_settings(plan: Plan) -> PlanSettings:
     """What a plan was asked for; of one of version 0.1.0, which did not record it, what its values and reasons say."""
     if plan.settings is not None:
         return plan.settings
-    said = {(reason.configuration, reason.what) for reason in plan.reasons if reason.why.startswith("as you asked")}
+    requested = {(reason.configuration, reason.what) for reason in plan.reasons if reason.why.startswith("as you asked")}
     exact = next((one.spacing for one in plan.configurations.values() if len(one.spacing) == len(plan.transpose)), None)
     spacing = None
-    if ("all", "spacing") in said and exact is not None:
+    if ("all", "spacing") in requested and exact is not None:
         spacing = tuple(exact[plan.transpose.index(axis)] for axis in range(len(exact)))
-    return PlanSettings(preset=plan.preset, memory_gb=plan.memory_gb, spacing=spacing, force_lowres=("3d_lowres", "spacing") in said)
+    return PlanSettings(preset=plan.preset, memory_gb=plan.memory_gb, spacing=spacing, force_lowres=("3d_lowres", "spacing") in requested)

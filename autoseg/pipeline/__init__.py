@@ -11,7 +11,7 @@
     train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
     write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
     draw_overlays            images and label maps -> pictures                                     (../report/overlays.py)
-    list_networks            what each network costs                                               (networks.py)
+    list_networks            what each network costs                                               (network_table.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
 """

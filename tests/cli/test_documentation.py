@@ -67,6 +67,18 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors, f"{target}#{anchor}"
 
 
+@every_page
+def test_files_and_names_of_the_package_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(r"(?:(?<=`)|(?<=pytest ))([\w/]+/\w+\.py)\b", text):
+        assert any((ROOT / room / file).is_file() for room in ("", "autoseg")), file
+    for module, name in re.findall(r"`((?:[a-z_]+\.)*[a-z_]+)\.(?!json|png|csv|html|npz|log|pt|py\b)(\w+)", BLOCK.sub("", text)):
+        room = ROOT / "autoseg" / module.split(".")[0]
+        file = ROOT / "autoseg" / f"{module.replace('.', '/')}.py"
+        if room.is_dir() and not file.with_suffix("").is_dir():
+            assert file.is_file() and re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")), f"{module}.{name}"
+
+
 def test_readme_is_short_and_names_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.encode()) <= 12_000

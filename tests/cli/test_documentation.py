@@ -71,6 +71,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_and_names_of_the_package_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for file in re.findall(r"(?:(?<=`)|(?<=pytest ))([\w/]+/\w+\.py)\b", text):
+        if file == "autoseg/networks/dropout_unet.py":  # which the reader of CONTRIBUTING is to write
+            continue
         assert any((ROOT / room / file).is_file() for room in ("", "autoseg")), file
     for module, name in re.findall(r"`((?:[a-z_]+\.)*[a-z_]+)\.(?!json|png|csv|html|npz|log|pt|py\b)(\w+)", BLOCK.sub("", text)):
         room = ROOT / "autoseg" / module.split(".")[0]

@@ -68,9 +68,8 @@ def train(
     with exclusive_lock(run.folder, "training"):
         preprocess(workspace, dataset, spec.plan, spec.configuration)
         previous = _first_stage(workspace, dataset, spec, run, settings)
-        with exclusive_lock(
-            run.model.folder, "beginning another fold", wait=True
-        ):  # folds started at the same time must agree on patch, network and region
+        # Folds that are started at the same time must agree on patch, network and region.
+        with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
             trainer = _trainer(workspace, spec, run, previous, settings=settings)
         remove_partial_files(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))

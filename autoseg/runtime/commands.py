@@ -31,7 +31,7 @@ NOT_REPEATED = ("restart", "workers", "trust_files", "folds", "kind")
 
 
 def words_of(settings: PlanSettings | TrainSettings | EnsembleSettings | ChoiceSettings) -> list[str]:
-    """The switches of everything that was settings for, as the command line takes them."""
+    """The switches of everything that was asked for, as the command line takes them."""
     values = {item.name: (getattr(settings, item.name), item) for item in fields(settings) if item.name not in NOT_REPEATED}
     return [word for name, (value, item) in values.items() if value != _default(item) for word in _switch(name, value)]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from factories import make_case, make_configuration, make_job, make_plan, write_dataset, write_previous, write_store
+from oracle_home import HomeFactory, copied_homes, shared_homes
 
 from autoseg.trainers.run_options import RunFolders
 
@@ -56,3 +57,15 @@ def folders(tmp_path: Path) -> RunFolders:
 def cascade_folders(folders: RunFolders, tmp_path: Path) -> RunFolders:
     """The same with a first stage's segmentations."""
     return dataclasses.replace(folders, previous=write_previous(tmp_path / "previous", folders.data))
+
+
+@pytest.fixture(scope="session")
+def shared_oracle_home(tmp_path_factory: pytest.TempPathFactory) -> HomeFactory:
+    """``shared_oracle_home(dim=3, regions=False)``: a home with a trained oracle, for tests that only read it."""
+    return shared_homes(tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture
+def oracle_home(shared_oracle_home: HomeFactory, tmp_path: Path) -> HomeFactory:
+    """``oracle_home(dim=3, regions=False)``: a copy of such a home that the test may change."""
+    return copied_homes(shared_oracle_home, tmp_path)

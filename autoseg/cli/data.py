@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .command import command
 from .options import DATASET, add_groups, add_plan_options, add_workers, plan_settings
+
+if TYPE_CHECKING:
+    from ..data.checks import Problem
 
 
 def _add_plan_arguments(parser: ArgumentParser) -> None:
@@ -34,17 +39,19 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help=DATASET)
     parser.add_argument("--fix", action="store_true", help="write a copy in which everything that can be repaired safely is repaired")
     parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="repaired copy (default: beside the dataset, next free id)")
+    text = "with --fix: whose header is true where a label map does not lie where its image lies (without, such cases are left out)"
+    parser.add_argument("--geometry", choices=("image", "label"), help=text)
     add_groups(parser)
     add_workers(parser)
 
 
-@command(_add_check_arguments, "-d 3", "-d 3 --fix")
+@command(_add_check_arguments, "-d 3", "-d 3 --fix", "-d 3 --fix --geometry image")
 def check(options: Namespace) -> int:
     """List every problem of every case of a dataset; with --fix, write a repaired copy beside it.
 
-    The exit status is 1 if there are problems.
+    The exit status is 1 if there are problems; with --fix, if cases had to be left out.
     """
-    from ..pipeline import check_dataset, fix_dataset
+    from ..pipeline import check_dataset, describe_dataset, fix_dataset
     from ..runtime.workspace import find_workspace, fixed_name
 
     folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
@@ -53,16 +60,26 @@ def check(options: Namespace) -> int:
         print(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
         print(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems:
-        print(f"{folder}: no problem found.")
+        print(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups)}.")
         return 0
-    fixable = sum(problem.fixable for problem in problems)
-    print(f"{folder}: {len(problems)} problems, {fixable} of which --fix can repair.")
+    _print_numbers(folder, problems)
     if not options.fix:
         return 1
     out = options.out or fixed_name(folder)
-    print("\n".join(fix_dataset(folder, problems, out)))
+    messages = fix_dataset(folder, problems, out, geometry=options.geometry)
+    print("\n".join(messages))
+    left_out = sum(": left out: " in message for message in messages)
     print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
-    return 0
+    if left_out:
+        print(f"{left_out} case{'s were' if left_out > 1 else ' was'} left out.")
+    return int(bool(left_out))
+
+
+def _print_numbers(folder: Path, problems: Sequence[Problem]) -> None:
+    fixable = sum(problem.fixable for problem in problems)
+    asking = sum(bool(problem.readings) for problem in problems)
+    more = f", {asking} more with --geometry image or label" if asking else ""
+    print(f"{folder}: {len(problems)} problem{'s' if len(problems) > 1 else ''}, {fixable} of which --fix can repair{more}.")
 
 
 def _add_merge_arguments(parser: ArgumentParser) -> None:

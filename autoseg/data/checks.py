@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from ..schema import Case, Geometry, Image, Labels
 from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
-from .images import displacement, geometry_difference, read_geometry, read_image, read_label, to_index, to_world
-from .labels import foreground_box, undeclared_values
+from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
+from .images import geometry_difference, read_geometry, read_image, read_label
+from .label_placement import Reading, describe_readings, placement, voxels_fit
+from .labels import undeclared_values
 
 MISSING_CHANNEL = "missing channel"
 MISSING_LABEL = "missing label"
@@ -32,9 +33,6 @@ EMPTY = "empty label"
 UNANNOTATED = "organ that dataset.json says is not annotated"
 DUPLICATE_IMAGE = "same image twice"
 NOT_ORTHONORMAL = "direction not orthonormal"
-
-HEADER_TOLERANCE_VOXELS = 1.0
-"""Equal shape and no corner further away than this many of the smallest voxel edges: the header is inexact, the voxels fit."""
 
 ROUNDING = 1e-3
 """Fractional labels no further from an integer than this are rounding errors of another program."""
@@ -49,7 +47,9 @@ _BYTES_PER_VOXEL = 24
 class Problem:
     """A problem of a case: its kind (one of this module's), what was found in a file with its measure, and what was expected.
 
-    `fixable` tells whether a repaired copy can be written.
+    Attributes:
+        fixable: Whether a repaired copy can be written without knowing more than the files tell.
+        readings: Of a label map that lies elsewhere than its image: which headers may be the true one (`label_placement`).
     """
 
     case: str
@@ -58,6 +58,22 @@ class Problem:
     found: str
     expected: str
     fixable: bool = False
+    readings: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """What the check of a case found.
+
+    Attributes:
+        problems: Of its files.
+        digest: A hash of its images' voxels; empty where they cannot be read.
+        other_units: The values of a channel called CT that cannot be Hounsfield units; mostly empty.
+    """
+
+    problems: list[Problem]
+    digest: str = ""
+    other_units: str = ""
 
 
 def check_dataset(folder: Path, *, groups: str | None = None, workers: int | None = None) -> list[Problem]:
@@ -79,9 +95,9 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
         problems.append(Problem(name, str(jobs[name][0].images[0]), UNREADABLE, reason, "a case that can be read"))
     first: dict[str, list[Case]] = {}
     for case in dataset.cases:
-        found, digest = results.get(case.name, ([], ""))
-        problems += found
-        earlier = first.setdefault(digest, []) if digest else []
+        checked = results.get(case.name, CheckedCase([]))
+        problems += checked.problems
+        earlier = first.setdefault(checked.digest, []) if checked.digest else []
         same = next((one for one in earlier if not _are_complementary(one, case)), None)
         if same is not None:
             problems.append(
@@ -89,11 +105,12 @@ def check_dataset(folder: Path, *, groups: str | None = None, workers: int | Non
             )
         else:
             earlier.append(case)
+    warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(dataset.cases))
     return sorted(problems, key=lambda problem: (problem.case, problem.file))
 
 
-def check_case(case: Case, channels: Sequence[str], labels: Labels) -> tuple[list[Problem], str]:
-    """The problems of one case, and a hash of its images' voxels (empty where they cannot be read)."""
+def check_case(case: Case, channels: Sequence[str], labels: Labels) -> CheckedCase:
+    """Checks the files of one case."""
     problems: list[Problem] = []
     images = []
     for path in case.images:
@@ -106,30 +123,20 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> tuple[lis
         expected = f"{len(channels)} channels: {', '.join(channels)}"
         problems.append(Problem(case.name, str(case.images[-1]), MISSING_CHANNEL, f"{n_channels} channels", expected))
     for image in readable[1:]:
-        problems += _check_place(case.name, image.source, readable[0].geometry, image.geometry, None)
-    reference = readable[0].geometry if readable else None
+        problems += _check_channel_place(case.name, image, readable[0].geometry)
     if case.label is not None:
-        problems += _check_label(case, labels, reference)
+        problems += _check_label(case, labels, readable[0] if readable else None)
     digest = hashlib.blake2b(digest_size=16)
     for image in readable:
         digest.update(str(image.array.shape).encode())
         digest.update(np.ascontiguousarray(image.array).data)
-    return problems, digest.hexdigest() if len(readable) == len(images) else ""
+    is_complete = len(readable) == len(images)
+    return CheckedCase(problems, digest.hexdigest() if is_complete else "", _other_units(readable, channels) if is_complete else "")
 
 
 def _are_complementary(first: Case, second: Case) -> bool:
     """Whether two cases with the same image are one patient of whom different organs were annotated."""
     return (first.group or first.name) == (second.group or second.name) and first.annotated != second.annotated
-
-
-def foreground_inside(label: np.ndarray, label_geometry: Geometry, image_geometry: Geometry) -> bool:
-    """Whether the box around a label map's foreground lies inside the image, to one voxel."""
-    if label_geometry.dim != image_geometry.dim or not label.any():
-        return False
-    spans = [(float(start), float(stop - 1)) for start, stop in foreground_box(label)]
-    corners = np.array(list(itertools.product(*reversed(spans))))
-    index = to_index(image_geometry, to_world(label_geometry, corners))
-    return bool((index >= -1).all() and (index <= np.array(image_geometry.shape[::-1])).all())
 
 
 def read_with_non_finite(path: Path) -> Image:
@@ -140,11 +147,6 @@ def read_with_non_finite(path: Path) -> Image:
         return image
     stored = stored.reshape(image.array.shape)
     return dataclasses.replace(image, array=np.where(np.isfinite(stored), image.array, stored.astype(np.float32)))
-
-
-def voxels_fit(expected: Geometry, found: Geometry) -> bool:
-    """Whether the voxels fit and only the header is inexact."""
-    return expected.shape == found.shape and displacement(expected, found) <= HEADER_TOLERANCE_VOXELS * min(expected.spacing)
 
 
 def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
@@ -160,7 +162,14 @@ def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
     return image, problems
 
 
-def _check_label(case: Case, labels: Labels, reference: Geometry | None) -> list[Problem]:
+def _other_units(images: Sequence[Image], channels: Sequence[str]) -> str:
+    """What the channels called CT have where that cannot be Hounsfield units, of a case with all its channels."""
+    arrays = [array for image in images for array in image.array]
+    found = [not_in_hounsfield_units(array) for array, channel in zip(arrays, channels) if is_ct(channel)]
+    return next(filter(None, found), "")
+
+
+def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Problem]:
     name, path = case.name, Path(str(case.label))
     try:
         label = read_label(path)
@@ -172,7 +181,7 @@ def _check_label(case: Case, labels: Labels, reference: Geometry | None) -> list
         found = f"{int((~np.isfinite(stored)).sum())} of {stored.size} voxels"
         problems.append(Problem(name, str(path), NOT_FINITE, found, "integers", True))
     if reference is not None:
-        problems += _check_place(name, str(path), reference, label.geometry, label.array)
+        problems += _check_label_place(name, label, reference)
     undeclared = undeclared_values(label.array, labels)
     if undeclared:
         found = ", ".join(f"value {value} ({count} voxels)" for value, count in undeclared.items())
@@ -186,13 +195,25 @@ def _check_label(case: Case, labels: Labels, reference: Geometry | None) -> list
     return problems
 
 
-def _check_place(name: str, file: str, expected: Geometry, found: Geometry, label: np.ndarray | None) -> list[Problem]:
-    """Compares with the first channel; `label` is None for images, which are never resampled."""
-    difference = geometry_difference(expected, found)
+def _check_channel_place(name: str, image: Image, expected: Geometry) -> list[Problem]:
+    """Compares with the first channel; images are never resampled."""
+    difference = geometry_difference(expected, image.geometry)
     if not difference:
         return []
-    fixable = voxels_fit(expected, found) or (label is not None and foreground_inside(label, found, expected))
-    return [Problem(name, file, GEOMETRY, f"differs in {difference}", "the geometry of the first channel", fixable)]
+    found, fixable = f"differs in {difference}", voxels_fit(expected, image.geometry)
+    return [Problem(name, image.source, GEOMETRY, found, "the geometry of the first channel", fixable)]
+
+
+def _check_label_place(name: str, label: Image, reference: Image) -> list[Problem]:
+    difference = geometry_difference(reference.geometry, label.geometry)
+    if not difference:
+        return []
+    place = placement(label.array, label.geometry, reference.geometry)
+    found, expected = f"differs in {difference}", "the geometry of the first channel"
+    if place.safe is None and place.readings:
+        found += f"; {describe_readings(reference.array[0], label.array, label.geometry, reference.geometry)}"
+        expected += f"; if its header is wrong, --fix --geometry {' or '.join(place.readings)} repairs it: the one whose header is true"
+    return [Problem(name, label.source, GEOMETRY, found, expected, place.safe is not None, () if place.safe else place.readings)]
 
 
 def _check_direction(name: str, path: Path, geometry: Geometry) -> list[Problem]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
-from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, Problem, check_case, read_with_non_finite, voxels_fit
+from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, Problem, check_case, read_with_non_finite
 from .datasets import inspect_dataset, read_info
 from .images import (
     ending_of,
@@ -26,19 +26,27 @@ from .images import (
     read_geometry,
     read_image,
     stem_of,
-    to_sitk,
     write_image,
     write_label,
 )
+from .label_placement import Reading, place_label, placement, voxels_fit
 
 
-def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) -> list[str]:
+def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path, *, geometry: Reading | None = None) -> list[str]:
     """Writes a copy of a dataset in which what `check_dataset` found is repaired; a sentence for each case that was changed or left out.
 
-    Labels get their image's header where the voxels fit (`voxels_fit`) and are resampled (nearest neighbour) where they do not;
-    NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
+    Labels get their image's header where it differs by less than half a voxel, and are resampled (nearest neighbour) where they are another
+    grid over the same field of view. Of those that lie elsewhere one cannot know which header is true: they are left out unless `geometry`
+    says so. NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
     directions become orthonormal; of equal images the first stays. Cases beyond repair are left out. An empty label stays. Every
     repaired case is checked again before it is kept. The new folder, of real copies, appears when it is complete.
+
+    Args:
+        folder: The dataset.
+        problems: As `check_dataset` found them.
+        destination: A new or empty folder.
+        geometry: Whose header is true where image and label map lie apart: ``image`` (the label map gets it), ``label`` (it is
+            resampled).
 
     Raises:
         ValueError: The destination exists and is not empty, or no case is left.
@@ -50,7 +58,7 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)
-    lost = {name: beyond for name, found in by_case.items() if (beyond := [one for one in found if _is_beyond_repair(one)])}
+    lost = {name: beyond for name, found in by_case.items() if (beyond := [one for one in found if _is_beyond_repair(one, geometry)])}
     messages = [
         f"case {name}: left out: {'; '.join(f'{one.kind} in {Path(one.file).name} ({one.found})' for one in beyond)}"
         for name, beyond in lost.items()
@@ -61,7 +69,7 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
             (partial / part).mkdir(parents=True, exist_ok=True)
         for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
             if case.name not in lost:
-                message, is_complete = _repair_case(case, by_case[case.name], dataset, partial)
+                message, is_complete = _repair_case(case, by_case[case.name], dataset, partial, geometry=geometry)
                 complete += [case] if is_complete else []
                 messages += [message] if message else []
         if not complete:
@@ -70,11 +78,11 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path) ->
     return sorted(messages)
 
 
-def _is_beyond_repair(problem: Problem) -> bool:
-    return problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY)
+def _is_beyond_repair(problem: Problem, geometry: Reading | None) -> bool:
+    return problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY or geometry in problem.readings)
 
 
-def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path) -> tuple[str, bool]:
+def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path, *, geometry: Reading | None) -> tuple[str, bool]:
     """Copies or rewrites one case; returns what was done in a sentence ("" where nothing was) and whether the case was kept."""
     done: list[str] = []
     kinds: dict[str, set[str]] = defaultdict(set)
@@ -86,9 +94,10 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
             number = f"_{index:04d}" if len(case.images) == len(dataset.channels) else ""
             reference = read_geometry(images[0]) if images else None
             images.append(_repair_image(path, target / "imagesTr" / f"{case.name}{number}", kinds[str(path)], reference, done))
-        label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], read_geometry(images[0]), done)
-        left, _ = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
-        left = [problem for problem in left if problem.kind != EMPTY]
+        place = read_geometry(images[0]), geometry
+        label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], place, done)
+        checked = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
+        left = [problem for problem in checked.problems if problem.kind != EMPTY]
         reason = "; ".join(f"{problem.kind} ({problem.found})" for problem in left)
     except ValueError as error:
         reason = str(error)
@@ -119,19 +128,23 @@ def _repair_image(source: Path, stem: Path, kinds: set[str], reference: Geometry
     return target
 
 
-def _repair_label(case: Case, stem: Path, kinds: set[str], reference: Geometry, done: list[str]) -> Path:
-    source = Path(str(case.label))
+def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry, Reading | None], done: list[str]) -> Path:
+    """Writes the label map as `stem` plus its ending; `place` is the image's geometry and whose header is true where they differ."""
+    source, (reference, wanted) = Path(str(case.label)), place
     target, straightened = _copy_straight(source, stem, kinds)
     found = read_geometry(target)
     difference = geometry_difference(reference, found)
     raw = read_image([target]).array[0]
     array = integer_labels(raw, str(source), tolerance=ROUNDING)
     rounded = int((raw != array).sum())
-    if difference and not voxels_fit(reference, found):
-        array = _resample(array, found, reference)
-        done.append(f"label resampled to its image (differed in {difference})")
-    elif difference:
-        done.append(f"label given its image's header (differed in {difference})")
+    if difference:
+        possible = placement(array, found, reference)
+        reading = possible.safe or wanted
+        if reading is None or (possible.safe is None and reading not in possible.readings):
+            raise ValueError(f"{source}: its header cannot be repaired without --geometry: differs in {difference}")
+        array = place_label(array, found, reference, reading)
+        change = "given its image's header" if reading == "image" else "resampled to its image"
+        done.append(f"label {change} (differed in {difference})")
     if rounded:
         done.append(f"{rounded} label voxels rounded to integers")
     if straightened:
@@ -188,13 +201,6 @@ def _finite(array: np.ndarray) -> tuple[np.ndarray, int]:
         low, high = channel[finite].min(), channel[finite].max()
         np.nan_to_num(channel, copy=False, nan=low, neginf=low, posinf=high)
     return array, count
-
-
-def _resample(array: np.ndarray, found: Geometry, reference: Geometry) -> np.ndarray:
-    """Nearest neighbour on the grid of `reference`, background outside."""
-    grid = to_sitk(np.zeros(reference.shape, np.int32), reference)
-    values = sitk.Resample(to_sitk(array.astype(np.int32), found), grid, sitk.Transform(), sitk.sitkNearestNeighbor)
-    return sitk.GetArrayFromImage(values)
 
 
 def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:

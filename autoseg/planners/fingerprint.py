@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..data.annotations import annotated_indices, check_annotated
+from ..data.hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
 from ..data.images import geometry_difference, read_geometry, read_image, read_label
 from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box, slices_of
@@ -36,6 +37,23 @@ class Sketch:
 
 
 @dataclass(frozen=True)
+class MeasuredCase:
+    """What was measured of one case.
+
+    Attributes:
+        fingerprint: Its shape, spacing and organs.
+        sketches: One a channel; none where the case has no foreground.
+        digests: The content ids of its files (`Case.digests`).
+        other_units: The values of a channel called CT that cannot be Hounsfield units; mostly empty.
+    """
+
+    fingerprint: CaseFingerprint
+    sketches: tuple[Sketch, ...]
+    digests: tuple[str, ...]
+    other_units: str = ""
+
+
+@dataclass(frozen=True)
 class Measured:
     """The fingerprint of the cases that could be read with their content ids (`Case.digests`), and the reason of each failure, by case."""
 
@@ -54,18 +72,19 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     Raises:
         ValueError: No case could be measured, or no case has any foreground.
     """
-    jobs = {case.name: (case, dataset.labels, len(dataset.channels)) for case in dataset.cases}
+    jobs = {case.name: (case, dataset.labels, dataset.channels) for case in dataset.cases}
     memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
     results, failures = run_cases(measure_case, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
     if not results:
         first = next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; {first}")
-    sketches = [sketch for _, sketch, _ in results.values() if sketch]
+    warn_of_other_units({name: one.other_units for name, one in results.items() if one.other_units}, len(dataset.cases))
+    sketches = [one.sketches for one in results.values() if one.sketches]
     if not sketches:
         raise ValueError(f"{dataset.name}: expected foreground in the label maps, found only background in all {len(results)} of them")
     intensities = tuple(combine([case[channel] for case in sketches]) for channel in range(len(dataset.channels)))
-    fingerprint = Fingerprint(tuple(measured for measured, _, _ in results.values()), intensities)
-    return Measured(fingerprint, failures, {name: digests for name, (_, _, digests) in results.items()})
+    fingerprint = Fingerprint(tuple(one.fingerprint for one in results.values()), intensities)
+    return Measured(fingerprint, failures, {name: one.digests for name, one in results.items()})
 
 
 def _memory(case: Case, channels: int) -> int:
@@ -76,8 +95,8 @@ def _memory(case: Case, channels: int) -> int:
         return 0
 
 
-def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFingerprint, tuple[Sketch, ...], tuple[str, ...]]:
-    """Measures one case: its fingerprint, a sketch per channel (none where it has no foreground), and the content ids of its files.
+def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> MeasuredCase:
+    """Measures one case, and takes the content ids of its files.
 
     The foreground is what is labelled as an organ and lies inside the box of non-zero voxels; unannotated voxels do not count. An organ
     that was not annotated in the case has no voxels.
@@ -90,7 +109,7 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
         raise ValueError(f"{case.name}: expected a label map, found none")
     digests = case_ids(replace(case, digests=()))  # first: a file that changes meanwhile is noticed later
     image = read_image(case.images)
-    _check_image(case, image, n_channels)
+    _check_image(case, image, len(channels))
     label = read_label(case.label)
     _check_label(case, image, label)
     check_annotated(label.array, labels, case)
@@ -107,8 +126,10 @@ def measure_case(case: Case, labels: Labels, n_channels: int) -> tuple[CaseFinge
     )
     cropped = internal[slices_of(box)]
     foreground = (cropped > 0) & (cropped <= len(labels.base_values))
-    channels = image.array if foreground.any() else ()
-    return measured, tuple(sketch(channel[slices_of(box)][foreground]) for channel in channels), digests
+    with_foreground = image.array if foreground.any() else ()
+    sketches = tuple(sketch(channel[slices_of(box)][foreground]) for channel in with_foreground)
+    units = [not_in_hounsfield_units(array) for array, channel in zip(image.array, channels, strict=True) if is_ct(channel)]
+    return MeasuredCase(measured, sketches, digests, next(filter(None, units), ""))
 
 
 def _check_image(case: Case, image: Image, n_channels: int) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins, write_volume
 
 from autoseg.data import checks
+from autoseg.data.datasets import load_dataset
+from autoseg.data.summary import describe_dataset
+from autoseg.planners.fingerprint import measure_dataset
 
 EXPECTED = {
     "empty": (checks.EMPTY, False, "background only"),
@@ -68,3 +72,23 @@ def test_one_image_of_one_patient_may_be_there_once_for_each_choice_of_annotated
     assert (other_patient.case, other_patient.kind) == ("b", checks.DUPLICATE_IMAGE)
     (same_organs,) = checks.check_dataset(write_merged_twins(tmp_path / "organs", organs | {"c": ["liver", "spleen"]}), workers=0)
     assert (same_organs.case, same_organs.kind, same_organs.found) == ("c", checks.DUPLICATE_IMAGE, "the voxels of case b")
+
+
+@pytest.mark.parametrize(("name", "offset", "said"), [("CT", 1024, True), ("CT", -500, False), ("MR", 1024, False)])
+def test_an_image_called_ct_that_cannot_be_one_is_said_when_checking_and_planning(tmp_path, caplog, name, offset, said):
+    image = np.random.default_rng(0).uniform(0, 900, CHECKED_SHAPE).astype(np.float32) + offset
+    write_case(tmp_path, "a", seed=0, image=image)
+    write_info(tmp_path, channel_names={"0": name})
+    assert checks.check_dataset(tmp_path, workers=0) == []
+    assert ("1 of 1 cases have a channel called CT without a value below 0 (a: values from 10" in caplog.text) == said
+    caplog.clear()
+    measure_dataset(load_dataset(tmp_path), workers=0)
+    assert ("call it MR in dataset.json" in caplog.text) == said
+
+
+def test_a_dataset_is_described_in_one_line(tmp_path):
+    for seed, case in enumerate(("p1_a", "p1_b", "p2_a")):
+        write_case(tmp_path, case, seed=seed, image_at={"spacing": (1.0, 1.0, 2.0 + seed)}, label_at={"spacing": (1.0, 1.0, 2.0 + seed)})
+    write_info(tmp_path, channel_names={"0": "MR"}, labels={"background": 0, "liver": 1, "spleen": 2})
+    line = describe_dataset(tmp_path, groups=r"p\d")
+    assert line.startswith("3 cases, 2 patients, 2 organs (liver, spleen), 1 channel (MR), spacing 3 (2 to 4) x 1 x 1 mm, shape 6 x 7 x 8")

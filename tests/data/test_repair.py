@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from factories import write_case, write_faulty_dataset, write_info, write_merged_twins
+from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins
 
 from autoseg.data.checks import EMPTY, NOT_FINITE, check_dataset, read_with_non_finite
 from autoseg.data.datasets import load_dataset
@@ -67,6 +69,53 @@ def test_the_repairs_are_right(repaired):
     shape = read_label(copy / "labelsTr/shape.nii.gz")
     assert shape.array.shape == (6, 7, 8)
     assert shape.array[:, :, :7].all()
+
+
+def write_ball_beside_its_label(folder: Path, **label_at: Any) -> np.ndarray:
+    """One case of a bright ball whose label map has a header of its own; returns the label map as the image's voxels need it."""
+    grid = np.indices((24, 24, 24))
+    ball = ((grid - 11.5) ** 2).sum(axis=0) < 36
+    write_case(folder, "a", seed=0, image=(ball * 100).astype(np.float32), label=ball.astype(np.uint8), label_at=label_at)
+    write_info(folder)
+    return ball
+
+
+@pytest.mark.parametrize("origin", [(1.0, 0.0, 0.0), (0.0, 5.0, 0.0), (3.0, 0.0, -4.0)])
+def test_a_label_map_elsewhere_is_not_repaired_by_a_guess(tmp_path, origin):
+    ball = write_ball_beside_its_label(tmp_path / "d", origin=origin)
+    (problem,) = check_dataset(tmp_path / "d", workers=0)
+    assert (problem.fixable, problem.readings) == (False, ("image", "label"))
+    by_reading = {name: float(value) for value, name in re.findall(r"([\d.e+-]+) with the (\w+)'s header", problem.found)}
+    assert by_reading["image"] > 1.2 * by_reading["label"], "the ball ends where its label map ends"
+    with pytest.raises(ValueError, match="no case is left"):
+        fix_dataset(tmp_path / "d", [problem], tmp_path / "copy")
+    (sentence,) = fix_dataset(tmp_path / "d", [problem], tmp_path / "image", geometry="image")
+    assert "given its image's header" in sentence
+    np.testing.assert_array_equal(read_label(tmp_path / "image/labelsTr/a.nii.gz").array, ball)
+    (sentence,) = fix_dataset(tmp_path / "d", [problem], tmp_path / "label", geometry="label")
+    assert "resampled" in sentence
+    spacing = read_geometry(tmp_path / "d/imagesTr/a_0000.nii.gz").spacing
+    shift = tuple(round(step / size) for step, size in zip(origin[::-1], spacing, strict=True))
+    np.testing.assert_array_equal(read_label(tmp_path / "label/labelsTr/a.nii.gz").array, np.roll(ball, shift, axis=(0, 1, 2)))
+
+
+def test_a_mirrored_header_is_not_repaired_by_a_guess(tmp_path):
+    write_ball_beside_its_label(tmp_path / "d", direction=[[-1, 0, 0], [0, 1, 0], [0, 0, 1]], origin=(23.0, 0.0, 0.0))
+    (problem,) = check_dataset(tmp_path / "d", workers=0)
+    assert (problem.fixable, problem.readings) == (False, ("image", "label"))
+
+
+def test_a_crop_that_may_have_lost_its_origin_is_left_out_unless_its_header_is_said_to_be_true(tmp_path):
+    write_case(tmp_path / "d", "a", seed=0)
+    write_case(tmp_path / "d", "crop", seed=1, label=np.ones((4, 5, 6), np.uint8))
+    problems = check_dataset(write_info(tmp_path / "d"), workers=0)
+    assert [(problem.case, problem.fixable, problem.readings) for problem in problems] == [("crop", False, ("label",))]
+    assert "left out" in fix_dataset(tmp_path / "d", problems, tmp_path / "copy")[0]
+    assert "left out" in fix_dataset(tmp_path / "d", problems, tmp_path / "image", geometry="image")[0]
+    assert "resampled" in fix_dataset(tmp_path / "d", problems, tmp_path / "label", geometry="label")[0]
+    padded = np.zeros(CHECKED_SHAPE, np.uint8)
+    padded[:4, :5, :6] = 1
+    np.testing.assert_array_equal(read_label(tmp_path / "label/labelsTr/crop.nii.gz").array, padded)
 
 
 def test_an_existing_folder_is_refused(tmp_path):

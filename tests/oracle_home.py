@@ -1,7 +1,7 @@
 """A home with a trained model whose label maps are known in advance: class k where the intensity is nearest to 100 k.
 
-`Oracle` needs no training; the datasets' channel is called ``noNorm``, so its input is the raw intensity. A test predicts any image of whole
-hundreds with it, and knows every voxel of the label map that must be written.
+`Oracle` needs no training; the datasets' channel is called ``noNorm``, so its input is the raw intensity. A test predicts any image of
+whole hundreds with it, and knows every voxel of the label map that must be written.
 """
 
 from __future__ import annotations

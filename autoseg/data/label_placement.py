@@ -111,7 +111,7 @@ def surface_gradient(image: np.ndarray, label: np.ndarray, spacing: tuple[float,
     axes = [axis for axis in range(part.ndim) if part.shape[axis] > 1]
     if not surface.any() or not axes:
         return float("nan")
-    squares = sum(np.gradient(values, spacing[axis], axis=axis) ** 2 for axis in axes)
+    squares = np.sum([np.gradient(values, spacing[axis], axis=axis) ** 2 for axis in axes], axis=0)
     return float(np.sqrt(squares[surface]).mean())
 
 

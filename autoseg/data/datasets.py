@@ -17,6 +17,7 @@ from ..schema import Case, Dataset
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
 from .dicom import is_dicom_file, is_dicom_folder
+from .found_cases import FoundCases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .tolerances import parse_tolerances
@@ -84,7 +85,7 @@ def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
 
 
-def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
+def find_new_cases(path: Path, channels: Sequence[str]) -> FoundCases:
     """Finds the cases to segment in a folder or file, in natural order.
 
     Args:
@@ -116,7 +117,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> list[Case]:
     missing = [gap for _, gap in found if gap]
     if missing:
         raise ValueError("; ".join(map(str, missing[:5])))
-    return [Case(name, images, None, name) for name, (images, _) in zip(names, found, strict=True)]
+    return FoundCases(tuple(Case(name, images, None, name) for name, (images, _) in zip(names, found, strict=True)))
 
 
 def read_info(folder: Path) -> dict[str, Any]:

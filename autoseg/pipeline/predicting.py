@@ -51,7 +51,12 @@ def predict_folder(
     settings = settings or PredictSettings()
     workspace, dataset = _trained_dataset(settings.dataset, home)
     plan = read_json(workspace.results(dataset) / "plan.json", Plan)
-    cases = find_new_cases(Path(source), plan.channels)
+    found = find_new_cases(Path(source), plan.channels)
+    cases = found.cases
+    for item, reason in found.skipped.items():
+        log.warning("%s: skipped: %s", item, reason)
+    for case, reason in found.failed.items():
+        log.error("%s: failed: %s", case, reason)
     ensemble = load_ensemble(workspace, dataset, settings)
     chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
     log.info("%d cases with models of %s: %s", len(cases), dataset, chosen)
@@ -61,7 +66,7 @@ def predict_folder(
     failures = predict_cases(cases, Path(out), ensemble, ending=settings.ending, **wanted)
     if settings.uncertainty:
         log.info("What to check first: %s", write_ranked_cases(Path(out), cases, ensemble))
-    return failures
+    return {**found.failed, **failures}
 
 
 def predict(

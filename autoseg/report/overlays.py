@@ -106,7 +106,7 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
     if dataset is not None:
         if channel >= len(dataset.channels):
             raise ValueError(f"--channel: expected 0 to {len(dataset.channels) - 1} ({', '.join(dataset.channels)}), got {channel}")
-        return {case.name: case.images for case in find_new_cases(folder, dataset.channels)}
+        return {case.name: case.images for case in find_new_cases(folder, dataset.channels).cases}
     if folder.is_file():
         return {_case_of(folder): (folder,)}
     if not folder.is_dir():

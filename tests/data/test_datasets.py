@@ -150,14 +150,14 @@ class TestNewCases:
         (tmp_path / "notes.txt").write_text("x")
         for name in ("c10_0000.nii.gz", "c2.mha"):
             touch(tmp_path / name)
-        cases = datasets.find_new_cases(tmp_path, ("CT",))
+        cases = datasets.find_new_cases(tmp_path, ("CT",)).cases
         assert [(case.name, case.images[0].name) for case in cases] == [("c2", "c2.mha"), ("c10", "c10_0000.nii.gz")]
 
     def test_two_channels(self, tmp_path):
         for i in (0, 1):
             touch(tmp_path / f"a_000{i}.nii.gz")
-        assert [path.name for path in datasets.find_new_cases(tmp_path, ("A", "B"))[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
-        assert len(datasets.find_new_cases(tmp_path / "a_0001.nii.gz", ("A", "B"))[0].images) == 2
+        assert [path.name for path in datasets.find_new_cases(tmp_path, ("A", "B")).cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+        assert len(datasets.find_new_cases(tmp_path / "a_0001.nii.gz", ("A", "B")).cases[0].images) == 2
         touch(tmp_path / "b_0000.nii.gz")
         with pytest.raises(ValueError, match=r"case b: missing channel 1 \(B\), expected .*b_0001\.nii\.gz, found b_0000\.nii\.gz"):
             datasets.find_new_cases(tmp_path, ("A", "B"))
@@ -166,7 +166,7 @@ class TestNewCases:
     def test_one_file(self, tmp_path, file, name):
         for other in (file, "b.nii.gz"):
             (tmp_path / other).write_bytes(b"anything")
-        cases = datasets.find_new_cases(tmp_path / file, ("CT",))
+        cases = datasets.find_new_cases(tmp_path / file, ("CT",)).cases
         assert [(case.name, case.images) for case in cases] == [(name, (tmp_path / file,))]
 
     def test_names_must_be_unique(self, tmp_path):
@@ -187,13 +187,13 @@ class TestNewCases:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "1.dcm").write_bytes(b"anything")
-        assert [case.name for case in datasets.find_new_cases(tmp_path, ("CT",))] == ["one", "two"]
+        assert [case.name for case in datasets.find_new_cases(tmp_path, ("CT",)).cases] == ["one", "two"]
 
     @pytest.mark.skipif(not (DATA / "ct_one_case").is_dir(), reason=f"no real data in {DATA}")
     def test_dicom(self):
         series = DATA / "ct_one_case/dicom_series"
-        assert [(case.name, case.images) for case in datasets.find_new_cases(series, ("CT",))] == [("dicom_series", (series,))]
-        assert "dicom_series" in [case.name for case in datasets.find_new_cases(series.parent, ("CT",))]
+        assert [(case.name, case.images) for case in datasets.find_new_cases(series, ("CT",)).cases] == [("dicom_series", (series,))]
+        assert "dicom_series" in [case.name for case in datasets.find_new_cases(series.parent, ("CT",)).cases]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ class CandidateComparison:
     corrected: float = float("nan")
 
 
+IMAGES_LIKE_TRAINING = "images like the training images: of the same scanners, protocols and mix of diseases"
+"""For which images a cross-validation says what to expect."""
+
+
 @dataclass(frozen=True)
 class NestedEstimate:
     """Nested cross-validation estimate for new images: chosen on the other folds, scored on this one, for every fold.
@@ -89,6 +93,7 @@ class NestedEstimate:
         mean: Mean over the cases, the figure to report. Its 95 % bootstrap interval is `low` to `high`.
         naive: Mean score of the chosen candidate on the cases that it was chosen by, biased upwards by the choice.
         chosen: Fold to the candidate that the other folds chose.
+        holds_for: For which images mean and interval hold; of others, no cross-validation says anything.
     """
 
     mean: float
@@ -97,6 +102,7 @@ class NestedEstimate:
     naive: float
     cases: int
     chosen: dict[str, str] = field(default_factory=dict)
+    holds_for: str = IMAGES_LIKE_TRAINING
 
 
 @dataclass(frozen=True)

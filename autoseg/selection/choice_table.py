@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..schema import CandidateComparison, Choice, Evidence, candidate_name
+from ..schema.scores import IMAGES_LIKE_TRAINING
 from .evidence import metric_title
 
 SHOWN = 6
@@ -26,6 +27,8 @@ def describe_choice(choice: Choice) -> str:
         lines += [_expectation(evidence, choice.metric)] if evidence is not None else []
         lines.append("")
     lines += _merging(choice)
+    if any(evidence.expected is not None for evidence in choice.evidence.values()):
+        lines.append(f"What is expected on new images holds for {IMAGES_LIKE_TRAINING}; autoseg_predict says which look unlike them.")
     unit = find_metric(choice.metric).unit
     title = metric_title(choice.metric) + (f" in {unit}" if unit else "")
     lines.append(f"{title} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")

@@ -34,6 +34,13 @@ def test_candidates_stand_in_order_and_the_chosen_one_is_marked():
     assert lines[5].startswith("  expected on new images: 0.8095 [0.7") and lines[5].endswith("(nested; the naive figure is 0.8095)")
 
 
+def test_the_interval_says_for_which_images_it_holds():
+    choice = choice_of({"2d": BASE, "3d": BASE + 0.05})
+    for told in (describe_choice(choice), choice.evidence["liver"].expected.holds_for):
+        assert "images like the training images: of the same scanners, protocols and mix of diseases" in told
+    assert "like the training images" not in describe_choice(choice_of({"2d": BASE}, folds=1)), "nothing is promised"
+
+
 @pytest.mark.parametrize("rule", ["supported", "best_mean"])
 def test_of_twenty_candidates_the_best_six_are_shown_and_always_the_chosen_one(rule):
     choice = choice_of(LUCK, rule=rule)

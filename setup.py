@@ -43,7 +43,7 @@ setup(
         "tqdm>=4.66",
         "shtab>=1.9",
     ],
-    extras_require={"test": ["pytest>=8", "surface-distance>=0.1"]},
+    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "surface-distance>=0.1"]},
     entry_points={
         "console_scripts": ["autoseg = autoseg.cli:main", *(f"autoseg_{name} = autoseg.cli:{name}" for name in COMMANDS)],
     },

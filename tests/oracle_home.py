@@ -28,7 +28,7 @@ REGIONS = ((1, 2), (2,))
 """Values of the regions ``whole`` and ``core``, in a home of regions."""
 
 CONFIGURATION = {2: "2d", 3: "3d_fullres"}
-MODEL = {dim: f"{name}__oracle_home.Oracle" for dim, name in CONFIGURATION.items()}
+MODEL = {dim: f"{name}__Trainer__oracle_home.Oracle" for dim, name in CONFIGURATION.items()}
 
 
 class Oracle(nn.Module):

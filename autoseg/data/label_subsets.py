@@ -41,14 +41,92 @@ def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
     return Labels(tuple(labels.names[index] for index in indices), members, labels.ignore, labels.regions, kept_order)
 
 
+def label_conflict(stored: Labels, target: Labels) -> str:
+    """Why organs of one label set cannot be found in another by their names; empty where they can.
+
+    Values may be others, and organs may be missing on either side; but organs that both have must overlap in the same way.
+    """
+    ours, theirs = _overlaps(stored, target), _overlaps(target, stored)
+    if not theirs:
+        return f"expected one of the organs {', '.join(target.names)}, found {', '.join(stored.names)}"
+    differing = [shared for shared in {**theirs, **ours} if len(ours.get(shared, ())) != len(theirs.get(shared, ()))]
+    if not differing:
+        return ""
+    names = [name for name in target.names if any(name in shared for shared in differing)]
+    then, now = (
+        ", ".join(f"{name} {list(members)}" for name, members in zip(one.names, one.members, strict=True) if name in names)
+        for one in (stored, target)
+    )
+    return f"the regions are made of other labels: {then} then, {now} now"
+
+
+def _overlaps(labels: Labels, other: Labels) -> dict[frozenset[str], list[int]]:
+    """The organs that both sets have and that overlap somewhere, to the file values of `labels` that lie in exactly these."""
+    found: dict[frozenset[str], list[int]] = {}
+    for value in labels.base_values:
+        within = zip(labels.names, labels.members, strict=True)
+        if shared := frozenset(name for name, members in within if value in members and name in other.names):
+            found.setdefault(shared, []).append(value)
+    return found
+
+
+def same_values(stored: Labels, target: Labels) -> dict[int, int]:
+    """File values of one label set to those of another that stand for the same organs, by the organs' names.
+
+    The value that a region is painted with becomes that which the other set paints it with. Values of organs that the other set lacks
+    are missing.
+
+    Raises:
+        ValueError: The names do not tell (`label_conflict`).
+    """
+    if reason := label_conflict(stored, target):
+        raise ValueError(f"labels: {reason}")
+    ours, theirs = _overlaps(stored, target), _overlaps(target, stored)
+    found: dict[int, int] = {}
+    painted = dict(zip(target.names, target.regions_class_order, strict=False))
+    for shared, values in ours.items():
+        there = theirs[shared]
+        # Of values that differ in nothing but organs of one set, each keeps its number where both have it.
+        found |= {value: value for value in values} if values == there else dict(zip(values, there, strict=True))
+        for name, value in zip(stored.names, stored.regions_class_order, strict=False):
+            if value in values and painted.get(name) in there:
+                other = next(key for key in values if found[key] == painted[name])
+                found[value], found[other] = found[other], found[value]
+    return found
+
+
+def labels_as_in(stored: Labels, target: Labels) -> Labels:
+    """The organs of one label set in the order and with the values of another; those that it lacks come last, with values of their own.
+
+    Raises:
+        ValueError: As of `same_values`.
+    """
+    values, members = same_values(stored, target), dict(zip(target.names, target.members, strict=True))
+    free = max([*target.base_values, target.ignore or 0]) + 1
+    values |= {value: free + number for number, value in enumerate(one for one in stored.base_values if one not in values)}
+    names = [*(name for name in target.names if name in stored.names), *(name for name in stored.names if name not in members)]
+    members |= {
+        name: tuple(values[value] for value in of_organ)
+        for name, of_organ in zip(stored.names, stored.members, strict=True)
+        if name not in members
+    }
+    painted = {name: values[value] for name, value in zip(stored.names, stored.regions_class_order, strict=False)}
+    order = tuple(painted[name] for name in names) if stored.regions else ()
+    return Labels(tuple(names), tuple(members[name] for name in names), target.ignore, stored.regions, order)
+
+
 def translation_table(stored: Labels, target: Labels) -> np.ndarray:
-    """The table from internal values of one label set to those of another of the same dataset; organs that it lacks become background.
+    """The table from internal values of one label set to those of another by organ name; organs that it lacks become background.
 
     Returns:
         int16 ``(V,)``, indexed by the internal value; the last entry is `OUTSIDE`, so that an index of -1 gives it.
+
+    Raises:
+        ValueError: As of `same_values`.
     """
+    values = same_values(stored, target)
     position = {value: index + 1 for index, value in enumerate(target.base_values)}
-    table = [0, *(position.get(value, 0) for value in stored.base_values)]
+    table = [0, *(position[values[value]] if value in values else 0 for value in stored.base_values)]
     if stored.internal_ignore is not None:
         table.append(target.internal_ignore or 0)
     return np.array([*table, OUTSIDE], np.int16)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..data.label_subsets import label_conflict, labels_as_in
 from ..runtime.registry import unknown_name_error
-from ..schema import Choice, Image, Labels
+from ..schema import Choice, Image, Labels, Plan
 from .apply_selection import apply_selection, calibrated
 from .export import probabilities
-from .lazy_logits import lazy_mean
+from .lazy_logits import in_order_of, lazy_mean
 from .logits import Logits
 from .low_memory import LowMemoryPredictor
 from .predictor import Predictor
@@ -43,6 +44,9 @@ class Ensemble:
     fold_models: Mapping[str, tuple[TrainedModel, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, model in self.models.items():
+            if reason := label_conflict(model.plan.labels, self.labels):
+                raise ValueError(f"{name}: does not fit the organs of the dataset: {reason}; train it again")
         known = self.member_labels
         for organ, members in self.choice.organs.items():
             for name in members:
@@ -54,14 +58,25 @@ class Ensemble:
 
     @property
     def member_labels(self) -> dict[str, Labels]:
-        """Member to its labels."""
-        return {name: model.plan.labels for name, model in self.models.items()}
+        """Member to its organs in the order and with the values of the dataset (`labels_as_in`), as its logits have them here."""
+        return {name: labels_as_in(model.plan.labels, self.labels) for name, model in self.models.items()}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Of an image, the same for all models."""
+        return next(iter(self.models.values())).plan.channels
 
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None) -> dict[str, Logits]:
         """Every member's logits of one image; `progress` gets shares that add up to one."""
         progress = scaled(progress, 1 / len(self.models))
         cache = logits_cache_for(self.models.values())  # a cascade's first stage, or an ensemble's member, predicts once
-        return {name: model.logits(image, case=case, progress=progress, cache=cache) for name, model in self.models.items()}
+        return {
+            name: self._in_order(model, model.logits(image, case=case, progress=progress, cache=cache))
+            for name, model in self.models.items()
+        }
+
+    def _in_order(self, model: TrainedModel, logits: Logits) -> Logits:
+        return in_order_of(logits, model.plan.labels, self.labels)
 
     def logits_by_fold(
         self, image: Image, *, case: str = "", progress: Progress | None = None
@@ -77,7 +92,7 @@ class Ensemble:
         share = scaled(progress, 1 / len(models))
 
         def predict(model: TrainedModel) -> Logits:
-            return model.logits(image, case=case, progress=share, cache=cache)
+            return self._in_order(model, model.logits(image, case=case, progress=share, cache=cache))
 
         by_fold = {name: [predict(model) for model in alone] for name, alone in folds.items()}
         return {name: predict(whole[name]) if name in whole else lazy_mean(by_fold[name]) for name in self.models}, by_fold
@@ -112,6 +127,14 @@ class Ensemble:
             alone = tuple(one for name in members for one in networks[name])
             predictions.append(CandidatePrediction(labels[members[0]], organs, tuple(means[name] for name in members), alone))
         return predictions
+
+
+def check_channels(models: Mapping[str, TrainedModel], plan: Plan) -> None:
+    """Refuses models that see other channels than the dataset has: raises a ValueError that names the model."""
+    for name, model in models.items():
+        if model.plan.channels != plan.channels:
+            expected, found = (", ".join(one) for one in (plan.channels, model.plan.channels))
+            raise ValueError(f"{name}: expected the channels {expected} of {plan.dataset}, found {found}; was it trained on other data?")
 
 
 def _is_mean_of(model: TrainedModel, folds: Sequence[TrainedModel]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.label_subsets import labels_as_in
 from ..schema import Geometry, Labels, Trace
 from .logits import Logits
 
@@ -62,6 +63,24 @@ class _LazyMean:
 
 
 @dataclass(frozen=True, eq=False)
+class _Reordered:
+    """An array whose channels come in another order."""
+
+    array: Any
+    order: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.order), *self.array.shape[1:])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        channels, *rest = index if isinstance(index, tuple) else (index,)
+        whole = (slice(None), *rest)
+        part = self.array[whole]
+        return (part.numpy() if isinstance(part, torch.Tensor) else np.asarray(part))[list(self.order)][channels]
+
+
+@dataclass(frozen=True, eq=False)
 class _LazyCrop:
     """A box of an array ``(K, Z, Y, X)``; it is read with slices from one number to another, or whole axes."""
 
@@ -93,6 +112,21 @@ def with_temperature(logits: Logits, temperature: float, labels: Labels) -> Logi
     if temperature == 1:
         return logits
     return replace(logits, array=_TemperatureScaled(logits.array, logits.kind, temperature, labels.regions))
+
+
+def in_order_of(logits: Logits, labels: Labels, target: Labels) -> Logits:
+    """A prediction with its channels in the order of `data.label_subsets.labels_as_in`; `logits` itself where they have it already.
+
+    Args:
+        labels: Of the model that made it.
+        target: Of the dataset.
+    """
+    wanted = labels_as_in(labels, target)
+    if wanted.names == labels.names:
+        return logits
+    background = () if labels.regions else (0,)
+    order = (*background, *(len(background) + labels.names.index(name) for name in wanted.names))
+    return replace(logits, array=_Reordered(logits.array, order))
 
 
 def lazy_mean(predictions: Sequence[Logits]) -> Logits:

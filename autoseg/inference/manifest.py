@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.label_subsets import labels_as_in
 from ..runtime.provenance import content_id, value_id
 from ..runtime.serialization import read_json, to_jsonable, write_json
-from ..schema import Case, Choice
+from ..schema import Case, Choice, Labels
 from .trained_model import TrainedModel
 
 MANIFEST = "autoseg_prediction.json"
@@ -61,9 +62,11 @@ class Manifest:
         return file.relative_to(self.out).as_posix()
 
 
-def models_key(choice: Choice, models: Mapping[str, TrainedModel]) -> str:
-    """Identifies everything besides the input that a label map follows from: choice, weights, settings, temperatures, post-processing."""
+def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Labels) -> str:
+    """Identifies all that a label map follows from but the input: choice, weights, settings, temperatures, post-processing, values."""
     parts = [str(sorted(choice.organs.items()))]
+    if any(model.plan.labels != labels_as_in(model.plan.labels, labels) for model in models.values()):
+        parts.append(value_id(labels))
     for name, model in sorted(models.items()):
         parts.append(f"{name} {model.key} {model.predictor.mirror} {model.predictor.step}")
     parts += [f"{name} at {choice.calibration[name].temperature}" for name in sorted(models) if name in choice.calibration]

@@ -47,7 +47,7 @@ def predict_cases(
     for folder in (out, *([out / UNCERTAINTY] if uncertainty else [])):
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
-    manifest = Manifest(out, models_key(ensemble.choice, ensemble.models))
+    manifest = Manifest(out, models_key(ensemble.choice, ensemble.models, ensemble.labels))
     failures: dict[str, str] = {}
     layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
     with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data.label_subsets import translate_labels
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..preprocessing.preprocess import preprocess_case
@@ -108,7 +109,8 @@ class TrainedModel:
         organs = None
         if self.previous is not None:
             first = self.previous.logits(image, case=case, progress=progress, cache=cache)
-            organs = on_grid(export_labels([first], self.plan.labels), trace)
+            labels = self.previous.plan.labels
+            organs = on_grid(translate_labels(export_labels([first], labels), labels, self.plan.labels), trace)
         return Volume(array, organs, case=case or image.source), trace
 
 

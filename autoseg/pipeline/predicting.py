@@ -12,8 +12,9 @@ import numpy as np
 
 from ..data.datasets import find_new_cases
 from ..data.images import from_sitk, read_image, to_sitk
+from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
-from ..inference.ensemble import Ensemble
+from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
@@ -23,7 +24,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
-from ..schema import Choice, Geometry, Image, Plan
+from ..schema import Choice, Geometry, Image
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import write_ranked_cases
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
@@ -50,14 +51,13 @@ def predict_folder(
     """
     settings = settings or PredictSettings()
     workspace, dataset = _trained_dataset(settings.dataset, home)
-    plan = read_json(workspace.results(dataset) / "plan.json", Plan)
-    found = find_new_cases(Path(source), plan.channels)
+    ensemble = load_ensemble(workspace, dataset, settings)
+    found = find_new_cases(Path(source), ensemble.channels)
     cases = found.cases
     for item, reason in found.skipped.items():
         log.warning("%s: skipped: %s", item, reason)
     for case, reason in found.failed.items():
         log.error("%s: failed: %s", case, reason)
-    ensemble = load_ensemble(workspace, dataset, settings)
     chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
     log.info("%d cases with models of %s: %s", len(cases), dataset, chosen)
     if ensemble.choice.postprocessing:
@@ -113,8 +113,10 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
+    plan = workspace.present_plan(dataset)
     models = {name: load_model(root / name, device, replace(options, folds=folds[name]), loaded=loaded) for name in members}
-    labels = read_json(root / "plan.json", Plan).labels
+    check_channels(models, plan)
+    labels = plan.labels
     without = [organ for organ in labels.names if organ not in choice.organs]
     if without:
         log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
@@ -127,24 +129,48 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
 
 def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
     trained = {model.name: model for model in model_folders(workspace.results(dataset))}
+    labels = workspace.present_plan(dataset).labels
     path = workspace.results(dataset) / "choice.json"
     data_is_here = (workspace.preprocessed(dataset) / "plan.json").is_file()
     if model is None and path.is_file():
         choice = read_json(path, Choice)
+        _check_members(choice, trained, path)
         newer = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
-        if not newer:
+        gone = [organ for organ in choice.organs if organ not in labels.names]
+        if not newer and not gone:
             return choice
-        log.info("%s was made before these were validated: %s", path, ", ".join(newer))
+        if newer:
+            log.info("%s was made before these were validated: %s", path, ", ".join(newer))
+        if gone:
+            log.warning("%s was made for organs that the dataset no longer has: %s", path, ", ".join(gone))
     if model is not None or not data_is_here:
         if model is None and len(trained) > 1:
             raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
-        labels = read_json(workspace.results(dataset) / "plan.json", Plan).labels
         organs = {name: folder.labels(labels).names for name, folder in trained.items()}
         name = next(iter(trained)) if model is None else _model_meant(model, organs)
         folds = voting_folds(trained[name].trained_folds())
-        return Choice(dict.fromkeys(organs[name], (name,)), folds, {}, 0, rule="the only one" if model is None else "as asked")
+        if reason := label_conflict(trained[name].labels(labels), labels):
+            raise ValueError(f"{name}: does not fit the organs of {dataset}: {reason}; train it again")
+        known = [organ for organ in labels.names if organ in organs[name]]
+        if unknown := [organ for organ in organs[name] if organ not in known]:
+            log.warning("%s segments what is no organ of %s any more, and is left out: %s", name, dataset, ", ".join(unknown))
+        return Choice(dict.fromkeys(known, (name,)), folds, {}, 0, rule="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return choose_again(dataset, home=workspace.home)
+
+
+def _check_members(choice: Choice, trained: Mapping[str, ModelFolder], path: Path) -> None:
+    """Refuses (ValueError) a choice of models or folds that are not there any more, or of no model at all."""
+    if not choice.organs:
+        raise ValueError(f"{path}: expected a model for at least one organ, found none; remove the file to choose again")
+    for organ, members in choice.organs.items():
+        if not members:
+            raise ValueError(f"{path}: expected a model for {organ}, found none; remove the file to choose again")
+        for name in members:
+            folds, there = choice.member_folds.get(name) or choice.folds, trained[name].trained_folds() if name in trained else []
+            if lacking := [fold for fold in folds if fold not in there] if name in trained else [name]:
+                what = f"fold {', '.join(lacking)} of {name}" if name in trained else name
+                raise ValueError(f"{path}: {what}, chosen for {organ}, is not there; copy it back, or remove the file to choose again")
 
 
 def _model_meant(model: str, organs: Mapping[str, Sequence[str]]) -> str:

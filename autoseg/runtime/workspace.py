@@ -81,6 +81,15 @@ class Workspace:
             raise ValueError(f"{path}: no plan yet. Run: autoseg_plan_and_preprocess -d {dataset}")
         return read_json(path, Plan)
 
+    def present_plan(self, dataset: str) -> Plan:
+        """The plan that the dataset has now, whose label values are written; the copy beside its models where only those are there.
+
+        Raises:
+            ValueError: There is neither.
+        """
+        path = self.results(dataset) / "plan.json"
+        return read_json(path, Plan) if not (self.preprocessed(dataset) / "plan.json").is_file() and path.is_file() else self.plan(dataset)
+
     def splits(self, dataset: str) -> list[Split]:
         """Its folds."""
         return read_json(self.preprocessed(dataset) / "splits.json", list[Split])

@@ -112,7 +112,7 @@ def draw_samples(held_out: HeldOut, n_cases: int, fold: str, case: Case) -> dict
     found = {}
     for name, logits in predictions.items():
         member_labels = held_out.member_labels[name]
-        is_organ = np.stack([np.isin(truth, members[organ]) for organ in member_labels.names], axis=1)
+        is_organ = np.stack([np.isin(truth, members.get(organ, ())) for organ in member_labels.names], axis=1)
         found[name] = _sample(logits, points, is_organ, member_labels, case)
     return found
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import read_label
-from ..data.label_subsets import safe_file_name, subset_labels, translate_labels
+from ..data.label_subsets import labels_as_in, safe_file_name, translate_labels
 from ..data.labels import to_internal_values
 from ..evaluation.counts import confusion, dice, iou, organ_counts
 from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import find_metric, has_value, metric_function
 from ..inference.averages import Averages, average_all
+from ..inference.lazy_logits import in_order_of
 from ..inference.quantised_logits import has_logits, load_logits
 from ..preprocessing.orientation import reorient
 from ..runtime.migrate.artefacts import state_of_0_1_0_fits
@@ -145,14 +146,14 @@ def score_candidates(
     labels = cross_validation.plan.labels
     reference, _ = reference_of(case, labels)
     scores: dict[Members, list[Score]] = {}
-    groups: dict[tuple[str, ...], list[Candidate]] = {}
+    groups: dict[Labels, list[Candidate]] = {}
     for candidate in candidates:
         if len(candidate.members) == 1:
             scores[candidate.members] = _score_stored(cross_validation, fold, case, candidate.members[0], reference)
         else:
-            groups.setdefault(candidate.organs or labels.names, []).append(candidate)
-    for organs, averages in groups.items():
-        of_group = subset_labels(labels, organs)
+            own = cross_validation.run(candidate.members[0], fold).model.labels(labels)
+            groups.setdefault(labels_as_in(own, labels), []).append(candidate)
+    for of_group, averages in groups.items():
         scores |= _score_averages(cross_validation, fold, case, averages, (translate_labels(reference, labels, of_group), of_group))
     path = _stored_path(cross_validation.results, cross_validation.metric, fold, case.name)
     write_json(path, CaseScores(known.made_from, {**known.scores, **scores}))
@@ -174,7 +175,11 @@ def _score_averages(
     cross_validation: CrossValidation, fold: str, case: Case, averages: Sequence[Candidate], truth: tuple[np.ndarray, Labels]
 ) -> dict[Members, list[Score]]:
     reference, labels = truth
-    models = {name: load_logits(cross_validation.run(name, fold).validation, case.name) for name in _models(averages)}
+    runs = {name: cross_validation.run(name, fold) for name in _models(averages)}
+    of_dataset = cross_validation.plan.labels
+    models = {
+        name: in_order_of(load_logits(run.validation, case.name), run.model.labels(of_dataset), of_dataset) for name, run in runs.items()
+    }
     together = average_all(models, [candidate.members for candidate in averages], labels)
     trace = next(iter(models.values())).trace
     reference = np.ascontiguousarray(reorient(reference[None], trace.transpose, trace.flips)[0])

@@ -39,7 +39,7 @@ def write_ranked_cases(out: Path, cases: Sequence[Case], ensemble: Ensemble) -> 
 
     Cases that failed have no row. Returns the file.
     """
-    stored = Manifest(out, models_key(ensemble.choice, ensemble.models)).findings(cases)
+    stored = Manifest(out, models_key(ensemble.choice, ensemble.models, ensemble.labels)).findings(cases)
     with atomic_write(out / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

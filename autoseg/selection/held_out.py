@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import read_label
-from ..data.label_subsets import translate_labels
+from ..data.label_subsets import labels_as_in, translate_labels
 from ..data.labels import to_internal_values
 from ..inference.apply_selection import apply_selection
+from ..inference.lazy_logits import in_order_of
 from ..inference.logits import Logits
 from ..inference.quantised_logits import has_logits, load_logits
 from ..runtime.runs import ModelFolder, Run
@@ -40,7 +41,12 @@ class HeldOut:
 
     @cached_property
     def member_labels(self) -> dict[str, Labels]:
-        """Member to its labels."""
+        """Member to its organs in the order and with the values of the dataset (`labels_as_in`), as its logits have them here."""
+        return {name: labels_as_in(labels, self.plan.labels) for name, labels in self.own_labels.items()}
+
+    @cached_property
+    def own_labels(self) -> dict[str, Labels]:
+        """Member to the labels that it was trained with, which its stored files have."""
         names = dict.fromkeys(name for members in self.choice.organs.values() for name in members)
         return {name: ModelFolder(self.results / name).labels(self.plan.labels) for name in names}
 
@@ -50,15 +56,19 @@ class HeldOut:
 
     def logits(self, fold: str, case: str) -> dict[str, Logits]:
         """Member to its stored logits of a case, before calibration; members whose file is not there are missing."""
-        folders = {name: self.run(name, fold).validation for name in self.member_labels}
-        return {name: load_logits(folder, case) for name, folder in folders.items() if has_logits(folder, case)}
+        found = {}
+        for name, labels in self.own_labels.items():
+            folder = self.run(name, fold).validation
+            if has_logits(folder, case):
+                found[name] = in_order_of(load_logits(folder, case), labels, self.plan.labels)
+        return found
 
     def predicted_labels(self, member: str, fold: str, case: str) -> np.ndarray | None:
         """A member's stored label map of a case, ``(Z, Y, X)`` or ``(Y, X)`` internal values of the dataset; None where it is not there."""
         path = self.run(member, fold).label_map(case, self.plan.file_ending)
         if not path.is_file():
             return None
-        labels = self.member_labels[member]
+        labels = self.own_labels[member]
         return translate_labels(to_internal_values(read_label(path).array, labels, source=str(path)), labels, self.plan.labels)
 
     def segmentation(self, fold: str, case: str) -> Segmentation | None:

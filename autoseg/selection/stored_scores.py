@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..data.label_subsets import label_conflict, labels_as_in
 from ..evaluation.counts import nan_mean
 from ..runtime.migrate.artefacts import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
@@ -31,12 +32,22 @@ def validated_folds(results: Path) -> dict[str, list[str]]:
 
 
 def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
-    """Model folder name to its validated folds, and to its organs; cheapest configuration first.
+    """Model folder name to its validated folds, and to its organs in the order of the plan; cheapest configuration first.
+
+    Models whose organs cannot be found in the plan by name are left out, with a warning.
 
     Of one configuration the model of most organs comes first: a choice that needs fewer networks is the cheaper one.
     """
-    found = validated_folds(results)
-    organs = {name: ModelFolder(results / name).labels(plan.labels).names for name in found}
+    found, organs = validated_folds(results), {}
+    for name in list(found):
+        labels = ModelFolder(results / name).labels(plan.labels)
+        if reason := label_conflict(labels, plan.labels):
+            log.warning("%s is left out, as it does not fit the organs of the dataset: %s; train it again.", name, reason)
+            del found[name]
+            continue
+        organs[name] = labels_as_in(labels, plan.labels).names
+        if unknown := [organ for organ in organs[name] if organ not in plan.labels.names]:
+            log.warning("%s segments what is no organ of the dataset any more, and is left out: %s", name, ", ".join(unknown))
     order = sorted(found, key=lambda name: (COST.get(ModelFolder(results / name).configuration, 9), -len(organs[name]), name))
     return {name: found[name] for name in order}, organs
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from factories import labels, regions
 
-from autoseg.data.label_subsets import organ_indices, organs_tag, subset_labels, translate_labels, translation_table
+from autoseg.data.label_subsets import (
+    label_conflict,
+    labels_as_in,
+    organ_indices,
+    organs_tag,
+    subset_labels,
+    translate_labels,
+    translation_table,
+)
 from autoseg.data.labels import to_file_values, to_internal_values
 from autoseg.schema import Labels
 from autoseg.schema.conventions import OUTSIDE
@@ -80,3 +88,22 @@ def test_a_map_keeps_its_file_values_on_the_way(organs: tuple[str, ...]) -> None
 def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None:
     assert organs_tag(Labels(names, tuple((i + 1,) for i in range(len(names))))) == word
     assert "__" not in word
+
+
+def test_values_travel_by_name() -> None:
+    now = labels(spleen=4, liver=2, pancreas=3, ignore=8)
+    assert translation_table(ORGANS, now).tolist() == [0, 3, 0, 0, 1, 4, OUTSIDE], "kidneys are no organs there; the ignore label stays"
+    found = labels_as_in(labels(kidney=3, liver=1, spleen=2), now)
+    assert found == labels(spleen=4, liver=2, kidney=9, ignore=8), "in the present order; what is unknown comes last, with a free value"
+    assert labels_as_in(ORGANS, ORGANS) == ORGANS
+    assert "expected one of the organs lung, found liver" in label_conflict(ORGANS, labels(lung=1))
+
+
+def test_regions_travel_by_what_they_share() -> None:
+    now = regions(core=(5,), whole=(5, 7), order=(5, 7))
+    then = regions(whole=(1, 2), core=(2,), order=(1, 2))
+    assert translation_table(then, now).tolist() == [0, 2, 1, OUTSIDE]
+    assert labels_as_in(then, now) == now
+    assert translation_table(REGIONS, regions(whole=(3, 4, 5), order=(5,))).tolist() == [0, 1, 3, 2, OUTSIDE], "the paint becomes the paint"
+    for other in (regions(whole=(1,), core=(2,)), regions(whole=(1, 2, 3), core=(2,)), labels(whole=1, core=2)):
+        assert "the regions are made of other labels" in label_conflict(then, other)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from factories import ORGANS, REGIONS, make_geometry
+from factories import ORGANS, REGIONS, labels, make_geometry, whole_trace
 
 from autoseg.inference.export import export_labels, probabilities
-from autoseg.inference.lazy_logits import lazy_mean, on_first_grid, with_temperature
+from autoseg.inference.lazy_logits import in_order_of, lazy_mean, on_first_grid, with_temperature
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Labels, Trace
@@ -73,3 +73,13 @@ def test_the_first_grid_shows_its_own_probabilities_and_the_others_interpolated(
     assert whole(on_first_grid([one, other])).shape == alone.shape
     flat = Trace("photo", make_geometry((5, 6)), (0, 1), (1, 5, 6), ((0, 1), (0, 5), (0, 6)), (1, 4, 4), (1.25, 1.5))
     assert whole(on_first_grid([make_logits(2, flat)])).shape == (3, 1, 4, 4)
+
+
+def test_channels_in_the_order_of_other_labels() -> None:
+    array = np.arange(4 * 24, dtype=np.uint8).reshape(4, 2, 3, 4)
+    logits = Logits(torch.as_tensor(array), whole_trace((2, 3, 4)), kind="probability8")
+    found = in_order_of(logits, labels(a=1, b=2, c=3), labels(c=1, a=2))
+    np.testing.assert_array_equal(found.array[:, 1:, :2], array[[0, 3, 1, 2], 1:, :2])
+    assert found.array.shape == array.shape
+    assert in_order_of(logits, labels(a=1, b=2, c=3), labels(a=7, c=5)).array is not array, "c before b, which is unknown"
+    assert in_order_of(logits, labels(a=1, b=2, c=3), labels(a=7, b=8, c=9)) is logits

@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ...data.images import label_ending, read_label
+from ...data.label_subsets import translate_labels
 from ...data.labels import to_internal_values
 from ...inference.cascade import on_grid
 from ...preprocessing.storage import Store, read_array, write_array
 from ...runtime.locks import remove_partial_files
-from ...runtime.provenance import Stamp, content_id, forget, is_current, record
+from ...runtime.provenance import Stamp, content_id, forget, is_current, record, value_id
 from ...runtime.runs import ModelFolder
 from ...schema import Plan, Split, Trace
 
@@ -61,15 +62,17 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
     predicted = [name for name in names if name not in missing]
     if not predicted:
         raise ValueError(f"{model}: no cross-validation prediction of any of the {len(names)} cases")
-    store = Store(data)
+    store, stage_labels = Store(data), ModelFolder(model).labels(plan.labels)
+    settings = {} if stage_labels == plan.labels else {"labels": value_id([stage_labels, plan.labels])}
     for name in tqdm(predicted, desc="First stage onto the second stage's grid", unit="case", disable=not progress):
         source = ModelFolder(model).run(folds[name]).label_map(name, label_ending(plan.file_ending))
         target, trace = out / f"{name}.b2nd", store.load(name).trace
-        stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)})
+        stamp = Stamp({"prediction": content_id(source), "case": store.content_id(name)}, settings)
         if is_current(target, stamp) and _lies_on(target, trace):
             continue
         forget(target)
-        labels = to_internal_values(read_label(source).array, plan.labels, source=str(source))
+        labels = to_internal_values(read_label(source).array, stage_labels, source=str(source))
+        labels = translate_labels(labels, stage_labels, plan.labels)
         write_array(target, on_grid(labels, trace)[None].astype(np.min_scalar_type(len(plan.labels.base_values) + 1)))
         record(target, stamp)
     return out

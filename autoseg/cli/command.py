@@ -58,7 +58,7 @@ class Command:
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Parses the arguments (None: those of the process), runs the command, and returns the exit status."""
-        return execute(self.parser().parse_args(argv))
+        return execute(self.parser(), argv)
 
 
 def command(add_arguments: Callable[[argparse.ArgumentParser], None], *examples: str) -> Callable[[Run], Command]:

@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
+from collections.abc import Sequence
+
+from ..runtime.interruption import Terminated, terminated_like_ctrl_c
 
 
-def execute(options: argparse.Namespace) -> int:
-    """Runs the command that the arguments belong to.
+def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Parses the arguments and runs the command that they belong to.
 
     Args:
-        options: Parsed arguments; ``run`` is the function to call, ``prog`` the name of the program in messages.
+        parser: Its result has ``run``, the function to call, and ``prog``, the name of the program in messages.
+        argv: Arguments; None takes those of the process.
 
     Returns:
-        The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C.
+        The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 for one by SIGTERM, 141 where
+        nobody reads the output to its end (``| head``).
     """
+    try:
+        try:
+            with terminated_like_ctrl_c():
+                return _run(parser.parse_args(argv))
+        finally:  # also of --help: what cannot be written must show here, not when the interpreter ends
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return 141
+    except OSError as error:  # of the flush
+        _discard_output()
+        print(f"{parser.prog}: error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
     logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
     try:
         return options.run(options) or 0
+    except BrokenPipeError:
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         if options.verbose:
             raise
         print(f"{options.prog}: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
+
+
+def _discard_output() -> None:
+    """Lets the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _AboveProgressBars(logging.StreamHandler):

@@ -48,7 +48,7 @@ def main_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``autoseg COMMAND ...`` and returns the exit status."""
-    return execute(main_parser().parse_args(argv))
+    return execute(main_parser(), argv)
 
 
 class _PrintCompletion(argparse.Action):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import types
 import typing
@@ -70,8 +71,25 @@ def read_json(path: Path, kind: type[T]) -> T:
     """
     try:
         return from_jsonable(json.loads(path.read_text(encoding="utf-8")), kind)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: cannot be read as {getattr(kind, '__name__', kind)}: {error}") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: damaged, or from another version of autoseg: expected {_in_words(kind)}, {_reason(error)}; put a copy of it back, "
+            "or move it away and run again the command that writes it"
+        ) from error
+
+
+def _in_words(kind: Any) -> str:
+    """What a file should hold, in words: ``a run record``, ``a list``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", getattr(kind, "__name__", str(kind))).lower()
+    return {"dict": "named values"}.get(words, f"{'an' if words[0] in 'aeiou' else 'a'} {words}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"found no JSON from line {error.lineno}, column {error.colno} on"
+    if isinstance(error, UnicodeDecodeError):
+        return "found bytes that are no text"
+    return f"found this: {error}" if isinstance(error, ValueError) else "found values of another kind"
 
 
 def from_jsonable(data: Any, kind: type[T]) -> T:
@@ -85,22 +103,49 @@ def _build(data: Any, kind: Any) -> Any:
         return float("nan") if kind is float else None
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
+        if not isinstance(data, dict):
+            raise ValueError(f"expected the fields of {_in_words(kind)}, got {_shown(data)}")
         present = upgrade(kind.__name__, data, newest=getattr(kind, "file_format", None))
+        _check_fields(kind, present)
         return kind(**{key: _build(item, hints.get(key, Any)) for key, item in present.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _build(data, str if isinstance(data, str) and str in arguments else arguments[0])
+    plain = origin or kind
+    if plain in (tuple, list) and not isinstance(data, list) or plain is dict and not isinstance(data, dict):
+        raise ValueError(f"expected {'named values' if plain is dict else 'a list'}, got {_shown(data)}")
     if origin is tuple:
+        if arguments[-1] is not Ellipsis and len(data) != len(arguments):
+            raise ValueError(f"expected {len(arguments)} values, got {_shown(data)}")
         inner = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         return tuple(_build(item, one) for item, one in zip(data, inner, strict=True))
     if origin is dict:
         return {_key(key, arguments[0]): _build(item, arguments[1]) for key, item in data.items()}
     if origin is list:
         return [_build(item, arguments[0]) for item in data]
+    if kind is float and not isinstance(data, (int, float)) or kind is Path and not isinstance(data, str):
+        raise ValueError(f"expected a {'number' if kind is float else 'path'}, got {_shown(data)}")
     return kind(data) if kind in (Path, float) else data
 
 
+def _check_fields(kind: Any, present: dict[str, Any]) -> None:
+    """Raises ValueError where the fields of a dataclass are lacking or surplus."""
+    known = {item.name: item for item in dataclasses.fields(kind) if item.init}
+    required = [name for name, item in known.items() if item.default is item.default_factory is dataclasses.MISSING]
+    lacking, surplus = [name for name in required if name not in present], [name for name in present if name not in known]
+    if lacking or surplus:
+        wrong = [f"without {', '.join(lacking)}"] * bool(lacking) + [f"with the unknown {', '.join(surplus)}"] * bool(surplus)
+        raise ValueError(f"{_in_words(kind)} {' and '.join(wrong)}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _key(key: str, kind: Any) -> Any:
+    if kind is int and not key.lstrip("-").isdecimal():
+        raise ValueError(f"expected a whole number, got {_shown(key)}")
     return int(key) if kind is int else candidate_members(key) if typing.get_origin(kind) is tuple else key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,3 +198,31 @@ def test_an_interruption_ends_with_status_130(monkeypatch: pytest.MonkeyPatch, c
 def test_verbose_shows_where_an_error_comes_from(planned: Path) -> None:
     with pytest.raises(ValueError, match="Dataset003_Tiny"):
         cli.train(["9", "2d", "0", "--home", str(planned), "--verbose"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+@pytest.mark.parametrize("arguments", [["--print-completion", "bash"], ["--help"]])
+def test_output_that_nobody_reads_to_its_end_ends_quietly(arguments: list[str]) -> None:
+    program = [sys.executable, "-c", "import sys; sys.stdin.read(); from autoseg.cli import main; sys.exit(main())", *arguments]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # before anything is written
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait() in (0, 141)  # argparse itself passes over the error of its help
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_an_error_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        program = [sys.executable, "-c", "import sys; from autoseg.cli import main; sys.exit(main())", "--help"]
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_ends_like_ctrl_c_with_status_143(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("autoseg.pipeline.train", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    assert cli.train(["3", "2d", "0"]) == 143
+    assert "the same command resumes" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

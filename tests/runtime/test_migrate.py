@@ -96,7 +96,7 @@ def test_former_field_names_are_understood():
     assert choice.rule == "autoseg.selection.rules:cheapest"
     assert choice.postprocessing == {"ball": PostProcessing(components=2)}
     assert choice.dice_regression == {"ball": line}
-    with pytest.raises(TypeError, match="rounds"):  # a field under both names
+    with pytest.raises(ValueError, match="rounds"):  # a field under both names
         from_jsonable({"kind": "time", "amount": 1, "rounds": 1, "validation_intervals": 2}, Budget)
 
 

@@ -108,19 +108,24 @@ def test_missing_defaults_are_filled_in():
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        (schema.Split, b'{"train": ["a"', "Split"),
-        (schema.Split, b'{"train": [], "val": [], "test": []}', "Split"),
-        (schema.Split, b'{"train": []}', "Split"),
-        (schema.Split, b"[1, 2]", "Split"),
-        (dict, b"\xff\xfe\x00", ""),
+        (schema.Split, b'{"train": ["a"', "expected a split, found no JSON from line 1"),
+        (schema.Split, b'{"train": [], "val": [], "test": []}', "a split with the unknown test"),
+        (schema.Split, b'{"train": []}', "a split without val"),
+        (schema.Split, b"[1, 2]", "expected the fields of a split, got .1, 2."),
+        (dict, b"[1]", "expected named values, got .1."),
+        (dict, b"\xff\xfe\x00", "bytes that are no text"),
+        (dict, b"[" * 100_000, "values of another kind"),
         (schema.Budget, b'{"kind": "time", "amount": -1, "rounds": 1}', "expected a positive amount"),
-        (Everything, b'{"number": 1, "maybe": null, "where": null, "pair": [1], "many": [], "by_number": {}}', ""),
+        (schema.Budget, b'{"kind": "time", "amount": "x", "rounds": 1}', 'expected a number, got "x"'),
+        (Everything, b'{"number": 1, "maybe": null, "where": null, "pair": [1], "many": [], "by_number": {}}', "expected 2 values"),
+        (Everything, b'{"number": 1, "maybe": null, "where": null, "pair": 1, "many": [], "by_number": {}}', "expected a list, got 1"),
+        (Everything, b'{"number": 1, "maybe": null, "where": 3, "pair": [1, "a"], "many": [], "by_number": {"a": []}}', "expected a path"),
     ],
-    ids=["cut", "surplus", "lacking", "list", "bytes", "budget", "pair"],
+    ids=["cut", "surplus", "lacking", "list", "no names", "bytes", "deep", "budget", "word", "pair", "no pair", "no path"],
 )
 def test_wrong_files_are_named(tmp_path: Path, kind: type, text: bytes, message: str):
     (tmp_path / "wrong.json").write_bytes(text)
-    with pytest.raises(ValueError, match=rf"wrong\.json.*{message}"):
+    with pytest.raises(ValueError, match=rf"wrong\.json: damaged, or from another version.*{message}.*put a copy"):
         read_json(tmp_path / "wrong.json", kind)
 
 

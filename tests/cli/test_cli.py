@@ -214,7 +214,7 @@ def test_output_that_nobody_reads_to_its_end_ends_quietly(arguments: list[str]) 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_an_error_in_one_line() -> None:
     with open("/dev/full", "w") as full:
-        program = [sys.executable, "-c", "import sys; from autoseg.cli import main; sys.exit(main())", "--help"]
+        program = [sys.executable, "-c", "import sys; from autoseg.cli import main; sys.exit(main())", "--print-completion", "bash"]
         done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from factories import make_case, make_configuration, make_job, make_plan, write_dataset, write_previous, write_store
 from oracle_home import HomeFactory, copied_homes, shared_homes
 
+from autoseg.runtime.registry import allowed_code
 from autoseg.trainers.run_options import RunFolders
 
 
@@ -26,6 +27,15 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the user's shell says about data must not reach a test."""
     for name in ("AUTOSEG_HOME", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_modules() -> Iterator[None]:
+    """Networks and trainers of the tests may be imported, as with ``--allow-code``; what is refused is tested with other names."""
+    with allowed_code(
+        ("oracle_home", "own_trainers", *(f"my_{what}" for what in ("networks", "presets", "metrics", "options", "trainers")))
+    ):
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import command
-from .options import DATASET, add_groups, add_plan_options, add_workers, plan_settings
+from .options import DATASET, add_allow_code, add_groups, add_plan_options, add_workers, plan_settings
 
 if TYPE_CHECKING:
     from ..data.checks import Problem
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def _add_plan_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help=DATASET)
     add_plan_options(parser)
+    add_allow_code(parser)
 
 
 @command(_add_plan_arguments, "-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB")

@@ -26,6 +26,12 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
+def add_allow_code(parser: ArgumentParser) -> None:
+    """Adds ``--allow-code``."""
+    text = "a module of your own, or of others you trust, that a name in the dataset's or models' files may import; repeatable"
+    parser.add_argument("--allow-code", action="append", default=[], metavar="MODULE", help=text)
+
+
 def add_groups(parser: ArgumentParser) -> None:
     """Adds ``--groups``."""
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")

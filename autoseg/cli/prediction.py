@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .command import command
-from .options import add_device, settings_given
+from .options import add_allow_code, add_device, settings_given
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
@@ -25,6 +25,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--uncertainty", action="store_true", help=text)
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
     add_device(parser)
+    add_allow_code(parser)
 
 
 @command(_add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o out -d 3 --no-tta")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
-from .options import DATASET
+from .options import DATASET, add_allow_code
 
 
 def _add_choice_arguments(parser: ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
     rule.add_argument("--cheapest", action="store_const", const="cheapest", dest="rule", help=text)
     text = "exclude candidates that took longer per case in validation, with the networks of one fold"
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=text)
+    add_allow_code(parser)
 
 
 @command(_add_choice_arguments, "3", "3 --metric nsd_surface --cheapest")
@@ -33,7 +34,8 @@ def find_best_configuration(options: Namespace) -> None:
     from ..pipeline import find_best_configuration as function
 
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
-    print(describe_choice(choose(max_members=options.max_members, max_seconds=options.max_seconds)))
+    choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
+    print(describe_choice(choice))
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
@@ -67,6 +69,7 @@ def _add_report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: results/DATASET/report.html)")
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases drawn, from the best to the worst (default 3; 0: none)")
+    add_allow_code(parser)
 
 
 @command(_add_report_arguments, "3", "3 -o report.html --cases 8")
@@ -78,4 +81,5 @@ def report(options: Namespace) -> None:
     """
     from ..pipeline.reporting import write_report
 
-    print(f"The report is {write_report(options.dataset, home=options.home, out=options.output, cases=options.cases)}")
+    write = partial(write_report, options.dataset, home=options.home, out=options.output, cases=options.cases)
+    print(f"The report is {write(allow_code=options.allow_code)}")

@@ -8,7 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
-from .options import DATASET, PAPERS, add_device, add_plan_options, add_train_options, build_training, plan_settings, settings_given
+from .options import (
+    DATASET,
+    PAPERS,
+    add_allow_code,
+    add_device,
+    add_plan_options,
+    add_train_options,
+    build_training,
+    plan_settings,
+    settings_given,
+)
 from .units import duration
 
 
@@ -18,6 +28,7 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
     parser.add_argument("--preset", help=f"a paper's settings: {PAPERS}; options that are given take precedence")
     add_train_options(parser)
+    add_allow_code(parser)
 
 
 @command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu")
@@ -52,6 +63,7 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     add_device(parser)
     parser.add_argument("--restart", action="store_true", help="rename existing runs and train from the beginning")
+    add_allow_code(parser)
 
 
 @command(_add_ensemble_arguments, "3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer")
@@ -74,6 +86,7 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     add_plan_options(parser)
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to train (default: all)")
     add_train_options(parser)
+    add_allow_code(parser)
 
 
 @command(_add_run_arguments, "3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial as bind
 from pathlib import Path
@@ -78,7 +79,16 @@ def evaluate_folders(
     compare = bind(_compare, labels=labels, annotated=annotated or {}, score=score)
     n_workers = workers or _workers([path for _, path, _ in pairs])
     with ThreadPoolExecutor(n_workers) as pool:
-        results = list(tqdm(pool.map(compare, pairs), total=len(pairs), desc="evaluate", unit="case", disable=None))
+        context = copy_context()  # what the caller may import holds in the threads too
+        results = list(
+            tqdm(
+                pool.map(lambda pair: context.copy().run(compare, pair), pairs),
+                total=len(pairs),
+                desc="evaluate",
+                unit="case",
+                disable=None,
+            )
+        )
     problems = [result for result in results if isinstance(result, str)]
     if problems:
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))

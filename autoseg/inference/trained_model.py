@@ -18,7 +18,7 @@ from ..preprocessing.preprocess import preprocess_case
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.hardware import memory_format
 from ..runtime.provenance import file_id
-from ..runtime.registry import lookup
+from ..runtime.registry import lookup, named_in
 from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..schema import Configuration, Image, Labels, Plan, Trace
 from .cascade import on_grid
@@ -151,7 +151,8 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     loaded = {} if loaded is None else loaded
     if (folder, folds) not in loaded:
         load: Callable[..., TrainedModel] = lookup(LOADERS, ENSEMBLE if model.is_ensemble else "networks", "kind of model")
-        loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
+        with named_in(model.run(folds[0]).record_file):
+            loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
     return loaded[folder, folds]
 
 

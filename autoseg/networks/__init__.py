@@ -132,6 +132,15 @@ NETWORKS: dict[str, NetworkSpec] = {
 """Name -> entry. A network from outside is named ``module:name``, without an entry, see `network_spec`."""
 
 
+COMBINERS = (
+    "autoseg.networks.combiners:MaxConfidence",
+    "autoseg.networks.combiners:LogitsConvolution",
+    "autoseg.networks.combiners:MetaUNet",
+    "autoseg.networks.fusion:Fusion",
+)
+"""Networks of learned ensembles, which their run records name by these paths."""
+
+
 def network_spec(name: str) -> NetworkSpec:
     """The entry of a network in `NETWORKS`, or of the class or function that ``module:name`` points to.
 
@@ -141,7 +150,7 @@ def network_spec(name: str) -> NetworkSpec:
     Raises:
         ValueError: The name is unknown, or cannot be imported.
     """
-    found = lookup(NETWORKS, name, "network")
+    found = import_object(name, "network") if name in COMBINERS else lookup(NETWORKS, name, "network")
     if isinstance(found, NetworkSpec):
         return found
     by_factory = {spec.factory: spec for spec in NETWORKS.values()}

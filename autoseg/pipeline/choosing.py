@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
 from ..evaluation.metrics import higher_is_better_score
-from ..runtime.registry import lookup
+from ..runtime.registry import allows_code, lookup, named_in
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import find_workspace
 from ..schema import Choice
+from ..schema.settings import ChoiceSettings
 from ..selection.calibration import calibrated_choice
 from ..selection.candidate_scores import scored_candidates
 from ..selection.choice import DEFAULT_RULE, RULES, choose, selection_context
@@ -32,6 +34,7 @@ from ..selection.uncompared import best_uncompared, with_uncompared
 __all__ = ["choose_again", "describe_choice", "find_best_configuration"]
 
 
+@allows_code("rule", "metric")
 def find_best_configuration(
     which: str | int,
     *,
@@ -40,6 +43,7 @@ def find_best_configuration(
     max_members: int = 3,
     metric: str = "dice",
     max_seconds: float | None = None,
+    allow_code: Sequence[str] = (),
 ) -> Choice:
     """Chooses for every organ a model, or an average of models, among those that cover it, by their cross-validation.
 
@@ -52,10 +56,16 @@ def find_best_configuration(
         max_members: Largest number of models that are averaged.
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+        allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
 
     Raises:
         ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.
     """
+    return _choose(which, home, ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds))
+
+
+def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings) -> Choice:
+    rule, metric, max_members, max_seconds = settings.rule, settings.metric, settings.max_members, settings.max_seconds
     lookup(RULES, rule, "rule of selection")
     higher_is_better_score(0.0, metric)
     workspace = find_workspace(home, dataset=str(which))
@@ -100,6 +110,6 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)
     rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
-    return find_best_configuration(
-        which, home=home, rule=rule, metric=before.metric, max_members=before.max_members, max_seconds=before.max_seconds
-    )
+    again = ChoiceSettings(metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds)
+    with named_in(path):  # nobody typed these names
+        return _choose(which, home, again)

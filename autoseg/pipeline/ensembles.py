@@ -18,7 +18,7 @@ from ..ensembling.training import EnsembleTraining, train_fold
 from ..evaluation.folders import table
 from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.locks import exclusive_lock
-from ..runtime.registry import unknown_name_error
+from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.runs import Run
 from ..runtime.workspace import find_workspace
 from ..schema import Score
@@ -27,6 +27,7 @@ from ..schema.settings import EnsembleSettings
 log = logging.getLogger(__name__)
 
 
+@allows_code()
 def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | Path | None = None) -> dict[str, list[Score]]:
     """Trains and validates an ensemble of trained models; goes on where an interrupted one stopped; does nothing where it is finished.
 

@@ -15,7 +15,7 @@ from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics
 from ..evaluation.summaries import OrganSummary, summary
 from ..evaluation.tables import csv_text, table
-from ..runtime.registry import unknown_name_error
+from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.serialization import atomic_write, write_json
 from ..runtime.workspace import find_workspace
 from ..schema import Score
@@ -54,6 +54,7 @@ class Evaluation:
     comparisons: list[Compared]
 
 
+@allows_code("metrics")
 def evaluate_predictions(
     reference: Path,
     predictions: Sequence[Path],

@@ -10,6 +10,7 @@ from ..networks import NETWORKS, network_spec
 from ..networks.network_cost import NetworkCost, measure
 from ..planners.patch import network_options
 from ..planners.topology import plan_topology
+from ..runtime.registry import allows_code
 
 DEFAULT_PATCH = {2: (128, 128), 3: (64, 64, 64)}
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -49,6 +50,7 @@ def default_options(name: str, patch: Sequence[int]) -> dict[str, Any]:
     return network_options(plan_topology((1.0,) * len(patch), patch), name) if network_spec(name).planned else {}
 
 
+@allows_code("names")
 def list_networks(
     names: Sequence[str] = (),
     *,

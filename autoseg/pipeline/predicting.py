@@ -20,7 +20,7 @@ from ..inference.prediction import predict_cases
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.dataset_folders import matching_names
 from ..runtime.hardware import choose_device, prepare_device
-from ..runtime.registry import unknown_name_error
+from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
@@ -33,6 +33,7 @@ from .choosing import choose_again
 log = logging.getLogger(__name__)
 
 
+@allows_code()
 def predict_folder(
     source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None
 ) -> dict[str, str]:
@@ -69,6 +70,7 @@ def predict_folder(
     return {**found.failed, **failures}
 
 
+@allows_code()
 def predict(
     image: Any, model: str | int | Path | None = None, *, settings: PredictSettings | None = None, home: str | Path | None = None
 ) -> Any:
@@ -98,6 +100,7 @@ def predict(
     return (labels, image[1]) if _is_array_and_spacing(image) else to_sitk(labels, read.geometry)
 
 
+@allows_code()
 def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings) -> Ensemble:
     """Loads what the choice (or the user) names; makes the choice first where models were trained after it.
 

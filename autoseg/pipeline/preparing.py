@@ -14,6 +14,7 @@ from ..planners.plan import make_plan
 from ..planners.splits import make_splits
 from ..preprocessing.planned_cases import preprocess
 from ..runtime.locks import exclusive_lock, remove_partial_files
+from ..runtime.registry import allows_code
 from ..runtime.runs import started_runs
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import Workspace, find_workspace
@@ -23,6 +24,7 @@ from ..schema.settings import PlanSettings
 log = logging.getLogger(__name__)
 
 
+@allows_code()
 def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> Plan:
     """Measures a dataset, plans how to train on it, and preprocesses it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
@@ -10,6 +11,7 @@ from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
 from ..runtime.dataset_folders import matching_names
 from ..runtime.plotting import css_colours
+from ..runtime.registry import allows_code
 from ..runtime.serialization import atomic_write
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Dataset
@@ -17,12 +19,21 @@ from ..schema import Dataset
 log = logging.getLogger(__name__)
 
 
-def write_report(which: str | int, *, home: str | Path | None = None, out: str | Path | None = None, cases: int = PICTURED) -> Path:
+@allows_code()
+def write_report(
+    which: str | int,
+    *,
+    home: str | Path | None = None,
+    out: str | Path | None = None,
+    cases: int = PICTURED,
+    allow_code: Sequence[str] = (),
+) -> Path:
     """Writes everything that is known about the models of a dataset into one HTML file, which needs nothing but itself.
 
     Args:
         out: File to write; None: ``results/<dataset>/report.html``.
         cases: To draw, besides the worst of each organ; 0 draws none.
+        allow_code: Modules that a name in the dataset's files may import.
 
     Returns:
         The file.

@@ -17,6 +17,7 @@ from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
 from ..planners.configurations import selected_configurations
 from ..report.overlay_figure import overlay
+from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
@@ -33,6 +34,7 @@ DEMO_SPACING = (6.0, 5.0, 5.0)
 """Coarser than the planner would choose, so that some minutes on a laptop are enough to learn something."""
 
 
+@allows_code()
 def run(
     which: str | int,
     plan_settings: PlanSettings | None = None,
@@ -67,7 +69,7 @@ def run(
         training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
         train(which, configuration, fold, settings, home=workspace.home)
-    return find_best_configuration(which, home=workspace.home)
+    return find_best_configuration(which, home=workspace.home)  # it may import what the settings allow
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
-from ..runtime.registry import lookup
+from ..runtime.registry import allows_code, lookup, named_in
 from ..runtime.runs import ModelFolder, Run
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
@@ -31,6 +31,7 @@ from ..trainers.validation import validate_fold
 log = logging.getLogger(__name__)
 
 
+@allows_code()
 def train(
     which: str | int, configuration: str, fold: str | int, settings: TrainSettings | None = None, *, home: str | Path | None = None
 ) -> list[Score]:
@@ -51,7 +52,8 @@ def train(
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
+    with named_in(workspace.preprocessed(dataset.name) / "plan.json"):
+        spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, spec, fold)
     run = ModelFolder.named(workspace.results(dataset.name), configuration, settings.trainer, spec.words).run(fold)
     if run.is_finished and not settings.restart:
@@ -129,11 +131,12 @@ def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path 
     else:
         record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
-    trainer_class = lookup(TRAINERS, record.trainer, "trainer")
-    if not run.is_started:
-        record = trainer_class.fit_to_data(record, folders)
-        record_candidate_region(workspace, spec, record, run.model.folder)
-    trainer = trainer_class(record, folders, device=device)
+    with named_in(run.record_file if run.is_started else workspace.preprocessed(spec.plan.dataset) / "plan.json"):
+        trainer_class = lookup(TRAINERS, record.trainer, "trainer")
+        if not run.is_started:
+            record = trainer_class.fit_to_data(record, folders)
+            record_candidate_region(workspace, spec, record, run.model.folder)
+        trainer = trainer_class(record, folders, device=device)
     if not run.is_started:
         check_pretrained(trainer.network, record.pretrained)
         write_json(run.record_file, record)

@@ -44,6 +44,8 @@ def _switch(name: str, value: Any) -> list[str]:
     switch = SWITCHES.get(name, "--" + name.replace("_", "-"))
     if value is True:
         return [switch]
+    if name == "allow_code":
+        return [word for module in value for word in (switch, module)]
     if isinstance(value, Mapping):
         return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_jsonable(one))}")]
     values = value if isinstance(value, (tuple, list)) else (value,)

@@ -1,11 +1,92 @@
-"""Registry: objects by their name in a table or by ``module:attribute``; the error for an unknown name lists the valid ones."""
+"""Registry: objects by their name in a table or by ``module:attribute``; the error for an unknown name lists the valid ones.
+
+This is the only place that imports what a name says. Names also come from folders that somebody else made (a plan, a ``run.json``), and an
+import runs code: one that is in none of the project's tables is imported only where the user typed it or allowed its module. The permission
+belongs to the call of a pipeline function (`allows_code`), and is handed on to the processes that the call starts.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ALLOWED: ContextVar[frozenset[str]] = ContextVar("modules that the present call may import", default=frozenset())
+
+
+class CodeNotAllowedError(ValueError):
+    """A file names code that the user neither typed nor allowed."""
+
+
+@contextmanager
+def allowed_code(modules: Iterable[str] = (), *, typed: Iterable[str | None] = ()) -> Iterator[None]:
+    """Allows, within the block, the import of names in these modules, and in those of the names that a user `typed`.
+
+    Raises:
+        ValueError: A module is not written like one.
+    """
+    modules = tuple(modules)
+    for module in modules:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module):
+            raise ValueError(f"--allow-code: expected the name of a module, like my_networks, got {module!r}")
+    named = {name.partition(":")[0] for name in typed if name and ":" in name}
+    token = _ALLOWED.set(_ALLOWED.get() | named | set(modules))
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def allowed_modules() -> tuple[str, ...]:
+    """The modules that the present call may import, to be handed on to another process."""
+    return tuple(sorted(_ALLOWED.get()))
+
+
+def allows_code(*typed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function that users call: what its arguments allow holds while it runs.
+
+    They are an argument ``allow_code`` (modules), arguments with an attribute ``allowed_modules`` (settings, or several of them), and the
+    names in the arguments called `typed`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs).arguments
+            flat = [one for value in given.values() for one in (value if isinstance(value, (list, tuple)) else (value,))]
+            modules = [*given.get("allow_code", ()), *(module for one in flat for module in getattr(one, "allowed_modules", ()))]
+            names = [name for argument in typed for name in _texts(given.get(argument))]
+            with allowed_code(modules, typed=names):
+                return function(*args, **kwargs)
+
+        return allowed
+
+    return decorate
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [one for one in value or () if isinstance(one, str)]
+
+
+@contextmanager
+def named_in(path: Path) -> Iterator[None]:
+    """Puts the file that names come from before the message about one that is not allowed."""
+    try:
+        yield
+    except CodeNotAllowedError as error:
+        raise CodeNotAllowedError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def unknown_name_error(kind: str, name: str, valid: Iterable[str]) -> ValueError:
@@ -27,14 +108,29 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
         kind: Of the entries, for the message ("network", "trainer" ...).
 
     Raises:
+        CodeNotAllowedError: It would import code that is neither in the table nor allowed.
         ValueError: Neither in the table nor importable.
     """
     if name in table:
         entry = table[name]
         return import_object(entry, kind) if isinstance(entry, str) and ":" in entry else entry
-    if ":" in name:
-        return import_object(name, kind)
-    raise unknown_name_error(kind, name, table)
+    if ":" not in name:
+        raise unknown_name_error(kind, name, table)
+    module = name.partition(":")[0]
+    if module not in _ALLOWED.get() and name not in map(_path_of, table.values()):
+        raise CodeNotAllowedError(
+            f"{kind}: expected a name of this program, found {name!r}, which runs code of the module {module!r}. "
+            f"If you trust that code, allow it: --allow-code {module} (in Python: allow_code=[{module!r}])"
+        )
+    return import_object(name, kind)
+
+
+def _path_of(entry: Any) -> str:
+    """Where an entry of a table comes from, as ``module:attribute``: under that name, too, it belongs to the project."""
+    if isinstance(entry, str):
+        return entry
+    path = getattr(entry, "factory", getattr(entry, "function", None))
+    return path if isinstance(path, str) else f"{getattr(entry, '__module__', '')}:{getattr(entry, '__qualname__', '')}"
 
 
 def import_object(path: str, kind: str = "object") -> Any:

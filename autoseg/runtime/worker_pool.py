@@ -27,6 +27,7 @@ from typing import IO, Any, cast
 from tqdm import tqdm
 
 from .hardware import GIB, available_memory, cpu_count
+from .registry import allowed_code, allowed_modules
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ class _Pool:
     ) -> None:
         self._waiting = {name: (function, arguments) for name, arguments in jobs.items()}
         self._memory = memory
+        self._allowed = allowed_modules()  # known in this thread only
         self._budget = int(available_memory() * MEMORY_SHARE) if workers is None else None
         smallest = min((memory[name] for name in jobs), default=0)
         self._count = worker_count(len(jobs), smallest) if workers is None else min(workers, len(jobs))
@@ -202,7 +204,7 @@ class _Pool:
         return not self._running or self._budget is None or sum(self._running.values()) + self._memory[name] <= self._budget
 
     def _hire(self) -> _Worker:
-        worker = _Worker(threads=max(1, cpu_count() // self._count))
+        worker = _Worker(threads=max(1, cpu_count() // self._count), allowed=self._allowed)
         with self._changed:
             self._workers.add(worker)
         return worker
@@ -216,7 +218,8 @@ class _Pool:
 class _Worker:
     """A child process and the pipes to it."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, allowed: tuple[str, ...] = ()) -> None:
+        self._allowed = allowed
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), str(threads))
         limits["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
         self._process = subprocess.Popen(
@@ -229,7 +232,7 @@ class _Worker:
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
         """Sends a job and waits for its outcome; log lines that arrive meanwhile are logged here."""
-        payload = pickle.dumps((function, arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        payload = pickle.dumps((function, arguments, self._allowed), protocol=pickle.HIGHEST_PROTOCOL)
         try:
             _write(self._jobs, payload)
             while (answer := _read(self._answers)) is not None:
@@ -283,11 +286,12 @@ def serve() -> None:
     while True:
         payload = inbox.get()
         try:
-            function, arguments = pickle.loads(payload)
+            function, arguments, modules = pickle.loads(payload)
         except Exception as error:
             answer("error", f"a worker process cannot load the job: {type(error).__name__}: {error}")
             continue
-        outcome = _call(function, arguments)
+        with allowed_code(modules):
+            outcome = _call(function, arguments)
         try:
             answer(outcome.kind, outcome.value)
         except (pickle.PicklingError, TypeError, AttributeError) as error:

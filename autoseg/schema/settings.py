@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class PlanSettings:
         groups: Regular expression that finds the patient in a case's name.
         trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
         workers: Processes; None means as many as cores and memory allow.
+        allow_code: Modules of your own, or of others, that a name in the dataset's files may import; one that `preset` names is allowed.
     """
 
     configurations: tuple[str, ...] | None = None
@@ -30,6 +32,12 @@ class PlanSettings:
     groups: str | None = None
     trust_files: bool = False
     workers: int | None = None
+    allow_code: tuple[str, ...] = ()
+
+    @property
+    def allowed_modules(self) -> tuple[str, ...]:
+        """The modules that may be imported: allowed, or of names that were typed."""
+        return _with_modules_of(self.allow_code, self.preset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,8 @@ class TrainSettings:
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
         restart: Move an existing run aside and start again.
         tag: Last part of the model folder's name, to keep trainings apart that differ in an option only.
+        allow_code: Modules of your own, or of others, that a name in a plan or run record may import; those of `trainer`, `network`,
+            `normalization` and `options` are allowed.
     """
 
     trainer: str = "Trainer"
@@ -74,6 +84,13 @@ class TrainSettings:
     pretrained: Path | None = None
     restart: bool = False
     tag: str = ""
+    allow_code: tuple[str, ...] = ()
+
+    @property
+    def allowed_modules(self) -> tuple[str, ...]:
+        """The modules that may be imported: allowed, or of names that were typed."""
+        options = (*self.options.values(), *self.network_options.values(), *self.trainer_options.values())
+        return _with_modules_of(self.allow_code, self.trainer, self.network, *self.normalization, *options)
 
     @property
     def changed_options(self) -> dict[str, Any]:
@@ -95,6 +112,7 @@ class PredictSettings:
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and a table of cases ranked by estimated quality.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
+        allow_code: Modules of your own, or of others, that a name in the models' files may import.
     """
 
     dataset: str | None = None
@@ -107,6 +125,12 @@ class PredictSettings:
     uncertainty: bool = False
     ending: str | None = None
     device: str = "auto"
+    allow_code: tuple[str, ...] = ()
+
+    @property
+    def allowed_modules(self) -> tuple[str, ...]:
+        """The modules that may be imported."""
+        return self.allow_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +142,7 @@ class EnsembleSettings:
         members: Names of model folders; none means the best model of each organ by its validation.
         folds: To train; none means all that every member has.
         organs: That it segments; none means all that a member segments.
+        allow_code: Modules of your own, or of others, that a name in the members' files may import.
     """
 
     kind: str
@@ -129,6 +154,12 @@ class EnsembleSettings:
     seed: int = 0
     device: str = "auto"
     restart: bool = False
+    allow_code: tuple[str, ...] = ()
+
+    @property
+    def allowed_modules(self) -> tuple[str, ...]:
+        """The modules that may be imported."""
+        return self.allow_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +177,9 @@ class ChoiceSettings:
     rule: str = "supported"
     max_members: int = 3
     max_seconds: float | None = None
+
+
+def _with_modules_of(modules: tuple[str, ...], *names: Any) -> tuple[str, ...]:
+    """The modules, and those of the names that are written ``module:name``."""
+    named = [name.partition(":")[0] for name in names if isinstance(name, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", name)]
+    return tuple(dict.fromkeys((*modules, *named)))

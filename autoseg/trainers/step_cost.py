@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
-from ..runtime.registry import lookup
+from ..runtime.registry import allowed_code, allowed_modules, lookup
 from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
 from . import TRAINERS
@@ -43,7 +43,7 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
     Raises:
         RuntimeError: The step failed for another reason; the message carries it.
     """
-    request = json.dumps({"job": to_jsonable(job), "device": device})
+    request = json.dumps({"job": to_jsonable(job), "device": device, "allow_code": allowed_modules()})
     command = [sys.executable, "-c", BOOT, json.dumps(sys.path)]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     if done.returncode in (OUT_OF_MEMORY, -9, 137):
@@ -58,7 +58,8 @@ def run() -> None:
     """The separate process: reads job and device from standard input, and writes a `StepCost` to standard output."""
     request = json.loads(sys.stdin.read())
     try:
-        cost = _cost(from_jsonable(request["job"], RunRecord), choose_device(request["device"]))
+        with allowed_code(request["allow_code"]):
+            cost = _cost(from_jsonable(request["job"], RunRecord), choose_device(request["device"]))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             sys.exit(OUT_OF_MEMORY)

@@ -29,12 +29,11 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _own_modules() -> Iterator[None]:
     """Networks and trainers of the tests may be imported, as with ``--allow-code``; what is refused is tested with other names."""
-    with allowed_code(
-        ("oracle_home", "own_trainers", *(f"my_{what}" for what in ("networks", "presets", "metrics", "options", "trainers")))
-    ):
+    examples = [f"my_{what}" for what in ("networks", "presets", "losses", "metrics", "optimizers", "options", "rules", "trainers")]
+    with allowed_code(["oracle_home", "own_trainers", "no_such_module", "test_metric_table", "test_tables", *examples]):
         yield
 
 

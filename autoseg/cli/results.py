@@ -32,10 +32,12 @@ def find_best_configuration(options: Namespace) -> None:
     """
     from ..pipeline import describe_choice
     from ..pipeline import find_best_configuration as function
+    from ..runtime.registry import allowed_code
 
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
     choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
-    print(describe_choice(choice))
+    with allowed_code(options.allow_code, typed=[options.metric]):
+        print(describe_choice(choice))
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
@@ -58,11 +60,13 @@ def evaluate(options: Namespace) -> None:
     File formats may differ. Of several folders of segmentations the first is compared with each of the others, with paired tests.
     """
     from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
+    from ..runtime.registry import allowed_code
 
     compare = partial(evaluate_predictions, options.reference, options.prediction, dataset=options.dataset, home=options.home)
     evaluation = compare(metrics=options.metrics, tolerances=options.tolerance, partial=options.partial, workers=options.workers)
     write_evaluation(evaluation, json=options.json, csv=options.csv)
-    print(describe_evaluation(evaluation))
+    with allowed_code(typed=options.metrics or ()):
+        print(describe_evaluation(evaluation))
 
 
 def _add_report_arguments(parser: ArgumentParser) -> None:

@@ -79,16 +79,9 @@ def evaluate_folders(
     compare = bind(_compare, labels=labels, annotated=annotated or {}, score=score)
     n_workers = workers or _workers([path for _, path, _ in pairs])
     with ThreadPoolExecutor(n_workers) as pool:
-        context = copy_context()  # what the caller may import holds in the threads too
-        results = list(
-            tqdm(
-                pool.map(lambda pair: context.copy().run(compare, pair), pairs),
-                total=len(pairs),
-                desc="evaluate",
-                unit="case",
-                disable=None,
-            )
-        )
+        threads = copy_context()  # what the caller may import holds in the threads, too
+        compared = pool.map(lambda pair: threads.copy().run(compare, pair), pairs)
+        results = list(tqdm(compared, total=len(pairs), desc="evaluate", unit="case", disable=None))
     problems = [result for result in results if isinstance(result, str)]
     if problems:
         raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))

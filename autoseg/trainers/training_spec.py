@@ -12,6 +12,7 @@ from ..data.labels import plan_mirroring
 from ..networks import network_spec
 from ..planners.budget import patch_multiple
 from ..planners.configurations import selected_configurations
+from ..preprocessing.normalization import find_scheme
 from ..preprocessing.windows import with_normalization
 from ..runtime.registry import lookup
 from ..schema import Configuration, Labels, Mirroring, Plan
@@ -57,6 +58,9 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
+    network_spec(configuration.network)  # what the plan names must be there, and allowed, before anything long begins
+    for scheme in configuration.normalization:
+        find_scheme(scheme)
     return TrainingSpec(plan, configuration, words)
 
 

@@ -40,6 +40,7 @@ GIVEN: dict[str, Any] = {
     "learning_rate": 1e-5,
     "pretrained": Path("/some where/2d__Trainer/fold_0/checkpoint_final.pt"),
     "tag": "x.1",
+    "allow_code": ("my_networks", "others.losses"),
 }
 TOGETHER = {"normalization": "window", "iterations": "epochs"}
 """Settings that exclude each other on the command line."""

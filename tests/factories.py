@@ -24,6 +24,7 @@ from autoseg.data.nifti_header import copy_with_orientation, read_orientation
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.prediction import predict_cases
+from autoseg.inference.prediction_files import destination_of
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.quantised_logits import save_logits
 from autoseg.networks import build_network
@@ -31,6 +32,7 @@ from autoseg.planners.fingerprint import measure_dataset
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.runtime.checkpoints import save_checkpoint
+from autoseg.runtime.outputs import Outputs
 from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
@@ -54,7 +56,7 @@ from autoseg.schema import (
     candidate_members,
 )
 from autoseg.schema.run_record import RunRecord
-from autoseg.schema.settings import TrainSettings
+from autoseg.schema.settings import PredictSettings, TrainSettings
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.selection.cross_validation import CrossValidation
 from autoseg.selection.evidence import Comparison
@@ -437,7 +439,11 @@ def ensemble_of(**models: ThresholdModel) -> Ensemble:
 
 def predict(cases: list[Case], out: Path, ensemble: Ensemble, **options: object) -> dict[str, str]:
     """Label maps only, with the endings of the inputs, where `options` do not want more."""
-    return predict_cases(cases, out, ensemble, **{"ending": None, "save_probabilities": False, **options})
+    overwrite = bool(options.pop("overwrite", False))
+    dim = len(next(iter(ensemble.models.values())).plan.transpose)
+    destination, cases = destination_of(out, cases, PredictSettings(**options), dim=dim)
+    inputs = [image for case in cases for image in case.images]
+    return predict_cases(cases, destination, ensemble, Outputs("autoseg_predict", inputs=inputs, overwrite=overwrite))
 
 
 # ---------------------------------------------------------------- measurements

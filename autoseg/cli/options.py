@@ -37,6 +37,12 @@ def add_groups(parser: ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
 
 
+def add_overwrite(parser: ArgumentParser) -> None:
+    """Adds ``--overwrite``."""
+    text = "replace files that this command did not write, or that were changed since; never its inputs"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+
+
 def add_workers(parser: ArgumentParser) -> None:
     """Adds ``--workers``."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores and memory allow)")

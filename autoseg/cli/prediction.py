@@ -7,12 +7,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .command import command
-from .options import add_allow_code, add_device, settings_given
+from .options import add_allow_code, add_device, add_overwrite, settings_given
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-i", "--input", type=Path, required=True, help="folder of images, one file, a DICOM series, or a folder of series")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the segmentations")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PATH", help="folder for the segmentations; a file for one image"
+    )
+    add_overwrite(parser)
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
     parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
@@ -28,7 +31,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     add_allow_code(parser)
 
 
-@command(_add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o out -d 3 --no-tta")
+@command(_add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o segmentation.nii.gz -d 3 --no-tta")
 def predict(options: Namespace) -> int:
     """Segment new images.
 
@@ -38,7 +41,7 @@ def predict(options: Namespace) -> int:
     from ..pipeline import PredictSettings, predict_folder
 
     settings = PredictSettings(**settings_given(options, PredictSettings))
-    failures = predict_folder(options.input, options.output, settings, home=options.home)
+    failures = predict_folder(options.input, options.output, settings, home=options.home, overwrite=options.overwrite)
     for case, reason in failures.items():
         print(f"FAILED {case}: {reason}", file=sys.stderr)
     print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
@@ -50,6 +53,7 @@ def _add_overlay_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-p", "--prediction", type=Path, help="predicted label map, or folder of them")
     parser.add_argument("-r", "--reference", type=Path, help="reference label map, or folder of them")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures; a file where there is one case")
+    add_overwrite(parser)
     parser.add_argument("-d", "--dataset", help="dataset whose organ names, regions and CT windows to use (default: values are organs)")
     parser.add_argument("--format", default="png", help="png (default), pdf, svg or jpg")
     parser.add_argument("--channel", type=int, default=0, metavar="N", help="number of the channel that is drawn (default 0)")
@@ -72,6 +76,7 @@ def overlay(options: Namespace) -> None:
         reference=options.reference,
         settings=OverlaySettings(**settings_given(options, OverlaySettings)),
         home=options.home,
+        overwrite=options.overwrite,
     )
     if not drawn:
         raise ValueError("; ".join(describe_problems(problems)))

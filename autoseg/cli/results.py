@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
-from .options import DATASET, add_allow_code
+from .options import DATASET, add_allow_code, add_overwrite
 
 
 def _add_choice_arguments(parser: ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tolerance", nargs="+", default=[], metavar="MM", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every case's scores, the means and the comparisons to this file")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case's scores to this file, for a spreadsheet")
+    add_overwrite(parser)
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     parser.add_argument("--workers", type=int, metavar="N", help="cases compared at once (default: one per core, at most four)")
 
@@ -59,12 +60,15 @@ def evaluate(options: Namespace) -> None:
 
     File formats may differ. Of several folders of segmentations the first is compared with each of the others, with paired tests.
     """
-    from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, write_evaluation
+    from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, evaluation_outputs, write_evaluation
     from ..runtime.registry import allowed_code
 
-    compare = partial(evaluate_predictions, options.reference, options.prediction, dataset=options.dataset, home=options.home)
-    evaluation = compare(metrics=options.metrics, tolerances=options.tolerance, partial=options.partial, workers=options.workers)
-    write_evaluation(evaluation, json=options.json, csv=options.csv)
+    compared = {"reference": options.reference, "predictions": options.prediction, "dataset": options.dataset, "home": options.home}
+    outputs = evaluation_outputs(**compared, files={"--json": options.json, "--csv": options.csv}, overwrite=options.overwrite)
+    evaluation = partial(evaluate_predictions, **compared)(
+        metrics=options.metrics, tolerances=options.tolerance, partial=options.partial, workers=options.workers
+    )
+    write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):
         print(describe_evaluation(evaluation))
 
@@ -72,6 +76,7 @@ def evaluate(options: Namespace) -> None:
 def _add_report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: results/DATASET/report.html)")
+    add_overwrite(parser)
     parser.add_argument("--cases", type=int, default=3, metavar="N", help="cases drawn, from the best to the worst (default 3; 0: none)")
     add_allow_code(parser)
 
@@ -86,4 +91,4 @@ def report(options: Namespace) -> None:
     from ..pipeline.reporting import write_report
 
     write = partial(write_report, options.dataset, home=options.home, out=options.output, cases=options.cases)
-    print(f"The report is {write(allow_code=options.allow_code)}")
+    print(f"The report is {write(overwrite=options.overwrite, allow_code=options.allow_code)}")

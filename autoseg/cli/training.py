@@ -13,6 +13,7 @@ from .options import (
     PAPERS,
     add_allow_code,
     add_device,
+    add_overwrite,
     add_plan_options,
     add_train_options,
     build_training,
@@ -125,6 +126,7 @@ def networks(options: Namespace) -> None:
 
 def _add_demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default="autoseg_demo", metavar="FOLDER", help="new folder (default: autoseg_demo)")
+    add_overwrite(parser)
     text = "training time of each of the two models (default 150s)"
     parser.add_argument("--time", type=duration, default=150.0, metavar="TIME", help=text)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the phantom and of the training (default 0)")
@@ -141,7 +143,7 @@ def demo(options: Namespace) -> None:
     from ..pipeline import demo as function
     from ..pipeline import describe_choice
 
-    result = function(options.output, seconds=options.time, seed=options.seed)
+    result = function(options.output, seconds=options.time, seed=options.seed, overwrite=options.overwrite)
     print(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
     print(f"\nHeld-out cases, which no training has seen:\n{table(result.scores)}")
     print("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))

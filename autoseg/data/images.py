@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..runtime.serialization import atomic_write, write_json
+from ..runtime.provenance import files_of
+from ..runtime.serialization import Writer, atomic_write, write_json
 from ..schema import Geometry, Image
 from . import nifti_header
 from .dicom import is_dicom_file, read_series
@@ -52,6 +53,25 @@ def written_ending(wanted: str, dim: int) -> str:
         fitting = sorted({label_ending(one) for one in ENDINGS if _writable(label_ending(one), dim)})
         raise ValueError(f"ending of label maps of {dim} axes: expected one of {', '.join(fitting)}, got {wanted!r}")
     return ending
+
+
+def sidecar_of(path: Path) -> Path:
+    """The file that holds the spacing of a TIFF stack, ``case.json`` beside ``case.tif``."""
+    return path.with_name(f"{stem_of(path)}.json")
+
+
+def files_read(path: Path) -> list[Path]:
+    """Every file that is read with an image or label map: its own (`provenance.files_of`), and for a picture the sidecar of its case."""
+    stem = stem_of(path)
+    names = (stem, stem[:-5]) if ending_of(path) in PICTURES else ()
+    sidecars = [path.with_name(f"{name}.json") for name in names if name]
+    return [*files_of(path), *(sidecar for sidecar in sidecars if sidecar.is_file())]
+
+
+def images_below(*paths: Path) -> list[Path]:
+    """Every file that is read with the images in some folders, or with these files; what is not there is left out."""
+    found = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    return [read for file in found if file.is_file() and (ending_of(file) or file in paths) for read in files_read(file)]
 
 
 def read_image(paths: Sequence[Path]) -> Image:
@@ -169,7 +189,7 @@ def to_index(geometry: Geometry, points: np.ndarray) -> np.ndarray:
     return np.linalg.solve(matrix, (points - np.array(geometry.origin)).T).T
 
 
-def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+def write_label(path: Path, array: np.ndarray, geometry: Geometry, *, write: Writer = atomic_write) -> Path:
     """Writes a label map, compressed, in the smallest unsigned type that holds it; atomically. Returns the file that was written.
 
     Args:
@@ -192,10 +212,10 @@ def write_label(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     largest = {".bmp": 2**8, ".png": 2**16}.get(ending_of(path), 2**32)
     if high >= largest:
         raise ValueError(f"{path}: {ending_of(path)} holds label values below {largest}, got {high}; use .tif or a medical format")
-    return _write(path, array.astype(kind, copy=False), geometry)
+    return _write(path, array.astype(kind, copy=False), geometry, write)
 
 
-def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+def write_image(path: Path, array: np.ndarray, geometry: Geometry, *, write: Writer = atomic_write) -> Path:
     """Writes an image ``(C, Z, Y, X)`` or ``(C, Y, X)`` in its own number type, compressed, atomically.
 
     Raises:
@@ -204,7 +224,7 @@ def write_image(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
     path = Path(path)
     if array.shape[1:] != geometry.shape:
         raise ValueError(f"{path}: expected an image of shape (C, {geometry.shape}), got {array.shape}")
-    return _write(path, array, geometry)
+    return _write(path, array, geometry, write)
 
 
 def from_sitk(image: sitk.Image, source: str = "SimpleITK image") -> Image:
@@ -297,18 +317,18 @@ def _sidecar_spacing(path: Path, axes: int) -> tuple[float, ...]:
     return (1.0,) * axes
 
 
-def _write(path: Path, array: np.ndarray, geometry: Geometry) -> Path:
+def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> Path:
     ending = ending_of(path)
     if not _writable(ending, geometry.dim):
         raise ValueError(f"{path}: an image of {geometry.dim} axes cannot be written there; expected .nii.gz, .nii, .nrrd, .mha or .tif")
     image = to_sitk(array, geometry)
-    with atomic_write(path) as partial:
+    with write(path) as partial:
         if nifti_header.is_nifti(path):
             _write_nifti(image, partial, geometry)
         else:
             sitk.WriteImage(image, str(partial), useCompression=True)
     if ending in PICTURES and geometry.dim == 3 and set(geometry.spacing) != {1.0}:
-        write_json(path.with_name(f"{stem_of(path)}.json"), {"spacing": geometry.spacing})
+        write_json(sidecar_of(path), {"spacing": geometry.spacing}, write=write)
     return path
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.label_subsets import labels_as_in
+from ..runtime.locks import exclusive_lock
+from ..runtime.outputs import NOTES
 from ..runtime.provenance import content_id, value_id
 from ..runtime.serialization import read_json, to_jsonable, write_json
 from ..schema import Case, Choice, Labels
@@ -19,47 +21,68 @@ MANIFEST = "autoseg_prediction.json"
 class Manifest:
     """Which files of a folder were made from which inputs by which models; what models with another key (`models_key`) made does not count.
 
-    So an interrupted prediction goes on, and old results never pass for new.
+    So an interrupted prediction goes on, and old results never pass for new. Commands that predict into one folder at the same time share
+    it: each changes the entries of its own cases only, while it holds the folder's lock.
     """
 
-    def __init__(self, out: Path, key: str) -> None:
-        self.out, self.path, self.key = out, out / MANIFEST, key
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
         self._inputs: dict[str, str] = {}
-        old = read_json(self.path, dict) if self.path.is_file() else {}
-        self.cases: dict[str, dict[str, Any]] = old.get("cases", {}) if old.get("models") == self.key else {}
+        self.cases = self._read()
 
     def done(self, case: Case, files: Sequence[Path]) -> bool:
         """Whether all these files of a case are there, made by these models from the input as it is now.
 
-        Reads the input to identify it, before it is predicted: what changes meanwhile is noticed next time. What was made from another
-        input is forgotten at once.
+        Reads the input to identify it, before it is predicted: what changes meanwhile is noticed next time.
         """
         self._inputs[case.name] = input_key(case)
-        if case.name in self.cases and self.cases[case.name]["input"] != self._inputs[case.name]:
-            del self.cases[case.name]
-            self._write()
-        return all(self._name(file) in self._files(case) and file.exists() for file in files)
+        return all(self._name(file) in self._entry(case).get("files", []) and file.exists() for file in files)
+
+    def forget(self, case: Case) -> None:
+        """Removes an entry that is not of these models and this input; to be called before the files of the case are replaced."""
+        if case.name in self.cases and not self._entry(case):
+            self._write(case.name, None)
 
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
-        entry = self.cases.setdefault(case.name, {})
-        entry |= {"input": self._inputs.get(case.name) or input_key(case), "files": sorted({*self._files(case), *map(self._name, files)})}
+        entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case)}
+        entry["files"] = sorted({*entry["files"], *map(self._name, files)})
         if findings is not None:
             entry["findings"] = to_jsonable(list(findings))
-        self._write()
+        self._write(case.name, entry)
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
-        """What was noted of these cases, after `done` was asked of each."""
-        return [row for case in cases for row in self.cases.get(case.name, {}).get("findings", [])]
+        """What was noted of these cases, after they were predicted: what is not of their present input is forgotten then."""
+        of_models = [entry for case in cases if (entry := self.cases.get(case.name, {})).get("models") == self.key]
+        return [row for entry in of_models for row in entry.get("findings", [])]
 
-    def _files(self, case: Case) -> list[str]:
-        return self.cases.get(case.name, {}).get("files", [])
+    def _entry(self, case: Case) -> dict[str, Any]:
+        """What these models made of the case's present input; empty where it is nothing."""
+        entry = self.cases.get(case.name, {})
+        return entry if entry.get("models") == self.key and entry.get("input") == self._input(case) else {}
 
-    def _write(self) -> None:
-        write_json(self.path, {"models": self.key, "cases": self.cases})
+    def _input(self, case: Case) -> str:
+        if case.name not in self._inputs:
+            self._inputs[case.name] = input_key(case)
+        return self._inputs[case.name]
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """The entries that lie there; those of before format 2 have the key of their models in common."""
+        old = read_json(self.path, dict) if self.path.is_file() else {}
+        cases = old.get("cases", {})
+        if not isinstance(cases, dict) or not all(isinstance(entry, dict) for entry in cases.values()):
+            raise ValueError(f"{self.path}: expected a list of predicted cases, as autoseg_predict writes it; found something else")
+        common = {"models": old["models"]} if "models" in old else {}
+        return {name: {**common, **entry} for name, entry in cases.items()}
+
+    def _write(self, name: str, entry: dict[str, Any] | None) -> None:
+        with exclusive_lock(self.path.parent, "predicting", wait=True):
+            others = {other: kept for other, kept in self._read().items() if other != name}
+            self.cases = others if entry is None else {**others, name: entry}
+            write_json(self.path, {"format": 2, "cases": self.cases})
 
     def _name(self, file: Path) -> str:
-        return file.relative_to(self.out).as_posix()
+        return file.relative_to(self.path.parent if self.path.parent.name != NOTES else self.path.parent.parent).as_posix()
 
 
 def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Labels) -> str:

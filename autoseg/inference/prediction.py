@@ -4,58 +4,58 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.images import read_image, write_label, written_ending
+from ..data.images import read_image, write_label
 from ..data.labels import to_file_values
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
+from ..runtime.outputs import Outputs, clashes
+from ..runtime.serialization import Writer
 from ..schema import Case
 from .ensemble import Ensemble
 from .manifest import Manifest, models_key
-from .prediction_files import UNCERTAINTY, PredictionFiles, write_probabilities, write_uncertainty
+from .prediction_files import UNCERTAINTY, Destination, PredictionFiles, write_probabilities, write_uncertainty
 from .uncertainty import OrganUncertainty
 
 log = logging.getLogger(__name__)
 
 
-def predict_cases(
-    cases: Sequence[Case], out: Path, ensemble: Ensemble, *, ending: str | None, save_probabilities: bool, uncertainty: bool = False
-) -> dict[str, str]:
-    """Segments cases one by one into `out`; those that the same models finished before are kept.
+def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ensemble, outputs: Outputs) -> dict[str, str]:
+    """Segments cases one by one; those that the same models finished before are kept, also where somebody corrected their files since.
 
     Args:
         cases: New images.
-        out: Folder for ``<case><ending>``.
+        destination: Where the files go, and which are wanted.
         ensemble: Models and choice.
-        ending: With or without its dot; None takes each input's own where label maps can be written so, else ``.nii.gz``.
-        save_probabilities: Also write ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
-        uncertainty: Also write ``uncertainty/<case>_entropy<ending>`` and ``..._disagreement<ending>`` (`uncertainty.uncertainty_maps`; as
-            float 0..1, in formats of pictures as 0..255), and note each organ's uncertainty in the manifest.
+        outputs: Decides which files may be written; asked of all before the first is.
 
     Returns:
-        Case to reason, for the cases that failed; the others are written all the same.
+        Case to reason, for the cases that failed; the others are written all the same. Of cases whose files would be the same, all fail.
 
     Raises:
-        ValueError: Label maps cannot be written with `ending`.
+        ValueError: A file that must not be replaced lies where one is to be written; nothing was written.
     """
-    if ending is not None:
-        ending = written_ending(ending, len(next(iter(ensemble.models.values())).plan.transpose))
-    for folder in (out, *([out / UNCERTAINTY] if uncertainty else [])):
+    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels))
+    files = {case.name: destination.files_of(case) for case in cases}
+    failures = _clashes(cases, files)
+    for name, reason in failures.items():
+        log.error("%s: %s", name, reason)
+    outputs.check({case.name: _unsafe(case, files[case.name], manifest, outputs) for case in cases if case.name not in failures})
+    for folder in (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else [])):
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
-    manifest = Manifest(out, models_key(ensemble.choice, ensemble.models, ensemble.labels))
-    failures: dict[str, str] = {}
     layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
     with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
         for number, case in enumerate(cases):
-            files = PredictionFiles.of(case, out, ending, probabilities=save_probabilities, uncertainty=uncertainty)
             try:
-                if not manifest.done(case, files.all):
-                    manifest.add(case, files.all, _predict_case(case, files, ensemble, bar))
+                if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
+                    manifest.forget(case)
+                    manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 reason = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
                 failures[case.name] = f"{reason}{error}".removesuffix(": ")
@@ -64,7 +64,37 @@ def predict_cases(
     return failures
 
 
-def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm) -> list[OrganUncertainty] | None:
+def _clashes(cases: Sequence[Case], files: Mapping[str, PredictionFiles]) -> dict[str, str]:
+    """Case to reason, for cases that would be written to one file: their names are the same, or become so."""
+    counts = Counter(case.name for case in cases)
+    twice = {
+        name: f"{count} images have this name, and would be written to one file; rename them" for name, count in counts.items() if count > 1
+    }
+    return clashes({name: one.with_sidecars for name, one in files.items()}) | twice
+
+
+def _unsafe(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Outputs) -> list[Path]:
+    """Files of a case that `outputs` has something against, none where the case is done: then they are not written."""
+    unsafe = [path for path in files.with_sidecars if outputs.problem(path)]
+    try:
+        done = bool(unsafe) and all(map(outputs.may_stay, unsafe)) and manifest.done(case, files.all)
+    except (ValueError, OSError):  # an image that cannot be read is said when it is predicted
+        done = False
+    return [] if done else unsafe
+
+
+def _is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Outputs) -> bool:
+    """Whether a case is done and its files stay as they are."""
+    if not manifest.done(case, files.all):
+        return False
+    changed = [path for path in files.all if outputs.changed(path)]
+    if changed and not outputs.overwrite:
+        names = ", ".join(path.name for path in changed)
+        log.warning("%s: %s was changed after it had been predicted, and is kept; --overwrite predicts it again", case.name, names)
+    return not (changed and outputs.overwrite)
+
+
+def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm, write: Writer) -> list[OrganUncertainty] | None:
     """Writes the files of a case; returns each organ's uncertainty where it is written."""
     reset_peak_memory()
     started = time.monotonic()
@@ -79,10 +109,12 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
         logits, by_fold = ensemble.logits(image, case=case.name, progress=bar.update), None
     del image  # large, and no longer needed: what follows takes memory of its own
     if files.probabilities is not None:
-        write_probabilities(files.probabilities, ensemble, logits)
+        write_probabilities(files.probabilities, ensemble, logits, write=write)
     label_map = ensemble.segment(logits)
-    rows = None if by_fold is None else write_uncertainty(files, ensemble, ensemble.candidate_predictions(logits, by_fold), label_map)
-    write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry)
+    rows = None
+    if by_fold is not None:
+        rows = write_uncertainty(files, ensemble, ensemble.candidate_predictions(logits, by_fold), label_map, write=write)
+    write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry, write=write)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)
     return rows

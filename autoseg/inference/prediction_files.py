@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..data.images import PICTURES, ending_of, label_ending, write_image
-from ..runtime.serialization import atomic_write
+from ..data.images import PICTURES, ending_of, label_ending, sidecar_of, stem_of, write_image, written_ending
+from ..runtime.outputs import NOTES
+from ..runtime.serialization import Writer, atomic_write
 from ..schema import Case
+from ..schema.settings import PredictSettings
 from .ensemble import Ensemble
 from .logits import Logits
+from .manifest import MANIFEST
 from .uncertainty import LEVELS, MM3_PER_ML, CandidatePrediction, OrganUncertainty, along_organ, expected_dice, uncertainty_maps
 
 UNCERTAINTY = "uncertainty"
 """Folder beside the label maps, so that its maps are not taken for label maps."""
+
+STACKS = (".tif", ".tiff")
+"""Endings of pictures that hold volumes, whose spacing lies in a file beside them."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +34,76 @@ class PredictionFiles:
     probabilities: Path | None = None
     uncertainty: tuple[Path, ...] = ()
 
-    @classmethod
-    def of(cls, case: Case, out: Path, ending: str | None, *, probabilities: bool, uncertainty: bool) -> PredictionFiles:
-        """Names the wanted files of a case; without an ending they get the input's where label maps can be written so."""
-        ending = ending or label_ending(ending_of(case.images[0]))
-        array = out / f"{case.name}_probabilities.npy" if probabilities else None
-        maps = tuple(out / UNCERTAINTY / f"{case.name}_{name}{ending}" for name in ("entropy", "disagreement")) if uncertainty else ()
-        return cls(out / f"{case.name}{ending}", array, maps)
-
     @property
     def all(self) -> list[Path]:
         """All of them."""
         return [self.label_map, *([] if self.probabilities is None else [self.probabilities]), *self.uncertainty]
 
+    @property
+    def with_sidecars(self) -> list[Path]:
+        """All of them, and the files that hold the spacing of TIFF stacks."""
+        return [*self.all, *(sidecar_of(path) for path in (self.label_map, *self.uncertainty) if ending_of(path) in STACKS)]
 
-def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits]) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where the files of predicted cases go, and which are wanted.
+
+    Attributes:
+        folder: Gets ``<case><ending>``.
+        ending: As `images.written_ending` gives it; None takes each input's own where label maps can be written so, else ``.nii.gz``.
+        probabilities: Also ``<case>_probabilities.npy`` (float16, one channel an organ, file axis order).
+        uncertainty: Also ``uncertainty/<case>_entropy<ending>`` and ``..._disagreement<ending>`` (`uncertainty.uncertainty_maps`; as
+            float 0..1, in formats of pictures as 0..255), and each organ's uncertainty in the manifest.
+        single: A user named the file of the only case: the manifest lies in a hidden folder, not beside it.
+    """
+
+    folder: Path
+    ending: str | None = None
+    probabilities: bool = False
+    uncertainty: bool = False
+    single: bool = False
+
+    @property
+    def manifest(self) -> Path:
+        """Which cases are done (`manifest.Manifest`)."""
+        return (self.folder / NOTES if self.single else self.folder) / MANIFEST
+
+    def files_of(self, case: Case) -> PredictionFiles:
+        """The wanted files of a case."""
+        ending = self.ending or label_ending(ending_of(case.images[0]))
+        array = self.folder / f"{case.name}_probabilities.npy" if self.probabilities else None
+        names = ("entropy", "disagreement") if self.uncertainty else ()
+        maps = tuple(self.folder / UNCERTAINTY / f"{case.name}_{name}{ending}" for name in names)
+        return PredictionFiles(self.folder / f"{case.name}{ending}", array, maps)
+
+
+def destination_of(out: Path, cases: Sequence[Case], settings: PredictSettings, *, dim: int) -> tuple[Destination, list[Case]]:
+    """Where the files of `cases` go; for an `out` that is named like an image and is no folder, the file of the only case, called so.
+
+    Raises:
+        ValueError: Label maps of `dim` axes cannot be written with the ending, or one file is named for several cases.
+    """
+    ending = None if settings.ending is None else written_ending(settings.ending, dim)
+    wanted = Destination(folder=out, ending=ending, probabilities=settings.save_probabilities, uncertainty=settings.uncertainty)
+    if not ending_of(out) or out.is_dir():
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out}: expected a folder for the label maps, found a file")
+        return wanted, list(cases)
+    if len(cases) > 1:
+        raise ValueError(f"{out}: names one file for {len(cases)} cases; name a folder, or give one image")
+    of_file = ending_of(out)
+    if written_ending(of_file, dim) != of_file or ending not in (None, of_file):
+        better = ending or written_ending(of_file, dim)
+        raise ValueError(f"{out}: label maps would be written as {better}, not as {of_file}; name the file so")
+    return replace(wanted, folder=out.parent, ending=of_file, single=True), [replace(case, name=stem_of(out)) for case in cases]
+
+
+def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Logits], *, write: Writer = atomic_write) -> None:
     """Streams slab by slab: never more than one slab of all classes in memory. Organs that no model segments have 0."""
     geometry = next(iter(logits.values())).trace.geometry
     shape = (len(ensemble.labels.names), *geometry.shape)
-    with atomic_write(path) as partial:
+    with write(path) as partial:
         file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         view = file[:, None] if geometry.dim == 2 else file
         for index, start, slab in ensemble.probabilities(logits):
@@ -55,14 +112,19 @@ def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Log
 
 
 def write_uncertainty(
-    files: PredictionFiles, ensemble: Ensemble, candidates: Sequence[CandidatePrediction], label_map: np.ndarray
+    files: PredictionFiles,
+    ensemble: Ensemble,
+    candidates: Sequence[CandidatePrediction],
+    label_map: np.ndarray,
+    *,
+    write: Writer = atomic_write,
 ) -> list[OrganUncertainty]:
     """Writes the uncertainty maps of a case with a label map of internal values; returns each organ's uncertainty."""
     trace = candidates[0].members[0].trace
     maps = uncertainty_maps(candidates)
     for path, values in zip(files.uncertainty, maps, strict=True):
         picture = ending_of(path) in PICTURES
-        write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry)
+        write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry, write=write)
     expected: dict[str, float] = {}
     for candidate in candidates:
         steps = {organ: steps for organ, steps in ensemble.choice.postprocessing.items() if organ in candidate.organs}

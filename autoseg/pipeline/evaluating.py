@@ -8,6 +8,7 @@ from functools import partial as bind
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
+from ..data.images import images_below
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
@@ -15,9 +16,10 @@ from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics
 from ..evaluation.summaries import OrganSummary, summary
 from ..evaluation.tables import csv_text, table
+from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code, unknown_name_error
-from ..runtime.serialization import atomic_write, write_json
-from ..runtime.workspace import find_workspace
+from ..runtime.serialization import write_json
+from ..runtime.workspace import find_workspace, home_folders
 from ..schema import Score
 
 
@@ -111,12 +113,36 @@ def describe_evaluation(evaluation: Evaluation) -> str:
     return "\n\n".join(blocks)
 
 
-def write_evaluation(evaluation: Evaluation, *, json: Path | None = None, csv: Path | None = None) -> None:
+def evaluation_outputs(
+    reference: Path,
+    predictions: Sequence[Path],
+    *,
+    dataset: str | None = None,
+    home: str | Path | None = None,
+    files: Mapping[str, Path | None],
+    overwrite: bool = False,
+) -> Outputs:
+    """What an evaluation may write; to be asked before it begins.
+
+    Args:
+        files: Option to the file that is to be written, None for none.
+        overwrite: Replace files that no evaluation wrote, or that were changed since; never label maps, data or models.
+
+    Raises:
+        ValueError: A file must not be written; the message says why.
+    """
+    inputs, folders = images_below(reference, *predictions), home_folders(home, dataset=dataset)
+    outputs = Outputs("autoseg_evaluate", inputs=inputs, protected=folders, overwrite=overwrite)
+    outputs.check({option: [path] for option, path in files.items() if path is not None})
+    return outputs
+
+
+def write_evaluation(evaluation: Evaluation, outputs: Outputs, *, json: Path | None = None, csv: Path | None = None) -> None:
     """Writes the scores, summaries and comparisons to a JSON file, and the scores of every case to one for a spreadsheet."""
     if json is not None:
-        write_json(json, evaluation)
+        write_json(json, evaluation, write=outputs.write)
     if csv is not None:
-        with atomic_write(csv) as file:
+        with outputs.write(csv) as file:
             file.write_text(csv_text({str(one.prediction): one.scores for one in evaluation.results}), encoding="utf-8")
 
 

@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 
 from ..data.datasets import find_new_cases
-from ..data.images import from_sitk, read_image, to_sitk
+from ..data.images import files_read, from_sitk, read_image, to_sitk
 from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
 from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
+from ..inference.prediction_files import Destination, destination_of
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.dataset_folders import matching_names
 from ..runtime.hardware import choose_device, prepare_device
+from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
-from ..schema import Choice, Geometry, Image
+from ..schema import Case, Choice, Geometry, Image
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import write_ranked_cases
+from ..selection.case_ranking import RANKED_CASES, write_ranked_cases
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
 from .choosing import choose_again
 
@@ -35,39 +37,59 @@ log = logging.getLogger(__name__)
 
 @allows_code()
 def predict_folder(
-    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None
+    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
 ) -> dict[str, str]:
-    """Segments every case of a folder (or one file, or one DICOM series) into another folder.
+    """Segments every case of a folder (or one file, or one DICOM series) into another folder, or one image into a file.
 
     Args:
         source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
         out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on. With
-            `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case, and ``autoseg_uncertainty.csv``.
+            `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case, and ``autoseg_uncertainty.csv``. A name with an
+            image's ending, ``seg.nii.gz``, is the file of the only case.
+        overwrite: Replace files that prediction did not write, or that were changed since; never images that are read, data or models.
 
     Returns:
         Case -> reason for those that failed; all others are written.
 
     Raises:
-        ValueError: No images, no trained model, or several trained datasets to choose from.
+        ValueError: No images, no trained model, several trained datasets to choose from, or files that must not be replaced; nothing was
+            written then.
     """
     settings = settings or PredictSettings()
     workspace, dataset = _trained_dataset(settings.dataset, home)
     ensemble = load_ensemble(workspace, dataset, settings)
     found = find_new_cases(Path(source), ensemble.channels)
-    cases = found.cases
     for item, reason in found.skipped.items():
         log.warning("%s: skipped: %s", item, reason)
     for case, reason in found.failed.items():
         log.error("%s: failed: %s", case, reason)
+    destination, cases = destination_of(Path(out), found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
+    outputs = _outputs(Path(source), destination, found.cases, workspace, overwrite=overwrite)
     chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
     log.info("%d cases with models of %s: %s", len(cases), dataset, chosen)
     if ensemble.choice.postprocessing:
         log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
-    wanted = {"save_probabilities": settings.save_probabilities, "uncertainty": settings.uncertainty}
-    failures = predict_cases(cases, Path(out), ensemble, ending=settings.ending, **wanted)
+    failures = predict_cases(cases, destination, ensemble, outputs)
     if settings.uncertainty:
-        log.info("What to check first: %s", write_ranked_cases(Path(out), cases, ensemble))
+        log.info("What to check first: %s", write_ranked_cases(destination, cases, ensemble, write=outputs.write))
     return {**found.failed, **failures}
+
+
+def _outputs(source: Path, destination: Destination, cases: Sequence[Case], workspace: Workspace, *, overwrite: bool) -> Outputs:
+    """Decides which files a prediction may write.
+
+    Raises:
+        ValueError: The label maps would lie among the images, which they would be taken for the next time.
+    """
+    if not destination.single and source.is_dir() and destination.folder.is_dir() and source.samefile(destination.folder):
+        raise ValueError(f"{destination.folder}: is the folder of the images, among which no label maps are written; choose another output")
+    inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
+    outputs = Outputs(
+        "autoseg_predict", inputs=[source, *inputs] if source.is_file() else inputs, protected=workspace.folders, overwrite=overwrite
+    )
+    if destination.uncertainty:
+        outputs.check({"table of uncertainty": [destination.folder / RANKED_CASES]})
+    return outputs
 
 
 @allows_code()

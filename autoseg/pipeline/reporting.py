@@ -10,13 +10,16 @@ from ..data.descriptions import planned_dataset
 from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
 from ..runtime.dataset_folders import matching_names
+from ..runtime.outputs import Outputs, is_noted
 from ..runtime.plotting import css_colours
 from ..runtime.registry import allows_code
-from ..runtime.serialization import atomic_write
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Dataset
 
 log = logging.getLogger(__name__)
+
+OLDER_TITLE = b": segmentation report</title>"
+"""By which a report of 0.1.0 is known."""
 
 
 @allows_code()
@@ -26,6 +29,7 @@ def write_report(
     home: str | Path | None = None,
     out: str | Path | None = None,
     cases: int = PICTURED,
+    overwrite: bool = False,
     allow_code: Sequence[str] = (),
 ) -> Path:
     """Writes everything that is known about the models of a dataset into one HTML file, which needs nothing but itself.
@@ -33,27 +37,38 @@ def write_report(
     Args:
         out: File to write; None: ``results/<dataset>/report.html``.
         cases: To draw, besides the worst of each organ; 0 draws none.
+        overwrite: Replace a file that is no report, or one that was changed since; never data or models.
         allow_code: Modules that a name in the dataset's files may import.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: There is neither a plan nor a result of this dataset, or a negative number of cases.
+        ValueError: There is neither a plan nor a result of this dataset, a negative number of cases, or the file must not be replaced.
     """
     if cases < 0:
         raise ValueError(f"--cases: expected 0 or more, got {cases}")
     workspace = find_workspace(home, dataset=str(which))
     name, dataset = _find(workspace, which)
-    report = read_report(workspace, name, dataset)
-    if cases and dataset is not None and has_images(dataset):
-        report = with_pictures(workspace, report, dataset, cases)
     path = Path(out) if out else workspace.results(name) / "report.html"
     if path.is_dir():
         path = path / "report.html"
-    with atomic_write(path) as partial:
+    outputs = Outputs("autoseg_report", inputs=(), protected=workspace.folders if out else (), overwrite=overwrite or _is_older(path))
+    outputs.check({"report": [path]})
+    report = read_report(workspace, name, dataset)
+    if cases and dataset is not None and has_images(dataset):
+        report = with_pictures(workspace, report, dataset, cases)
+    with outputs.write(path) as partial:
         partial.write_text(render(report, css_colours(len(report.organs))), encoding="utf-8")
     return path
+
+
+def _is_older(path: Path) -> bool:
+    """Whether a report of 0.1.0 lies there, which nothing was noted of."""
+    if not path.is_file() or is_noted(path):
+        return False
+    with path.open("rb") as file:
+        return OLDER_TITLE in file.read(1000)
 
 
 def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:

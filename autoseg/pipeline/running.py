@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..data.descriptions import planned_dataset
-from ..data.images import read_image, read_label
-from ..data.labels import to_internal_values
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
 from ..planners.configurations import selected_configurations
-from ..report.overlay_figure import overlay
+from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
+from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
@@ -85,7 +82,9 @@ class DemoResult:
     pictures: list[Path]
 
 
-def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_test: int = 4, seed: int = 0) -> DemoResult:
+def demo(
+    folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_test: int = 4, seed: int = 0, overwrite: bool = False
+) -> DemoResult:
     """The main job on a built-in phantom of the abdomen: from raw images to scored predictions of cases that no training has seen.
 
     Args:
@@ -94,12 +93,17 @@ def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_tes
         n_train: Training cases (of which a fifth validates).
         n_test: Held-out cases.
         seed: Of the phantom and of training.
+        overwrite: Replace predictions and pictures in the folder that were changed since, or that others wrote; never data or models.
+
+    Raises:
+        ValueError: A file of others lies where one is to be written.
     """
     home = Path(folder).resolve()
     raw = home / "raw" / DEMO_DATASET
+    outputs = Outputs("autoseg_demo", inputs=(), protected=Workspace(home).folders, overwrite=overwrite)
     if not (raw / "dataset.json").is_file():
         log.info("Making a phantom dataset in %s", raw)
-        make_phantom(raw, n_train=n_train, n_test=n_test, seed=seed)
+        make_phantom(raw, n_train=n_train, n_test=n_test, seed=seed, write=outputs.write)
     plan_and_preprocess(900, PlanSettings(configurations=("2d", "3d_fullres"), spacing=DEMO_SPACING), home=home)
     settings = TrainSettings(seconds=seconds, seed=seed)
     for configuration in ("2d", "3d_fullres"):
@@ -107,22 +111,19 @@ def demo(folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_tes
     choice = find_best_configuration(900, home=home)
     log.info("%s", describe_choice(choice))
     out = home / "predictions"
-    failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home)
+    failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home, overwrite=overwrite)
     if failures:
         raise RuntimeError(f"prediction failed: {failures}")
     labels = planned_dataset(Workspace(home), DEMO_DATASET).labels
     scores = evaluate_folders(raw / "labelsTs", out, labels)
-    return DemoResult(choice, scores, draw_predictions(raw / "imagesTs", out, home / "pictures", raw / "labelsTs", home=home))
-
-
-def draw_predictions(images: Path, predictions: Path, out: Path, references: Path | None, *, home: Path) -> list[Path]:
-    """Draws each predicted case over its image (and the reference's outline, where there is one) as a PNG."""
-    labels = planned_dataset(Workspace(home), DEMO_DATASET).labels
-    files = []
-    for path in sorted(predictions.glob("*.nii.gz")):
-        image = read_image([next(images.glob(f"{path.name.removesuffix('.nii.gz')}_0000*"))])
-        found = to_internal_values(read_label(path).array, labels, source=str(path))
-        reference = None if references is None else to_internal_values(read_label(references / path.name).array, labels, source=path.name)
-        files.append(out / path.name.replace(".nii.gz", ".png"))
-        overlay(image.array[0], reference, np.asarray(found), image.geometry.spacing, files[-1], labels.names)
-    return files
+    pictures, problems = draw_overlays(
+        *(raw / "imagesTs", home / "pictures"),
+        prediction=out,
+        reference=raw / "labelsTs",
+        settings=OverlaySettings(dataset="900"),
+        home=home,
+        overwrite=overwrite,
+    )
+    if problems:
+        raise RuntimeError("; ".join(describe_problems(problems)))
+    return DemoResult(choice, scores, pictures)

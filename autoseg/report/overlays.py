@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
-from ..data.images import ending_of, geometry_difference, read_image, read_label, stem_of
+from ..data.images import PICTURES, ending_of, files_read, geometry_difference, read_image, read_label, stem_of
 from ..data.labels import to_internal_values
+from ..runtime.outputs import Outputs
 from ..runtime.registry import unknown_name_error
-from ..runtime.workspace import find_workspace
+from ..runtime.workspace import find_workspace, home_folders
 from ..schema import Dataset, Image, Labels
 from .overlay_figure import overlay
 from .views import surroundings, upright, upright_spacing, window_for
@@ -60,6 +61,7 @@ def draw_overlays(
     reference: str | Path | None = None,
     settings: OverlaySettings | None = None,
     home: str | Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[list[Path], dict[str, str]]:
     """Draws every case of which there are an image and a label map.
 
@@ -67,12 +69,13 @@ def draw_overlays(
         images: File, folder of images (``case_0000.nii.gz``), or DICOM series.
         out: Folder for the pictures, or the picture of a single case.
         prediction: Label map, or folder of them.
+        overwrite: Replace pictures that this function did not draw, or that were changed since; never what is read, data or models.
 
     Returns:
         The pictures, and for each case without one the reason.
 
     Raises:
-        ValueError: Nothing matches, or a folder is missing.
+        ValueError: Nothing matches, a folder is missing, or a file must not be replaced; nothing was drawn then.
     """
     settings, images, out = settings or OverlaySettings(), Path(images), Path(out)
     dataset = None
@@ -82,16 +85,31 @@ def draw_overlays(
     folders = {"prediction": prediction, "reference": reference}
     maps = {kind: label_files(Path(folder)) for kind, folder in folders.items() if folder is not None}
     matched, problems = match(files, maps)
-    single = len(matched) == 1 and out.suffix.lstrip(".").lower() in FORMATS
+    paths = _pictures(out, matched, settings.format)
+    read = [*(file for of_case in files.values() for file in of_case), *(file for of_kind in maps.values() for file in of_kind.values())]
+    inputs = [file for path in read for file in (files_read(path) if path.is_file() else [path])]
+    folders_of_home = home_folders(home, dataset=settings.dataset)
+    outputs = Outputs("autoseg_overlay", inputs=inputs, protected=folders_of_home, overwrite=overwrite)
+    outputs.check({case: [path] for case, path in paths.items()})
     drawn: list[Path] = []
-    for case in tqdm(matched, desc="Drawing", unit="case", disable=len(matched) < 3):
-        path = out if single else out / f"{case}.{settings.format}"
+    for case, path in tqdm(paths.items(), desc="Drawing", unit="case", disable=len(matched) < 3):
         try:
-            _draw(files[case], {kind: of_cases[case] for kind, of_cases in maps.items() if case in of_cases}, path, dataset, settings)
+            of_case = {kind: of_kind[case] for kind, of_kind in maps.items() if case in of_kind}
+            with outputs.write(path) as partial:
+                _draw(files[case], of_case, partial, dataset, settings)
             drawn.append(path)
         except (ValueError, OSError, RuntimeError) as error:
             problems[case] = str(error)
     return drawn, problems
+
+
+def _pictures(out: Path, cases: Sequence[str], ending: str) -> dict[str, Path]:
+    """Case to its picture: the file that was named where there is one case, else one of its name in a folder."""
+    if out.is_dir() or out.suffix.lstrip(".").lower() not in FORMATS:
+        return {case: out / f"{case}.{ending}" for case in cases}
+    if len(cases) > 1:
+        raise ValueError(f"{out}: names one picture for {len(cases)} cases; name a folder")
+    return dict.fromkeys(cases, out)
 
 
 def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str, Sequence[Path]]:
@@ -113,9 +131,8 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
         raise ValueError(f"{folder}: expected an image or a folder of images, found nothing")
     paths = [path for path in sorted(folder.iterdir()) if ending_of(path) and not path.name.startswith(".")]
     numbered = {path: re.search(r"_(\d{4})$", stem_of(path)) for path in paths}
-    files: dict[str, Sequence[Path]] = {
-        _case_of(path): (path,) for path, number in numbered.items() if number is None or int(number[1]) == channel
-    }
+    of_channel = [path for path, number in numbered.items() if number is None or int(number[1]) == channel]
+    files: dict[str, Sequence[Path]] = {case: (path,) for case, path in _one_a_case(of_channel, _case_of, "image").items()}
     if not files:
         others = f"{len(paths)} image files of other channels" if paths else "no image"
         raise ValueError(f"{folder}: expected images of channel {channel}, found {others}")
@@ -124,6 +141,15 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
 
 def _case_of(path: Path) -> str:
     return re.sub(r"_\d{4}$", "", stem_of(path))
+
+
+def _one_a_case(paths: Sequence[Path], case_of: Callable[[Path], str], kind: str) -> dict[str, Path]:
+    """Case to its file; a ValueError where two files have the name of one case, whose picture would show one of them only."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if found.setdefault(case_of(path), path) != path:
+            raise ValueError(f"case {case_of(path)}: expected one {kind}, found {found[case_of(path)]} and {path}")
+    return found
 
 
 def label_files(path: Path) -> dict[str, Path]:
@@ -136,7 +162,11 @@ def label_files(path: Path) -> dict[str, Path]:
         return {_case_of(path): path}
     if not path.is_dir():
         raise ValueError(f"{path}: expected a label map or a folder of label maps, found nothing")
-    files = {stem_of(file): file for file in sorted(path.iterdir()) if ending_of(file) and file.is_file() and not file.name.startswith(".")}
+    found = [file for file in sorted(path.iterdir()) if ending_of(file) and file.is_file() and not file.name.startswith(".")]
+    volumes = {stem_of(file) for file in found if ending_of(file) not in PICTURES}
+    # Pictures of label maps may have been drawn beside them.
+    label_maps = [file for file in found if ending_of(file) not in PICTURES or stem_of(file) not in volumes]
+    files = _one_a_case(label_maps, stem_of, "label map")
     if not files:
         raise ValueError(f"{path}: no label map found")
     return files

@@ -9,8 +9,8 @@ import re
 import shutil
 import types
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ from ..schema import candidate_members, candidate_name
 from .migrate.names import upgrade, upgrade_objects
 
 T = TypeVar("T")
+
+Writer = Callable[[Path], AbstractContextManager[Path]]
+"""Gives a temporary path that becomes the file when the block succeeds: `atomic_write`, or `outputs.Outputs.write` for a user's folders."""
 
 
 @contextmanager
@@ -51,14 +54,14 @@ def to_jsonable(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, write: Writer = atomic_write) -> None:
     """Writes a value (dataclasses allowed) as indented JSON, atomically. NaN is written as ``null``.
 
     Dataclasses with a class variable ``file_format`` get that number as ``format``.
     """
     number = getattr(value, "file_format", None)
     plain = _nan_to_none(to_jsonable(value))
-    with atomic_write(path) as partial:
+    with write(path) as partial:
         text = json.dumps(plain if number is None else {"format": number, **plain}, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 

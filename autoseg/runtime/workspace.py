@@ -70,6 +70,11 @@ class Workspace:
         found = [path for part in ("results", "preprocessed") for path in sorted((self.home / part).glob(f"*/{DESCRIPTION}"))]
         return {path.parent.name: path for path in found}
 
+    @property
+    def folders(self) -> tuple[Path, Path, Path]:
+        """Data, what was derived from it, and models: where no command replaces a file that it did not write."""
+        return self.raw, self.home / "preprocessed", self.home / "results"
+
     def plan(self, dataset: str) -> Plan:
         """The dataset's plan.
 
@@ -144,6 +149,14 @@ def find_workspace(home: str | Path | None = None, *, dataset: str | None = None
         f"no home folder: neither {here} nor a folder above it holds raw/. Make one (mkdir raw, datasets inside), "
         "go there, or name it with --home FOLDER"
     )
+
+
+def home_folders(home: str | Path | None = None, *, dataset: str | None = None) -> tuple[Path, ...]:
+    """`Workspace.folders` of the home that `find_workspace` finds; none where there is none."""
+    try:
+        return find_workspace(home, dataset=dataset).folders
+    except ValueError:
+        return ()
 
 
 def fixed_name(dataset: Path) -> Path:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..inference.ensemble import Ensemble
 from ..inference.manifest import Manifest, models_key
+from ..inference.prediction_files import Destination
 from ..inference.uncertainty import OrganUncertainty
-from ..runtime.serialization import atomic_write, from_jsonable
+from ..runtime.serialization import Writer, atomic_write, from_jsonable
 from ..schema import Case, Choice
 from .quality_estimation import estimated_dice
 
@@ -34,17 +35,17 @@ def ranked(uncertainties: Sequence[OrganUncertainty], choice: Choice) -> list[Ra
     return sorted(rows, key=lambda row: (math.isnan(row.dice), row.dice, row.uncertainty.case, row.uncertainty.organ))
 
 
-def write_ranked_cases(out: Path, cases: Sequence[Case], ensemble: Ensemble) -> Path:
+def write_ranked_cases(destination: Destination, cases: Sequence[Case], ensemble: Ensemble, *, write: Writer = atomic_write) -> Path:
     """Writes ``autoseg_uncertainty.csv``: a row for each organ of each case that was predicted, the lowest estimated Dice first.
 
     Cases that failed have no row. Returns the file.
     """
-    stored = Manifest(out, models_key(ensemble.choice, ensemble.models, ensemble.labels)).findings(cases)
-    with atomic_write(out / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    stored = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels)).findings(cases)
+    with write(destination.folder / RANKED_CASES) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in ranked([from_jsonable(one, OrganUncertainty) for one in stored], ensemble.choice):
             one = row.uncertainty
             numbers = (row.dice, one.volume_ml, one.entropy, one.disagreement, one.expected_dice)
             writer.writerow([one.case, one.organ, *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
-    return out / RANKED_CASES
+    return destination.folder / RANKED_CASES

@@ -113,7 +113,7 @@ def test_failing_cases_are_named_and_the_others_are_written(cases: list[Case], o
     assert failures["new_0"] == reason
     assert str(cases[1].images[0]) in failures["new_1"]
     assert "expected 1 channels as in training, found 2" in failures["two"]
-    assert sorted(path.name for path in out.iterdir()) == [MANIFEST, "new_2.nii.gz"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == [MANIFEST, "new_2.nii.gz"]
     image, _, geometry = data.draw_case(1)
     write_image(cases[1].images[0], image[None], geometry)
     assert redone(cases, out) == ["new_0", "new_1"], "only those that failed"
@@ -144,7 +144,8 @@ def test_uncertainties_of_a_former_input_are_forgotten_also_where_the_new_one_fa
     redone(cases, out, uncertainty=True)
     cases[1].images[0].write_bytes(b"no image")
     assert list(predict(cases, out, ensemble_of(a=ThresholdModel()), uncertainty=True)) == ["new_1"]
-    rows = Manifest(out, read_json(out / MANIFEST, dict)["models"]).findings(cases)
+    key = read_json(out / MANIFEST, dict)["cases"]["new_0"]["models"]
+    rows = Manifest(out / MANIFEST, key).findings(cases)
     assert {row["case"] for row in rows} == {"new_0", "new_2"}
 
 

@@ -18,7 +18,7 @@ from autoseg.data.images import read_image, read_label, write_image
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.manifest import MANIFEST
-from autoseg.inference.prediction_files import UNCERTAINTY
+from autoseg.inference.prediction_files import UNCERTAINTY, Destination
 from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
@@ -120,7 +120,7 @@ def test_the_most_doubtful_comes_first() -> None:
 def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: Path) -> None:
     out, ensemble = tmp_path / "out", average_of(ThresholdModel())
     predict(cases, out, ensemble, uncertainty=True)
-    assert write_ranked_cases(out, cases, ensemble) == out / RANKED_CASES
+    assert write_ranked_cases(Destination(folder=out), cases, ensemble) == out / RANKED_CASES
     rows = list(csv.DictReader((out / RANKED_CASES).open(encoding="utf-8")))
     assert tuple(rows[0]) == COLUMNS
     assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in BALL_AND_BAR.names}

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from ...runtime.serialization import write_json
+from ...runtime.serialization import Writer, atomic_write, write_json
 from ...schema import Geometry
 from ..images import write_image, write_label
 from .anatomy import ORGANS, paint_abdomen
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 AIR = -1000.0
 
 
-def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: float = 1.0) -> None:
+def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: float = 1.0, write: Writer = atomic_write) -> None:
     """Writes a dataset in nnU-Net's layout: ``imagesTr labelsTr imagesTs labelsTs dataset.json``.
 
     Case i depends only on `seed`, `size` and i, so a larger dataset contains the smaller one's first cases.
@@ -42,8 +42,8 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
     for i in tqdm(range(n_train + n_test), desc="phantom", unit="case"):
         image, label, geometry = phantom_case(np.random.default_rng((seed, i)), size=size)
         part, name = ("Tr" if i < n_train else "Ts"), f"phantom_{i:03d}"
-        write_image(folder / f"images{part}" / f"{name}_0000.nii.gz", image[None], geometry)
-        write_label(folder / f"labels{part}" / f"{name}.nii.gz", label, geometry)
+        write_image(folder / f"images{part}" / f"{name}_0000.nii.gz", image[None], geometry, write=write)
+        write_label(folder / f"labels{part}" / f"{name}.nii.gz", label, geometry, write=write)
     description = {
         "name": "Phantom",
         "description": "Made-up abdominal CT",
@@ -52,7 +52,7 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
         "numTraining": n_train,
         "file_ending": ".nii.gz",
     }
-    write_json(folder / "dataset.json", description)
+    write_json(folder / "dataset.json", description, write=write)
     log.info("%d training and %d test cases written to %s", n_train, n_test, folder)
 
 

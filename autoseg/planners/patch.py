@@ -103,12 +103,13 @@ def plan_size(spacing: Sequence[float], shape: Sequence[float], dataset_voxels: 
     sizing = _size(plan_topology(spacing, _initial_patch(spacing, shape)), setting, limit)
     while sizing.elements / REFERENCE_BATCH[dim] * setting.preset.shrink_batch[dim] > limit:
         smaller = _shrink(spacing, shape, sizing)
-        if min(smaller) < 1:
+        shrunk = _size(plan_topology(spacing, smaller), setting, limit) if min(smaller) >= 1 else sizing
+        if shrunk.elements >= sizing.elements:
             raise ValueError(
                 f"memory target: {setting.memory_gb:g} GB is too little for any patch of this dataset at spacing "
                 f"{tuple(round(float(value), 3) for value in spacing)} mm; give more memory or a coarser spacing"
             )
-        sizing = _size(plan_topology(spacing, smaller), setting, limit)
+        sizing = shrunk
     return _with_batch(sizing, dataset_voxels, setting.preset.coverage)
 
 

@@ -37,10 +37,12 @@ def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topo
 
     Args:
         spacing: Of the patch, mm.
-        patch_size: Wanted voxels per axis; the result is rounded up to what the strides need.
+        patch_size: Wanted voxels per axis; the result is rounded up to what the strides need, and to a patch that can be halved once:
+            images are padded to it, as a U-Net has two stages at least.
     """
-    current_spacing, current_size = [float(value) for value in spacing], [float(value) for value in patch_size]
-    dim = len(current_spacing)
+    current_spacing = [float(value) for value in spacing]
+    patch_size = _halvable(current_spacing, [float(value) for value in patch_size])
+    current_size, dim = list(patch_size), len(current_spacing)
     kernel = [1] * dim
     strides: list[tuple[int, ...]] = [(1,) * dim]
     kernels: list[tuple[int, ...]] = []
@@ -56,6 +58,15 @@ def plan_topology(spacing: Sequence[float], patch_size: Sequence[float]) -> Topo
     divisor = tuple(2 ** sum(stride[axis] == 2 for stride in strides) for axis in range(dim))
     padded = tuple(int(-(-size // unit)) * unit for size, unit in zip(patch_size, divisor, strict=True))
     return Topology(padded, tuple(strides), tuple(kernels), divisor)
+
+
+def _halvable(spacing: Sequence[float], size: list[float]) -> list[float]:
+    """The size, its finest axes lengthened where none is long enough to be halved."""
+    for least in (2 * MIN_EDGE, 3 * MIN_EDGE):
+        if _axes_to_halve(spacing, size):
+            break
+        size = [max(n, least) if one / min(spacing) < SIMILAR else n for n, one in zip(size, spacing, strict=True)]
+    return size
 
 
 def _axes_to_halve(spacing: Sequence[float], size: Sequence[float]) -> list[int]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import factories
 import pytest
+import torch
 
+from autoseg.networks import build_network
 from autoseg.planners.memory import conv_elements, label_keys
 from autoseg.planners.patch import PRESETS, Setting, Sizing, network_options, plan_size
 from autoseg.planners.plan import describe, make_plan
@@ -71,8 +73,19 @@ def test_topology_halves_similar_axes_and_pads() -> None:
 
 
 def test_one_short_axis_alone_is_not_halved() -> None:
-    assert plan_topology((1.0, 1.0), (11, 4)).strides == ((1, 1),)
+    assert plan_topology((1.0, 1.0, 1.0), (16, 11, 4)).strides == ((1, 1, 1), (2, 2, 1)), "11 alone, as 16 is 8 by then"
     assert plan_topology((1.0, 1.0), (12, 4)).strides == ((1, 1), (2, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 7), (3, 11), (1, 1, 1), (7, 7, 7), (8, 8, 8), (3, 200, 200), (1, 1, 9)])
+@pytest.mark.parametrize("preset", ["plain_unet", "residual_unet"])
+def test_images_of_a_few_voxels_are_planned_with_two_stages(shape: tuple[int, ...], preset: str) -> None:
+    for spacing in ((1.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1.0, 1.0, 5.0)):
+        topology = plan_topology(spacing[-len(shape) :], shape)
+        assert len(topology.strides) >= 2
+        options = network_options(topology, preset) | {"features": [4] * len(topology.strides)}
+        network = build_network(preset, dim=len(shape), in_channels=1, out_channels=3, **options)
+        assert network(torch.zeros(1, 1, *topology.patch_size))[0].shape[1:] == (3, *topology.patch_size)
 
 
 def test_only_networks_without_a_topology_are_planned() -> None:

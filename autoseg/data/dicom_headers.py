@@ -1,0 +1,262 @@
+"""Reads the header of one DICOM file: what its frames show, where they lie, and what makes them unusable."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import FileDataset
+from pydicom.multival import MultiValue
+
+from .dicom_parsing import BoundedReader, dicom_errors, encoding, parse, reason_of, transfer_syntax
+from .dicom_pixels import pixel_fault
+
+DETAILS: dict[str | int, str] = {
+    "TemporalPositionIdentifier": "time",
+    "TemporalPositionIndex": "time",
+    "TemporalPositionTimeOffset": "time",
+    "StackID": "stack",
+    "EchoNumbers": "echo",
+    "EchoTime": "TE",
+    "EffectiveEchoTime": "TE",
+    "DiffusionBValue": "b",
+    0x0019100C: "b",  # Siemens
+    0x00431039: "b",  # GE
+    "NominalPercentageOfCardiacPhase": "phase",
+    "NominalCardiacTriggerDelayTime": "trigger",
+    "TriggerTime": "trigger",
+    "InversionTime": "TI",
+    "FlipAngle": "flip",
+    "ComplexImageComponent": "component",
+    "ImageType": "type",
+    "FrameType": "type",
+    "KVP": "kV",
+    "ConvolutionKernel": "kernel",
+    "DiffusionGradientOrientation": "direction",
+    "SequenceName": "sequence",
+    "AcquisitionNumber": "acquisition",
+    "FrameAcquisitionNumber": "acquisition",
+    "FrameReferenceTime": "time",
+    "FrameReferenceDateTime": "time",
+    "FrameAcquisitionDateTime": "time",
+    "AcquisitionDateTime": "time",
+    "AcquisitionTime": "time",
+    "ContentTime": "time",
+    "InstanceNumber": "file",  # of several enhanced files
+}
+"""What may tell volumes of one series apart, the surest first, and how it is called in the names of their cases."""
+
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness")
+_VALUES = ("RescaleSlope", "RescaleIntercept")
+_FRAME_TAGS = frozenset([*_PLACE, *_VALUES, *(key for key in DETAILS if isinstance(key, str))])
+_PIXELS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit")
+_IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "SeriesDescription", "SeriesNumber")
+_FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_READ: list[str | int] = [
+    *_FRAME_TAGS,
+    *_PIXELS,
+    *_IDENTITY,
+    *_FUNCTIONAL_GROUPS,
+    "PixelRepresentation",
+    "ModalityLUTSequence",
+    0x0019100C,
+    0x00431039,
+]
+_DEPTH = 3
+"""Sequences inside sequences of a frame's functional groups that are looked into."""
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_NO_IMAGE = re.compile(r"segmentation|rt dose|parametric map|presentation state|directory", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One frame of a file.
+
+    Attributes:
+        frame: Its number in the file, from 0.
+        shape: Rows and columns.
+        position: Of its first voxel, mm; None where the header has none, as `axes` (of rows, then of columns) and `spacing` (Y, X) may be.
+        thickness: Spacing between slices, else slice thickness, mm; for volumes of one slice.
+        rescale: Slope and intercept; None where the header has neither.
+        kind: Photometric interpretation and the like, in which slices of one volume must agree.
+        details: What may tell it from others at the same position, by the keys of `DETAILS`.
+    """
+
+    file: Path
+    frame: int
+    shape: tuple[int, int]
+    position: tuple[float, ...] | None
+    axes: tuple[float, ...] | None
+    spacing: tuple[float, float] | None
+    thickness: float
+    rescale: tuple[float, float] | None
+    kind: str
+    details: dict[str | int, str]
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """The header of a file.
+
+    Attributes:
+        number, description: Of its series, empty where unknown.
+        slices: Its frames in the order of the file; empty where it is no image.
+        skip: Why it is no image of a case (a localizer, a report); empty for images.
+        fault: Why an image cannot be used (truncated, colours); empty where it can.
+    """
+
+    path: Path
+    instance: str
+    series: str
+    study: str
+    patient: str
+    number: str
+    description: str
+    slices: tuple[Slice, ...]
+    skip: str = ""
+    fault: str = ""
+
+
+def read_header(path: Path) -> DicomFile:
+    """Reads a file's header without its voxels.
+
+    Raises:
+        ValueError: It is no DICOM file that can be parsed, or ends inside its header.
+    """
+    with dicom_errors(path), BoundedReader(path) as stream:
+        header = parse(stream, _READ)
+        deflated = transfer_syntax(header) == uid.DeflatedExplicitVRLittleEndian
+        if deflated:
+            header = parse(stream)
+        sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+        if not sop_class and "Rows" not in header:
+            raise ValueError(f"{path}: damaged DICOM file: its header ends before it says what it holds (an interrupted copy?)")
+        return _described(path, header, sop_class, stream, inside=deflated)
+
+
+def _described(path: Path, header: FileDataset, sop_class: str, stream: BoundedReader, *, inside: bool) -> DicomFile:
+    instance, series, study, patient, description, number = (str(header.get(key) or "").strip() for key in _IDENTITY[1:])
+    skip, fault = _skip(header, sop_class), ""
+    slices: tuple[Slice, ...] = ()
+    if not skip:
+        try:
+            place = len(header.PixelData) if inside else _pixel_place(header, stream)
+            fault = pixel_fault(header, transfer_syntax(header), stream, place)
+            slices = () if fault else _slices(path, header)
+        except Exception as error:  # the series is known: its case is refused, not only this file
+            fault = f"damaged header: {reason_of(error)}"
+        if fault and not header.get("ImagePositionPatient") and sop_class.startswith(_SECONDARY_CAPTURE):
+            skip = f"a secondary capture ({fault})"
+    return DicomFile(path, instance, series, study, patient, number, description, slices, skip, "" if skip else fault)
+
+
+def _skip(header: FileDataset, sop_class: str) -> str:
+    """Why a file is no image of a case, empty for images."""
+    name = uid.UID(sop_class).name
+    known = name != sop_class
+    if (known and "Image" not in name) or _NO_IMAGE.search(name) or (not known and "Rows" not in header):
+        return f"{name}, no image"
+    if "LOCALIZER" in [str(value).upper() for value in _listed(header.get("ImageType"))]:
+        return "a localizer"
+    if (
+        sop_class.startswith(_SECONDARY_CAPTURE)
+        and "PerFrameFunctionalGroupsSequence" not in header
+        and not header.get("ImagePositionPatient")
+    ):
+        return "a secondary capture without a position"
+    return ""
+
+
+def _pixel_place(header: FileDataset, stream: BoundedReader) -> tuple[int, int] | None:
+    """Start and length (-1 where undefined) of the value of PixelData, at which the reading of the header stopped; None: there is none."""
+    implicit, little = encoding(header)
+    order = "<" if little else ">"
+    start = stream.tell()
+    head = stream.read(12)
+    if len(head) < 12 or struct.unpack(f"{order}HH", head[:4]) != (0x7FE0, 0x0010):
+        return None
+    explicit = not implicit
+    if explicit and head[4:6] not in (b"OB", b"OW", b"UN"):
+        return None
+    length = struct.unpack(f"{order}I", head[8:12] if explicit else head[4:8])[0]
+    return start + (12 if explicit else 8), -1 if length == 0xFFFFFFFF else length
+
+
+def _slices(path: Path, header: FileDataset) -> tuple[Slice, ...]:
+    frames = int(header.get("NumberOfFrames") or 1)
+    shared = _flat(header.get("SharedFunctionalGroupsSequence"), 0)
+    each = header.get("PerFrameFunctionalGroupsSequence") or []
+    if len(each) not in (0, frames):
+        raise ValueError(f"expected a description of each of its {frames} frames, found {len(each)}")
+    top: dict[str | int, Any] = {element.keyword: element.value for element in header if element.keyword in _FRAME_TAGS}
+    top |= {int(element.tag): element.value for element in header if element.tag in DETAILS}  # private ones
+    if frames == 1:
+        top.pop("InstanceNumber", None)  # of every slice another
+    if not each:
+        if frames > 1:
+            raise ValueError(
+                f"{frames} frames without positions (a film or a screen capture?); expected one slice a file, or an enhanced image"
+            )
+        return (_slice(path, 0, header, top | shared),)
+    return tuple(_slice(path, i, header, top | shared | _flat([item], 0)) for i, item in enumerate(each))
+
+
+def _flat(items: Any, depth: int) -> dict[str | int, Any]:
+    """The attributes of a frame's functional groups (of their first items) by keyword."""
+    found: dict[str | int, Any] = {}
+    for element in items[0] if items and depth <= _DEPTH else ():
+        if element.VR == "SQ":
+            found |= _flat(element.value, depth + 1)
+        elif element.keyword in _FRAME_TAGS:
+            found[element.keyword] = element.value
+    return found
+
+
+def _slice(path: Path, frame: int, header: FileDataset, values: Mapping[str | int, Any]) -> Slice:
+    position, axes, spacing = (_numbers(values.get(key), key, n) for key, n in zip(_PLACE, (3, 6, 2)))
+    if axes is not None:
+        row, column = np.array(axes[:3]), np.array(axes[3:])
+        if max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column)) > 1e-3:
+            raise ValueError(f"expected ImageOrientationPatient to be two unit vectors at a right angle, found {list(axes)}")
+    if spacing is not None and min(spacing) <= 0:
+        raise ValueError(f"expected a positive PixelSpacing, found {list(spacing)}")
+    between = [_numbers(values.get(key), key, 1) for key in _PLACE[3:]]
+    thickness = next((abs(number[0]) for number in between if number and number[0]), 1.0)
+    given = [_numbers(values.get(key), key, 1) for key in _VALUES]
+    slope, intercept = (number[0] if number else default for number, default in zip(given, (1.0, 0.0)))
+    if not slope:
+        raise ValueError("RescaleSlope is 0: every voxel would have one value")
+    return Slice(
+        path,
+        frame,
+        (int(header.Rows), int(header.Columns)),
+        position,
+        axes,
+        (spacing[0], spacing[1]) if spacing else None,
+        thickness,
+        (slope, intercept) if any(given) else None,
+        f"{header.get('PhotometricInterpretation', '')}{' with a lookup table' if header.get('ModalityLUTSequence') else ''}".strip(),
+        {key: "\\".join(map(str, _listed(values[key]))) for key in DETAILS if values.get(key) not in (None, "")},
+    )
+
+
+def _numbers(value: Any, key: str, count: int) -> tuple[float, ...] | None:
+    """A header's numbers; None where it has none, a ValueError where they are no `count` finite numbers."""
+    if value is None or value == "" or value == []:
+        return None
+    numbers = tuple(float(one) for one in _listed(value))
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected {key} to be {count} finite numbers, found {value!r}")
+    return numbers
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (MultiValue, list, tuple)) else [] if value is None else [value]

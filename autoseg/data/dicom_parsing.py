@@ -1,0 +1,67 @@
+"""The one place where pydicom parses a file: nothing is read beyond its end, and every error is a ValueError that names it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pydicom
+from pydicom import uid
+from pydicom.dataset import FileDataset
+from pydicom.tag import BaseTag, Tag
+
+warnings.filterwarnings("ignore", module=r"pydicom\.")  # of values that break a rule of DICOM and can be read all the same
+
+
+class BoundedReader(io.BufferedReader):
+    """A file whose `read` never takes memory for more bytes than are left, whatever a damaged header says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+@contextmanager
+def dicom_errors(path: Path) -> Iterator[None]:
+    """Makes a ValueError that begins with `path` of whatever a damaged file raises in pydicom."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # pydicom lets through whatever its parsing hits, RecursionError and MemoryError among them
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: damaged DICOM file: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """An error's message in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def parse(stream: BoundedReader, keys: Sequence[str | int] = ()) -> FileDataset:
+    """Parses a file from its start: the attributes `keys` of what stands before its voxels, or everything; raises whatever pydicom raises."""
+    stream.seek(0)
+    tags: list[BaseTag] = [Tag(key) for key in keys]
+    return pydicom.dcmread(cast(BinaryIO, stream), stop_before_pixels=bool(keys), force=True, specific_tags=tags or None)
+
+
+def encoding(dataset: FileDataset) -> tuple[bool, bool]:
+    """Whether value representations are implicit, and whether numbers are little endian."""
+    implicit, little = dataset.original_encoding
+    return bool(implicit), bool(little)
+
+
+def transfer_syntax(dataset: FileDataset) -> str:
+    """The file's transfer syntax; where it does not say it (it has no preamble), the one it was parsed with."""
+    implicit, little = encoding(dataset)
+    parsed = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    return str(dataset.file_meta.get("TransferSyntaxUID") or parsed)

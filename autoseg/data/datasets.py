@@ -16,7 +16,7 @@ from ..runtime.dataset_folders import natural_key
 from ..schema import Case, Dataset
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
-from .dicom import is_dicom_file, is_dicom_folder
+from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
 from .found_cases import FoundCases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
@@ -89,35 +89,48 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> FoundCases:
     """Finds the cases to segment in a folder or file, in natural order.
 
     Args:
-        path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, a folder with a DICOM series,
-            one DICOM file, or a folder of such folders.
+        path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, one DICOM file, or a folder with DICOM series
+            in it or in folders in it; images and DICOM may stand beside each other. With several channels a folder ``case_0000`` holds
+            the series of one.
 
     Raises:
-        ValueError: Nothing there, a channel missing, or two files for one thing.
+        ValueError: Nothing there, no case that is complete, or two files for one thing.
     """
     path = Path(path)
-    items: dict[tuple[str, int | None], Path]
-    if path.is_dir() and is_dicom_folder(path):
-        items = {(path.resolve().name, None): path}
-    elif path.is_dir():
-        items = _image_items(path, len(channels))
-    elif path.is_file() and ending_of(path):
+    items: dict[tuple[str, int | None], Path] = {}
+    dicom = FoundCases(())
+    if path.is_file() and ending_of(path):
         name = _split_channel(path, len(channels))[0]
         items = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else {(name, None): path}
-    elif is_dicom_file(path):
-        items = {(path.stem, None): path}
-    elif path.is_file():
+    elif path.is_dir() or is_dicom_file(path):
+        dicom = find_dicom_cases(path)
+        items = _image_items(path, len(channels), dicom=False) if path.is_dir() else {}
+    elif path.exists():
         raise ValueError(f"{path}: not an image file that can be read")
     else:
         raise ValueError(f"{path}: no such file or folder")
-    if not items:
-        raise ValueError(f"{path}: expected images or DICOM series, found none")
+    failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels))}
     names = sorted({name for name, _ in items}, key=natural_key)
-    found = [_case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names]
-    missing = [gap for _, gap in found if gap]
-    if missing:
-        raise ValueError("; ".join(map(str, missing[:5])))
-    return FoundCases(tuple(Case(name, images, None, name) for name, (images, _) in zip(names, found, strict=True)))
+    found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
+    failed |= {name: str(gap) for name, (_, gap) in found.items() if gap}
+    cases = tuple(Case(name, images, None, name) for name, (images, gap) in found.items() if not gap)
+    if not cases and (found or not failed):
+        reasons = [*failed.values(), *(f"{item}: {reason}" for item, reason in dicom.skipped.items())]
+        raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")
+    return FoundCases(cases, dicom.skipped, failed)
+
+
+def _add_dicom(items: dict[tuple[str, int | None], Path], cases: Sequence[Case], n_channels: int) -> dict[str, str]:
+    """Adds DICOM series to image files by (case, channel); gives the cases of which there are both with the reason that they fail."""
+    failed = {}
+    for case in cases:
+        key = _split_channel(Path(case.name), n_channels)
+        other = items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 else None)
+        if other is None:
+            items[key] = case.images[0]
+        else:
+            failed[key[0]] = f"case {key[0]}: expected one image a channel, found {other} and {case.images[0]}"
+    return failed
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -215,16 +228,18 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _image_items(
-    folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset()
+    folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset(), dicom: bool = True
 ) -> dict[tuple[str, int | None], Path]:
-    """Image files and DICOM folders directly in a folder by (case, channel); the channel is None where the name does not say it.
+    """Image files and (with `dicom`) DICOM folders directly in a folder by (case, channel).
+
+    The channel is None where the name does not say it.
 
     A number in the name that is no channel belongs to the case's name, and names of cases that are `known` (labels) are never taken apart.
     `stem` limits the search to one case.
     """
     items: dict[tuple[str, int | None], Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
-        if path.name.startswith(".") or not (is_dicom_folder(path) if path.is_dir() else ending_of(path)):
+        if path.name.startswith(".") or not (dicom and is_dicom_folder(path) if path.is_dir() else ending_of(path)):
             continue
         name = path.name if path.is_dir() else stem_of(path)
         key = (name, None) if name in known else _split_channel(path, n_channels)

@@ -1,129 +1,181 @@
-"""Finds the image series of a DICOM folder: its files in order, and its geometry."""
+"""DICOM: the volume that a path means, its files, geometry and voxels; the cases of a folder."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from ..schema import Geometry
+from ..runtime.hardware import cpu_count
+from ..schema import Case, Geometry
+from ..schema.conventions import SERIES_MARK
+from .dicom_headers import Slice
+from .dicom_parsing import dicom_errors
+from .dicom_pixels import decode_file
+from .dicom_search import FoundSeries, Series, files_in, find_series, is_dicom_file, is_dicom_folder
+from .found_cases import FoundCases
 
-MAX_GAP_DEVIATION = 0.05
-"""Largest difference between a slice gap and the median gap, as a share of it."""
+__all__ = ["find_dicom_cases", "is_dicom_file", "is_dicom_folder", "is_series", "read_geometry", "read_volume", "series_files"]
 
-MAX_TILT_DEGREES = 0.1
-"""Largest angle between the way from slice to slice and the slices' normal."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """The files of one series, sorted along the slice normal, and where their voxels lie."""
-
-    files: tuple[str, ...]
-    geometry: Geometry
+READERS = 4
+"""Files that are read and decoded at once, at most."""
 
 
-def is_dicom_folder(path: Path) -> bool:
-    """True where at least one file directly in the folder is DICOM (with its ``DICM`` mark, or an ending of DICOM's).
-
-    A disc's table of contents (``DICOMDIR``) does not count: the series that it lists lie in folders of their own.
-    """
-    if not path.is_dir():
-        return False
-    return any(is_dicom_file(file) for file in sorted(path.iterdir()) if not file.name.startswith("."))
+def is_series(path: Path) -> bool:
+    """Whether a path names a series of a folder (or a volume of a file) that holds several, as `find_dicom_cases` writes it."""
+    return path.name.startswith(SERIES_MARK)
 
 
-def read_series(folder: Path) -> Series:
-    """Finds the folder's series and checks that it is a regular grid.
+def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Reads the one volume of a DICOM file, folder or series.
+
+    Returns:
+        Array ``(Z, Y, X)`` in the units of the rescale slopes (HU, Bq/ml), integers where slopes and intercepts are integers, else float32;
+        and its geometry. Grey values are as stored also where low ones are to be shown bright (MONOCHROME1), and so are padding values.
 
     Raises:
-        ValueError: No series; several of equal size; slices missing, at uneven gaps or at the same position; gantry tilt.
+        ValueError: No volume, several, or a damaged, missing or unfitting slice.
     """
-    files = _largest_series(folder)
-    if len(files) == 1:
-        header = _header(files[0])
-        if header.GetDimension() != 3:
-            raise ValueError(f"{folder}: expected a volume or a slice, found an image of {header.GetDimension()} axes in {files[0]}")
-        shape, spacing = header.GetSize()[::-1], header.GetSpacing()[::-1]
-        return Series(tuple(files), Geometry(shape, spacing, header.GetOrigin(), header.GetDirection()))
-    headers = [_header(file) for file in files]
-    first = headers[0]
-    direction = np.array(first.GetDirection()).reshape(3, 3)
-    normal = direction[:, 2]
-    positions = np.array([header.GetOrigin() for header in headers])
-    for file, header in zip(files, headers, strict=True):
-        if header.GetSize() != first.GetSize() or not np.allclose(header.GetDirection(), first.GetDirection(), atol=1e-4):
-            raise ValueError(
-                f"{file}: expected the size {first.GetSize()} and orientation of the series' other slices, found {header.GetSize()}"
-                f" with direction {np.round(header.GetDirection(), 4).tolist()}"
-            )
-    order = np.argsort(positions @ normal, kind="stable")
-    gap = _regular_gap(folder, positions[order], normal)
-    columns, rows = first.GetSize()[:2]
-    geometry = Geometry(
-        shape=(len(files), rows, columns),
-        spacing=(gap, first.GetSpacing()[1], first.GetSpacing()[0]),
-        origin=tuple(float(value) for value in positions[order[0]]),
-        direction=tuple(float(value) for value in first.GetDirection()),
-    )
-    return Series(tuple(files[i] for i in order), geometry)
+    series = _one_series(path)
+    by_file: dict[Path, list[int]] = {}
+    for place, one in enumerate(series.volume.slices):
+        by_file.setdefault(one.file, []).append(place)
+    with ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
+        decoded = pool.map(lambda places: _decode([series.volume.slices[place] for place in places]), by_file.values())
+        planes = {place: plane for places, some in zip(by_file.values(), decoded) for place, plane in zip(places, some)}
+    kind = np.result_type(*{plane.dtype for plane in planes.values()})
+    volume = np.stack([planes[place] for place in range(len(planes))], dtype=np.float32 if kind.kind == "f" else kind, casting="unsafe")
+    return volume, _geometry(series)
 
 
-def is_dicom_file(file: Path) -> bool:
-    """True for an existing file with an image's ``DICM`` mark or an ending of DICOM's."""
-    if not file.is_file() or file.name.upper() == "DICOMDIR":
-        return False
-    if file.suffix.lower() in (".dcm", ".ima"):
-        return True
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def read_geometry(path: Path) -> Geometry:
+    """Geometry of the one volume of a DICOM file, folder or series, from the headers alone; a ValueError as from `read_volume`."""
+    return _geometry(_one_series(path))
 
 
-def _largest_series(folder: Path) -> Sequence[str]:
-    keys = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    series = {key: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), key) for key in keys}
-    if not series:
-        raise ValueError(f"{folder}: expected a DICOM image series, found none")
-    most = max(len(files) for files in series.values())
-    largest = [key for key, files in series.items() if len(files) == most]
-    if len(largest) > 1:
-        listing = "; ".join(f"{key}: {len(files)} slices" for key, files in series.items())
-        raise ValueError(f"{folder}: expected one largest series, found several of equal size ({listing}); put each into its own folder")
-    return series[largest[0]]
+def series_files(path: Path) -> list[Path]:
+    """The files of the one volume that `path` means; all in a folder that holds none or several."""
+    try:
+        return _one_series(path).files
+    except ValueError:
+        if not path.is_dir():
+            raise
+        return list(files_in(path))
 
 
-def _header(file: str) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    return reader
+def find_dicom_cases(path: Path) -> FoundCases:
+    """The volumes of a DICOM file or folder, and of the folders in it, as cases of one channel.
+
+    A case is called like its folder (or file); where that holds several, also by number and description of the series, and by what tells
+    volumes of one series apart. Names that would be the same get those of the folders above in front.
+    """
+    found = find_series(path)
+    names = _names(path, found.series)
+    sound = [(name, one) for name, one in zip(names, found.series) if not one.volume.fault]
+    cases = [Case(name, (_path_of(one, found),), None, name) for name, one in sound]
+    failed = {name: one.volume.fault for name, one in zip(names, found.series) if one.volume.fault}
+    return FoundCases(tuple(cases), found.skipped, failed)
 
 
-def _regular_gap(folder: Path, positions: np.ndarray, normal: np.ndarray) -> float:
-    """Millimetres from slice to slice; `positions` (N, 3) are sorted along `normal` (3,)."""
-    along = positions @ normal
-    gaps = np.diff(along)
-    gap = float(np.median(gaps))
-    if gaps.min() < 1e-3:
-        raise ValueError(
-            f"{folder}: expected one slice a position, found {int((gaps < 1e-3).sum())} slices at the position of another;"
-            " several acquisitions in one series must be separated first"
-        )
-    worst = int(np.argmax(np.abs(gaps - gap)))
-    if abs(gaps[worst] - gap) > MAX_GAP_DEVIATION * gap:
-        raise ValueError(
-            f"{folder}: expected even slice gaps of {gap:.4g} mm, found {gaps[worst]:.4g} mm between slices {worst + 1} and {worst + 2};"
-            " slices are missing or unevenly spaced"
-        )
-    way = positions[-1] - positions[0]
-    across = way - (way @ normal) * normal
-    tilt = float(np.degrees(np.arctan2(np.linalg.norm(across), way @ normal)))
-    if tilt > MAX_TILT_DEGREES:
-        raise ValueError(
-            f"{folder}: expected slices stacked along their normal, found a gantry tilt of {tilt:.2f} degrees"
-            f" ({np.linalg.norm(across):.1f} mm over the series); resample it to a straight grid first"
-        )
-    return float((along[-1] - along[0]) / (len(along) - 1))
+def _decode(slices: Sequence[Slice]) -> list[np.ndarray]:
+    path = slices[0].file
+    with dicom_errors(path):
+        planes = decode_file(path, [one.frame for one in slices], [one.rescale for one in slices])
+        for one, plane in zip(slices, planes, strict=True):
+            if plane.shape != one.shape:
+                raise ValueError(f"expected {one.shape} voxels as when its header was read, found {plane.shape}")
+        return planes
+
+
+def _geometry(series: Series) -> Geometry:
+    if series.volume.geometry is None:
+        raise ValueError(series.volume.fault)
+    return series.volume.geometry
+
+
+def _one_series(path: Path) -> Series:
+    """The volume that a path means; a ValueError with a list where it means none or several."""
+    if is_series(path):
+        fitting = [one for one in find_series(path.parent).series if one.folder == path.parent and _key(one) == path.name]
+        listed, wanted = {}, f"one volume {path.name.removeprefix(SERIES_MARK)} in {path.parent}"
+    else:
+        found = find_series(path)
+        fitting, listed = list(found.series), found.skipped
+        wanted = "one DICOM image series"
+    if len(fitting) == 1:
+        if fitting[0].volume.fault:
+            raise ValueError(fitting[0].volume.fault)
+        return fitting[0]
+    lines = [_described(one) for one in fitting] + [f"{item} ({reason})" for item, reason in listed.items()]
+    remedy = "; put each into a folder of its own" if fitting else ""
+    raise ValueError(f"{path}: expected {wanted}, found {len(fitting) or 'none'}{': ' if lines else ''}{'; '.join(lines[:12])}{remedy}")
+
+
+def _described(one: Series) -> str:
+    texts = (one.number, one.description, one.uid, one.volume.part, f"{len(one.volume.slices)} slices", one.volume.fault)
+    return " ".join(filter(None, texts))
+
+
+def _key(one: Series) -> str:
+    """The last part of the path of a volume among others."""
+    part = f"@{one.volume.part}" if one.volume.part else ""
+    return f"{SERIES_MARK}{re.sub(r'[^0-9A-Za-z.]', '_', one.uid)}{part}"
+
+
+def _path_of(one: Series, found: FoundSeries) -> Path:
+    """Its folder or file where that holds nothing else, else that with the series named in it."""
+    inside = [other for other in found.series if other.folder == one.folder or one.folder in other.folder.parents]
+    return one.folder if len(inside) == 1 else one.folder / _key(one)
+
+
+def _names(root: Path, series: Sequence[Series]) -> list[str]:
+    """A name for each volume, unique and the same in every search."""
+    folders = [_folders(root, one.folder) for one in series]
+    own = [_own_name(one, [other for other in series if other.folder == one.folder]) for one in series]
+    depth = [1] * len(series)
+    while True:
+        names = [_clean("_".join(filter(None, (*parts[-n:], name)))) for parts, n, name in zip(folders, depth, own)]
+        counts = Counter(name.lower() for name in names)
+        deeper = [i for i, name in enumerate(names) if counts[name.lower()] > 1 and depth[i] < len(folders[i])]
+        if not deeper:
+            return _numbered(names)
+        for i in deeper:
+            depth[i] += 1
+
+
+def _folders(root: Path, folder: Path) -> tuple[str, ...]:
+    """Names of the folders from the first below `root` to a volume's own; of `root` where that is its own."""
+    inside = folder.relative_to(root).parts if folder != root else (root.resolve().name,)
+    return (*inside[:-1], re.sub(r"\.(dcm|ima|dicom)$", "", inside[-1], flags=re.IGNORECASE))
+
+
+def _own_name(one: Series, beside: Sequence[Series]) -> str:
+    """What tells a volume from the others in its folder."""
+    patient = one.patient if len({other.patient for other in beside}) > 1 else ""
+    several = len({(other.uid, other.patient) for other in beside}) > 1
+    shown = {(other.uid, other.patient): f"{other.number} {other.description}".strip() for other in beside}
+    text = shown[one.uid, one.patient]
+    if not text or list(shown.values()).count(text) > 1:
+        text = f"{text} {one.uid.rpartition('.')[2]}".strip()
+    return "_".join(filter(None, (patient, text if several else "", one.volume.part)))
+
+
+def _clean(name: str) -> str:
+    """A name of letters, digits, dots, dashes and underscores that does not begin with a dot or dash."""
+    return re.sub(r"_+", "_", re.sub(r"[^\w.-]", "_", name)).strip("_").lstrip(".-")[:100] or "case"
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that are there already."""
+    given: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique.lower() in {other.lower() for other in (*given, *(names if number > 1 else ()))}:
+            number += 1
+            unique = f"{name}_{number}"
+        given.append(unique)
+    return given

@@ -48,7 +48,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def parse(stream: BoundedReader, keys: Sequence[str | int] = ()) -> FileDataset:
-    """Parses a file from its start: the attributes `keys` of what stands before its voxels, or everything; raises whatever pydicom raises."""
+    """Parses a file from its start: the attributes `keys` of what stands before its voxels, or everything; raises what pydicom raises."""
     stream.seek(0)
     tags: list[BaseTag] = [Tag(key) for key in keys]
     return pydicom.dcmread(cast(BinaryIO, stream), stop_before_pixels=bool(keys), force=True, specific_tags=tags or None)

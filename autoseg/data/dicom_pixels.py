@@ -43,6 +43,7 @@ _LAYOUT = (
     "HighBit",
     "PixelRepresentation",
 )
+_INTEGERS = (np.int16, np.int32, np.int64)
 _RLE_RATIO = 64
 """Most bytes that one byte of run lengths stands for."""
 
@@ -112,7 +113,7 @@ def decode_file(path: Path, frames: Sequence[int], rescales: Sequence[tuple[floa
     """Reads frames of a file and brings them to the units of their rescale slopes (or of the file's modality lookup table).
 
     Returns:
-        One array ``(Y, X)`` a frame: int32 (int64 where that is too small) where slope and intercept are integers, else float64.
+        One array ``(Y, X)`` a frame: of the smallest signed integers where slope and intercept are integers, else float64.
 
     Raises:
         ValueError: The voxels are damaged, or their own size is not that of the header. Whatever pydicom raises also gets through.
@@ -138,7 +139,7 @@ def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     if slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**31:
         values = stored.astype(np.int64) * int(slope) + int(intercept)
         low, high = int(values.min()), int(values.max())
-        return values.astype(np.int32) if low >= -(2**31) and high < 2**31 else values
+        return values.astype(next(kind for kind in _INTEGERS if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
     return stored * slope + intercept
 
 

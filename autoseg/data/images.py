@@ -13,8 +13,7 @@ import SimpleITK as sitk
 from ..runtime.provenance import files_of
 from ..runtime.serialization import Writer, atomic_write, write_json
 from ..schema import Geometry, Image
-from . import nifti_header
-from .dicom import is_dicom_file, read_series
+from . import dicom, nifti_header
 
 PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Endings of formats without a geometry: their spacing is 1 whatever their resolution tag says."""
@@ -132,8 +131,8 @@ def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_R
 def read_geometry(path: Path) -> Geometry:
     """Reads the geometry of a file or DICOM folder from its header alone; raises a ValueError where it is missing or unreadable."""
     path = Path(path)
-    if path.is_dir():
-        return read_series(path).geometry
+    if _is_dicom(path):
+        return dicom.read_geometry(path)
     reader = _header(path)
     return _geometry(path, reader, min(reader.GetDimension(), 3))
 
@@ -141,7 +140,7 @@ def read_geometry(path: Path) -> Geometry:
 def count_channels(path: Path) -> int:
     """Counts the channels of a file from its header alone; a DICOM folder has one."""
     path = Path(path)
-    if path.is_dir():
+    if _is_dicom(path):
         return 1
     reader = _header(path)
     components = reader.GetNumberOfComponents()
@@ -256,10 +255,9 @@ def to_sitk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
 
 def _read(path: Path) -> Image:
     """Array ``(C, ...)`` in the file's own number type."""
-    if path.is_dir():
-        series = read_series(path)
-        volume = sitk.ReadImage(list(series.files) if len(series.files) > 1 else series.files[0])
-        return Image(from_sitk(volume).array, series.geometry, str(path))
+    if _is_dicom(path):
+        array, geometry = dicom.read_volume(path)
+        return Image(array[None], geometry, str(path))
     reader = _header(path)
     if nifti_header.is_nifti(path) and nifti_header.is_cut_short(path):
         raise ValueError(f"{path}: cannot be read: the file ends before its last voxel (an interrupted copy or download?)")
@@ -273,10 +271,14 @@ def _read(path: Path) -> Image:
     return Image(array, _geometry(path, reader, image.geometry.dim), str(path))
 
 
+def _is_dicom(path: Path) -> bool:
+    return path.is_dir() or dicom.is_series(path) or (not ending_of(path) and dicom.is_dicom_file(path))
+
+
 def _header(path: Path) -> sitk.ImageFileReader:
     if not path.is_file():
         raise ValueError(f"{path}: expected an image file, found nothing")
-    if not ending_of(path) and not is_dicom_file(path):
+    if not ending_of(path):
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

@@ -17,13 +17,18 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from ..schema import Case
+from ..schema.conventions import SERIES_MARK
 from .hardware import cpu_count
+from .registry import lookup
 from .serialization import read_json, to_jsonable, write_json
 
 T = TypeVar("T")
 
 BLOCK_BYTES = 2**20
 """Read at once while a file is hashed."""
+
+SEVERAL_FILES = {"DICOM": "autoseg.data.dicom:series_files"}
+"""What finds the files of images that are no single file."""
 
 READERS = 4
 """Files that are hashed at once, at most: hashing outruns most disks."""
@@ -84,13 +89,14 @@ def size_of(path: Path) -> int:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of an image or label map: of a DICOM folder all that are not hidden, of an ``.mhd`` header also those of its voxels.
+    """The files of an image or label map: of a DICOM folder those of its series, of an ``.mhd`` header also those of its voxels.
 
     Raises:
         ValueError: There is nothing at `path`.
     """
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if path.is_dir() or path.name.startswith(SERIES_MARK):
+        files: list[Path] = lookup(SEVERAL_FILES, "DICOM", "images of several files")(path)
+        return sorted(files)
     if not path.is_file():
         raise ValueError(f"{path}: expected a file or a folder with a DICOM series, found nothing")
     if path.suffix.lower() == ".mhd":

@@ -27,6 +27,9 @@ from __future__ import annotations
 FORMAT = 2
 """Number of the format of ``plan.json``, ``choice.json``, ``run.json``, ``dataset.json`` and ``fingerprint.json``; 0.1.0 wrote none."""
 
+SERIES_MARK = "dicom-series="
+"""Begins the last part of the path of a DICOM series in a folder (or volume in a file) with several: ``study/dicom-series=1.2.3``."""
+
 OUTSIDE = -1
 """Internal label of voxels outside the image's non-zero mask and of padding."""
 

@@ -34,6 +34,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "SimpleITK>=2.3",
+        "pydicom>=3.0",
         "batchgenerators>=0.25",
         "acvl-utils>=0.2.3",
         "blosc2>=3.0",

@@ -15,8 +15,8 @@ from pydicom import uid
 from pydicom.dataset import FileDataset
 from pydicom.multival import MultiValue
 
-from .dicom_parsing import BoundedReader, dicom_errors, encoding, parse, reason_of, transfer_syntax
-from .dicom_pixels import pixel_fault
+from .dicom_parsing import BoundedReader, dicom_errors, encoding, is_cut_short, parse, reason_of, transfer_syntax
+from .dicom_pixels import NO_VOXELS, pixel_fault
 
 DETAILS: dict[str | int, str] = {
     "TemporalPositionIdentifier": "time",
@@ -124,6 +124,11 @@ class DicomFile:
     skip: str = ""
     fault: str = ""
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its header may have ended before all of `series` was read."""
+        return self.fault == NO_VOXELS
+
 
 def read_header(path: Path) -> DicomFile:
     """Reads a file's header without its voxels.
@@ -136,8 +141,9 @@ def read_header(path: Path) -> DicomFile:
         deflated = transfer_syntax(header) == uid.DeflatedExplicitVRLittleEndian
         if deflated:
             header = parse(stream)
-        sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
-        if not sop_class and "Rows" not in header:
+        sop_class = str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "")
+        unknown = uid.UID(sop_class).name == sop_class and (not sop_class or not deflated and is_cut_short(header, stream))
+        if unknown and "Rows" not in header:
             raise ValueError(f"{path}: damaged DICOM file: its header ends before it says what it holds (an interrupted copy?)")
         return _described(path, header, sop_class, stream, inside=deflated)
 

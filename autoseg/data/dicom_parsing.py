@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 
 import pydicom
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.tag import BaseTag, Tag
 
@@ -52,6 +53,12 @@ def parse(stream: BoundedReader, keys: Sequence[str | int] = ()) -> FileDataset:
     stream.seek(0)
     tags: list[BaseTag] = [Tag(key) for key in keys]
     return pydicom.dcmread(cast(BinaryIO, stream), stop_before_pixels=bool(keys), force=True, specific_tags=tags or None)
+
+
+def is_cut_short(dataset: FileDataset, stream: BoundedReader) -> bool:
+    """Whether a file that was parsed up to its end ends inside a value."""
+    values = map(dataset.get_item, dataset.keys())  # as they were read: iterating would convert them
+    return stream.tell() > stream.size or any(isinstance(one, RawDataElement) and one.length > len(one.value or b"") for one in values)
 
 
 def encoding(dataset: FileDataset) -> tuple[bool, bool]:

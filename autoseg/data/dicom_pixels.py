@@ -32,6 +32,9 @@ JPEG = (
 )
 """Transfer syntaxes whose frames SimpleITK's GDCM decodes; pydicom itself decodes run lengths (RLE)."""
 
+NO_VOXELS = "no voxels (PixelData) after its header (an interrupted copy?)"
+"""Fault of a file that ends in its header."""
+
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _LAYOUT = (
     "SamplesPerPixel",
@@ -55,7 +58,7 @@ def pixel_fault(header: Dataset, syntax: str, stream: BinaryIO, place: tuple[int
         place: Start and length (-1: undefined) of the voxels in `stream`; the length alone where they are not in it as they are (deflated).
     """
     if place is None:
-        return "no voxels (PixelData) after its header (an interrupted copy?)"
+        return NO_VOXELS
     if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation", "MONOCHROME2") not in _GREY:
         return f"colours ({header.get('PhotometricInterpretation')}); expected grey values (MONOCHROME2)"
     allocated, stored = int(header.BitsAllocated), int(header.get("BitsStored") or header.BitsAllocated)

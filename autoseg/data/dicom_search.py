@@ -121,6 +121,10 @@ def _headers(path: Path) -> tuple[list[DicomFile], dict[Path, str]]:
                 others.append(file)
         except (OSError, ValueError) as error:
             damaged[file] = str(error)
+    sound = {(header.path.parent, header.series) for header in headers if not header.is_cut_short}
+    for header in [one for one in headers if one.is_cut_short and (one.path.parent, one.series) not in sound]:
+        headers.remove(header)  # of a series that nothing else is of: its header ended before it was said
+        damaged[header.path] = f"{header.path}: {header.fault}"
     names = {(header.path.parent, _pattern(header.path)) for header in headers if not header.skip}
     for file in others:
         if re.search(r"\d", file.name) and (file.parent, _pattern(file)) in names:

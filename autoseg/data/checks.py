@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -140,13 +139,8 @@ def _are_complementary(first: Case, second: Case) -> bool:
 
 
 def read_with_non_finite(path: Path) -> Image:
-    """As `read_image` of one path, but with the NaN and infinite voxels that ITK turns into 0 in NIfTI files."""
-    image = read_image([path])
-    stored = nifti_header.float_voxels(path) if path.is_file() and nifti_header.is_nifti(path) else None
-    if stored is None or stored.size != image.array.size:
-        return image
-    stored = stored.reshape(image.array.shape)
-    return dataclasses.replace(image, array=np.where(np.isfinite(stored), image.array, stored.astype(np.float32)))
+    """As `read_image` of one path, but with the voxels that are NaN or infinite, which are otherwise read as 0."""
+    return read_image([path], keep_non_finite=True)
 
 
 def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,12 @@ import SimpleITK as sitk
 from ..runtime.provenance import files_of
 from ..runtime.serialization import Writer, atomic_write, write_json
 from ..schema import Geometry, Image
-from . import dicom, nifti_header
+from . import dicom, nifti_header, raster_headers
+from .nifti_geometry import SAME_PLACE, ResolvedForms
+from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
+from .pictures import check_picture, sidecar_spacing
+
+log = logging.getLogger(__name__)
 
 PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Endings of formats without a geometry: their spacing is 1 whatever their resolution tag says."""
@@ -21,8 +26,9 @@ PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", *PICTURES)
 """Image files that can be read, besides folders with a DICOM series."""
 
-SAME_PLACE = 0.1
-"""Two geometries are the same where no corner of the volume is further away than this share of the smallest spacing."""
+_READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO", ".png": "PNGImageIO"} | {
+    **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"), **dict.fromkeys((".jpg", ".jpeg"), "JPEGImageIO"), ".bmp": "BMPImageIO"
+}  # fmt: skip
 
 LABEL_ROUNDING = 1e-5
 """Label values nearer to an integer than this are that integer: files with a scale factor do not give it exactly."""
@@ -73,22 +79,23 @@ def images_below(*paths: Path) -> list[Path]:
     return [read for file in found if file.is_file() and (ending_of(file) or file in paths) for read in files_read(file)]
 
 
-def read_image(paths: Sequence[Path]) -> Image:
+def read_image(paths: Sequence[Path], *, nifti_geometry: str | None = None, keep_non_finite: bool = False) -> Image:
     """Reads the channels of one case.
 
     Args:
         paths: One file or DICOM folder a channel, in order; a 4D or colour file gives all its channels (alpha is dropped).
+        nifti_geometry: ``sform`` or ``qform``: the reading of headers that contradict themselves (`autoseg.data.nifti_geometry`).
+        keep_non_finite: Keep voxels that are NaN or infinite instead of reading them as 0, with a warning.
 
     Returns:
-        Array ``(C, Z, Y, X)`` or ``(C, Y, X)``, float32. NaN and infinite voxels of NIfTI files arrive as 0 (ITK's doing;
-        `autoseg.data.checks` finds them).
+        Array ``(C, Z, Y, X)`` or ``(C, Y, X)``, float32.
 
     Raises:
-        ValueError: A file is missing or unreadable, or the channels lie in different places.
+        ValueError: A file is missing, unreadable, damaged or ambiguous, or the channels lie in different places.
     """
     if not paths:
         raise ValueError("read_image: expected at least one file, got none")
-    images = [_read(Path(path)) for path in paths]
+    images = [_read(Path(path), nifti_geometry) for path in paths]
     first = images[0]
     for image in images[1:]:
         difference = geometry_difference(first.geometry, image.geometry)
@@ -97,19 +104,22 @@ def read_image(paths: Sequence[Path]) -> Image:
                 f"channels of one case must lie in the same place: {image.source} differs from {first.source} in {difference};"
                 f" {first.source} has {first.geometry}, {image.source} has {image.geometry}"
             )
-    arrays = [image.array.astype(np.float32, copy=False) for image in images]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is looked for next
+        arrays = [image.array.astype(np.float32, copy=False) for image in images]
+    if not keep_non_finite:
+        arrays = [_without_non_finite(array, image.source) for array, image in zip(arrays, images, strict=True)]
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return Image(array, first.geometry, first.source)
 
 
-def read_label(path: Path) -> Image:
-    """Reads a label map ``(Z, Y, X)`` or ``(Y, X)`` of an integer type.
+def read_label(path: Path, *, nifti_geometry: str | None = None) -> Image:
+    """Reads a label map ``(Z, Y, X)`` or ``(Y, X)`` of an integer type; NaN and infinite voxels are 0, `nifti_geometry` as in `read_image`.
 
     Raises:
         ValueError: Missing or unreadable, several channels, or values that are no integers (their count and one of them are named).
     """
-    image = _read(Path(path))
-    array = image.array[0]
+    image = _read(Path(path), nifti_geometry)
+    array = _without_non_finite(image.array[0], image.source)
     if len(image.array) > 1 and any(not np.array_equal(array, other) for other in image.array[1:]):
         raise ValueError(f"{path}: expected a label map with one number a voxel, found {len(image.array)} channels (a colour picture?)")
     return Image(integer_labels(array, str(path)), image.geometry, image.source)
@@ -128,11 +138,13 @@ def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_R
     return rounded.astype(np.int32 if np.abs(rounded).max(initial=0) < 2**31 else np.int64)
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Reads the geometry of a file or DICOM folder from its header alone; raises a ValueError where it is missing or unreadable."""
+def read_geometry(path: Path, *, nifti_geometry: str | None = None) -> Geometry:
+    """Reads the geometry of a file or DICOM folder from its header alone; a ValueError as from `read_image`, damaged voxels excepted."""
     path = Path(path)
     if _is_dicom(path):
         return dicom.read_geometry(path)
+    if _is_nifti(path):
+        return header_geometry(path, read_layout(path), nifti_geometry)
     reader = _header(path)
     return _geometry(path, reader, min(reader.GetDimension(), 3))
 
@@ -142,6 +154,8 @@ def count_channels(path: Path) -> int:
     path = Path(path)
     if _is_dicom(path):
         return 1
+    if _is_nifti(path):
+        return read_layout(path).channels
     reader = _header(path)
     components = reader.GetNumberOfComponents()
     if ending_of(path) in PICTURES and components in (2, 4):
@@ -149,13 +163,21 @@ def count_channels(path: Path) -> int:
     return components * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
 
 
+def nifti_forms(path: Path, nifti_geometry: str | None = None) -> ResolvedForms | None:
+    """What the header of a NIfTI file says about its place, and what is read of it; None for other files."""
+    return header_forms(path, read_layout(path), nifti_geometry) if _is_nifti(path) else None
+
+
 def geometry_difference(expected: Geometry, found: Geometry) -> str:
     """Describes the difference of two geometries with its measure; empty where they are the same.
 
-    The same means: equal shape, and no corner voxel displaced by more than `SAME_PLACE` times the smallest spacing.
+    The same means: equal shape, and no corner voxel displaced by more than `SAME_PLACE` times the smallest spacing. Of a picture without a
+    spacing only the shape can be compared.
     """
     if expected.shape != found.shape:
         return f"shape {found.shape} instead of {expected.shape}"
+    if not (expected.has_spacing and found.has_spacing):
+        return ""
     if displacement(expected, found) <= SAME_PLACE * min(expected.spacing):
         return ""
     parts = []
@@ -253,22 +275,59 @@ def to_sitk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
     return image
 
 
-def _read(path: Path) -> Image:
-    """Array ``(C, ...)`` in the file's own number type."""
+def _read(path: Path, nifti_geometry: str | None = None) -> Image:
+    """Array ``(C, ...)`` in the file's own number type, every byte of it verified as far as its format allows."""
     if _is_dicom(path):
         array, geometry = dicom.read_volume(path)
         return Image(array[None], geometry, str(path))
+    if _is_nifti(path):
+        layout = read_layout(path)
+        geometry = header_geometry(path, layout, nifti_geometry, warn=True)
+        return Image(read_voxels(layout), geometry, str(path))
     reader = _header(path)
-    if nifti_header.is_nifti(path) and nifti_header.is_cut_short(path):
-        raise ValueError(f"{path}: cannot be read: the file ends before its last voxel (an interrupted copy or download?)")
-    try:
-        image = from_sitk(reader.Execute(), str(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: cannot be read: {_last_line(error)}") from error
-    array = image.array
+    if ending_of(path) in raster_headers.FORMATS:
+        array = _read_raster(path, reader)
+    else:
+        check_picture(path)
+        array = _execute(path, reader)
     if ending_of(path) in PICTURES and len(array) in (2, 4):
         array = array[:-1]
-    return Image(array, _geometry(path, reader, image.geometry.dim), str(path))
+    return Image(array, _geometry(path, reader, array.ndim - 1), str(path))
+
+
+def _read_raster(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
+    """Array of a MetaImage or NRRD file; ITK reads, after its stream was verified, what it arranges otherwise than in the file."""
+    stored = raster_headers.read_stored(path)
+    array, size, components = stored.read(path), reader.GetSize(), reader.GetNumberOfComponents()
+    if stored.sizes != (size if components == 1 else (components, *size)) or len(size) > (3 if components > 1 else 4):
+        return _execute(path, reader)
+    return np.moveaxis(array, -1, 0) if components > 1 else array if len(size) == 4 else array[None]
+
+
+def _execute(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
+    try:
+        return from_sitk(reader.Execute(), str(path)).array
+    except RuntimeError as error:
+        raise ValueError(f"{path}: cannot be read: {_last_line(error)}") from error
+
+
+def _without_non_finite(array: np.ndarray, source: str) -> np.ndarray:
+    """The one rule for voxels that are NaN or infinite, in every format: they are read as 0, with a warning."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    log.warning("%s: %d of %d voxels are NaN or infinite; they are read as 0", source, array.size - np.count_nonzero(finite), array.size)
+    return np.where(finite, array, array.dtype.type(0))
+
+
+def _is_nifti(path: Path) -> bool:
+    return nifti_header.is_nifti(path) and _is_there(path)
+
+
+def _is_there(path: Path) -> bool:
+    if not path.is_file():
+        raise ValueError(f"{path}: expected an image file, found nothing")
+    return True
 
 
 def _is_dicom(path: Path) -> bool:
@@ -276,47 +335,41 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _header(path: Path) -> sitk.ImageFileReader:
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an image file, found nothing")
-    if not ending_of(path):
+    ending = ending_of(path)
+    if _is_there(path) and not ending:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
+    if ending in raster_headers.FORMATS:
+        raster_headers.read_stored(path)  # names what is wrong; ITK guesses
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if ending in _READERS and not path.name.endswith(ending):  # ITK does not know endings in capitals
+        reader.SetImageIO(_READERS[ending])
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if "orthonormal" in str(error):
-            skew = nifti_header.skew(nifti_header.read_orientation(path))
-            raise ValueError(
-                f"{path}: expected orthogonal image axes, found a direction that is not orthonormal (largest cosine between two axes"
-                f" {skew:.2g}); autoseg_check --fix writes a corrected copy"
-            ) from error
-        raise ValueError(f"{path}: cannot be read: {_last_line(error)}") from error
+        is_grey_with_alpha = ending == ".png" and "Unknown PixelType" in str(error)
+        reason = "grey values with alpha; save it without alpha" if is_grey_with_alpha else _last_line(error)
+        raise ValueError(f"{path}: cannot be read: {reason}") from error
     return reader
 
 
 def _geometry(path: Path, reader: sitk.ImageFileReader, axes: int) -> Geometry:
     shape = tuple(reader.GetSize()[:axes][::-1])
     if ending_of(path) in PICTURES:
-        return Geometry(shape, _sidecar_spacing(path, axes), (0.0,) * axes, tuple(np.eye(axes).ravel().tolist()), oriented=False)
+        spacing, directions = sidecar_spacing(path, axes, stem_of(path)), tuple(np.eye(axes).ravel().tolist())
+        return Geometry(shape, spacing or (1.0,) * axes, (0.0,) * axes, directions, oriented=False, has_spacing=spacing is not None)
     dim = reader.GetDimension()
     matrix = np.array(reader.GetDirection()).reshape(dim, dim)[:axes, :axes]
-    nifti = nifti_header.read_orientation(path) if nifti_header.is_nifti(path) else ()
-    return Geometry(shape, reader.GetSpacing()[:axes][::-1], reader.GetOrigin()[:axes], tuple(matrix.ravel().tolist()), nifti)
+    return _checked(path, Geometry(shape, reader.GetSpacing()[:axes][::-1], reader.GetOrigin()[:axes], tuple(matrix.ravel().tolist())))
 
 
-def _sidecar_spacing(path: Path, axes: int) -> tuple[float, ...]:
-    """Spacing of a picture: 1, or for TIFF stacks what ``case.json`` beside it says (nnU-Net's convention)."""
-    if axes == 3:
-        stem = stem_of(path)
-        for name in (stem, stem[:-5]):
-            sidecar = path.with_name(f"{name}.json")
-            if name and sidecar.is_file():
-                spacing = tuple(float(value) for value in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"])
-                if len(spacing) != axes:
-                    raise ValueError(f"{sidecar}: expected 'spacing' with {axes} numbers (Z, Y, X), found {list(spacing)}")
-                return spacing
-    return (1.0,) * axes
+def _checked(path: Path, geometry: Geometry) -> Geometry:
+    """The geometry, if it is one."""
+    matrix = np.array(geometry.direction).reshape(geometry.dim, geometry.dim)
+    is_valid = np.isfinite([*geometry.spacing, *geometry.origin, *geometry.direction]).all() and min(geometry.spacing) > 0
+    if not is_valid or abs(np.linalg.det(matrix)) < 1e-3:
+        raise ValueError(f"{path}: cannot be read: expected a positive spacing, finite origin and invertible direction, found {geometry}")
+    return geometry
 
 
 def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> Path:

@@ -1,9 +1,8 @@
-"""NIfTI-1 headers beyond ITK: orientation fields to the last digit, NaN voxels, and truncated files."""
+"""NIfTI-1 headers beyond ITK: their bytes, and their orientation fields to the last digit."""
 
 from __future__ import annotations
 
 import gzip
-import math
 import shutil
 import struct
 import zlib
@@ -12,9 +11,11 @@ from typing import IO
 
 import numpy as np
 
+from .streams import damaged
+
 HEADER_SIZE = 348
 N_FIELDS = 25
-_DIM, _TYPE, _BITPIX, _PIXDIM, _OFFSET, _UNITS, _FORMS = 40, 70, 72, 76, 108, 123, 252
+_PIXDIM, _UNITS, _FORMS = 76, 123, 252
 _SROW = slice(13, 25)
 
 
@@ -28,9 +29,9 @@ def read_orientation(path: Path) -> tuple[float, ...]:
     try:
         with _open(path) as stream:
             header = stream.read(HEADER_SIZE)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return ()
-    order = _byte_order(header)
+    order = byte_order(header)
     if not order:
         return ()
     pixdim = struct.unpack_from(order + "4f", header, _PIXDIM)
@@ -40,7 +41,7 @@ def read_orientation(path: Path) -> tuple[float, ...]:
 
 def patch_orientation(header: bytes, orientation: tuple[float, ...]) -> bytes:
     """The 348 header bytes with their orientation fields replaced by what `read_orientation` gave."""
-    order = _byte_order(header)
+    order = byte_order(header)
     if not order or len(orientation) != N_FIELDS:
         raise ValueError(f"expected a NIfTI-1 header and {N_FIELDS} orientation fields, got {len(header)} bytes and {len(orientation)}")
     patched = bytearray(header)
@@ -68,39 +69,19 @@ def copy_with_orientation(source: Path, target: Path, orientation: tuple[float, 
             shutil.copyfileobj(read, raw, 1 << 20)
 
 
-def is_cut_short(path: Path) -> bool:
-    """True where a NIfTI-1 file ends before its last voxel; ITK reads such files without a word.
-
-    Compressed files are unpacked for the answer only where the length in their last four bytes does not settle it.
-    """
+def read_header(path: Path) -> bytes:
+    """The 348 bytes of a NIfTI-1 header, of a compressed or plain file whatever its name says; raises a ValueError for other files."""
     try:
         with _open(path) as stream:
             header = stream.read(HEADER_SIZE)
-        order = _byte_order(header)
-        if not order:
-            return False
-        shape, start = _layout(header, order)
-        expected = start + math.prod(shape) * struct.unpack_from(order + "h", header, _BITPIX)[0] // 8
-        return _length(path, expected) < expected
-    except (OSError, EOFError, zlib.error):
-        return True
-
-
-def float_voxels(path: Path) -> np.ndarray | None:
-    """Voxels of a float NIfTI-1 file as they are stored, without its scale factor: ITK turns NaN and infinity into 0 when it reads.
-
-    Axes are in array order, channels (the fourth axis) first; None for other number types and files.
-    """
-    with _open(path) as stream:
-        header = stream.read(HEADER_SIZE)
-        order = _byte_order(header)
-        kind = {16: "f4", 64: "f8"}.get(struct.unpack_from(order + "h", header, _TYPE)[0]) if order else None
-        if kind is None:
-            return None
-        shape, start = _layout(header, order)
-        stream.seek(start)
-        content = stream.read(math.prod(shape) * int(kind[1]))
-    return np.frombuffer(content, order + kind).reshape(shape)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, f"its header cannot be unpacked ({error})") from error
+    if not byte_order(header) or header[344:348] != b"n+1\0":
+        raise ValueError(
+            f"{path}: cannot be read: expected a NIfTI-1 header (its first number 348, its last letters n+1), found another;"
+            " the file is damaged, or of another format"
+        )
+    return header
 
 
 def skew(orientation: tuple[float, ...]) -> float:
@@ -128,35 +109,20 @@ def _sform_columns(orientation: tuple[float, ...]) -> np.ndarray:
     return matrix / np.maximum(np.linalg.norm(matrix, axis=0), 1e-12)
 
 
-def _byte_order(header: bytes) -> str:
+def byte_order(header: bytes) -> str:
+    """``<`` or ``>``, empty where the bytes are no NIfTI-1 header."""
     if len(header) < HEADER_SIZE:
         return ""
     return next((order for order in "<>" if struct.unpack_from(order + "i", header)[0] == HEADER_SIZE), "")
 
 
-def _layout(header: bytes, order: str) -> tuple[tuple[int, ...], int]:
-    """Shape in array order, and the first byte of the voxels."""
-    dim = struct.unpack_from(order + "8h", header, _DIM)
-    return tuple(max(1, size) for size in dim[1 : dim[0] + 1])[::-1], int(struct.unpack_from(order + "f", header, _OFFSET)[0])
-
-
-def _length(path: Path, expected: int) -> int:
-    """Bytes of the (unpacked) content."""
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        size = raw.seek(0, 2)
-        if not packed:
-            return size
-        raw.seek(-4, 2)
-        if struct.unpack("<I", raw.read(4))[0] == expected % 2**32:
-            return expected
-    with gzip.open(path, "rb") as stream:
-        return sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed with gzip, by its first bytes."""
+    with path.open("rb") as probe:
+        return probe.read(2) == b"\x1f\x8b"
 
 
 def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as probe:
-        packed = probe.read(2) == b"\x1f\x8b"
-    if packed:
+    if is_packed(path):
         return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile reads like any other binary file
     return path.open("rb")

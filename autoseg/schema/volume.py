@@ -22,6 +22,7 @@ class Geometry:
         nifti: Orientation fields of the NIfTI header it came from (`autoseg.data.nifti_header`), empty for other formats. ITK rounds
             them when it writes; with these a label map gets its image's header to the last digit.
         oriented: False where the orientation in the patient is unknown (pictures, bare arrays) and `direction` is made up.
+        has_spacing: False where nobody knows the spacing (pictures without one in a file beside them) and 1 stands for it.
     """
 
     shape: tuple[int, ...]
@@ -30,6 +31,7 @@ class Geometry:
     direction: tuple[float, ...]
     nifti: tuple[float, ...] = field(default=(), compare=False, repr=False)
     oriented: bool = field(default=True, compare=False, repr=False)
+    has_spacing: bool = field(default=True, compare=False, repr=False)
 
     @property
     def dim(self) -> int:

@@ -1,0 +1,191 @@
+"""Pictures and GIPL files: what their decoders do not check themselves, and the spacing that a picture has in a file beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .streams import MOST_EXPANSION, damaged
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_JPEG_PIXELS = 4096
+"""Pixels that a byte of a JPEG can become at most."""
+_GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _PLANAR = 256, 257, 258, 259, 262, 273, 277, 279, 284
+_TILE_OFFSETS, _TILE_COUNTS = 324, 325
+
+
+def check_picture(path: Path) -> None:
+    """Raises a ValueError where a picture or GIPL file is cut short, larger than its header says, or has a wrong checksum."""
+    ending = path.suffix.lower()
+    checks = {".png": _check_png, ".bmp": _check_bmp, ".jpg": _check_jpeg, ".jpeg": _check_jpeg, ".gipl": _check_gipl}
+    content = path.read_bytes()
+    try:
+        checks.get(ending, _check_tiff)(path, content)
+    except (struct.error, IndexError, KeyError) as error:
+        raise damaged(path, f"its header is cut short or invalid ({error})") from error
+
+
+def sidecar_spacing(path: Path, axes: int, stem: str) -> tuple[float, ...] | None:
+    """Spacing of a picture in array order, from ``case.json`` beside it (nnU-Net's convention); None where there is none.
+
+    A file beside a picture of two axes may be about something else; one beside a stack must have a spacing.
+
+    Raises:
+        ValueError: The file is no JSON, or its ``spacing`` is not one positive number an axis.
+    """
+    for name in (stem, stem[:-5]):
+        sidecar = path.with_name(f"{name}.json")
+        if name and sidecar.is_file():
+            break
+    else:
+        return None
+    expected = f"{sidecar}: expected a JSON file with 'spacing', {axes} positive numbers in mm ({'Z, Y, X' if axes == 3 else 'Y, X'})"
+    try:
+        content: Any = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        if axes == 2:
+            return None
+        raise ValueError(f"{expected}, found no JSON ({error})") from error
+    if not isinstance(content, dict) or "spacing" not in content:
+        if axes == 2:
+            return None
+        raise ValueError(f"{expected}, found {'only ' + ', '.join(content) if isinstance(content, dict) else type(content).__name__}")
+    values = content["spacing"]
+    numbers = (
+        [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)] if isinstance(values, list) else []
+    )
+    if len(numbers) != axes or len(values) != axes or not all(math.isfinite(value) and value > 0 for value in numbers):
+        raise ValueError(f"{expected}, found {values}")
+    return tuple(float(value) for value in numbers)
+
+
+def _check_png(path: Path, content: bytes) -> None:
+    if not content.startswith(_PNG):
+        raise damaged(path, "it does not begin like a PNG file")
+    at, packed, needed, kind = len(_PNG), 0, 0, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, at)
+        data = content[at + 8 : at + 8 + length]
+        (crc,) = struct.unpack_from(">I", content, at + 8 + length)
+        if zlib.crc32(kind + data) != crc:
+            raise damaged(path, f"the checksum of its part {kind.decode('latin-1')} is wrong")
+        if kind == b"IHDR":
+            width, height, bits, colour = struct.unpack_from(">IIBB", data)
+            needed = height * (1 + (width * bits * _PNG_CHANNELS[colour] + 7) // 8)
+        packed += length if kind == b"IDAT" else 0
+        at += 12 + length
+    if at < len(content.rstrip(b"\0")):
+        raise damaged(path, "other bytes follow its end")
+    if needed > packed * MOST_EXPANSION["zlib"]:
+        raise damaged(path, f"its header claims {needed} bytes of pixels, of which {packed} compressed ones are there")
+
+
+def _check_bmp(path: Path, content: bytes) -> None:
+    size, first, header = struct.unpack_from("<2xI4xII", content)
+    if header < 40:
+        raise damaged(path, f"its header has {header} bytes, expected at least 40")
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", content, 18)
+    if content[:2] != b"BM" or size != len(content):
+        raise damaged(path, f"its header claims {size} bytes, {len(content)} are there")
+    needed = first + abs(height) * ((abs(width) * bits + 31) // 32 * 4)
+    if compression in (0, 3) and not needed <= len(content) <= needed + 3:
+        raise damaged(path, f"its header claims {needed} bytes, {len(content)} are there")
+
+
+def _check_jpeg(path: Path, content: bytes) -> None:
+    if not content.startswith(b"\xff\xd8") or not content.rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
+        raise damaged(path, "it lacks the beginning or the end of a JPEG file")
+    at = 2
+    while True:
+        marker, kind, length = struct.unpack_from(">BBH", content, at)
+        if marker != 0xFF or kind == 0xDA:
+            raise damaged(path, "its header has no size")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            break
+        at += 2 + length
+    height, width, n_colours = struct.unpack_from(">HHB", content, at + 5)
+    if n_colours == 4:
+        raise _cmyk(path)
+    if height * width > _JPEG_PIXELS * len(content):
+        raise damaged(path, f"its header claims {height} x {width} pixels, {len(content)} bytes are there")
+
+
+def _cmyk(path: Path) -> ValueError:
+    return ValueError(f"{path}: cannot be read: expected grey values or red, green and blue, found the four inks of print (CMYK)")
+
+
+def _check_gipl(path: Path, content: bytes) -> None:
+    size, kind = struct.unpack_from(">4H", content), struct.unpack_from(">H", content, 8)[0]
+    needed = 256 + math.prod(max(n, 1) for n in size) * _GIPL_BYTES[kind]
+    if needed != len(content):
+        raise damaged(path, f"its header claims {needed} bytes, {len(content)} are there")
+
+
+def _check_tiff(path: Path, content: bytes) -> None:
+    for number, page in enumerate(_tiff_pages(path, content)):
+        if page.get(_PHOTOMETRIC) == (5,):
+            raise _cmyk(path)
+        offsets = page.get(_OFFSETS) or page.get(_TILE_OFFSETS) or ()
+        counts = page.get(_COUNTS) or page.get(_TILE_COUNTS) or ()
+        ends = [start + count for start, count in zip(offsets, counts, strict=False)]
+        if not offsets or len(offsets) != len(counts) or min(counts) < 1 or max(ends) > len(content):
+            raise damaged(path, f"the pixels of page {number + 1} lie beyond its end, or are missing")
+        compression = page.get(_COMPRESSION, (1,))[0]
+        if compression in (8, 32946):
+            for start, count in zip(offsets, counts, strict=True):
+                _check_deflated(path, content[start : start + count], number)
+        if compression == 1 and _OFFSETS in page:
+            width, height, samples = page[_WIDTH][0], page[_HEIGHT][0], page.get(_SAMPLES, (1,))[0]
+            across = samples if page.get(_PLANAR, (1,))[0] == 1 else 1
+            needed = height * ((width * across * page.get(_BITS, (1,))[0] + 7) // 8) * (samples // across)
+            if sum(counts) != needed:
+                raise damaged(path, f"page {number + 1} has {sum(counts)} bytes of pixels, expected {needed}")
+
+
+def _check_deflated(path: Path, packed: bytes, page: int) -> None:
+    unpacker = zlib.decompressobj()
+    try:
+        while not unpacker.eof and packed:
+            unpacker.decompress(packed, 1 << 20)
+            packed = unpacker.unconsumed_tail
+    except zlib.error as error:
+        raise damaged(path, f"the checksum or stream of page {page + 1} is wrong ({error})") from error
+    if not unpacker.eof:
+        raise damaged(path, f"page {page + 1} is cut short")
+
+
+def _tiff_pages(path: Path, content: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
+    """The whole numbers among the tags of each page of a TIFF or BigTIFF file; a ValueError where the chain of pages leaves the file."""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2], "")
+    if not order:
+        raise damaged(path, "it does not begin like a TIFF file")
+    is_big = struct.unpack_from(order + "H", content, 2)[0] == 43
+    number, entry, head, word = ("Q", 20, 8, 8) if is_big else ("H", 12, 2, 4)
+    pointer = "Q" if is_big else "I"
+    (at,) = struct.unpack_from(order + pointer, content, 8 if is_big else 4)
+    seen: set[int] = set()
+    while at:
+        if at in seen or at + head > len(content):
+            raise damaged(path, f"its page {len(seen) + 1} lies beyond its end")
+        seen.add(at)
+        (n_tags,) = struct.unpack_from(order + number, content, at)
+        page = {}
+        for index in range(n_tags):
+            where = at + head + index * entry
+            tag, kind, count = struct.unpack_from(order + "HH" + pointer, content, where)
+            if kind in (3, 4, 16):
+                inline = count * _TIFF_BYTES[kind] <= word
+                value = where + 4 + word if inline else struct.unpack_from(order + pointer, content, where + 4 + word)[0]
+                page[tag] = struct.unpack_from(f"{order}{count}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", content, value)
+        yield page
+        (at,) = struct.unpack_from(order + pointer, content, at + head + n_tags * entry)
+    if not seen:
+        raise damaged(path, "it has no page")

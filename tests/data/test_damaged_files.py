@@ -139,7 +139,7 @@ def nrrd(path: Path, encoding: str, data: bytes, *further: str) -> Path:
         f"encoding: {encoding}",
         *further,
     ]
-    path.write_bytes("\n".join([*lines, *further, "", ""]).encode() + data)
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + data)
     return path
 
 

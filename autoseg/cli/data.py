@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import command
-from .options import DATASET, add_allow_code, add_groups, add_plan_options, add_workers, plan_settings
+from .options import DATASET, add_allow_code, add_external, add_groups, add_plan_options, add_workers, plan_settings
 
 if TYPE_CHECKING:
     from ..data.checks import Problem
@@ -43,6 +43,7 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
     text = "with --fix: whose header is true where a label map does not lie where its image lies (without, such cases are left out)"
     parser.add_argument("--geometry", choices=("image", "label"), help=text)
     add_groups(parser)
+    add_external(parser)
     add_workers(parser)
 
 
@@ -52,22 +53,25 @@ def check(options: Namespace) -> int:
 
     The exit status is 1 if there are problems; with --fix, if cases had to be left out.
     """
+    from ..data.descriptions import reading_permission
     from ..pipeline import check_dataset, describe_dataset, fix_dataset
     from ..runtime.workspace import find_workspace, fixed_name
 
-    folder = find_workspace(options.home, dataset=options.dataset).dataset_folder(options.dataset)
-    problems = check_dataset(folder, groups=options.groups, workers=options.workers)
+    workspace = find_workspace(options.home, dataset=options.dataset)
+    folder = workspace.dataset_folder(options.dataset)
+    allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
+    problems = check_dataset(folder, groups=options.groups, workers=options.workers, allow_external=allowed)
     for problem in problems:
         print(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
         print(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems:
-        print(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups)}.")
+        print(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups, allow_external=allowed)}.")
         return 0
     _print_numbers(folder, problems)
     if not options.fix:
         return 1
     out = options.out or fixed_name(folder)
-    messages = fix_dataset(folder, problems, out, geometry=options.geometry)
+    messages = fix_dataset(folder, problems, out, geometry=options.geometry, allow_external=allowed)
     print("\n".join(messages))
     left_out = sum(": left out: " in message for message in messages)
     print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
@@ -87,6 +91,7 @@ def _add_merge_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--datasets", nargs="+", required=True, metavar="DATASET", help="two or more datasets: ids, names or folders")
     parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
     parser.add_argument("--name", help="name of the new dataset (default: those of the datasets joined by _)")
+    add_external(parser)
 
 
 @command(_add_merge_arguments, "-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen")
@@ -98,6 +103,6 @@ def merge(options: Namespace) -> None:
     """
     from ..pipeline import merge as function
 
-    folder, messages = function(options.datasets, options.out, name=options.name, home=options.home)
+    folder, messages = function(options.datasets, options.out, name=options.name, home=options.home, allow_external=options.allow_external)
     print("\n".join(messages))
     print(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")

@@ -43,6 +43,12 @@ def add_overwrite(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
+def add_external(parser: ArgumentParser) -> None:
+    """Adds ``--allow-external``."""
+    text = "let dataset.json name files outside of the dataset's folder; remembered for this dataset in the home"
+    parser.add_argument("--allow-external", action="store_true", help=text)
+
+
 def add_workers(parser: ArgumentParser) -> None:
     """Adds ``--workers``."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: as many as cores and memory allow)")
@@ -58,6 +64,7 @@ def add_plan_options(parser: ArgumentParser) -> None:
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
     add_groups(parser)
+    add_external(parser)
     text = "planning again: do not read files whose path and size are as recorded to verify that their content is, too"
     parser.add_argument("--trust-files", action="store_true", help=text)
     add_workers(parser)

@@ -102,7 +102,8 @@ def run(options: Namespace) -> None:
 
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
     explain(options.preset)
-    settings = build_training(options, partial(trainings, options.preset, options.dataset, home=options.home))
+    build = partial(trainings, options.preset, options.dataset, home=options.home, allow_external=options.allow_external)
+    settings = build_training(options, build)
     print(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
 
 

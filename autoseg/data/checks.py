@@ -16,6 +16,7 @@ from ..schema import Case, Geometry, Image, Labels
 from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
+from .external_files import Permission
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
 from .images import geometry_difference, read_geometry, read_image, read_label
 from .label_placement import Reading, describe_readings, placement, voxels_fit
@@ -75,17 +76,19 @@ class CheckedCase:
     other_units: str = ""
 
 
-def check_dataset(folder: Path, *, groups: str | None = None, workers: int | None = None) -> list[Problem]:
+def check_dataset(
+    folder: Path, *, groups: str | None = None, workers: int | None = None, allow_external: Permission = False
+) -> list[Problem]:
     """Checks every file of every case and lists the problems by case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
     other organs were annotated, as in a dataset that was merged. Nothing but a missing or wrong ``dataset.json`` is a ValueError.
 
     Args:
-        groups: As for `autoseg.data.datasets.load_dataset`.
+        groups: As for `autoseg.data.datasets.load_dataset`, and so `allow_external`.
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
     """
-    dataset, missing = inspect_dataset(folder, groups=groups)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
     memory = {case.name: _memory(case) for case in dataset.cases}

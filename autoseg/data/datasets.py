@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,12 +12,16 @@ from typing import Any
 
 from ..runtime.dataset_folders import natural_key
 from ..schema import Case, Dataset
+from ..schema.names import check_different, check_name
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
+from .dataset_json import read_channels, read_info
 from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
+from .external_files import Permission, check_external, named_path
 from .found_cases import FoundCases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
+from .patients import WITHOUT_LAST_PART, likely_patients, patients_of
 from .tolerances import parse_tolerances
 
 log = logging.getLogger(__name__)
@@ -40,48 +42,49 @@ class MissingFile:
         return f"case {self.case}: {self.kind}, expected {self.file}, found {self.found}"
 
 
-def load_dataset(folder: Path, *, groups: str | None = None) -> Dataset:
+def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Permission = False) -> Dataset:
     """Reads a dataset folder in nnU-Net's format or the Decathlon's.
 
     Args:
         folder: Holds ``dataset.json``.
         groups: Regular expression on case names; what it matches (its first group, if it has one) is the patient whose cases
             stay together in one fold. Goes before the ``groups`` entry (case -> patient, or such an expression) of ``dataset.json``.
+        allow_external: Folders outside of its own (or all: True) from which it may read files that ``dataset.json`` names.
 
     Raises:
         ValueError: ``dataset.json`` missing or wrong, no cases, or cases without all their files.
     """
-    dataset, missing = inspect_dataset(folder, groups=groups)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external)
     if missing:
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
         raise ValueError(f"{folder}: {'; '.join(map(str, missing[:5]))}{more}")
-    if not dataset.cases:
-        raise ValueError(f"{folder}: expected training cases in {folder / 'imagesTr'}, found none")
     return dataset
 
 
-def inspect_dataset(folder: Path, *, groups: str | None = None) -> tuple[Dataset, tuple[MissingFile, ...]]:
+def inspect_dataset(
+    folder: Path, *, groups: str | None = None, allow_external: Permission = False
+) -> tuple[Dataset, tuple[MissingFile, ...]]:
     """As `load_dataset`, of the complete cases, with the missing files instead of an error; two files for one thing are a ValueError."""
     folder = Path(folder)
-    info = read_info(folder)
-    channels = _channels(info, folder)
-    if isinstance(info.get("dataset"), dict):
-        cases, missing = _listed(folder, info["dataset"], channels)
-    elif _is_decathlon(folder, info):
-        listed = {stem_of(Path(entry["image"])): {"images": [entry["image"]], "label": entry["label"]} for entry in info["training"]}
-        cases, missing = _listed(folder, listed, channels)
-    else:
-        cases, missing = _scanned(folder, channels)
+    file, info = folder / "dataset.json", read_info(folder)
+    channels, labels = read_channels(info, file), parse_labels(info, file)
+    entries = _listed_entries(folder, info)
+    check_external(((name, path) for name, (images, label) in entries.items() for path in (*images, label)), folder, allow_external)
+    cases, missing = _listed(entries, channels) if entries else _scanned(folder, channels)
+    if not cases and not missing:
+        raise ValueError(
+            f"{folder}: expected training cases in {folder / 'imagesTr'} and {folder / 'labelsTr'}, found none; {_content(folder)}"
+        )
     if info.get("numTraining") not in (None, len(cases)) and not missing:
         log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
-    patients = _groups(folder, [case.name for case in cases], groups or info.get("groups"))
-    labels = parse_labels(info, folder / "dataset.json")
+    patients = patients_of(folder, [case.name for case in cases], groups or info.get("groups"))
+    if not groups and not info.get("groups"):
+        _warn_of_patients(folder, list(patients))
     case_names = {*patients, *(gap.case for gap in missing)}
-    annotated = parse_annotated(info.get("annotated"), case_names, labels, folder / "dataset.json")
+    annotated = parse_annotated(info.get("annotated"), case_names, labels, file)
     cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
-    windows = parse_windows(info, labels, folder / "dataset.json")
-    tolerances = parse_tolerances(info, labels, folder / "dataset.json")
+    windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
 
 
@@ -133,50 +136,27 @@ def _add_dicom(items: dict[tuple[str, int | None], Path], cases: Sequence[Case],
     return failed
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """Reads ``dataset.json`` of a dataset folder; raises a ValueError where it is missing or no JSON object."""
-    file = folder / "dataset.json"
-    if not file.is_file():
-        raise ValueError(f"{file}: expected a dataset description (dataset.json), found none")
+def _listed_entries(folder: Path, info: Mapping[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """Case to its images and label map as ``dataset.json`` names them; empty where it names none, or (the Decathlon's) files of old."""
+    listed: list[tuple[str, list[str], str]] = []
+    if "dataset" in info:
+        entries = {name: entry["images"] for name, entry in info["dataset"].items()}
+        listed = [(name, [one] if isinstance(one, str) else one, info["dataset"][name]["label"]) for name, one in entries.items()]
+    elif info.get("training") and _is_there(named_path(folder, info["training"][0]["image"])):
+        listed = [(stem_of(Path(entry["image"])), [entry["image"]], entry["label"]) for entry in info["training"]]
     try:
-        info = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(info, dict):
-        raise ValueError(f"{file}: expected an object, found {type(info).__name__}")
-    return info
+        for name, _, _ in listed:
+            check_name(name, "case")
+        check_different((name for name, _, _ in listed), "case")
+    except ValueError as error:
+        raise ValueError(f"{folder / 'dataset.json'}: {error}") from error
+    return {name: (tuple(named_path(folder, one) for one in images), named_path(folder, label)) for name, images, label in sorted(listed)}
 
 
-def _channels(info: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    entry = info.get("channel_names", info.get("modality"))
-    if isinstance(entry, dict) and entry:
-        numbers = [str(i) for i in range(len(entry))]
-        if set(entry) == set(numbers):
-            return tuple(str(entry[number]) for number in numbers)
-        if {str(value) for value in entry.values()} == set(numbers):
-            raise ValueError(f'{folder / "dataset.json"}: expected channel_names as {{"number": "name"}}, found {entry!r}: turn them round')
-    if isinstance(entry, list) and entry:
-        return tuple(str(name) for name in entry)
-    raise ValueError(f'{folder / "dataset.json"}: expected channel_names such as {{"0": "CT", "1": "PET"}}, found {entry!r}')
-
-
-def _is_decathlon(folder: Path, info: Mapping[str, Any]) -> bool:
-    training = info.get("training")
-    if not isinstance(training, list) or not training or not isinstance(training[0], dict):
-        return False
-    return (folder / str(training[0].get("image"))).is_file()
-
-
-def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
-    """Cases that ``dataset.json`` names with their files; relative paths start at the dataset folder."""
+def _listed(entries: Mapping[str, tuple[tuple[Path, ...], Path]], channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
+    """Cases that ``dataset.json`` names with their files."""
     cases, missing = [], []
-    for name in sorted(entries):
-        entry = entries[name]
-        if not isinstance(entry, dict) or not entry.get("images") or not entry.get("label"):
-            raise ValueError(f"{folder / 'dataset.json'}: case {name}: expected 'images' (a list) and 'label', found {entry!r}")
-        files = [entry["images"]] if isinstance(entry["images"], str) else entry["images"]
-        images = tuple(_listed_path(folder, file) for file in files)
-        label = _listed_path(folder, entry["label"])
+    for name, (images, label) in entries.items():
         gaps = missing_files(name, images, label)
         if not gaps and len(images) not in (1, len(channels)):
             found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
@@ -188,14 +168,44 @@ def _listed(folder: Path, entries: Mapping[str, Any], channels: Sequence[str]) -
     return cases, missing
 
 
+def _content(folder: Path) -> str:
+    """What a folder without cases holds instead, in words."""
+    parts = []
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        if path.is_dir() and not path.name.startswith("."):
+            files = [one for one in path.iterdir() if not one.name.startswith(".")]
+            images = sum(bool(ending_of(one)) for one in files if one.is_file())
+            parts.append(f"{path.name}/ ({images} image files)" if images else f"{path.name}/ ({len(files)} files or folders, no images)")
+    alone = [path.name for path in sorted(folder.iterdir()) if path.is_file() and ending_of(path)]
+    parts += [f"{len(alone)} image files such as {alone[0]}"] if alone else []
+    return f"the folder holds {', '.join(parts) or 'no images and no folders'}"
+
+
+def _warn_of_patients(folder: Path, names: Sequence[str]) -> None:
+    patients = likely_patients(names)
+    if not patients:
+        return
+    first = next(iter(patients.values()))
+    shown = ", ".join(sorted(name for name in patients if patients[name] == first)[:3])
+    log.warning(
+        "%s: the names look like %d patients with several cases each (%s); then one patient's cases must not be trained on and validated:"
+        " give --groups '%s' (or a groups entry in dataset.json); if each case is another patient, --groups '.+'",
+        *(folder, len(set(patients.values())), shown, WITHOUT_LAST_PART),
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """As `Path.exists`, False also for names that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def missing_files(case: str, images: Sequence[Path], label: Path | None) -> list[MissingFile]:
     """The files of a case that are not there."""
-    gaps = [MissingFile(case, "missing channel", file, "nothing") for file in images if not file.exists()]
-    return gaps if label is None or label.exists() else [*gaps, MissingFile(case, "missing label", label, "nothing")]
-
-
-def _listed_path(folder: Path, file: str) -> Path:
-    return folder / Path(os.path.expandvars(file)).expanduser()
+    gaps = [MissingFile(case, "missing channel", file, "nothing") for file in images if not _is_there(file)]
+    return gaps if label is None or _is_there(label) else [*gaps, MissingFile(case, "missing label", label, "nothing")]
 
 
 def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
@@ -273,25 +283,6 @@ def _case_images(
     found = ", ".join(path.name for path in present) or "nothing"
     kind = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
     return (), MissingFile(name, kind, folder / f"{name}_{gap:04d}{ending}", found)
-
-
-def _groups(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:
-    """Case to patient."""
-    if not groups:
-        return {name: name for name in names}
-    if isinstance(groups, str):
-        try:
-            matches = {name: re.search(groups, name) for name in names}
-        except re.error as error:
-            raise ValueError(f"groups: {groups!r} is no regular expression: {error}") from error
-        found = {name: match[1] if match.re.groups and match[1] is not None else match[0] for name, match in matches.items() if match}
-    else:
-        found = {name: str(groups[name]) for name in names if name in groups}
-    without = [name for name in names if not found.get(name)]
-    if without:
-        shown = f"{', '.join(without[:5])} ({len(without)} in all)"
-        raise ValueError(f"{folder}: groups: expected a patient for every case, found none for {shown}")
-    return found
 
 
 def _label_ending(declared: str, cases: Sequence[Case]) -> str:

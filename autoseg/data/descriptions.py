@@ -15,7 +15,8 @@ from ..runtime.dataset_folders import path_in_present_home
 from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
-from .datasets import load_dataset, missing_files
+from .datasets import inspect_dataset, load_dataset, missing_files
+from .external_files import Permission, allowed_folders, check_external, external_folders, remember_external
 
 
 def write_description(path: Path, dataset: Dataset, home: Path) -> None:
@@ -51,8 +52,10 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
     return replace(stored, folder=absolute(stored.folder), cases=cases)
 
 
-def check_files(dataset: Dataset) -> None:
-    """Raises a ValueError that names the cases and files where images or label maps of a described dataset are not there."""
+def check_files(dataset: Dataset, home: Path) -> None:
+    """Raises a ValueError where images or label maps of a described dataset are not there, or lie where it may not read."""
+    files = [(case.name, path) for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
+    check_external(files, dataset.folder, allowed_folders(home, dataset.folder))
     missing = [gap for case in dataset.cases for gap in missing_files(case.name, case.images, case.label)]
     if missing:
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -82,9 +85,21 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
     return str(path)
 
 
-def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None) -> Dataset:
-    """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning."""
-    return load_dataset(workspace.dataset_folder(which), groups=groups)
+def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False) -> Dataset:
+    """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning.
+
+    With `allow_external` it may name files outside of its folder, now and later: the home remembers where.
+    """
+    folder = workspace.dataset_folder(which)
+    return load_dataset(folder, groups=groups, allow_external=reading_permission(workspace, folder, allow_external=allow_external))
+
+
+def reading_permission(workspace: Workspace, folder: Path, *, allow_external: bool = False) -> Permission:
+    """From which folders outside of its own a dataset may read: those that the home remembers; with `allow_external` all, now and later."""
+    if not allow_external:
+        return allowed_folders(workspace.home, folder)
+    remember_external(workspace.home, folder, external_folders(inspect_dataset(folder, allow_external=True)[0]))
+    return True
 
 
 def planned_dataset(workspace: Workspace, which: str | int) -> Dataset:
@@ -98,10 +113,10 @@ def planned_dataset(workspace: Workspace, which: str | int) -> Dataset:
     folder = workspace.dataset_folder(which)
     path = workspace.descriptions().get(folder.name)
     if path is None:
-        return load_dataset(folder)
+        return raw_dataset(workspace, which)
     planned = read_description(path, home=workspace.home, raw=folder.parent)
     is_named = folder != workspace.raw / folder.name  # a folder that the user named is read, whatever was planned under its name
-    return load_dataset(folder) if is_named and not _is_same_folder(planned.folder, folder) else planned
+    return raw_dataset(workspace, which) if is_named and not _is_same_folder(planned.folder, folder) else planned
 
 
 def write_planned_dataset(workspace: Workspace, dataset: Dataset) -> None:

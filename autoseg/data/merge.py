@@ -19,6 +19,7 @@ from ..runtime.provenance import file_id
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
 from .datasets import load_dataset
+from .external_files import Permission
 from .images import ending_of, label_ending, read_label, write_label
 from .label_names import IGNORE
 from .labels import apply_table, to_internal_values
@@ -34,7 +35,7 @@ class _Source:
     values: dict[int, int]
 
 
-def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
+def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external: Sequence[Permission] = ()) -> list[str]:
     """Writes a dataset folder that holds the cases of several, each with the organs that were annotated in it.
 
     Organs with the same name (upper and lower case are the same, the first spelling stays) are the same organ. A case is called
@@ -43,6 +44,10 @@ def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
     the new folder by relative paths, elsewhere by absolute ones. Label maps whose values change are written into ``labelsTr``, and do not
     follow later changes of the original. The new folder appears when it is complete.
 
+    Args:
+        allow_external: Of each dataset, as for `load_dataset`; empty means of none. That the new one may read from the folders of the
+            others is for the caller to note (`external_files.remember_external`).
+
     Returns:
         Sentences for the user: what became of each dataset, and what to look at.
 
@@ -50,7 +55,8 @@ def merge_datasets(folders: Sequence[Path], destination: Path) -> list[str]:
         ValueError: Fewer than two different datasets, or they do not fit together (regions, numbers of channels, an organ twice in one), a
             label map has undeclared values, or the destination exists.
     """
-    datasets = [load_dataset(Path(folder)) for folder in folders]
+    allowed = allow_external or (False,) * len(folders)
+    datasets = [load_dataset(Path(folder), allow_external=one) for folder, one in zip(folders, allowed, strict=True)]
     _check(datasets, destination)
     labels, sources = _renumbered(datasets)
     with atomic_write(destination) as partial:

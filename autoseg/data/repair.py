@@ -16,7 +16,9 @@ from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
 from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, Problem, check_case, read_with_non_finite
-from .datasets import inspect_dataset, read_info
+from .dataset_json import read_info
+from .datasets import inspect_dataset
+from .external_files import Permission
 from .images import (
     ending_of,
     from_sitk,
@@ -32,7 +34,14 @@ from .images import (
 from .label_placement import Reading, place_label, placement, voxels_fit
 
 
-def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path, *, geometry: Reading | None = None) -> list[str]:
+def fix_dataset(
+    folder: Path,
+    problems: Sequence[Problem],
+    destination: Path,
+    *,
+    geometry: Reading | None = None,
+    allow_external: Permission = False,
+) -> list[str]:
     """Writes a copy of a dataset in which what `check_dataset` found is repaired; a sentence for each case that was changed or left out.
 
     Labels get their image's header where it differs by less than half a voxel, and are resampled (nearest neighbour) where they are another
@@ -54,7 +63,7 @@ def fix_dataset(folder: Path, problems: Sequence[Problem], destination: Path, *,
     folder, destination = Path(folder), Path(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination}: expected a new or empty folder for the repaired copy")
-    dataset, _ = inspect_dataset(folder)
+    dataset, _ = inspect_dataset(folder, allow_external=allow_external)
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)

@@ -9,12 +9,13 @@ import numpy as np
 
 from ..schema import Dataset
 from .datasets import load_dataset
+from .external_files import Permission
 from .images import read_geometry
 
 
-def describe_dataset(folder: Path, *, groups: str | None = None) -> str:
-    """Describes a dataset folder whose files can be read, from their headers; `groups` as for `load_dataset`."""
-    return dataset_summary(load_dataset(folder, groups=groups))
+def describe_dataset(folder: Path, *, groups: str | None = None, allow_external: Permission = False) -> str:
+    """Describes a dataset folder whose files can be read, from their headers; `groups` and `allow_external` as for `load_dataset`."""
+    return dataset_summary(load_dataset(folder, groups=groups, allow_external=allow_external))
 
 
 def dataset_summary(dataset: Dataset) -> str:

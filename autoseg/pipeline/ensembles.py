@@ -53,7 +53,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
     if waiting:
-        check_files(dataset)
+        check_files(dataset, workspace.home)
     device = choose_device(settings.device)
     prepare_device(device)
     for run in replaced:  # last, so that what is refused leaves them where they are

@@ -6,19 +6,31 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.datasets import load_dataset
+from ..data.descriptions import reading_permission
+from ..data.external_files import external_folders, remember_external
 from ..data.merge import bare_name, merge_datasets
 from ..runtime.dataset_folders import list_datasets, matching_names
 from ..runtime.locks import remove_partial_files
 from ..runtime.workspace import find_workspace
+from ..schema.names import check_name
 
 
-def merge(which: Sequence[str | int], number: int, *, name: str | None = None, home: str | Path | None = None) -> tuple[Path, list[str]]:
+def merge(
+    which: Sequence[str | int],
+    number: int,
+    *,
+    name: str | None = None,
+    home: str | Path | None = None,
+    allow_external: bool = False,
+) -> tuple[Path, list[str]]:
     """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.data.merge`).
 
     Args:
         which: Ids, names or folders of the datasets.
         number: Id of the new one, 1 to 999.
         name: Its name; None joins theirs.
+        allow_external: Let the ``dataset.json`` of each name files outside of its folder. That the new one may read theirs is remembered.
 
     Returns:
         The new folder, and sentences that say what became of each dataset.
@@ -33,6 +45,7 @@ def merge(which: Sequence[str | int], number: int, *, name: str | None = None, h
     name = name or "_".join(bare_name(folder.name) for folder in folders)
     if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
         raise ValueError(f"name of the merged dataset: expected letters, digits and _ . + -, got {name!r}")
+    check_name(f"Dataset{number:03d}_{name}", "dataset")
     if not 1 <= number <= 999:
         raise ValueError(f"id of the merged dataset: expected 1 to 999, got {number}")
     remove_partial_files(workspace.raw)
@@ -40,4 +53,7 @@ def merge(which: Sequence[str | int], number: int, *, name: str | None = None, h
     if taken:
         raise ValueError(f"id of the merged dataset: expected a free one, got {number}, which {', '.join(taken)} has")
     target = workspace.raw / f"Dataset{number:03d}_{name}"
-    return target, merge_datasets(folders, target)
+    allowed = [reading_permission(workspace, folder, allow_external=allow_external) for folder in folders]
+    messages = merge_datasets(folders, target, allow_external=allowed)
+    remember_external(workspace.home, target, external_folders(load_dataset(target, allow_external=True)))
+    return target, messages

@@ -61,7 +61,7 @@ def train(
         if run.is_started:
             warn_if_options_differ(run, spec.configuration, settings)
         return run.scores()
-    check_files(dataset)
+    check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, restart=settings.restart)
     if settings.restart and run.folder.exists():

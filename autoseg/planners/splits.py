@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from ..runtime.provenance import Stamp, file_id, forget, record, recorded_stamp
+from ..runtime.serialization import write_json
+from ..runtime.splits_file import check_known, read_splits
 from ..schema import Fingerprint, Split
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,73 @@ def make_splits(fingerprint: Fingerprint, groups: Mapping[str, str], *, n_folds:
     return [_split(members, part) for part in parts]
 
 
+def planned_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str], made_before: Sequence[Split] | None) -> list[Split]:
+    """The folds that are there already, or new ones; a file that a person wrote or changed is used or refused, never replaced.
+
+    Planning anew, with other organs say, then leaves the folds as they are, and models of before and after can be compared.
+
+    Args:
+        path: ``splits.json``.
+        fingerprint: Of the cases.
+        groups: Case to patient.
+        made_before: What `make_splits` gave for the former plan, by which a file of earlier versions, which wrote no stamp, is known;
+            None where there is no former plan.
+
+    Raises:
+        ValueError: The user's file is wrong, or does not fit the cases and patients.
+    """
+    if not path.is_file():
+        return make_splits(fingerprint, groups)
+    splits = read_splits(path)
+    if _is_made(path, splits, made_before):
+        reason = _misfit(splits, fingerprint, groups)
+        if not reason:
+            _record(path)
+            return splits or make_splits(fingerprint, groups)
+        log.warning("%s: does not fit the dataset (%s); the cases are divided into folds again", path, reason)
+        return make_splits(fingerprint, groups)
+    check_known(splits, (case.name for case in fingerprint.cases), str(path))
+    reason = _misfit(splits, fingerprint, groups) or ("" if splits else "it has no fold")
+    if reason:
+        what = "was written or changed by hand, and does not fit the dataset"
+        raise ValueError(f"{path}: {what} ({reason}); correct it, or move it away to have folds made")
+    return splits
+
+
+def write_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Writes folds that `planned_splits` gave, with a stamp by which they are known as made by planning; the user's file stays."""
+    if path.is_file() and read_splits(path) == list(splits):
+        return
+    forget(path)
+    write_json(path, splits)
+    _record(path)
+
+
+def _record(path: Path) -> None:
+    record(path, Stamp({path.name: file_id(path)}))
+
+
+def _is_made(path: Path, splits: Sequence[Split], made_before: Sequence[Split] | None) -> bool:
+    """Whether planning wrote the file as it is."""
+    stamp = recorded_stamp(path)
+    if stamp is not None:
+        return stamp.inputs.get(path.name) == file_id(path)
+    return made_before is not None and list(splits) == list(made_before)
+
+
+def _misfit(splits: Sequence[Split], fingerprint: Fingerprint, groups: Mapping[str, str]) -> str:
+    """Why folds do not fit the cases and patients; empty where they do."""
+    usable = {case.name for case in fingerprint.cases}
+    for number, split in enumerate(splits):
+        both = {groups[name] for name in split.train if name in groups} & {groups[name] for name in split.val if name in groups}
+        unfit = {*split.train, *split.val} ^ usable
+        if both:
+            return f"fold {number}: patient {min(both)} is on both sides"
+        if unfit:
+            return f"fold {number}: case {min(unfit)} is new or gone"
+    return ""
+
+
 def _split(members: Mapping[str, Sequence[str]], part: Sequence[str]) -> Split:
     """The split whose validation cases are those of the groups in `part`."""
     chosen = set(part)
@@ -74,8 +145,11 @@ def _balanced_parts(
     room = np.array([len(part) for part in np.array_split(np.arange(sizes.sum()), folds)], dtype=float)
     held = np.zeros((folds, counts.shape[1]))
     parts: list[list[str]] = [[] for _ in range(folds)]
-    for index in sorted(range(len(names)), key=lambda i: (rarity[i], -sizes[i])):
-        fold = _least_filled_fold(held / total, counts[index] / total, room, sizes[index])
+    for done, index in enumerate(sorted(range(len(names)), key=lambda i: (rarity[i], -sizes[i]))):
+        empty = [fold for fold in range(folds) if not parts[fold]]
+        # The last groups go where there is none yet: a fold without cases cannot validate.
+        eligible = empty if len(names) - done <= len(empty) else list(range(folds))
+        fold = eligible[_least_filled_fold(held[eligible] / total, counts[index] / total, room[eligible], sizes[index])]
         parts[fold].append(names[index])
         held[fold] += counts[index]
         room[fold] -= sizes[index]

@@ -20,6 +20,7 @@ from ..runtime.provenance import Stamp, file_id
 from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
+from ..schema.names import check_name
 
 BLOCK_BYTES = 128 * 1024
 """Smallest unit that is decompressed: fits the second-level cache of a core."""
@@ -124,7 +125,8 @@ class Store:
         return self.trace_path(name).is_file()
 
     def trace_path(self, name: str) -> Path:
-        """The file that is written last when a case is stored."""
+        """The file that is written last when a case is stored; a ValueError where the name cannot be that of a file."""
+        check_name(name, "case")
         return self.folder / (name + TRACE)
 
     def content_id(self, name: str) -> str:
@@ -171,6 +173,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Removes a case, its mark of completeness first."""
+        check_name(name, "case")
         for ending in (TRACE, LOCATIONS, LABELS, IMAGE):
             (self.folder / (name + ending)).unlink(missing_ok=True)
 

@@ -70,12 +70,15 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     return TrainSettings(**{**settings, **given, **both})
 
 
-def trainings(name: str | None, which: str | int, *, home: str | Path | None = None, **given: Any) -> list[TrainSettings]:
+def trainings(
+    name: str | None, which: str | int, *, home: str | Path | None = None, allow_external: bool = False, **given: Any
+) -> list[TrainSettings]:
     """The trainings of a paper's experiment: of each of its networks, and each organ, unless the user says which.
 
     Args:
         name: As for `train_settings`.
         which: Dataset id, name or folder.
+        allow_external: As for `PlanSettings`.
         **given: As for `train_settings`.
     """
     given = _without_empty(given)
@@ -88,7 +91,9 @@ def trainings(name: str | None, which: str | int, *, home: str | Path | None = N
     organs: Sequence[tuple[str, ...]] = [given.get("organs", ())]
     if preset.organ_by_organ and "organs" not in given:
         # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
-        organs = [(organ,) for organ in raw_dataset(find_workspace(home, dataset=str(which)), which).labels.names]
+        organs = [
+            (organ,) for organ in raw_dataset(find_workspace(home, dataset=str(which)), which, allow_external=allow_external).labels.names
+        ]
     return [train_settings(name, **(given | {"network": network, "organs": some})) for some in organs for network in networks]
 
 

@@ -26,7 +26,7 @@ SWITCHES = {
 
 UNITS = {"memory_gb": "GB", "seconds": "s"}
 
-NOT_REPEATED = ("restart", "workers", "trust_files", "folds", "kind")
+NOT_REPEATED = ("restart", "workers", "allow_external", "trust_files", "folds", "kind")
 """Settings that change nothing in the result, or stand elsewhere in the command."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .conventions import FORMAT
+from .names import check_different, check_ending, check_name, check_text
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Case:
     annotated: tuple[str, ...] | None = None
     digests: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "case")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -94,6 +98,13 @@ class Dataset:
     file_ending: str = ".nii.gz"
     windows: dict[str, tuple[float, float]] = field(default_factory=dict)
     tolerances: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "dataset")
+        check_ending(self.file_ending)
+        check_different((case.name for case in self.cases), f"case of {self.name}")
+        for channel in self.channels:
+            check_text(channel, "channel")
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,9 @@ class CaseFingerprint:
     lateral_axis: int
     voxels: tuple[int, ...]
     orientation: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "case")
 
 
 @dataclass(frozen=True)

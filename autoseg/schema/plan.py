@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from .conventions import FORMAT
 from .dataset import Intensity, Labels
+from .names import check_ending, check_name, check_text
 from .settings import PlanSettings
 
 
@@ -114,6 +115,10 @@ class Configuration:
     locator: Locator | None = None
     width: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in (self.name, self.data, *([] if self.previous_stage is None else [self.previous_stage])):
+            check_name(name, "configuration")
+
     @property
     def built_options(self) -> dict[str, Any]:
         """Keyword arguments of the network: `network_options` with the features times `width`."""
@@ -170,6 +175,14 @@ class Plan:
     data_labels: Labels | None = None
     lateral_axis: int | None = None
     settings: PlanSettings | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.dataset, "dataset")
+        check_ending(self.file_ending)
+        for name in self.configurations:
+            check_name(name, "configuration")
+        for channel in self.channels:
+            check_text(channel, "channel")
 
     @property
     def stored_labels(self) -> Labels:

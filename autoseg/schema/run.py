@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .names import check_name
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -39,3 +41,7 @@ class Split:
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for case in (*self.train, *self.val):
+            check_name(case, "case")

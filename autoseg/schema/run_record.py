@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .conventions import FORMAT
+from .names import check_name
 from .plan import Configuration, Plan
 from .run import Budget, Split
 from .settings import EnsembleSettings, TrainSettings
@@ -66,6 +67,11 @@ class RunRecord:
     trainer_options: dict[str, Any] = field(default_factory=dict)
     settings: TrainSettings | None = None
     ensemble: EnsembleRecord | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.fold, "fold")
+        for model in (*([] if self.previous_model is None else [self.previous_model]), *(self.ensemble.members if self.ensemble else ())):
+            check_name(model, "model")
 
 
 @dataclass(frozen=True)

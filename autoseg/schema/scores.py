@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .conventions import FORMAT
+from .names import check_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Score:
     n_prediction: int
     n_reference: int
     other: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.case, "case")
 
 
 Members = tuple[str, ...]
@@ -229,3 +233,9 @@ class Choice:
     max_members: int = 3
     max_seconds: float | None = None
     made_from: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for member in (*(name for members in self.organs.values() for name in members), *self.member_folds):
+            check_name(member, "model")
+        for fold in (*self.folds, *(fold for folds in self.member_folds.values() for fold in folds)):
+            check_name(fold, "fold")

@@ -19,6 +19,7 @@ class PlanSettings:
         spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
         force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
         groups: Regular expression that finds the patient in a case's name.
+        allow_external: Let ``dataset.json`` name files outside of the dataset's folder; the home remembers it.
         trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
         workers: Processes; None means as many as cores and memory allow.
         allow_code: Modules of your own, or of others, that a name in the dataset's files may import; one that `preset` names is allowed.
@@ -30,6 +31,7 @@ class PlanSettings:
     spacing: tuple[float, ...] | None = None
     force_lowres: bool = False
     groups: str | None = None
+    allow_external: bool = False
     trust_files: bool = False
     workers: int | None = None
     allow_code: tuple[str, ...] = ()

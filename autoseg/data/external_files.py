@@ -1,0 +1,84 @@
+"""Files that ``dataset.json`` names outside of the dataset's folder: read only where the user allowed it, which the home remembers.
+
+A dataset folder comes from others; that it may read elsewhere is said with ``--allow-external`` and kept in the home, never in the folder.
+Links that lie inside the folder are the user's own way to place files, and are followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ..runtime.serialization import read_json, write_json
+from ..schema import Dataset
+
+ALLOWED = "allowed_external.json"
+"""In the home: dataset folder to the folders outside of it from which it may read."""
+
+Permission = bool | Collection[Path]
+"""True for all folders, False for none, or those that are allowed."""
+
+
+def named_path(folder: Path, text: str) -> Path:
+    """The path that ``dataset.json`` of `folder` names: relative ones start there, ``~`` and variables as in nnU-Net are replaced."""
+    return folder / Path(os.path.expandvars(text)).expanduser()
+
+
+def is_external(path: Path, folder: Path) -> bool:
+    """Whether a named path leaves a dataset's folder other than through a link inside of it."""
+    inside = Path(os.path.normpath(os.path.abspath(path))).is_relative_to(os.path.abspath(folder))
+    if inside and ".." not in path.parts:
+        return False
+    # Behind a link ".." leads elsewhere than it reads; and an absolute path may name the folder in another way.
+    return not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder))
+
+
+def check_external(files: Iterable[tuple[str, Path]], folder: Path, allowed: Permission) -> None:
+    """Raises a ValueError where files of cases, (case, path), lie outside of the dataset's folder and not in an allowed one."""
+    if allowed is True:
+        return
+    folders = {Path(os.path.realpath(one)) for one in allowed or ()}
+    outside = [(case, path) for case, path in files if is_external(path, folder) and _folder_of(path) not in folders]
+    if outside:
+        case, path = outside[0]
+        more = f", and {len(outside) - 1} other files" if len(outside) > 1 else ""
+        raise ValueError(
+            f"{folder / 'dataset.json'}: case {case}: expected files inside of the dataset's folder, found {path}{more}; if they are meant,"
+            " give --allow-external (allow_external=True in Python) when checking or planning: the home remembers it"
+        )
+
+
+def external_folders(dataset: Dataset) -> tuple[Path, ...]:
+    """Folders outside of a dataset's own that hold files of its cases, sorted."""
+    files = [path for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
+    return tuple(sorted({_folder_of(path) for path in files if is_external(path, dataset.folder)}))
+
+
+def allowed_folders(home: Path, folder: Path) -> tuple[Path, ...]:
+    """Folders outside of a dataset's own from which it may read, as the home remembers."""
+    found = _read(home).get(_stored(home, folder), [])
+    return tuple(home / one for one in found)
+
+
+def remember_external(home: Path, folder: Path, outside: Iterable[Path]) -> None:
+    """Notes in the home from which folders outside of its own a dataset may read, besides those noted before."""
+    known, key = _read(home), _stored(home, folder)
+    folders = sorted({*known.get(key, []), *(_stored(home, one) for one in outside)})
+    if folders and folders != known.get(key):
+        write_json(home / ALLOWED, {**known, key: folders})
+
+
+def _read(home: Path) -> dict[str, list[str]]:
+    path = home / ALLOWED
+    return read_json(path, dict[str, list[str]]) if path.is_file() else {}
+
+
+def _stored(home: Path, folder: Path) -> str:
+    """A folder as the home's file names it: relative where it lies in the home, so that a home may be moved."""
+    real, root = Path(os.path.realpath(folder)), Path(os.path.realpath(home))
+    return real.relative_to(root).as_posix() if real.is_relative_to(root) else str(real)
+
+
+def _folder_of(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent))

@@ -1,0 +1,53 @@
+"""Patients of cases, who stay together in one fold: from the user's expression or list, and guessed from the cases' names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WITHOUT_LAST_PART = r"^(.+)[_-][^_-]+$"
+"""Finds what is before the last part of a name, between dashes or underscores."""
+
+MAX_CASES = 10
+"""Most cases that are taken for those of one patient."""
+
+
+def patients_of(folder: Path, names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:
+    """Case to patient.
+
+    Args:
+        groups: Case -> patient; or a regular expression that is searched for in the names: its first group, or all it matches, is the
+            patient. Without, each case is a patient of its own.
+
+    Raises:
+        ValueError: No regular expression, or a case without a patient.
+    """
+    if not groups:
+        return {name: name for name in names}
+    if isinstance(groups, str):
+        try:
+            matches = {name: re.search(groups, name) for name in names}
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"groups: {groups!r} is no regular expression: {error}") from error
+        found = {name: match[1] if match.re.groups and match[1] is not None else match[0] for name, match in matches.items() if match}
+    else:
+        found = {name: str(groups[name]) for name in names if name in groups}
+    without = [name for name in names if not found.get(name)]
+    if without:
+        shown = f"{', '.join(without[:5])} ({len(without)} in all)"
+        raise ValueError(f"{folder}: groups: expected a patient for every case, found none for {shown}")
+    return found
+
+
+def likely_patients(names: Sequence[str]) -> dict[str, str]:
+    """Case to patient where the names look as if patients had several cases (``p01_ED``, ``p01_ES``), by `WITHOUT_LAST_PART`; else empty.
+
+    They do where each name has parts, and without their last one there is more than one group of names, all of 2 to `MAX_CASES`.
+    """
+    matches = {name: re.search(WITHOUT_LAST_PART, name) for name in names}
+    patients = {name: match[1] for name, match in matches.items() if match}
+    sizes = Counter(patients.values()).values()
+    fits = len(patients) == len(names) and len(sizes) > 1 and all(2 <= size <= MAX_CASES for size in sizes)
+    return patients if fits else {}

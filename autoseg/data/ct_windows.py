@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.strict_json import shown
 from ..schema import Labels
 from .label_names import parse_by_organ
 
@@ -15,6 +15,9 @@ Window = tuple[float, float]
 """Width and level in Hounsfield units."""
 
 SOFT_TISSUE, BONE, BRAIN = (400.0, 50.0), (1800.0, 400.0), (80.0, 40.0)
+
+MAX_HU = 1e6
+"""No width or level is larger."""
 
 WINDOWS: dict[str, Window] = {
     # Crespi et al. 2023, table I
@@ -43,9 +46,9 @@ def parse_windows(info: Mapping[str, Any], labels: Labels, file: Path) -> dict[s
 def check_window(numbers: Any, source: str) -> Window:
     """Returns width and level of a window; a ValueError that begins with `source` where it is not a positive width and a level."""
     good = isinstance(numbers, (list, tuple)) and len(numbers) == 2
-    good = good and all(isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one) for one in numbers)
+    good = good and all(isinstance(one, (int, float)) and not isinstance(one, bool) and abs(one) < MAX_HU for one in numbers)
     if not good or numbers[0] <= 0:
-        raise ValueError(f"{source}: expected width and level in HU such as [400, 50], the width above 0, found {numbers!r}")
+        raise ValueError(f"{source}: expected width and level in HU such as [400, 50], the width above 0, found {shown(numbers)}")
     return float(numbers[0]), float(numbers[1])
 
 

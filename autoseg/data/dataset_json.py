@@ -46,9 +46,9 @@ def read_info(folder: Path) -> dict[str, Any]:
     info = read_strict_json(file)
     if not isinstance(info, dict):
         raise ValueError(f"{file}: expected an object, found {shown(info)}")
-    misspelled = misspelled_keys(info)
-    for key, right in misspelled.items():
-        if right not in info and right in ("labels", "channel_names", "regions_class_order"):
+    lacking = {"labels"} - info.keys() | (set() if {"channel_names", "modality"} & info.keys() else {"channel_names", "modality"})
+    for key, right in misspelled_keys(info).items():
+        if right in lacking:
             raise ValueError(f"{file}: unknown key {key!r}, and no {right!r}: did you mean {right!r}?")
         log.warning("%s: unknown key %r is not used; did you mean %r?", file, key, right)
     for key, (expected, fits) in _FORMS.items():
@@ -143,7 +143,7 @@ _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "training": ('a list of objects such as {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}', _is_decathlon_listing),
     "groups": ('a regular expression, or case -> patient such as {"case_1": "patient_1"}', _is_patients),
-    "annotated": ("a list or an object", lambda value: isinstance(value, (list, dict))),
+    "annotated": ("a list or an object", lambda value: value is None or isinstance(value, (list, dict))),
     "windows": ("an object", lambda value: isinstance(value, dict)),
     "tolerances": ("an object", lambda value: isinstance(value, dict)),
 }

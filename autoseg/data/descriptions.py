@@ -17,6 +17,7 @@ from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
 from .datasets import inspect_dataset, load_dataset, missing_files
 from .external_files import Permission, allowed_folders, check_external, external_folders, remember_external
+from .region_order import check_region_order
 
 
 def write_description(path: Path, dataset: Dataset, home: Path) -> None:
@@ -38,6 +39,7 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
         ValueError: The file cannot be read as a dataset.
     """
     stored = read_json(path, Dataset)
+    check_region_order(stored.labels, str(path))
     former = (home / stored.folder).parent
     # 0.1.0 wrote absolute paths and no format: files of the present home are its own, though the former home is still there.
     copied = "format" not in read_json(path, dict) and raw.parent == home and stored.folder.parent.name == raw.name

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.strict_json import shown
 from ..schema import Labels
 from .label_names import parse_by_organ
 
@@ -49,8 +50,8 @@ def tolerance_of(organ: str, tolerance_mm: float | Mapping[str, float], default:
 def _millimetres(value: Any, source: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or number < 0:
-        raise ValueError(f"{source}: expected a distance in mm, found {value!r}")
+        raise ValueError(f"{source}: expected a distance in mm, found {shown(value)}")
     return number

@@ -52,8 +52,10 @@ def check_different(names: Iterable[str], what: str) -> None:
     """Raises a ValueError where two names are the same, or differ only in ways in which some file systems see no difference."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(same_file_key(name), name)
-        if other is not name:
+        key = same_file_key(name)
+        other = seen.get(key)
+        seen[key] = name
+        if other is not None:
             alike = f"differs from {other!r} in upper and lower case only, and some disks make them one file"
             how = "is there twice" if other == name else alike
             raise ValueError(f"name of a {what}: expected a name of its own for each, found {name!r}, which {how}; rename one")
@@ -87,5 +89,5 @@ def _is_unprintable(character: str) -> bool:
 
 
 def _shown(name: Any) -> str:
-    text = ascii(name) if isinstance(name, str) else repr(name)
+    text = repr(name)  # which escapes what cannot be printed
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..data.ct_windows import Window, check_window, common_window
 from ..data.label_subsets import organs_tag, subset_labels
 from ..data.labels import plan_mirroring
+from ..data.region_order import check_region_order
 from ..networks import network_spec
 from ..planners.budget import patch_multiple
 from ..planners.configurations import selected_configurations
@@ -76,6 +77,7 @@ def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
     labels = subset_labels(plan.labels, organs or plan.labels.names)
     if labels == plan.labels:
         return plan, ""
+    check_region_order(labels, f"organs {', '.join(labels.names)}")
     configurations = {name: replace(one, mirroring=_mirroring(plan, one, labels)) for name, one in plan.configurations.items()}
     return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), organs_tag(labels)
 

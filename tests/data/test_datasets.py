@@ -75,7 +75,8 @@ class TestLoad:
         monkeypatch.setenv("ELSEWHERE", str(tmp_path / "pool"))
         image, label = touch(tmp_path / "pool/x.nii.gz"), touch(tmp_path / "d/deep/y.nii.gz")
         for images in (["$ELSEWHERE/x.nii.gz"], "$ELSEWHERE/x.nii.gz"):
-            dataset = datasets.load_dataset(make(tmp_path / "d", [], dataset={"case1": {"images": images, "label": "deep/y.nii.gz"}}))
+            folder = make(tmp_path / "d", [], dataset={"case1": {"images": images, "label": "deep/y.nii.gz"}})
+            dataset = datasets.load_dataset(folder, allow_external=[tmp_path / "pool"])
             assert (dataset.cases[0].images, dataset.cases[0].label) == ((image,), label)
 
     def test_one_colour_picture_holds_three_channels(self, tmp_path):

@@ -155,11 +155,11 @@ class TestPlanned:
 
     def test_files_that_are_gone_are_named(self, home):
         dataset = planned_dataset(Workspace(home), 3)
-        check_files(dataset)
+        check_files(dataset, home)
         dataset.cases[1].images[0].unlink()
         dataset.cases[2].label.unlink()
         with pytest.raises(ValueError, match=r"case p1_b: missing channel, expected .*p1_b_0000.*; case p2_a: missing label, .*p2_a\.nii"):
-            check_files(dataset)
+            check_files(dataset, home)
 
     def test_a_damaged_description_is_named(self, home):
         (home / "preprocessed" / DATASET / "dataset.json").write_text("{")

@@ -66,7 +66,7 @@ def test_new_cases_are_refused_once_a_training_was_begun_and_nothing_is_overwrit
 
 
 class TestFolds:
-    """`splits.json` is kept as long as it fits, whoever wrote it."""
+    """`splits.json` is kept as long as it fits; what planning wrote is made anew where it does not, what a person wrote is refused."""
 
     def plan(self, home: Path) -> list[Split]:
         plan_and_preprocess(3, SETTINGS, home=home)
@@ -87,15 +87,73 @@ class TestFolds:
         write_labels(home, 2, shown=(data.BALL,))
         assert self.plan(home) == before
 
+    def add_case(self, home: Path) -> None:
+        for part, suffix in (("imagesTr", "_0000"), ("labelsTr", "")):
+            folder = home / "raw" / DATASET / part
+            shutil.copyfile(folder / f"case_0{suffix}.nii.gz", folder / f"case_9{suffix}.nii.gz")
+        data.write_description(home / "raw" / DATASET, groups={f"case_{number}": f"patient_{number % 2}" for number in (0, 1, 2, 3, 9)})
+
+    @pytest.mark.parametrize("stamped", [True, False], ids=["with a stamp", "of an earlier version, without"])
+    def test_folds_that_planning_made_are_dealt_anew_where_they_do_not_fit_and_it_is_said(self, home, stamped, caplog):
+        path = home / "preprocessed" / DATASET / "splits.json"
+        if not stamped:
+            stamp_path(path).unlink()
+        self.add_case(home)
+        assert {case for split in self.plan(home) for case in split.val} == {f"case_{number}" for number in (0, 1, 2, 3, 9)}
+        assert "case case_9 is new or gone" in caplog.text
+
+    def test_the_users_own_folds_are_never_replaced(self, home):
+        path = home / "preprocessed" / DATASET / "splits.json"
+        self.write(home, [{"train": one.train, "val": one.val} for one in reversed(self.plan(home))])
+        before = path.read_bytes()
+        self.add_case(home)
+        with pytest.raises(ValueError, match=r"splits\.json: was written or changed by hand.*case case_9 is new or gone.*move it away"):
+            self.plan(home)
+        assert path.read_bytes() == before
+
+    ALL = ("case_0", "case_1", "case_2", "case_3")
+
     @pytest.mark.parametrize(
-        ("train", "val"), [((2, 4), (1, 2)), ((0, 4), (0, 1)), ((0, 0), (0, 4))], ids=["a case is missing", "a patient twice", "empty"]
+        ("folds", "said"),
+        [
+            ([{"train": ALL[2:3], "val": ALL[1:2]}], "fold 0: case case_0 is new or gone"),
+            ([{"train": ALL[:2], "val": ALL[2:]}], "fold 0: patient .* is on both sides"),
+            ([{"train": (), "val": ALL}], "fold 0: train: expected at least one case"),
+            ([{"train": ALL, "val": ()}], "fold 0: val: expected at least one case"),
+            ([{"train": (*ALL[:2], "case_1"), "val": ALL[2:]}], "fold 0: train: expected each case once, found 'case_1' 2 times"),
+            ([{"train": ALL[:3], "val": ALL[2:]}], "fold 0: .*found 'case_2' in both train and val"),
+            ([{"train": (*ALL[:2], "case_7"), "val": ALL[2:]}], "fold 0: .*found 'case_7', which is none of them"),
+            ([{"train": ("../x",), "val": ALL}], "fold 0: train: name of a case: .*path separator"),
+            ([{"train": ALL[:2], "val": "case_2"}], "fold 0: val: expected a list of names of cases, found 'case_2'"),
+            ([{"train": [1], "val": ALL}], "fold 0: train: expected a list of names of cases, found 1"),
+            ([{"train": ALL}], "fold 0: expected a list of objects"),
+            ({"train": ALL, "val": ALL}, "expected a list of objects"),
+            ([], "it has no fold"),
+            (None, "expected a list of objects"),
+        ],
     )
-    def test_folds_that_do_not_fit_are_dealt_anew_and_it_is_said(self, home, train, val, caplog):
-        before = self.plan(home)
-        names = [f"case_{number}" for number in range(4)]
-        self.write(home, [{"train": names[slice(*train)], "val": names[slice(*val)]}])
-        assert self.plan(home) == before
-        assert "fold 0 does not fit the dataset" in caplog.text
+    def test_folds_of_the_user_that_are_wrong_are_refused_and_stay(self, home, folds, said):
+        path = home / "preprocessed" / DATASET / "splits.json"
+        self.write(home, folds)
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=rf"splits\.json: .*{said}"):
+            self.plan(home)
+        assert path.read_bytes() == before
+
+    def test_folds_that_were_broken_after_planning_are_refused_by_a_training(self, home):
+        self.write(home, [{"train": self.ALL[:3], "val": self.ALL[2:]}])
+        with pytest.raises(ValueError, match="found 'case_2' in both train and val"):
+            autoseg.train(3, "2d", 0, ONE_STEP, home=home)
+
+
+def test_patients_are_remembered_when_a_dataset_is_planned_again(home, caplog):
+    data.write_description(home / "raw" / DATASET, groups="")
+    shutil.rmtree(home / "preprocessed")
+    first = plan_and_preprocess(3, replace(SETTINGS, groups=r"\d"), home=home)
+    caplog.set_level("INFO")
+    assert plan_and_preprocess(3, SETTINGS, home=home) == first
+    assert {case.group for case in planned_dataset(Workspace(home), DATASET).cases} == set("0123")
+    assert "patients are found by --groups" in caplog.text
 
 
 def test_a_plan_that_is_refused_leaves_the_former_description_with_the_former_plan(home):

@@ -24,7 +24,7 @@ from autoseg.runtime.serialization import atomic_write, from_jsonable, read_json
 from autoseg.schema import settings, training_options
 
 VALUES = {int: 3, float: 0.1 + 0.2, str: "Größe", bool: True, Path: Path("relative/a.nrrd"), Any: {"deep": [1, {"er": None}]}}
-WORDS = {"kind": "time", "source": "body"}
+WORDS = {"kind": "time", "source": "body", "file_ending": ".nii.gz"}
 """Fields that take certain words only."""
 
 

@@ -1,0 +1,109 @@
+"""Files that ``dataset.json`` names outside of its folder are read only with leave, which the home remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_datasets import make, touch, tr
+
+from autoseg import cli
+from autoseg.data.datasets import load_dataset
+from autoseg.data.descriptions import check_files, planned_dataset, raw_dataset, reading_permission, write_planned_dataset
+from autoseg.data.external_files import ALLOWED, external_folders
+from autoseg.pipeline import merge
+from autoseg.runtime.workspace import Workspace
+
+NAME = "Dataset001_A"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("POOL", str(tmp_path / "pool"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path / "pool/x.nii.gz")
+    touch(tmp_path / "home/raw/x.nii.gz")
+    make(tmp_path / "home/raw" / NAME, tr("a"))
+    return tmp_path / "home"
+
+
+def listing(home: Path, image: str, label: str = "labelsTr/a.nii.gz") -> Path:
+    return make(home / "raw" / NAME, [], dataset={"case": {"images": [image], "label": label}})
+
+
+class TestLeave:
+    @pytest.mark.parametrize("path", ["../x.nii.gz", "imagesTr/../../x.nii.gz", "{}/pool/x.nii.gz", "$POOL/x.nii.gz", "~/pool/x.nii.gz"])
+    @pytest.mark.parametrize("is_label", [False, True])
+    def test_a_path_that_leaves_the_folder_needs_it(self, home: Path, path: str, is_label: bool) -> None:
+        path = path.format(home.parent)
+        folder = listing(home, *(("imagesTr/a_0000.nii.gz", path) if is_label else (path,)))
+        with pytest.raises(
+            ValueError, match=r"dataset\.json: case case: expected files inside of the dataset's folder, .*--allow-external"
+        ):
+            load_dataset(folder)
+        dataset = load_dataset(folder, allow_external=True)
+        assert load_dataset(folder, allow_external=external_folders(dataset)) == dataset
+
+    def test_the_decathlons_list_needs_it_too(self, home):
+        folder = make(home / "raw" / NAME, [], training=[{"image": "../x.nii.gz", "label": "labelsTr/a.nii.gz"}])
+        with pytest.raises(ValueError, match="--allow-external"):
+            load_dataset(folder)
+
+    @pytest.mark.parametrize(
+        "path", ["imagesTr/a_0000.nii.gz", "./imagesTr/../imagesTr/a_0000.nii.gz", "{}/home/raw/Dataset001_A/imagesTr/a_0000.nii.gz"]
+    )
+    def test_a_path_that_stays_inside_does_not(self, home: Path, path: str) -> None:
+        assert load_dataset(listing(home, path.format(home.parent))).cases[0].images[0].is_file()
+
+    def test_links_inside_are_followed_but_not_dots_behind_them(self, home):
+        folder = home / "raw" / NAME
+        (folder / "pool").symlink_to(home.parent / "pool")
+        assert load_dataset(listing(home, "pool/x.nii.gz")).cases[0].images[0].is_file()
+        touch(home.parent / "y.nii.gz")
+        with pytest.raises(ValueError, match="--allow-external"):
+            load_dataset(listing(home, "pool/../y.nii.gz"))
+
+
+class TestMemory:
+    def test_the_home_remembers_it_for_these_folders(self, home):
+        workspace = Workspace(home)
+        listing(home, "../x.nii.gz")
+        raw_dataset(workspace, 1, allow_external=True)
+        assert raw_dataset(workspace, 1).cases[0].name == "case"
+        assert not (home / "raw" / NAME / ALLOWED).exists()
+        listing(home, "$POOL/x.nii.gz")
+        with pytest.raises(ValueError, match="--allow-external"):
+            raw_dataset(workspace, 1)
+        reading_permission(workspace, home / "raw" / NAME, allow_external=True)
+        assert raw_dataset(workspace, 1).cases[0].name == "case"
+
+    def test_a_home_that_was_moved_remembers(self, home):
+        listing(home, "../x.nii.gz")
+        raw_dataset(Workspace(home), 1, allow_external=True)
+        moved = home.rename(home.with_name("moved"))
+        assert raw_dataset(Workspace(moved), 1).cases[0].name == "case"
+
+    def test_what_a_planned_description_names_is_read_with_the_same_leave(self, home):
+        workspace = Workspace(home)
+        listing(home, "../x.nii.gz")
+        write_planned_dataset(workspace, raw_dataset(workspace, 1, allow_external=True))
+        check_files(planned_dataset(workspace, 1), home)
+        (home / ALLOWED).unlink()
+        with pytest.raises(ValueError, match="--allow-external"):
+            check_files(planned_dataset(workspace, 1), home)
+
+    def test_merging_notes_it_for_the_new_dataset(self, home):
+        make(home / "raw/Dataset002_B", tr("b"), labels={"background": 0, "spleen": 1})
+        folder, _ = merge([1, 2], 3, home=home)
+        assert len(raw_dataset(Workspace(home), 3).cases) == 2
+        with pytest.raises(ValueError, match="--allow-external"):
+            load_dataset(folder)
+
+    def test_checking_asks_for_it(self, home: Path, capsys: Any) -> None:
+        listing(home, "../x.nii.gz")
+        check = ["-d", "1", "--home", str(home)]
+        assert cli.check(check) == 2
+        assert "--allow-external" in capsys.readouterr().err
+        assert cli.check([*check, "--allow-external"]) == 1, "the label map is empty"
+        assert cli.check(check) == 1

@@ -163,5 +163,5 @@ class TestPlanned:
 
     def test_a_damaged_description_is_named(self, home):
         (home / "preprocessed" / DATASET / "dataset.json").write_text("{")
-        with pytest.raises(ValueError, match=r"preprocessed.*dataset\.json: cannot be read"):
+        with pytest.raises(ValueError, match=r"preprocessed.*dataset\.json: damaged"):
             planned_dataset(Workspace(home), 3)

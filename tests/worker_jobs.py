@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import time
 from pathlib import Path
 
+from autoseg.runtime.disk import explained_write_errors
 from autoseg.runtime.serialization import atomic_write
 
 
@@ -56,3 +58,8 @@ def overlapping(folder: Path, name: str) -> int:
     count = len(list(folder.iterdir()))
     mine.unlink()
     return count
+
+
+def fill_disk(name: str) -> None:
+    with explained_write_errors(Path("/full/case")):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..runtime.disk import explained_write_errors
 from ..runtime.provenance import files_of
 from ..runtime.serialization import Writer, atomic_write, write_json
 from ..schema import Geometry, Image
@@ -377,7 +378,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> 
     if not _writable(ending, geometry.dim):
         raise ValueError(f"{path}: an image of {geometry.dim} axes cannot be written there; expected .nii.gz, .nii, .nrrd, .mha or .tif")
     image = to_sitk(array, geometry)
-    with write(path) as partial:
+    with write(path) as partial, explained_write_errors(path, partial=partial, size=array.nbytes):
         if nifti_header.is_nifti(path):
             _write_nifti(image, partial, geometry)
         else:
@@ -396,7 +397,8 @@ def _write_nifti(image: sitk.Image, path: Path, geometry: Geometry) -> None:
     """Writes with the source's own orientation fields where these still describe `geometry`, with ITK's otherwise."""
     raw = path.with_name(f"{path.name}-raw.nii")
     try:
-        sitk.WriteImage(image, str(raw), useCompression=False)
+        with explained_write_errors(path, partial=raw):
+            sitk.WriteImage(image, str(raw), useCompression=False)
         nifti_header.copy_with_orientation(raw, path, geometry.nifti)
         if geometry.nifti and read_geometry(path) != geometry:
             nifti_header.copy_with_orientation(raw, path, ())

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..data.images import read_image, write_label
 from ..data.labels import to_file_values
+from ..runtime.disk import WriteError
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
 from ..runtime.outputs import Outputs, clashes
@@ -56,6 +57,8 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
                 if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
                     manifest.forget(case)
                     manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
+            except WriteError:
+                raise
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 reason = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
                 failures[case.name] = f"{reason}{error}".removesuffix(": ")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.images import PICTURES, ending_of, label_ending, sidecar_of, stem_of, write_image, written_ending
+from ..runtime.disk import explained_write_errors
 from ..runtime.outputs import NOTES
 from ..runtime.serialization import Writer, atomic_write
 from ..schema import Case
@@ -103,12 +104,16 @@ def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Log
     """Streams slab by slab: never more than one slab of all classes in memory. Organs that no model segments have 0."""
     geometry = next(iter(logits.values())).trace.geometry
     shape = (len(ensemble.labels.names), *geometry.shape)
-    with write(path) as partial:
-        file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-        view = file[:, None] if geometry.dim == 2 else file
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    # Not through a memory map: a disk that is full would end the process by a signal.
+    with write(path) as partial, explained_write_errors(path, partial=partial, size=2 * math.prod(shape)), partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        first, slice_bytes = file.tell(), 2 * math.prod(shape[-2:])
+        file.truncate(first + 2 * math.prod(shape))
+        slices = math.prod(shape[1:-2])
         for index, start, slab in ensemble.probabilities(logits):
-            view[index, start : start + len(slab)] = slab
-        file.flush()
+            file.seek(first + (index * slices + start) * slice_bytes)
+            file.write(slab.astype(np.float16).tobytes())
 
 
 def write_uncertainty(

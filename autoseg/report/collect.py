@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..evaluation.metrics import find_metric, has_value, value_of
 from ..runtime.commands import choice_command, train_command
+from ..runtime.disk import WriteError
 from ..runtime.runs import ALL, validated_runs
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
@@ -202,6 +203,8 @@ def with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int
     for name, why in tqdm(whys.items(), desc="Drawing cases", unit="case", disable=not whys):
         try:
             pictures.append(draw_case(held_out, dataset, cases[name], report.folds_of[name], why))
+        except WriteError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             log.warning("%s is not drawn: %s", name, error)
             missing.append(Missing(f"a picture: {error}"))

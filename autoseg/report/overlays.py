@@ -15,6 +15,7 @@ from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
 from ..data.images import PICTURES, ending_of, files_read, geometry_difference, read_image, read_label, stem_of
 from ..data.labels import to_internal_values
+from ..runtime.disk import WriteError
 from ..runtime.outputs import Outputs
 from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace, home_folders
@@ -98,6 +99,8 @@ def draw_overlays(
             with outputs.write(path) as partial:
                 _draw(files[case], of_case, partial, dataset, settings)
             drawn.append(path)
+        except WriteError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             problems[case] = str(error)
     return drawn, problems

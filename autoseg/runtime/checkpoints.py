@@ -25,8 +25,16 @@ def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, An
         text = json.dumps(to_jsonable(dict(meta)))
     except TypeError as error:
         raise ValueError(f"{path}: meta: expected values that JSON can hold, got {error}") from error
-    with atomic_write(path) as partial:
+    with atomic_write(path, size=_size(states) + len(text)) as partial:
         torch.save({**states, "meta": text}, partial)
+
+
+def _size(states: Any) -> int:
+    """Bytes of all tensors in nested states."""
+    if isinstance(states, torch.Tensor):
+        return states.nbytes
+    values = states.values() if isinstance(states, Mapping) else states if isinstance(states, (list, tuple)) else ()
+    return sum(map(_size, values))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:

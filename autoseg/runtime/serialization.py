@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..schema import candidate_members, candidate_name
+from .disk import explained_write_errors
+from .locks import partial_name
 from .migrate.names import upgrade, upgrade_objects
 
 T = TypeVar("T")
@@ -24,16 +26,23 @@ Writer = Callable[[Path], AbstractContextManager[Path]]
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` if the block succeeds, removes it otherwise.
 
     The temporary name keeps the ending (writers choose the format by it) and starts with ``.partial-``.
+
+    Args:
+        size: Bytes that the file needs at most, where that is known, for the message about a full disk.
+
+    Raises:
+        WriteError: The disk is full, read-only or broken.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(partial_name(path.name))
     try:
-        yield partial
-        os.replace(partial, path)
+        with explained_write_errors(path, partial=partial, size=size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

@@ -8,8 +8,6 @@ travels through the pipe is pickled by one process for its own child and is neve
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
 import logging
 import os
 import pickle
@@ -26,7 +24,9 @@ from typing import IO, Any, cast
 
 from tqdm import tqdm
 
+from .disk import WriteError
 from .hardware import GIB, available_memory, cpu_count
+from .processes import end_with_parent, start_child
 from .registry import allowed_code, allowed_modules
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,12 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.8
 """Share of the available memory that jobs may use together; the rest is a margin for errors of the estimates."""
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.runtime.worker_pool import serve; serve()"
 LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a job: ``done`` (value is the result), ``error`` or ``died`` (value is the reason)."""
+    """Outcome of a job: ``done`` (value is the result), ``error`` or ``died`` (the reason), ``stop`` (the error that ends all jobs)."""
 
     kind: str
     value: Any
@@ -70,6 +69,7 @@ def run_cases(
 
     Raises:
         ValueError: `workers` is negative, or other processes cannot import `function`.
+        WriteError: A result could not be written: the other cases would fail alike.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers: expected a number of processes >= 0 or None, got {workers}")
@@ -78,6 +78,8 @@ def run_cases(
     with tqdm(total=len(jobs), desc=title, unit="case", disable=not jobs) as bar:
 
         def collect(name: str, outcome: Outcome) -> None:
+            if outcome.kind == "stop":
+                raise outcome.value
             outcomes[name] = outcome
             bar.update(outcome.kind != "died")
 
@@ -114,6 +116,8 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
         return Outcome("done", function(*arguments))
     except MemoryError as error:
         return Outcome("died", f"out of memory: {error}")
+    except WriteError as error:
+        return Outcome("stop", WriteError(error.errno, error.strerror))
     except Exception as error:
         log.debug("%s", traceback.format_exc())
         return Outcome("error", str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
@@ -222,12 +226,7 @@ class _Worker:
         self._allowed = allowed
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), str(threads))
         limits["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **limits},
-        )
+        self._process = start_child("autoseg.runtime.worker_pool:serve", environment={**os.environ, **limits})
         self._jobs, self._answers = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
@@ -269,8 +268,7 @@ def _exit_reason(code: int) -> str:
 
 def serve() -> None:
     """Runs a worker process: takes jobs from standard input until it closes, which also happens when the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides
-    _die_with_parent()
+    end_with_parent()
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     lock = threading.Lock()
@@ -303,14 +301,6 @@ def _listen(jobs: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:
     while (payload := _read(jobs)) is not None:
         inbox.put(payload)
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Linux: asks the kernel to kill this process when its parent dies, even inside a library call that lets no thread run."""
-    if sys.platform.startswith("linux"):
-        set_parent_death_signal = 1
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 class _Forward(logging.Handler):

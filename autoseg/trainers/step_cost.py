@@ -5,16 +5,18 @@ It is a separate process because a step that is too large may be killed by the s
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
+from ..runtime.processes import end_when_closed, end_with_parent, start_child
 from ..runtime.registry import allowed_code, allowed_modules, lookup
 from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
@@ -25,9 +27,6 @@ from .run_options import RunFolders
 
 STEPS = 3
 OUT_OF_MEMORY = 3
-
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autoseg.trainers.step_cost import run; run()"
-"""With the same search path, so that a user's trainer, network or loss is found there too."""
 
 
 def measure_step(job: RunRecord, device: str) -> StepCost | None:
@@ -43,20 +42,36 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
     Raises:
         RuntimeError: The step failed for another reason; the message carries it.
     """
-    request = json.dumps({"job": to_jsonable(job), "device": device, "allow_code": allowed_modules()})
-    command = [sys.executable, "-c", BOOT, json.dumps(sys.path)]
-    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
-    if done.returncode in (OUT_OF_MEMORY, -9, 137):
+    status, output, errors = _in_child(json.dumps({"job": to_jsonable(job), "device": device, "allow_code": allowed_modules()}))
+    if status in (OUT_OF_MEMORY, -9, 137):
         return None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if status != 0:
+        reason = (errors.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"a trial step of {job.configuration.name} failed: {reason}")
-    return StepCost(**json.loads(done.stdout.splitlines()[-1]))
+    return StepCost(**json.loads(output.splitlines()[-1]))
+
+
+def _in_child(request: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of `run` in a separate process, which ends when this one does."""
+    with tempfile.TemporaryFile() as errors, start_child("autoseg.trainers.step_cost:run", errors=errors) as child:
+        try:
+            jobs, answers = cast(IO[bytes], child.stdin), cast(IO[bytes], child.stdout)
+            with contextlib.suppress(OSError):  # it ended before it read the request: its status says why
+                jobs.write(request.encode() + b"\n")
+                jobs.flush()  # and stays open, as the child ends when it closes
+            output = answers.read()
+            status = child.wait()
+        finally:
+            child.kill()
+        errors.seek(0)
+        return status, output.decode(errors="replace"), errors.read().decode(errors="replace")
 
 
 def run() -> None:
     """The separate process: reads job and device from standard input, and writes a `StepCost` to standard output."""
-    request = json.loads(sys.stdin.read())
+    end_with_parent()
+    request = json.loads(sys.stdin.buffer.readline())
+    end_when_closed(sys.stdin.buffer)
     try:
         with allowed_code(request["allow_code"]):
             cost = _cost(from_jsonable(request["job"], RunRecord), choose_device(request["device"]))

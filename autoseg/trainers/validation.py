@@ -17,6 +17,7 @@ from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
 from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
+from ..runtime.disk import WriteError
 from ..runtime.locks import remove_partial_files
 from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
@@ -60,6 +61,8 @@ def validate_fold(
             if not record.is_file():
                 write_json(record, _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances))
             scores += read_json(record, list[Score])
+        except WriteError:
+            raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             failures[name] = f"{type(error).__name__}: {error}"
             log.error("%s could not be validated: %s", name, failures[name])

@@ -182,7 +182,8 @@ def test_a_folder_that_another_process_holds_is_refused_until_that_dies(tmp_path
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=f"{tmp_path}: .*training"), exclusive_lock(tmp_path, "training"):
+        who = f"{tmp_path}: another process is training here .process {other.pid} on .*, since "
+        with pytest.raises(ValueError, match=who), exclusive_lock(tmp_path, "training"):
             pass
     finally:
         other.kill()

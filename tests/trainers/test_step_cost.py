@@ -55,10 +55,7 @@ def test_another_failure_carries_its_reason():
 
 @pytest.mark.parametrize("code", [-9, 137, trial.OUT_OF_MEMORY])
 def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, code):
-    class Killed:
-        returncode, stdout, stderr = code, "", ""
-
-    monkeypatch.setattr(trial.subprocess, "run", lambda *_, **__: Killed)
+    monkeypatch.setattr(trial, "_in_child", lambda request: (code, "", ""))
     assert measure_step(job(), "cpu") is None
 
 

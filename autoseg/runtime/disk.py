@@ -1,0 +1,111 @@
+"""Errors of writing in words: which file, which disk, how much room is free and how much is missing.
+
+A disk that is full, read-only or broken fails every case alike. So `WriteError` ends a command, where what is wrong with one case does not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROBE_BYTES = 2**20
+
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+REASONS = {
+    **dict.fromkeys(FULL, "is full"),
+    errno.EFBIG: "takes no file of this size (a limit of the file system, or of the process: ulimit -f)",
+    errno.EROFS: "is mounted read-only",
+    errno.EIO: "reports an error of the device",
+    errno.EACCES: "may not be written there by this user",
+    errno.EPERM: "may not be written there by this user",
+}
+
+
+class WriteError(OSError):
+    """A file could not be written, and the next one will not be either."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def explained_write_errors(path: Path, *, partial: Path | None = None, size: int = 0) -> Iterator[None]:
+    """Turns errors that come from the disk, also those that a library hides, into a `WriteError`; all others pass.
+
+    Args:
+        path: What is written, for the message.
+        partial: Where it lies until it is whole; None means `path`.
+        size: Bytes that it needs at most, where that is known.
+    """
+    partial = partial or path
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        number = error.errno if _is_of_writing(error, partial) else None
+        if number is None:
+            raise
+        raise WriteError(number, _message(path, number, partial, size)) from error
+    except RuntimeError as error:  # torch, SimpleITK and blosc2 keep the reason to themselves: the disk is asked
+        number = _trouble(partial, size)
+        if number is None:
+            raise
+        raise WriteError(number, _message(path, number, partial, size)) from error
+
+
+def _is_of_writing(error: OSError, partial: Path) -> bool:
+    if error.errno in FULL or error.errno in (errno.EFBIG, errno.EROFS):
+        return True
+    if error.errno == errno.EIO:  # or of reading something else meanwhile
+        return _trouble(partial) is not None
+    return error.errno in REASONS and (error.filename is None or partial.parent in Path(str(error.filename)).parents)
+
+
+def _trouble(partial: Path, size: int = 0) -> int | None:
+    """The number of the error that the disk gives now where the file is continued; None where it gives none."""
+    try:
+        if size and shutil.disk_usage(partial.parent).free + _length(partial) < size:
+            return errno.ENOSPC
+        probe = partial / ".probe" if partial.is_dir() else partial
+        with probe.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in REASONS else None
+    return None
+
+
+def _length(partial: Path) -> int:
+    return partial.stat().st_size if partial.is_file() else 0
+
+
+def _message(path: Path, number: int, partial: Path, size: int) -> str:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{path}: {REASONS[number]}; give the right to write in {folder}, or choose another folder"
+    disk = folder.resolve()
+    while not os.path.ismount(disk) and disk != disk.parent:
+        disk = disk.parent
+    text = f"{path}: cannot be written: the disk {disk} {REASONS[number]}"
+    if number not in FULL:
+        return f"{text}; choose another folder, or have it repaired, and run the same command again"
+    free = shutil.disk_usage(folder).free
+    missing = size - free - _length(partial)
+    more = f"about {_bytes(missing)} more are needed" if missing > 0 else f"the rest of this file needs more than the {_bytes(free)} left"
+    quota = " (or your quota is used up)" if free > PROBE_BYTES else ""
+    return f"{text}{quota}: {_bytes(free)} free, {more}; make room there and run the same command again"
+
+
+def _bytes(count: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

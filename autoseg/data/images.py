@@ -384,7 +384,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> 
         else:
             sitk.WriteImage(image, str(partial), useCompression=True)
     if ending in PICTURES and geometry.dim == 3 and set(geometry.spacing) != {1.0}:
-        write_json(sidecar_of(path), {"spacing": geometry.spacing}, write=write)
+        write_json(sidecar_of(path), {"spacing": geometry.spacing}, write=write, digest=False)
     return path
 
 

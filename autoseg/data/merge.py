@@ -61,7 +61,7 @@ def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external
     labels, sources = _renumbered(datasets)
     with atomic_write(destination) as partial:
         partial.mkdir(parents=True)
-        write_json(partial / "dataset.json", _description(sources, labels, destination, partial))
+        write_json(partial / "dataset.json", _description(sources, labels, destination, partial), digest=False)
     return [*_odd_channels(datasets), *(_sentence(source) for source in sources)]
 
 

@@ -25,7 +25,7 @@ from ..inference.volume_predictor import Progress, Volume, scaled
 from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
-from ..runtime.checkpoints import load_checkpoint
+from ..runtime.checkpoints import load_checkpoint, load_weights
 from ..runtime.runs import ModelFolder
 from ..schema import Configuration, EnsembleRecord, Image, Labels, Plan, RunRecord, Trace
 from .stacking import as_stored, stacked
@@ -172,11 +172,12 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
 
 def _fused_network(folder: Path, members: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> nn.Module:
     network = fuse(members, fold, labels, device)
-    states, meta = load_checkpoint(ModelFolder(folder).run(fold).checkpoint)
+    path = ModelFolder(folder).run(fold).checkpoint
+    states, meta = load_checkpoint(path)
     if meta.get(FUSED, network.key) != network.key:
         raise ValueError(
             f"{folder.name}, fold {fold}: {', '.join(one.name for one in members)} were trained again since, and features of other "
             "networks are no use to it. Run the same autoseg_train_ensemble with --restart"
         )
-    network.load_state_dict(states["network"])
+    load_weights(network, states, "network", path)
     return network.to(device).eval()

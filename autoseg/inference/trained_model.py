@@ -15,7 +15,7 @@ from ..data.label_subsets import translate_labels
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..preprocessing.preprocess import preprocess_case
-from ..runtime.checkpoints import load_checkpoint
+from ..runtime.checkpoints import load_checkpoint, load_weights
 from ..runtime.hardware import memory_format
 from ..runtime.provenance import file_id
 from ..runtime.registry import lookup, named_in
@@ -209,7 +209,7 @@ def load_network(run: Run, plan: Plan, configuration: Configuration, device: tor
 
 def _with_weights(network: nn.Module, run: Run, part: str, configuration: Configuration, device: torch.device) -> nn.Module:
     states, _ = load_checkpoint(run.checkpoint)
-    network.load_state_dict(states[part])
+    load_weights(network, states, part, run.checkpoint)
     layout = memory_format(configuration.dim)
     return network.to(device, memory_format=layout).eval()  # type: ignore[call-overload]  # torch's stubs lack memory_format
 

@@ -140,7 +140,7 @@ def evaluation_outputs(
 def write_evaluation(evaluation: Evaluation, outputs: Outputs, *, json: Path | None = None, csv: Path | None = None) -> None:
     """Writes the scores, summaries and comparisons to a JSON file, and the scores of every case to one for a spreadsheet."""
     if json is not None:
-        write_json(json, evaluation, write=outputs.write)
+        write_json(json, evaluation, write=outputs.write, digest=False)
     if csv is not None:
         with outputs.write(csv) as file:
             file.write_text(csv_text({str(one.prediction): one.scores for one in evaluation.results}), encoding="utf-8")

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 
 from ..runtime.locks import remove_partial_files
 from ..runtime.provenance import Stamp, file_id
+from ..runtime.sealing import seal, sealed_bytes
 from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
@@ -33,6 +35,18 @@ CHUNK_OVER_PATCH = 1.5
 
 USUAL_PATCH = (64, 128, 128)
 """Patch size that blocks are made for where none is given."""
+
+MOST_CHUNK_BYTES = 2**28
+"""A larger chunk is not of this program: one is decompressed at once."""
+
+DTYPES = ("float32", "float16", "int16", "int32", "uint8", "uint16")
+"""Of arrays that are stored."""
+
+FRAME_SIZE = slice(16, 24)
+"""Bytes of a Blosc2 frame's header with its size."""
+
+CHUNK_HEADER_BYTES, CODECS, FILTERS = 32, {0, 1}, {0, 1}
+"""Of a Blosc2 chunk: length of its header; numbers of BloscLZ (which stands in chunks of one value) and LZ4; of no filter and shuffling."""
 
 TRACE, IMAGE, LABELS, LOCATIONS = ".trace.json", ".image.b2nd", ".labels.b2nd", ".locations.npz"
 
@@ -194,14 +208,50 @@ def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = 
     settings = {"codec": blosc2.Codec.LZ4, "clevel": 5, "typesize": array.itemsize, "nthreads": 1}
     with atomic_write(path, size=array.nbytes) as partial:
         blosc2.asarray(array, urlpath=str(partial), mode="w", chunks=chunks, blocks=blocks, cparams=settings)
+        seal(partial)
 
 
 def read_array(path: Path) -> blosc2.NDArray:
-    """Opens what `write_array` wrote, to be sliced into NumPy arrays by the blocks needed; a ValueError where it is missing or damaged."""
+    """Opens what `write_array` wrote, to be sliced into NumPy arrays by the blocks needed.
+
+    Its digest is verified first, so a damaged array is never sliced; and nothing is opened but plain numbers in the form that `write_array`
+    gives them: no recipe that is evaluated, no reference to another file, no compression that is looked for outside Blosc2.
+
+    Raises:
+        ValueError: The file is missing or damaged, or holds something else.
+    """
     try:
-        return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-    except (RuntimeError, OSError, KeyError) as error:
-        raise ValueError(f"{path}: cannot be read as a stored array: {error}") from error
+        _check_frame(path, sealed_bytes(path))
+        array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1}, deserialize="safe")
+        _check_array(array)
+    except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a stored array: {error}; remove it and run again what makes it") from error
+    return array
+
+
+def _check_frame(path: Path, sealed: int | None) -> None:
+    """Refuses what is no contiguous Blosc2 frame of just the size that its header says."""
+    with path.open("rb") as stream:
+        head = stream.read(FRAME_SIZE.stop)
+    size = path.stat().st_size if sealed is None else sealed
+    if head[2:10] != b"b2frame\0" or int.from_bytes(head[FRAME_SIZE], "big") != size:
+        raise ValueError(f"expected a Blosc2 frame of {size} bytes, found another file, or a part of one")
+
+
+def _check_array(array: Any) -> None:
+    """Refuses all but an array of numbers whose chunks have the sizes of its header, and are compressed as `write_array` does it."""
+    if type(array) is not blosc2.NDArray or array.dtype not in map(np.dtype, DTYPES):
+        raise ValueError(f"expected an array of {', '.join(DTYPES)}, found {getattr(array, 'dtype', type(array).__name__)}")
+    chunk_bytes, grid = math.prod(array.chunks) * array.dtype.itemsize, zip(array.shape, array.chunks, strict=True)
+    if not array.shape or min(array.shape) < 1 or chunk_bytes > MOST_CHUNK_BYTES:
+        raise ValueError(f"expected chunks of at most {MOST_CHUNK_BYTES} bytes, found shape {array.shape}, chunks {array.chunks}")
+    if array.schunk.nchunks != math.prod(math.ceil(n / chunk) for n, chunk in grid):
+        raise ValueError(f"expected the chunks of an array of shape {array.shape}, found {array.schunk.nchunks} chunks of {array.chunks}")
+    for number in range(array.schunk.nchunks):
+        head = array.schunk.get_lazychunk(number)[:CHUNK_HEADER_BYTES]
+        codec, filters = head[2] >> 5, set(head[16:22])
+        if codec not in CODECS or not filters <= FILTERS or int.from_bytes(head[4:8], "little") % array.dtype.itemsize:
+            raise ValueError(f"chunk {number}: expected compression by LZ4, found codec {codec}, filters {sorted(filters)}")
 
 
 def chunks_and_blocks(shape: Sequence[int], itemsize: int, patch: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

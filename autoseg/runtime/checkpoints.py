@@ -6,13 +6,18 @@ A checkpoint is a dictionary of state dicts (``network``, and while training ``o
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .sealing import seal, sealed_bytes
 from .serialization import atomic_write, to_jsonable
+
+ZIP_END_BYTES = 22
+"""Length of the record that ends a ZIP archive without a comment."""
 
 
 def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -27,6 +32,7 @@ def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, An
         raise ValueError(f"{path}: meta: expected values that JSON can hold, got {error}") from error
     with atomic_write(path, size=_size(states) + len(text)) as partial:
         torch.save({**states, "meta": text}, partial)
+        seal(partial)
 
 
 def _size(states: Any) -> int:
@@ -49,11 +55,50 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
     if not path.is_file():
         raise ValueError(f"{path}: checkpoint not found")
     try:
+        _check_archive(path, sealed_bytes(path))
         states = torch.load(path, map_location=device, weights_only=True)
         return states, json.loads(states.pop("meta"))
     except Exception as error:  # torch raises a dozen unrelated types for a damaged file
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+
+
+def _check_archive(path: Path, sealed: int | None) -> None:
+    """Refuses what `torch.save` does not write: another format, compressed entries (of any size), a file that goes on after its end."""
+    size = path.stat().st_size if sealed is None else sealed
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > size:
+            raise ValueError("expected uncompressed tensors, found others")
+    with path.open("rb") as stream:
+        stream.seek(size - ZIP_END_BYTES)
+        if not stream.read(4) == b"PK\x05\x06":
+            raise ValueError("expected the end of the archive at the end of the file")
+
+
+def load_weights(network: torch.nn.Module, states: Mapping[str, Any], part: str, path: Path) -> None:
+    """Takes over the weights of a network, all of which must be there in its shapes.
+
+    Args:
+        part: Name of the network in the checkpoint.
+        path: Of the checkpoint, for messages.
+
+    Raises:
+        ValueError: The checkpoint lacks the network or one of its tensors, or has others; the message names file and tensor.
+    """
+    weights = states.get(part)
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"{path}: expected the weights of a {part}, found {', '.join(map(str, states)) or 'nothing'}")
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
+    different = [name for name in expected | found if expected.get(name) != found.get(name)]
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"{path}: {len(different)} tensors do not fit the {part} that its run.json describes, the first {name}: "
+            f"expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
+        )
+    network.load_state_dict(weights)
 
 
 def load_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

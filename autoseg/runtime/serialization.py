@@ -18,6 +18,7 @@ from ..schema import candidate_members, candidate_name
 from .disk import explained_write_errors
 from .locks import partial_name
 from .migrate.names import upgrade, upgrade_objects
+from .sealing import with_digest, without_digest
 
 T = TypeVar("T")
 
@@ -63,15 +64,20 @@ def to_jsonable(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def write_json(path: Path, value: Any, *, write: Writer = atomic_write) -> None:
+def write_json(path: Path, value: Any, *, write: Writer = atomic_write, digest: bool = True) -> None:
     """Writes a value (dataclasses allowed) as indented JSON, atomically. NaN is written as ``null``.
 
     Dataclasses with a class variable ``file_format`` get that number as ``format``.
+
+    Args:
+        digest: Begin with a digest of the content (`sealing`), by which `read_json` knows damage; not for files that a user edits or other
+            programs read.
     """
     number = getattr(value, "file_format", None)
     plain = _nan_to_none(to_jsonable(value))
     with write(path) as partial:
-        text = json.dumps(plain if number is None else {"format": number, **plain}, indent=1, ensure_ascii=False, allow_nan=False)
+        content = plain if number is None else {"format": number, **plain}
+        text = json.dumps(with_digest(content) if digest else content, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -82,7 +88,7 @@ def read_json(path: Path, kind: type[T]) -> T:
         ValueError: The file is not JSON, or lacks or has surplus fields; the message names it.
     """
     try:
-        return from_jsonable(json.loads(path.read_text(encoding="utf-8")), kind)
+        return from_jsonable(without_digest(json.loads(path.read_text(encoding="utf-8"))), kind)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: damaged, or from another version of autoseg: expected {_in_words(kind)}, {_reason(error)}; put a copy of it back, "

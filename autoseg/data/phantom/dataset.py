@@ -52,7 +52,7 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
         "numTraining": n_train,
         "file_ending": ".nii.gz",
     }
-    write_json(folder / "dataset.json", description, write=write)
+    write_json(folder / "dataset.json", description, write=write, digest=False)
     log.info("%d training and %d test cases written to %s", n_train, n_test, folder)
 
 

@@ -1,0 +1,82 @@
+"""Digests of this program's own files: what was damaged or edited is refused when it is read, never taken for what was written.
+
+A JSON file holds its digest as its first entry; arrays and checkpoints end in a line with theirs, which their readers ignore. Files of
+earlier versions have none and are read as they are. A digest tells damage; it is no signature, and says nothing about who wrote a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+DIGEST, VALUES = "digest", "values"
+"""Entries of a JSON file: the digest, and what is a list and so has no entries itself."""
+
+PREFIX = "sha256:"
+MARK = b"\nautoseg sha256:"
+SEAL_BYTES = len(MARK) + 64 + 1
+"""Length of the line at the end of an array or checkpoint."""
+
+READ_BYTES = 2**20
+
+
+def with_digest(plain: Any) -> dict[str, Any]:
+    """Content that JSON can hold as a dictionary that begins with its digest; a list becomes the entry ``values``."""
+    content = {key: value for key, value in plain.items() if key != DIGEST} if isinstance(plain, dict) else {VALUES: plain}
+    return {DIGEST: _json_digest(content), **content}
+
+
+def without_digest(data: Any) -> Any:
+    """The content of a parsed JSON file, with or without a digest; a list is a list again.
+
+    Raises:
+        ValueError: The content is not that of the digest.
+    """
+    if not isinstance(data, dict):
+        return data
+    content = {key: value for key, value in data.items() if key != DIGEST}
+    looks_sealed = DIGEST in data or any(isinstance(value, str) and value.startswith(PREFIX) for value in content.values())
+    if looks_sealed and data.get(DIGEST) != _json_digest(content):
+        raise ValueError('it was edited or damaged; if you edited it on purpose, remove its line "digest"')
+    return content[VALUES] if content.keys() == {VALUES} else content
+
+
+def _json_digest(content: dict[str, Any]) -> str:
+    return PREFIX + hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def seal(path: Path) -> None:
+    """Appends the digest of a file to it; for formats whose readers ignore what follows their end (Blosc2 frames, ZIP archives)."""
+    digest = _file_digest(path, path.stat().st_size)
+    with path.open("ab") as stream:
+        stream.write(MARK + digest + b"\n")
+
+
+def sealed_bytes(path: Path) -> int | None:
+    """Verifies the digest at the end of a file, and returns the size of what is before it; None for a file that has none.
+
+    Raises:
+        ValueError: The file is not what was written.
+    """
+    size = path.stat().st_size - SEAL_BYTES
+    if size < 0:
+        return None
+    with path.open("rb") as stream:
+        stream.seek(size)
+        line = stream.read()
+    if not line.startswith(MARK):
+        return None
+    if line[len(MARK) :] != _file_digest(path, size) + b"\n":
+        raise ValueError("it was damaged after it was written: its content does not fit the digest at its end")
+    return size
+
+
+def _file_digest(path: Path, size: int) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while size > 0 and (block := stream.read(min(size, READ_BYTES))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest().encode()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
-from typing_extensions import NotRequired, Unpack
+from typing_extensions import Unpack
 
 from . import convolutions
 from .sizes import crop_to, pad_to_multiple

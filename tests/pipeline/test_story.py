@@ -80,7 +80,7 @@ def test_every_stage_leaves_its_artefact(home: Path) -> None:
             assert {path.name for path in run.iterdir() if path.name != ".lock"} == {
                 *("run.json", "run_environment.json", "checkpoint_final.pt", "history.csv", "progress.png", "validation"),
             }
-            scores = json.loads((run / "validation" / "scores.json").read_text())
+            scores = json.loads((run / "validation" / "scores.json").read_text())["values"]
             assert len(scores) == 4, "two cases, two organs"
             assert all(0 <= score["dice"] <= 1 for score in scores)
     assert data.leftovers(home) == []

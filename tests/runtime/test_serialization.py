@@ -61,7 +61,7 @@ def test_every_value_comes_back_equal_and_of_the_same_types(kind: type, only_req
 def test_nan_is_null_in_the_file_and_nan_again(tmp_path: Path):
     path = tmp_path / "s.json"
     write_json(path, [schema.Score("a", "whole", math.nan, math.nan, 0, 0, {"hd95_mm": math.nan})])
-    assert json.loads(path.read_text())[0]["dice"] is None
+    assert json.loads(path.read_text())["values"][0]["dice"] is None
     (score,) = read_json(path, list[schema.Score])
     assert all(map(math.isnan, (score.dice, score.iou, score.other["hd95_mm"])))
     assert score.n_reference == 0

@@ -92,7 +92,7 @@ def write_splits(path: Path, splits: Sequence[Split]) -> None:
     if path.is_file() and read_splits(path) == list(splits):
         return
     forget(path)
-    write_json(path, splits)
+    write_json(path, splits, digest=False)  # the user may edit it
     _record(path)
 
 

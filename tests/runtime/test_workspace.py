@@ -131,6 +131,6 @@ def test_plan_and_folds_are_read_and_a_missing_plan_names_the_command(tmp_path, 
     with pytest.raises(ValueError, match=r"plan\.json.*autoseg_plan_and_preprocess -d Dataset001_Tiny"):
         workspace.plan(plan.dataset)
     write_json(workspace.preprocessed(plan.dataset) / "plan.json", plan)
-    write_json(workspace.preprocessed(plan.dataset) / "splits.json", [Split(("a",), ("b",)), Split(("b",), ("a",))])
+    write_json(workspace.preprocessed(plan.dataset) / "splits.json", [Split(("a",), ("b",)), Split(("b",), ("a",))], digest=False)
     assert workspace.plan(plan.dataset) == plan
     assert workspace.splits(plan.dataset)[1] == Split(("b",), ("a",))

@@ -17,8 +17,9 @@ from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
 from .external_files import Permission
+from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import geometry_difference, read_geometry, read_image, read_label
+from .images import read_geometry, read_image, read_label
 from .label_placement import Reading, describe_readings, placement, voxels_fit
 from .labels import undeclared_values
 

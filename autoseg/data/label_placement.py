@@ -15,7 +15,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ..schema import Geometry
-from .images import displacement, to_index, to_sitk, to_world
+from .geometry import displacement, to_index, to_world
+from .images import to_sitk
 from .labels import foreground_box
 
 Reading = Literal["image", "label"]

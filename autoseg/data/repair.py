@@ -19,10 +19,10 @@ from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDIN
 from .dataset_json import read_info
 from .datasets import inspect_dataset
 from .external_files import Permission
+from .geometry import geometry_difference
 from .images import (
     ending_of,
     from_sitk,
-    geometry_difference,
     integer_labels,
     label_ending,
     read_geometry,

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import ENDINGS, PICTURES, ending_of, geometry_difference, read_geometry, read_label, stem_of
+from ..data.geometry import geometry_difference
+from ..data.images import ENDINGS, PICTURES, ending_of, read_geometry, read_label, stem_of
 from ..data.labels import to_internal_values
 from ..runtime.worker_pool import worker_count
 from ..schema import Image, Labels, Score

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..data.annotations import annotated_indices, check_annotated
+from ..data.geometry import geometry_difference
 from ..data.hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from ..data.images import geometry_difference, read_geometry, read_image, read_label
+from ..data.images import read_geometry, read_image, read_label
 from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box, slices_of
 from ..preprocessing.orientation import orientation_of

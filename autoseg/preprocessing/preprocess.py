@@ -16,7 +16,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..data.annotations import annotated_indices, check_annotated
-from ..data.images import count_channels, geometry_difference, read_geometry, read_image, read_label
+from ..data.geometry import geometry_difference
+from ..data.images import count_channels, read_geometry, read_image, read_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
 from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits

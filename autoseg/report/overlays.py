@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
-from ..data.images import PICTURES, ending_of, files_read, geometry_difference, read_image, read_label, stem_of
+from ..data.geometry import geometry_difference
+from ..data.images import PICTURES, ending_of, files_read, read_image, read_label, stem_of
 from ..data.labels import to_internal_values
 from ..runtime.disk import WriteError
 from ..runtime.outputs import Outputs

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from factories import make_geometry, write_volume
 from scipy.spatial.transform import Rotation
 
-from autoseg.data import images
+from autoseg.data import geometry, images
 from autoseg.data.nifti_header import read_orientation
 from autoseg.schema import Geometry
 
@@ -211,19 +211,21 @@ def test_a_truncated_file_that_was_compressed_again_is_named(tmp_path):
 
 def test_geometry_difference_measures():
     base = oblique((40, 50, 60))
-    assert images.geometry_difference(base, base) == ""
-    assert images.geometry_difference(base, dataclasses.replace(base, origin=(-101.71, 33.3, 1e-3))) == ""
+    assert geometry.geometry_difference(base, base) == ""
+    assert geometry.geometry_difference(base, dataclasses.replace(base, origin=(-101.71, 33.3, 1e-3))) == ""
     turned = Rotation.from_euler("z", 5, degrees=True).as_matrix() @ np.reshape(base.direction, (3, 3))
     moved = {"shape": (1, 50, 60), "origin": (-111.7, 33.3, 1e-3), "spacing": (3.3, 0.7, 1.2), "direction": tuple(turned.ravel().tolist())}
     for field, measure in (("shape", "shape"), ("origin", "origin by 10 mm"), ("spacing", "spacing"), ("direction", "direction by")):
-        assert measure in images.geometry_difference(base, dataclasses.replace(base, **{field: moved[field]}))
+        assert measure in geometry.geometry_difference(base, dataclasses.replace(base, **{field: moved[field]}))
 
 
 def test_world_and_index_are_inverse():
     points = np.random.default_rng(0).uniform(0, 30, (10, 3))
-    np.testing.assert_allclose(images.to_index(oblique(), images.to_world(oblique(), points)), points, atol=1e-9)
+    np.testing.assert_allclose(geometry.to_index(oblique(), geometry.to_world(oblique(), points)), points, atol=1e-9)
     image = images.to_sitk(np.zeros((4, 5, 6)), oblique())
-    np.testing.assert_allclose(images.to_world(oblique(), points[:1])[0], image.TransformContinuousIndexToPhysicalPoint(points[0].tolist()))
+    np.testing.assert_allclose(
+        geometry.to_world(oblique(), points[:1])[0], image.TransformContinuousIndexToPhysicalPoint(points[0].tolist())
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5, 6), (2, 4, 5, 6), (4, 5, 6)])

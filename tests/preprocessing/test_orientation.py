@@ -15,7 +15,8 @@ import torch
 from factories import make_configuration, make_plan
 from scipy.spatial.transform import Rotation
 
-from autoseg.data.images import from_sitk, read_image, to_index, to_sitk, to_world
+from autoseg.data.geometry import to_index, to_world
+from autoseg.data.images import from_sitk, read_image, to_sitk
 from autoseg.inference import logits_grid as grid
 from autoseg.inference.cascade import on_grid
 from autoseg.inference.export import export_labels, probabilities

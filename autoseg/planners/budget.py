@@ -94,7 +94,7 @@ def fit_batch(configuration: Configuration, device_type: str, *, batch: int | No
     planned = affordable = configuration.batch_size
     if device_type == "cpu":
         cost = conv_elements(configuration) / (3 if configuration.dim == 2 else 1)
-        affordable = max(2, min(CPU_BATCH, int(CPU_ELEMENTS // cost)))
+        affordable = max(2, min(CPU_BATCH, int(CPU_ELEMENTS // max(cost, 1))))
     if affordable >= planned:
         return configuration, f"batch {planned} as planned"
     why = f"batch {affordable} instead of the planned {planned}: on a processor more steps learn more than larger ones (--batch to change)"

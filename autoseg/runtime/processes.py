@@ -14,13 +14,24 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import {name}; {name}()"
-"""Program of a child: the search path of its parent, so that what a user wrote is found there too, and one function to call."""
+BOOT = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from autoseg.runtime.processes import end_with_parent
+end_with_parent(int(sys.argv[2]))
+from {module} import {name}
+{name}()"""
+"""Program of a child: the search path of its parent, so that what a user wrote is found there too, and one function to call.
+
+What is heavy is imported last, as a parent may be killed in that second, too.
+"""
+
+PARENT_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,22 +98,22 @@ def is_alive(pid: int, since: str = "") -> bool:
 def start_child(function: str, *, environment: Mapping[str, str] | None = None, errors: IO[Any] | None = None) -> subprocess.Popen[bytes]:
     """Starts a fresh interpreter that calls a function ``module:name``, with pipes to its standard input and output.
 
-    The function calls `end_with_parent`, and is to keep its standard input open in some thread: so it ends as soon as this process does.
+    It ends when this process does (`end_with_parent`), however that ends.
 
     Args:
         environment: None means that of this process.
         errors: Where its standard error goes; None means that of this process.
     """
     module, name = function.split(":")
-    command = [sys.executable, "-c", BOOT.format(module=module, name=name), json.dumps(sys.path)]
+    command = [sys.executable, "-c", BOOT.format(module=module, name=name), json.dumps(sys.path), str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment)
 
 
-def end_with_parent() -> None:
-    """To be called first in a child: it ignores Ctrl-C and SIGTERM, on which the parent decides, and is killed when that dies.
+def end_with_parent(parent: int) -> None:
+    """To be called first in a child: it ignores Ctrl-C and SIGTERM, on which the parent decides, and ends when that dies.
 
-    The kernel does so on Linux, even inside a library call that lets no thread run; everywhere else, and where the parent was dead before,
-    it is the end of the standard input (`end_when_closed`).
+    On Linux the kernel does so, even inside a library call that lets no thread run; elsewhere a thread asks. On Windows, where a process
+    does not learn of its parent's end, and where that was dead already, it is the end of the standard input (`end_when_closed`).
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -110,6 +121,14 @@ def end_with_parent() -> None:
         set_parent_death_signal = 1
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.name != "nt":
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(PARENT_CHECK_SECONDS)
+            os._exit(0)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def end_when_closed(stream: IO[bytes]) -> None:

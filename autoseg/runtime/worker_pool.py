@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .disk import WriteError
 from .hardware import GIB, available_memory, cpu_count
-from .processes import end_with_parent, start_child
+from .processes import start_child
 from .registry import allowed_code, allowed_modules
 
 log = logging.getLogger(__name__)
@@ -268,7 +268,6 @@ def _exit_reason(code: int) -> str:
 
 def serve() -> None:
     """Runs a worker process: takes jobs from standard input until it closes, which also happens when the parent dies."""
-    end_with_parent()
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     lock = threading.Lock()

@@ -16,7 +16,7 @@ from typing import IO, cast
 import torch
 
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
-from ..runtime.processes import end_when_closed, end_with_parent, start_child
+from ..runtime.processes import end_when_closed, start_child
 from ..runtime.registry import allowed_code, allowed_modules, lookup
 from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
@@ -69,7 +69,6 @@ def _in_child(request: str) -> tuple[int, str, str]:
 
 def run() -> None:
     """The separate process: reads job and device from standard input, and writes a `StepCost` to standard output."""
-    end_with_parent()
     request = json.loads(sys.stdin.buffer.readline())
     end_when_closed(sys.stdin.buffer)
     try:

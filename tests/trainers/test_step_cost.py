@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from factories import ORGANS, make_configuration, make_job, make_plan
 
+from autoseg.runtime.processes import is_alive
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import step_cost as trial
 from autoseg.trainers.step_cost import measure_step
@@ -65,3 +69,29 @@ def test_the_step_measured_has_the_jobs_loss_and_optimiser(regions):
     second = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
     cost = trial._cost(make_job(make_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
     assert cost.seconds > 0
+
+
+PARENT = """
+import sys
+sys.path.insert(0, {tests!r})
+from factories import make_configuration, make_job, make_plan
+from autoseg.trainers.step_cost import measure_step
+measure_step(make_job(make_plan(make_configuration(2, patch_size=(2048, 2048))), "2d"), "cpu")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, to find the child")
+def test_the_process_ends_with_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT.format(tests=str(Path(__file__).parents[1]))])
+    children, end = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + 60
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < end and parent.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert is_alive(int(found[0]))
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 5
+    while is_alive(int(found[0])):
+        assert time.monotonic() < end, "the child outlives its parent"
+        time.sleep(0.05)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from .command import command
+from .failures import cases, finish
 from .options import add_allow_code, add_device, add_overwrite, settings_given
 
 
@@ -38,14 +38,14 @@ def predict(options: Namespace) -> int:
     The trained dataset, the best models for each organ and both stages of a cascade are found automatically. The exit status is 1 if
     cases failed.
     """
-    from ..pipeline import PredictSettings, predict_folder
+    from ..pipeline import PredictSettings, predict_each
 
     settings = PredictSettings(**settings_given(options, PredictSettings))
-    failures = predict_folder(options.input, options.output, settings, home=options.home, overwrite=options.overwrite)
-    for case, reason in failures.items():
-        print(f"FAILED {case}: {reason}", file=sys.stderr)
-    print(f"Segmentations are in {options.output}" + (f"; {len(failures)} cases failed" if failures else ""))
-    return 1 if failures else 0
+    done = predict_each(options.input, options.output, settings, home=options.home, overwrite=options.overwrite)
+    several = f"Segmentations of {cases(len(done.written))} are in {options.output}"
+    one = f"The segmentation of 1 case is in {options.output}"
+    result = {0: "No segmentation was written", 1: one}.get(len(done.written), several)
+    return finish(result, done.failures, of=len(done.written) + len(done.failures))
 
 
 def _add_overlay_arguments(parser: ArgumentParser) -> None:

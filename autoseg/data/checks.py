@@ -90,7 +90,7 @@ def check_dataset(
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
     """
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external)
-    problems = [Problem(m.case, str(m.file), m.kind, m.found, "this file") for m in missing]
+    problems = [Problem(m.case, str(m.file), m.kind, m.found, m.expected or "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
     memory = {case.name: _memory(case) for case in dataset.cases}
     results, failures = run_cases(check_case, jobs, workers=workers, title="Checking", memory_per_job=memory)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.dataset_folders import natural_key
+from ..runtime.failures import reason_of
 from ..schema import Case, Dataset
 from ..schema.names import check_different, check_name
 from .annotations import parse_annotated
@@ -31,15 +32,25 @@ _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 @dataclass(frozen=True)
 class MissingFile:
-    """A file that a case should have, of the kind ``missing channel`` or ``missing label``, and what there is instead."""
+    """A file that a case should have, or has twice, and what there is instead.
+
+    Attributes:
+        kind: ``missing channel``, ``missing label``, ``two files`` or ``unreadable file``.
+        expected: Where it is not just `file`.
+    """
 
     case: str
     kind: str
     file: Path
     found: str
+    expected: str = ""
 
     def __str__(self) -> str:
-        return f"case {self.case}: {self.kind}, expected {self.file}, found {self.found}"
+        return f"case {self.case}: {self.kind}, expected {self.expected or self.file}, found {self.found}"
+
+
+Item = tuple[str, int | None]
+"""Case and channel of a file; the channel is None where the name does not say it."""
 
 
 def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Permission = False) -> Dataset:
@@ -64,7 +75,7 @@ def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Per
 def inspect_dataset(
     folder: Path, *, groups: str | None = None, allow_external: Permission = False
 ) -> tuple[Dataset, tuple[MissingFile, ...]]:
-    """As `load_dataset`, of the complete cases, with the missing files instead of an error; two files for one thing are a ValueError."""
+    """As `load_dataset`, of the complete cases, with what is missing or there twice instead of an error."""
     folder = Path(folder)
     file, info = folder / "dataset.json", read_info(folder)
     channels, labels = read_channels(info, file), parse_labels(info, file)
@@ -97,33 +108,34 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> FoundCases:
             the series of one.
 
     Raises:
-        ValueError: Nothing there, no case that is complete, or two files for one thing.
+        ValueError: Nothing there.
     """
     path = Path(path)
-    items: dict[tuple[str, int | None], Path] = {}
+    items: dict[Item, Path] = {}
+    clashes: dict[str, MissingFile] = {}
     dicom = FoundCases(())
     if path.is_file() and ending_of(path):
         name = _split_channel(path, len(channels))[0]
-        items = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else {(name, None): path}
+        items, clashes = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else ({(name, None): path}, {})
     elif path.is_dir() or is_dicom_file(path):
         dicom = find_dicom_cases(path)
-        items = _image_items(path, len(channels), dicom=False) if path.is_dir() else {}
+        items, clashes = _image_items(path, len(channels), dicom=False) if path.is_dir() else ({}, {})
     elif path.exists():
         raise ValueError(f"{path}: not an image file that can be read")
     else:
         raise ValueError(f"{path}: no such file or folder")
-    failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels))}
+    failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels)), **{name: str(clash) for name, clash in clashes.items()}}
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
     failed |= {name: str(gap) for name, (_, gap) in found.items() if gap}
     cases = tuple(Case(name, images, None, name) for name, (images, gap) in found.items() if not gap)
-    if not cases and (found or not failed):
-        reasons = [*failed.values(), *(f"{item}: {reason}" for item, reason in dicom.skipped.items())]
+    if not cases and not failed:
+        reasons = [f"{item}: {reason}" for item, reason in dicom.skipped.items()]
         raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")
     return FoundCases(cases, dicom.skipped, failed)
 
 
-def _add_dicom(items: dict[tuple[str, int | None], Path], cases: Sequence[Case], n_channels: int) -> dict[str, str]:
+def _add_dicom(items: dict[Item, Path], cases: Sequence[Case], n_channels: int) -> dict[str, str]:
     """Adds DICOM series to image files by (case, channel); gives the cases of which there are both with the reason that they fail."""
     failed = {}
     for case in cases:
@@ -210,12 +222,12 @@ def missing_files(case: str, images: Sequence[Path], label: Path | None) -> list
 
 def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
     """Cases of ``imagesTr`` and ``labelsTr``; image and label may differ in format."""
-    labels = _label_files(folder / "labelsTr")
-    items = _image_items(folder / "imagesTr", len(channels), known=set(labels))
+    labels, label_clashes = _label_files(folder / "labelsTr")
+    items, clashes = _image_items(folder / "imagesTr", len(channels), known=set(labels))
     cases, missing = [], []
     for name in sorted({name for name, _ in items} | set(labels)):
-        images, gap = _case_images(folder / "imagesTr", name, items, channels)
-        gaps = [gap] if gap else []
+        images, gap = ((), clashes[name]) if name in clashes else _case_images(folder / "imagesTr", name, items, channels)
+        gaps = [one for one in (gap, label_clashes.get(name)) if one is not None]
         if name not in labels:
             ending = _commonest(ending_of(file) for file in labels.values())
             gaps.append(MissingFile(name, "missing label", folder / "labelsTr" / f"{name}{ending}", "nothing"))
@@ -226,28 +238,29 @@ def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Mi
     return cases, missing
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
+def _label_files(folder: Path) -> tuple[dict[str, Path], dict[str, MissingFile]]:
+    """Case to its label map; and the cases that have two."""
     files: dict[str, Path] = {}
+    clashes = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         if ending_of(file) and not file.name.startswith("."):
             name = stem_of(file)
             if name in files:
-                raise ValueError(f"case {name}: expected one label map, found {files[name]} and {file}")
-            files[name] = file
-    return files
+                clashes[name] = MissingFile(name, "two files", files[name], f"{files[name]} and {file}", "one label map")
+            files.setdefault(name, file)
+    return files, clashes
 
 
 def _image_items(
     folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset(), dicom: bool = True
-) -> dict[tuple[str, int | None], Path]:
-    """Image files and (with `dicom`) DICOM folders directly in a folder by (case, channel).
-
-    The channel is None where the name does not say it.
+) -> tuple[dict[Item, Path], dict[str, MissingFile]]:
+    """Image files and (with `dicom`) DICOM folders directly in a folder by (case, channel); and the cases with two files for one thing.
 
     A number in the name that is no channel belongs to the case's name, and names of cases that are `known` (labels) are never taken apart.
     `stem` limits the search to one case.
     """
-    items: dict[tuple[str, int | None], Path] = {}
+    items: dict[Item, Path] = {}
+    clashes = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
         if path.name.startswith(".") or not (dicom and is_dicom_folder(path) if path.is_dir() else ending_of(path)):
             continue
@@ -255,11 +268,11 @@ def _image_items(
         key = (name, None) if name in known else _split_channel(path, n_channels)
         if stem is not None and key[0] != stem:
             continue
-        if key in items or (n_channels == 1 and stem is None and {(key[0], None), (key[0], 0)} & set(items)):
-            other = items.get(key) or items.get((key[0], None)) or items[key[0], 0]
-            raise ValueError(f"case {key[0]}: expected one file a channel, found {other} and {path}")
-        items[key] = path
-    return items
+        other = items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 and stem is None else None)
+        if other is not None:
+            clashes[key[0]] = MissingFile(key[0], "two files", other, f"{other} and {path}", "one file a channel")
+        items.setdefault(key, path)
+    return items, clashes
 
 
 def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
@@ -269,15 +282,18 @@ def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
 
 
 def _case_images(
-    folder: Path, name: str, items: Mapping[tuple[str, int | None], Path], channels: Sequence[str]
+    folder: Path, name: str, items: Mapping[Item, Path], channels: Sequence[str]
 ) -> tuple[tuple[Path, ...], MissingFile | None]:
     """The files of a case in channel order, or what is missing; one file may hold all channels."""
     files = {channel: items[name, channel] for channel in (None, *range(len(channels))) if (name, channel) in items}
     if all(channel in files for channel in range(len(channels))):
         return tuple(files[channel] for channel in range(len(channels))), None
     present = list(files.values())
-    if len(present) == 1 and (len(channels) == 1 or count_channels(present[0]) == len(channels)):
-        return (present[0],), None
+    try:
+        if len(present) == 1 and (len(channels) == 1 or count_channels(present[0]) == len(channels)):
+            return (present[0],), None
+    except Exception as error:  # whatever a damaged header leads to is the fault of this case alone
+        return (), MissingFile(name, "unreadable file", present[0], reason_of(error), f"all {len(channels)} channels in {present[0]}")
     gap = next(channel for channel in range(len(channels)) if channel not in files)
     ending = ending_of(present[0]) if present else _commonest(ending_of(path) for path in items.values())
     found = ", ".join(path.name for path in present) or "nothing"

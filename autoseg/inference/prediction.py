@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.images import read_image, write_label
 from ..data.labels import to_file_values
-from ..runtime.disk import WriteError
+from ..runtime.failures import failure_of
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
 from ..runtime.outputs import Outputs, clashes
@@ -45,7 +45,7 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
     files = {case.name: destination.files_of(case) for case in cases}
     failures = _clashes(cases, files)
     for name, reason in failures.items():
-        log.error("%s: %s", name, reason)
+        log.error("%s failed: %s", name, reason)
     outputs.check({case.name: _unsafe(case, files[case.name], manifest, outputs) for case in cases if case.name not in failures})
     for folder in (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else [])):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,16 +53,10 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
     layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
     with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
         for number, case in enumerate(cases):
-            try:
+            with failure_of(case.name, failures):
                 if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
                     manifest.forget(case)
                     manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
-            except WriteError:
-                raise
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                reason = "not enough memory for this case: " if isinstance(error, MemoryError) else ""
-                failures[case.name] = f"{reason}{error}".removesuffix(": ")
-                log.error("%s: %s", case.name, failures[case.name])
             bar.update(number + 1 - bar.n)
     return failures
 

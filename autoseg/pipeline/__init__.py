@@ -29,7 +29,7 @@ from .choosing import describe_choice, find_best_configuration
 from .ensembles import train_ensemble
 from .merging import merge
 from .network_table import describe_networks, list_networks
-from .predicting import predict, predict_folder
+from .predicting import predict, predict_each, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report
 from .running import demo, run

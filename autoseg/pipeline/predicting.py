@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,32 @@ from .choosing import choose_again
 log = logging.getLogger(__name__)
 
 
-@allows_code()
+@dataclass(frozen=True)
+class PredictedCases:
+    """What became of the images of one prediction.
+
+    Attributes:
+        written: Cases that have their label maps, now or from an earlier call.
+        failures: Case -> reason for the others.
+        skipped: What is no image of a case, item -> reason; no fault.
+    """
+
+    written: tuple[str, ...]
+    failures: dict[str, str]
+    skipped: dict[str, str]
+
+
 def predict_folder(
     source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
 ) -> dict[str, str]:
+    """As `predict_each`; returns case -> reason for the cases that failed; all others are written."""
+    return predict_each(source, out, settings, home=home, overwrite=overwrite).failures
+
+
+@allows_code()
+def predict_each(
+    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
+) -> PredictedCases:
     """Segments every case of a folder (or one file, or one DICOM series) into another folder, or one image into a file.
 
     Args:
@@ -49,7 +71,7 @@ def predict_folder(
         overwrite: Replace files that prediction did not write, or that were changed since; never images that are read, data or models.
 
     Returns:
-        Case -> reason for those that failed; all others are written.
+        What was written, and what failed for which reason: one bad case never stops the others.
 
     Raises:
         ValueError: No images, no trained model, several trained datasets to choose from, or files that must not be replaced; nothing was
@@ -62,7 +84,9 @@ def predict_folder(
     for item, reason in found.skipped.items():
         log.warning("%s: skipped: %s", item, reason)
     for case, reason in found.failed.items():
-        log.error("%s: failed: %s", case, reason)
+        log.error("%s failed: %s", case, reason)
+    if not found.cases:
+        return PredictedCases((), found.failed, found.skipped)
     destination, cases = destination_of(Path(out), found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
     outputs = _outputs(Path(source), destination, found.cases, workspace, overwrite=overwrite)
     chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
@@ -72,7 +96,8 @@ def predict_folder(
     failures = predict_cases(cases, destination, ensemble, outputs)
     if settings.uncertainty:
         log.info("What to check first: %s", write_ranked_cases(destination, cases, ensemble, write=outputs.write))
-    return {**found.failed, **failures}
+    written = tuple(case.name for case in cases if case.name not in failures)
+    return PredictedCases(written, {**found.failed, **failures}, found.skipped)
 
 
 def _outputs(source: Path, destination: Destination, cases: Sequence[Case], workspace: Workspace, *, overwrite: bool) -> Outputs:

@@ -174,8 +174,7 @@ class TestNewCases:
     def test_names_must_be_unique(self, tmp_path):
         for name in ("a.nii.gz", "a_0000.nii.gz"):
             touch(tmp_path / name)
-        with pytest.raises(ValueError, match="case a"):
-            datasets.find_new_cases(tmp_path, ("CT",))
+        assert "one file a channel" in datasets.find_new_cases(tmp_path, ("CT",)).failed["a"]
 
     @pytest.mark.parametrize("name", ["none", "empty", "file.txt"])
     def test_nothing_there(self, tmp_path, name):

@@ -20,7 +20,7 @@ from ..runtime.serialization import Writer
 from ..schema import Case
 from .ensemble import Ensemble
 from .manifest import Manifest, models_key
-from .prediction_files import UNCERTAINTY, Destination, PredictionFiles, write_probabilities, write_uncertainty
+from .prediction_files import UNCERTAINTY, Destination, PredictionFiles, organ_uncertainties, write_probabilities, write_uncertainty_maps
 from .uncertainty import OrganUncertainty
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ def _is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Ou
     return not (changed and outputs.overwrite)
 
 
-def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm, write: Writer) -> list[OrganUncertainty] | None:
-    """Writes the files of a case; returns each organ's uncertainty where it is written."""
+def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm, write: Writer) -> list[OrganUncertainty]:
+    """Writes the files of a case; returns what is known of each organ without a reference."""
     reset_peak_memory()
     started = time.monotonic()
     image = read_image(case.images)
@@ -108,9 +108,8 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
     if files.probabilities is not None:
         write_probabilities(files.probabilities, ensemble, logits, write=write)
     label_map = ensemble.segment(logits)
-    rows = None
-    if by_fold is not None:
-        rows = write_uncertainty(files, ensemble, ensemble.candidate_predictions(logits, by_fold), label_map, write=write)
+    candidates = ensemble.candidate_predictions(logits, by_fold)
+    rows = organ_uncertainties(ensemble, candidates, label_map, write_uncertainty_maps(files, candidates, write=write))
     write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry, write=write)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)

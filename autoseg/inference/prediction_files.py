@@ -18,7 +18,8 @@ from ..schema.settings import PredictSettings
 from .ensemble import Ensemble
 from .logits import Logits
 from .manifest import MANIFEST
-from .uncertainty import LEVELS, MM3_PER_ML, CandidatePrediction, OrganUncertainty, along_organ, expected_dice, uncertainty_maps
+from .organ_statistics import MM3_PER_ML, OrganStatistics, organ_statistics
+from .uncertainty import LEVELS, CandidatePrediction, OrganUncertainty, along_organ, uncertainty_maps
 
 UNCERTAINTY = "uncertainty"
 """Folder beside the label maps, so that its maps are not taken for label maps."""
@@ -64,6 +65,10 @@ class Destination:
     probabilities: bool = False
     uncertainty: bool = False
     single: bool = False
+
+    def has_table(self, cases: int) -> bool:
+        """Whether a table says what to check first: with the maps, and wherever there are several cases to choose from."""
+        return self.uncertainty or cases > 1
 
     @property
     def manifest(self) -> Path:
@@ -116,27 +121,33 @@ def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Log
             file.write(slab.astype(np.float16).tobytes())
 
 
-def write_uncertainty(
-    files: PredictionFiles,
-    ensemble: Ensemble,
-    candidates: Sequence[CandidatePrediction],
-    label_map: np.ndarray,
-    *,
-    write: Writer = atomic_write,
+def organ_uncertainties(
+    ensemble: Ensemble, candidates: Sequence[CandidatePrediction], label_map: np.ndarray, maps: Sequence[np.ndarray] = ()
 ) -> list[OrganUncertainty]:
-    """Writes the uncertainty maps of a case with a label map of internal values; returns each organ's uncertainty."""
+    """Measures each organ of a case with a label map of internal values; entropy and disagreement only with the two maps."""
     trace = candidates[0].members[0].trace
+    found: dict[str, OrganStatistics] = {}
+    for candidate in candidates:
+        steps = {organ: steps for organ, steps in ensemble.choice.postprocessing.items() if organ in candidate.organs}
+        found |= organ_statistics(candidate.members, candidate.labels, steps, organs=candidate.organs)
+    rows = []
+    for organ in (name for name in ensemble.labels.names if name in found):
+        voxels, along = along_organ(label_map, ensemble.labels, organ, maps)
+        volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
+        entropy, disagreement = along or (math.nan, math.nan)
+        rows.append(OrganUncertainty(trace.case, organ, volume, found[organ].expected_dice, entropy, disagreement, found[organ]))
+    return rows
+
+
+def write_uncertainty_maps(
+    files: PredictionFiles, candidates: Sequence[CandidatePrediction], *, write: Writer = atomic_write
+) -> tuple[np.ndarray, ...]:
+    """Writes the maps of entropy and disagreement of a case where they are wanted, and returns them."""
+    if not files.uncertainty:
+        return ()
     maps = uncertainty_maps(candidates)
     for path, values in zip(files.uncertainty, maps, strict=True):
         picture = ending_of(path) in PICTURES
-        write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], trace.geometry, write=write)
-    expected: dict[str, float] = {}
-    for candidate in candidates:
-        steps = {organ: steps for organ, steps in ensemble.choice.postprocessing.items() if organ in candidate.organs}
-        expected |= expected_dice(candidate.members, candidate.labels, steps, organs=candidate.organs)
-    rows = []
-    for organ in (name for name in ensemble.labels.names if name in expected):
-        voxels, (entropy, disagreement) = along_organ(label_map, ensemble.labels, organ, maps)
-        volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
-        rows.append(OrganUncertainty(trace.case, organ, volume, expected[organ], entropy, disagreement))
-    return rows
+        geometry = candidates[0].members[0].trace.geometry
+        write_image(path, (np.round(values * LEVELS).astype(np.uint8) if picture else values)[None], geometry, write=write)
+    return maps

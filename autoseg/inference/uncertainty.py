@@ -1,4 +1,4 @@
-"""Uncertainty of a prediction: entropy and disagreement voxel by voxel, and for each organ the Dice expected from its probabilities.
+"""Uncertainty of a prediction: entropy and disagreement, voxel by voxel and along each organ.
 
 Entropy (of calibrated probabilities) is high where the models together do not know; disagreement is the part of it that comes from the
 models contradicting each other: the mutual information between the label and the choice of the network (Houlsby et al., arXiv:1112.5745;
@@ -8,7 +8,7 @@ for networks trained apart Lakshminarayanan et al., NeurIPS 2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -16,20 +16,13 @@ import numpy as np
 from scipy import ndimage
 
 from ..data.labels import organ_mask
-from ..schema import Labels, PostProcessing
+from ..schema import Labels
 from .export import probabilities
-from .lazy_logits import crop_logits, on_first_grid
 from .logits import Logits
-from .postprocessing import apply_postprocessing
-
-MIN_PROBABILITY = 0.2
-"""Probabilities below this do not count: over a whole volume their sum would outweigh a small organ. On held-out hippocampi 0.2 ranked
-cases better than 0.05 and 0.02, and those better than counting everything."""
+from .organ_statistics import OrganStatistics
 
 LEVELS = 255
 """The maps have so many levels above 0, which compresses them to a fraction."""
-
-MM3_PER_ML = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +57,16 @@ class OrganUncertainty:
         expected_dice: Dice expected from the probabilities; NaN where no voxel came near being this organ.
         entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
         disagreement: The same of the disagreement.
+        statistics: By which its Dice is estimated; None in what version 0.1.0 predicted.
     """
 
     case: str
     organ: str
     volume_ml: float
     expected_dice: float
-    entropy: float
-    disagreement: float
+    entropy: float = math.nan
+    disagreement: float = math.nan
+    statistics: OrganStatistics | None = None
 
 
 def uncertainty_maps(candidates: Sequence[CandidatePrediction]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,76 +101,6 @@ def uncertainty_maps(candidates: Sequence[CandidatePrediction]) -> tuple[np.ndar
     entropy = information if regions else _entropy(total, information, sum(len(candidate.organs) for candidate in candidates))
     maps = [np.round(np.clip(one, 0, 1) * LEVELS) / np.float32(LEVELS) for one in (entropy, disagreement)]
     return (maps[0], maps[1]) if geometry.dim == 3 else (maps[0][0], maps[1][0])
-
-
-def expected_dice(
-    members: Sequence[Logits],
-    labels: Labels,
-    postprocessing: Mapping[str, PostProcessing] | None = None,
-    *,
-    organs: Sequence[str] | None = None,
-) -> dict[str, float]:
-    """The Dice expected from the probabilities of each organ: ``2 sum(p m) / (sum(p) + sum(m))``, p the probability, m the mask.
-
-    That is the Dice of the mask with a reference in which every voxel is drawn with its probability, up to the ratio of means standing for
-    the mean ratio. Sums go over the mask and where p is at least `MIN_PROBABILITY`, on the grid of the first member; components that
-    post-processing removes do not count.
-
-    Args:
-        members: Calibrated predictions of one case, whose probabilities are averaged.
-        labels: Of the members.
-        postprocessing: By organ; none where organs overlap.
-        organs: Only these; None: all.
-
-    Returns:
-        Organ to 0..1; 0 where it is probable somewhere but has no voxel, NaN where not even that.
-    """
-    wanted = [labels.names.index(organ) for organ in (labels.names if organs is None else organs)]
-    gridded = on_first_grid(_cropped_to_channels(members, [index if labels.regions else index + 1 for index in wanted]))
-    cleaned = _postprocessed(gridded, labels, postprocessing) if postprocessing else None
-    both, shares, sizes = (np.zeros(len(labels.names)) for _ in range(3))
-    for start, slab in probabilities(gridded, labels):
-        winner = None if labels.regions else slab.argmax(axis=0)
-        for index in wanted:
-            share = slab[index if labels.regions else index + 1]
-            mask = share > 0.5 if winner is None else winner == index + 1
-            near = mask | (share >= MIN_PROBABILITY)
-            if cleaned is not None:
-                remaining = cleaned[start : start + len(mask)] == index + 1
-                mask, near = remaining, remaining | (near & ~mask)
-            both[index] += share[mask].sum(dtype=np.float64)
-            shares[index] += share[near].sum(dtype=np.float64)
-            sizes[index] += np.count_nonzero(mask)
-    sums = shares + sizes
-    return {labels.names[i]: float(2 * both[i] / sums[i]) if sums[i] else math.nan for i in wanted}
-
-
-def _cropped_to_channels(members: Sequence[Logits], channels: Sequence[int]) -> list[Logits]:
-    """Crops members to the box outside of which all of them have 0 in some channels: most of a volume is far from an organ.
-
-    Stored probabilities are 0 there at every temperature; logits never are, and on different grids no box is the same: these stay whole.
-    """
-    shapes = {tuple(member.array.shape) for member in members}
-    if len(shapes) > 1 or any(member.kind != "probability8" for member in members):
-        return list(members)
-    possible = np.zeros(shapes.pop()[1:], bool)
-    for member in members:
-        array = getattr(member.array, "same_winners", member.array)
-        for channel in channels:
-            possible |= np.asarray(array[channel : channel + 1, :, :, :])[0] > 0
-    box = next(iter(ndimage.find_objects(possible.view(np.uint8))), (slice(0, 1),) * 3)
-    return [crop_logits(member, box) for member in members]
-
-
-def _postprocessed(members: Sequence[Logits], labels: Labels, postprocessing: Mapping[str, PostProcessing]) -> np.ndarray:
-    """After post-processing the place of each voxel's organ in `labels`, plus one; 0 is background. ``(Z, Y, X)`` on the first grid."""
-    values = np.array([0, *(members[0] for members in labels.internal_members)], np.int16)
-    winners = np.concatenate([values[slab.argmax(axis=0)] for _, slab in probabilities(members, labels)])
-    spacing = members[0].trace.geometry.spacing
-    cleaned = apply_postprocessing(winners, labels, postprocessing, spacing if len(spacing) == 3 else (1.0, *spacing))
-    places = np.zeros(int(values.max()) + 1, np.int16)
-    places[values] = np.arange(len(values))
-    return places[cleaned]
 
 
 def along_organ(label_map: np.ndarray, labels: Labels, organ: str, maps: Sequence[np.ndarray]) -> tuple[int, list[float]]:

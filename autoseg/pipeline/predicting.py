@@ -17,7 +17,7 @@ from ..data.labels import to_file_values
 from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
-from ..inference.prediction_files import Destination, destination_of
+from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.dataset_folders import matching_names
 from ..runtime.hardware import choose_device, prepare_device
@@ -28,7 +28,7 @@ from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Case, Choice, Geometry, Image
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import RANKED_CASES, write_ranked_cases
+from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, tell_likeness
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
 from .choosing import choose_again
 
@@ -66,8 +66,8 @@ def predict_each(
     Args:
         source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
         out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on. With
-            `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case, and ``autoseg_uncertainty.csv``. A name with an
-            image's ending, ``seg.nii.gz``, is the file of the only case.
+            `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case; of several cases ``autoseg_uncertainty.csv``, the
+            table of what to check first. A name with an image's ending, ``seg.nii.gz``, is the file of the only case.
         overwrite: Replace files that prediction did not write, or that were changed since; never images that are read, data or models.
 
     Returns:
@@ -94,8 +94,7 @@ def predict_each(
     if ensemble.choice.postprocessing:
         log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
     failures = predict_cases(cases, destination, ensemble, outputs)
-    if settings.uncertainty:
-        log.info("What to check first: %s", write_ranked_cases(destination, cases, ensemble, write=outputs.write))
+    conclude_prediction(destination, cases, ensemble, workspace.results(dataset), write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)
     return PredictedCases(written, {**found.failed, **failures}, found.skipped)
 
@@ -112,8 +111,8 @@ def _outputs(source: Path, destination: Destination, cases: Sequence[Case], work
     outputs = Outputs(
         "autoseg_predict", inputs=[source, *inputs] if source.is_file() else inputs, protected=workspace.folders, overwrite=overwrite
     )
-    if destination.uncertainty:
-        outputs.check({"table of uncertainty": [destination.folder / RANKED_CASES]})
+    if destination.has_table(len(cases)):
+        outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})
     return outputs
 
 
@@ -143,7 +142,11 @@ def predict(
         workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)
     ensemble = load_ensemble(workspace, dataset, settings)
     read = _as_image(image)
-    labels = to_file_values(ensemble.segment(ensemble.logits(read)), ensemble.labels)
+    logits = ensemble.logits(read)
+    label_map = ensemble.segment(logits)
+    found = organ_uncertainties(ensemble, ensemble.candidate_predictions(logits), label_map)
+    tell_likeness(compare_with_training(found, ensemble.choice, workspace.results(dataset)))
+    labels = to_file_values(label_map, ensemble.labels)
     return (labels, image[1]) if _is_array_and_spacing(image) else to_sitk(labels, read.geometry)
 
 

@@ -70,7 +70,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         better=kind.better,
         scores=(read_computed(results, choice, metric) if choice else {}) | scores,
         folds_of=folds_of,
-        estimated_dice=read_estimated_dice(results) if choice else {},
+        estimated_dice=read_estimated_dice(results, choice) if choice else {},
         runs=runs,
         splits=splits,
         commands=commands(name, plan, runs, choice),

@@ -159,12 +159,34 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class DiceRegression:
-    """Linear regression that estimates an organ's Dice without a reference from the expected Dice of the probabilities.
+class FeatureWeight:
+    """How one feature of a mask changes the logit of its estimated Dice: by ``weight * (value - typical)``.
 
     Attributes:
-        error: Mean absolute difference between estimated and true Dice, leaving out one case at a time.
+        typical: Mean over the held-out cases; stands for a value that is missing.
+        low: Smallest value of the held-out cases, for which smaller ones count; `high` is the largest.
+    """
+
+    weight: float
+    typical: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DiceRegression:
+    """Regression that estimates an organ's Dice without a reference, fitted on the cross-validation.
+
+    Attributes:
+        slope: Of the line from the expected Dice of the probabilities, which counts where there are no `features`.
+        intercept: Of that line.
+        error: Mean absolute difference between estimated and true Dice, leaving out one patient at a time.
         correlation: Spearman's, between the two.
+        features: Feature (`autoseg.selection.dice_regression.FEATURES`) to its weight in the logit of the estimate; empty where the line
+            estimates better.
+        offset: Logit of the estimate of a mask whose features are typical.
+        smallest_ml: Smallest volume of the organ in a held-out reference, `largest_ml` the largest; 0 where they are not known.
+        missed: Probability that the organ is there where the mask is empty.
     """
 
     slope: float
@@ -172,6 +194,11 @@ class DiceRegression:
     error: float
     correlation: float
     cases: int
+    features: dict[str, FeatureWeight] = field(default_factory=dict)
+    offset: float = 0.0
+    smallest_ml: float = 0.0
+    largest_ml: float = 0.0
+    missed: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -19,15 +19,17 @@ from ..data.labels import organ_mask
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
+from ..inference.organ_statistics import MM3_PER_ML
 from ..inference.postprocessing import apply_postprocessing
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
+from .dice_regression import fit_dice_regression
 from .evidence import perfect_value
 from .held_out import HeldOut, check_same_grid, reference_of
 from .organ_merging import summarise_merging
 from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing, union_of_boxes
-from .quality_estimation import columns_of, estimate_quality, fit_dice_regression, write_quality_estimates
+from .quality_estimation import TrueDice, estimate_quality, write_quality_estimates
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,12 @@ class CaseTrials:
         tried: Organ to its scores under each proposal, of those that were segmented and annotated.
         merged: Scores of the merged map, and its voxels that two organs claimed; None where the organs come from one candidate, overlap,
             or a member's logits are gone.
+        reference_ml: Organ to its volume in the reference.
     """
 
     tried: dict[str, Tried]
     merged: tuple[list[Score], int] | None = None
+    reference_ml: dict[str, float] = field(default_factory=dict)
 
 
 def choose_postprocessing(
@@ -77,11 +81,15 @@ def choose_postprocessing(
         log.info("Post-processing of %s: %s.", organ, steps.why)
     choice = replace(choice, postprocessing=postprocessing)
     steps_of = {organ: replace(postprocessing.get(organ, UNCHANGED), why="") for organ in choice.organs}
-    dice_of = {organ: {case.name: tried[steps_of[organ]][1] for case, tried in cases.items()} for organ, cases in of_organs.items()}
-    estimates = estimate_quality(replace(held_out, choice=choice), cross_validation, dice_of)
+    volumes = {case.name: one.reference_ml for (_, case), one in trials.items()}
+    true = {
+        organ: {case.name: TrueDice(tried[steps_of[organ]][1], volumes[case.name][organ]) for case, tried in cases.items()}
+        for organ, cases in of_organs.items()
+    }
+    estimates = estimate_quality(replace(held_out, choice=choice), cross_validation, true)
     write_quality_estimates(cross_validation.results, estimates)
-    lines = {organ: fit_dice_regression(*columns_of(some)) for organ, some in estimates.items()}
-    return replace(choice, dice_regression={organ: line for organ, line in lines.items() if line is not None})
+    regressions = {organ: fit_dice_regression(some) for organ, some in estimates.items()}
+    return replace(choice, dice_regression={organ: one for organ, one in regressions.items() if one is not None})
 
 
 def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[PostProcessing, ...]]:
@@ -109,7 +117,8 @@ def try_case(
     merged = None
     if len(set(choice.organs.values())) > 1 and not labels.regions and len(organs) == len(choice.organs):
         merged = cross_validation.score(case, prediction, reference, labels, spacing), segmentation.conflicts
-    return CaseTrials({organ: pair.tried(organ, tries[organ]) for organ in judged}, merged)
+    volumes = {organ: pair.reference_ml(organ) for organ in judged}
+    return CaseTrials({organ: pair.tried(organ, tries[organ]) for organ in judged}, merged, volumes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +137,11 @@ class _LabelMapPair:
         """Bounding box of every internal value, in both maps."""
         maps = (np.maximum(self.prediction, 0), np.maximum(self.reference, 0))
         return [ndimage.find_objects(one, max_label=len(self.labels.base_values)) for one in maps]
+
+    def reference_ml(self, organ: str) -> float:
+        """Volume of an organ in the reference (of a 2D image as if it were 1 mm thick)."""
+        voxels = np.count_nonzero(organ_mask(self.reference, self.labels, self.labels.names.index(organ)))
+        return float(voxels * math.prod(self.spacing) / MM3_PER_ML)
 
     def tried(self, organ: str, tries: Sequence[PostProcessing]) -> Tried:
         """Scores an organ with each proposal; one that leaves the mask as it is has the values of `UNCHANGED`."""

@@ -25,7 +25,7 @@ from ..schema.scores import FeatureWeight
 FEWEST = 4
 """Cases for a line: fewer leave nothing to judge it by."""
 
-PENALTY = 1.0
+PENALTY = 0.3
 """Of the ridge regression, for each case: features in units of their standard deviation."""
 
 CERTAIN = 0.02
@@ -51,9 +51,8 @@ FEATURES: dict[str, Callable[[float], float]] = {
     "low_probability": logit,
     "border_share": _log,
     "slice_agreement": float,
-    "volume_ml": _log,
 }
-"""Attribute of `OrganStatistics` to what it enters the regression as."""
+"""Attribute of `OrganStatistics` to what it enters the regression as. Volume is not: another disease changes it first."""
 
 
 @dataclass(frozen=True)

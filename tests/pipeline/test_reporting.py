@@ -25,7 +25,8 @@ from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CandidateComparison, Choice, Evidence, NestedEstimate, Score, Split
 from autoseg.schema.run_record import RunEnvironment
 from autoseg.schema.settings import TrainSettings
-from autoseg.selection.quality_estimation import QualityEstimate, read_estimated_dice, write_quality_estimates
+from autoseg.selection.dice_regression import QualityEstimate
+from autoseg.selection.quality_estimation import read_estimated_dice, write_quality_estimates
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 
 DATASET = "Dataset001_Tiny"
@@ -217,10 +218,11 @@ def test_a_damaged_run_does_not_take_the_report_with_it(home: Path) -> None:
 def test_predicted_dice_of_a_case_comes_from_the_others(tmp_path: Path) -> None:
     points = [QualityEstimate(f"c{place}", 0.1 * place, 0.2 * place - 0.1) for place in range(1, 6)]
     write_quality_estimates(tmp_path, {"ball": [*points, QualityEstimate("unknown", float("nan"), 0.3)]})
-    estimated_dice = read_estimated_dice(tmp_path)["ball"]
+    choice = Choice({}, (), {}, 0)
+    estimated_dice = read_estimated_dice(tmp_path, choice)["ball"]
     assert [one.case for one in estimated_dice] == ["c1", "c2", "c3", "c4", "c5"]
     assert [one.estimated for one in estimated_dice] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-    assert read_estimated_dice(tmp_path / "nowhere") == {}
+    assert read_estimated_dice(tmp_path / "nowhere", choice) == {}
 
 
 def test_pictured_cases_lie_at_even_distances() -> None:

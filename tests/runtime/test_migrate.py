@@ -62,7 +62,7 @@ def test_the_choice_and_what_lies_beside_it_are_read(home: Path):
     assert choice.rule == "supported"
     assert choice.postprocessing["ball"].components == 1
     assert choice.calibration["2d__Trainer"].temperature == pytest.approx(0.788, abs=1e-3)
-    assert {one.case for one in read_estimated_dice(results)["ball"]} == {"a", "d"}
+    assert {one.case for one in read_estimated_dice(results, choice)["ball"]} == {"a", "d"}
     (environment,) = read_run_environments(results / MODELS[0] / "fold_0")
     assert environment.kind == "cpu"
     remove_run_environment(results / MODELS[0] / "fold_0")

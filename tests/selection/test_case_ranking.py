@@ -23,7 +23,7 @@ from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Calibration, Case, Choice, DiceRegression, Image, PostProcessing
-from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, ranked, write_ranked_cases
+from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, conclude_prediction, ranked
 
 NAN = float("nan")
 FAST = ("--device", "cpu", "--no-tta", "--uncertainty")
@@ -120,7 +120,7 @@ def test_the_most_doubtful_comes_first() -> None:
 def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: Path) -> None:
     out, ensemble = tmp_path / "out", average_of(ThresholdModel())
     predict(cases, out, ensemble, uncertainty=True)
-    assert write_ranked_cases(Destination(folder=out), cases, ensemble) == out / RANKED_CASES
+    conclude_prediction(Destination(folder=out, uncertainty=True), cases, ensemble, tmp_path / "results")
     rows = list(csv.DictReader((out / RANKED_CASES).open(encoding="utf-8")))
     assert tuple(rows[0]) == COLUMNS
     assert {(row["case"], row["organ"]) for row in rows} == {(f"new_{n}", organ) for n in range(2) for organ in BALL_AND_BAR.names}

@@ -24,7 +24,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
-    text = "also write maps of uncertainty, and a table of the cases ranked by estimated Dice"
+    text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
     add_device(parser)

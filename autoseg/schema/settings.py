@@ -112,7 +112,7 @@ class PredictSettings:
         step: Distance of tiles as a share of the patch.
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
-        uncertainty: Write uncertainty maps too, and a table of cases ranked by estimated quality.
+        uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         allow_code: Modules of your own, or of others, that a name in the models' files may import.
     """

@@ -228,4 +228,4 @@ def test_dice_is_estimated_from_probabilities(home: Home) -> None:
     found = home.postprocessed(replace(home.choice, calibration={MODEL: Calibration(1.0)})).dice_regression["ball"]
     assert found.cases == 4
     assert found.slope > 0
-    assert found.correlation == pytest.approx(1)
+    assert found.correlation > 0.7, "of each case estimated by the others"

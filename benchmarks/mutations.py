@@ -1,0 +1,413 @@
+"""Feeds the readers thousands of damaged files, and counts what happens to them by format.
+
+    python benchmarks/mutations.py --work FOLDER --seed 1 --from 0 --to 10000 [--stage dicom dataset.json ...]
+
+Input number n depends on the seed and n alone. Each line of FOLDER/inputs.jsonl is one input, so that counts add up over runs; `--report`
+prints them. Inputs are read in a process of their own with a limit of memory and time: a hang, a crash and a traceback are counted, too.
+
+Outcomes: *refused* (an error in one line that names the file), *same* (what was read is unchanged), *as the header says* (the header has
+another meaning now, and was read as an independent reader does), *those voxels* (a byte of uncompressed voxels has another value: nobody can
+know), *accepted* (of dataset.json: still valid). Everything else is a fault. An independent reader is nibabel for NIfTI (pip install nibabel),
+SimpleITK for the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+GOOD = ("refused", "same", "as the header says", "those voxels", "accepted")
+SECONDS = 60
+MEMORY = 3 * 2**30
+"""Address space that reading may take beyond what the process has."""
+
+SHAPE, SPACING, ORIGIN = (9, 11, 13), (0.7, 0.8, 2.5), (-31.5, 12.25, 70.0)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of input: how one is written, which of its files are damaged, and whether its voxels lie uncompressed at the end of the file."""
+
+    write: Callable[[Path], Path]
+    raw: bool = False
+    lossy: bool = False
+
+
+def volume(dtype: str = "int16") -> sitk.Image:
+    """A volume of distinct values with a geometry of its own."""
+    values = np.random.default_rng(0).permutation(int(np.prod(SHAPE))).reshape(SHAPE)
+    image = sitk.GetImageFromArray(values.astype(dtype))
+    image.SetSpacing(SPACING)
+    image.SetOrigin(ORIGIN)
+    return image
+
+
+def picture() -> sitk.Image:
+    """A grey picture."""
+    return sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8))
+
+
+def _volume_writer(name: str, *, compress: bool, dtype: str = "int16") -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        sitk.WriteImage(volume(dtype), str(folder / name), compress)
+        return folder / name
+
+    return write
+
+
+def _picture_writer(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        sitk.WriteImage(picture(), str(folder / name))
+        return folder / name
+
+    return write
+
+
+def _stack_writer(*, compress: bool) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        image = volume()
+        sitk.WriteImage(image, str(folder / "x.tif"), compress)
+        (folder / "x.json").write_text(json.dumps({"spacing": list(image.GetSpacing()[::-1])}))
+        return folder / "x.tif"
+
+    return write
+
+
+def write_series(folder: Path) -> Path:
+    """A CT series of small slices."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    values = sitk.GetArrayFromImage(volume())
+    target = folder / "series"
+    target.mkdir()
+    for number, plane in enumerate(values):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, f"1.2.826.0.1.{number + 1}"
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        slice_ = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        slice_.Modality, slice_.PatientID, slice_.StudyInstanceUID, slice_.SeriesInstanceUID = "CT", "p", "1.2.3", "1.2.4"
+        slice_.InstanceNumber, slice_.ImagePositionPatient = number + 1, [ORIGIN[0], ORIGIN[1], ORIGIN[2] + SPACING[2] * number]
+        slice_.ImageOrientationPatient, slice_.PixelSpacing, slice_.SliceThickness = (
+            [1, 0, 0, 0, 1, 0],
+            [SPACING[1], SPACING[0]],
+            SPACING[2],
+        )
+        slice_.Rows, slice_.Columns, slice_.SamplesPerPixel, slice_.PhotometricInterpretation = *plane.shape, 1, "MONOCHROME2"
+        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
+        slice_.RescaleIntercept, slice_.RescaleSlope = 0, 1
+        slice_.PixelData = plane.astype("<i2").tobytes()
+        slice_.save_as(target / f"{number:02d}.dcm", enforce_file_format=True)
+    return target
+
+
+FORMATS: dict[str, Format] = {
+    "nii.gz": Format(_volume_writer("x.nii.gz", compress=True)),
+    "nii": Format(_volume_writer("x.nii", compress=False), raw=True),
+    "nrrd gzip": Format(_volume_writer("x.nrrd", compress=True)),
+    "nrrd raw": Format(_volume_writer("x.nrrd", compress=False), raw=True),
+    "mha zlib": Format(_volume_writer("x.mha", compress=True)),
+    "mha raw": Format(_volume_writer("x.mha", compress=False), raw=True),
+    "mhd": Format(_volume_writer("x.mhd", compress=False), raw=True),
+    "gipl": Format(_volume_writer("x.gipl", compress=False), raw=True),
+    "tiff deflate": Format(_stack_writer(compress=True)),
+    "tiff raw": Format(_stack_writer(compress=False), raw=True),
+    "png": Format(_picture_writer("x.png")),
+    "bmp": Format(_picture_writer("x.bmp"), raw=True),
+    "jpeg": Format(_picture_writer("x.jpg"), lossy=True),
+    "dicom": Format(write_series, raw=True),
+}
+STAGES = (*FORMATS, "dataset.json", "dataset.json bytes", "own files")
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """The bytes with one damage: flipped bits, other bytes, a zeroed block, inserted or missing bytes, a cut or something appended."""
+    kind = rng.choice(
+        ["bit", "byte", "bytes", "zeros", "insert", "delete", "cut", "append"], p=[0.4, 0.15, 0.1, 0.1, 0.05, 0.05, 0.1, 0.05]
+    )
+    last = len(data) if rng.random() < 0.5 else min(len(data), 400)
+    at, length = int(rng.integers(0, last)), int(rng.integers(1, 64))
+    changed = bytearray(data)
+    if kind == "bit":
+        changed[at] ^= 1 << int(rng.integers(8))
+    elif kind == "byte":
+        changed[at] = int(rng.integers(256))
+    elif kind == "bytes":
+        changed[at : at + length] = rng.bytes(min(length, len(data) - at))
+    elif kind == "zeros":
+        changed[at : at + length] = bytes(min(length, len(data) - at))
+    elif kind == "insert":
+        changed[at:at] = rng.bytes(length)
+    elif kind == "delete":
+        del changed[at : at + length]
+    elif kind == "cut":
+        del changed[at:]
+    else:
+        changed += rng.bytes(length)
+    return bytes(changed)
+
+
+def damage_image(name: str, folder: Path, rng: np.random.Generator) -> str:
+    """Writes an image, damages one of its files, and reads it."""
+    from autoseg.data.images import read_image
+
+    one = FORMATS[name]
+    path = one.write(folder)
+    before = read_image([path])
+    files = sorted(file for file in (path if path.is_dir() else folder).iterdir() if file.is_file())
+    file = files[int(rng.integers(len(files)))]
+    data = file.read_bytes()
+    changed = mutated(data, rng)
+    if changed == data:
+        return "same"
+    file.write_bytes(changed)
+    try:
+        after = read_image([path])
+    except ValueError as error:
+        return "refused" if file.name in str(error) or path.name in str(error) else f"FAULT: no file is named: {error}"
+    except Exception as error:  # every kind is counted
+        return f"FAULT: {type(error).__name__}: {error}"
+    same_place = after.geometry == before.geometry
+    if same_place and after.array.shape == before.array.shape and np.array_equal(after.array, before.array):
+        return "same"
+    if _only_those_voxels(data, changed, before.array, after.array, same_place=same_place, raw=one.raw):
+        return "those voxels"
+    if one.lossy and same_place and after.array.shape == before.array.shape:
+        return "those voxels"
+    return "as the header says" if _as_independently_read(path, after) else "FAULT: read as something else without a word"
+
+
+def _only_those_voxels(data: bytes, changed: bytes, before: np.ndarray, after: np.ndarray, *, same_place: bool, raw: bool) -> bool:
+    """Whether the bytes that differ are as many voxels as have another value: damage of uncompressed voxels, which nothing can show."""
+    if not (raw and same_place and len(data) == len(changed) and before.shape == after.shape):
+        return False
+    differing = np.flatnonzero(np.frombuffer(data, np.uint8) != np.frombuffer(changed, np.uint8))
+    return np.count_nonzero(before != after) <= len(differing) and bool((differing >= len(data) - before.size * 4 - 1000).all())
+
+
+def _as_independently_read(path: Path, image: Any) -> bool:
+    from autoseg.data.images import from_sitk, geometry_difference, to_world
+
+    if path.name.endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        try:
+            other = nibabel.load(path)
+            values = np.asarray(other.dataobj, np.float32).T
+            corners = np.array([[0, 0, 0], [1, 2, 3]], float)
+            ours = to_world(image.geometry, corners) * [-1, -1, 1]
+            places = [corners @ affine[:3, :3].T + affine[:3, 3] for affine in (other.get_sform(), other.get_qform(), other.affine)]
+        except Exception:
+            return False
+        values = np.where(np.isfinite(values), values, 0).reshape(image.array.shape)
+        return any(np.allclose(ours, place, atol=1e-3) for place in places) and np.allclose(values, image.array, equal_nan=True)
+    try:
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path)) if path.is_dir() else str(path)
+        other = from_sitk(sitk.ReadImage(files))
+    except Exception:
+        return False
+    same_voxels = other.array.shape == image.array.shape and np.allclose(np.nan_to_num(other.array.astype(np.float32)), image.array)
+    return same_voxels and (not image.geometry.oriented or not geometry_difference(other.geometry, image.geometry))
+
+
+def write_dataset(folder: Path) -> Path:
+    """A dataset of two cases."""
+    for case in ("p_1", "p_2"):
+        for part, end in (("imagesTr", "_0000"), ("labelsTr", "")):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8)), str(folder / part / f"{case}{end}.nii.gz"))
+    info = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+        "regions_class_order": [1, 2],
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+        "groups": {"p_1": "a", "p_2": "b"},
+        "annotated": {"p_1": ["whole"]},
+        "windows": {"core": [400, 40]},
+    }
+    (folder / "dataset.json").write_text(json.dumps(info))
+    return folder
+
+
+def load_outcome(folder: Path) -> str:
+    """What loading a dataset does."""
+    from autoseg.data.datasets import load_dataset
+
+    try:
+        load_dataset(folder)
+    except ValueError as error:
+        return "refused" if folder.name in str(error) else f"FAULT: no file is named: {error}"
+    except Exception as error:
+        return f"FAULT: {type(error).__name__}: {error}"
+    return "accepted"
+
+
+def damage_description(folder: Path, rng: np.random.Generator) -> str:
+    """A description with one value of another type, drawn by hypothesis."""
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from hypothesis import strategies as st
+
+    file = write_dataset(folder / "Dataset001_D") / "dataset.json"
+    valid = json.loads(file.read_text())
+    places = list(_places(valid, ()))
+    scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
+    values = st.recursive(
+        scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3))
+    )
+    outcomes: list[str] = []
+
+    @seed(int(rng.integers(2**32)))
+    @settings(max_examples=3, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(place=st.sampled_from(places), value=values)
+    def attempt(place: tuple[Any, ...], value: Any) -> None:
+        changed = json.loads(json.dumps(valid))
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        file.write_text(json.dumps(changed))
+        outcomes.append(load_outcome(file.parent))
+
+    attempt()
+    return next((outcome for outcome in outcomes if outcome.startswith("FAULT")), outcomes[-1])
+
+
+def _places(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*place, key)
+        yield from _places(item, (*place, key))
+
+
+def damage_description_bytes(folder: Path, rng: np.random.Generator) -> str:
+    """A description with damaged bytes."""
+    file = write_dataset(folder / "Dataset001_D") / "dataset.json"
+    file.write_bytes(mutated(file.read_bytes(), rng))
+    return load_outcome(file.parent)
+
+
+def make_home(home: Path) -> None:
+    raise NotImplementedError
+
+
+def damage_own_file(home: Path, rng: np.random.Generator) -> str:
+    raise NotImplementedError
+
+
+def attempt(work: Path, stage: str, seed: int, number: int) -> str:
+    """One input of a stage."""
+    rng = np.random.default_rng([seed, number])
+    folder = work / "input"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if stage in FORMATS:
+        return damage_image(stage, folder, rng)
+    if stage == "own files":
+        return damage_own_file(work / "home", rng)
+    return damage_description(folder, rng) if stage == "dataset.json" else damage_description_bytes(folder, rng)
+
+
+def serve(connection: Connection, work: Path) -> None:
+    """Reads inputs until the connection ends, with a limit of memory."""
+    import logging
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    logging.disable(logging.CRITICAL)
+    import autoseg.pipeline  # noqa: F401  # what it takes counts before the limit
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    while True:
+        stage, seed, number = connection.recv()
+        try:
+            outcome = attempt(work, stage, seed, number)
+        except BaseException as error:
+            outcome = f"FAULT: {type(error).__name__}: {error}"
+        connection.send(outcome)
+
+
+class Reader:
+    """A process that reads inputs, started again after a crash or a hang."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, self.work), daemon=True)
+        self.process.start()
+        other.close()
+
+    def read(self, stage: str, seed: int, number: int) -> str:
+        """The outcome of one input."""
+        self.connection.send((stage, seed, number))
+        try:
+            if self.connection.poll(SECONDS):
+                return self.connection.recv()
+            outcome = f"FAULT: hangs for {SECONDS} s"
+        except EOFError:
+            self.process.join(5)
+            outcome = f"FAULT: crash, exit code {self.process.exitcode}"
+        self.process.kill()
+        self._start()
+        return outcome
+
+
+def report(work: Path) -> bool:
+    """Prints the counts of all inputs so far, and whether there was no fault."""
+    lines = (work / "inputs.jsonl").read_text().splitlines()
+    inputs = {(one["seed"], one["number"], one["stage"]): one for one in map(json.loads, lines)}
+    counts = Counter((one["stage"], one["outcome"] if one["outcome"] in GOOD else "fault") for one in inputs.values())
+    print(f"| input | {' | '.join(GOOD)} | fault |\n|---|{'---:|' * (len(GOOD) + 1)}")
+    for stage in STAGES:
+        print(f"| {stage} | {' | '.join(str(counts[stage, outcome]) for outcome in (*GOOD, 'fault'))} |")
+    print(f"| all {len(inputs)} | {' | '.join(str(sum(counts[s, o] for s in STAGES)) for o in (*GOOD, 'fault'))} |")
+    faults = [one for one in inputs.values() if one["outcome"] not in GOOD]
+    for one in faults[:50]:
+        print(json.dumps(one))
+    return not faults
+
+
+def main() -> None:
+    """Reads inputs, or prints the counts of those that were read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", type=int, default=0, dest="start")
+    parser.add_argument("--to", type=int, default=10_000)
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--report", action="store_true", help="only print the counts")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if not options.report:
+        if "own files" in options.stage:
+            make_home(options.work / "home")
+        reader = Reader(options.work)
+        with (options.work / "inputs.jsonl").open("a") as file:
+            for number in range(options.start, options.to):
+                stage = options.stage[number % len(options.stage)]
+                outcome = reader.read(stage, options.seed, number)
+                file.write(json.dumps({"seed": options.seed, "number": number, "stage": stage, "outcome": outcome}) + "\n")
+        reader.process.kill()
+    sys.exit(not report(options.work))
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,9 @@ SECONDS = 60
 MEMORY = 3 * 2**30
 """Address space that reading may take beyond what the process has."""
 
+LISTS = ("scores.json", "run_environment.json")
+"""Own files that hold a list."""
+
 SHAPE, SPACING, ORIGIN = (9, 11, 13), (0.7, 0.8, 2.5), (-31.5, 12.25, 70.0)
 
 
@@ -331,7 +334,7 @@ def open_own_file(home: Path, file: Path) -> Any:
     if file.name == "dataset.json":
         return read_description(file, home=home, raw=home / "raw")
     if file.suffix == ".json":
-        return read_json(file, dict)
+        return read_json(file, list if file.name.endswith(LISTS) else dict)
     if file.suffix == ".b2nd":
         return read_array(file)[:].tobytes()
     if file.suffix == ".npz":

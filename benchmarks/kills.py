@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py --work FOLDER --seed 1 --from 0 --to 200 [--stage train_2d ...]
 
-The work folder keeps a tiny phantom, its home before each stage, and what two undisturbed runs of the stage left: what differs between these
-two (times, memory) is not compared, everything else must be equal after a kill. Trial number n depends on the seed and n alone. Each trial
-adds a line to FOLDER/trials.jsonl, so that counts add up over runs; `--report` prints them. Linux only (it looks for children in /proc).
+The work folder keeps a tiny phantom, its home before each stage, and what two undisturbed runs of the stage left: what differs between
+these two (times, memory) is not compared, everything else must be equal after a kill. Trial number n depends on the seed and n alone. Each
+trial adds a line to FOLDER/trials.jsonl, so that counts add up over runs; `--report` prints them. Linux only (children: /proc).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ Input number n depends on the seed and n alone. Each line of FOLDER/inputs.jsonl
 prints them. Inputs are read in a process of their own with a limit of memory and time: a hang, a crash and a traceback are counted, too.
 
 Outcomes: *refused* (an error in one line that names the file), *same* (what was read is unchanged), *as the header says* (the header has
-another meaning now, and was read as an independent reader does), *those voxels* (a byte of uncompressed voxels has another value: nobody can
-know), *accepted* (of dataset.json: still valid). Everything else is a fault. An independent reader is nibabel for NIfTI (pip install nibabel),
-SimpleITK for the others.
+another meaning now, and was read as an independent reader does), *those voxels* (a byte of uncompressed voxels has another value: nobody
+can know), *accepted* (of dataset.json: still valid). Everything else is a fault. An independent reader is nibabel for NIfTI (pip install
+nibabel), SimpleITK for the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHAPE, SPACING, ORIGIN = (9, 11, 13), (0.7, 0.8, 2.5), (-31.5, 12.25, 70.0)
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of input: how one is written, which of its files are damaged, and whether its voxels lie uncompressed at the end of the file."""
+    """A kind of input: how one is written, whether its voxels lie uncompressed at the end of the file, whether they are coded with loss."""
 
     write: Callable[[Path], Path]
     raw: bool = False

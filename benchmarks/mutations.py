@@ -6,9 +6,9 @@ Input number n depends on the seed and n alone. Each line of FOLDER/inputs.jsonl
 prints them. Inputs are read in a process of their own with a limit of memory and time: a hang, a crash and a traceback are counted, too.
 
 Outcomes: *refused* (an error in one line that names the file), *same* (what was read is unchanged), *as the header says* (the header has
-another meaning now, and was read as an independent reader does), *those voxels* (a byte of uncompressed voxels has another value: nobody
-can know), *accepted* (of dataset.json: still valid). Everything else is a fault. An independent reader is nibabel for NIfTI (pip install
-nibabel), SimpleITK for the others.
+another meaning now, and was read as an independent reader does), *those voxels* (bytes of voxels without a checksum have another value:
+nobody can know), *accepted* (of dataset.json: still valid). Everything else is a fault. An independent reader is nibabel for NIfTI
+(pip install nibabel), SimpleITK for the others.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import tifffile
 
 GOOD = ("refused", "same", "as the header says", "those voxels", "accepted")
 SECONDS = 60
@@ -42,11 +43,12 @@ SHAPE, SPACING, ORIGIN = (9, 11, 13), (0.7, 0.8, 2.5), (-31.5, 12.25, 70.0)
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of input: how one is written, whether its voxels lie uncompressed at the end of the file, whether they are coded with loss."""
+    """A kind of input: how one is written, whether its voxels lie uncompressed at the end of the file, whether they are
+    compressed without a checksum."""
 
     write: Callable[[Path], Path]
     raw: bool = False
-    lossy: bool = False
+    unchecked: bool = False
 
 
 def volume(dtype: str = "int16") -> sitk.Image:
@@ -79,10 +81,13 @@ def _picture_writer(name: str) -> Callable[[Path], Path]:
     return write
 
 
-def _stack_writer(*, compress: bool) -> Callable[[Path], Path]:
+def _stack_writer(compression: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         image = volume()
-        sitk.WriteImage(image, str(folder / "x.tif"), compress)
+        if compression == "deflate":
+            tifffile.imwrite(folder / "x.tif", sitk.GetArrayFromImage(image), compression="zlib")
+        else:
+            sitk.WriteImage(image, str(folder / "x.tif"), compression == "packbits")
         (folder / "x.json").write_text(json.dumps({"spacing": list(image.GetSpacing()[::-1])}))
         return folder / "x.tif"
 
@@ -127,11 +132,12 @@ FORMATS: dict[str, Format] = {
     "mha raw": Format(_volume_writer("x.mha", compress=False), raw=True),
     "mhd": Format(_volume_writer("x.mhd", compress=False), raw=True),
     "gipl": Format(_volume_writer("x.gipl", compress=False), raw=True),
-    "tiff deflate": Format(_stack_writer(compress=True)),
-    "tiff raw": Format(_stack_writer(compress=False), raw=True),
+    "tiff deflate": Format(_stack_writer("deflate")),
+    "tiff packbits": Format(_stack_writer("packbits"), unchecked=True),
+    "tiff raw": Format(_stack_writer("raw"), raw=True),
     "png": Format(_picture_writer("x.png")),
     "bmp": Format(_picture_writer("x.bmp"), raw=True),
-    "jpeg": Format(_picture_writer("x.jpg"), lossy=True),
+    "jpeg": Format(_picture_writer("x.jpg"), unchecked=True),
     "dicom": Format(write_series, raw=True),
 }
 STAGES = (*FORMATS, "dataset.json", "dataset.json bytes", "own files")
@@ -189,7 +195,7 @@ def damage_image(name: str, folder: Path, rng: np.random.Generator) -> str:
         return "same"
     if _only_those_voxels(data, changed, before.array, after.array, same_place=same_place, raw=one.raw):
         return "those voxels"
-    if one.lossy and same_place and after.array.shape == before.array.shape:
+    if one.unchecked and same_place and after.array.shape == before.array.shape:
         return "those voxels"
     return "as the header says" if _as_independently_read(path, after) else "FAULT: read as something else without a word"
 
@@ -213,7 +219,9 @@ def _as_independently_read(path: Path, image: Any) -> bool:
             values = np.asarray(other.dataobj, np.float32).T
             corners = np.array([[0, 0, 0], [1, 2, 3]], float)
             ours = to_world(image.geometry, corners) * [-1, -1, 1]
-            places = [corners @ affine[:3, :3].T + affine[:3, 3] for affine in (other.get_sform(), other.get_qform(), other.affine)]
+            plain = np.diag([*other.header.get_zooms()[:3], 1.0])  # without a form: the spacing alone, as ITK reads it
+            places = [corners @ affine[:3, :3].T + affine[:3, 3] for affine in (other.get_sform(), other.get_qform(), plain)]
+            places.append(places[-1] * [-1, -1, 1])
         except Exception:
             return False
         values = np.where(np.isfinite(values), values, 0).reshape(image.array.shape)

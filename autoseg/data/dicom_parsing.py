@@ -15,6 +15,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.tag import BaseTag, Tag
 
+_VOXELS = Tag("PixelData")
+_GROUPS_AFTER_VOXELS = (0xFFFA, 0xFFFC)
+"""Digital signatures and padding."""
+
 warnings.filterwarnings("ignore", module=r"pydicom\.")  # of values that break a rule of DICOM and can be read all the same
 
 
@@ -59,6 +63,16 @@ def is_cut_short(dataset: FileDataset, stream: BoundedReader) -> bool:
     """Whether a file that was parsed up to its end ends inside a value."""
     values = map(dataset.get_item, dataset.keys())  # as they were read: iterating would convert them
     return stream.tell() > stream.size or any(isinstance(one, RawDataElement) and one.length > len(one.value or b"") for one in values)
+
+
+def check_end(dataset: FileDataset) -> None:
+    """Raises a ValueError where something else than padding or signatures follows the voxels: the file is damaged."""
+    tags = list(dataset.keys())
+    voxels = [number for number, tag in enumerate(tags) if tag == _VOXELS]
+    after = tags[voxels[0] + 1 :] if voxels else []
+    odd = [tag for tag in after if tag.group not in _GROUPS_AFTER_VOXELS]
+    if odd:
+        raise ValueError(f"damaged: expected the file to end with its voxels, found {odd[0]} behind them")
 
 
 def encoding(dataset: FileDataset) -> tuple[bool, bool]:

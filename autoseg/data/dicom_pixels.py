@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames, parse_basic_offsets
 from pydicom.pixels import apply_modality_lut, get_decoder
 
-from .dicom_parsing import BoundedReader, parse, transfer_syntax
+from .dicom_parsing import BoundedReader, check_end, parse, transfer_syntax
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)
 """Transfer syntaxes without compression of the voxels."""
@@ -123,6 +123,7 @@ def decode_file(path: Path, frames: Sequence[int], rescales: Sequence[tuple[floa
     """
     with BoundedReader(path) as stream:
         dataset = parse(stream)
+    check_end(dataset)
     syntax = transfer_syntax(dataset)
     dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
     if syntax in JPEG:

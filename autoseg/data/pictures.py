@@ -20,6 +20,8 @@ _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _PLANAR = 256, 257, 258, 259, 262, 273, 277, 279, 284
 _TILE_OFFSETS, _TILE_COUNTS = 324, 325
+_TIFF_REQUIRED = {_WIDTH: "width", _HEIGHT: "height", _PHOTOMETRIC: "photometric interpretation"}
+"""Tags without which ITK guesses."""
 
 
 def check_picture(path: Path) -> None:
@@ -130,7 +132,14 @@ def _check_gipl(path: Path, content: bytes) -> None:
 
 
 def _check_tiff(path: Path, content: bytes) -> None:
-    for number, page in enumerate(_tiff_pages(path, content)):
+    pages = list(_tiff_pages(path, content))
+    for number, page in enumerate(pages):
+        differing = [tag for tag in (_WIDTH, _HEIGHT, _BITS, _SAMPLES, _COMPRESSION) if page.get(tag) != pages[0].get(tag)]
+        if differing:
+            raise damaged(path, f"page {number + 1} has another size, kind of numbers or compression than page 1")
+        lacking = [name for tag, name in _TIFF_REQUIRED.items() if tag not in page]
+        if lacking:
+            raise damaged(path, f"page {number + 1} lacks its {', '.join(lacking)}")
         if page.get(_PHOTOMETRIC) == (5,):
             raise _cmyk(path)
         offsets = page.get(_OFFSETS) or page.get(_TILE_OFFSETS) or ()

@@ -81,6 +81,10 @@ def read_stored(path: Path) -> StoredVoxels:
         reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: cannot be read: its header is damaged, or of another format ({reason})") from error
     if stored.stream is not None:
+        if not stored.stream.file.is_file():
+            raise ValueError(
+                f"{path}: cannot be read: expected its voxels in {stored.stream.file}, as its header says; found nothing there"
+            )
         check_size(stored.stream)
     return stored
 
@@ -119,7 +123,7 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
         while "ElementDataFile" not in fields:
             line = file.readline(_LONGEST_HEADER)
             key, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
-            if not line or (line.strip() and not equals):
+            if not line or b"\0" in line or (line.strip() and not equals):
                 raise damaged(path, f"its header ends in {line[:40]!r} instead of ElementDataFile")
             meant = [] if key in _META_KEYS else difflib.get_close_matches(key, _META_KEYS, 1, 0.8)
             if meant:
@@ -160,6 +164,8 @@ def _nrrd_fields(path: Path) -> tuple[dict[str, str], int, bool]:
             text = line.decode("latin-1").strip()
             if not text:
                 break
+            if "\0" in text:
+                raise damaged(path, "its header holds bytes that are no text")
             name, colon, value = text.partition(":")
             if not text.startswith("#") and colon and not value.startswith("="):
                 fields[{"datafile": "data file", "byteskip": "byte skip", "lineskip": "line skip"}.get(n := name.lower(), n)] = (

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
+from dicom_files import stack, voxels, write_series
 from PIL import Image as Picture
 
 from autoseg.data import images
@@ -216,3 +218,22 @@ def test_metaimage_headers_that_itk_would_guess_from(tmp_path, old, new, said):
     (tmp_path / "a.mha").write_bytes(content.replace(old, new))
     with pytest.raises(ValueError, match=rf"a\.mha.*{said}"):
         images.read_image([tmp_path / "a.mha"])
+
+
+def test_bytes_that_were_put_into_the_voxels_of_a_dicom_slice_are_noticed(tmp_path):
+    file = write_series(tmp_path / "series", voxels(), stack())[2]
+    content = file.read_bytes()
+    file.write_bytes(content[:-100] + b"\x81\x04\x71" * 4 + content[-100:])
+    with pytest.raises(ValueError, match=f"{file.name}.*behind them"):
+        images.read_image([tmp_path / "series"])
+
+
+def test_a_tiff_page_that_differs_from_the_first_is_noticed(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.arange(60, dtype=np.uint16).reshape(3, 4, 5))
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        tag = file.pages[2].tags["BitsPerSample"].offset
+    content[tag] ^= 0x40  # another, unknown tag: the page has one bit a voxel then
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.tif.*page 3 has another size, kind of numbers or compression"):
+        images.read_image([tmp_path / "x.tif"])

@@ -229,7 +229,7 @@ def test_bytes_that_were_put_into_the_voxels_of_a_dicom_slice_are_noticed(tmp_pa
 
 
 def test_a_tiff_page_that_differs_from_the_first_is_noticed(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", np.arange(60, dtype=np.uint16).reshape(3, 4, 5))
+    tifffile.imwrite(tmp_path / "x.tif", np.arange(60, dtype=np.uint16).reshape(3, 4, 5), photometric="minisblack", metadata=None)
     content = bytearray((tmp_path / "x.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
         tag = file.pages[2].tags["BitsPerSample"].offset

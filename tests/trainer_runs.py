@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import pytest
 import torch
@@ -47,3 +48,22 @@ def weights(folders: RunFolders, name: str = "network") -> dict[str, torch.Tenso
 
 def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def signal_at(trainer: Trainer, number: int, iteration: int | None) -> None:
+    """Sends this process a signal in the step of that number; None: while the first patch is scored."""
+    step = trainer.step
+
+    def interrupted(batch: object) -> dict[str, torch.Tensor]:
+        if trainer.iteration == iteration:
+            signal.raise_signal(number)
+        return step(batch)
+
+    def scored(*_: object) -> None:
+        if torch.is_inference_mode_enabled():
+            signal.raise_signal(number)
+
+    if iteration is None:
+        trainer.final_network().register_forward_hook(scored)
+    else:
+        trainer.step = interrupted

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,6 +32,7 @@ class PostponedInterruption:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> PostponedInterruption:
+        self._asked = None
         self._stack.enter_context(_handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note)))
         return self
 
@@ -57,7 +55,6 @@ class PostponedInterruption:
         if self._asked is not None:
             _raise(number, frame)
         self._asked = number
-        log.info("Interrupted: saving the state of the training (once more ends it at once).")
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -67,6 +67,8 @@ class PyramidTrainer(Trainer):
         """All scales count alike."""
         return replace(options, supervision="pyramid")
 
+    _fuses = True
+
     def build_network(self) -> nn.Module:
         """The network; one that cannot fuse is refused now, not when the second phase begins."""
         network = super().build_network()
@@ -75,10 +77,21 @@ class PyramidTrainer(Trainer):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Takes one optimisation step of the phase that the budget is in."""
-        fuses = self.used >= checked_options(PyramidOptions, self.job.trainer_options).fusion_from
+        self._set_phase(self.used >= checked_options(PyramidOptions, self.job.trainer_options).fusion_from)
+        return super().step(batch)
+
+    def _set_phase(self, fuses: bool) -> None:
+        self._fuses = fuses
         for network in (self.network, self.optimized.final):
             _set_fusing(network, fuses, self.job.configuration)
-        return super().step(batch)
+
+    def extra_states(self) -> dict[str, dict[str, Any]]:
+        """The phase of the last step: where a run goes on after an interval's last one, its patches are scored in that phase."""
+        return {"pyramid": {"fuses": self._fuses}}
+
+    def load_extra_states(self, states: Mapping[str, Any]) -> None:
+        if "pyramid" in states:
+            self._set_phase(states["pyramid"]["fuses"])
 
     def fit(self) -> nn.Module:
         """Trains, and returns the network that predicts, which fuses; so does every network that is built from the checkpoint."""

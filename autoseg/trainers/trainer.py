@@ -26,6 +26,7 @@ from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
 from ..runtime.hardware import autocast, autocast_dtype, prepare_device, reset_peak_memory
+from ..runtime.interruption import PostponedInterruption
 from ..runtime.locks import remove_partial_files
 from ..runtime.registry import lookup, unknown_name_error
 from ..schema import Configuration, Labels, Plan
@@ -34,6 +35,7 @@ from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
 from .gradient_clipping import GradientClip
 from .history import History
+from .interval_means import IntervalMeans
 from .loading import Prefetcher, loader_size
 from .losses import build_loss
 from .losses.deep_supervision import SUPERVISIONS
@@ -82,6 +84,7 @@ class Trainer:
         )
         self.history = History(folders.run)
         self.iteration, self.interval, self.seconds = 0, 0, 0.0
+        self._means, self._interruption = IntervalMeans(), PostponedInterruption()
         self._scores: dict[str, float] = {}
         self._scoring_seconds = 0.0
         self._saved_at = -math.inf
@@ -170,17 +173,23 @@ class Trainer:
     # The loop
 
     def fit(self) -> nn.Module:
-        """Trains until the budget is used up, from where an interrupted run stopped, and returns the network to predict with."""
+        """Trains until the budget is used up, from where an interrupted run stopped, and returns the network to predict with.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of that very step is written, unless a second one came meanwhile.
+        """
         if not self.folders.files.is_trained:
             reset_peak_memory()
             self.restore()
             self.prepare()
             make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
             threads, ahead = loader_size(self.job, self.device)
-            with Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads) as batches, self._bar() as bar:
-                while self.used < 1:
+            loader = Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads)
+            with loader as batches, self._bar() as bar, self._interruption:
+                while self.used < 1 or self._means.count:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
+                    self._end_if_asked()
             record_run_environment(self.folders.run, self.device)
             save_checkpoint(self.folders.files.checkpoint, self.final_states(), self._meta())
             self.folders.files.latest_checkpoint.unlink(missing_ok=True)
@@ -196,35 +205,34 @@ class Trainer:
     def train_interval(self, batches: Iterator[Batch], bar: tqdm) -> None:
         """Takes steps until the validation interval's share of the budget is used."""
         self.network.train()
-        sums: dict[str, Tensor] = {}
-        options = self.job.options
-        start, started, count = self.seconds, time.monotonic(), 0
+        options, means = self.job.options, self._means
+        start, started = self.seconds, time.monotonic()
         end = (self.interval + 1) / self.job.budget.validation_intervals
-        while self.used < min(end, 1 - 1e-9) or count == 0:
+        while self.used < min(end, 1 - 1e-9) or means.count == 0:
             before = self.used
             self.optimized.learning_rate = options.learning_rate * learning_rate_factor(options.schedule, before, warmup=options.warmup)
             # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
             with explained_out_of_memory(self.job.configuration, self.device):
-                values = self.step(next(batches))
-            for name, value in values.items():
-                sums[name] = sums[name] + value if name in sums else value
-            self.iteration, count = self.iteration + 1, count + 1
+                means.add(self.step(next(batches)))
+            self.iteration += 1
             self.seconds = start + time.monotonic() - started
             bar.update(min(100 * (self.used - before), bar.total - bar.n))
-        means = {name: float(value) / count for name, value in sums.items()}
-        if not all(math.isfinite(value) for value in means.values()):
+            self._end_if_asked()
+        row = means.means()
+        if not means.is_finite:
             raise RuntimeError(
-                f"{self.folders.run}: training diverged at iteration {self.iteration} ({means}); "
+                f"{self.folders.run}: training diverged at iteration {self.iteration} ({row}); "
                 "start over with --restart and a smaller --learning-rate"
             )
         rate = self.optimized.learning_rate
-        self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, learning_rate=rate, **means)
+        self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, learning_rate=rate, **row)
 
     def finish_interval(self, bar: tqdm) -> None:
         """Scores validation patches, writes history, plot and checkpoint."""
         started = time.monotonic()
         row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
         before, self.interval = self.used, self.interval + 1
+        self._means.reset()
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self.save()
         # The first scoring cannot be foreseen: what it takes beyond its share is added to the budget.
@@ -251,7 +259,12 @@ class Trainer:
         threads, ahead = loader_size(self.job, self.device)
         batches = Prefetcher(self._scoring_batches, stop=self.job.options.validation_batches, ahead=ahead, threads=threads)
         with explained_out_of_memory(self.job.configuration, self.device), batches:
-            return score_patches(self.final_network().eval(), batches, self.loss, self.labels, self.device)
+            return score_patches(self.final_network().eval(), self._interruptible(batches), self.loss, self.labels, self.device)
+
+    def _interruptible(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            yield batch
+            self._end_if_asked()
 
     @cached_property
     def _scoring_batches(self) -> BatchMaker:
@@ -277,10 +290,19 @@ class Trainer:
 
     # Resuming
 
+    def _end_if_asked(self) -> None:
+        """Saves the run and ends it where Ctrl-C or SIGTERM waits; continued, it gives what it would have given without."""
+        if not self._interruption.asked:
+            return
+        if self._means.is_finite:  # else the checkpoint before is of more use
+            log.info("Interrupted: saving iteration %d (Ctrl-C ends without).", self.iteration)
+            self.save()
+        self._interruption.raise_if_asked()
+
     def save(self) -> None:
         """Writes everything that is needed to go on, atomically."""
         states = self.optimized.states() | {"scaler": self.scaler.state_dict(), "clip": {"average": self.optimized.clip.average}}
-        states |= {"random": torch.get_rng_state()} | self.extra_states()
+        states |= {"random": torch.get_rng_state(), "interval": self._means.states()} | self.extra_states()
         record_run_environment(self.folders.run, self.device)
         save_checkpoint(self.folders.files.latest_checkpoint, states, self._meta())
         self._saved_at = time.monotonic()
@@ -312,6 +334,8 @@ class Trainer:
             self.scaler.load_state_dict(states["scaler"])
         torch.set_rng_state(states["random"])
         self.optimized.clip.average = states.get("clip", {}).get("average")
+        if "interval" in states:  # not in those of earlier versions, which were written between two intervals only
+            self._means.load(states["interval"], self.device)
         self.load_extra_states(states)
         self.iteration, self.seconds = meta["iteration"], meta["seconds"]
         self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +15,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from factories import labels, make_configuration, make_job, make_plan, regions
-from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, weights
+from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, signal_at, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.interruption import Terminated
 from autoseg.runtime.registry import lookup
 from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
 from autoseg.schema import Budget
@@ -84,6 +86,37 @@ def job() -> Callable[..., RunRecord]:
     return partial(make_job, make_plan())
 
 
+class TestSignals:
+    def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before(self, job, folders, monkeypatch):
+        undisturbed, interrupted = elsewhere(folders, "undisturbed"), elsewhere(folders, "interrupted")
+        build("Trainer", job(), undisturbed).fit()
+        trainer, save = build("Trainer", job(), interrupted), torch.save
+        signal_at(trainer, signal.SIGINT, 5)
+
+        def slow(states: object, path: Path) -> None:
+            path.write_bytes(b"half")
+            if trainer.iteration == 6:
+                signal.raise_signal(signal.SIGINT)
+            save(states, path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", slow)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit()
+        assert load_checkpoint(interrupted.run / LATEST_CHECKPOINT)[1]["iteration"] == 4
+        assert not list(interrupted.run.glob(".*"))
+        assert_goes_on(build("Trainer", job(), interrupted), undisturbed)
+
+    def test_a_run_that_diverges_keeps_the_checkpoint_before_when_it_is_interrupted(self, job, folders):
+        trainer = build("Trainer", job(), folders)
+        signal_at(trainer, signal.SIGINT, 5)
+        step = trainer.step
+        trainer.step = lambda batch: {key: value * (torch.inf if trainer.iteration == 5 else 1) for key, value in step(batch).items()}
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+        assert load_checkpoint(folders.run / LATEST_CHECKPOINT)[1]["iteration"] == 4
+
+
 @pytest.mark.parametrize("name", TRAINERS)
 class TestContract:
     def test_the_loss_falls_and_the_organs_are_found(self, name, job, folders):
@@ -141,6 +174,23 @@ class TestContract:
         resumed.restore()
         assert resumed.interval == 2
         assert_goes_on(build(name, job(), killed), undisturbed)
+
+    def test_a_signal_saves_that_very_step_and_the_run_goes_on_from_there(self, name, job, folders, monkeypatch):
+        """Within an interval, while patches are scored, and in the last step; no other checkpoint is written meanwhile."""
+        chosen = job(iterations=9, validation_intervals=2, average_decay=0.9, validation_batches=2)
+        undisturbed, interrupted = elsewhere(folders, "undisturbed"), elsewhere(folders, "interrupted")
+        build(name, chosen, undisturbed).fit()
+        monkeypatch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", math.inf)
+        moments = ((signal.SIGINT, 2, 3, 0), (signal.SIGTERM, 3, 4, 0), (signal.SIGTERM, None, 5, 0), (signal.SIGINT, 8, 9, 1))
+        for number, moment, iteration, interval in moments:
+            trainer, handler = build(name, chosen, interrupted), signal.getsignal(number)
+            signal_at(trainer, number, moment)
+            with pytest.raises(KeyboardInterrupt) as ended:
+                trainer.fit()
+            assert (ended.type is Terminated, signal.getsignal(number)) == (number == signal.SIGTERM, handler)
+            meta = load_checkpoint(interrupted.run / LATEST_CHECKPOINT)[1]
+            assert (meta["iteration"], meta["validation_interval"]) == (iteration, interval)
+        assert_goes_on(build(name, chosen, interrupted), undisturbed)
 
     def test_what_a_killed_run_left_half_written_is_removed(self, name, job, folders):
         folders.run.mkdir()

@@ -1,0 +1,52 @@
+"""Signals that wait until the work has reached a point at which it can be saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from autoseg.runtime.interruption import PostponedInterruption, Terminated
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="POSIX signals")
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_the_first_signal_waits_and_the_second_one_does_not(number: int, error: type[BaseException]) -> None:
+    former = signal.getsignal(number)
+    with pytest.raises(error), PostponedInterruption() as interruption:
+        assert not interruption.asked
+        signal.raise_signal(number)
+        assert interruption.asked
+        signal.raise_signal(number)
+        pytest.fail("the second signal was not noticed")
+    assert signal.getsignal(number) == former
+
+
+def test_a_signal_after_the_last_look_is_not_lost() -> None:
+    interruption = PostponedInterruption()
+    with pytest.raises(Terminated), interruption:
+        signal.raise_signal(signal.SIGTERM)
+    with interruption:
+        assert not interruption.asked
+
+
+def test_ignored_signals_stay_ignored_and_other_threads_get_none() -> None:
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with PostponedInterruption() as interruption:
+            signal.raise_signal(signal.SIGINT)
+            assert not interruption.asked
+    finally:
+        signal.signal(signal.SIGINT, former)
+    seen: list[bool] = []
+
+    def work() -> None:
+        with PostponedInterruption() as interruption:
+            seen.append(interruption.asked)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (seen, signal.getsignal(signal.SIGINT)) == ([False], former)

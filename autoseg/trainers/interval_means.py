@@ -1,4 +1,4 @@
-"""Means over the steps of a validation interval, kept with the checkpoint: a run that is interrupted within one continues to the same row."""
+"""Means over the steps of a validation interval, kept with the checkpoint: a run interrupted within one continues to the same row."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .command import command
 from .options import DATASET, add_allow_code, add_external, add_groups, add_plan_options, add_workers, plan_settings
+from .output import say
 
 if TYPE_CHECKING:
     from ..data.checks import Problem
@@ -31,9 +32,9 @@ def plan_and_preprocess(options: Namespace) -> None:
     from ..planners.plan import describe
 
     plan = function(options.dataset, plan_settings(options), home=options.home)
-    print(describe(plan))
+    say(describe(plan))
     names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
-    print(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
+    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
 
 
 def _add_check_arguments(parser: ArgumentParser) -> None:
@@ -62,21 +63,21 @@ def check(options: Namespace) -> int:
     allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
     problems = check_dataset(folder, groups=options.groups, workers=options.workers, allow_external=allowed)
     for problem in problems:
-        print(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
-        print(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
+        say(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
+        say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems:
-        print(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups, allow_external=allowed)}.")
+        say(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups, allow_external=allowed)}.")
         return 0
     _print_numbers(folder, problems)
     if not options.fix:
         return 1
     out = options.out or fixed_name(folder)
     messages = fix_dataset(folder, problems, out, geometry=options.geometry, allow_external=allowed)
-    print("\n".join(messages))
+    say("\n".join(messages))
     left_out = sum(": left out: " in message for message in messages)
-    print(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
+    say(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")
     if left_out:
-        print(f"{left_out} case{'s were' if left_out > 1 else ' was'} left out.")
+        say(f"{left_out} case{'s were' if left_out > 1 else ' was'} left out.")
     return int(bool(left_out))
 
 
@@ -84,7 +85,7 @@ def _print_numbers(folder: Path, problems: Sequence[Problem]) -> None:
     fixable = sum(problem.fixable for problem in problems)
     asking = sum(bool(problem.readings) for problem in problems)
     more = f", {asking} more with --geometry image or label" if asking else ""
-    print(f"{folder}: {len(problems)} problem{'s' if len(problems) > 1 else ''}, {fixable} of which --fix can repair{more}.")
+    say(f"{folder}: {len(problems)} problem{'s' if len(problems) > 1 else ''}, {fixable} of which --fix can repair{more}.")
 
 
 def _add_merge_arguments(parser: ArgumentParser) -> None:
@@ -104,5 +105,5 @@ def merge(options: Namespace) -> None:
     from ..pipeline import merge as function
 
     folder, messages = function(options.datasets, options.out, name=options.name, home=options.home, allow_external=options.allow_external)
-    print("\n".join(messages))
-    print(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")
+    say("\n".join(messages))
+    say(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")

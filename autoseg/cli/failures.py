@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+
+from .output import say
 
 SHOWN = 3
 """Cases that the last line names before the rest is only counted."""
@@ -15,8 +16,8 @@ LONGEST = 100
 def finish(result: str, failures: Mapping[str, str], *, of: int, what: str = "failed") -> int:
     """Prints each failure and, as the last line, the result and what failed of how many cases; returns the exit status, 1 for failures."""
     for case, reason in failures.items():
-        print(f"FAILED {case}: {reason}", file=sys.stderr)
-    print(result + (f"; {counted(failures, of=of, what=what)}" if failures else ""))
+        say(f"FAILED {case}: {reason}", error=True)
+    say(result + (f"; {counted(failures, of=of, what=what)}" if failures else ""))
     return 1 if failures else 0
 
 

@@ -10,6 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
+from ..runtime.shown_text import printable
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Prints text, to stderr for errors; what files brought cannot steer the terminal."""
+    print(printable(text), file=sys.stderr if error else sys.stdout)
 
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -48,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if options.verbose:
             raise
-        print(f"{options.prog}: error: {error}", file=sys.stderr)
+        say(f"{options.prog}: error: {error}", error=True)
         return 2
     except KeyboardInterrupt as error:
         print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr)
@@ -63,6 +69,9 @@ def _discard_output() -> None:
 
 class _AboveProgressBars(logging.StreamHandler):
     """Writes messages on separate lines, above a progress bar that is being drawn."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

@@ -8,6 +8,7 @@ from pathlib import Path
 from .command import command
 from .failures import cases, finish
 from .options import add_allow_code, add_device, add_overwrite, settings_given
+from .output import say
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
@@ -80,4 +81,4 @@ def overlay(options: Namespace) -> None:
     )
     if not drawn:
         raise ValueError("; ".join(describe_problems(problems)))
-    print("\n".join([*describe_problems(problems), str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"]))
+    say("\n".join([*describe_problems(problems), str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .command import command
 from .options import DATASET, add_allow_code, add_overwrite
+from .output import say
 
 
 def _add_choice_arguments(parser: ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def find_best_configuration(options: Namespace) -> None:
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
     choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
     with allowed_code(options.allow_code, typed=[options.metric]):
-        print(describe_choice(choice))
+        say(describe_choice(choice))
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def evaluate(options: Namespace) -> None:
     )
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):
-        print(describe_evaluation(evaluation))
+        say(describe_evaluation(evaluation))
 
 
 def _add_report_arguments(parser: ArgumentParser) -> None:
@@ -91,4 +92,4 @@ def report(options: Namespace) -> None:
     from ..pipeline.reporting import write_report
 
     write = partial(write_report, options.dataset, home=options.home, out=options.output, cases=options.cases)
-    print(f"The report is {write(overwrite=options.overwrite, allow_code=options.allow_code)}")
+    say(f"The report is {write(overwrite=options.overwrite, allow_code=options.allow_code)}")

@@ -20,6 +20,7 @@ from .options import (
     plan_settings,
     settings_given,
 )
+from .output import say
 from .units import duration
 
 
@@ -79,7 +80,7 @@ def train_ensemble(options: Namespace) -> None:
     from ..pipeline import train_ensemble as function
 
     scores = function(options.dataset, EnsembleSettings(**settings_given(options, EnsembleSettings)), home=options.home)
-    print(table([score for fold_scores in scores.values() for score in fold_scores]))
+    say(table([score for fold_scores in scores.values() for score in fold_scores]))
 
 
 def _add_run_arguments(parser: ArgumentParser) -> None:
@@ -104,7 +105,7 @@ def run(options: Namespace) -> None:
     explain(options.preset)
     build = partial(trainings, options.preset, options.dataset, home=options.home, allow_external=options.allow_external)
     settings = build_training(options, build)
-    print(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
+    say(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
 
 
 def _add_networks_arguments(parser: ArgumentParser) -> None:
@@ -122,7 +123,7 @@ def networks(options: Namespace) -> None:
     from ..pipeline import describe_networks, list_networks
 
     rows = list_networks(options.names, in_channels=options.channels, out_channels=options.classes, dim=options.dim, patch=options.patch)
-    print(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
+    say(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
 
 
 def _add_demo_arguments(parser: ArgumentParser) -> None:
@@ -145,6 +146,6 @@ def demo(options: Namespace) -> None:
     from ..pipeline import describe_choice
 
     result = function(options.output, seconds=options.time, seed=options.seed, overwrite=options.overwrite)
-    print(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
-    print(f"\nHeld-out cases, which no training has seen:\n{table(result.scores)}")
-    print("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))
+    say(f"\nChosen by cross-validation:\n{describe_choice(result.choice)}")
+    say(f"\nHeld-out cases, which no training has seen:\n{table(result.scores)}")
+    say("\nPictures:\n" + "\n".join(f"  {path}" for path in result.pictures))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..runtime.plotting import new_figure, organ_colours
+from ..runtime.shown_text import figure_text
 from .views import best_cut, grey_window
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ def _legend_handles(organs: Sequence[Organ], maps: Sequence[np.ndarray], *, with
     from matplotlib.patches import Patch
 
     present = {int(value) for labels in maps for value in np.unique(labels)}
-    handles: list[Artist] = [Patch(color=organ.colour, label=organ.name) for organ in organs if present.intersection(organ.label_values)]
+    handles: list[Artist] = [
+        Patch(color=organ.colour, label=figure_text(organ.name)) for organ in organs if present.intersection(organ.label_values)
+    ]
     if with_reference:
         handles.append(Line2D([], [], color="black", linestyle="dashed", linewidth=1.3, label="reference (dashed)"))
     return handles

@@ -14,8 +14,8 @@ MAX_BYTES = 200
 RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))])
 """Names of devices on Windows, whatever their ending."""
 
-DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of the text after them, so that a name reads as another."""
+UNWANTED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff")
+"""Characters that change the direction of the text after them, so that a name reads as another; and two that XML, so SVG, cannot hold."""
 
 
 def check_name(name: Any, what: str) -> str:
@@ -36,7 +36,7 @@ def check_name(name: Any, what: str) -> str:
 
 def check_text(name: Any, what: str) -> str:
     """Returns a name that is only shown (of an organ or channel); a ValueError where it is no text, blank, or cannot be printed."""
-    if not isinstance(name, str) or not name.strip() or any(map(_is_unprintable, name)):
+    if not isinstance(name, str) or not name.strip() or any(map(is_unprintable, name)):
         raise ValueError(f"name of a {what}: expected text that can be printed, found {_shown(name)}")
     return name
 
@@ -66,6 +66,11 @@ def same_file_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+def is_unprintable(character: str) -> bool:
+    """Whether a character steers a terminal, breaks a line, cannot be encoded, or changes the direction of the text after it."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in UNWANTED
+
+
 def _reason(name: Any) -> str:
     """Why a name cannot be that of a file; empty where it can."""
     if not isinstance(name, str):
@@ -73,7 +78,7 @@ def _reason(name: Any) -> str:
     reasons = {
         "is empty": not name.strip(),
         "holds a path separator": "/" in name or "\\" in name,
-        "holds a character that cannot be printed": any(map(_is_unprintable, name)),
+        "holds a character that cannot be printed": any(map(is_unprintable, name)),
         "begins with a dot": name.startswith("."),
         "ends with a dot or a blank, which Windows drops": name.endswith((".", " ")),
         "begins with a blank": name.startswith(" "),
@@ -82,10 +87,6 @@ def _reason(name: Any) -> str:
         f"is longer than {MAX_BYTES} bytes": len(name.encode("utf-8", "replace")) > MAX_BYTES,
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
-
-
-def _is_unprintable(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in DIRECTION_MARKS
 
 
 def _shown(name: Any) -> str:

@@ -15,6 +15,7 @@ from ..inference.organ_statistics import OrganStatistics
 from ..inference.prediction_files import Destination
 from ..inference.uncertainty import OrganUncertainty
 from ..runtime.serialization import Writer, atomic_write, from_jsonable
+from ..runtime.shown_text import spreadsheet_cell
 from ..schema import Case, Choice
 from .dice_regression import estimated_dice
 from .likeness import Likeness, describe_likeness, likeness
@@ -95,4 +96,5 @@ def write_ranked_cases(
         for row in ranked(uncertainties, choice):
             one = row.uncertainty
             numbers = (row.dice, one.volume_ml, one.entropy, one.disagreement, one.expected_dice, found.p_values.get(one.case, math.nan))
-            writer.writerow([one.case, one.organ, *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])
+            names = map(spreadsheet_cell, (one.case, one.organ))
+            writer.writerow([*names, *("" if math.isnan(number) else f"{number:.4f}" for number in numbers)])

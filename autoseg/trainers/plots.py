@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runtime.plotting import new_figure, organ_colours
+from ..runtime.shown_text import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def plot_recall(rows: Sequence[RadiusRow], names: Sequence[str], chosen: int, pa
     radii = [row.radius for row in rows]
     recall, false = figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
     for index, (name, colour) in enumerate(zip(names, organ_colours(len(names)), strict=True)):
-        recall.plot(radii, [row.organs[index] for row in rows], color=colour, linewidth=1.2, label=name)
+        recall.plot(radii, [row.organs[index] for row in rows], color=colour, linewidth=1.2, label=figure_text(name))
     recall.plot(radii, [row.recall for row in rows], color="#1f4e8c", linewidth=2.2, label="mean")
     recall.plot(radii, [row.worst_recall for row in rows], color="#1f4e8c", linestyle="dotted", label="worst case")
     false.plot(radii, [row.false_positive_rate for row in rows], color="#d1495b", linewidth=2.2)
@@ -72,7 +73,7 @@ def _draw_curves(panel: Axes, rows: Sequence[Mapping[str, float]], columns: Sequ
         values = [row.get(key, np.nan) for row in rows]
         is_organ = key in colours
         colour = colours[key] if is_organ else next(others, "#bbbbbb")
-        label = key.removeprefix("dice_").replace("_", " ")
+        label = figure_text(key.removeprefix("dice_").replace("_", " "))
         marker, width = "o" if len(rows) < 3 else None, 1.2 if is_organ else 2.2
         panel.plot(intervals, values, color=colour, linewidth=width, label=label, marker=marker)
     if any(key.endswith("dice") or key in colours for key in columns):

@@ -270,6 +270,7 @@ class TestChoice:
     @pytest.fixture
     def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
+        monkeypatch.setattr(predicting, "check_channels", lambda *_: None)
         monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
         return copy_with_one_time(trained, tmp_path / "copy")
 

@@ -102,6 +102,27 @@ def test_names_are_escaped(page: str, parsed: Page) -> None:
     assert "&amp;lt;" not in page and "&amp;amp;" not in page, "once"
 
 
+def test_no_name_becomes_an_element_or_an_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = """x" 'onload='a onload="a"><script>a<!--"""
+    monkeypatch.setattr(data, "CASES", tuple(evil + case for case in data.CASES))
+    monkeypatch.setattr(data, "MODELS", tuple(model + evil for model in data.MODELS))
+    monkeypatch.setattr(data, "AVERAGE", " + ".join(data.MODELS[:2]))
+    monkeypatch.setattr(data, "AWKWARD", evil + "</script></title></style>{{ 7 * 7 }}$x^$")
+    monkeypatch.setattr(data, "ORGANS", replace(data.ORGANS, names=("liver", data.AWKWARD, "spleen")))
+    report = data.full_report()
+    page = page_of(replace(report, dataset=replace(report.dataset, name=evil), versions={evil: evil}, files={evil: evil}, made=evil))
+    tags, attributes = set(), set()
+
+    class Names(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.add(tag)
+            attributes.update(name for name, _ in attrs)
+
+    Names().feed(page)
+    assert Page(page).open == [] and data.AWKWARD in Page(page).words
+    assert "script" not in tags and not [name for name in attributes if re.search(r"^on|[^a-z0-9:-]", name.lower())], attributes
+
+
 def test_all_is_there(report: Report, page: str, parsed: Page) -> None:
     for wanted in (*data.ORGANS.names, *map(short_name, (*data.MODELS, data.AVERAGE)), *data.CASES, *report.commands):
         assert wanted in parsed.words, wanted

@@ -1,0 +1,32 @@
+"""Text from files as a terminal, a spreadsheet or a figure shows it: nothing in it is carried out."""
+
+from __future__ import annotations
+
+from ..schema.names import is_unprintable
+
+FORMULA_SIGNS = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
+"""First characters of a cell that spreadsheets take for a formula, those of full width too."""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters (but line feeds), escape sequences and direction marks as ``\\x1b``, the rest as it is."""
+    return "".join(repr(one)[1:-1] if one != "\n" and is_unprintable(one) else one for one in text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A name as a cell of a CSV file: one that a spreadsheet would take for a formula begins with an apostrophe; numbers stay."""
+    cell = printable(text).replace("\n", r"\n")
+    return f"'{cell}" if text.startswith(tuple(FORMULA_SIGNS)) and not _is_number(text) else cell
+
+
+def figure_text(name: str) -> str:
+    """A name as a label of a matplotlib figure, where text between dollar signs would be set as a formula."""
+    return name.replace("$", r"\$")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isprintable()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
 from ..evaluation.metrics import higher_is_better_score
+from ..runtime.disk import WriteError
 from ..runtime.registry import allows_code, lookup, named_in
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import find_workspace
@@ -30,6 +32,8 @@ from ..selection.stored_scores import (
     with_scores,
 )
 from ..selection.uncompared import best_uncompared, with_uncompared
+
+log = logging.getLogger(__name__)
 
 __all__ = ["choose_again", "describe_choice", "find_best_configuration"]
 
@@ -61,7 +65,18 @@ def find_best_configuration(
     Raises:
         ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.
     """
-    return _choose(which, home, ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds))
+    choice = _choose(which, home, ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds))
+    _store(which, home, choice)
+    return choice
+
+
+def _store(which: str | int, home: str | Path | None, choice: Choice) -> None:
+    """Writes a choice, with the plan and the description of the dataset, into ``results/<dataset>``."""
+    workspace = find_workspace(home, dataset=str(which))
+    plan = workspace.plan(planned_dataset(workspace, which).name)
+    write_json(workspace.results(plan.dataset) / "choice.json", choice)
+    write_json(workspace.results(plan.dataset) / "plan.json", plan)
+    copy_planned_dataset(workspace, plan.dataset)
 
 
 def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings) -> Choice:
@@ -93,15 +108,13 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     member_folds = {name: voting_folds(models[name]) for members in choice.organs.values() for name in members}
     choice = replace(choice, max_members=max_members, max_seconds=max_seconds, made_from=made_from, member_folds=member_folds)
     choice = calibrated_choice(cross_validation, choice)
-    choice = choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
-    write_json(results / "choice.json", choice)
-    write_json(results / "plan.json", plan)
-    copy_planned_dataset(workspace, plan.dataset)
-    return choice
+    return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 
 
 def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     """Chooses by the rule, the metric and the limits of the choice that was made before, where there is one.
+
+    Where this user may not write into the home, the choice is not stored.
 
     Raises:
         ValueError: Nothing is trained yet.
@@ -112,4 +125,11 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
     again = ChoiceSettings(metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds)
     with named_in(path):  # nobody typed these names
-        return _choose(which, home, again)
+        choice = _choose(which, home, again)
+    try:
+        _store(which, home, choice)
+    except WriteError as error:
+        if not error.is_denied:
+            raise
+        log.info("%s: cannot be written by this user, so this choice is not kept, and the next prediction makes it again.", path)
+    return choice

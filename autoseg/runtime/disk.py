@@ -15,6 +15,7 @@ from pathlib import Path
 PROBE_BYTES = 2**20
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 REASONS = {
     **dict.fromkeys(FULL, "is full"),
     errno.EFBIG: "takes no file of this size (a limit of the file system, or of the process: ulimit -f)",
@@ -30,6 +31,11 @@ class WriteError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether this user may not write there, or nobody may; the disk itself is whole and has room."""
+        return self.errno in DENIED
 
 
 @contextmanager
@@ -89,7 +95,7 @@ def _message(path: Path, number: int, partial: Path, size: int) -> str:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if number in (errno.EACCES, errno.EPERM):
+    if number in DENIED - {errno.EROFS}:
         return f"{path}: {REASONS[number]}; give the right to write in {folder}, or choose another folder"
     disk = folder.resolve()
     while not os.path.ismount(disk) and disk != disk.parent:

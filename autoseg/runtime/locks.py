@@ -225,7 +225,8 @@ def _created(path: Path, content: bytes) -> bool:
         with explained_write_errors(path), os.fdopen(number, "wb") as file:
             file.write(content)
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         raise
     return True
 
@@ -237,7 +238,8 @@ def _replace(path: Path, content: bytes) -> None:
             beside.write_bytes(content)
             os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _parsed(content: bytes) -> Holder | None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
 import types
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..schema import candidate_members, candidate_name
-from .disk import explained_write_errors
+from .disk import WriteError, explained_write_errors
 from .locks import partial_name
 from .migrate.names import upgrade, upgrade_objects
 from .sealing import with_digest, without_digest
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,7 +51,8 @@ def atomic_write(path: Path, *, size: int = 0) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk that is mounted read-only also of a file that is not there
+                partial.unlink(missing_ok=True)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -79,6 +83,16 @@ def write_json(path: Path, value: Any, *, write: Writer = atomic_write, digest: 
         content = plain if number is None else {"format": number, **plain}
         text = json.dumps(with_digest(content) if digest else content, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_json_if_allowed(path: Path, value: Any) -> None:
+    """As `write_json`, for what is only kept to spare work: where this user may not write, as in a shared home, it is not kept."""
+    try:
+        write_json(path, value)
+    except WriteError as error:
+        if not error.is_denied:
+            raise
+        log.debug("%s: not kept, as this user may not write there", path)
 
 
 def read_json(path: Path, kind: type[T]) -> T:

@@ -27,7 +27,7 @@ from ..inference.quantised_logits import has_logits, load_logits
 from ..preprocessing.orientation import reorient
 from ..runtime.migrate.artefacts import state_of_0_1_0_fits
 from ..runtime.provenance import label_id, recorded_ids
-from ..runtime.serialization import read_json, write_json
+from ..runtime.serialization import read_json, write_json_if_allowed
 from ..schema import Candidate, Case, Labels, Members, Score
 from .candidates import candidates_for, limit_averages, within_seconds
 from .cross_validation import CrossValidation, HeldOutCase, for_each_case
@@ -156,7 +156,7 @@ def score_candidates(
     for of_group, averages in groups.items():
         scores |= _score_averages(cross_validation, fold, case, averages, (translate_labels(reference, labels, of_group), of_group))
     path = _stored_path(cross_validation.results, cross_validation.metric, fold, case.name)
-    write_json(path, CaseScores(known.made_from, {**known.scores, **scores}))
+    write_json_if_allowed(path, CaseScores(known.made_from, {**known.scores, **scores}))
     return scores
 
 

@@ -29,7 +29,7 @@ from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
 from ..inference.postprocessing import Components, describe
 from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
-from ..runtime.serialization import read_json, to_jsonable, write_json
+from ..runtime.serialization import read_json, to_jsonable, write_json_if_allowed
 from ..schema import Case, Dataset, Labels, PostProcessing
 from .held_out import reference_of
 
@@ -73,7 +73,7 @@ def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ..
             measured = pool.map(lambda case: _measure(case, dataset.labels), missing)
             found = list(tqdm(measured, desc="Measuring organs", total=len(missing), unit="case"))
         known |= {case.name: {"made_from": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
-        write_json(path, known)
+        write_json_if_allowed(path, known)
     entries = [known[case.name]["organs"] for case in dataset.cases]
     return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..inference.apply_selection import calibrated
 from ..inference.organ_statistics import OrganStatistics, organ_statistics
 from ..runtime.migrate.names import existing_file
-from ..runtime.serialization import read_json, write_json
+from ..runtime.serialization import read_json, write_json_if_allowed
 from ..schema import Case, Choice
 from .cross_validation import CrossValidation, for_each_case
 from .dice_regression import QualityEstimate, left_out_estimates
@@ -81,7 +81,7 @@ def statistics_of(held_out: HeldOut, fold: str, case: Case) -> dict[str, OrganSt
 
 def write_quality_estimates(results: Path, estimates: Mapping[str, Sequence[QualityEstimate]]) -> None:
     """Writes the estimates beside the choice."""
-    write_json(results / QUALITY_ESTIMATES, estimates)
+    write_json_if_allowed(results / QUALITY_ESTIMATES, estimates)
 
 
 def read_estimated_dice(results: Path, choice: Choice) -> dict[str, tuple[EstimatedDice, ...]]:

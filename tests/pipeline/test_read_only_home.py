@@ -1,0 +1,54 @@
+"""A home that this user may not write, as a group shares one: prediction needs nothing from it but reading."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracle_home import DATASET, MODEL, HomeFactory, oracle_case
+
+from autoseg.data.images import read_label, write_image
+from autoseg.pipeline import PredictSettings, find_best_configuration, predict_folder
+from autoseg.runtime.disk import WriteError
+
+
+def make_read_only(home: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Refuses every file of `home` as the system does; root, who may write everywhere, would not be refused by rights alone."""
+    replace, unlink = os.replace, Path.unlink
+
+    def refuse(path: Path) -> None:
+        if home in Path(path).parents:
+            raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "replace", lambda source, target: (refuse(source), replace(source, target)))
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: (refuse(path), unlink(path, **options)))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("model", [None, MODEL[3]])
+def test_prediction_keeps_its_choice_in_memory(
+    oracle_home: HomeFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    model: str | None,
+) -> None:
+    home = oracle_home()
+    kept = {home / "results" / DATASET / "choice.json", home / "preprocessed" / DATASET / "organ_shapes.json"}
+    for path in kept:
+        path.unlink()
+    image, label, geometry = oracle_case(9)
+    write_image(tmp_path / "in" / "new.nii.gz", image[None], geometry)
+    make_read_only(home, monkeypatch, number)
+    settings = PredictSettings(model=model, device="cpu", uncertainty=True, save_probabilities=True)
+    with caplog.at_level("INFO"):
+        assert predict_folder(tmp_path / "in", tmp_path / "out", settings, home=home) == {}
+    np.testing.assert_array_equal(read_label(tmp_path / "out" / "new.nii.gz").array, label)
+    assert ("is not kept" in caplog.text) == (model is None)
+    assert not any(path.exists() for path in kept)
+    with pytest.raises(WriteError, match=r"choice\.json: .*(may not be written|read-only)"):
+        find_best_configuration(1, home=home)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import command
+from .failures import cases, finish
 from .options import DATASET, add_allow_code, add_external, add_groups, add_plan_options, add_workers, plan_settings
 from .output import say
 
@@ -22,19 +23,27 @@ def _add_plan_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_plan_arguments, "-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB")
-def plan_and_preprocess(options: Namespace) -> None:
+def plan_and_preprocess(options: Namespace) -> int:
     """Measure a dataset, plan spacing, patch and network of each configuration, and preprocess it.
 
     The plan is printed with the reason of every choice; its configurations are 2d, 2.5d, 3d_fullres and, for large images, 3d_lowres
-    and 3d_cascade.
+    and 3d_cascade. The exit status is 1 if cases were left out.
     """
     from ..pipeline import plan_and_preprocess as function
     from ..planners.plan import describe
+    from ..runtime.workspace import find_workspace
 
     plan = function(options.dataset, plan_settings(options), home=options.home)
     say(describe(plan))
     names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
     say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
+    workspace = find_workspace(options.home, dataset=options.dataset)
+    left_out = workspace.left_out(plan.dataset)
+    if not left_out:
+        return 0
+    planned = set(workspace.usable_cases(plan.dataset)) - left_out.keys()
+    result = f"Planned with {cases(len(planned))}"
+    return finish(result, left_out, of=len(planned) + len(left_out), what="left out")
 
 
 def _add_check_arguments(parser: ArgumentParser) -> None:

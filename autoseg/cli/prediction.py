@@ -62,13 +62,13 @@ def _add_overlay_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_overlay_arguments, "-i imagesTs -p out -o pictures -d 3", "-i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png")
-def overlay(options: Namespace) -> None:
+def overlay(options: Namespace) -> int:
     """Draw label maps over their images.
 
     Three planes through the organs are shown in true proportions, the prediction filled, the reference dashed; files are matched by
-    the names of their cases.
+    the names of their cases. The exit status is 1 if cases failed.
     """
-    from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
+    from ..report.overlays import OverlaySettings, describe_problems, draw_overlays, failures_in
 
     drawn, problems = draw_overlays(
         options.input,
@@ -81,4 +81,8 @@ def overlay(options: Namespace) -> None:
     )
     if not drawn:
         raise ValueError("; ".join(describe_problems(problems)))
-    say("\n".join([*describe_problems(problems), str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"]))
+    failures = failures_in(problems)
+    for line in describe_problems({case: reason for case, reason in problems.items() if case not in failures}):
+        say(line)
+    result = str(drawn[0]) if len(drawn) == 1 else f"{len(drawn)} pictures are in {options.output}"
+    return finish(result, failures, of=len(drawn) + len(failures))

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
+from .failures import cases, finish
 from .options import DATASET, add_allow_code, add_overwrite
 from .output import say
 
@@ -56,10 +57,11 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_evaluate_arguments, "-r labelsTs -p out -d 3 --csv scores.csv", "-r labelsTs -p out other_out -d 3 --tolerance 2 liver=3")
-def evaluate(options: Namespace) -> None:
+def evaluate(options: Namespace) -> int:
     """Compare segmentations with references, case by case and organ by organ.
 
-    File formats may differ. Of several folders of segmentations the first is compared with each of the others, with paired tests.
+    File formats may differ. Of several folders of segmentations the first is compared with each of the others, with paired tests. The exit
+    status is 1 if cases could not be compared.
     """
     from ..pipeline.evaluating import describe_evaluation, evaluate_predictions, evaluation_outputs, write_evaluation
     from ..runtime.registry import allowed_code
@@ -72,6 +74,10 @@ def evaluate(options: Namespace) -> None:
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):
         say(describe_evaluation(evaluation))
+    if not evaluation.failures:
+        return 0
+    scored = sum(one.cases for one in evaluation.results)
+    return finish(f"\nScores of {cases(scored)}", evaluation.failures, of=scored + len(evaluation.failures))
 
 
 def _add_report_arguments(parser: ArgumentParser) -> None:

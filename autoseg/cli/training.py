@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
+from .failures import cases, finish
 from .options import (
     DATASET,
     PAPERS,
@@ -34,11 +35,11 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu")
-def train(options: Namespace) -> None:
+def train(options: Namespace) -> int:
     """Train one fold of one configuration and validate it on whole volumes.
 
     An interrupted run resumes from its latest checkpoint; a finished one is not trained again. 3d_cascade first trains the folds of
-    3d_lowres that are missing.
+    3d_lowres that are missing. The exit status is 1 if cases failed; the same command tries them again.
     """
     from ..pipeline import train as function
     from ..presets.settings import check_paper, explain, train_settings
@@ -46,7 +47,12 @@ def train(options: Namespace) -> None:
     check_paper(options.preset)
     explain(options.preset)
     settings = build_training(options, partial(train_settings, options.preset))
-    function(options.dataset, options.configuration, options.fold, settings, home=options.home)
+    failures: dict[str, str] = {}
+    scores = function(options.dataset, options.configuration, options.fold, settings, home=options.home, failures=failures)
+    if not failures:
+        return 0
+    validated = len({score.case for score in scores})
+    return finish(f"Trained, and validated on {cases(validated)}", failures, of=validated + len(failures))
 
 
 KINDS = ("argmax", "logits", "meta", "fusion", "multi")
@@ -92,20 +98,28 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_run_arguments, "3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")
-def run(options: Namespace) -> None:
+def run(options: Namespace) -> int:
     """Plan, preprocess, train every configuration on every fold, and choose the best models.
 
-    The same command resumes after an interruption.
+    The same command resumes after an interruption. The exit status is 1 if cases were left out or failed.
     """
     from ..pipeline import describe_choice
     from ..pipeline import run as function
     from ..presets.settings import explain, trainings
+    from ..runtime.workspace import find_workspace
 
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
     explain(options.preset)
     build = partial(trainings, options.preset, options.dataset, home=options.home, allow_external=options.allow_external)
     settings = build_training(options, build)
-    say(describe_choice(function(options.dataset, plan, settings, folds=folds, home=options.home)))
+    failures: dict[str, str] = {}
+    choice = function(options.dataset, plan, settings, folds=folds, home=options.home, failures=failures)
+    say(describe_choice(choice))
+    if not failures:
+        return 0
+    workspace = find_workspace(options.home, dataset=options.dataset)
+    everything = {*workspace.usable_cases(workspace.dataset_folder(options.dataset).name), *failures}
+    return finish(f"\nDone with {cases(len(everything) - len(failures))}", failures, of=len(everything))
 
 
 def _add_networks_arguments(parser: ArgumentParser) -> None:

@@ -241,6 +241,6 @@ def _fractional(name: str, path: Path, error: ValueError) -> Problem:
 
 def _memory(case: Case) -> int:
     """Bytes that checking takes, from the header; 0 where that cannot be read (which the check then reports)."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(Exception):
         return math.prod(read_geometry(case.images[0]).shape) * _BYTES_PER_VOXEL * len(case.images)
     return 0

@@ -45,8 +45,13 @@ class MissingFile:
     found: str
     expected: str = ""
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the case's name."""
+        return f"{self.kind}, expected {self.expected or self.file}, found {self.found}"
+
     def __str__(self) -> str:
-        return f"case {self.case}: {self.kind}, expected {self.expected or self.file}, found {self.found}"
+        return f"case {self.case}: {self.reason}"
 
 
 Item = tuple[str, int | None]

@@ -15,7 +15,7 @@ from ..runtime.dataset_folders import path_in_present_home
 from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
-from .datasets import inspect_dataset, load_dataset, missing_files
+from .datasets import inspect_dataset, missing_files
 from .external_files import Permission, allowed_folders, check_external, external_folders, remember_external
 from .region_order import check_region_order
 
@@ -90,10 +90,29 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
 def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False) -> Dataset:
     """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning.
 
+    It has the complete cases; see `complete_cases`.
+    """
+    return complete_cases(workspace, which, groups=groups, allow_external=allow_external)[0]
+
+
+def complete_cases(
+    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False
+) -> tuple[Dataset, dict[str, str]]:
+    """A dataset as its own folder describes it today, of the complete cases, and what the others lack or have twice, by case.
+
     With `allow_external` it may name files outside of its folder, now and later: the home remembers where.
+
+    Raises:
+        ValueError: ``dataset.json`` is wrong, or no case is complete.
     """
     folder = workspace.dataset_folder(which)
-    return load_dataset(folder, groups=groups, allow_external=reading_permission(workspace, folder, allow_external=allow_external))
+    permission = reading_permission(workspace, folder, allow_external=allow_external)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=permission)
+    if not dataset.cases:
+        more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
+        raise ValueError(f"{folder}: no case is complete: {'; '.join(map(str, missing[:5]))}{more}")
+    names = dict.fromkeys(gap.case for gap in missing)
+    return dataset, {name: "; ".join(gap.reason for gap in missing if gap.case == name) for name in names}
 
 
 def reading_permission(workspace: Workspace, folder: Path, *, allow_external: bool = False) -> Permission:

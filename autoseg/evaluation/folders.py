@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..data.geometry import geometry_difference
 from ..data.images import ENDINGS, PICTURES, ending_of, read_geometry, read_label, stem_of
 from ..data.labels import to_internal_values
+from ..runtime.failures import reason_of
 from ..runtime.worker_pool import worker_count
 from ..schema import Image, Labels, Score
 from .case_scores import score_case
@@ -53,6 +54,7 @@ def evaluate_folders(
     metrics: Sequence[str] | None = None,
     annotated: Mapping[str, Sequence[str] | None] | None = None,
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
+    failures: MutableMapping[str, str] | None = None,
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
 
@@ -65,47 +67,55 @@ def evaluate_folders(
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
         annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score. Cases that are
             missing, or None, have all.
+        failures: Gets case -> reason for the cases that cannot be compared, and the others are scored. None: they are an error.
         tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.
 
     Raises:
-        ValueError: A folder has no label maps, predictions are missing, a metric is unknown, or cases do not fit together; every such case
-            is named. Without `labels`: no file has an organ.
+        ValueError: A folder has no label maps, predictions are missing, a metric is unknown, or cases do not fit together (without
+            `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
-    pairs = _pairs(reference, prediction, partial=partial)
+    pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
     compare = bind(_compare, labels=labels, annotated=annotated or {}, score=score)
-    n_workers = workers or _workers([path for _, path, _ in pairs])
+    n_workers = workers or (_workers([path for _, path, _ in pairs]) if pairs else 1)
     with ThreadPoolExecutor(n_workers) as pool:
         threads = copy_context()  # what the caller may import holds in the threads, too
         compared = pool.map(lambda pair: threads.copy().run(compare, pair), pairs)
         results = list(tqdm(compared, total=len(pairs), desc="evaluate", unit="case", disable=None))
-    problems = [result for result in results if isinstance(result, str)]
-    if problems:
-        raise ValueError(f"{len(problems)} of {len(pairs)} cases cannot be compared:\n" + _shorten(problems, "\n"))
+    of = len(pairs) + len(problems)
+    problems |= {pair[0]: result for pair, result in zip(pairs, results, strict=True) if isinstance(result, str)}
+    if problems and (failures is None or len(problems) == of):
+        raise ValueError(f"{len(problems)} of {of} cases cannot be compared:\n" + _shorten(_lines(problems), "\n"))
+    if failures is not None:
+        failures.update(problems)
     scores = [one for result in results if not isinstance(result, str) for one in result]
     if labels is not None:
         return scores
     if not scores:
         raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
-    return _complete(scores, [name for name, _, _ in pairs], score)
+    return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
 
 
 def _workers(references: Sequence[Path]) -> int:
     """Cases compared at once: threads, since nothing in it keeps Python to itself, as many as cores and memory allow."""
-    with contextlib.suppress(ValueError, OSError, RuntimeError):  # a file that cannot be read is named when it is compared
+    with contextlib.suppress(Exception):  # a file that cannot be read is named when it is compared
         largest = max(math.prod(read_geometry(path).shape) for path in references)
         return min(worker_count(len(references), BYTES_PER_VOXEL * largest), MOST_WORKERS)
     return 1
 
 
-def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[str, Path, Path]]:
-    """Case name, reference file and prediction file of everything that both sides have."""
+def _lines(problems: Mapping[str, str]) -> list[str]:
+    return [f"case {name}: {reason}" for name, reason in problems.items()]
+
+
+def _pairs(reference: Path, prediction: Path, *, partial: bool) -> tuple[list[tuple[str, Path, Path]], dict[str, str]]:
+    """Case name, reference file and prediction file of everything that both sides have; case -> reason where one side has several files."""
     if reference.is_file() and prediction.is_file():
-        return [(stem_of(reference), reference, prediction)]
+        return [(stem_of(reference), reference, prediction)], {}
     true, guess = _label_files(reference), _label_files(prediction)
     missing, extra = sorted(true.keys() - guess), sorted(guess.keys() - true)
     common = sorted(true.keys() & guess)
@@ -121,7 +131,13 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> list[tuple[st
         log.warning("Not evaluated, as the prediction is missing: %s", _shorten(missing))
     if extra:
         log.warning("Not evaluated, as the reference is missing: %s", _shorten(extra))
-    return [(name, *_same_kind(name, true[name], guess[name])) for name in common]
+    pairs, problems = [], {}
+    for name in common:
+        try:
+            pairs.append((name, *_same_kind(true[name], guess[name])))
+        except ValueError as error:
+            problems[name] = str(error)
+    return pairs, problems
 
 
 def _label_files(folder: Path) -> dict[str, list[Path]]:
@@ -130,21 +146,21 @@ def _label_files(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(f"{folder}: expected a folder of label maps, found {'a file' if folder.is_file() else 'nothing'}")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if ending_of(path) and not path.name.startswith(".") and path.is_file():
+        if ending_of(path) and not path.name.startswith(".") and not path.is_dir():
             found.setdefault(stem_of(path), []).append(path)
     if not found:
         raise ValueError(f"{folder}: no label maps found; expected files ending in {', '.join(ENDINGS)}")
     return found
 
 
-def _same_kind(name: str, references: list[Path], predictions: list[Path]) -> tuple[Path, Path]:
+def _same_kind(references: list[Path], predictions: list[Path]) -> tuple[Path, Path]:
     """The one file of each side; where a picture lies beside a prediction, the file in the reference's format is meant."""
     if len(references) == 1 and len(predictions) > 1:
         alike = [path for path in predictions if ending_of(path) == ending_of(references[0])]
         predictions = alike or predictions
     for files in (references, predictions):
         if len(files) > 1:
-            raise ValueError(f"case {name}: expected one file, found {', '.join(str(path) for path in files)}")
+            raise ValueError(f"expected one file, found {', '.join(str(path) for path in files)}")
     return references[0], predictions[0]
 
 
@@ -165,8 +181,8 @@ def _compare(
         true = to_internal_values(reference.array, case_labels, source=str(reference_path))
         placed = prediction if flat == [True, False] else reference
         return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=placed.geometry.spacing)
-    except (ValueError, OSError, RuntimeError) as error:
-        return f"case {name} ({prediction_path} against {reference_path}): {error}"
+    except Exception as error:  # whatever a damaged file leads to
+        return f"{prediction_path} against {reference_path}: {reason_of(error)}"
 
 
 def _labels_of(*images: Image) -> Labels:

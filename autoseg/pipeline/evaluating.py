@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial as bind
 from pathlib import Path
 
@@ -25,11 +25,23 @@ from ..schema import Score
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The scores of one prediction, a folder or file: one a case and organ, and the means of each organ."""
+    """The scores of one prediction, a folder or file.
+
+    Attributes:
+        scores: One a case and organ.
+        summary: The means of each organ, over the cases that could be compared.
+        failures: Case -> reason for those that could not.
+    """
 
     prediction: Path
     scores: list[Score]
     summary: dict[str, OrganSummary]
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> int:
+        """Number of the cases that were scored."""
+        return len({score.case for score in self.scores})
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,12 @@ class Evaluation:
     tolerance_mm: dict[str, float]
     results: list[Evaluated]
     comparisons: list[Compared]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Case -> reason for the cases that could not be compared, with the prediction before them where there are several."""
+        several = len(self.results) > 1
+        return {f"{one.prediction}: {case}" if several else case: why for one in self.results for case, why in one.failures.items()}
 
 
 @allows_code("metrics")
@@ -91,10 +109,13 @@ def evaluate_predictions(
     patients = {case.name: case.group or case.name for case in known.cases} if known else None
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
     compare = bind(compare_scores, metrics=metrics or COMPARED_METRICS, patients=patients)
-    found = [evaluate(reference, prediction, known.labels if known else None) for prediction in predictions]
+    failures: list[dict[str, str]] = [{} for _ in predictions]
+    labels = known.labels if known else None
+    found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
-    results = [Evaluated(prediction, scores, summary(scores)) for prediction, scores in zip(predictions, found, strict=True)]
+    several = zip(predictions, found, failures, strict=True)
+    results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
     return Evaluation(reference, tolerance, results, compared)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ..data.dataset_json import read_info
-from ..data.descriptions import raw_dataset, read_description, write_planned_dataset
+from ..data.descriptions import complete_cases, read_description, write_planned_dataset
 from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
@@ -18,7 +19,7 @@ from ..runtime.registry import allows_code
 from ..runtime.runs import started_runs
 from ..runtime.serialization import read_json, write_json
 from ..runtime.splits_file import read_splits
-from ..runtime.workspace import DESCRIPTION, Workspace, find_workspace
+from ..runtime.workspace import DESCRIPTION, LEFT_OUT, Workspace, find_workspace
 from ..schema import Fingerprint, Plan, Split
 from ..schema.settings import PlanSettings
 
@@ -34,15 +35,18 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         home: Home folder; see `autoseg.runtime.workspace.find_workspace`.
 
     Returns:
-        The plan, which also lies in ``preprocessed/<dataset>/plan.json``.
+        The plan, which also lies in ``preprocessed/<dataset>/plan.json``. Cases that are incomplete, cannot be read or are unlike the
+        others are left out; `Workspace.left_out` (``left_out.json`` beside the plan) names them with the reason.
 
     Raises:
-        ValueError: The dataset cannot be used; the message names case and file.
+        ValueError: Not one case can be used, or the dataset's description is wrong; the message names case and file.
     """
     settings = settings or PlanSettings()
     workspace = find_workspace(home, dataset=str(which))
     settings = _with_former_groups(workspace, which, settings)
-    dataset = raw_dataset(workspace, which, groups=settings.groups, allow_external=settings.allow_external)
+    dataset, left_out = complete_cases(workspace, which, groups=settings.groups, allow_external=settings.allow_external)
+    for case, reason in left_out.items():
+        log.error("%s is left out: %s", case, reason)
     folder = workspace.preprocessed(dataset.name)
     with exclusive_lock(folder, "planning or preprocessing"):
         remove_partial_files(folder)
@@ -67,9 +71,20 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_splits(folder / "splits.json", splits)
         write_json(folder / "plan.json", plan)
+        left_out |= measured.failures
+        _keep_left_out(folder / LEFT_OUT, left_out)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
-            preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
+            left_out |= preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
+        _keep_left_out(folder / LEFT_OUT, left_out)
     return plan
+
+
+def _keep_left_out(path: Path, left_out: Mapping[str, str]) -> None:
+    """Writes which cases were left out for which reason; no file where none were."""
+    if left_out:
+        write_json(path, left_out)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSettings) -> PlanSettings:

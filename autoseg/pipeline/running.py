@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
 from ..trainers.training_spec import training_spec
+from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
@@ -39,6 +40,7 @@ def run(
     *,
     folds: tuple[str, ...] | None = None,
     home: str | Path | None = None,
+    failures: MutableMapping[str, str] | None = None,
 ) -> Choice:
     """Plans, preprocesses, trains every configuration on every fold, and chooses; started again, it goes on where it was.
 
@@ -47,6 +49,7 @@ def run(
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
         train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained (`presets.trainings`).
         folds: Names; None means all.
+        failures: Gets case -> reason for the cases that were left out, or failed in training; they stop no others.
 
     Returns:
         The choice.
@@ -54,6 +57,8 @@ def run(
     plan_settings = plan_settings or PlanSettings()
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
+    failures = {} if failures is None else failures
+    failures.update(workspace.left_out(plan.dataset))
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
     configurations = selected_configurations(plan_settings.configurations, plan)
     if not workspace.splits(plan.dataset):
@@ -65,7 +70,10 @@ def run(
     for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
         training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
     for configuration, settings, fold in itertools.product(configurations, several, folds):
-        train(which, configuration, fold, settings, home=workspace.home)
+        try:
+            train(which, configuration, fold, settings, home=workspace.home, failures=failures)
+        except NothingValidatedError as error:  # the choice is made by the other folds
+            log.error("%s", error)
     return find_best_configuration(which, home=workspace.home)  # it may import what the settings allow
 
 

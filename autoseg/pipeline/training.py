@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,13 @@ log = logging.getLogger(__name__)
 
 @allows_code()
 def train(
-    which: str | int, configuration: str, fold: str | int, settings: TrainSettings | None = None, *, home: str | Path | None = None
+    which: str | int,
+    configuration: str,
+    fold: str | int,
+    settings: TrainSettings | None = None,
+    *,
+    home: str | Path | None = None,
+    failures: MutableMapping[str, str] | None = None,
 ) -> list[Score]:
     """Trains and validates one fold; goes on where an interrupted run stopped; does nothing where it is finished.
 
@@ -41,11 +48,14 @@ def train(
         which: Dataset id, name or folder.
         configuration: ``2d``, ``3d_fullres``, ``3d_lowres`` or ``3d_cascade``, as planned.
         fold: Number of the fold, or ``all``.
+        failures: Gets case -> reason for the cases that could not be prepared or validated, without which the fold is not finished: they
+            are tried again the next time. They are logged in any case, and those of validation lie in ``validation/failures.json``.
 
     Returns:
         Scores of the fold's validation cases.
 
     Raises:
+        NothingValidatedError: Of these not one could be validated.
         ValueError: Unknown configuration or fold, or no plan yet; the message gives the command.
     """
     settings = settings or TrainSettings()
@@ -68,7 +78,7 @@ def train(
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
     with exclusive_lock(run.folder, "training"):
-        preprocess(workspace, dataset, spec.plan, spec.configuration)
+        failed = preprocess(workspace, dataset, spec.plan, spec.configuration)
         previous = _first_stage(workspace, dataset, spec, run, settings)
         # Folds that are started at the same time must agree on patch, network and region.
         with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
@@ -77,7 +87,11 @@ def train(
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         copy_planned_dataset(workspace, dataset.name)
         network = trainer.fit()
-        result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
+        try:
+            result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
+        finally:
+            if failures is not None:
+                failures.update(run.failures() | failed)
     device = trainer.device
     del network, trainer  # what comes next in this process may need their memory
     release_memory(device)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,12 +47,14 @@ class MeasuredCase:
         sketches: One a channel; none where the case has no foreground.
         digests: The content ids of its files (`Case.digests`).
         other_units: The values of a channel called CT that cannot be Hounsfield units; mostly empty.
+        has_spacing: As `Geometry.has_spacing` of the image.
     """
 
     fingerprint: CaseFingerprint
     sketches: tuple[Sketch, ...]
     digests: tuple[str, ...]
     other_units: str = ""
+    has_spacing: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     if not results:
         first = next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case, found none; {first}")
+    odd = _unlike_the_others(results)
+    results = {name: one for name, one in results.items() if name not in odd}
+    failures |= odd
     warn_of_other_units({name: one.other_units for name, one in results.items() if one.other_units}, len(dataset.cases))
     sketches = [one.sketches for one in results.values() if one.sketches]
     if not sketches:
@@ -88,11 +94,26 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     return Measured(fingerprint, failures, {name: one.digests for name, one in results.items()})
 
 
+def _unlike_the_others(measured: Mapping[str, MeasuredCase]) -> dict[str, str]:
+    """Case -> reason for the fewer ones where 2D images and volumes are mixed, or pictures of unknown and of known spacing."""
+    dims = Counter(len(one.fingerprint.spacing) for one in measured.values())
+    dim = max(dims, key=lambda number: (dims[number], number))
+    known = any(one.has_spacing for one in measured.values())
+    reasons = {}
+    for name, one in measured.items():
+        if len(one.fingerprint.spacing) != dim:
+            found = len(one.fingerprint.spacing)
+            reasons[name] = f"expected an image of {dim} axes as of {dims[dim]} of {len(measured)} cases, found {found}"
+        elif known and not one.has_spacing:
+            reasons[name] = "expected a file <image>.json with its spacing in mm beside the image, as other cases have, found none"
+    return reasons
+
+
 def _memory(case: Case, channels: int) -> int:
     """Estimated peak in bytes of measuring a case; 0 where its header cannot be read (the measurement will say why)."""
     try:
         return BYTES_PER_VOXEL * channels * math.prod(read_geometry(case.images[0]).shape)
-    except (ValueError, OSError, RuntimeError):
+    except Exception:
         return 0
 
 
@@ -130,7 +151,7 @@ def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> Measure
     with_foreground = image.array if foreground.any() else ()
     sketches = tuple(sketch(channel[slices_of(box)][foreground]) for channel in with_foreground)
     units = [not_in_hounsfield_units(array) for array, channel in zip(image.array, channels, strict=True) if is_ct(channel)]
-    return MeasuredCase(measured, sketches, digests, next(filter(None, units), ""))
+    return MeasuredCase(measured, sketches, digests, next(filter(None, units), ""), image.geometry.has_spacing)
 
 
 def _check_image(case: Case, image: Image, n_channels: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..data.descriptions import read_description
@@ -31,17 +31,21 @@ from .fingerprint import measure_dataset
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
-MEASURED = tuple(field.name for field in fields(CaseFingerprint))
+MEASURED = tuple(one.name for one in fields(CaseFingerprint))
 """What is measured of a case; a fingerprint that lacks one of them is made again."""
 
 
 @dataclass(frozen=True)
 class MeasuredDataset:
-    """A dataset with the content ids of all cases that could be measured, and their fingerprint; an incomplete one is measured again."""
+    """A dataset with the content ids of all cases that could be measured, and their fingerprint.
+
+    Attributes:
+        failures: Case -> reason for the others; with some the fingerprint is measured again the next time.
+    """
 
     dataset: Dataset
     fingerprint: Fingerprint
-    is_complete: bool = True
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | None = None, trust_files: bool = False) -> MeasuredDataset:
@@ -66,7 +70,7 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     measured = measure_dataset(dataset, workers=workers)
     for case, reason in measured.failures.items():
         log.error("%s is left out: %s", case, reason)
-    return MeasuredDataset(_with_digests(dataset, measured.digests), measured.fingerprint, not measured.failures)
+    return MeasuredDataset(_with_digests(dataset, measured.digests), measured.fingerprint, measured.failures)
 
 
 def keep_fingerprint(folder: Path, measured: MeasuredDataset) -> None:
@@ -75,7 +79,7 @@ def keep_fingerprint(folder: Path, measured: MeasuredDataset) -> None:
     forget(path)
     (folder / OLD_FINGERPRINT_KEY).unlink(missing_ok=True)
     write_json(path, measured.fingerprint)
-    if measured.is_complete:
+    if not measured.failures:
         record(path, fingerprint_stamp(measured.dataset))
 
 

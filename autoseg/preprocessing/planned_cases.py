@@ -14,8 +14,13 @@ from .storage import Store
 log = logging.getLogger(__name__)
 
 
-def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, configuration: Configuration, *, workers: int | None = None) -> None:
-    """Preprocesses what is missing of a configuration's data, of the cases that could be measured; those that fail are named and left out.
+def preprocess(
+    workspace: Workspace, dataset: Dataset, plan: Plan, configuration: Configuration, *, workers: int | None = None
+) -> dict[str, str]:
+    """Preprocesses what is missing of a configuration's data, of the cases that could be measured.
+
+    Returns:
+        Case -> reason for those that failed; they are left out.
 
     Raises:
         ValueError: Not one case could be preprocessed.
@@ -29,3 +34,4 @@ def preprocess(workspace: Workspace, dataset: Dataset, plan: Plan, configuration
         log.error("%s is left out of %s: %s", case, configuration.data, reason)
     if not Store(folder).names():
         raise ValueError(f"{folder}: no case could be preprocessed; the first reason: {next(iter(failures.values()), 'no cases')}")
+    return failures

@@ -105,6 +105,13 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
         raise ValueError(f"{name}: the plan was made for images of {len(plan.transpose)} axes, found {len(spatial)} (shape {spatial})")
     if configuration.dim > len(spatial):
         raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
+    if (
+        not image.geometry.has_spacing
+        and plan.settings.spacing is None
+        and all(set(one.spacing) != {1.0} for one in plan.configurations.values())
+    ):
+        remedy = f'write {{"spacing": [...]}}, {len(spatial)} numbers in mm, to a file of the image\'s name with the ending .json beside it'
+        raise ValueError(f"{name}: expected a known spacing, as the images of the plan have, found none for {image.source}; {remedy}")
     if segmentation is not None and segmentation.shape != spatial:
         raise ValueError(f"{name}: image and label must have the same shape, expected {spatial}, found {segmentation.shape}")
     bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
@@ -286,7 +293,7 @@ def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
     try:
         geometry = read_geometry(case.images[0])
         channels = sum(count_channels(path) for path in case.images)
-    except (ValueError, OSError):
+    except Exception:
         return 0
     order, _ = plan_transform(geometry, plan.transpose, plan.orientation)
     spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)

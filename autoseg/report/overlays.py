@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..data.descriptions import planned_dataset
 from ..data.geometry import geometry_difference
 from ..data.images import PICTURES, ending_of, files_read, read_image, read_label, stem_of
 from ..data.labels import to_internal_values
-from ..runtime.disk import WriteError
+from ..runtime.failures import failure_of
 from ..runtime.outputs import Outputs
 from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace, home_folders
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf", "svg", "jpg")
 """File formats of the pictures."""
+
+NO_FILE = "no {} of this name"
+"""Reason why a case is not drawn that is no failure."""
 
 UNKNOWN_CHANNEL = "unknown"
 """Name of a channel of which nothing is known; it is drawn between percentiles."""
@@ -83,10 +86,12 @@ def draw_overlays(
     dataset = None
     if settings.dataset is not None:
         dataset = planned_dataset(find_workspace(home, dataset=settings.dataset), settings.dataset)
-    files = find_images(images, dataset, settings.channel)
+    failed: dict[str, str] = {}
+    files = find_images(images, dataset, settings.channel, failed)
     folders = {"prediction": prediction, "reference": reference}
-    maps = {kind: label_files(Path(folder)) for kind, folder in folders.items() if folder is not None}
-    matched, problems = match(files, maps)
+    maps = {kind: label_files(Path(folder), failed) for kind, folder in folders.items() if folder is not None}
+    matched, problems = match({case: of_case for case, of_case in files.items() if case not in failed}, maps) if files else ([], {})
+    problems |= failed
     paths = _pictures(out, matched, settings.format)
     read = [*(file for of_case in files.values() for file in of_case), *(file for of_kind in maps.values() for file in of_kind.values())]
     inputs = [file for path in read for file in (files_read(path) if path.is_file() else [path])]
@@ -95,15 +100,11 @@ def draw_overlays(
     outputs.check({case: [path] for case, path in paths.items()})
     drawn: list[Path] = []
     for case, path in tqdm(paths.items(), desc="Drawing", unit="case", disable=len(matched) < 3):
-        try:
+        with failure_of(case, problems, "is not drawn"):
             of_case = {kind: of_kind[case] for kind, of_kind in maps.items() if case in of_kind}
             with outputs.write(path) as partial:
                 _draw(files[case], of_case, partial, dataset, settings)
             drawn.append(path)
-        except WriteError:
-            raise
-        except (ValueError, OSError, RuntimeError) as error:
-            problems[case] = str(error)
     return drawn, problems
 
 
@@ -116,11 +117,12 @@ def _pictures(out: Path, cases: Sequence[str], ending: str) -> dict[str, Path]:
     return dict.fromkeys(cases, out)
 
 
-def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str, Sequence[Path]]:
+def find_images(folder: Path, dataset: Dataset | None, channel: int, failed: MutableMapping[str, str]) -> dict[str, Sequence[Path]]:
     """Case to the files of which its image is read.
 
     Args:
         dataset: Whose channels the files have; None: files that end in ``_0000`` ... are the channels of a case.
+        failed: Gets case -> reason for those that cannot be one.
 
     Raises:
         ValueError: There is no image.
@@ -128,7 +130,9 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
     if dataset is not None:
         if channel >= len(dataset.channels):
             raise ValueError(f"--channel: expected 0 to {len(dataset.channels) - 1} ({', '.join(dataset.channels)}), got {channel}")
-        return {case.name: case.images for case in find_new_cases(folder, dataset.channels).cases}
+        found = find_new_cases(folder, dataset.channels)
+        failed.update(found.failed)
+        return {case.name: case.images for case in found.cases}
     if folder.is_file():
         return {_case_of(folder): (folder,)}
     if not folder.is_dir():
@@ -136,8 +140,8 @@ def find_images(folder: Path, dataset: Dataset | None, channel: int) -> dict[str
     paths = [path for path in sorted(folder.iterdir()) if ending_of(path) and not path.name.startswith(".")]
     numbered = {path: re.search(r"_(\d{4})$", stem_of(path)) for path in paths}
     of_channel = [path for path, number in numbered.items() if number is None or int(number[1]) == channel]
-    files: dict[str, Sequence[Path]] = {case: (path,) for case, path in _one_a_case(of_channel, _case_of, "image").items()}
-    if not files:
+    files: dict[str, Sequence[Path]] = {case: (path,) for case, path in _one_a_case(of_channel, _case_of, "image", failed).items()}
+    if not files and not failed:
         others = f"{len(paths)} image files of other channels" if paths else "no image"
         raise ValueError(f"{folder}: expected images of channel {channel}, found {others}")
     return files
@@ -147,17 +151,17 @@ def _case_of(path: Path) -> str:
     return re.sub(r"_\d{4}$", "", stem_of(path))
 
 
-def _one_a_case(paths: Sequence[Path], case_of: Callable[[Path], str], kind: str) -> dict[str, Path]:
-    """Case to its file; a ValueError where two files have the name of one case, whose picture would show one of them only."""
+def _one_a_case(paths: Sequence[Path], case_of: Callable[[Path], str], kind: str, failed: MutableMapping[str, str]) -> dict[str, Path]:
+    """Case to its file; where two files have the name of one case, whose picture would show one of them only, the case fails."""
     found: dict[str, Path] = {}
     for path in paths:
         if found.setdefault(case_of(path), path) != path:
-            raise ValueError(f"case {case_of(path)}: expected one {kind}, found {found[case_of(path)]} and {path}")
-    return found
+            failed[case_of(path)] = f"expected one {kind}, found {found[case_of(path)]} and {path}"
+    return {case: path for case, path in found.items() if case not in failed}
 
 
-def label_files(path: Path) -> dict[str, Path]:
-    """Case to its label map.
+def label_files(path: Path, failed: MutableMapping[str, str]) -> dict[str, Path]:
+    """Case to its label map; `failed` gets case -> reason for those that have two.
 
     Raises:
         ValueError: There is none.
@@ -166,12 +170,12 @@ def label_files(path: Path) -> dict[str, Path]:
         return {_case_of(path): path}
     if not path.is_dir():
         raise ValueError(f"{path}: expected a label map or a folder of label maps, found nothing")
-    found = [file for file in sorted(path.iterdir()) if ending_of(file) and file.is_file() and not file.name.startswith(".")]
+    found = [file for file in sorted(path.iterdir()) if ending_of(file) and not file.is_dir() and not file.name.startswith(".")]
     volumes = {stem_of(file) for file in found if ending_of(file) not in PICTURES}
     # Pictures of label maps may have been drawn beside them.
     label_maps = [file for file in found if ending_of(file) not in PICTURES or stem_of(file) not in volumes]
-    files = _one_a_case(label_maps, stem_of, "label map")
-    if not files:
+    files = _one_a_case(label_maps, stem_of, "label map", failed)
+    if not files and not failed:
         raise ValueError(f"{path}: no label map found")
     return files
 
@@ -194,12 +198,18 @@ def match(files: dict[str, Sequence[Path]], maps: dict[str, dict[str, Path]]) ->
         return sorted(files), {}
     kind = "prediction" if "prediction" in maps else "reference"
     matched = sorted(set(files) & set(maps[kind]))
-    problems = dict.fromkeys(sorted(set(files) - set(matched)), f"no {kind} of this name")
-    problems |= dict.fromkeys(sorted(set(maps[kind]) - set(files)), "no image of this name")
+    problems = dict.fromkeys(sorted(set(files) - set(matched)), NO_FILE.format(kind))
+    problems |= dict.fromkeys(sorted(set(maps[kind]) - set(files)), NO_FILE.format("image"))
     if not matched:
         images, labels = (", ".join([*sorted(names)[:3], "..."]) for names in (files, maps[kind]))
         raise ValueError(f"no {kind} has the name of an image: images {images}; {kind}s {labels}")
     return matched, problems
+
+
+def failures_in(problems: Mapping[str, str]) -> dict[str, str]:
+    """Of what `draw_overlays` did not draw the cases that failed: the others have just no image or label map of their name."""
+    no_file = [NO_FILE.format(kind) for kind in ("image", "prediction", "reference")]
+    return {case: reason for case, reason in problems.items() if reason not in no_file}
 
 
 def describe_problems(problems: Mapping[str, str], shown: int = 10) -> list[str]:

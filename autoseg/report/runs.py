@@ -17,7 +17,6 @@ from ..networks.imagenet import without_pretrained
 from ..runtime.commands import choice_command, plan_command, train_command
 from ..runtime.hardware import cpu_count
 from ..runtime.runs import Run, started_runs
-from ..runtime.serialization import read_json
 from ..schema import Choice, Configuration, Plan
 from ..schema.run_record import RunEnvironment, RunRecord
 from ..trainers.run_environment import read_run_environments
@@ -42,7 +41,7 @@ def _read_run(run: Run) -> RunFacts:
         facts, needs = _facts(record), _needs(record)
     except ValueError as error:  # written by another version: the rest of the report is worth having
         log.warning("%s", error)
-    failures = read_json(run.failures_file, dict) if run.failures_file.is_file() else {}
+    failures = run.failures()
     history = _history(run.history_file)
     return RunFacts(
         run.model.name, run.fold, history, command, facts, run.timings(), failures, run.is_validated, needs, environments, record

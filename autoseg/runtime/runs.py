@@ -143,6 +143,10 @@ class Run:
         """
         return read_json(self.scores_file, list[Score])
 
+    def failures(self) -> dict[str, str]:
+        """Held-out case -> reason for those that failed."""
+        return read_json(self.failures_file, dict) if self.failures_file.is_file() else {}
+
     def timings(self) -> dict[str, float]:
         """Held-out case to seconds of its prediction; empty where none was measured."""
         found = read_json(self.timings_file, dict) if self.timings_file.is_file() else {}

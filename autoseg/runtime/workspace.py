@@ -25,6 +25,9 @@ RAW_NAMES = ("raw", "nnUNet_raw")
 DESCRIPTION = "dataset.json"
 """Of a planned dataset, in ``preprocessed/`` and ``results/``."""
 
+LEFT_OUT = "left_out.json"
+"""Cases that planning left out, with the reason, in ``preprocessed/``; missing where there are none."""
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -105,6 +108,11 @@ class Workspace:
         """Cases that could be measured, sorted; those of the folds, and there also where a single patient gives no folds."""
         fingerprint = read_json(self.preprocessed(dataset) / "fingerprint.json", Fingerprint)
         return tuple(sorted(case.name for case in fingerprint.cases))
+
+    def left_out(self, dataset: str) -> dict[str, str]:
+        """Case -> reason for the cases that planning left out."""
+        path = self.preprocessed(dataset) / LEFT_OUT
+        return read_json(path, dict) if path.is_file() else {}
 
     def trained_datasets(self) -> list[str]:
         """Names of datasets with at least one finished training."""

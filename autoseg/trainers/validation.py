@@ -17,7 +17,7 @@ from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
 from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
-from ..runtime.disk import WriteError
+from ..runtime.failures import failure_of
 from ..runtime.locks import remove_partial_files
 from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
@@ -28,6 +28,10 @@ from .run_options import RunFolders
 log = logging.getLogger(__name__)
 
 
+class NothingValidatedError(RuntimeError):
+    """Not one held-out case of a fold could be validated."""
+
+
 def validate_fold(
     predictor: VolumePredictor, job: RunRecord, folders: RunFolders, dataset: Dataset, *, progress: bool = True
 ) -> list[Score]:
@@ -35,8 +39,8 @@ def validate_fold(
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
     ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay.
-    Cases that were not preprocessed are left out, those that fail do not stop the others: they are named in the log and, with the
-    reason, in ``validation/failures.json``, until they succeed.
+    Cases that fail, or could not be prepared, do not stop the others: they are named in the log and, with the reason, in
+    ``validation/failures.json``, until they succeed.
 
     Args:
         dataset: With the reference label maps.
@@ -45,31 +49,28 @@ def validate_fold(
         One score per case and organ that was annotated in it.
 
     Raises:
-        RuntimeError: Every case failed.
+        NothingValidatedError: Every case failed.
     """
     run = Run(folders.run)
     run.validation.mkdir(parents=True, exist_ok=True)
     remove_partial_files(run.validation)
     cases = {case.name: case for case in dataset.cases}
-    names = _ready([name for name in (job.split.val or job.split.train) if name in cases], folders)
+    names = [name for name in (job.split.val or job.split.train) if name in cases]
     scores: list[Score] = []
-    failures: dict[str, str] = {}
+    failures = _not_prepared(names, folders)
     bar = tqdm(names, desc=f"Validating {job.configuration.name} fold {job.fold}", unit="case", disable=not progress)
     for name in bar:
         record = run.case_scores(name)
-        try:
+        if name in failures:
+            continue
+        with failure_of(name, failures, "could not be validated"):
             if not record.is_file():
                 write_json(record, _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances))
             scores += read_json(record, list[Score])
-        except WriteError:
-            raise
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            failures[name] = f"{type(error).__name__}: {error}"
-            log.error("%s could not be validated: %s", name, failures[name])
     if failures:
         write_json(run.failures_file, failures)
         if len(failures) == len(names):
-            raise RuntimeError(
+            raise NothingValidatedError(
                 f"{run.validation}: not one of {len(names)} cases could be validated; the first reason: {next(iter(failures.values()))}"
             )
     else:
@@ -78,13 +79,14 @@ def validate_fold(
     return scores
 
 
-def _ready(names: list[str], folders: RunFolders) -> list[str]:
-    """Cases that are preprocessed and, in a cascade, have a segmentation of the previous stage."""
+def _not_prepared(names: list[str], folders: RunFolders) -> dict[str, str]:
+    """Case -> reason for those that are not preprocessed or, in a cascade, have no segmentation of the previous stage."""
     store = Store(folders.data)
-    ready = [name for name in names if store.has(name) and folders.has_previous_of(name)]
-    if len(ready) < len(names):
-        log.warning("Not validated, as they could not be prepared: %s", ", ".join(name for name in names if name not in ready))
-    return ready
+    missing = {name: f"is not preprocessed in {store.folder}" for name in names if not store.has(name)}
+    missing |= {name: "has no segmentation of the first stage" for name in names if store.has(name) and not folders.has_previous_of(name)}
+    if missing:
+        log.warning("Not validated, as they could not be prepared: %s", ", ".join(missing))
+    return missing
 
 
 def _validate_case(

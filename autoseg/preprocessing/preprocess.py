@@ -105,19 +105,21 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
         raise ValueError(f"{name}: the plan was made for images of {len(plan.transpose)} axes, found {len(spatial)} (shape {spatial})")
     if configuration.dim > len(spatial):
         raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
-    if (
-        not image.geometry.has_spacing
-        and plan.settings.spacing is None
-        and all(set(one.spacing) != {1.0} for one in plan.configurations.values())
-    ):
-        remedy = f'write {{"spacing": [...]}}, {len(spatial)} numbers in mm, to a file of the image\'s name with the ending .json beside it'
-        raise ValueError(f"{name}: expected a known spacing, as the images of the plan have, found none for {image.source}; {remedy}")
+    if not image.geometry.has_spacing and _knows_spacing(plan):
+        remedy = 'write the millimetres of a pixel as {"spacing": [...]} to a .json file of the image\'s name beside it'
+        raise ValueError(f"{name}: expected a known spacing as of the images in training, found none of {image.source}; {remedy}")
     if segmentation is not None and segmentation.shape != spatial:
         raise ValueError(f"{name}: image and label must have the same shape, expected {spatial}, found {segmentation.shape}")
     bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
     if bad:
         found = f"{bad} NaN or infinite voxels in {image.source}"
         raise ValueError(f"{name}: expected finite numbers, found {found}; autoseg_check --fix repairs a copy")
+
+
+def _knows_spacing(plan: Plan) -> bool:
+    """Whether a plan was made from images whose spacing is known: where it is not, 1 stands for it, and is planned with."""
+    asked = plan.settings.spacing if plan.settings is not None else None
+    return asked is None and all(set(one.spacing) != {1.0} for one in plan.configurations.values())
 
 
 def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: Configuration) -> np.ndarray:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle_home import HomeFactory, oracle_case
+from oracle_home import DATASET, MODEL, HomeFactory, oracle_case, write_oracle_dataset
 
 from autoseg import cli
-from autoseg.data.images import read_label, write_image
-from autoseg.pipeline import predict_each
+from autoseg.data.images import read_label, write_image, write_label
+from autoseg.evaluation.folders import evaluate_folders
+from autoseg.pipeline import plan_and_preprocess, predict_each
+from autoseg.runtime.runs import Run
+from autoseg.runtime.workspace import Workspace
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,6 +42,122 @@ def flat(folder: Path) -> None:
     write_image(folder / "bad.nii.gz", image[None], geometry)
 
 
+def planned(home: Path, capsys: Capture) -> tuple[int, str, dict[str, str]]:
+    """Exit status, last line and what was left out of planning the dataset."""
+    status = cli.main(["plan_and_preprocess", "-d", "1", "-c", "2d", "--workers", "0", "--home", str(home)])
+    return status, capsys.readouterr().out.splitlines()[-1], Workspace(home).left_out(DATASET)
+
+
+def test_plan_leaves_out_what_cannot_be_used(tmp_path: Path, capsys: Capture) -> None:
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, n=9)
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    (images / "c0_0000.nii.gz").unlink()
+    (images / "c0_0000.nii.gz").symlink_to("/nowhere/c0.nii.gz")
+    (images / "c1_0000.nii.gz").write_bytes((images / "c2_0000.nii.gz").read_bytes()[:90])
+    write_image(images / "c3.mha", oracle_case(3)[0][None], oracle_case(3)[2])
+    write_image(images / "c4_0000.nii.gz", np.stack([oracle_case(4)[0]] * 2), oracle_case(4)[2])
+    write_image(images / "c5_0000.nii.gz", oracle_case(5, 2)[0][None], oracle_case(5, 2)[2])
+    write_label(labels / "c5.nii.gz", *oracle_case(5, 2)[1:])
+    write_label(labels / "c6.nii.gz", *oracle_case(6, shape=(5, 6, 7))[1:])
+    write_label(labels / "c2.mha", *oracle_case(2)[1:])
+    status, last, left_out = planned(tmp_path, capsys)
+    assert (status, set(left_out)) == (1, {"c0", "c1", "c2", "c3", "c4", "c5", "c6"})
+    assert last.startswith("Planned with 2 cases; 7 of 9 cases left out: c")
+    assert last.endswith("and 4 more")
+    assert "one file a channel" in left_out["c3"]
+    assert "one label map" in left_out["c2"]
+    assert Workspace(tmp_path).usable_cases(DATASET) == ("c7", "c8")
+    assert {one for split in Workspace(tmp_path).splits(DATASET) for one in split.train} == {"c7", "c8"}
+
+
+def test_plan_leaves_out_a_grey_picture_among_rgb_and_one_without_spacing(tmp_path: Path, capsys: Capture) -> None:
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2, ending=".png")
+    info = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(info | {"channel_names": dict.fromkeys("012", "noNorm")}))
+    for number in range(4):
+        image, _, geometry = oracle_case(number, 2)
+        write_image(folder / "imagesTr" / f"c{number}_0000.png", np.stack([image] * (1 if number == 1 else 3)).astype(np.uint8), geometry)
+    for sidecar in (folder / "imagesTr").glob("c3*.json"):
+        sidecar.unlink()
+    status, _, left_out = planned(tmp_path, capsys)
+    assert (status, set(left_out)) == (1, {"c1", "c3"})
+    assert "missing channel" in left_out["c1"]
+    assert "spacing" in left_out["c3"]
+
+
+def test_a_repaired_case_is_planned_again(tmp_path: Path, capsys: Capture) -> None:
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2)
+    file = folder / "labelsTr" / "c0.tif"
+    content = file.read_bytes()
+    file.unlink()
+    assert planned(tmp_path, capsys)[::2] == (1, {"c0": f"missing label, expected {file}, found nothing"})
+    file.write_bytes(content)
+    status, last, left_out = planned(tmp_path, capsys)
+    assert (status, left_out) == (0, {})
+    assert last.startswith("Next:")
+
+
+def test_plan_refuses_where_no_case_is_left(tmp_path: Path) -> None:
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2)
+    for path in (folder / "labelsTr").glob("*.tif"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no case is complete: case c0: missing label, expected .*c0\..*, found nothing; "):
+        plan_and_preprocess(1, home=tmp_path)
+
+
+def test_a_held_out_case_that_fails_is_counted_and_tried_again(
+    oracle_home: HomeFactory, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+    home = oracle_home()
+    run = Run(home / "results" / DATASET / MODEL[3] / "fold_0")
+    held_out = run.record().split.val
+    label = home / "raw" / DATASET / "labelsTr" / f"{held_out[0]}.nii.gz"
+    content = label.read_bytes()
+    label.write_bytes(content[:90])
+    run.case_scores(held_out[0]).unlink()
+    run.scores_file.unlink()
+    command = ["train", "1", "3d_fullres", "0", "--network", "oracle_home:Oracle", "--device", "cpu", "--home", str(home)]
+    assert cli.main(command) == (2 if len(held_out) == 1 else 1)
+    capsys.readouterr()
+    assert not run.is_finished
+    assert set(run.failures()) == {held_out[0]}
+    label.write_bytes(content)
+    assert cli.main(command) == 0
+    assert run.is_finished
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> list[str]:
+    """The command that scores four cases, of which one cannot be read, one has another shape, and one is there in two formats."""
+    for number in range(4):
+        for side in ("r", "p"):
+            write_label(tmp_path / side / f"c{number}.nii.gz", *oracle_case(number)[1:])
+    write_label(tmp_path / "p" / "c1.nii.gz", *oracle_case(1, shape=(5, 6, 7))[1:])
+    (tmp_path / "p" / "c2.nii.gz").write_bytes(b"no image")
+    write_label(tmp_path / "r" / "c3.mha", *oracle_case(3)[1:])
+    return ["-r", str(tmp_path / "r"), "-p", str(tmp_path / "p")]
+
+
+def test_evaluate_scores_the_others(scored: list[str], tmp_path: Path, capsys: Capture) -> None:
+    assert cli.main(["evaluate", *scored, "--json", str(tmp_path / "scores.json")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Scores of 1 case; 3 of 4 cases failed: c")
+    written = json.loads((tmp_path / "scores.json").read_text())["results"][0]
+    assert set(written["failures"]) == {"c1", "c2", "c3"}
+    assert {score["case"] for score in written["scores"]} == {"c0"}
+    with pytest.raises(ValueError, match="3 of 4 cases cannot be compared"):
+        evaluate_folders(tmp_path / "r", tmp_path / "p")
+
+
+def test_overlay_draws_the_others(scored: list[str], tmp_path: Path, capsys: Capture) -> None:
+    for number in range(5):
+        write_image(tmp_path / "in" / f"c{number}.nii.gz", oracle_case(number)[0][None], oracle_case(number)[2])
+    assert cli.main(["overlay", "-i", str(tmp_path / "in"), *scored, "-o", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Not drawn, no prediction of this name: c4"
+    assert lines[-1].startswith(f"{tmp_path / 'out' / 'c0.png'}; 3 of 4 cases failed: c")
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     for number in range(2):
@@ -46,7 +166,13 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-@pytest.mark.parametrize("spoil", [nowhere, truncated, twice, channels, flat])
+def without_spacing(folder: Path) -> None:
+    image, _, geometry = oracle_case(9)
+    write_image(folder / "bad.tif", image[None], geometry)
+    (folder / "bad.json").unlink()
+
+
+@pytest.mark.parametrize("spoil", [nowhere, truncated, twice, channels, flat, without_spacing])
 def test_predict_writes_the_others(shared_oracle_home: HomeFactory, images: Path, tmp_path: Path, spoil, capsys: Capture) -> None:
     spoil(images)
     status = cli.main(["predict", "-i", str(images), "-o", str(tmp_path / "out"), "--home", str(shared_oracle_home())])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from oracle_home import DATASET, MODEL, HomeFactory, oracle_case, write_oracle_dataset
 
 from autoseg import cli
@@ -71,14 +72,17 @@ def test_plan_leaves_out_what_cannot_be_used(tmp_path: Path, capsys: Capture) ->
 
 
 def test_plan_leaves_out_a_grey_picture_among_rgb_and_one_without_spacing(tmp_path: Path, capsys: Capture) -> None:
-    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2, ending=".png")
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2)
     info = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(info | {"channel_names": dict.fromkeys("012", "noNorm")}))
+    for path in (folder / "imagesTr").iterdir():
+        path.unlink()
     for number in range(4):
-        image, _, geometry = oracle_case(number, 2)
-        write_image(folder / "imagesTr" / f"c{number}_0000.png", np.stack([image] * (1 if number == 1 else 3)).astype(np.uint8), geometry)
-    for sidecar in (folder / "imagesTr").glob("c3*.json"):
-        sidecar.unlink()
+        grey = oracle_case(number, 2)[0].astype(np.uint8)
+        picture = sitk.GetImageFromArray(grey) if number == 1 else sitk.GetImageFromArray(np.stack([grey] * 3, axis=-1), isVector=True)
+        sitk.WriteImage(picture, str(folder / "imagesTr" / f"c{number}.png"))
+        if number != 3:
+            (folder / "imagesTr" / f"c{number}.json").write_text('{"spacing": [0.8, 0.7]}')
     status, _, left_out = planned(tmp_path, capsys)
     assert (status, set(left_out)) == (1, {"c1", "c3"})
     assert "missing channel" in left_out["c1"]

@@ -182,7 +182,7 @@ def _compare(
         placed = prediction if flat == [True, False] else reference
         return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=placed.geometry.spacing)
     except Exception as error:  # whatever a damaged file leads to
-        return f"{prediction_path} against {reference_path}: {reason_of(error)}"
+        return f"{reason_of(error)} ({prediction_path} against {reference_path})"
 
 
 def _labels_of(*images: Image) -> Labels:

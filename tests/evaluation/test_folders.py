@@ -119,10 +119,10 @@ def test_missing_and_extra_predictions_are_named_and_left_out(folders, caplog):
 def test_cases_that_do_not_fit_are_named_together(folders, change, message):
     reference, prediction = folders
     save(prediction / "b.nii.gz", **{"array": volume(spleen=False), **change})
-    with pytest.raises(ValueError, match=f"(?s)1 of 2 cases.*case b .*{message}"):
+    with pytest.raises(ValueError, match=f"(?s)1 of 2 cases.*case b: .*{message}"):
         evaluate_folders(reference, prediction, LABELS)
     (prediction / "a.nii.gz").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="(?s)2 of 2 cases.*case a .*case b "):
+    with pytest.raises(ValueError, match="(?s)2 of 2 cases.*case a: .*case b: "):
         evaluate_folders(reference, prediction, LABELS)
 
 

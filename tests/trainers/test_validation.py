@@ -74,13 +74,13 @@ def test_a_case_that_fails_is_named_and_tried_again_next_time(folders: RunFolder
     failures = folders.run / "validation" / "failures.json"
     with caplog.at_level(logging.ERROR):
         assert {score.case for score in validate(predictor("c"), folders=folders, dataset=dataset)} == {"d"}
-    assert "c could not be validated: MemoryError: too large" in caplog.text
-    assert read_json(failures, dict) == {"c": "MemoryError: too large"}
+    assert "c could not be validated: not enough memory for this case: too large" in caplog.text
+    assert read_json(failures, dict) == {"c": "not enough memory for this case: too large"}
     assert {score.case for score in validate(predictor("d"), folders=folders, dataset=dataset)} == {"c", "d"}
     assert not failures.exists()
 
 
 def test_where_every_case_fails_there_are_no_scores(folders: RunFolders, dataset):
-    with pytest.raises(RuntimeError, match="not one of 2 cases could be validated; the first reason: MemoryError"):
+    with pytest.raises(RuntimeError, match="not one of 2 cases could be validated; the first reason: not enough memory"):
         validate(predictor("c", "d"), folders=folders, dataset=dataset)
     assert not (folders.run / "validation" / "scores.json").exists()

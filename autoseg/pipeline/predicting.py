@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.datasets import find_new_cases
-from ..data.images import files_read, from_sitk, read_image, to_sitk
+from ..data.images import files_read, from_sitk, images_below, read_image, to_sitk
 from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
 from ..inference.ensemble import Ensemble, check_channels
@@ -108,9 +108,8 @@ def _outputs(source: Path, destination: Destination, cases: Sequence[Case], work
     if not destination.single and source.is_dir() and destination.folder.is_dir() and source.samefile(destination.folder):
         raise ValueError(f"{destination.folder}: is the folder of the images, among which no label maps are written; choose another output")
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
-    outputs = Outputs(
-        "autoseg_predict", inputs=[source, *inputs] if source.is_file() else inputs, protected=workspace.folders, overwrite=overwrite
-    )
+    inputs += [source] if source.is_file() else images_below(source)  # also those of cases that failed
+    outputs = Outputs("autoseg_predict", inputs=inputs, protected=workspace.folders, overwrite=overwrite)
     if destination.has_table(len(cases)):
         outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})
     return outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,14 @@ import numpy as np
 from ..runtime.registry import unknown_name_error
 from ..schema import Labels
 from ..schema.conventions import OUTSIDE
+from ..schema.names import same_file_key
 from .labels import apply_table
 
 MAX_NAMES_SHOWN = 3
 """Number of organs that a folder name lists in full; of more it has the first two and the number of the others."""
+
+MAX_TAG_BYTES = 100
+"""Longest part of a folder name that organs make: file systems allow 255 bytes in all."""
 
 
 def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
@@ -145,16 +150,30 @@ def organ_indices(stored: Labels, target: Labels) -> tuple[int, ...]:
     return tuple(stored.names.index(name) for name in target.names)
 
 
-def organs_tag(labels: Labels) -> str:
+def organs_tag(labels: Labels, among: Sequence[str] = ()) -> str:
     """Returns the organs as a part of a folder name: ``liver+spleen``, of more than three ``liver+spleen+2more_1a2b3c``.
 
-    The digits at the end are a digest of all organs, so that two sets with the same first organs do not share a folder.
+    The digits at the end are a digest of all organs, so that two sets with the same first organs do not share a folder. Fewer organs have
+    them where the name of one can be read as that of another organ of `among`, all organs of the dataset (``tumour/core``, ``tumour core``
+    and ``Tumour Core``), and where the whole would be too long for a file system.
     """
-    names = [safe_file_name(name) for name in labels.names]
-    if len(names) <= MAX_NAMES_SHOWN:
-        return "+".join(names)
+    words = {name: safe_file_name(name) for name in {*among, *labels.names}}
+    uses = Counter(same_file_key(word) for word in words.values())
+    names = [words[name] for name in labels.names]
     key = hashlib.sha256("|".join(labels.names).encode()).hexdigest()[:6]
-    return f"{names[0]}+{names[1]}+{len(names) - 2}more_{key}"
+    if len(names) > MAX_NAMES_SHOWN:
+        names, key = [*names[:2], f"{len(names) - 2}more"], f"_{key}"
+    else:
+        key = f"_{key}" if any(uses[same_file_key(name)] > 1 for name in names) else ""
+    return _shortened("+".join(names) + key, labels.names)
+
+
+def _shortened(tag: str, names: Sequence[str]) -> str:
+    """A part of a folder name, its end replaced by a digest of the organs where it is too long."""
+    if len(tag.encode()) <= MAX_TAG_BYTES:
+        return tag
+    start = tag.encode()[: MAX_TAG_BYTES - 7].decode(errors="ignore").rstrip("_+.")
+    return f"{start}_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"
 
 
 def safe_file_name(text: str) -> str:

@@ -30,8 +30,12 @@ def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSe
     """The model folder of an ensemble; its name says the kind, and the members and organs that were asked for."""
     names = sorted(set(settings.members))
     words = [f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"] if names else []
-    words += [organs_tag(subset_labels(dataset.labels, settings.organs))] if settings.organs else []
-    return ModelFolder.named(workspace.results(dataset.name), ENSEMBLE, settings.kind.capitalize(), words)
+    organs = subset_labels(dataset.labels, settings.organs or dataset.labels.names)
+    # The second is how earlier versions named it, which gave organs with like names one folder.
+    tags = [organs_tag(organs, dataset.labels.names), organs_tag(organs)] if settings.organs else [""]
+    results, kind = workspace.results(dataset.name), settings.kind.capitalize()
+    model, former = (ModelFolder.named(results, ENSEMBLE, kind, [*words, *filter(None, [tag])]) for tag in (tags[0], tags[-1]))
+    return former if former != model and former.runs() and set(former.labels(organs).names) == set(organs.names) else model
 
 
 def ensemble_budget(settings: EnsembleSettings) -> Budget:

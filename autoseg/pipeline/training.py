@@ -14,7 +14,7 @@ from ..preprocessing.storage import Store
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code, lookup, named_in
-from ..runtime.runs import ModelFolder, Run
+from ..runtime.runs import Run
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Dataset, Plan, Score
@@ -22,7 +22,7 @@ from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
-from ..trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ
+from ..trainers.resume_checks import check_pretrained, check_resumable, check_same_model, find_pretrained, warn_if_options_differ
 from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, new_record, split_of
 from ..trainers.trainer import Trainer
@@ -65,7 +65,8 @@ def train(
     with named_in(workspace.preprocessed(dataset.name) / "plan.json"):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, spec, fold)
-    run = ModelFolder.named(workspace.results(dataset.name), configuration, settings.trainer, spec.words).run(fold)
+    run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
+    check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart:
         log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         if run.is_started:
@@ -124,7 +125,7 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     plan, configuration, stage = spec.plan, spec.configuration, spec.configuration.previous_stage
     if stage is None:
         return None
-    model = ModelFolder.named(run.model.folder.parent, stage, settings.trainer, spec.words).folder
+    model = spec.model(run.model.folder.parent, settings.trainer, stage).folder
     data = workspace.preprocessed(dataset.name) / configuration.data
     split, store = split_of(workspace, dataset.name, run.fold), Store(data)
     names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]

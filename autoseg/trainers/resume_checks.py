@@ -43,6 +43,35 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, resta
         _compare(sibling, now, then)
 
 
+def check_same_model(run: Run, plan: Plan, configuration: Configuration, settings: TrainSettings) -> None:
+    """Refuses a model folder of another model, whose organs, network, trainer, normalisation or tag only read like those asked for.
+
+    Raises:
+        ValueError: One of its runs (but one that starts anew) was started for something else; the message says for what.
+    """
+    for one in run.siblings() if settings.restart else run.model.runs():
+        record = one.record()
+        now, then = _named(plan, configuration, settings), _named(record.plan, record.configuration, record.settings)
+        then |= {"trainer": record.trainer} if record.ensemble is None else {}
+        different = [what for what in then if then[what] != now.get(what, then[what])]
+        if different:
+            wanted, found = (", ".join(f"{what} {side[what] or '(none)'}" for what in different) for side in (now, then))
+            raise ValueError(
+                f"{run.model.folder}: expected a model with {wanted}, found one with {found}; give this training a name of its own with"
+                " --tag WORD, or move that folder away"
+            )
+
+
+def _named(plan: Plan, configuration: Configuration, settings: TrainSettings | None) -> dict[str, Any]:
+    """What the name of a model folder stands for, as far as it is known."""
+    named: dict[str, Any] = {"organs": sorted(plan.labels.names)}
+    if settings is not None:
+        named |= {"trainer": settings.trainer, "network": settings.network, "tag": settings.tag}
+    if settings is not None and (settings.normalization or settings.window):
+        named |= {"normalization": list(configuration.normalization)}
+    return named
+
+
 def warn_if_options_differ(run: Run, configuration: Configuration, settings: TrainSettings) -> None:
     """Says where a run was started with other options than are asked for now: it keeps those that it was started with."""
     record, changes = run.record(), settings.changed_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..data.ct_windows import Window, check_window, common_window
 from ..data.label_subsets import organs_tag, subset_labels
@@ -16,6 +17,7 @@ from ..planners.configurations import selected_configurations
 from ..preprocessing.normalization import find_scheme
 from ..preprocessing.windows import with_normalization
 from ..runtime.registry import lookup
+from ..runtime.runs import ModelFolder
 from ..schema import Configuration, Labels, Mirroring, Plan
 from ..schema.settings import TrainSettings
 from . import TRAINERS
@@ -29,11 +31,20 @@ class TrainingSpec:
         plan: Of the dataset, or of some of its organs.
         configuration: As planned, or with another network or normalisation.
         words: What the name of the model folder says beside configuration and trainer.
+        former_words: The same as earlier versions said it, which gave organs with like names one folder.
     """
 
     plan: Plan
     configuration: Configuration
     words: tuple[str, ...] = ()
+    former_words: tuple[str, ...] = ()
+
+    def model(self, results: Path, trainer: str, configuration: str = "") -> ModelFolder:
+        """Its model folder below ``results/<dataset>``, of another configuration where that is named; that of earlier versions if there."""
+        configuration = configuration or self.configuration.name
+        former, model = (ModelFolder.named(results, configuration, trainer, words) for words in (self.former_words, self.words))
+        is_former = former != model and former.runs() and former.labels(self.plan.labels).names == self.plan.labels.names
+        return former if is_former else model
 
 
 def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Mapping[str, Window] | None = None) -> TrainingSpec:
@@ -48,6 +59,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     """
     selected_configurations([name], plan)
     plan, organs = of_organs(plan, settings.organs)
+    former = organs_tag(plan.labels) if organs else ""
     # The region that a cascade noted there is for those trainers only that ask for one.
     configuration = replace(plan.configurations[name], region=None)
     configuration = _with_network(configuration, settings)
@@ -55,14 +67,14 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
-    words = tuple(filter(None, (settings.network, organs, intensities, settings.tag)))
+    words, former_words = (tuple(filter(None, (settings.network, one, intensities, settings.tag))) for one in (organs, former))
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
     network_spec(configuration.network)  # what the plan names must be there, and allowed, before anything long begins
     for scheme in configuration.normalization:
         find_scheme(scheme)
-    return TrainingSpec(plan, configuration, words)
+    return TrainingSpec(plan, configuration, words, former_words)
 
 
 def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
@@ -79,7 +91,8 @@ def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
         return plan, ""
     check_region_order(labels, f"organs {', '.join(labels.names)}")
     configurations = {name: replace(one, mirroring=_mirroring(plan, one, labels)) for name, one in plan.configurations.items()}
-    return replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations), organs_tag(labels)
+    plan_of_organs = replace(plan, labels=labels, data_labels=plan.stored_labels, configurations=configurations)
+    return plan_of_organs, organs_tag(labels, plan.stored_labels.names)
 
 
 def _mirroring(plan: Plan, configuration: Configuration, labels: Labels) -> Mirroring:

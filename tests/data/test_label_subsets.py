@@ -90,6 +90,17 @@ def test_words_are_safe_in_file_names(names: tuple[str, ...], word: str) -> None
     assert "__" not in word
 
 
+def test_organs_whose_names_read_alike_have_words_of_their_own() -> None:
+    alike = ("tumour/core", "tumour core", "Tumour core", "edema", "tumour_core+edema")
+    sets = [(name,) for name in alike] + [("tumour/core", "edema"), ("tumour core", "edema"), ("tumour/core", "tumour core")]
+    words = [organs_tag(Labels(names, tuple((i + 1,) for i in range(len(names)))), alike) for names in sets]
+    assert len({word.casefold() for word in words}) == len(sets), words
+    assert words[3] == "edema", "what cannot be mistaken stays as it was"
+    long = [Labels((f"{'x' * 300}{end}",), ((1,),)) for end in "ab"]
+    assert organs_tag(long[0]) != organs_tag(long[1])
+    assert len(organs_tag(long[0]).encode()) <= 100
+
+
 def test_values_travel_by_name() -> None:
     now = labels(spleen=4, liver=2, pancreas=3, ignore=8)
     assert translation_table(ORGANS, now).tolist() == [0, 3, 0, 0, 1, 4, OUTSIDE], "kidneys are no organs there; the ignore label stays"

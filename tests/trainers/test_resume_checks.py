@@ -14,7 +14,14 @@ from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.schema.settings import TrainSettings
-from autoseg.trainers.resume_checks import check_pretrained, check_resumable, find_pretrained, warn_if_options_differ, width_of
+from autoseg.trainers.resume_checks import (
+    check_pretrained,
+    check_resumable,
+    check_same_model,
+    find_pretrained,
+    warn_if_options_differ,
+    width_of,
+)
 from autoseg.trainers.run_options import sibling_configuration
 
 
@@ -72,6 +79,36 @@ def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(st
     with pytest.raises(ValueError, match="network plain_unet, the plan now says residual_unet"):
         check(run.model.run("1"), plan, other)
     check(run, plan, other)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (
+            {"tag": "liver"},
+            {"network": "liver"},
+            r"expected a model with network liver, tag \(none\), found one with network \(none\), tag liver",
+        ),
+        ({"network": "a.b:c"}, {"network": "a:b.c"}, "expected a model with network a:b.c, found one with network a.b:c"),
+        ({"trainer": "a.b:C"}, {"trainer": "a:b.C"}, "expected a model with trainer a:b.C, found one with trainer a.b:C"),
+        ({"normalization": ("ct",)}, {"normalization": ("zscore",)}, "normalization"),
+    ],
+)
+def test_names_that_only_read_alike_are_not_one_model(tmp_path, then, now, message):
+    before, after = ((TrainSettings(**one), make_configuration(normalization=one.get("normalization", ("zscore",)))) for one in (then, now))
+    plan, run = make_plan(), ModelFolder(tmp_path / "3d_fullres__Trainer__x").run("0")
+    settings, configuration = before
+    write_json(
+        run.record_file, dataclasses.replace(make_job(plan), trainer=settings.trainer, configuration=configuration, settings=settings)
+    )
+    check_same_model(run, plan, configuration, settings)
+    for one in (run, run.model.run("1")):
+        with pytest.raises(ValueError, match=message):
+            check_same_model(one, plan, after[1], after[0])
+    check_same_model(run, plan, after[1], dataclasses.replace(after[0], restart=True))
+    other = dataclasses.replace(plan, labels=labels(ball=2), data_labels=plan.labels)
+    with pytest.raises(ValueError, match=r"expected a model with organs \['ball'\], found one with organs \['ball', 'block'\]"):
+        check_same_model(run, other, configuration, settings)
 
 
 def test_a_restarted_run_answers_only_to_its_siblings(started):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from factories import make_configuration, make_plan
+from factories import make_configuration, make_plan, record_run
 
 from autoseg.data.label_subsets import subset_labels
 from autoseg.pipeline import TrainSettings
+from autoseg.runtime.runs import ModelFolder
 from autoseg.schema import Labels, Mirroring, Plan
 from autoseg.trainers.training_spec import of_organs, training_spec
 
@@ -39,6 +41,15 @@ def test_a_plan_of_some_organs_reads_the_same_data() -> None:
     assert asked.plan.stored_labels == SIDED
     assert asked.configuration.data == DEEP.data
     assert of_organs(asked.plan, ("liver",)) == (asked.plan, "")
+
+
+def test_organs_whose_names_read_alike_have_folders_of_their_own(tmp_path: Path) -> None:
+    alike = replace(PLAN, labels=Labels(("tumour/core", "tumour core", "edema"), ((1,), (2,), (3,))))
+    first, second = (training_spec(alike, "2d", TrainSettings(organs=(organ,))) for organ in alike.labels.names[:2])
+    assert first.model(tmp_path, "Trainer") != second.model(tmp_path, "Trainer")
+    earlier = record_run(ModelFolder(tmp_path / "2d__Trainer__tumour_core").run("0"), second.plan, configuration=FLAT)
+    assert second.model(tmp_path, "Trainer") == earlier.model, "as earlier versions named it"
+    assert first.model(tmp_path, "Trainer").folder.name.startswith("2d__Trainer__tumour_core_")
 
 
 def mirrorings(plan: Plan, *organs: str) -> list[Mirroring]:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 PROBE_BYTES = 2**20
 
+BLOCK_BYTES = 512
+"""Unit of ``st_blocks``, whatever the disk's own blocks are."""
+
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 REASONS = {
@@ -88,7 +91,11 @@ def _trouble(partial: Path, size: int = 0) -> int | None:
 
 
 def _length(partial: Path) -> int:
-    return partial.stat().st_size if partial.is_file() else 0
+    """Bytes of the file that take room on the disk: less than its size where it has holes."""
+    if not partial.is_file():
+        return 0
+    status = partial.stat()
+    return min(status.st_size, BLOCK_BYTES * getattr(status, "st_blocks", status.st_size))
 
 
 def _message(path: Path, number: int, partial: Path, size: int) -> str:

@@ -271,10 +271,12 @@ def _execute(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
 
 
 def _without_non_finite(array: np.ndarray, source: str) -> np.ndarray:
-    """The one rule for voxels that are NaN or infinite, in every format: they are read as 0, with a warning."""
+    """The one rule for voxels that are NaN or infinite, in every format: they are read as 0, with a warning; all of them are an error."""
     finite = np.isfinite(array)
     if finite.all():
         return array
+    if not finite.any():
+        raise ValueError(f"{source}: expected an image, found only voxels that are NaN or infinite")
     log.warning("%s: %d of %d voxels are NaN or infinite; they are read as 0", source, array.size - np.count_nonzero(finite), array.size)
     return np.where(finite, array, array.dtype.type(0))
 

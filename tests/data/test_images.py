@@ -245,3 +245,10 @@ def test_real_images_keep_their_geometry(tmp_path, name):
     assert images.read_geometry(label) == image.geometry
     if name.endswith(".nii.gz"):
         assert read_orientation(label) == read_orientation(DATA / "ct_one_case" / name)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_an_image_without_one_finite_voxel_is_refused(tmp_path, ending):
+    file = write_volume(tmp_path / f"x{ending}", np.full((3, 4, 5), np.nan, np.float32))
+    with pytest.raises(ValueError, match=f"x{ending}.*only voxels that are NaN or infinite"):
+        images.read_image([file])

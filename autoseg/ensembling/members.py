@@ -11,10 +11,11 @@ from pathlib import Path
 from ..evaluation.counts import nan_mean
 from ..inference.quantised_logits import has_logits
 from ..runtime.commands import train_command
+from ..runtime.provenance import value_id
 from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ALL, ModelFolder, model_folders
 from ..runtime.workspace import Workspace
-from ..schema import Configuration, Labels
+from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,22 @@ def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:
         f"ensemble: expected {least} or more folds that every member was trained and validated on, "
         f"found {', '.join(shared) or 'none'}. Run:\n{listed}"
     )
+
+
+def check_planned_as_trained(members: Sequence[Member], plan: Plan) -> None:
+    """Refuses (ValueError) members that were trained with another plan: their cases would be preprocessed again in the former way."""
+    for member in members:
+        then = member.record.plan
+        for what, before, now in (
+            ("labels", then.stored_labels, plan.stored_labels),
+            ("intensities", then.intensities, plan.intensities),
+            ("axes", (then.orientation, then.transpose), (plan.orientation, plan.transpose)),
+        ):
+            if value_id(before) != value_id(now):
+                raise ValueError(
+                    f"{member.name}: was trained with other {what} than {plan.dataset} is planned with now. Plan as before, or train it "
+                    f"again with --restart: {member.command(next(iter(member.records)))}"
+                )
 
 
 def held_out(members: Sequence[Member], fold: str) -> list[str]:

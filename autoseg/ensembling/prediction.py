@@ -25,8 +25,9 @@ from ..inference.volume_predictor import Progress, Volume, scaled
 from ..networks.feature_taps import FeatureTap
 from ..networks.fusion import Branch, Fusion
 from ..preprocessing.preprocess import preprocess_case
+from ..runtime.case_contents import members_trained_since
 from ..runtime.checkpoints import load_checkpoint, load_weights
-from ..runtime.runs import ModelFolder
+from ..runtime.runs import ModelFolder, Run
 from ..schema import Configuration, EnsembleRecord, Image, Labels, Plan, RunRecord, Trace
 from .stacking import as_stored, stacked
 
@@ -98,8 +99,27 @@ def load_ensemble(
     made_of = records[0].ensemble
     if made_of is None:
         raise ValueError(f"{folder}: expected a record of the ensemble's members, found none")
+    for fold in folds:
+        check_members(ModelFolder(folder).run(fold))
     build = _fused if made_of.kind == FUSION else _stacked
     return build(folder, records, made_of, device, options, loaded)
+
+
+def check_members(run: Run) -> None:
+    """Refuses (ValueError) an ensemble's run whose members were trained anew since, or have other organs than it was made for."""
+    record = run.record()
+    if record.ensemble is None:
+        return
+    changed = members_trained_since(run)
+    models = [ModelFolder(run.model.folder.parent / name) for name in record.ensemble.members]
+    if not changed and record.ensemble.kind != FUSION:  # an earlier version noted no networks, but which organ each channel is of
+        expected = [f"{organ} of {model.name}" for model in models for organ in model.labels(record.plan.labels).names]
+        changed = [] if tuple(expected) == record.plan.channels else [model.name for model in models]
+    if changed:
+        raise ValueError(
+            f"{run.folder}: was made from former networks of {', '.join(changed)}, which were trained again since. "
+            "Run the same autoseg_train_ensemble with --restart"
+        )
 
 
 def _stacked(

@@ -14,6 +14,7 @@ from ..inference.predictor import Predictor
 from ..inference.volume_predictor import VolumePredictor
 from ..networks import build_network
 from ..preprocessing.planned_cases import preprocess
+from ..runtime.case_contents import networks_of, note_contents
 from ..runtime.checkpoints import load_checkpoint, save_checkpoint
 from ..runtime.locks import exclusive_lock
 from ..runtime.runs import ModelFolder, Run
@@ -22,12 +23,14 @@ from ..runtime.workspace import Workspace
 from ..schema import Budget, Dataset, Score, Split
 from ..schema.run_record import RunRecord
 from ..schema.settings import EnsembleSettings
+from ..trainers.corrected_references import score_corrected
+from ..trainers.resume_checks import warn_of_former_contents
 from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from .design import UNTRAINED, Design
 from .fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
-from .prediction import FUSED, FUSION, META
+from .prediction import FUSED, FUSION, META, check_members
 from .stacked_cases import write_joined, write_stacks
 
 log = logging.getLogger(__name__)
@@ -64,8 +67,12 @@ class EnsembleTraining:
 def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
     """Trains and validates one fold of an ensemble; does nothing where it is finished."""
     run = work.model.run(fold)
+    if run.is_started:
+        check_members(run)
     if run.is_finished:
         log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
+        warn_of_former_contents(run, work.dataset.cases)
+        score_corrected(run, work.dataset)
         return run.scores()
     with exclusive_lock(run.folder, "training"):
         split = _prepare(work, fold)
@@ -74,6 +81,7 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
             log.info("%s was started before, with %s; it goes on so (start over with --restart).", run.folder, job.budget.why)
         else:
             job = work.design.record(fold, split, budget=work.budget, settings=work.settings)
+            _note_made_from(work, fold, split)
             write_json(run.record_file, job)
         folders = RunFolders(run.folder, work.data)
         predictor: VolumePredictor
@@ -85,6 +93,13 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
             networks = [network.to(work.device)]
             predictor = Predictor(networks, job.configuration, job.plan.labels, device=work.device, mirror=False, step=step)
         return validate_fold(predictor, job, folders, work.dataset)
+
+
+def _note_made_from(work: EnsembleTraining, fold: str, split: Split) -> None:
+    """Notes the cases of a fold and the networks of all folds whose predictions it learns from."""
+    of_fold = {*split.train, *split.val}
+    networks = networks_of(work.model.folder.parent, [member.name for member in work.design.members], work.held_out)
+    note_contents(work.model.run(fold).record_file, [case for case in work.dataset.cases if case.name in of_fold], networks)
 
 
 def _prepare(work: EnsembleTraining, fold: str) -> Split:

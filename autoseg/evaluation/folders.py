@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from ..data.geometry import geometry_difference
 from ..data.images import ENDINGS, PICTURES, ending_of, read_geometry, read_label, stem_of
+from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
+from ..inference.manifest import written_labels
 from ..runtime.failures import reason_of
 from ..runtime.worker_pool import worker_count
 from ..schema import Image, Labels, Score
@@ -61,7 +63,8 @@ def evaluate_folders(
     Args:
         reference: Folder of the true label maps, or one file.
         prediction: Folder of the label maps to judge, or one file.
-        labels: The organs. None: every value that occurs but 0 is an organ, named ``label 3``.
+        labels: The organs; label maps that autoseg wrote with other values are read by the organs' names. None: every value that occurs
+            but 0 is an organ, named ``label 3``.
         workers: Cases compared at once; None: one a core, at most four, as far as the memory reaches.
         partial: Score what is there when predictions are missing, instead of refusing.
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
@@ -80,7 +83,10 @@ def evaluate_folders(
     check_metrics(metrics or ())
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
-    compare = bind(_compare, labels=labels, annotated=annotated or {}, score=score)
+    written: dict[Path, Labels] = {}
+    for folder in {path.parent for _, *paths in pairs for path in paths} if labels is not None else ():
+        written |= {folder / name: of_file for name, of_file in written_labels(folder).items()}
+    compare = bind(_compare, labels=labels, written=written, annotated=annotated or {}, score=score)
     n_workers = workers or (_workers([path for _, path, _ in pairs]) if pairs else 1)
     with ThreadPoolExecutor(n_workers) as pool:
         threads = copy_context()  # what the caller may import holds in the threads, too
@@ -165,7 +171,12 @@ def _same_kind(references: list[Path], predictions: list[Path]) -> tuple[Path, P
 
 
 def _compare(
-    pair: tuple[str, Path, Path], *, labels: Labels | None, annotated: Mapping[str, Sequence[str] | None], score: Scorer
+    pair: tuple[str, Path, Path],
+    *,
+    labels: Labels | None,
+    written: Mapping[Path, Labels],
+    annotated: Mapping[str, Sequence[str] | None],
+    score: Scorer,
 ) -> list[Score] | str:
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
@@ -177,12 +188,18 @@ def _compare(
         if difference:
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
         case_labels = labels or _labels_of(reference, prediction)
-        guess = to_internal_values(prediction.array, case_labels, source=str(prediction_path))
-        true = to_internal_values(reference.array, case_labels, source=str(reference_path))
+        guess = _internal(prediction, prediction_path, case_labels, written)
+        true = _internal(reference, reference_path, case_labels, written)
         placed = prediction if flat == [True, False] else reference
         return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=placed.geometry.spacing)
     except Exception as error:  # whatever a damaged file leads to
         return f"{reason_of(error)} ({prediction_path} against {reference_path})"
+
+
+def _internal(label_map: Image, path: Path, labels: Labels, written: Mapping[Path, Labels]) -> np.ndarray:
+    """The internal values of a label map, found by the organs' names where it is known to be written with other values."""
+    own = written.get(path, labels)
+    return translate_labels(to_internal_values(label_map.array, own, source=str(path)), own, labels)
 
 
 def _labels_of(*images: Image) -> Labels:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.images import ending_of
 from ..data.label_subsets import labels_as_in
 from ..runtime.locks import exclusive_lock
 from ..runtime.outputs import NOTES
 from ..runtime.provenance import content_id, value_id
-from ..runtime.serialization import read_json, to_jsonable, write_json
+from ..runtime.runs import Run
+from ..runtime.serialization import from_jsonable, read_json, to_jsonable, write_json
 from ..schema import Case, Choice, Labels
 from .trained_model import TrainedModel
 
@@ -22,11 +24,11 @@ class Manifest:
     """Which files of a folder were made from which inputs by which models; what models with another key (`models_key`) made does not count.
 
     So an interrupted prediction goes on, and old results never pass for new. Commands that predict into one folder at the same time share
-    it: each changes the entries of its own cases only, while it holds the folder's lock.
+    it: each changes the entries of its own cases only, while it holds the folder's lock. It notes the `labels`, too.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
+    def __init__(self, path: Path, key: str, labels: Labels | None = None) -> None:
+        self.path, self.key, self.labels = path, key, labels
         self._inputs: dict[str, str] = {}
         self.cases = self._read()
 
@@ -46,6 +48,8 @@ class Manifest:
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
         entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case)}
+        if self.labels is not None:
+            entry["labels"] = value_id(self.labels)
         entry["files"] = sorted({*entry["files"], *map(self._name, files)})
         if findings is not None:
             entry["findings"] = to_jsonable(list(findings))
@@ -79,10 +83,38 @@ class Manifest:
         with exclusive_lock(self.path.parent, "predicting", wait=True):
             others = {other: kept for other, kept in self._read().items() if other != name}
             self.cases = others if entry is None else {**others, name: entry}
-            write_json(self.path, {"format": 2, "cases": self.cases})
+            used = {entry.get("labels") for entry in self.cases.values()}
+            known = {**_labels_in(self.path)}
+            if self.labels is not None:
+                known[value_id(self.labels)] = to_jsonable(self.labels)
+            labels = {key: one for key, one in known.items() if key in used}
+            write_json(self.path, {"format": 2, "labels": labels, "cases": self.cases})
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.path.parent if self.path.parent.name != NOTES else self.path.parent.parent).as_posix()
+
+
+def written_labels(folder: Path) -> dict[str, Labels]:
+    """Name of each label map in a folder of predictions, or of validation, to the labels whose values it was written with.
+
+    Label maps of which nothing is noted are missing: those of others, and of earlier versions.
+    """
+    run = Run(folder.parent)
+    if folder.name == run.validation.name and run.is_started:
+        record = run.record()
+        return {path.name: record.plan.labels for path in folder.iterdir() if ending_of(path)}
+    found: dict[str, Labels] = {}
+    for manifest in (folder / MANIFEST, folder / NOTES / MANIFEST):
+        labels = {key: from_jsonable(one, Labels) for key, one in _labels_in(manifest).items()}
+        cases = read_json(manifest, dict)["cases"].values() if labels else ()
+        found |= {name: labels[case["labels"]] for case in cases if case.get("labels") in labels for name in case.get("files", [])}
+    return found
+
+
+def _labels_in(manifest: Path) -> dict[str, Any]:
+    """The sets of labels that a manifest knows, by their ids."""
+    known = read_json(manifest, dict).get("labels", {}) if manifest.is_file() else {}
+    return known if isinstance(known, dict) else {}
 
 
 def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Labels) -> str:

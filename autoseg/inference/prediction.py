@@ -41,7 +41,7 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
     Raises:
         ValueError: A file that must not be replaced lies where one is to be written; nothing was written.
     """
-    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels))
+    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels), ensemble.labels)
     files = {case.name: destination.files_of(case) for case in cases}
     failures = _clashes(cases, files)
     for name, reason in failures.items():

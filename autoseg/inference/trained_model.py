@@ -23,6 +23,7 @@ from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..schema import Configuration, Image, Labels, Plan, Trace
 from .cascade import on_grid
 from .export import export_labels
+from .fold_agreement import check_folds_agree
 from .localisation import Localiser, LocatedPredictor, build_locator
 from .logits import Logits
 from .low_memory import LowMemoryPredictor, use_low_memory
@@ -161,6 +162,7 @@ def load_networks(
 ) -> TrainedModel:
     """Loads networks that were trained on images, with the locator or first stage that precedes them."""
     runs = [ModelFolder(folder).run(fold) for fold in folds]
+    check_folds_agree(runs)
     record = runs[0].record()
     plan, configuration = record.plan, record.configuration
     networks = [partial(load_network, run, plan, configuration, device) for run in runs]

@@ -32,6 +32,7 @@ from ..selection.stored_scores import (
     with_scores,
 )
 from ..selection.uncompared import best_uncompared, with_uncompared
+from ..trainers.corrected_references import refresh_scores
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,11 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     models, organs_of = validated_models(results, plan)
     if not models:
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
+    dataset = with_references(dataset)
+    refresh_scores(results, models, dataset)
     made_from = validated_ids(results, models)
     names, folds = comparable(models, organs_of)
     organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds)))}
-    dataset = with_references(dataset)
     cases = common_cases(results, dataset, organs, folds)
     cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances)
     seconds = seconds_of(results, list(organs), folds)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..data.descriptions import check_files, planned_dataset
 from ..ensembling.design import KINDS, UNTRAINED
-from ..ensembling.members import held_out, shared_folds
+from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
 from ..ensembling.prediction import FUSION
 from ..ensembling.training import EnsembleTraining, train_fold
@@ -54,6 +54,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
     if waiting:
         check_files(dataset, workspace.home)
+        check_planned_as_trained(design.members, workspace.plan(dataset.name))
     device = choose_device(settings.device)
     prepare_device(device)
     for run in replaced:  # last, so that what is refused leaves them where they are

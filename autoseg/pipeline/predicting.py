@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.datasets import find_new_cases
+from ..data.descriptions import planned_dataset
 from ..data.images import files_read, from_sitk, images_below, read_image, to_sitk
 from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
@@ -19,6 +20,7 @@ from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
 from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
+from ..runtime.case_contents import in_words
 from ..runtime.dataset_folders import matching_names
 from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.outputs import Outputs
@@ -30,6 +32,7 @@ from ..schema import Case, Choice, Geometry, Image
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, tell_likeness
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
+from ..trainers.corrected_references import corrected_since
 from .choosing import choose_again
 
 log = logging.getLogger(__name__)
@@ -190,6 +193,7 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         newer = not_in_choice(choice, path.parent, validated_folds(path.parent)) if data_is_here else []
         gone = [organ for organ in choice.organs if organ not in labels.names]
         if not newer and not gone:
+            _warn_of_corrections(workspace, dataset, path)
             return choice
         if newer:
             log.info("%s was made before these were validated: %s", path, ", ".join(newer))
@@ -209,6 +213,15 @@ def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
         return Choice(dict.fromkeys(known, (name,)), folds, {}, 0, rule="the only one" if model is None else "as asked")
     log.info("Choosing the best configuration for each organ of %s first.", dataset)
     return choose_again(dataset, home=workspace.home)
+
+
+def _warn_of_corrections(workspace: Workspace, dataset: str, choice: Path) -> None:
+    """Says of which cases a choice judged models by images or label maps that were corrected since."""
+    if dataset in workspace.descriptions():
+        cases = planned_dataset(workspace, dataset).cases
+        if changed := corrected_since(choice.parent, validated_folds(choice.parent), cases):
+            again = f"autoseg_find_best_configuration {dataset}"
+            log.warning("%s was made with former contents of %s; choose again: %s", choice, in_words(changed), again)
 
 
 def _check_members(choice: Choice, trained: Mapping[str, ModelFolder], path: Path) -> None:

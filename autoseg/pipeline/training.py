@@ -11,6 +11,7 @@ from ..data.descriptions import check_files, copy_planned_dataset, planned_datas
 from ..evaluation.folders import mean_dice, table
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
+from ..runtime.case_contents import note_contents
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code, lookup, named_in
@@ -22,7 +23,15 @@ from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
-from ..trainers.resume_checks import check_pretrained, check_resumable, check_same_model, find_pretrained, warn_if_options_differ
+from ..trainers.corrected_references import score_corrected
+from ..trainers.resume_checks import (
+    check_pretrained,
+    check_resumable,
+    check_same_model,
+    find_pretrained,
+    warn_if_options_differ,
+    warn_of_former_contents,
+)
 from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, new_record, split_of
 from ..trainers.trainer import Trainer
@@ -71,10 +80,12 @@ def train(
         log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         if run.is_started:
             warn_if_options_differ(run, spec.configuration, settings)
+            warn_of_former_contents(run, dataset.cases)
+            score_corrected(run, dataset)
         return run.scores()
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
-    check_resumable(run, spec.plan, spec.configuration, restart=settings.restart)
+    check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
     if settings.restart and run.folder.exists():
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
@@ -83,7 +94,7 @@ def train(
         previous = _first_stage(workspace, dataset, spec, run, settings)
         # Folds that are started at the same time must agree on patch, network and region.
         with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
-            trainer = _trainer(workspace, spec, run, previous, settings=settings)
+            trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
         remove_partial_files(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
         copy_planned_dataset(workspace, dataset.name)
@@ -136,7 +147,9 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     return prepare_previous(model, folds, names, data, plan)
 
 
-def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings) -> Trainer:
+def _trainer(
+    workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings
+) -> Trainer:
     """The trainer of a run: as its ``run.json`` says if it was started before, else as the settings and the device ask for."""
     device = choose_device(settings.device)
     if run.is_started:
@@ -154,5 +167,7 @@ def _trainer(workspace: Workspace, spec: TrainingSpec, run: Run, previous: Path 
         trainer = trainer_class(record, folders, device=device)
     if not run.is_started:
         check_pretrained(trainer.network, record.pretrained)
+        of_fold = {*record.split.train, *record.split.val}
+        note_contents(run.record_file, [case for case in dataset.cases if case.name in of_fold])
         write_json(run.record_file, record)
     return trainer

@@ -10,11 +10,12 @@ import numpy as np
 
 from ..data.images import read_image
 from ..data.labels import organ_mask
+from ..data.references import reference_of
 from ..evaluation.case_scores import score_case
 from ..inference.postprocessing import apply_postprocessing
 from ..inference.quantised_logits import has_logits
 from ..schema import Case, Dataset, Labels, candidate_members
-from ..selection.held_out import HeldOut, check_same_grid, reference_of
+from ..selection.held_out import HeldOut, check_same_grid
 from .content import CasePicture, Plane, Report
 from .views import Cut, cuts, grey, upright, upright_spacing, window_for
 

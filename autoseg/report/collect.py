@@ -14,6 +14,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from ..evaluation.metrics import find_metric, has_value, value_of
+from ..runtime.case_contents import in_words
 from ..runtime.commands import choice_command, train_command
 from ..runtime.disk import WriteError
 from ..runtime.runs import ALL, validated_runs
@@ -24,6 +25,7 @@ from ..selection.candidate_scores import stored_case_scores
 from ..selection.held_out import HeldOut
 from ..selection.quality_estimation import read_estimated_dice
 from ..selection.stored_scores import not_in_choice, validated_folds
+from ..trainers.corrected_references import corrected_since
 from .cases import case_values, draw_case, has_predictions, pick_cases, ranked_cases, worst_of_organs
 from .content import DatasetFacts, Missing, Report
 from .runs import commands, count_parameters, hashes, read_runs, versions
@@ -78,7 +80,8 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         files=hashes((results, preprocessed)),
     )
     newer = [] if choice is None else not_in_choice(choice, results, validated_folds(results))
-    return replace(report, missing=tuple(_missing(report, dataset, newer)))
+    corrected = corrected_since(results, validated_folds(results), () if dataset is None else dataset.cases)
+    return replace(report, missing=tuple(_missing(report, dataset, newer, in_words(corrected))))
 
 
 def _read(kind: type[T], *paths: Path) -> T | None:
@@ -143,7 +146,7 @@ def read_computed(results: Path, choice: Choice, metric: str) -> Scores:
     return found
 
 
-def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> list[Missing]:
+def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str], corrected: str) -> list[Missing]:
     """What a complete report would have besides; `newer` are the ``model/fold`` that were validated after the choice was made."""
     name, found = report.dataset.name, []
     if dataset is None or not has_images(dataset):
@@ -155,6 +158,9 @@ def _missing(report: Report, dataset: Dataset | None, newer: Sequence[str]) -> l
     unfinished = [f"{run.model} fold {run.fold}" for run in report.runs if not run.validated]
     if unfinished:
         found.append(Missing(f"validation of {', '.join(unfinished)}: not finished; the same autoseg_train goes on"))
+    if corrected:
+        command = f"autoseg_find_best_configuration {name}"
+        found.append(Missing(f"scores of {corrected}: they were made with former contents", command))
     if report.choice is None:
         return [*found, Missing("the choice of models with intervals and tests", f"autoseg_find_best_configuration {name}")]
     if not report.choice.evidence:

@@ -15,7 +15,9 @@ from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
 from ..data.geometry import geometry_difference
 from ..data.images import PICTURES, ending_of, files_read, read_image, read_label, stem_of
+from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
+from ..inference.manifest import written_labels
 from ..runtime.failures import failure_of
 from ..runtime.outputs import Outputs
 from ..runtime.registry import unknown_name_error
@@ -236,7 +238,9 @@ def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: 
     labels = dataset.labels if dataset is not None else _labels_of(list(label_images.values()))
     turned = {}
     for kind, label_image in label_images.items():
-        array = to_internal_values(label_image.array, labels, source=str(maps[kind]))
+        file = maps[kind]
+        own = labels if dataset is None else written_labels(file.parent).get(file.name, labels)
+        array = translate_labels(to_internal_values(label_image.array, own, source=str(file)), own, labels)
         turned[kind] = upright(
             array if labels.internal_ignore is None else np.where(array == labels.internal_ignore, 0, array), image.geometry
         )

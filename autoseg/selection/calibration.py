@@ -21,11 +21,12 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
+from ..data.references import reference_of
 from ..inference.logits import Logits
 from ..inference.sampled_probabilities import probabilities_at
 from ..schema import Calibration, Case, Choice, Labels
 from .cross_validation import CrossValidation, for_each_case
-from .held_out import HeldOut, check_same_grid, reference_of
+from .held_out import HeldOut, check_same_grid
 
 log = logging.getLogger(__name__)
 

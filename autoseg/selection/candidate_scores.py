@@ -18,6 +18,7 @@ import numpy as np
 from ..data.images import read_label
 from ..data.label_subsets import labels_as_in, safe_file_name, translate_labels
 from ..data.labels import to_internal_values
+from ..data.references import reference_of
 from ..evaluation.counts import confusion, dice, iou, organ_counts
 from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import find_metric, has_value, metric_function
@@ -31,7 +32,6 @@ from ..runtime.serialization import read_json, write_json_if_allowed
 from ..schema import Candidate, Case, Labels, Members, Score
 from .candidates import candidates_for, limit_averages, within_seconds
 from .cross_validation import CrossValidation, HeldOutCase, for_each_case
-from .held_out import reference_of
 from .stored_scores import with_scores
 
 log = logging.getLogger(__name__)

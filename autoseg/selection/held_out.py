@@ -86,14 +86,6 @@ class HeldOut:
         return Segmentation(array, tuple(organs), conflicts)
 
 
-def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Reads a case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm; ValueError: it has none to read."""
-    if case.label is None:
-        raise ValueError(f"case {case.name}: expected a label map, by which predictions are judged, found none")
-    image = read_label(case.label)
-    return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing
-
-
 def check_same_grid(case: Case, prediction: np.ndarray, reference: np.ndarray) -> None:
     """Refuses (ValueError) a prediction of another shape than its reference: the label file was changed since its validation."""
     if prediction.shape != reference.shape:

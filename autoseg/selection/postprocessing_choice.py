@@ -24,6 +24,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from ..data.labels import organ_mask
+from ..data.references import reference_of
 from ..evaluation.metrics import higher_is_better_score
 from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
 from ..inference.postprocessing import Components, describe
@@ -31,7 +32,6 @@ from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
 from ..runtime.serialization import read_json, to_jsonable, write_json_if_allowed
 from ..schema import Case, Dataset, Labels, PostProcessing
-from .held_out import reference_of
 
 SHAPES = "organ_shapes.json"
 """In ``preprocessed/<dataset>``: case to the stamp of what was measured and, for each organ, the volumes of its parts in mm³."""

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..data.labels import organ_mask
+from ..data.references import reference_of
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
@@ -26,7 +27,7 @@ from ..schema import Case, Choice, Dataset, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
 from .dice_regression import fit_dice_regression
 from .evidence import perfect_value
-from .held_out import HeldOut, check_same_grid, reference_of
+from .held_out import HeldOut, check_same_grid
 from .organ_merging import summarise_merging
 from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing, union_of_boxes
 from .quality_estimation import TrueDice, estimate_quality, write_quality_estimates

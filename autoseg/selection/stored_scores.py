@@ -9,10 +9,12 @@ from pathlib import Path
 
 from ..data.label_subsets import label_conflict, labels_as_in
 from ..evaluation.counts import nan_mean
+from ..runtime.case_contents import changed_validation_cases, members_trained_since
 from ..runtime.migrate.artefacts import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
 from ..runtime.runs import ALL, ENSEMBLE, ModelFolder, Run, model_folders
 from ..schema import Case, Choice, Dataset, Plan, Score
+from ..trainers.corrected_references import is_only_judged_anew
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,11 @@ def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], d
     """
     found, organs = validated_folds(results), {}
     for name in list(found):
+        if changed := [member for fold in found[name] for member in members_trained_since(ModelFolder(results / name).run(fold))]:
+            again = ", ".join(dict.fromkeys(changed))
+            log.warning("%s is left out, as its members were trained again since: %s; train it again.", name, again)
+            del found[name]
+            continue
         labels = ModelFolder(results / name).labels(plan.labels)
         if reason := label_conflict(labels, plan.labels):
             log.warning("%s is left out, as it does not fit the organs of the dataset: %s; train it again.", name, reason)
@@ -102,9 +109,13 @@ def common_cases(
         annotated = cases[name].annotated if name in cases else None
         return annotated is None or not set(organs).isdisjoint(annotated)
 
+    def validated_on(run: Run) -> set[str]:
+        former = {name for name, what in changed_validation_cases(run, dataset.cases).items() if not is_only_judged_anew(what)}
+        return {score.case for score in run.scores()} - former  # a prediction of a former image is none of the case
+
     found: dict[str, tuple[Case, ...]] = {}
     for fold in folds:
-        validated = {model: {score.case for score in ModelFolder(results / model).run(fold).scores()} for model in models}
+        validated = {model: validated_on(ModelFolder(results / model).run(fold)) for model in models}
         everything = set().union(*validated.values())
         common = {
             name for name in everything if all(name in scored or not judges(name, models[model]) for model, scored in validated.items())

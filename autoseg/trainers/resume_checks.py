@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..preprocessing.preprocess import recipe_of
+from ..inference.fold_agreement import data_of, differing, network_of
+from ..runtime.case_contents import changed_training_cases, in_words
 from ..runtime.checkpoints import load_checkpoint
+from ..runtime.provenance import recorded_stamp
 from ..runtime.runs import ALL, ModelFolder, Run
 from ..runtime.serialization import to_jsonable
-from ..schema import Configuration, Plan
+from ..schema import Case, Configuration, Plan
 from ..schema.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -23,24 +24,47 @@ LITTLE = 0.5
 """Share of a network's numbers; where trained weights give less, the user should know."""
 
 
-def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, restart: bool = False) -> None:
+def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases: Iterable[Case] = (), restart: bool = False) -> None:
     """Refuses data and networks that do not fit what was started before, before any of its data is replaced.
 
     Args:
+        cases: Of the dataset as it was planned last.
         restart: The run itself starts anew, and only its sibling folds count.
 
     Raises:
-        ValueError: A run resumes only with data preprocessed as when it started, and a new fold joins only folds that were trained on
-            such data with such a network; the message says what differs.
+        ValueError: A run resumes only with the images and label maps that it started with, preprocessed in the same way, and a new fold
+            joins only folds that were trained on such data with such a network; the message says what differs.
     """
     if run.is_started and not restart:
         record = run.record()
-        _compare(run, _data(plan, configuration), _data(record.plan, record.configuration))
+        _check_contents(run, cases)
+        _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration))
         return
     for sibling in run.siblings():
         record = sibling.record()
-        now, then = (_data(p, c) | _network(c) for p, c in ((plan, configuration), (record.plan, record.configuration)))
+        now, then = (data_of(p, c) | network_of(c) for p, c in ((plan, configuration), (record.plan, record.configuration)))
         _compare(sibling, now, then)
+        warn_of_former_contents(sibling, cases)
+
+
+def warn_of_former_contents(run: Run, cases: Iterable[Case]) -> None:
+    """Says which cases a run was trained on before their images or label maps were corrected."""
+    if changed := changed_training_cases(run, cases):
+        log.warning(
+            "%s was trained on former contents of %s; train it again with --restart, so that it learns from those of today.",
+            run.folder,
+            in_words(changed),
+        )
+
+
+def _check_contents(run: Run, cases: Iterable[Case]) -> None:
+    if changed := changed_training_cases(run, cases):
+        raise ValueError(
+            f"{run.folder}: was started with other contents of {in_words(changed)}, and would go on with those of today. "
+            "Start over with --restart, or put the former files back and plan again"
+        )
+    if recorded_stamp(run.record_file) is None:
+        log.info("%s: an earlier version did not note the contents of its cases; taken to be those of today.", run.folder)
 
 
 def check_same_model(run: Run, plan: Plan, configuration: Configuration, settings: TrainSettings) -> None:
@@ -88,18 +112,8 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
         )
 
 
-def _data(plan: Plan, configuration: Configuration) -> dict[str, Any]:
-    return to_jsonable(recipe_of(plan, configuration)) | {"organs": list(plan.labels.names)}
-
-
-def _network(configuration: Configuration) -> dict[str, Any]:
-    return {"network": configuration.network, "network_options": to_jsonable(configuration.network_options)}
-
-
 def _compare(run: Run, now: dict[str, Any], then: dict[str, Any]) -> None:
-    # As text, in which two NaN are the same.
-    different = [what for what in now if json.dumps(now[what]) != json.dumps(then[what])]
-    if different:
+    if different := differing(now, then):
         found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
         raise ValueError(
             f"{run.record_file}: this run was started {found}. "

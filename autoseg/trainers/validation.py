@@ -9,14 +9,16 @@ from collections.abc import Mapping
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import read_label, write_label
+from ..data.images import write_label
 from ..data.label_subsets import translate_labels
-from ..data.labels import to_file_values, to_internal_values
+from ..data.labels import to_file_values
+from ..data.references import reference_of
 from ..evaluation.case_scores import score_case
 from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
 from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
+from ..runtime.case_contents import changed_contents, note_contents
 from ..runtime.failures import failure_of
 from ..runtime.locks import remove_partial_files
 from ..runtime.runs import Run
@@ -38,7 +40,8 @@ def validate_fold(
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
-    ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay.
+    ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay,
+    unless their files were corrected since.
     Cases that fail, or could not be prepared, do not stop the others: they are named in the log and, with the reason, in
     ``validation/failures.json``, until they succeed.
 
@@ -64,8 +67,9 @@ def validate_fold(
         if name in failures:
             continue
         with failure_of(name, failures, "could not be validated"):
-            if not record.is_file():
-                write_json(record, _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances))
+            if not record.is_file() or changed_contents(record, [cases[name]]):
+                found = _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances)
+                write_case_scores(run, cases[name], found)
             scores += read_json(record, list[Score])
     if failures:
         write_json(run.failures_file, failures)
@@ -77,6 +81,14 @@ def validate_fold(
         run.failures_file.unlink(missing_ok=True)
     write_json(run.scores_file, scores)
     return scores
+
+
+def write_case_scores(run: Run, case: Case, scores: list[Score]) -> None:
+    """Writes the scores of a held-out case, with the contents that it was predicted from and judged by."""
+    path = run.case_scores(case.name)
+    path.unlink(missing_ok=True)  # former scores never stand beside the note of other contents, also after a kill
+    note_contents(path, [case])
+    write_json(path, scores)
 
 
 def _not_prepared(names: list[str], folders: RunFolders) -> dict[str, str]:
@@ -102,9 +114,6 @@ def _validate_case(
     write_json(run.timings_file, {**run.timings(), case.name: round(time.perf_counter() - start, 3)})
     write_label(run.label_map(case.name, job.plan.file_ending), to_file_values(predicted, labels), stored.trace.geometry)
     save_logits(run.validation, case.name, logits, labels)
-    if case.label is None:
-        raise ValueError(f"{case.name}: cannot be validated without a label map")
-    reference = to_internal_values(read_label(case.label).array, job.plan.stored_labels, source=str(case.label))
-    reference = translate_labels(reference, job.plan.stored_labels, labels)
+    reference = translate_labels(reference_of(case, job.plan.stored_labels)[0], job.plan.stored_labels, labels)
     spacing = stored.trace.geometry.spacing
     return score_case(case.name, predicted, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)

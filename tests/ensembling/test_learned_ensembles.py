@@ -41,6 +41,7 @@ from autoseg.ensembling import training as ensemble_training
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
+from autoseg.runtime.provenance import stamp_path
 from autoseg.runtime.runs import FINAL_CHECKPOINT, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
@@ -245,7 +246,9 @@ class TestGoingOn:
         path = results(home) / member / "fold_0" / FINAL_CHECKPOINT
         states, meta = load_checkpoint(path)
         save_checkpoint(path, {"network": {name: weight + 1 for name, weight in states["network"].items()}}, meta)
-        with pytest.raises(ValueError, match=f"ensemble__Fusion, fold 0: {member} were trained again since"):
+        with pytest.raises(
+            ValueError, match=f"ensemble__Fusion/fold_0: was made from former networks of {member}/0, which were trained again since"
+        ):
             load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
 
     def test_an_interrupted_training_goes_on_to_the_same_weights(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +265,47 @@ class TestGoingOn:
         fit(home, "logits", member, folds=("0",))
         again = weights_of(run_of(home, "logits"))
         assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+class TestMembersThatChanged:
+    def test_networks_trained_anew_are_noticed_when_predicting_training_on_and_choosing(
+        self, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = add_model(home, {"ball": right(), "bar": right()}, folds="01")
+        fit(home, "argmax", model)
+        checkpoint = results(home) / model / "fold_0" / FINAL_CHECKPOINT
+        state, _ = load_checkpoint(checkpoint)
+        save_checkpoint(checkpoint, state, {"again": 1})
+        message = rf"ensemble__Argmax.*fold_0: was made from former networks of {model}/0.*--restart"
+        with pytest.raises(ValueError, match=message):
+            predict(home, tmp_path / "out", model=folder_of(home, "argmax").name)
+        with pytest.raises(ValueError, match=message):
+            fit(home, "argmax", model)
+        assert {*autoseg.find_best_configuration(3, home=home).organs.values()} == {(model,)}
+        assert f"is left out, as its members were trained again since: {model}/0" in caplog.text
+        fit(home, "argmax", model, restart=True)
+        predict(home, tmp_path / "out", model=folder_of(home, "argmax").name)
+
+    def test_members_of_another_order_of_organs_do_not_mix_them_where_no_networks_were_noted(self, home: Path, tmp_path: Path) -> None:
+        model = add_model(home, {"ball": right(), "bar": right()}, folds="0")
+        fit(home, "argmax", model)
+        stamp_path(run_of(home, "argmax").record_file).unlink()
+        run = Run(results(home) / model / "fold_0")
+        plan, labels = (record := run.record()).plan, record.plan.labels
+        exchanged = replace(labels, names=labels.names[::-1], members=labels.members[::-1])
+        write_json(run.record_file, replace(record, plan=replace(plan, labels=exchanged)))
+        with pytest.raises(ValueError, match=f"was made from former networks of {model}, which were trained again since"):
+            predict(home, tmp_path / "out", model=folder_of(home, "argmax").name)
+
+    def test_a_plan_of_other_labels_is_refused_before_its_cases_are_made_again(self, home: Path) -> None:
+        model = add_model(home, {"ball": right(), "bar": right()}, folds="0")
+        run = Run(results(home) / model / "fold_0")
+        record = run.record()
+        labels = replace(record.plan.labels, members=record.plan.labels.members[::-1])
+        write_json(run.record_file, replace(record, plan=replace(record.plan, labels=labels)))
+        with pytest.raises(ValueError, match=f"{model}: was trained with other labels than {NAME} is planned with now.*--restart"):
+            fit(home, "argmax", model)
+        assert not list(results(home).glob("ensemble__*/fold_*/run.json"))
 
 
 def test_the_command_prints_the_scores(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracle_home import DATASET, MODEL, HomeFactory, oracle_case
 
 from autoseg.data.images import read_label, write_image, write_label
+from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.pipeline import PlanSettings, PredictSettings, find_best_configuration, plan_and_preprocess, predict, predict_folder
+from autoseg.pipeline.evaluating import evaluate_predictions
+from autoseg.report.overlays import OverlaySettings, draw_overlays
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Choice
 
@@ -124,3 +129,45 @@ def test_a_run_of_other_channels_is_refused_by_name(oracle_home: HomeFactory, tm
     write_json(record, {**known, "plan": {**known["plan"], "channels": ["CT"]}})
     with pytest.raises(ValueError, match=f"{MODEL[3]}: expected the channels noNorm of {DATASET}, found CT"):
         written(home, tmp_path)
+
+
+def test_label_maps_with_the_values_of_a_former_plan_are_compared_and_drawn_by_name(
+    oracle_home: HomeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = oracle_home()
+    image, _, geometry = oracle_case(0)
+    write_image(tmp_path / "new" / "c0_0000.nii.gz", image[None], geometry)
+    asked = PredictSettings(device="cpu")
+    predict_folder(tmp_path / "new", tmp_path / "out", asked, home=home)
+    predict_folder(tmp_path / "new", tmp_path / "one.nii.gz", asked, home=home)
+    relabel(home, {"organ2": 1, "organ1": 2}, (0, 2, 1))
+    references = home / "raw" / DATASET / "labelsTr"
+    validation = home / "results" / DATASET / MODEL[3] / "fold_0" / "validation"
+    for reference, prediction in (
+        (references, tmp_path / "out"),
+        (references, validation),
+        (references / "c0.nii.gz", tmp_path / "one.nii.gz"),
+    ):
+        (result,) = evaluate_predictions(reference, [prediction], dataset="1", home=home, partial=True).results
+        assert {score.dice for score in result.scores} == {1.0}
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+    monkeypatch.setattr("autoseg.report.overlays.overlay", lambda *args, **kwargs: (shown.append((args[1], args[2])), args[4].touch()))
+    settings = OverlaySettings(dataset="1")
+    draw_overlays(tmp_path / "new", tmp_path / "drawn", prediction=tmp_path / "out", reference=references, settings=settings, home=home)
+    assert np.array_equal(*shown[0])
+
+
+def test_folds_that_were_trained_differently_do_not_vote_together(oracle_home: HomeFactory) -> None:
+    home = oracle_home()
+    model = home / "results" / DATASET / MODEL[3]
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    record = model / "fold_1" / "run.json"
+    known = read_json(record, dict)
+    for change, what in (
+        ({"plan": {**known["plan"], "labels": {**known["plan"]["labels"], "names": ["organ2", "organ1"]}}}, "labels"),
+        ({"configuration": {**known["configuration"], "normalization": ["zscore"]}}, "normalization"),
+    ):
+        write_json(record, {**known, **change})
+        with pytest.raises(ValueError, match=f"fold_1/run.json: the folds of {MODEL[3]} do not belong together: .*{what}.*--restart"):
+            load_model(model, torch.device("cpu"), InferenceOptions())
+    assert load_model(model, torch.device("cpu"), InferenceOptions(folds=("0",))).name == MODEL[3]

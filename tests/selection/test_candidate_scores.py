@@ -25,17 +25,18 @@ from factories import (
 
 from autoseg.data.images import read_label
 from autoseg.data.labels import to_file_values
+from autoseg.data.references import reference_of
 from autoseg.evaluation.case_scores import score_case
 from autoseg.inference.export import export_labels
 from autoseg.inference.quantised_logits import load_logits
 from autoseg.pipeline import find_best_configuration
+from autoseg.runtime.provenance import content_id
 from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Candidate, Score
 from autoseg.selection import candidate_scores, cross_validation
 from autoseg.selection.candidate_scores import scores_of_averages, scores_of_models
 from autoseg.selection.cross_validation import CrossValidation
-from autoseg.selection.held_out import reference_of
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer", "3d_lowres__Trainer")
 AVERAGES = [Candidate(members) for size in (2, 3) for members in combinations(MODELS, size)]
@@ -134,7 +135,7 @@ def test_another_reference_or_tolerance_makes_everything_new(home, averaged):
 
 def test_recorded_ids_of_references_are_believed_and_the_raw_files_not_read(home, averaged):
     task = task_of(home)
-    described = tuple(replace(case, digests=("image", f"label of {case.name}:1")) for case in task.cases["0"])
+    described = tuple(replace(case, digests=("image", content_id(case.label))) for case in task.cases["0"])
     first = scores_of_averages(replace(task, cases={"0": described}), AVERAGES)
     for case in described:
         case.label.unlink()

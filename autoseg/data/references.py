@@ -1,0 +1,27 @@
+"""The reference label map of a case, by which predictions are judged: the one that the dataset was planned with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..runtime.provenance import content_id
+from ..schema import Case, Labels
+from .images import read_label
+from .labels import to_internal_values
+
+
+def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Reads a case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm.
+
+    Raises:
+        ValueError: It has none to read, or one that was changed since the dataset was planned.
+    """
+    if case.label is None:
+        raise ValueError(f"case {case.name}: expected a label map, by which predictions are judged, found none")
+    if case.digests and case.digests[-1] != content_id(case.label):
+        raise ValueError(
+            f"case {case.name}: {case.label}: expected the label map that was planned with, found another content; "
+            "after a change of the data run autoseg_plan_and_preprocess again"
+        )
+    image = read_label(case.label)
+    return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing

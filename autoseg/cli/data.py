@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .command import command
 from .failures import cases, finish
-from .options import DATASET, add_allow_code, add_external, add_groups, add_plan_options, add_workers, plan_settings
+from .options import DATASET, add_allow_code, add_external, add_groups, add_nifti_geometry, add_plan_options, add_workers, plan_settings
 from .output import say
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--geometry", choices=("image", "label"), help=text)
     add_groups(parser)
     add_external(parser)
+    add_nifti_geometry(parser)
     add_workers(parser)
 
 
@@ -61,21 +62,28 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
 def check(options: Namespace) -> int:
     """List every problem of every case of a dataset; with --fix, write a repaired copy beside it.
 
-    The exit status is 1 if there are problems; with --fix, if cases had to be left out.
+    The exit status is 1 if there are problems; with --fix, if cases had to be left out. Headers that contradict themselves and are read
+    by the rule of docs/data.md are listed, too.
     """
-    from ..data.descriptions import reading_permission
+    from ..data.descriptions import planned_nifti_geometry, reading_permission
     from ..pipeline import check_dataset, describe_dataset, fix_dataset
     from ..runtime.workspace import find_workspace, fixed_name
 
     workspace = find_workspace(options.home, dataset=options.dataset)
     folder = workspace.dataset_folder(options.dataset)
     allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
-    problems = check_dataset(folder, groups=options.groups, workers=options.workers, allow_external=allowed)
+    reading = {"groups": options.groups, "allow_external": allowed}
+    reading["nifti_geometry"] = options.nifti_geometry or planned_nifti_geometry(workspace, folder)
+    found = check_dataset(folder, workers=options.workers, **reading)
+    problems, notes = [one for one in found if not one.is_note], [one for one in found if one.is_note]
+    for note in notes:
+        say(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}")
     for problem in problems:
         say(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
         say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems:
-        say(f"{folder}: no problem found in {describe_dataset(folder, groups=options.groups, allow_external=allowed)}.")
+        kinds = f"; {len(notes)} contradictory headers are read by the rule" if notes else ""
+        say(f"{folder}: no problem found in {describe_dataset(folder, **reading)}{kinds}.")
         return 0
     _print_numbers(folder, problems)
     if not options.fix:

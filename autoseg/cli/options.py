@@ -43,6 +43,12 @@ def add_overwrite(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
+def add_nifti_geometry(parser: ArgumentParser) -> None:
+    """Adds ``--nifti-geometry``."""
+    text = "which header is true where sform and qform of a NIfTI file contradict each other and no rule decides"
+    parser.add_argument("--nifti-geometry", choices=("sform", "qform"), help=f"{text} (default: as planned; else such files are refused)")
+
+
 def add_external(parser: ArgumentParser) -> None:
     """Adds ``--allow-external``."""
     text = "let dataset.json name files outside of the dataset's folder; remembered for this dataset in the home"
@@ -65,6 +71,7 @@ def add_plan_options(parser: ArgumentParser) -> None:
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
     add_groups(parser)
     add_external(parser)
+    add_nifti_geometry(parser)
     text = "planning again: do not read files whose path and size are as recorded to verify that their content is, too"
     parser.add_argument("--trust-files", action="store_true", help=text)
     add_workers(parser)

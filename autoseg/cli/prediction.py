@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .command import command
 from .failures import cases, finish
-from .options import add_allow_code, add_device, add_overwrite, settings_given
+from .options import add_allow_code, add_device, add_nifti_geometry, add_overwrite, settings_given
 from .output import say
 
 
@@ -28,6 +28,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
+    add_nifti_geometry(parser)
     add_device(parser)
     add_allow_code(parser)
 
@@ -58,6 +59,7 @@ def _add_overlay_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", help="dataset whose organ names, regions and CT windows to use (default: values are organs)")
     parser.add_argument("--format", default="png", help="png (default), pdf, svg or jpg")
     parser.add_argument("--channel", type=int, default=0, metavar="N", help="number of the channel that is drawn (default 0)")
+    add_nifti_geometry(parser)
     parser.add_argument("--zoom", action="store_true", help="show the organs and their surroundings instead of whole slices")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .command import command
 from .failures import cases, finish
-from .options import DATASET, add_allow_code, add_overwrite
+from .options import DATASET, add_allow_code, add_nifti_geometry, add_overwrite
 from .output import say
 
 
@@ -53,6 +53,7 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case's scores to this file, for a spreadsheet")
     add_overwrite(parser)
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
+    add_nifti_geometry(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="cases compared at once (default: one per core, at most four)")
 
 
@@ -69,7 +70,11 @@ def evaluate(options: Namespace) -> int:
     compared = {"reference": options.reference, "predictions": options.prediction, "dataset": options.dataset, "home": options.home}
     outputs = evaluation_outputs(**compared, files={"--json": options.json, "--csv": options.csv}, overwrite=options.overwrite)
     evaluation = partial(evaluate_predictions, **compared)(
-        metrics=options.metrics, tolerances=options.tolerance, partial=options.partial, workers=options.workers
+        metrics=options.metrics,
+        tolerances=options.tolerance,
+        partial=options.partial,
+        workers=options.workers,
+        nifti_geometry=options.nifti_geometry,
     )
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):

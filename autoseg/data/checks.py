@@ -19,7 +19,7 @@ from .datasets import inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import read_geometry, read_image, read_label
+from .images import nifti_forms, read_case_geometry, read_case_label, read_image
 from .label_placement import Reading, describe_readings, placement, voxels_fit
 from .labels import undeclared_values
 
@@ -34,6 +34,8 @@ EMPTY = "empty label"
 UNANNOTATED = "organ that dataset.json says is not annotated"
 DUPLICATE_IMAGE = "same image twice"
 NOT_ORTHONORMAL = "direction not orthonormal"
+AMBIGUOUS = "contradictory header"
+SETTLED = "contradictory header, read by the rule"
 
 ROUNDING = 1e-3
 """Fractional labels no further from an integer than this are rounding errors of another program."""
@@ -51,6 +53,7 @@ class Problem:
     Attributes:
         fixable: Whether a repaired copy can be written without knowing more than the files tell.
         readings: Of a label map that lies elsewhere than its image: which headers may be the true one (`label_placement`).
+        is_note: Whether the case can be used as it is: what was found is said, and is nobody's fault to repair.
     """
 
     case: str
@@ -60,6 +63,7 @@ class Problem:
     expected: str
     fixable: bool = False
     readings: tuple[Reading, ...] = ()
+    is_note: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,12 @@ class CheckedCase:
 
 
 def check_dataset(
-    folder: Path, *, groups: str | None = None, workers: int | None = None, allow_external: Permission = False
+    folder: Path,
+    *,
+    groups: str | None = None,
+    workers: int | None = None,
+    allow_external: Permission = False,
+    nifti_geometry: str | None = None,
 ) -> list[Problem]:
     """Checks every file of every case and lists the problems by case; one problem does not hide the others.
 
@@ -86,10 +95,10 @@ def check_dataset(
     other organs were annotated, as in a dataset that was merged. Nothing but a missing or wrong ``dataset.json`` is a ValueError.
 
     Args:
-        groups: As for `autoseg.data.datasets.load_dataset`, and so `allow_external`.
+        groups: As for `autoseg.data.datasets.load_dataset`, and so `allow_external` and `nifti_geometry`.
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
     """
-    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, m.expected or "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
     memory = {case.name: _memory(case) for case in dataset.cases}
@@ -117,8 +126,9 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> CheckedCa
     problems: list[Problem] = []
     images = []
     for path in case.images:
-        image, found = _check_image(case.name, path)
-        problems += found
+        problems += (contradiction := _check_header(case, path))
+        image, found = _check_image(case, path)
+        problems += [] if any(not one.is_note for one in contradiction) else found
         images.append(image)
     readable = [image for image in images if image is not None]
     n_channels = sum(len(image.array) for image in readable)
@@ -142,14 +152,28 @@ def _are_complementary(first: Case, second: Case) -> bool:
     return (first.group or first.name) == (second.group or second.name) and first.annotated != second.annotated
 
 
-def read_with_non_finite(path: Path) -> Image:
+def read_with_non_finite(path: Path, nifti_geometry: str | None = None) -> Image:
     """As `read_image` of one path, but with the voxels that are NaN or infinite, which are otherwise read as 0."""
-    return read_image([path], keep_non_finite=True)
+    return read_image([path], nifti_geometry=nifti_geometry, keep_non_finite=True)
 
 
-def _check_image(name: str, path: Path) -> tuple[Image | None, list[Problem]]:
+def _check_header(case: Case, path: Path) -> list[Problem]:
+    """What the header of a NIfTI file says against itself, with both readings; of a file that cannot be read nothing."""
     try:
-        image = read_with_non_finite(path)
+        forms = nifti_forms(path, case.nifti_geometry)
+    except (ValueError, OSError):
+        return []
+    if forms is None or not forms.contradiction:
+        return []
+    if forms.reading is None:
+        return [Problem(case.name, str(path), AMBIGUOUS, str(forms), "one place; --nifti-geometry sform or qform says which is true")]
+    return [Problem(case.name, str(path), SETTLED, str(forms), f"one place; taken: {forms.reading.name}", is_note=True)]
+
+
+def _check_image(case: Case, path: Path) -> tuple[Image | None, list[Problem]]:
+    name = case.name
+    try:
+        image = read_with_non_finite(path, case.nifti_geometry)
     except ValueError as error:
         return None, [_unreadable(name, path, error)]
     problems = _check_direction(name, path, image.geometry)
@@ -169,12 +193,15 @@ def _other_units(images: Sequence[Image], channels: Sequence[str]) -> str:
 
 def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Problem]:
     name, path = case.name, Path(str(case.label))
+    problems = _check_header(case, path)
+    if any(not one.is_note for one in problems):
+        return problems
     try:
-        label = read_label(path)
+        label = read_case_label(case)
     except ValueError as error:
-        return [_fractional(name, path, error)]
-    problems = _check_direction(name, path, label.geometry)
-    stored = read_with_non_finite(path).array
+        return [*problems, _fractional(case, path, error)]
+    problems += _check_direction(name, path, label.geometry)
+    stored = read_with_non_finite(path, case.nifti_geometry).array
     if not np.isfinite(stored).all():
         found = f"{int((~np.isfinite(stored)).sum())} of {stored.size} voxels"
         problems.append(Problem(name, str(path), NOT_FINITE, found, "integers", True))
@@ -229,18 +256,18 @@ def _unreadable(name: str, path: Path, error: ValueError) -> Problem:
     return Problem(name, str(path), UNREADABLE, str(error), "a file that can be read")
 
 
-def _fractional(name: str, path: Path, error: ValueError) -> Problem:
+def _fractional(case: Case, path: Path, error: ValueError) -> Problem:
     """Tells labels that are no integers from files that cannot be read."""
     try:
-        array = read_with_non_finite(path).array
+        array = read_with_non_finite(path, case.nifti_geometry).array
     except ValueError:
-        return _unreadable(name, path, error)
+        return _unreadable(case.name, path, error)
     fixable = len(array) == 1 and bool((np.abs(array - np.rint(array)) <= ROUNDING).all())
-    return Problem(name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
+    return Problem(case.name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
 
 
 def _memory(case: Case) -> int:
     """Bytes that checking takes, from the header; 0 where that cannot be read (which the check then reports)."""
     with contextlib.suppress(Exception):
-        return math.prod(read_geometry(case.images[0]).shape) * _BYTES_PER_VOXEL * len(case.images)
+        return math.prod(read_case_geometry(case).shape) * _BYTES_PER_VOXEL * len(case.images)
     return 0

@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ Item = tuple[str, int | None]
 """Case and channel of a file; the channel is None where the name does not say it."""
 
 
-def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Permission = False) -> Dataset:
+def load_dataset(
+    folder: Path, *, groups: str | None = None, allow_external: Permission = False, nifti_geometry: str | None = None
+) -> Dataset:
     """Reads a dataset folder in nnU-Net's format or the Decathlon's.
 
     Args:
@@ -66,11 +68,12 @@ def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Per
         groups: Regular expression on case names; what it matches (its first group, if it has one) is the patient whose cases
             stay together in one fold. Goes before the ``groups`` entry (case -> patient, or such an expression) of ``dataset.json``.
         allow_external: Folders outside of its own (or all: True) from which it may read files that ``dataset.json`` names.
+        nifti_geometry: See `Case`.
 
     Raises:
         ValueError: ``dataset.json`` missing or wrong, no cases, or cases without all their files.
     """
-    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)
     if missing:
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
         raise ValueError(f"{folder}: {'; '.join(map(str, missing[:5]))}{more}")
@@ -78,7 +81,7 @@ def load_dataset(folder: Path, *, groups: str | None = None, allow_external: Per
 
 
 def inspect_dataset(
-    folder: Path, *, groups: str | None = None, allow_external: Permission = False
+    folder: Path, *, groups: str | None = None, allow_external: Permission = False, nifti_geometry: str | None = None
 ) -> tuple[Dataset, tuple[MissingFile, ...]]:
     """As `load_dataset`, of the complete cases, with what is missing or there twice instead of an error."""
     folder = Path(folder)
@@ -98,19 +101,20 @@ def inspect_dataset(
         _warn_of_patients(folder, list(patients))
     case_names = {*patients, *(gap.case for gap in missing)}
     annotated = parse_annotated(info.get("annotated"), case_names, labels, file)
-    cases = [Case(case.name, case.images, case.label, patients[case.name], annotated.get(case.name)) for case in cases]
+    cases = [replace(case, group=patients[case.name], annotated=annotated.get(case.name), nifti_geometry=nifti_geometry) for case in cases]
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
 
 
-def find_new_cases(path: Path, channels: Sequence[str]) -> FoundCases:
+def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str | None = None) -> FoundCases:
     """Finds the cases to segment in a folder or file, in natural order.
 
     Args:
         path: A folder of ``case_0000.ext`` (for one channel also ``case.ext``), one file, one DICOM file, or a folder with DICOM series
             in it or in folders in it; images and DICOM may stand beside each other. With several channels a folder ``case_0000`` holds
             the series of one.
+        nifti_geometry: See `Case`.
 
     Raises:
         ValueError: Nothing there.
@@ -133,7 +137,7 @@ def find_new_cases(path: Path, channels: Sequence[str]) -> FoundCases:
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
     failed |= {name: str(gap) for name, (_, gap) in found.items() if gap}
-    cases = tuple(Case(name, images, None, name) for name, (images, gap) in found.items() if not gap)
+    cases = tuple(Case(name, images, None, name, nifti_geometry=nifti_geometry) for name, (images, gap) in found.items() if not gap)
     if not cases and not failed:
         reasons = [f"{item}: {reason}" for item, reason in dicom.skipped.items()]
         raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")

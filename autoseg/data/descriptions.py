@@ -87,16 +87,18 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
     return str(path)
 
 
-def raw_dataset(workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False) -> Dataset:
+def raw_dataset(
+    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False, nifti_geometry: str | None = None
+) -> Dataset:
     """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning.
 
     It has the complete cases; see `complete_cases`.
     """
-    return complete_cases(workspace, which, groups=groups, allow_external=allow_external)[0]
+    return complete_cases(workspace, which, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)[0]
 
 
 def complete_cases(
-    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False
+    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False, nifti_geometry: str | None = None
 ) -> tuple[Dataset, dict[str, str]]:
     """A dataset as its own folder describes it today, of the complete cases, and what the others lack or have twice, by case.
 
@@ -107,7 +109,7 @@ def complete_cases(
     """
     folder = workspace.dataset_folder(which)
     permission = reading_permission(workspace, folder, allow_external=allow_external)
-    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=permission)
+    dataset, missing = inspect_dataset(folder, groups=groups, allow_external=permission, nifti_geometry=nifti_geometry)
     if not dataset.cases:
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
         raise ValueError(f"{folder}: no case is complete: {'; '.join(map(str, missing[:5]))}{more}")
@@ -121,6 +123,12 @@ def reading_permission(workspace: Workspace, folder: Path, *, allow_external: bo
         return allowed_folders(workspace.home, folder)
     remember_external(workspace.home, folder, external_folders(inspect_dataset(folder, allow_external=True)[0]))
     return True
+
+
+def planned_nifti_geometry(workspace: Workspace, folder: Path) -> str | None:
+    """`Case.nifti_geometry` that a dataset was planned with; None where it is not planned."""
+    path = workspace.descriptions().get(folder.name)
+    return None if path is None else read_description(path, home=workspace.home, raw=folder.parent).nifti_geometry
 
 
 def planned_dataset(workspace: Workspace, which: str | int) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from ..runtime.disk import explained_write_errors
 from ..runtime.provenance import files_of
 from ..runtime.serialization import Writer, atomic_write, write_json
-from ..schema import Geometry, Image
+from ..schema import Case, Geometry, Image
 from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
@@ -124,6 +125,31 @@ def read_label(path: Path, *, nifti_geometry: str | None = None) -> Image:
     if len(image.array) > 1 and any(not np.array_equal(array, other) for other in image.array[1:]):
         raise ValueError(f"{path}: expected a label map with one number a voxel, found {len(image.array)} channels (a colour picture?)")
     return Image(integer_labels(array, str(path)), image.geometry, image.source)
+
+
+def read_case_image(case: Case) -> Image:
+    """Reads the channels of a case, as `read_image`."""
+    return read_image(case.images, nifti_geometry=case.nifti_geometry)
+
+
+def read_case_label(case: Case) -> Image:
+    """Reads the label map of a case, as `read_label`; a picture without a spacing has its image's geometry.
+
+    Raises:
+        ValueError: Also where the case has none.
+    """
+    if case.label is None:
+        raise ValueError(f"{case.name}: expected a label map, found none")
+    label = read_label(case.label, nifti_geometry=case.nifti_geometry)
+    if label.geometry.has_spacing:
+        return label
+    place = read_case_geometry(case)
+    return replace(label, geometry=place) if place.shape == label.geometry.shape else label
+
+
+def read_case_geometry(case: Case) -> Geometry:
+    """Reads the geometry of a case's first channel from its header, as `read_geometry`."""
+    return read_geometry(case.images[0], nifti_geometry=case.nifti_geometry)
 
 
 def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_ROUNDING) -> np.ndarray:

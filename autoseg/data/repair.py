@@ -88,7 +88,9 @@ def fix_dataset(
 
 
 def _is_beyond_repair(problem: Problem, geometry: Reading | None) -> bool:
-    return problem.kind == DUPLICATE_IMAGE or not (problem.fixable or problem.kind == EMPTY or geometry in problem.readings)
+    return problem.kind == DUPLICATE_IMAGE or not (
+        problem.fixable or problem.is_note or problem.kind == EMPTY or geometry in problem.readings
+    )
 
 
 def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path, *, geometry: Reading | None) -> tuple[str, bool]:
@@ -106,7 +108,7 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         place = read_geometry(images[0]), geometry
         label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], place, done)
         checked = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
-        left = [problem for problem in checked.problems if problem.kind != EMPTY]
+        left = [problem for problem in checked.problems if problem.kind != EMPTY and not problem.is_note]
         reason = "; ".join(f"{problem.kind} ({problem.found})" for problem in left)
     except ValueError as error:
         reason = str(error)

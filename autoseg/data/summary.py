@@ -10,17 +10,19 @@ import numpy as np
 from ..schema import Dataset
 from .datasets import load_dataset
 from .external_files import Permission
-from .images import read_geometry
+from .images import read_case_geometry
 
 
-def describe_dataset(folder: Path, *, groups: str | None = None, allow_external: Permission = False) -> str:
-    """Describes a dataset folder whose files can be read, from their headers; `groups` and `allow_external` as for `load_dataset`."""
-    return dataset_summary(load_dataset(folder, groups=groups, allow_external=allow_external))
+def describe_dataset(
+    folder: Path, *, groups: str | None = None, allow_external: Permission = False, nifti_geometry: str | None = None
+) -> str:
+    """Describes a dataset folder whose files can be read, from their headers; the options are those of `load_dataset`."""
+    return dataset_summary(load_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry))
 
 
 def dataset_summary(dataset: Dataset) -> str:
     """One line: "24 cases, 12 patients, 3 organs (...), 1 channel (CT), spacing ... mm, shape ..."."""
-    geometries = [read_geometry(case.images[0]) for case in dataset.cases]
+    geometries = [read_case_geometry(case) for case in dataset.cases]
     patients = len({case.group or case.name for case in dataset.cases})
     names = dataset.labels.names
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

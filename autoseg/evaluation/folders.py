@@ -16,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.geometry import geometry_difference
-from ..data.images import ENDINGS, PICTURES, ending_of, read_geometry, read_label, stem_of
+from ..data.images import ENDINGS, ending_of, read_case_geometry, read_geometry, read_label, stem_of
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
 from ..inference.manifest import written_labels
 from ..runtime.failures import reason_of
 from ..runtime.worker_pool import worker_count
-from ..schema import Image, Labels, Score
+from ..schema import Case, Geometry, Image, Labels, Score
 from .case_scores import score_case
 from .masks import TOLERANCE_MM
 from .metrics import check_metrics
@@ -57,6 +57,8 @@ def evaluate_folders(
     annotated: Mapping[str, Sequence[str] | None] | None = None,
     tolerance_mm: float | Mapping[str, float] = TOLERANCE_MM,
     failures: MutableMapping[str, str] | None = None,
+    cases: Mapping[str, Case] | None = None,
+    nifti_geometry: str | None = None,
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
 
@@ -72,6 +74,8 @@ def evaluate_folders(
             missing, or None, have all.
         failures: Gets case -> reason for the cases that cannot be compared, and the others are scored. None: they are an error.
         tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
+        cases: Of the dataset, by name: their images give the spacing of label maps that have none (pictures without a file beside them).
+        nifti_geometry: See `Case`.
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.
@@ -83,10 +87,11 @@ def evaluate_folders(
     check_metrics(metrics or ())
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
+    read = bind(read_label, nifti_geometry=nifti_geometry)
     written: dict[Path, Labels] = {}
     for folder in {path.parent for _, *paths in pairs for path in paths} if labels is not None else ():
         written |= {folder / name: of_file for name, of_file in written_labels(folder).items()}
-    compare = bind(_compare, labels=labels, written=written, annotated=annotated or {}, score=score)
+    compare = bind(_compare, labels=labels, written=written, annotated=annotated or {}, score=score, read=read, cases=cases or {})
     n_workers = workers or (_workers([path for _, path, _ in pairs]) if pairs else 1)
     with ThreadPoolExecutor(n_workers) as pool:
         threads = copy_context()  # what the caller may import holds in the threads, too
@@ -177,21 +182,20 @@ def _compare(
     written: Mapping[Path, Labels],
     annotated: Mapping[str, Sequence[str] | None],
     score: Scorer,
+    read: Callable[[Path], Image],
+    cases: Mapping[str, Case],
 ) -> list[Score] | str:
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
     try:
-        reference, prediction = read_label(reference_path), read_label(prediction_path)
-        flat = [ending_of(path) in PICTURES for path in (reference_path, prediction_path)]  # pictures have no place in space, only a shape
-        same_shape = reference.geometry.shape == prediction.geometry.shape
-        difference = "" if any(flat) and same_shape else geometry_difference(reference.geometry, prediction.geometry)
-        if difference:
+        reference, prediction = read(reference_path), read(prediction_path)
+        if difference := _difference(reference.geometry, prediction.geometry):
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
         case_labels = labels or _labels_of(reference, prediction)
         guess = _internal(prediction, prediction_path, case_labels, written)
         true = _internal(reference, reference_path, case_labels, written)
-        placed = prediction if flat == [True, False] else reference
-        return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=placed.geometry.spacing)
+        spacing = _spacing(name, (reference.geometry, prediction.geometry), cases)
+        return score(name, guess, true, case_labels, organs=annotated.get(name), spacing_mm=spacing)
     except Exception as error:  # whatever a damaged file leads to
         return f"{reason_of(error)} ({prediction_path} against {reference_path})"
 
@@ -200,6 +204,25 @@ def _internal(label_map: Image, path: Path, labels: Labels, written: Mapping[Pat
     """The internal values of a label map, found by the organs' names where it is known to be written with other values."""
     own = written.get(path, labels)
     return translate_labels(to_internal_values(label_map.array, own, source=str(path)), own, labels)
+
+
+def _difference(reference: Geometry, prediction: Geometry) -> str:
+    """As `geometry_difference`, but of a picture only the shape counts, and the spacing where it has one: it has no place in space."""
+    if reference.oriented and prediction.oriented or reference.shape != prediction.shape:
+        return geometry_difference(reference, prediction)
+    known = reference.has_spacing and prediction.has_spacing
+    if not known or np.allclose(reference.spacing, prediction.spacing, rtol=1e-3):
+        return ""
+    return f"spacing {prediction.spacing} instead of {reference.spacing} mm"
+
+
+def _spacing(name: str, geometries: Sequence[Geometry], cases: Mapping[str, Case]) -> tuple[float, ...] | None:
+    """The spacing that one of the label maps has, or else the image of the case; None where nobody knows it."""
+    known = [geometry for geometry in geometries if geometry.has_spacing]
+    if not known and name in cases:
+        image = read_case_geometry(cases[name])
+        known = [image] if image.has_spacing and image.shape == geometries[0].shape else []
+    return known[0].spacing if known else None
 
 
 def _labels_of(*images: Image) -> Labels:

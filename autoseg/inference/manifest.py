@@ -11,7 +11,7 @@ from ..data.images import ending_of
 from ..data.label_subsets import labels_as_in
 from ..runtime.locks import exclusive_lock
 from ..runtime.outputs import NOTES
-from ..runtime.provenance import content_id, value_id
+from ..runtime.provenance import content_id, reading_setting, value_id
 from ..runtime.runs import Run
 from ..runtime.serialization import from_jsonable, read_json, to_jsonable, write_json
 from ..schema import Case, Choice, Labels
@@ -131,5 +131,5 @@ def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Label
 
 
 def input_key(case: Case) -> str:
-    """Identifies a case's images by their content."""
-    return value_id([content_id(path) for path in case.images])
+    """Identifies a case's images by their content, and how their headers are read."""
+    return value_id([*(content_id(path) for path in case.images), *reading_setting([case]).items()])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.images import read_image, write_label
+from ..data.images import read_case_image, write_label
 from ..data.labels import to_file_values
 from ..runtime.failures import failure_of
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
@@ -95,7 +95,7 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
     """Writes the files of a case; returns what is known of each organ without a reference."""
     reset_peak_memory()
     started = time.monotonic()
-    image = read_image(case.images)
+    image = read_case_image(case)
     expected = len(next(iter(ensemble.models.values())).plan.channels)
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")

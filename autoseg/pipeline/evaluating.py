@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial as bind
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
 from ..data.images import images_below
+from ..data.nifti_geometry import check_form
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
@@ -85,6 +86,7 @@ def evaluate_predictions(
     tolerances: Sequence[str] = (),
     partial: bool = False,
     workers: int | None = None,
+    nifti_geometry: str | None = None,
 ) -> Evaluation:
     """Scores one prediction or several against the same references; of several, the first is compared with each of the others.
 
@@ -95,19 +97,24 @@ def evaluate_predictions(
             map is an organ.
         home: Home folder.
         metrics: As `partial` and `workers` see `evaluate_folders`.
+        nifti_geometry: See `Case`; None means as the dataset was planned.
         tolerances: What goes before the dataset's: ``2`` for every organ, ``liver=3`` for one, in mm.
 
     Raises:
         ValueError: What `evaluate_folders` refuses, or a metric, an organ of a tolerance or the dataset is unknown.
     """
     check_metrics(metrics or ())
+    check_form(nifti_geometry)
     known = None if dataset is None else planned_dataset(find_workspace(home, dataset=dataset), dataset)
     tolerance = read_tolerances(tolerances, TOLERANCE_MM, known.tolerances if known else {})
     if known:
         _check_organs(tolerance, known.labels.names)
     annotated = {case.name: case.annotated for case in known.cases} if known else None
     patients = {case.name: case.group or case.name for case in known.cases} if known else None
+    reading = nifti_geometry or (known.nifti_geometry if known else None)
+    cases = {case.name: replace(case, nifti_geometry=reading) for case in known.cases} if known else None
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
+    evaluate = bind(evaluate, cases=cases, nifti_geometry=reading)
     compare = bind(compare_scores, metrics=metrics or COMPARED_METRICS, patients=patients)
     failures: list[dict[str, str]] = [{} for _ in predictions]
     labels = known.labels if known else None

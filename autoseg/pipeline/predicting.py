@@ -15,6 +15,7 @@ from ..data.descriptions import planned_dataset
 from ..data.images import files_read, from_sitk, images_below, read_image, to_sitk
 from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
+from ..data.nifti_geometry import check_form
 from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
@@ -83,7 +84,7 @@ def predict_each(
     settings = settings or PredictSettings()
     workspace, dataset = _trained_dataset(settings.dataset, home)
     ensemble = load_ensemble(workspace, dataset, settings)
-    found = find_new_cases(Path(source), ensemble.channels)
+    found = find_new_cases(Path(source), ensemble.channels, nifti_geometry=_nifti_geometry(workspace, dataset, settings))
     for item, reason in found.skipped.items():
         log.warning("%s: skipped: %s", item, reason)
     for case, reason in found.failed.items():
@@ -143,7 +144,7 @@ def predict(
     else:
         workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)
     ensemble = load_ensemble(workspace, dataset, settings)
-    read = _as_image(image)
+    read = _as_image(image, _nifti_geometry(workspace, dataset, settings))
     logits = ensemble.logits(read)
     label_map = ensemble.segment(logits)
     found = organ_uncertainties(ensemble, ensemble.candidate_predictions(logits), label_map)
@@ -267,11 +268,18 @@ def _trained_dataset(which: str | None, home: str | Path | None) -> tuple[Worksp
     return workspace, fitting[0]
 
 
+def _nifti_geometry(workspace: Workspace, dataset: str, settings: PredictSettings) -> str | None:
+    """The reading of contradictory headers: the user's, else that of the plan."""
+    check_form(settings.nifti_geometry)
+    planned = workspace.present_plan(dataset).settings
+    return settings.nifti_geometry or (planned.nifti_geometry if planned else None)
+
+
 def _is_array_and_spacing(image: Any) -> bool:
     return isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], np.ndarray)
 
 
-def _as_image(image: Any) -> Image:
+def _as_image(image: Any, nifti_geometry: str | None) -> Image:
     if _is_array_and_spacing(image):
         array, spacing = image
         dim = len(spacing)
@@ -281,6 +289,7 @@ def _as_image(image: Any) -> Image:
         geometry = Geometry(array.shape[1:], tuple(map(float, spacing)), (0.0,) * dim, tuple(np.eye(dim).ravel()), oriented=False)
         return Image(array.astype(np.float32), geometry)
     if isinstance(image, (str, Path, Sequence)):
-        return read_image([Path(path) for path in ([image] if isinstance(image, (str, Path)) else image)])
+        paths = [Path(path) for path in ([image] if isinstance(image, (str, Path)) else image)]
+        return read_image(paths, nifti_geometry=nifti_geometry)
     read = from_sitk(image)
     return Image(read.array.astype(np.float32), read.geometry, read.source)

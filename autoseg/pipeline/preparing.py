@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.dataset_json import read_info
-from ..data.descriptions import complete_cases, read_description, write_planned_dataset
+from ..data.descriptions import complete_cases, planned_nifti_geometry, read_description, write_planned_dataset
+from ..data.nifti_geometry import check_form
 from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
@@ -44,7 +45,13 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
     settings = settings or PlanSettings()
     workspace = find_workspace(home, dataset=str(which))
     settings = _with_former_groups(workspace, which, settings)
-    dataset, left_out = complete_cases(workspace, which, groups=settings.groups, allow_external=settings.allow_external)
+    if settings.nifti_geometry is None:
+        former = planned_nifti_geometry(workspace, workspace.dataset_folder(which))
+        settings = replace(settings, nifti_geometry=former)
+    check_form(settings.nifti_geometry)
+    dataset, left_out = complete_cases(
+        *(workspace, which), groups=settings.groups, allow_external=settings.allow_external, nifti_geometry=settings.nifti_geometry
+    )
     for case, reason in left_out.items():
         log.error("%s is left out: %s", case, reason)
     folder = workspace.preprocessed(dataset.name)

@@ -13,7 +13,7 @@ import numpy as np
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
 from ..data.hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from ..data.images import read_geometry, read_image, read_label
+from ..data.images import read_case_geometry, read_case_image, read_case_label
 from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box, slices_of
 from ..preprocessing.orientation import orientation_of
@@ -112,7 +112,7 @@ def _unlike_the_others(measured: Mapping[str, MeasuredCase]) -> dict[str, str]:
 def _memory(case: Case, channels: int) -> int:
     """Estimated peak in bytes of measuring a case; 0 where its header cannot be read (the measurement will say why)."""
     try:
-        return BYTES_PER_VOXEL * channels * math.prod(read_geometry(case.images[0]).shape)
+        return BYTES_PER_VOXEL * channels * math.prod(read_case_geometry(case).shape)
     except Exception:
         return 0
 
@@ -130,9 +130,9 @@ def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> Measure
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
     digests = case_ids(replace(case, digests=()))  # first: a file that changes meanwhile is noticed later
-    image = read_image(case.images)
+    image = read_case_image(case)
     _check_image(case, image, len(channels))
-    label = read_label(case.label)
+    label = read_case_label(case)
     _check_label(case, image, label)
     check_annotated(label.array, labels, case)
     internal = to_internal_values(label.array, labels, source=str(case.label))

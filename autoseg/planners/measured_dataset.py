@@ -17,6 +17,7 @@ from ..runtime.provenance import (
     content_ids,
     forget,
     is_current,
+    reading_setting,
     record,
     recorded_stamp,
     size_in,
@@ -93,7 +94,7 @@ def _settings(dataset: Dataset) -> dict[str, str]:
     """What a fingerprint depends on besides files."""
     annotated = {case.name: annotated_setting(case) for case in dataset.cases if case.annotated is not None}
     settings = {"labels": dataset.labels, "channels": len(dataset.channels), "annotated": annotated, "measured": MEASURED}
-    return {name: value_id(value) for name, value in settings.items()}
+    return {name: value_id(value) for name, value in settings.items()} | reading_setting(dataset.cases)
 
 
 def _identified(workspace: Workspace, dataset: Dataset, *, trust_files: bool) -> Dataset | None:

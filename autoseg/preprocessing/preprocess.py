@@ -17,11 +17,11 @@ from scipy import ndimage
 
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
-from ..data.images import count_channels, read_geometry, read_image, read_label
+from ..data.images import count_channels, read_case_geometry, read_case_image, read_case_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
 from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits
-from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, value_id
+from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, reading_setting, value_id
 from ..runtime.serialization import read_json, write_json
 from ..runtime.worker_pool import run_cases
 from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
@@ -194,10 +194,10 @@ def preprocess_dataset(
 
 def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, folder: Path) -> None:
     case = _identified(case)
-    image = read_image(case.images)
+    image = read_case_image(case)
     segmentation = None
     if case.label is not None:
-        label = read_label(case.label)
+        label = read_case_label(case)
         difference = geometry_difference(image.geometry, label.geometry)
         if difference and image.geometry.shape == label.geometry.shape:
             log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)
@@ -286,14 +286,14 @@ def _identified(case: Case) -> Case:
 
 def stamp_of(case: Case, recipe: Recipe) -> Stamp:
     """What a case, with the content ids of its files, is preprocessed from."""
-    settings = {"annotated": annotated_setting(case), "recipe": value_id(recipe)}
+    settings = {"annotated": annotated_setting(case), "recipe": value_id(recipe), **reading_setting([case])}
     return Stamp(case_inputs(case, case.digests), settings)
 
 
 def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
     """Estimated peak in bytes of preprocessing a case, from its headers; 0 where they cannot be read (the case itself will say why)."""
     try:
-        geometry = read_geometry(case.images[0])
+        geometry = read_case_geometry(case)
         channels = sum(count_channels(path) for path in case.images)
     except Exception:
         return 0

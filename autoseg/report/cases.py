@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..data.images import read_image
+from ..data.images import read_case_image
 from ..data.labels import organ_mask
 from ..data.references import reference_of
 from ..evaluation.case_scores import score_case
@@ -113,7 +113,7 @@ def draw_case(held_out: HeldOut, dataset: Dataset, case: Case, fold: str, why: s
 
 def _planes(dataset: Dataset, labels: Labels, case: Case, reference: np.ndarray, prediction: np.ndarray) -> tuple[tuple[Plane, ...], str]:
     """Slices through the organs of the plan, whose label values both maps have, and the intensity window in words."""
-    image = read_image(case.images)
+    image = read_case_image(case)
     geometry, spacing = image.geometry, upright_spacing(image.geometry)
     volume, true, predicted = (upright(array, geometry) for array in (image.array[0], reference, prediction))
     either = np.where(true > 0, true, np.maximum(predicted, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..data.geometry import geometry_difference
 from ..data.images import PICTURES, ending_of, files_read, read_image, read_label, stem_of
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
+from ..data.nifti_geometry import check_form
 from ..inference.manifest import written_labels
 from ..runtime.failures import failure_of
 from ..runtime.outputs import Outputs
@@ -46,14 +47,17 @@ class OverlaySettings:
         dataset: Its organ names, regions and windows are used; None: every label value is an organ.
         channel: Number of the channel that is drawn.
         zoom: Show the organs and their surroundings instead of whole slices.
+        nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None means as the dataset was planned.
     """
 
     dataset: str | None = None
     format: str = "png"
     channel: int = 0
     zoom: bool = False
+    nifti_geometry: str | None = None
 
     def __post_init__(self) -> None:
+        check_form(self.nifti_geometry)
         if self.format not in FORMATS:
             raise unknown_name_error("format of pictures", self.format, FORMATS)
         if self.channel < 0:
@@ -88,6 +92,7 @@ def draw_overlays(
     dataset = None
     if settings.dataset is not None:
         dataset = planned_dataset(find_workspace(home, dataset=settings.dataset), settings.dataset)
+        settings = replace(settings, nifti_geometry=settings.nifti_geometry or dataset.nifti_geometry)
     failed: dict[str, str] = {}
     files = find_images(images, dataset, settings.channel, failed)
     folders = {"prediction": prediction, "reference": reference}
@@ -224,11 +229,11 @@ def describe_problems(problems: Mapping[str, str], shown: int = 10) -> list[str]
 
 
 def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: Dataset | None, settings: OverlaySettings) -> None:
-    image = read_image(paths)
+    image = read_image(paths, nifti_geometry=settings.nifti_geometry)
     channel = settings.channel if len(image.array) > 1 else 0  # a file with one channel holds just the one that was selected
     if channel >= len(image.array):
         raise ValueError(f"--channel: expected 0 to {len(image.array) - 1}, got {channel}: {paths[0]} has {len(image.array)} channels")
-    label_images = {kind: read_label(file) for kind, file in maps.items()}
+    label_images = {kind: read_label(file, nifti_geometry=settings.nifti_geometry) for kind, file in maps.items()}
     for kind, label_image in label_images.items():
         difference = geometry_difference(image.geometry, label_image.geometry)
         if label_image.array.shape != image.geometry.shape:

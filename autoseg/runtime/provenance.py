@@ -151,6 +151,12 @@ def annotated_setting(case: Case) -> str:
     return "all" if case.annotated is None else ", ".join(case.annotated)
 
 
+def reading_setting(cases: Iterable[Case]) -> dict[str, str]:
+    """How contradictory NIfTI headers of the cases are read, as a setting of a `Stamp`; empty where nobody said how."""
+    wanted = sorted({case.nifti_geometry for case in cases if case.nifti_geometry is not None})
+    return {"nifti_geometry": ", ".join(wanted)} if wanted else {}
+
+
 def stamp_path(artefact: Path) -> Path:
     """Where the stamp of an artefact lies that cannot hold it itself."""
     return artefact.with_name(artefact.name.removesuffix(".json") + ".stamp.json")

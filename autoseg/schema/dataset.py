@@ -62,6 +62,7 @@ class Case:
         group: Patient, whose cases stay together in one fold; the case's name where none is given.
         annotated: Names of the organs (or regions) that are annotated in its label map; None where all are (`autoseg.data.annotations`).
         digests: Content ids (`autoseg.runtime.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
+        nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None refuses the ambiguous ones.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Case:
     group: str = ""
     annotated: tuple[str, ...] | None = None
     digests: tuple[str, ...] = ()
+    nifti_geometry: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "case")
@@ -105,6 +107,11 @@ class Dataset:
         check_different((case.name for case in self.cases), f"case of {self.name}")
         for channel in self.channels:
             check_text(channel, "channel")
+
+    @property
+    def nifti_geometry(self) -> str | None:
+        """`Case.nifti_geometry`, which all cases have in common."""
+        return next((case.nifti_geometry for case in self.cases), None)
 
 
 @dataclass(frozen=True)

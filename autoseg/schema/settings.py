@@ -20,6 +20,8 @@ class PlanSettings:
         force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
         groups: Regular expression that finds the patient in a case's name.
         allow_external: Let ``dataset.json`` name files outside of the dataset's folder; the home remembers it.
+        nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None means as planned before, and
+            refuses the ambiguous ones.
         trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
         workers: Processes; None means as many as cores and memory allow.
         allow_code: Modules of your own, or of others, that a name in the dataset's files may import; one that `preset` names is allowed.
@@ -32,6 +34,7 @@ class PlanSettings:
     force_lowres: bool = False
     groups: str | None = None
     allow_external: bool = False
+    nifti_geometry: str | None = None
     trust_files: bool = False
     workers: int | None = None
     allow_code: tuple[str, ...] = ()
@@ -114,6 +117,7 @@ class PredictSettings:
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
+        nifti_geometry: As in `PlanSettings`; None means as in the plan.
         allow_code: Modules of your own, or of others, that a name in the models' files may import.
     """
 
@@ -126,6 +130,7 @@ class PredictSettings:
     save_probabilities: bool = False
     uncertainty: bool = False
     ending: str | None = None
+    nifti_geometry: str | None = None
     device: str = "auto"
     allow_code: tuple[str, ...] = ()
 

@@ -87,7 +87,8 @@ def read_image(paths: Sequence[Path], *, nifti_geometry: str | None = None, keep
     Args:
         paths: One file or DICOM folder a channel, in order; a 4D or colour file gives all its channels (alpha is dropped).
         nifti_geometry: ``sform`` or ``qform``: the reading of headers that contradict themselves (`autoseg.data.nifti_geometry`).
-        keep_non_finite: Keep voxels that are NaN or infinite instead of reading them as 0, with a warning.
+        keep_non_finite: For checks, which say what is wrong themselves: keep voxels that are NaN or infinite instead of reading them as 0
+            with a warning, and do not warn of contradictory headers.
 
     Returns:
         Array ``(C, Z, Y, X)`` or ``(C, Y, X)``, float32.
@@ -97,7 +98,7 @@ def read_image(paths: Sequence[Path], *, nifti_geometry: str | None = None, keep
     """
     if not paths:
         raise ValueError("read_image: expected at least one file, got none")
-    images = [_read(Path(path), nifti_geometry) for path in paths]
+    images = [_read(Path(path), nifti_geometry, warn=not keep_non_finite) for path in paths]
     first = images[0]
     for image in images[1:]:
         difference = geometry_difference(first.geometry, image.geometry)
@@ -260,14 +261,14 @@ def to_sitk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
     return image
 
 
-def _read(path: Path, nifti_geometry: str | None = None) -> Image:
+def _read(path: Path, nifti_geometry: str | None = None, *, warn: bool = True) -> Image:
     """Array ``(C, ...)`` in the file's own number type, every byte of it verified as far as its format allows."""
     if _is_dicom(path):
         array, geometry = dicom.read_volume(path)
         return Image(array[None], geometry, str(path))
     if _is_nifti(path):
         layout = read_layout(path)
-        geometry = header_geometry(path, layout, nifti_geometry, warn=True)
+        geometry = header_geometry(path, layout, nifti_geometry, warn=warn)
         return Image(read_voxels(layout), geometry, str(path))
     reader = _header(path)
     if ending_of(path) in raster_headers.FORMATS:

@@ -47,7 +47,7 @@ class OverlaySettings:
         dataset: Its organ names, regions and windows are used; None: every label value is an organ.
         channel: Number of the channel that is drawn.
         zoom: Show the organs and their surroundings instead of whole slices.
-        nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None means as the dataset was planned.
+        nifti_geometry: See `autoseg.schema.Case`; None means as the dataset was planned.
     """
 
     dataset: str | None = None

@@ -18,7 +18,7 @@ from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
-from .pictures import check_picture, sidecar_spacing
+from .pictures import check_picture, picture_channels, sidecar_spacing
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,8 @@ def count_channels(path: Path) -> int:
         return read_layout(path).channels
     reader = _header(path)
     components = reader.GetNumberOfComponents()
-    if ending_of(path) in PICTURES and components in (2, 4):
-        components -= 1
+    if ending_of(path) in PICTURES:
+        components = picture_channels(path, components)
     return components * (reader.GetSize()[3] if reader.GetDimension() == 4 else 1)
 
 
@@ -276,8 +276,8 @@ def _read(path: Path, nifti_geometry: str | None = None, *, warn: bool = True) -
     else:
         check_picture(path)
         array = _execute(path, reader)
-    if ending_of(path) in PICTURES and len(array) in (2, 4):
-        array = array[:-1]
+    if ending_of(path) in PICTURES and len(array) > 1:
+        array = array[: picture_channels(path, len(array))]
     return Image(array, _geometry(path, reader, array.ndim - 1), str(path))
 
 
@@ -370,7 +370,7 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> 
             _write_nifti(image, partial, geometry)
         else:
             sitk.WriteImage(image, str(partial), useCompression=True)
-    if ending in PICTURES and geometry.dim == 3 and set(geometry.spacing) != {1.0}:
+    if ending in PICTURES and geometry.dim == 3 and geometry.has_spacing:
         write_json(sidecar_of(path), {"spacing": geometry.spacing}, write=write, digest=False)
     return path
 

@@ -13,13 +13,17 @@ from typing import Any
 from .streams import MOST_EXPANSION, damaged
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PALETTE = 3
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _JPEG_PIXELS = 4096
 """Pixels that a byte of a JPEG can become at most."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _PLANAR = 256, 257, 258, 259, 262, 273, 277, 279, 284
-_TILE_OFFSETS, _TILE_COUNTS = 324, 325
+_TILE_OFFSETS, _TILE_COUNTS, _ORIENTATION, _SAMPLE_FORMAT = 324, 325, 274, 339
+_TIFF_KINDS = {(8, 1), (8, 2), (16, 1), (16, 2), (32, 1), (32, 2), (32, 3)}
+"""Bits and format (1: unsigned, 2: signed, 3: floating point) of the numbers that ITK reads from a TIFF file as they are."""
+_RGB, _YCBCR = 2, 6
 _TIFF_REQUIRED = {_WIDTH: "width", _HEIGHT: "height", _PHOTOMETRIC: "photometric interpretation"}
 """Tags without which ITK guesses."""
 
@@ -33,6 +37,29 @@ def check_picture(path: Path) -> None:
         checks.get(ending, _check_tiff)(path, content)
     except (struct.error, IndexError, KeyError) as error:
         raise damaged(path, f"its header is cut short or invalid ({error})") from error
+
+
+def picture_channels(path: Path, decoded: int) -> int:
+    """Channels that count of those that ITK decodes: without alpha, and one of the three equal ones of a grey palette."""
+    return 1 if decoded > 1 and _is_grey(path) else decoded - 1 if decoded in (2, 4) else decoded
+
+
+def _is_grey(path: Path) -> bool:
+    """Whether a BMP or PNG file holds grey values as a palette of greys, of which ITK makes three equal channels."""
+    ending = path.suffix.lower()
+    if ending not in (".bmp", ".png"):
+        return False
+    content, palette, size = path.read_bytes(), b"", 3
+    try:
+        if ending == ".bmp":
+            header, bits, used = (struct.unpack_from(kind, content, at)[0] for kind, at in (("<I", 14), ("<H", 28), ("<I", 46)))
+            palette, size = (content[14 + header : 14 + header + 4 * (used or 2**bits)] if bits <= 8 else b""), 4
+        elif content[25] == _PALETTE:
+            at = content.index(b"PLTE")
+            palette = content[at + 4 : at + 4 + struct.unpack_from(">I", content, at - 4)[0]]
+    except (struct.error, IndexError, ValueError) as error:
+        raise damaged(path, f"its header is cut short or invalid ({error})") from error
+    return bool(palette) and palette[::size] == palette[1::size] == palette[2::size]
 
 
 def sidecar_spacing(path: Path, axes: int, stem: str) -> tuple[float, ...] | None:
@@ -140,8 +167,7 @@ def _check_tiff(path: Path, content: bytes) -> None:
         lacking = [name for tag, name in _TIFF_REQUIRED.items() if tag not in page]
         if lacking:
             raise damaged(path, f"page {number + 1} lacks its {', '.join(lacking)}")
-        if page.get(_PHOTOMETRIC) == (5,):
-            raise _cmyk(path)
+        _check_kind(path, page)
         offsets = page.get(_OFFSETS) or page.get(_TILE_OFFSETS) or ()
         counts = page.get(_COUNTS) or page.get(_TILE_COUNTS) or ()
         ends = [start + count for start, count in zip(offsets, counts, strict=False)]
@@ -157,6 +183,29 @@ def _check_tiff(path: Path, content: bytes) -> None:
             needed = height * ((width * across * page.get(_BITS, (1,))[0] + 7) // 8) * (samples // across)
             if sum(counts) != needed:
                 raise damaged(path, f"page {number + 1} has {sum(counts)} bytes of pixels, expected {needed}")
+
+
+def _check_kind(path: Path, page: dict[int, tuple[int, ...]]) -> None:
+    """Refuses what ITK would read otherwise than it was meant: with less depth, mirrored, or samples as if they were pixels."""
+    photometric, samples = page.get(_PHOTOMETRIC, (1,))[0], page.get(_SAMPLES, (1,))[0]
+    if photometric == 5:
+        raise _cmyk(path)
+    kinds = {(bits, kind) for bits in page.get(_BITS, (1,)) for kind in page.get(_SAMPLE_FORMAT, (1,))}
+    is_colour = photometric in (_RGB, _YCBCR)
+    found = ""
+    if not (samples in (3, 4) if is_colour else photometric in (0, 1) and samples == 1):
+        found = "a palette" if photometric == 3 else f"{samples} samples a pixel (photometric interpretation {photometric})"
+    elif not kinds <= _TIFF_KINDS:
+        found = ", ".join(f"{'floating-point' if kind == 3 else 'whole'} numbers of {bits} bits" for bits, kind in sorted(kinds))
+    elif page.get(_ORIENTATION, (1,))[0] != 1:
+        found = f"an orientation tag that turns or mirrors the picture ({page[_ORIENTATION][0]})"
+    elif _TILE_OFFSETS in page:
+        found = "tiles"
+    if found:
+        raise ValueError(
+            f"{path}: cannot be read: expected upright strips of grey values, or of red, green and blue, as whole numbers of 8, 16 or 32"
+            f" bits or floating-point ones of 32, found {found}; save it so"
+        )
 
 
 def _check_deflated(path: Path, packed: bytes, page: int) -> None:

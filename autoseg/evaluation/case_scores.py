@@ -83,7 +83,10 @@ def _wanted(case: str, names: Sequence[str] | None, spacing_mm: Sequence[float] 
     chosen = {name: find_metric(name) for name in names if name not in ("dice", "iou")}
     lacking = [name for name, metric in chosen.items() if metric.needs == "masks" and spacing_mm is None]
     if lacking:
-        raise ValueError(f"case {case}: {', '.join(lacking)} cannot be computed without the spacing of the voxels; expected spacing_mm")
+        raise ValueError(
+            f"case {case}: {', '.join(lacking)} cannot be computed without the spacing of the voxels, which nobody knows; expected it,"
+            " or, of pictures, a file beside them that says it (docs/data.md), or the images of the dataset (-d)"
+        )
     return chosen
 
 

@@ -25,7 +25,7 @@ from ..runtime.worker_pool import worker_count
 from ..schema import Case, Geometry, Image, Labels, Score
 from .case_scores import score_case
 from .masks import TOLERANCE_MM
-from .metrics import check_metrics
+from .metrics import DEFAULT_METRICS, METRICS, check_metrics, has_value
 from .summaries import OrganSummary, mean_dice, summary
 from .tables import table
 
@@ -104,6 +104,7 @@ def evaluate_folders(
     if failures is not None:
         failures.update(problems)
     scores = [one for result in results if not isinstance(result, str) for one in result]
+    _warn_of_spacing(scores, metrics)
     if labels is not None:
         return scores
     if not scores:
@@ -229,6 +230,17 @@ def _labels_of(*images: Image) -> Labels:
     """An organ for every value that occurs, 0 excepted."""
     values = sorted({int(value) for image in images for plane in image.array for value in np.unique(plane)} - {0})
     return Labels(tuple(f"label {value}" for value in values), tuple((value,) for value in values))
+
+
+def _warn_of_spacing(scores: Sequence[Score], metrics: Sequence[str] | None) -> None:
+    """Says which cases have no distances and volumes, where nobody asked for one by name."""
+    measured = {
+        score.case: [name for name in DEFAULT_METRICS if METRICS[name].needs == "masks" and has_value(score, name)] for score in scores
+    }
+    lacking = [case for case, names in measured.items() if not names]
+    if metrics is None and lacking:
+        remedy = 'a file beside them says it, {"spacing": [Z, Y, X]} in mm, or the images of the dataset (-d)'
+        log.warning("Without distances in mm, as nobody knows the spacing of the pictures: %s; %s", _shorten(lacking), remedy)
 
 
 def _complete(scores: list[Score], cases: Sequence[str], score: Scorer) -> list[Score]:

@@ -14,7 +14,7 @@ from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
 from ..evaluation.masks import TOLERANCE_MM
-from ..evaluation.metrics import check_metrics
+from ..evaluation.metrics import check_metrics, has_value
 from ..evaluation.summaries import OrganSummary, summary
 from ..evaluation.tables import csv_text, table
 from ..runtime.outputs import Outputs
@@ -115,12 +115,13 @@ def evaluate_predictions(
     cases = {case.name: replace(case, nifti_geometry=reading) for case in known.cases} if known else None
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
     evaluate = bind(evaluate, cases=cases, nifti_geometry=reading)
-    compare = bind(compare_scores, metrics=metrics or COMPARED_METRICS, patients=patients)
     failures: list[dict[str, str]] = [{} for _ in predictions]
     labels = known.labels if known else None
     found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
+    held = [name for name in COMPARED_METRICS if all(has_value(score, name) for scores in found for score in scores)]
+    compare = bind(compare_scores, metrics=metrics or held, patients=patients)
     several = zip(predictions, found, failures, strict=True)
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results

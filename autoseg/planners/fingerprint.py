@@ -124,8 +124,8 @@ def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> Measure
     that was not annotated in the case has no voxels.
 
     Raises:
-        ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, the image
-            has NaN or infinite voxels, or the label map has undeclared values or organs that are declared as not annotated.
+        ValueError: A file is missing or unreadable, image and label have different shapes, the number of channels is wrong, or the
+            label map has undeclared values or organs that are declared as not annotated.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
@@ -157,9 +157,6 @@ def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> Measure
 def _check_image(case: Case, image: Image, n_channels: int) -> None:
     if len(image.array) != n_channels:
         raise ValueError(f"{case.name}: {image.source}: expected {n_channels} channel(s), found {len(image.array)}")
-    odd = int(image.array.size - np.count_nonzero(np.isfinite(image.array)))
-    if odd:
-        raise ValueError(f"{case.name}: {image.source}: expected finite voxels, found {odd} that are NaN or infinite")
 
 
 def _check_label(case: Case, image: Image, label: Image) -> None:

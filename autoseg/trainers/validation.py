@@ -115,5 +115,5 @@ def _validate_case(
     write_label(run.label_map(case.name, job.plan.file_ending), to_file_values(predicted, labels), stored.trace.geometry)
     save_logits(run.validation, case.name, logits, labels)
     reference = translate_labels(reference_of(case, job.plan.stored_labels)[0], job.plan.stored_labels, labels)
-    spacing = stored.trace.geometry.spacing
+    spacing = stored.trace.geometry.spacing if stored.trace.geometry.has_spacing else None
     return score_case(case.name, predicted, reference, labels, organs=case.annotated, spacing_mm=spacing, tolerance_mm=tolerances)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import factories
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from autoseg.evaluation.folders import OrganSummary, evaluate_folders, mean_dice, summary, table
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Labels, Score
+from autoseg.schema import Case, Labels, Score
 
 LABELS = factories.labels(liver=3, spleen=7)
 
@@ -169,3 +172,46 @@ def test_scores_survive_their_file(folders, tmp_path):
     scores = evaluate_folders(*folders, LABELS)
     write_json(tmp_path / "scores.json", scores)
     assert repr(read_json(tmp_path / "scores.json", list[Score])) == repr(scores)
+
+
+def write_stack(path: Path, shift: int, spacing: list[float] | None = None) -> Path:
+    """A block in a TIFF stack, with or without a file that says its spacing."""
+    array = np.zeros((8, 10, 12), np.uint8)
+    array[2 + shift : 5 + shift, 2:8, 2:8] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    if spacing:
+        path.with_suffix(".json").write_text(json.dumps({"spacing": spacing}))
+    return path
+
+
+def hd(scores: list[Score]) -> float:
+    return scores[0].other["hd_surface"]
+
+
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True)])
+def test_stacks_without_a_spacing_have_that_of_the_other_side(tmp_path, known):
+    reference, prediction = (
+        write_stack(tmp_path / side / "a.tif", shift, [4.0, 1.0, 1.0] if one else None)
+        for side, shift, one in zip("rp", (0, 1), known, strict=True)
+    )
+    assert hd(evaluate_folders(reference, prediction, metrics=("hd_surface",))) == pytest.approx(4.0)
+
+
+def test_stacks_without_any_spacing_have_that_of_the_image_or_no_distances(tmp_path, caplog):
+    reference, prediction = write_stack(tmp_path / "r" / "a.tif", 0), write_stack(tmp_path / "p" / "a.tif", 1)
+    image = write_stack(tmp_path / "i" / "a_0000.tif", 0, [4.0, 1.0, 1.0])
+    cases = {"a": Case("a", (image,))}
+    assert hd(evaluate_folders(reference, prediction, metrics=("hd_surface",), cases=cases)) == pytest.approx(4.0)
+    with pytest.raises(ValueError, match="hd_surface cannot be computed without the spacing of the voxels, which nobody knows"):
+        evaluate_folders(reference, prediction, metrics=("hd_surface",))
+    (score,) = evaluate_folders(reference, prediction)
+    assert score.dice == pytest.approx(2 / 3)
+    assert not {"hd95_surface", "nsd_surface"} & score.other.keys()
+    assert "Without distances in mm, as nobody knows the spacing of the pictures: a;" in caplog.text
+
+
+def test_stacks_with_two_spacings_are_not_compared(tmp_path):
+    reference = write_stack(tmp_path / "r" / "a.tif", 0, [4.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"lies elsewhere than the reference: spacing \(2.0, 1.0, 1.0\) instead of \(4.0, 1.0, 1.0\) mm"):
+        evaluate_folders(reference, write_stack(tmp_path / "p" / "a.tif", 0, [2.0, 1.0, 1.0]))

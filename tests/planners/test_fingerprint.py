@@ -60,7 +60,7 @@ def test_worker_processes_give_the_same(tmp_path: Path) -> None:
     assert fingerprint_of(dataset, workers=2) == fingerprint_of(dataset)
 
 
-def test_bad_cases_are_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_bad_cases_are_named_and_the_others_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pairs = [box_case(10.0) for _ in range(5)]
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     images[1][2, 3, 4] = np.nan
@@ -70,6 +70,7 @@ def test_bad_cases_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "imagesTr" / "c4_0000.mha").write_bytes(b"no image")
     fingerprint, failures = fingerprint_of(dataset)
     assert [case.name for case in fingerprint.cases] == ["c0", "c1"]  # NaN is read as 0, with a warning
+    assert "c1_0000.mha: 1 of 720 voxels are NaN or infinite; they are read as 0" in caplog.text
     facts = {"c2": "7 (3 voxels)", "c3": "found (6, 10, 11)", "c4": "c4_0000.mha"}
     assert failures.keys() == facts.keys() and all(fact in failures[name] for name, fact in facts.items())
 

@@ -81,15 +81,17 @@ def check(options: Namespace) -> int:
     for problem in problems:
         say(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
         say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
-    if not problems:
+    if not problems and not (options.fix and notes):
         kinds = f"; {len(notes)} contradictory headers are read by the rule" if notes else ""
         say(f"{folder}: no problem found in {describe_dataset(folder, **reading)}{kinds}.")
         return 0
-    _print_numbers(folder, problems)
+    if problems:
+        _print_numbers(folder, problems)
     if not options.fix:
         return 1
     out = options.out or fixed_name(folder)
-    messages = fix_dataset(folder, problems, out, geometry=options.geometry, allow_external=allowed)
+    given = {"allow_external": allowed, "nifti_geometry": reading["nifti_geometry"]}
+    messages = fix_dataset(folder, found, out, geometry=options.geometry, **given)
     say("\n".join(messages))
     left_out = sum(": left out: " in message for message in messages)
     say(f"The repaired copy is {out}\nNext: autoseg_plan_and_preprocess -d {out.name}")

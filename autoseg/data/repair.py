@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
-from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, Problem, check_case, read_with_non_finite
+from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, SETTLED, Problem, check_case, read_with_non_finite
 from .dataset_json import read_info
 from .datasets import inspect_dataset
 from .external_files import Permission
@@ -41,14 +41,16 @@ def fix_dataset(
     *,
     geometry: Reading | None = None,
     allow_external: Permission = False,
+    nifti_geometry: str | None = None,
 ) -> list[str]:
     """Writes a copy of a dataset in which what `check_dataset` found is repaired; a sentence for each case that was changed or left out.
 
     Labels get their image's header where it differs by less than half a voxel, and are resampled (nearest neighbour) where they are another
     grid over the same field of view. Of those that lie elsewhere one cannot know which header is true: they are left out unless `geometry`
     says so. NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
-    directions become orthonormal; of equal images the first stays. Cases beyond repair are left out. An empty label stays. Every
-    repaired case is checked again before it is kept. The new folder, of real copies, appears when it is complete.
+    directions become orthonormal; headers that contradict themselves say what is read of them; of equal images the first stays. Cases
+    beyond repair are left out. An empty label stays. Every repaired case is checked again before it is kept. The new folder, of real
+    copies, appears when it is complete.
 
     Args:
         folder: The dataset.
@@ -56,6 +58,7 @@ def fix_dataset(
         destination: A new or empty folder.
         geometry: Whose header is true where image and label map lie apart: ``image`` (the label map gets it), ``label`` (it is
             resampled).
+        nifti_geometry: See `Case`; headers that contradict themselves become ones that say what was read.
 
     Raises:
         ValueError: The destination exists and is not empty, or no case is left.
@@ -63,7 +66,7 @@ def fix_dataset(
     folder, destination = Path(folder), Path(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination}: expected a new or empty folder for the repaired copy")
-    dataset, _ = inspect_dataset(folder, allow_external=allow_external)
+    dataset, _ = inspect_dataset(folder, allow_external=allow_external, nifti_geometry=nifti_geometry)
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)
@@ -104,7 +107,9 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         for index, path in enumerate(case.images):
             number = f"_{index:04d}" if len(case.images) == len(dataset.channels) else ""
             reference = read_geometry(images[0]) if images else None
-            images.append(_repair_image(path, target / "imagesTr" / f"{case.name}{number}", kinds[str(path)], reference, done))
+            images.append(
+                _repair_image(path, target / "imagesTr" / f"{case.name}{number}", kinds[str(path)], reference, done, case.nifti_geometry)
+            )
         place = read_geometry(images[0]), geometry
         label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], place, done)
         checked = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
@@ -121,11 +126,16 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
     return f"case {case.name}: left out: {reason}", False
 
 
-def _repair_image(source: Path, stem: Path, kinds: set[str], reference: Geometry | None, done: list[str]) -> Path:
+def _repair_image(
+    source: Path, stem: Path, kinds: set[str], reference: Geometry | None, done: list[str], nifti_geometry: str | None
+) -> Path:
     """Writes the image as `stem` plus its ending; `reference` is the geometry of the first channel for the others."""
     target, straightened = _copy_straight(source, stem, kinds)
     if straightened:
         done.append(f"{source.name}: direction made orthonormal")
+    if SETTLED in kinds:
+        target = _rewrite(target, stem, read_with_non_finite(target, nifti_geometry))
+        done.append(f"{source.name}: header that says one thing")
     if NOT_FINITE in kinds:
         image = read_with_non_finite(target)
         array, count = _finite(image.array)
@@ -143,9 +153,9 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry
     """Writes the label map as `stem` plus its ending; `place` is the image's geometry and whose header is true where they differ."""
     source, (reference, wanted) = Path(str(case.label)), place
     target, straightened = _copy_straight(source, stem, kinds)
-    found = read_geometry(target)
+    found = read_geometry(target, nifti_geometry=case.nifti_geometry)
     difference = geometry_difference(reference, found)
-    raw = read_image([target]).array[0]
+    raw = read_image([target], nifti_geometry=case.nifti_geometry).array[0]
     array = integer_labels(raw, str(source), tolerance=ROUNDING)
     rounded = int((raw != array).sum())
     if difference:
@@ -162,7 +172,9 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry
         done.append("label: direction made orthonormal")
     if NOT_FINITE in kinds:
         done.append("NaN label voxels made background")
-    if not (difference or rounded or NOT_FINITE in kinds):
+    if SETTLED in kinds:
+        done.append("label: header that says one thing")
+    if not (difference or rounded or {NOT_FINITE, SETTLED} & kinds):
         return target
     target.unlink()
     return write_label(stem.with_name(stem.name + label_ending(ending_of(source))), array, reference)

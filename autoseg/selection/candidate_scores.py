@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import read_label
+from ..data.images import read_case_geometry, read_label
 from ..data.label_subsets import labels_as_in, safe_file_name, translate_labels
 from ..data.labels import to_internal_values
 from ..data.references import reference_of
@@ -168,7 +168,9 @@ def _score_stored(cross_validation: CrossValidation, fold: str, case: Case, mode
         raise ValueError(f"{path}: missing, and {metric} is not among the stored scores; choose by dice, or validate this fold again")
     labels, image = run.model.labels(plan.labels), read_label(path)
     prediction = to_internal_values(image.array, labels, source=str(path))
-    return cross_validation.score(case, prediction, translate_labels(reference, plan.labels, labels), labels, image.geometry.spacing)
+    place = image.geometry if image.geometry.has_spacing else read_case_geometry(case)
+    spacing = place.spacing if place.has_spacing else None
+    return cross_validation.score(case, prediction, translate_labels(reference, plan.labels, labels), labels, spacing)
 
 
 def _score_averages(
@@ -187,7 +189,7 @@ def _score_averages(
         raise ValueError(f"case {case.name}: {case.label}: expected shape {trace.geometry.shape}, as in validation, found another one")
     if find_metric(cross_validation.metric).needs == "overlap":
         return _from_counts(cross_validation.metrics, case, together, reference, labels)
-    spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose)
+    spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose) if trace.geometry.has_spacing else None
     flat = reference.reshape(reference.shape[-trace.geometry.dim :])
     maps = {candidate.members: together.label_map(candidate.members).reshape(flat.shape) for candidate in averages}
     return {members: cross_validation.score(case, label_map, flat, labels, spacing) for members, label_map in maps.items()}

@@ -63,7 +63,7 @@ class CrossValidation:
         return ModelFolder(self.results / model).run(fold)
 
     def score(
-        self, case: Case, prediction: np.ndarray, reference: np.ndarray, labels: Labels, spacing_mm: tuple[float, ...]
+        self, case: Case, prediction: np.ndarray, reference: np.ndarray, labels: Labels, spacing_mm: tuple[float, ...] | None
     ) -> list[Score]:
         """Scores a label map by the metric, one score for each organ that was annotated in the case; arguments as of `score_case`."""
         scored = partial(score_case, metrics=self.metrics, organs=case.annotated, tolerance_mm=self.tolerances)

@@ -13,7 +13,7 @@ from oracle_home import DATASET, HomeFactory, oracle_case, write_oracle_dataset
 from autoseg.cli.data import check
 from autoseg.data.checks import AMBIGUOUS, SETTLED, check_dataset
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import read_geometry, read_label, write_image
+from autoseg.data.images import read_geometry, read_image, read_label, write_image
 from autoseg.data.repair import fix_dataset
 from autoseg.pipeline import PlanSettings, PredictSettings, plan_and_preprocess, predict, predict_folder
 from autoseg.pipeline.evaluating import evaluate_predictions
@@ -76,10 +76,19 @@ def test_check_ends_with_1_for_what_is_ambiguous_only(raw: Path, tmp_path: Path,
     assert "4 contradictory headers are read by the rule" in out
 
 
-def test_fix_keeps_what_the_rule_settles_and_leaves_out_what_is_ambiguous(raw: Path, tmp_path: Path) -> None:
+def test_fix_writes_headers_that_say_one_thing_and_leaves_out_what_is_ambiguous(raw: Path, tmp_path: Path) -> None:
     messages = fix_dataset(raw, check_dataset(raw, workers=0), tmp_path / "copy")
     assert [message.split(":")[0] for message in messages if "left out" in message] == ["case c0"]
     assert sorted(path.name for path in (tmp_path / "copy" / "labelsTr").iterdir()) == [f"c{number}.nii.gz" for number in (1, 2, 3)]
+    for wanted in ("sform", "qform"):
+        copy = tmp_path / wanted
+        messages = fix_dataset(raw, check_dataset(raw, workers=0, nifti_geometry=wanted), copy, nifti_geometry=wanted)
+        assert [message.split(":")[0] for message in messages] == ["case c0", "case c1"]
+        assert "header that says one thing" in messages[0]
+        assert check_dataset(copy, workers=0) == []
+        for file in ("imagesTr/c0_0000.nii.gz", "labelsTr/c0.nii.gz"):
+            assert read_geometry(copy / file) == read_geometry(raw / file, nifti_geometry=wanted)
+            np.testing.assert_array_equal(read_image([copy / file]).array, read_image([raw / file], nifti_geometry=wanted).array)
 
 
 def test_the_plan_keeps_which_form_is_true(raw: Path, tmp_path: Path) -> None:

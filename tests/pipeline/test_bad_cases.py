@@ -201,14 +201,14 @@ def test_errors_that_no_reader_foresees_are_of_one_case(
 ) -> None:
     from autoseg.inference import prediction
 
-    read = prediction.read_image
+    read = prediction.read_case_image
 
-    def overflowing(paths, **options):
-        if paths[0].name.startswith("s0"):
+    def overflowing(case):
+        if case.name.startswith("s0"):
             raise OverflowError("cannot convert float infinity to integer")
-        return read(paths, **options)
+        return read(case)
 
-    monkeypatch.setattr(prediction, "read_image", overflowing)
+    monkeypatch.setattr(prediction, "read_case_image", overflowing)
     done = predict_each(images, tmp_path / "out", home=shared_oracle_home())
     assert done.written == ("s1",)
     assert done.failures == {"s0": "OverflowError: cannot convert float infinity to integer"}

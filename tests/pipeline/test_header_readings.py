@@ -96,14 +96,16 @@ def test_the_plan_keeps_which_form_is_true(raw: Path, tmp_path: Path) -> None:
     fingerprint = tmp_path / "preprocessed" / DATASET / "fingerprint.json"
     plan_and_preprocess(1, settings, home=tmp_path)
     assert [case.name for case in read_json(fingerprint, Fingerprint).cases] == ["c1", "c2", "c3"]
-    with pytest.raises(ValueError, match="c0.*--nifti-geometry"):
-        evaluate_predictions(raw / "labelsTr", [raw / "labelsTr"], dataset="1", home=tmp_path)
+    (result,) = evaluate_predictions(raw / "labelsTr", [raw / "labelsTr"], dataset="1", home=tmp_path).results
+    assert list(result.failures) == ["c0"]
+    assert "--nifti-geometry" in result.failures["c0"]
     plan = plan_and_preprocess(1, PlanSettings(configurations=("2d",), workers=0, nifti_geometry="qform"), home=tmp_path)
     assert plan.settings.nifti_geometry == "qform"
     assert {case.orientation for case in read_json(fingerprint, Fingerprint).cases} == {"SPL"}
     assert plan_and_preprocess(1, settings, home=tmp_path) == plan
     assert planned_dataset(Workspace(tmp_path), 1).nifti_geometry == "qform"
     (result,) = evaluate_predictions(raw / "labelsTr", [raw / "labelsTr"], dataset="1", home=tmp_path).results
+    assert result.failures == {}
     assert {score.dice for score in result.scores} == {1.0}
     draw = {"reference": raw / "labelsTr", "home": tmp_path}
     assert draw_overlays(raw / "imagesTr", tmp_path / "p", settings=OverlaySettings(dataset="1"), **draw)[1] == {}

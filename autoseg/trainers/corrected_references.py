@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ..data.images import read_label
+from ..data.images import read_case_geometry, read_label
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
 from ..data.references import reference_of
@@ -78,5 +78,6 @@ def _scores(run: Run, case: Case, dataset: Dataset) -> list[Score]:
     prediction = to_internal_values(predicted.array, plan.labels, source=str(predicted.source))
     reference = translate_labels(reference_of(case, dataset.labels)[0], dataset.labels, plan.labels)
     organs = [name for name in plan.labels.names if name in dataset.labels.names and name in (case.annotated or plan.labels.names)]
-    spacing, tolerances = predicted.geometry.spacing, dataset.tolerances
+    place = predicted.geometry if predicted.geometry.has_spacing else read_case_geometry(case)
+    spacing, tolerances = place.spacing if place.has_spacing else None, dataset.tolerances
     return score_case(case.name, prediction, reference, plan.labels, organs=organs, spacing_mm=spacing, tolerance_mm=tolerances)

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from .disk import explained_write_errors
+from .disk import WriteError, explained_write_errors
 from .processes import Machine, is_alive, own_start
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,12 @@ class _Lock:
             return
         claim = _claim_of(self._path, self._holder.token)
         with contextlib.suppress(OSError):
-            if _created(claim, json.dumps(asdict(self._holder)).encode()):
+            try:
+                is_claimed = _created(claim, json.dumps(asdict(self._holder)).encode())
+            except WriteError:  # a full disk has no room for the claim; nobody takes over from a living process but after minutes
+                self._path.unlink()
+                return
+            if is_claimed:
                 try:
                     if _is_held_by(self._path, self._holder):
                         self._path.unlink()
@@ -222,7 +227,7 @@ def _created(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     try:
-        with explained_write_errors(path), os.fdopen(number, "wb") as file:
+        with explained_write_errors(path, size=len(content)), os.fdopen(number, "wb") as file:
             file.write(content)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -54,6 +54,19 @@ def test_a_full_disk_says_how_much_is_missing(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_holes_of_a_file_still_need_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2000))
+
+    def write() -> None:
+        with atomic_write(tmp_path / "a.npy", size=5000) as partial:
+            with partial.open("wb") as file:
+                file.truncate(5000)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(WriteError, match=r"2\.0 kB free, about 3\.0 kB more are needed"):
+        write()
+
+
 def test_other_errors_stay_what_they_are(tmp_path: Path):
     for error in (RuntimeError("of a network"), PermissionError(errno.EACCES, "", "/elsewhere/input"), OSError(errno.EIO, "input")):
         with pytest.raises(type(error)) as caught, atomic_write(tmp_path / "a"):

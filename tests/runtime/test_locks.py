@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.runtime import locks
+from autoseg.runtime.disk import WriteError
 from autoseg.runtime.locks import Holder, exclusive_lock, partial_name, remove_partial_files
 from autoseg.runtime.processes import Machine, is_alive, started
 
@@ -153,3 +154,17 @@ def test_partial_files_of_living_processes_stay(change: Callable[[str], str], st
         os.utime(path, (0, 0))
         remove_partial_files(tmp_path)
         assert not path.exists()
+
+
+def test_a_lock_is_removed_though_the_disk_became_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    created = locks._created
+
+    def full(path: Path, content: bytes) -> bool:
+        if path.name == locks.LOCK:
+            return created(path, content)
+        raise WriteError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(locks, "_created", full)
+    with exclusive_lock(tmp_path, "training"):
+        assert (tmp_path / locks.LOCK).exists()
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
 from ..runtime.shown_text import printable
 
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         if options.verbose:
             raise
-        say(f"{options.prog}: error: {error}", error=True)
+        say(f"{options.prog}: error: {in_words(error)}", error=True)
         return 2
     except KeyboardInterrupt as error:
         print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr)

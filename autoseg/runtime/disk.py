@@ -67,6 +67,14 @@ def explained_write_errors(path: Path, *, partial: Path | None = None, size: int
         raise WriteError(number, _message(path, number, partial, size)) from error
 
 
+def in_words(error: Exception) -> str:
+    """The message of an error; with disk and room where a file or folder was refused outside `explained_write_errors`."""
+    if isinstance(error, OSError) and not isinstance(error, WriteError) and error.errno in FULL | {errno.EROFS} and error.filename:
+        path = Path(os.fsdecode(error.filename))
+        return _message(path, error.errno, path, 0)
+    return str(error)
+
+
 def _is_of_writing(error: OSError, partial: Path) -> bool:
     if error.errno in FULL or error.errno in (errno.EFBIG, errno.EROFS):
         return True

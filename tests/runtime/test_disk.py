@@ -14,7 +14,7 @@ import worker_jobs
 
 from autoseg.preprocessing.storage import write_array
 from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.disk import WriteError
+from autoseg.runtime.disk import WriteError, in_words
 from autoseg.runtime.serialization import atomic_write, write_json
 from autoseg.runtime.worker_pool import run_cases
 
@@ -78,3 +78,11 @@ def test_other_errors_stay_what_they_are(tmp_path: Path):
 def test_a_full_disk_ends_all_cases(workers: int):
     with pytest.raises(WriteError, match="/full/case: cannot be written: the disk / is full"):
         run_cases(worker_jobs.fill_disk, {name: (name,) for name in "abc"}, workers=workers)
+
+
+def test_a_folder_that_the_disk_refuses_is_explained_where_the_error_is_shown(tmp_path: Path):
+    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "new"))
+    assert in_words(full).startswith(f"{tmp_path}/new: cannot be written: the disk ")
+    assert in_words(WriteError(errno.ENOSPC, "in words")) == "in words"
+    assert "[Errno 2]" in in_words(FileNotFoundError(errno.ENOENT, "no", "/x"))
+    assert in_words(ValueError("a mistake")) == "a mistake"

@@ -120,7 +120,7 @@ def _message(path: Path, number: int, partial: Path, size: int) -> str:
         return f"{text}; choose another folder, or have it repaired, and run the same command again"
     free = shutil.disk_usage(folder).free
     missing = size - free - _length(partial)
-    more = f"about {_bytes(missing)} more are needed" if missing > 0 else f"the rest of this file needs more than the {_bytes(free)} left"
+    more = f"about {_bytes(missing)} more are needed" if missing > 0 else "and the rest of it needs more"
     quota = " (or your quota is used up)" if free > PROBE_BYTES else ""
     return f"{text}{quota}: {_bytes(free)} free, {more}; make room there and run the same command again"
 

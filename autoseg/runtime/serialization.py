@@ -82,7 +82,9 @@ def write_json(path: Path, value: Any, *, write: Writer = atomic_write, digest: 
     with write(path) as partial:
         content = plain if number is None else {"format": number, **plain}
         text = json.dumps(with_digest(content) if digest else content, indent=1, ensure_ascii=False, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+        encoded = f"{text}\n".encode()
+        with explained_write_errors(path, partial=partial, size=len(encoded)):
+            partial.write_bytes(encoded)
 
 
 def write_json_if_allowed(path: Path, value: Any) -> None:

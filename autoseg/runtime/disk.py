@@ -69,10 +69,10 @@ def explained_write_errors(path: Path, *, partial: Path | None = None, size: int
 
 def in_words(error: Exception) -> str:
     """The message of an error; with disk and room where a file or folder was refused outside `explained_write_errors`."""
-    if isinstance(error, OSError) and not isinstance(error, WriteError) and error.errno in FULL | {errno.EROFS} and error.filename:
-        path = Path(os.fsdecode(error.filename))
-        return _message(path, error.errno, path, 0)
-    return str(error)
+    if isinstance(error, WriteError) or not isinstance(error, OSError) or error.errno is None or not error.filename:
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    return _message(path, error.errno, path, 0) if error.errno in FULL | {errno.EROFS} else str(error)
 
 
 def _is_of_writing(error: OSError, partial: Path) -> bool:

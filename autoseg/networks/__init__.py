@@ -7,14 +7,20 @@ logits ``(B, out_channels, *spatial)``. `tests/contracts/test_networks.py` check
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..runtime.registry import import_object, lookup
+from ..runtime.registry import TooLargeError, import_object, lookup
 
 if TYPE_CHECKING:
     from torch import nn
+
+MOST_PARAMETERS = 2**31
+"""Of a network; with their gradients and the optimiser's momentum they take 24 GB."""
+
+USUAL_SUM = 3000
+"""Options of a network whose numbers add up to less need no look at its size before it is built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +177,32 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
         **options: `Configuration.network_options`, and ``deep_supervision``.
 
     Raises:
+        TooLargeError: A network of this program would have more than `MOST_PARAMETERS`; found before memory is taken.
         ValueError: The name is unknown, or the network refuses the options.
     """
     factory = import_object(network_spec(name).factory, "network")
+    arguments = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, **options}
     try:
-        return factory(dim=dim, in_channels=in_channels, out_channels=out_channels, **options)
+        if factory.__module__.startswith(f"{__name__}.") and _sum(list(arguments.values())) > USUAL_SUM:
+            _check_size(name, factory, arguments)
+        return factory(**arguments)
     except TypeError as error:
         raise ValueError(f"network {name!r} cannot be built with options {sorted(options)}: {error}") from error
+
+
+def _sum(value: Any) -> float:
+    """Of the numbers in nested lists and dictionaries, without their signs."""
+    if isinstance(value, (list, tuple, dict)):
+        return sum(map(_sum, value.values() if isinstance(value, dict) else value))
+    return abs(value) if isinstance(value, (int, float)) else 0
+
+
+def _check_size(name: str, factory: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> None:
+    """Builds the network without its numbers, on torch's meta device, and raises TooLargeError where it has too many."""
+    import torch
+
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in factory(**arguments).parameters())
+    if parameters > MOST_PARAMETERS:
+        options = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise TooLargeError(f"network {name!r}: expected at most {MOST_PARAMETERS} parameters, found {parameters} with {options}")

@@ -7,7 +7,10 @@ lie) and, written last, ``NAME.trace.json``: a case whose trace is missing is no
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +18,11 @@ from typing import Any
 
 import blosc2
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from ..runtime.locks import remove_partial_files
 from ..runtime.provenance import Stamp, file_id
-from ..runtime.sealing import seal, sealed_bytes
+from ..runtime.sealing import check_archive, seal, sealed_bytes
 from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
@@ -38,6 +42,9 @@ USUAL_PATCH = (64, 128, 128)
 
 MOST_CHUNK_BYTES = 2**28
 """A larger chunk is not of this program: one is decompressed at once."""
+
+MOST_BYTES = 2**37
+"""Of an array: eight channels of 1600 voxels an axis."""
 
 DTYPES = ("float32", "float16", "int16", "int32", "uint8", "uint16")
 """Of arrays that are stored."""
@@ -78,14 +85,17 @@ class Locations(Mapping[str, np.ndarray]):
     def _keys(self) -> tuple[str, ...]:
         if not self._path.exists():
             return ()
-        with np.load(self._path, allow_pickle=False) as archive:
+        with open_arrays(self._path) as archive:
             return tuple(key for key in archive.files if self._wanted is None or key in self._wanted)
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._keys:
             raise KeyError(key)
-        with np.load(self._path, allow_pickle=False) as archive:
-            return archive[key]
+        with open_arrays(self._path, verify=False) as archive:  # the digest was verified when the keys were read
+            voxels = archive[key]
+        if voxels.ndim != 2 or voxels.shape[1] != 3 or voxels.dtype.kind not in "iu":
+            raise ValueError(f"{self._path}: {key}: expected whole numbers of shape (N, 3), found {voxels.dtype} {voxels.shape}")
+        return voxels
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -105,14 +115,20 @@ class StoredCase:
 
     @cached_property
     def image(self) -> blosc2.NDArray:
-        """``(C, Z, Y, X)`` float32."""
-        return read_array(self._folder / (self.name + IMAGE))
+        """``(C, Z, Y, X)`` float32; a ValueError where it is not on the grid of the trace."""
+        return self._on_grid(IMAGE, axes=4)
 
     @cached_property
     def segmentation(self) -> blosc2.NDArray | None:
-        """``(Z, Y, X)`` int16 internal labels, None for a case without reference."""
-        path = self._folder / (self.name + LABELS)
-        return read_array(path) if path.exists() else None
+        """``(Z, Y, X)`` int16 internal labels, None for a case without reference; a ValueError where they are not on the trace's grid."""
+        return self._on_grid(LABELS, axes=3) if (self._folder / (self.name + LABELS)).exists() else None
+
+    def _on_grid(self, ending: str, *, axes: int) -> blosc2.NDArray:
+        path = self._folder / (self.name + ending)
+        array = read_array(path)
+        if array.ndim != axes or tuple(array.shape[-3:]) != tuple(self.trace.shape):
+            raise ValueError(f"{path}: expected {axes} axes on the grid {self.trace.shape} of {self.name + TRACE}, found {array.shape}")
+        return array
 
     @cached_property
     def locations(self) -> Locations:
@@ -177,8 +193,7 @@ class Store:
         write_array(self.folder / (name + IMAGE), image, patch=self._patch)
         if segmentation is not None:
             write_array(self.folder / (name + LABELS), segmentation, patch=self._patch)
-            with atomic_write(self.folder / (name + LOCATIONS)) as partial:
-                np.savez(partial, **dict(locations or {}))  # type: ignore[arg-type]  # no array is called like an option of savez
+            write_arrays(self.folder / (name + LOCATIONS), locations or {})
         self.write_record(name, record if isinstance(record, StoredRecord) else StoredRecord(record))
 
     def write_record(self, name: str, record: StoredRecord) -> None:
@@ -209,6 +224,34 @@ def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = 
     with atomic_write(path, size=array.nbytes) as partial:
         blosc2.asarray(array, urlpath=str(partial), mode="w", chunks=chunks, blocks=blocks, cparams=settings)
         seal(partial)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays of plain numbers to an ``.npz`` file, uncompressed and with a digest, atomically."""
+    with atomic_write(path, size=sum(array.nbytes for array in arrays.values())) as partial:
+        np.savez(partial, **dict(arrays))  # type: ignore[arg-type]  # no array is called like an option of savez
+        seal(partial)
+
+
+@contextmanager
+def open_arrays(path: Path, *, verify: bool = True) -> Iterator[NpzFile]:
+    """Opens what `write_arrays` wrote.
+
+    Args:
+        verify: Compare it with its digest first, if it has one.
+
+    Raises:
+        ValueError: It is damaged, holds objects, or claims arrays that are larger than the file; also where one is read in the block.
+    """
+    try:
+        if verify:
+            check_archive(path, sealed_bytes(path))
+        with np.load(path, allow_pickle=False) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, MemoryError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as stored arrays: {error}; remove the case's files and run again what makes them"
+        ) from error
 
 
 def read_array(path: Path) -> blosc2.NDArray:
@@ -243,8 +286,9 @@ def _check_array(array: Any) -> None:
     if type(array) is not blosc2.NDArray or array.dtype not in map(np.dtype, DTYPES):
         raise ValueError(f"expected an array of {', '.join(DTYPES)}, found {getattr(array, 'dtype', type(array).__name__)}")
     chunk_bytes, grid = math.prod(array.chunks) * array.dtype.itemsize, zip(array.shape, array.chunks, strict=True)
-    if not array.shape or min(array.shape) < 1 or chunk_bytes > MOST_CHUNK_BYTES:
-        raise ValueError(f"expected chunks of at most {MOST_CHUNK_BYTES} bytes, found shape {array.shape}, chunks {array.chunks}")
+    if not array.shape or min(array.shape) < 1 or chunk_bytes > MOST_CHUNK_BYTES or array.nbytes > MOST_BYTES:
+        limits = f"at most {MOST_BYTES} bytes in chunks of {MOST_CHUNK_BYTES}"
+        raise ValueError(f"expected {limits}, found {array.dtype} of shape {array.shape}, chunks {array.chunks}")
     if array.schunk.nchunks != math.prod(math.ceil(n / chunk) for n, chunk in grid):
         raise ValueError(f"expected the chunks of an array of shape {array.shape}, found {array.schunk.nchunks} chunks of {array.chunks}")
     for number in range(array.schunk.nchunks):

@@ -6,18 +6,15 @@ A checkpoint is a dictionary of state dicts (``network``, and while training ``o
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .sealing import seal, sealed_bytes
+from .sealing import check_archive, seal, sealed_bytes
 from .serialization import atomic_write, to_jsonable
-
-ZIP_END_BYTES = 22
-"""Length of the record that ends a ZIP archive without a comment."""
 
 
 def save_checkpoint(path: Path, states: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -55,25 +52,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
     if not path.is_file():
         raise ValueError(f"{path}: checkpoint not found")
     try:
-        _check_archive(path, sealed_bytes(path))
+        check_archive(path, sealed_bytes(path))
         states = torch.load(path, map_location=device, weights_only=True)
         return states, json.loads(states.pop("meta"))
     except Exception as error:  # torch raises a dozen unrelated types for a damaged file
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
-
-
-def _check_archive(path: Path, sealed: int | None) -> None:
-    """Refuses what `torch.save` does not write: another format, compressed entries (of any size), a file that goes on after its end."""
-    size = path.stat().st_size if sealed is None else sealed
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > size:
-            raise ValueError("expected uncompressed tensors, found others")
-    with path.open("rb") as stream:
-        stream.seek(size - ZIP_END_BYTES)
-        if not stream.read(4) == b"PK\x05\x06":
-            raise ValueError("expected the end of the archive at the end of the file")
 
 
 def load_weights(network: torch.nn.Module, states: Mapping[str, Any], part: str, path: Path) -> None:
@@ -99,6 +83,19 @@ def load_weights(network: torch.nn.Module, states: Mapping[str, Any], part: str,
             f"expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
         )
     network.load_state_dict(weights)
+
+
+@contextmanager
+def resumed_from(path: Path) -> Iterator[None]:
+    """Turns what torch says of states that do not fit the run into a ValueError that names the checkpoint, in one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= 240 else f"{reason[:237]}..."
+        raise ValueError(f"{path}: its states do not fit this run ({reason}); start the run anew with --restart") from error
 
 
 def load_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

@@ -28,6 +28,10 @@ class CodeNotAllowedError(ValueError):
     """A file names code that the user neither typed nor allowed."""
 
 
+class TooLargeError(ValueError):
+    """A file describes a network that no memory holds."""
+
+
 @contextmanager
 def allowed_code(modules: Iterable[str] = (), *, typed: Iterable[str | None] = ()) -> Iterator[None]:
     """Allows, within the block, the import of names in these modules, and in those of the names that a user `typed`.
@@ -82,11 +86,11 @@ def _texts(value: Any) -> list[str]:
 
 @contextmanager
 def named_in(path: Path) -> Iterator[None]:
-    """Puts the file that names come from before the message about one that is not allowed."""
+    """Puts the file that names and options come from before the message about one that is not allowed, or a network that is too large."""
     try:
         yield
-    except CodeNotAllowedError as error:
-        raise CodeNotAllowedError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except (CodeNotAllowedError, TooLargeError) as error:
+        raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def unknown_name_error(kind: str, name: str, valid: Iterable[str]) -> ValueError:

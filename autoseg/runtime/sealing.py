@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ SEAL_BYTES = len(MARK) + 64 + 1
 """Length of the line at the end of an array or checkpoint."""
 
 READ_BYTES = 2**20
+
+ZIP_END_BYTES = 22
+"""Length of the record that ends a ZIP archive without a comment."""
 
 
 def with_digest(plain: Any) -> dict[str, Any]:
@@ -71,6 +75,26 @@ def sealed_bytes(path: Path) -> int | None:
     if line[len(MARK) :] != _file_digest(path, size) + b"\n":
         raise ValueError("it was damaged after it was written: its content does not fit the digest at its end")
     return size
+
+
+def check_archive(path: Path, sealed: int | None) -> None:
+    """Refuses a ZIP archive (checkpoint, ``.npz``) with compressed entries (of any size), or one that goes on after its end.
+
+    Args:
+        sealed: `sealed_bytes` of the file.
+
+    Raises:
+        ValueError: It is another file than `torch.save` and `numpy.savez` write.
+    """
+    size = path.stat().st_size if sealed is None else sealed
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(entry.file_size for entry in entries) > size:
+            raise ValueError("expected uncompressed arrays, found others")
+    with path.open("rb") as stream:
+        stream.seek(size - ZIP_END_BYTES)
+        if not stream.read(4) == b"PK\x05\x06":
+            raise ValueError("expected the end of the archive at the end of the file")
 
 
 def _file_digest(path: Path, size: int) -> bytes:

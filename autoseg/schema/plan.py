@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,6 +11,12 @@ from .conventions import FORMAT
 from .dataset import Intensity, Labels
 from .names import check_ending, check_name, check_text
 from .settings import PlanSettings
+
+MOST_VOXELS = 2**30
+"""Of all patches of a batch: more than any device trains with, in one channel alone."""
+
+MOST_OPTION = 4096
+"""Largest number (of features, blocks ...) among the options of a network."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,10 @@ class Locator:
     network: str = "localisation_unet"
     network_options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_voxels("shape of the locator's grid", self.shape)
+        _check_options(self.network_options)
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -118,6 +130,10 @@ class Configuration:
     def __post_init__(self) -> None:
         for name in (self.name, self.data, *([] if self.previous_stage is None else [self.previous_stage])):
             check_name(name, "configuration")
+        _check_voxels(f"{self.name}: patch_size, batch_size and slices", (*self.patch_size, self.batch_size, self.slices))
+        _check_options(self.network_options)
+        if not 0 < self.width <= 1:
+            raise ValueError(f"{self.name}: width: expected a factor above 0 and at most 1, found {self.width}")
 
     @property
     def built_options(self) -> dict[str, Any]:
@@ -192,3 +208,26 @@ class Plan:
     def in_channels(self, configuration: Configuration) -> int:
         """Channels of the network's input: the slices' plus, in a cascade, one per foreground label of the previous stage."""
         return len(self.channels) * configuration.slices + (len(self.labels.base_values) if configuration.sees_previous else 0)
+
+
+def _check_voxels(what: str, sizes: Sequence[int]) -> None:
+    """Refuses sizes that are no positive whole numbers, or of which no memory holds the product."""
+    if any(type(size) is not int or size < 1 for size in sizes) or math.prod(sizes) > MOST_VOXELS:
+        raise ValueError(f"{what}: expected whole numbers from 1 on with a product of at most {MOST_VOXELS}, found {tuple(sizes)}")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuses options of a network with a number that no network is built with."""
+    for name, value in options.items():
+        largest = max(map(abs, _numbers(value)), default=0)
+        if not largest <= MOST_OPTION:
+            raise ValueError(f"network_options: {name}: expected numbers up to {MOST_OPTION}, found {largest}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in nested lists and dictionaries."""
+    if isinstance(value, (list, tuple, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(one)
+    elif isinstance(value, (int, float)):
+        yield value

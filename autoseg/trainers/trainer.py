@@ -24,7 +24,7 @@ from ..inference.predictor import Predictor
 from ..inference.volume_predictor import VolumePredictor
 from ..networks import build_network
 from ..networks.imagenet import without_pretrained
-from ..runtime.checkpoints import load_checkpoint, save_checkpoint
+from ..runtime.checkpoints import load_checkpoint, resumed_from, save_checkpoint
 from ..runtime.hardware import autocast, autocast_dtype, prepare_device, reset_peak_memory
 from ..runtime.interruption import PostponedInterruption
 from ..runtime.locks import remove_partial_files
@@ -194,7 +194,9 @@ class Trainer:
             save_checkpoint(self.folders.files.checkpoint, self.final_states(), self._meta())
             self.folders.files.latest_checkpoint.unlink(missing_ok=True)
         else:
-            self.load_final_states(load_checkpoint(self.folders.files.checkpoint)[0])
+            states, _ = load_checkpoint(self.folders.files.checkpoint)
+            with resumed_from(self.folders.files.checkpoint):
+                self.load_final_states(states)
         return self.final_network().eval()
 
     @property
@@ -329,16 +331,17 @@ class Trainer:
             return
         # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.
         states, meta = load_checkpoint(path)
-        self.optimized.load(states)
-        if states["scaler"]:  # empty where the run began on a device that needs none
-            self.scaler.load_state_dict(states["scaler"])
-        torch.set_rng_state(states["random"])
-        self.optimized.clip.average = states.get("clip", {}).get("average")
-        if "interval" in states:  # not in those of earlier versions, which were written between two intervals only
-            self._means.load(states["interval"], self.device)
-        self.load_extra_states(states)
-        self.iteration, self.seconds = meta["iteration"], meta["seconds"]
-        self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0
+        with resumed_from(path):
+            self.optimized.load(states)
+            if states["scaler"]:  # empty where the run began on a device that needs none
+                self.scaler.load_state_dict(states["scaler"])
+            torch.set_rng_state(states["random"])
+            self.optimized.clip.average = states.get("clip", {}).get("average")
+            if "interval" in states:  # not in those of earlier versions, which were written between two intervals only
+                self._means.load(states["interval"], self.device)
+            self.load_extra_states(states)
+            self.iteration, self.seconds = meta["iteration"], meta["seconds"]
+            self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0
         self.history.cut(self.interval)
         intervals = self.job.budget.validation_intervals
         log.info(

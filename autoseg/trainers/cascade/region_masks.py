@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from ...data.label_subsets import organ_indices
 from ...inference.candidate_region_mask import candidate_region_mask
-from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array
+from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array, write_arrays
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
-from ...runtime.serialization import atomic_write
 from ...schema import Configuration, Labels
 from ...schema.conventions import ANNOTATED
 from ...schema.run_record import RunRecord
@@ -56,8 +55,7 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
         forget(out / f"{name}.b2nd")
         stored = store.load(name, organs=organs)
         mask = _mask(job.configuration, stored, folders)
-        with atomic_write(out / f"{name}.npz") as partial:
-            np.savez(partial, **_centres(stored, mask, job.plan.stored_labels))  # type: ignore[arg-type]  # none is called allow_pickle
+        write_arrays(out / f"{name}.npz", _centres(stored, mask, job.plan.stored_labels))
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))
         record(out / f"{name}.b2nd", stamps[name])
     return out

@@ -12,9 +12,8 @@ from ...data.annotations import annotated_indices
 from ...data.label_subsets import translate_labels
 from ...inference.localisation import coarse_shape, to_coarse
 from ...preprocessing.resampling import resample_labels
-from ...preprocessing.storage import Store
+from ...preprocessing.storage import Store, write_arrays
 from ...runtime.provenance import Stamp, forget, is_current, record
-from ...runtime.serialization import atomic_write
 from ...schema import Configuration, Labels, Plan
 from ..derived_cases import open_folder
 from ..patch_sampling import segmentation_of
@@ -56,8 +55,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         labels = _foreground(np.asarray(segmentation_of(stored)[:]), plan, partly=organs[name] is not None)
         shape = coarse_shape(locator, labels.shape, spacing)
         labels = resample_labels(labels, shape, spacing=spacing, new_spacing=locator.spacing)
-        with atomic_write(out / f"{name}.npz") as partial:
-            np.savez(partial, image=image, labels=labels)
+        write_arrays(out / f"{name}.npz", {"image": image, "labels": labels})
         record(out / f"{name}.npz", stamps[name])
     return out
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...inference.localisation import build_locator
+from ...preprocessing.storage import open_arrays
 from ...runtime.hardware import autocast, autocast_dtype, memory_format
 from ...schema.run_record import RunRecord
 from ..augmentation.augment import apply, draw
@@ -73,7 +74,7 @@ class LocatorTraining:
             image = torch.randn((1, len(job.plan.channels), *self.shape), device=self.device)
             return image.to(memory_format=layout), torch.zeros((1, *self.shape), dtype=torch.int16, device=self.device)
         rng = np.random.default_rng([job.seed, LOCALISATION, number])
-        with np.load(self.cases[int(rng.integers(len(self.cases)))], allow_pickle=False) as case:
+        with open_arrays(self.cases[int(rng.integers(len(self.cases)))]) as case:
             image, labels = (torch.from_numpy(case[key]).to(self.device) for key in ("image", "labels"))
         augmentation = draw(
             rng,

@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..runtime.registry import TooLargeError, import_object, lookup
+from ..runtime.registry import NetworkError, import_object, lookup
 
 if TYPE_CHECKING:
     from torch import nn
 
 MOST_PARAMETERS = 2**31
 """Of a network; with their gradients and the optimiser's momentum they take 24 GB."""
+
+REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
+"""What constructors raise for options that make no sense."""
 
 USUAL_SUM = 3000
 """Options of a network whose numbers add up to less need no look at its size before it is built."""
@@ -177,8 +180,9 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
         **options: `Configuration.network_options`, and ``deep_supervision``.
 
     Raises:
-        TooLargeError: A network of this program would have more than `MOST_PARAMETERS`; found before memory is taken.
-        ValueError: The name is unknown, or the network refuses the options.
+        NetworkError: It refuses the options; or it is one of this program and would have more than `MOST_PARAMETERS`, which is found
+            before memory is taken.
+        ValueError: The name is unknown.
     """
     factory = import_object(network_spec(name).factory, "network")
     arguments = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, **options}
@@ -186,8 +190,10 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
         if factory.__module__.startswith(f"{__name__}.") and _sum(list(arguments.values())) > USUAL_SUM:
             _check_size(name, factory, arguments)
         return factory(**arguments)
-    except TypeError as error:
-        raise ValueError(f"network {name!r} cannot be built with options {sorted(options)}: {error}") from error
+    except NetworkError:  # of a network in this one
+        raise
+    except REFUSALS as error:
+        raise NetworkError(f"network {name!r} cannot be built with options {sorted(options)}: {error}") from error
 
 
 def _sum(value: Any) -> float:
@@ -198,11 +204,11 @@ def _sum(value: Any) -> float:
 
 
 def _check_size(name: str, factory: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> None:
-    """Builds the network without its numbers, on torch's meta device, and raises TooLargeError where it has too many."""
+    """Builds the network without its numbers, on torch's meta device, and raises NetworkError where it has too many."""
     import torch
 
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in factory(**arguments).parameters())
     if parameters > MOST_PARAMETERS:
         options = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise TooLargeError(f"network {name!r}: expected at most {MOST_PARAMETERS} parameters, found {parameters} with {options}")
+        raise NetworkError(f"network {name!r}: expected at most {MOST_PARAMETERS} parameters, found {parameters} with {options}")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 from ..runtime.hardware import StepCost
+from ..runtime.registry import NetworkError
 from ..schema import Budget, Configuration
 from .memory import conv_elements
 
@@ -116,7 +117,11 @@ def patch_multiple(configuration: Configuration) -> list[int]:
     """Voxels of the patch, per axis, for one voxel of the coarsest stage."""
     if configuration.patch_multiple:
         return list(configuration.patch_multiple)
-    return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
+    try:
+        return [math.prod(strides) for strides in zip(*configuration.network_options["strides"], strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        found = configuration.network_options.get("strides")
+        raise NetworkError(f"{configuration.name}: network_options: strides: expected those of each stage, found {found!r}") from error
 
 
 def fit_time_budget(

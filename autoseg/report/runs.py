@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import platform
@@ -16,7 +15,7 @@ from ..networks import build_network
 from ..networks.imagenet import without_pretrained
 from ..runtime.commands import choice_command, plan_command, train_command
 from ..runtime.hardware import cpu_count
-from ..runtime.runs import Run, started_runs
+from ..runtime.runs import Run, read_history, started_runs
 from ..schema import Choice, Configuration, Plan
 from ..schema.run_record import RunEnvironment, RunRecord
 from ..trainers.run_environment import read_run_environments
@@ -54,10 +53,11 @@ def _run_environments(run: Run) -> tuple[RunEnvironment, ...]:
 
 
 def _history(path: Path) -> tuple[dict[str, float], ...]:
-    if not path.is_file():
+    try:
+        return tuple(read_history(path))
+    except ValueError as error:  # the rest of the report is worth having
+        log.warning("%s", error)
         return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        return tuple({key: float(value) if value else float("nan") for key, value in row.items()} for row in csv.DictReader(file))
 
 
 def _facts(job: RunRecord) -> dict[str, str]:

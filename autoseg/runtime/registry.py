@@ -28,8 +28,8 @@ class CodeNotAllowedError(ValueError):
     """A file names code that the user neither typed nor allowed."""
 
 
-class TooLargeError(ValueError):
-    """A file describes a network that no memory holds."""
+class NetworkError(ValueError):
+    """A network cannot be built as a file, or a user, describes it."""
 
 
 @contextmanager
@@ -86,10 +86,10 @@ def _texts(value: Any) -> list[str]:
 
 @contextmanager
 def named_in(path: Path) -> Iterator[None]:
-    """Puts the file that names and options come from before the message about one that is not allowed, or a network that is too large."""
+    """Puts the file that names and options come from before the message about code that is not allowed, or a network that is refused."""
     try:
         yield
-    except (CodeNotAllowedError, TooLargeError) as error:
+    except (CodeNotAllowedError, NetworkError) as error:
         raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 

@@ -6,6 +6,7 @@ A *model folder* holds one configuration trained by one trainer (``results/<data
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -214,6 +215,29 @@ class ModelFolder:
         """The organs that its networks segment; `default` where no run is recorded."""
         runs = self.runs()
         return runs[0].record().plan.labels if runs else default
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The learning curve of a run, ``history.csv``: numbers by column, one row a validation interval; none where there is no file.
+
+    Raises:
+        ValueError: It is no table of numbers; the message names it.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            # "round" was the name in autoseg 0.1.0.
+            renamed = {"round": "validation_interval"}
+            return [{renamed.get(key, key): _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        reason = f"expected a table of numbers, found this: {error}"
+        raise ValueError(f"{path}: damaged: {reason}; put a copy of it back, or move it away: the curve then begins anew") from error
+
+
+def _number(text: str) -> float:
+    """Counts stay counts, so that a table that is read and written again is the same text."""
+    return int(text) if text.isdigit() else float(text or "nan")
 
 
 def model_folders(results: Path) -> list[ModelFolder]:

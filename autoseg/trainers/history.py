@@ -6,6 +6,7 @@ import csv
 import logging
 from pathlib import Path
 
+from ..runtime.runs import read_history
 from ..runtime.serialization import atomic_write
 from .plots import plot_history
 
@@ -24,7 +25,7 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.table, self.plot = folder / "history.csv", folder / "progress.png"
-        self.rows: list[dict[str, float]] = self._read()
+        self.rows = read_history(self.table)
         self._open: dict[str, float] = {}
         self._warned = False
 
@@ -65,16 +66,3 @@ class History:
             writer.writerows(self.rows)
         with atomic_write(self.plot) as partial:
             plot_history(self.rows, partial)
-
-    def _read(self) -> list[dict[str, float]]:
-        if not self.table.is_file():
-            return []
-        with self.table.open(newline="", encoding="utf-8") as file:
-            # "round" was the name in autoseg 0.1.0.
-            renamed = {"round": "validation_interval"}
-            return [{renamed.get(key, key): _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _number(text: str) -> float:
-    """Counts stay counts, so that a table that is read and written again is the same text."""
-    return int(text) if text.isdigit() else float(text)

@@ -17,7 +17,7 @@ import torch
 
 from ..runtime.hardware import StepCost, choose_device, is_out_of_memory, memory_format, peak_memory
 from ..runtime.processes import end_when_closed, start_child
-from ..runtime.registry import allowed_code, allowed_modules, lookup
+from ..runtime.registry import NetworkError, allowed_code, allowed_modules, lookup
 from ..runtime.serialization import from_jsonable, to_jsonable
 from ..schema.run_record import RunRecord
 from . import TRAINERS
@@ -27,6 +27,9 @@ from .run_options import RunFolders
 
 STEPS = 3
 OUT_OF_MEMORY = 3
+
+NETWORK_ERROR = f"{NetworkError.__module__}.{NetworkError.__qualname__}: "
+"""How the last line of a traceback begins where a network cannot be built."""
 
 
 def measure_step(job: RunRecord, device: str) -> StepCost | None:
@@ -40,6 +43,7 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
         The cost, or None where the step does not fit into memory.
 
     Raises:
+        NetworkError: The network cannot be built.
         RuntimeError: The step failed for another reason; the message carries it.
     """
     status, output, errors = _in_child(json.dumps({"job": to_jsonable(job), "device": device, "allow_code": allowed_modules()}))
@@ -47,6 +51,8 @@ def measure_step(job: RunRecord, device: str) -> StepCost | None:
         return None
     if status != 0:
         reason = (errors.strip().splitlines() or ["no message"])[-1]
+        if reason.startswith(NETWORK_ERROR):
+            raise NetworkError(reason.removeprefix(NETWORK_ERROR))
         raise RuntimeError(f"a trial step of {job.configuration.name} failed: {reason}")
     return StepCost(**json.loads(output.splitlines()[-1]))
 

@@ -71,7 +71,8 @@ def train(
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    with named_in(workspace.preprocessed(dataset.name) / "plan.json"):
+    plan_file = workspace.preprocessed(dataset.name) / "plan.json"
+    with named_in(plan_file):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, spec, fold)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
@@ -93,7 +94,8 @@ def train(
         failed = preprocess(workspace, dataset, spec.plan, spec.configuration)
         previous = _first_stage(workspace, dataset, spec, run, settings)
         # Folds that are started at the same time must agree on patch, network and region.
-        with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
+        described_in = run.record_file if run.is_started else plan_file
+        with exclusive_lock(run.model.folder, "beginning another fold", wait=True), named_in(described_in):
             trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
         remove_partial_files(workspace.results(dataset.name))
         write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
@@ -159,12 +161,11 @@ def _trainer(
     else:
         record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
-    with named_in(run.record_file if run.is_started else workspace.preprocessed(spec.plan.dataset) / "plan.json"):
-        trainer_class = lookup(TRAINERS, record.trainer, "trainer")
-        if not run.is_started:
-            record = trainer_class.fit_to_data(record, folders)
-            record_candidate_region(workspace, spec, record, run.model.folder)
-        trainer = trainer_class(record, folders, device=device)
+    trainer_class = lookup(TRAINERS, record.trainer, "trainer")
+    if not run.is_started:
+        record = trainer_class.fit_to_data(record, folders)
+        record_candidate_region(workspace, spec, record, run.model.folder)
+    trainer = trainer_class(record, folders, device=device)
     if not run.is_started:
         check_pretrained(trainer.network, record.pretrained)
         of_fold = {*record.split.train, *record.split.val}

@@ -25,6 +25,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {
+    float: ((int, float), "a number"),
+    int: ((int,), "a whole number"),
+    bool: ((bool,), "true or false"),
+    str: ((str,), "text"),
+    Path: ((str,), "a path"),
+}
+"""Kind of a plain value to the types that JSON gives for it, and the same in words."""
+
 Writer = Callable[[Path], AbstractContextManager[Path]]
 """Gives a temporary path that becomes the file when the block succeeds: `atomic_write`, or `outputs.Outputs.write` for a user's folders."""
 
@@ -141,7 +150,7 @@ def _build(data: Any, kind: Any) -> Any:
             raise ValueError(f"expected the fields of {_in_words(kind)}, got {_shown(data)}")
         present = upgrade(kind.__name__, data, newest=getattr(kind, "file_format", None))
         _check_fields(kind, present)
-        return kind(**{key: _build(item, hints.get(key, Any)) for key, item in present.items()})
+        return kind(**{key: _field(key, item, hints.get(key, Any)) for key, item in present.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _build(data, str if isinstance(data, str) and str in arguments else arguments[0])
@@ -157,9 +166,18 @@ def _build(data: Any, kind: Any) -> Any:
         return {_key(key, arguments[0]): _build(item, arguments[1]) for key, item in data.items()}
     if origin is list:
         return [_build(item, arguments[0]) for item in data]
-    if kind is float and not isinstance(data, (int, float)) or kind is Path and not isinstance(data, str):
-        raise ValueError(f"expected a {'number' if kind is float else 'path'}, got {_shown(data)}")
+    if kind in PLAIN:
+        accepted, words = PLAIN[kind]
+        if not isinstance(data, accepted) or isinstance(data, bool) and kind is not bool:
+            raise ValueError(f"expected {words}, got {_shown(data)}")
     return kind(data) if kind in (Path, float) else data
+
+
+def _field(name: str, data: Any, kind: Any) -> Any:
+    try:
+        return _build(data, kind)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_fields(kind: Any, present: dict[str, Any]) -> None:

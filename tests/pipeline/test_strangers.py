@@ -106,7 +106,7 @@ HUGE["decoder_convs"] = [9] * 5
         ({"configuration__patch_size": [10**6] * 3}, r"patch_size.*found \(1000000, 1000000, 1000000"),
         ({"configuration__batch_size": 10**12}, "batch_size.*1000000000000"),
         ({"configuration__batch_size": -1}, "batch_size.*-1"),
-        ({"configuration__patch_size": [16, 16, "16"]}, "patch_size.*'16'"),
+        ({"configuration__patch_size": [16, 16, "16"]}, 'patch_size: expected a whole number, got "16"'),
         ({"configuration__slices": 10**9}, "slices.*1000000000"),
         (
             {"configuration__network": "plain_unet", "configuration__network_options": {"features": [-3]}},

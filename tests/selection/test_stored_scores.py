@@ -49,5 +49,5 @@ def test_models_are_judged_by_one_metric_even_where_one_lacks_it(tmp_path):
 
 def test_scores_of_another_version_are_named(tmp_path):
     write_json(ModelFolder(tmp_path / "2d__T").run("0").scores_file, [{"case": "a", "organ": "liver", "hausdorff": 3.0}])
-    with pytest.raises(ValueError, match="scores.json: cannot be read"):
+    with pytest.raises(ValueError, match="scores.json: damaged, or from another version"):
         scores_of_folds(tmp_path, {"2d__T": ["0"]})

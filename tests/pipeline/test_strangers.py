@@ -78,7 +78,7 @@ def test_neither_plan_nor_choice_run_code(oracle_home: HomeFactory, stranger: Pa
         (preprocessed / "plan.json").write_text(plan)
     run = fold / "run.json"
     record = run.read_text()
-    edit(run, trainer="stranger:Oracle", options__loss="stranger:Oracle")
+    edit(run, options__loss="stranger:Oracle")
     (fold / "checkpoint_final.pt").rename(home / "checkpoint.pt")
     settings = TrainSettings(network="oracle_home:Oracle", iterations=3, device="cpu", batch=1)
     with pytest.raises(ValueError, match="run.json.*--allow-code stranger"):

@@ -24,6 +24,7 @@ from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.corrected_references import score_corrected
+from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_pretrained,
     check_resumable,
@@ -78,6 +79,8 @@ def train(
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart:
+        if run.is_started:
+            run.record()  # a damaged one is an error, and not "finished already"
         log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         if run.is_started:
             warn_if_options_differ(run, spec.configuration, settings)
@@ -119,6 +122,7 @@ def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, 
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
     plan, stage = spec.plan, spec.configuration.previous_stage
     default_options(budget_of(settings), "cpu", batch=1, changes=settings.changed_options)
+    check_option_names(settings.changed_options)
     split_of(workspace, plan.dataset, fold)
     if stage is not None and not workspace.splits(plan.dataset):
         raise ValueError(

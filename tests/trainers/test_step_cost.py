@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from factories import ORGANS, make_configuration, make_job, make_plan
 
 from autoseg.runtime.processes import is_alive
+from autoseg.runtime.registry import allowed_code
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import step_cost as trial
 from autoseg.trainers.step_cost import measure_step
@@ -48,8 +50,20 @@ def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(monkeypatch, t
     assert hungry.peak_bytes - plain.peak_bytes > 500 * 2**20
 
 
+class Boundless(torch.nn.Module):
+    """Asks for more memory than there is."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.empty(2**58)
+
+
 def test_a_step_that_needs_more_memory_than_there_is_gives_none():
-    assert measure_step(job(patch_size=(2**26, 2**26)), "cpu") is None
+    with allowed_code([__name__]):
+        assert measure_step(job(network=f"{__name__}:Boundless", network_options={}), "cpu") is None
 
 
 def test_another_failure_carries_its_reason():

@@ -19,9 +19,10 @@ from .datasets import inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import nifti_forms, read_case_geometry, read_case_label, read_image
-from .label_placement import Reading, describe_readings, placement, voxels_fit
+from .images import nifti_forms, read_case_geometry, read_image
+from .label_placement import Reading, describe_readings, placement, read_case_label, voxels_fit
 from .labels import undeclared_values
+from .slicer_segmentation import SegmentationError
 
 MISSING_CHANNEL = "missing channel"
 MISSING_LABEL = "missing label"
@@ -197,7 +198,9 @@ def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Pr
     if any(not one.is_note for one in problems):
         return problems
     try:
-        label = read_case_label(case)
+        label = read_case_label(case, labels)
+    except SegmentationError as error:
+        return [_unreadable(name, path, error)]
     except ValueError as error:
         return [*problems, _fractional(case, path, error)]
     problems += _check_direction(name, path, label.geometry)

@@ -23,6 +23,7 @@ from .found_cases import FoundCases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .patients import WITHOUT_LAST_PART, likely_patients, patients_of
+from .slicer_segmentation import is_segmentation
 from .tolerances import parse_tolerances
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     items: dict[Item, Path] = {}
     clashes: dict[str, MissingFile] = {}
     dicom = FoundCases(())
+    if path.is_file() and is_segmentation(path):
+        raise ValueError(f"{path}: expected an image, found a segmentation of Slicer; name the image that it belongs to")
     if path.is_file() and ending_of(path):
         name = _split_channel(path, len(channels))[0]
         items, clashes = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else ({(name, None): path}, {})
@@ -272,6 +275,9 @@ def _image_items(
     clashes = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
         if path.name.startswith(".") or not (dicom and is_dicom_folder(path) if path.is_dir() else ending_of(path)):
+            continue
+        if is_segmentation(path):
+            log.warning("%s: is a segmentation of Slicer and no image: it is left out", path)
             continue
         name = path.name if path.is_dir() else stem_of(path)
         key = (name, None) if name in known else _split_channel(path, n_channels)

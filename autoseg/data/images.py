@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +18,20 @@ from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
 from .pictures import check_picture, picture_channels, sidecar_spacing
+from .slicer_segmentation import read_segments
 
 log = logging.getLogger(__name__)
 
 PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Endings of formats without a geometry: their spacing is 1 whatever their resolution tag says."""
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", *PICTURES)
+ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".gipl", *PICTURES)
 """Image files that can be read, besides folders with a DICOM series."""
 
-_READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO", ".png": "PNGImageIO"} | {
-    **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"), **dict.fromkeys((".jpg", ".jpeg"), "JPEGImageIO"), ".bmp": "BMPImageIO"
+_READERS = {
+    **dict.fromkeys((".nrrd", ".seg.nrrd"), "NrrdImageIO"), ".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO",
+    ".png": "PNGImageIO", ".bmp": "BMPImageIO", **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEGImageIO"),
 }  # fmt: skip
 
 LABEL_ROUNDING = 1e-5
@@ -48,9 +50,9 @@ def stem_of(path: Path) -> str:
 
 
 def label_ending(ending: str) -> str:
-    """Ending for label maps of images with `ending`: JPEG would alter labels, ``.mhd`` needs a second file, and DICOM has none."""
+    """Ending for label maps of images with `ending`: JPEG would alter labels, ``.mhd`` needs a second file, DICOM has none."""
     ending = ending.lower()
-    return {"": ".nii.gz", ".mhd": ".mha", ".jpg": ".png", ".jpeg": ".png"}.get(ending, ending)
+    return {"": ".nii.gz", ".mhd": ".mha", ".seg.nrrd": ".nrrd", ".jpg": ".png", ".jpeg": ".png"}.get(ending, ending)
 
 
 def written_ending(wanted: str, dim: int) -> str:
@@ -119,8 +121,9 @@ def read_label(path: Path, *, nifti_geometry: str | None = None) -> Image:
     """Reads a label map ``(Z, Y, X)`` or ``(Y, X)`` of an integer type; NaN and infinite voxels are 0, `nifti_geometry` as in `read_image`.
 
     Raises:
-        ValueError: Missing or unreadable, several channels, or values that are no integers (their count and one of them are named).
+        ValueError: Missing or unreadable, several channels or layers, or values that are no integers (counted, one is named).
     """
+    read_segments(Path(path))  # which refuses several layers, also where they are equal
     image = _read(Path(path), nifti_geometry)
     array = _without_non_finite(image.array[0], image.source)
     if len(image.array) > 1 and any(not np.array_equal(array, other) for other in image.array[1:]):
@@ -131,21 +134,6 @@ def read_label(path: Path, *, nifti_geometry: str | None = None) -> Image:
 def read_case_image(case: Case) -> Image:
     """Reads the channels of a case, as `read_image`."""
     return read_image(case.images, nifti_geometry=case.nifti_geometry)
-
-
-def read_case_label(case: Case) -> Image:
-    """Reads the label map of a case, as `read_label`; a picture without a spacing has its image's geometry.
-
-    Raises:
-        ValueError: Also where the case has none.
-    """
-    if case.label is None:
-        raise ValueError(f"{case.name}: expected a label map, found none")
-    label = read_label(case.label, nifti_geometry=case.nifti_geometry)
-    if label.geometry.has_spacing:
-        return label
-    place = read_case_geometry(case)
-    return replace(label, geometry=place) if place.shape == label.geometry.shape else label
 
 
 def read_case_geometry(case: Case) -> Geometry:

@@ -7,17 +7,20 @@ label map's header is true of it, so that it is resampled to the image's grid. W
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ..schema import Geometry
+from ..schema import Case, Geometry, Image, Labels
 from .geometry import displacement, to_index, to_world
-from .images import to_sitk
+from .images import read_case_geometry, read_label, to_sitk
 from .labels import foreground_box
+from .slicer_segmentation import check_segments, on_grid, read_segments
 
 Reading = Literal["image", "label"]
 
@@ -39,6 +42,34 @@ class LabelPlacement:
 
     readings: tuple[Reading, ...]
     safe: Reading | None
+
+
+def read_case_label(case: Case, labels: Labels) -> Image:
+    """Reads the label map of a case, as `read_label`; a picture without a spacing has its image's geometry.
+
+    Raises:
+        ValueError: Also where the case has none, and as `as_segmented`.
+    """
+    if case.label is None:
+        raise ValueError(f"{case.name}: expected a label map, found none")
+    label = read_label(case.label, nifti_geometry=case.nifti_geometry)
+    if label.geometry.has_spacing:
+        return as_segmented(label, case.label, labels, lambda: read_case_geometry(case))
+    place = read_case_geometry(case)
+    return replace(label, geometry=place) if place.shape == label.geometry.shape else label
+
+
+def as_segmented(label: Image, path: Path, labels: Labels | None, expected: Callable[[], Geometry]) -> Image:
+    """A label map as it is; one that Slicer segmented with its values compared with `labels`, and on the grid of its image.
+
+    Raises:
+        SegmentationError: Values, layers or place are others than those of the dataset and the image.
+    """
+    if not read_segments(path):
+        return label
+    if labels is not None:
+        check_segments(path, labels)
+    return on_grid(label, expected())
 
 
 def placement(label: np.ndarray, found: Geometry, expected: Geometry) -> LabelPlacement:

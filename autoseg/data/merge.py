@@ -20,8 +20,9 @@ from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
 from .datasets import load_dataset
 from .external_files import Permission
-from .images import ending_of, label_ending, read_case_label, write_label
+from .images import ending_of, label_ending, write_label
 from .label_names import IGNORE
+from .label_placement import read_case_label
 from .labels import apply_table, to_internal_values
 
 
@@ -158,7 +159,7 @@ def _label(source: _Source, case: Case, name: str, destination: Path, partial: P
     if all(value == merged for value, merged in source.values.items()):
         return _reference(case.label, destination)
     labels = source.dataset.labels
-    label = read_case_label(case)
+    label = read_case_label(case, labels)
     internal = to_internal_values(label.array, labels, source=str(case.label))
     table = [0, *(source.values[value] for value in labels.base_values)]
     table += [] if labels.ignore is None else [source.values[labels.ignore]]

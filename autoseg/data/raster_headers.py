@@ -12,7 +12,7 @@ import numpy as np
 
 from .streams import Stream, check_size, damaged, read_stream
 
-FORMATS = (".mha", ".mhd", ".nrrd")
+FORMATS = (".mha", ".mhd", ".nrrd", ".seg.nrrd")
 
 _LONGEST_HEADER = 1 << 20
 _META_KEYS = (

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..runtime.provenance import content_id
 from ..schema import Case, Labels
-from .images import read_case_label
+from .label_placement import read_case_label
 from .labels import to_internal_values
 
 
@@ -23,5 +23,5 @@ def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, .
             f"case {case.name}: {case.label}: expected the label map that was planned with, found another content; "
             "after a change of the data run autoseg_plan_and_preprocess again"
         )
-    image = read_case_label(case)
+    image = read_case_label(case, labels)
     return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing

@@ -27,11 +27,13 @@ from .images import (
     label_ending,
     read_geometry,
     read_image,
+    read_label,
     stem_of,
     write_image,
     write_label,
 )
 from .label_placement import Reading, place_label, placement, voxels_fit
+from .slicer_segmentation import on_grid, read_segments
 
 
 def fix_dataset(
@@ -152,6 +154,10 @@ def _repair_image(
 def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry, Reading | None], done: list[str]) -> Path:
     """Writes the label map as `stem` plus its ending; `place` is the image's geometry and whose header is true where they differ."""
     source, (reference, wanted) = Path(str(case.label)), place
+    if read_segments(source) and (difference := geometry_difference(reference, read_geometry(source))):
+        done.append(f"label put on its image's grid (differed in {difference})")
+        whole = on_grid(read_label(source), reference)
+        return write_label(stem.with_name(stem.name + label_ending(ending_of(source))), whole.array, reference)
     target, straightened = _copy_straight(source, stem, kinds)
     found = read_geometry(target, nifti_geometry=case.nifti_geometry)
     difference = geometry_difference(reference, found)

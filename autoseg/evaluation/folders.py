@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.geometry import geometry_difference
 from ..data.images import ENDINGS, ending_of, read_case_geometry, read_geometry, read_label, stem_of
+from ..data.label_placement import as_segmented
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
 from ..inference.manifest import written_labels
@@ -190,6 +191,8 @@ def _compare(
     name, reference_path, prediction_path = pair
     try:
         reference, prediction = read(reference_path), read(prediction_path)
+        reference = as_segmented(reference, reference_path, labels, lambda: prediction.geometry)
+        prediction = as_segmented(prediction, prediction_path, labels, lambda: reference.geometry)
         if difference := _difference(reference.geometry, prediction.geometry):
             raise ValueError(f"the prediction lies elsewhere than the reference: {difference}")
         case_labels = labels or _labels_of(reference, prediction)

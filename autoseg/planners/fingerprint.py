@@ -13,7 +13,8 @@ import numpy as np
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
 from ..data.hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from ..data.images import read_case_geometry, read_case_image, read_case_label
+from ..data.images import read_case_geometry, read_case_image
+from ..data.label_placement import read_case_label
 from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box, slices_of
 from ..preprocessing.orientation import orientation_of
@@ -132,7 +133,7 @@ def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> Measure
     digests = case_ids(replace(case, digests=()))  # first: a file that changes meanwhile is noticed later
     image = read_case_image(case)
     _check_image(case, image, len(channels))
-    label = read_case_label(case)
+    label = read_case_label(case, labels)
     _check_label(case, image, label)
     check_annotated(label.array, labels, case)
     internal = to_internal_values(label.array, labels, source=str(case.label))

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
-from ..data.images import count_channels, read_case_geometry, read_case_image, read_case_label
+from ..data.images import count_channels, read_case_geometry, read_case_image
+from ..data.label_placement import read_case_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
 from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits
@@ -197,7 +198,7 @@ def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, 
     image = read_case_image(case)
     segmentation = None
     if case.label is not None:
-        label = read_case_label(case)
+        label = read_case_label(case, plan.stored_labels)
         difference = geometry_difference(image.geometry, label.geometry)
         if difference and image.geometry.shape == label.geometry.shape:
             log.warning("%s: label and image differ in %s; taken voxel by voxel, autoseg_check tells more", case.name, difference)

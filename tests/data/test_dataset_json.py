@@ -83,7 +83,7 @@ class TestNames:
 
     def test_names_of_files_that_were_written_are_checked_when_they_are_read(self, tmp_path):
         dataset = load_dataset(make(tmp_path / "d", tr("a")))
-        write_json(tmp_path / "dataset.json", dataset)
+        write_json(tmp_path / "dataset.json", dataset, digest=False)
         text = (tmp_path / "dataset.json").read_text()
         for old, new in (
             ('"name": "a"', '"name": "../a"'),

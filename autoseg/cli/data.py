@@ -65,8 +65,10 @@ def check(options: Namespace) -> int:
     The exit status is 1 if there are problems; with --fix, if cases had to be left out. Headers that contradict themselves and are read
     by the rule of docs/data.md are listed, too.
     """
+    from ..data.checks import checked_dataset
     from ..data.descriptions import planned_nifti_geometry, reading_permission
-    from ..pipeline import check_dataset, describe_dataset, fix_dataset
+    from ..data.summary import dataset_summary
+    from ..pipeline import fix_dataset
     from ..runtime.workspace import find_workspace, fixed_name
 
     workspace = find_workspace(options.home, dataset=options.dataset)
@@ -74,7 +76,7 @@ def check(options: Namespace) -> int:
     allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
     reading = {"groups": options.groups, "allow_external": allowed}
     reading["nifti_geometry"] = options.nifti_geometry or planned_nifti_geometry(workspace, folder)
-    found = check_dataset(folder, workers=options.workers, **reading)
+    dataset, found = checked_dataset(folder, workers=options.workers, **reading)
     problems, notes = [one for one in found if not one.is_note], [one for one in found if one.is_note]
     for note in notes:
         say(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}")
@@ -83,7 +85,7 @@ def check(options: Namespace) -> int:
         say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems and not (options.fix and notes):
         kinds = f"; {len(notes)} contradictory headers are read by the rule" if notes else ""
-        say(f"{folder}: no problem found in {describe_dataset(folder, **reading)}{kinds}.")
+        say(f"{folder}: no problem found in {dataset_summary(dataset)}{kinds}.")
         return 0
     if problems:
         _print_numbers(folder, problems)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.worker_pool import run_cases
-from ..schema import Case, Geometry, Image, Labels
+from ..schema import Case, Dataset, Geometry, Image, Labels
 from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import inspect_dataset
@@ -90,7 +90,20 @@ def check_dataset(
     allow_external: Permission = False,
     nifti_geometry: str | None = None,
 ) -> list[Problem]:
-    """Checks every file of every case and lists the problems by case; one problem does not hide the others.
+    """Checks every file of every case and lists the problems by case (`checked_dataset`)."""
+    _, problems = checked_dataset(folder, groups=groups, workers=workers, allow_external=allow_external, nifti_geometry=nifti_geometry)
+    return problems
+
+
+def checked_dataset(
+    folder: Path,
+    *,
+    groups: str | None = None,
+    workers: int | None = None,
+    allow_external: Permission = False,
+    nifti_geometry: str | None = None,
+) -> tuple[Dataset, list[Problem]]:
+    """Checks every file of every case: the complete cases, and the problems by case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
     other organs were annotated, as in a dataset that was merged. Nothing but a missing or wrong ``dataset.json`` is a ValueError.
@@ -119,7 +132,7 @@ def check_dataset(
         else:
             earlier.append(case)
     warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(dataset.cases))
-    return sorted(problems, key=lambda problem: (problem.case, problem.file))
+    return dataset, sorted(problems, key=lambda problem: (problem.case, problem.file))
 
 
 def check_case(case: Case, channels: Sequence[str], labels: Labels) -> CheckedCase:

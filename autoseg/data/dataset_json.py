@@ -34,7 +34,7 @@ LIKENESS = 0.7
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Reads and checks ``dataset.json`` of a dataset folder; keys that are unknown but like one that is used are logged.
+    """Reads and checks ``dataset.json`` of a dataset folder.
 
     Raises:
         ValueError: It is missing, no JSON object, lacks what every dataset has, or an entry has a wrong form; entries for organs are
@@ -50,11 +50,16 @@ def read_info(folder: Path) -> dict[str, Any]:
     for key, right in misspelled_keys(info).items():
         if right in lacking:
             raise ValueError(f"{file}: unknown key {key!r}, and no {right!r}: did you mean {right!r}?")
-        log.warning("%s: unknown key %r is not used; did you mean %r?", file, key, right)
     for key, (expected, fits) in _FORMS.items():
         if key in info and not fits(info[key]):
             raise ValueError(f"{file}: {key}: expected {expected}, found {shown(info[key])}")
     return info
+
+
+def warn_of_keys(info: Mapping[str, Any], file: Path) -> None:
+    """Logs the keys that are unknown but like one that is used; `read_info`, which is called more than once, does not."""
+    for key, right in misspelled_keys(info).items():
+        log.warning("%s: unknown key %r is not used; did you mean %r?", file, key, right)
 
 
 def misspelled_keys(info: Mapping[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ..schema import Case, Dataset
 from ..schema.names import check_different, check_name
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
-from .dataset_json import read_channels, read_info
+from .dataset_json import read_channels, read_info, warn_of_keys
 from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
 from .external_files import Permission, check_external, named_path
 from .found_cases import FoundCases
@@ -87,6 +87,7 @@ def inspect_dataset(
     """As `load_dataset`, of the complete cases, with what is missing or there twice instead of an error."""
     folder = Path(folder)
     file, info = folder / "dataset.json", read_info(folder)
+    warn_of_keys(info, file)
     channels, labels = read_channels(info, file), parse_labels(info, file)
     entries = _listed_entries(folder, info)
     check_external(((name, path) for name, (images, label) in entries.items() for path in (*images, label)), folder, allow_external)
@@ -106,6 +107,11 @@ def inspect_dataset(
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
+
+
+def named_files(folder: Path) -> list[Path]:
+    """The files that ``dataset.json`` of a folder names one by one; a ValueError where it is wrong."""
+    return [path for images, label in _listed_entries(folder, read_info(folder)).values() for path in (*images, label)]
 
 
 def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str | None = None) -> FoundCases:

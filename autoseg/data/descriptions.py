@@ -15,8 +15,8 @@ from ..runtime.dataset_folders import path_in_present_home
 from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
-from .datasets import inspect_dataset, missing_files
-from .external_files import Permission, allowed_folders, check_external, external_folders, remember_external
+from .datasets import inspect_dataset, missing_files, named_files
+from .external_files import Permission, allowed_folders, check_external, folders_outside, remember_external
 from .region_order import check_region_order
 
 
@@ -54,10 +54,15 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
     return replace(stored, folder=absolute(stored.folder), cases=cases)
 
 
-def check_files(dataset: Dataset, home: Path) -> None:
-    """Raises a ValueError where images or label maps of a described dataset are not there, or lie where it may not read."""
+def check_leave(dataset: Dataset, home: Path) -> None:
+    """Raises a ValueError where images or label maps of a described dataset lie where the home does not allow it to read."""
     files = [(case.name, path) for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
     check_external(files, dataset.folder, allowed_folders(home, dataset.folder))
+
+
+def check_files(dataset: Dataset, home: Path) -> None:
+    """Raises a ValueError where images or label maps of a described dataset are not there, or lie where it may not read."""
+    check_leave(dataset, home)
     missing = [gap for case in dataset.cases for gap in missing_files(case.name, case.images, case.label)]
     if missing:
         more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -65,8 +70,13 @@ def check_files(dataset: Dataset, home: Path) -> None:
         raise ValueError(f"{dataset.folder}: {'; '.join(map(str, missing[:5]))}{more}. {hint}")
 
 
-def with_references(dataset: Dataset) -> Dataset:
-    """The dataset without the cases whose label map was removed since it was described; a ValueError where none is left."""
+def with_references(dataset: Dataset, home: Path) -> Dataset:
+    """The dataset without the cases whose label map was removed since it was described.
+
+    Raises:
+        ValueError: None is left, or files lie where the home does not allow it to read.
+    """
+    check_leave(dataset, home)
     cases = tuple(case for case in dataset.cases if case.label is not None and case.label.is_file())
     if not cases:
         raise ValueError(f"{dataset.folder}: expected the label maps of the cases, by which models are judged, found none")
@@ -121,7 +131,7 @@ def reading_permission(workspace: Workspace, folder: Path, *, allow_external: bo
     """From which folders outside of its own a dataset may read: those that the home remembers; with `allow_external` all, now and later."""
     if not allow_external:
         return allowed_folders(workspace.home, folder)
-    remember_external(workspace.home, folder, external_folders(inspect_dataset(folder, allow_external=True)[0]))
+    remember_external(workspace.home, folder, folders_outside(named_files(folder), folder))
     return True
 
 

@@ -52,7 +52,12 @@ def check_external(files: Iterable[tuple[str, Path]], folder: Path, allowed: Per
 def external_folders(dataset: Dataset) -> tuple[Path, ...]:
     """Folders outside of a dataset's own that hold files of its cases, sorted."""
     files = [path for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
-    return tuple(sorted({_folder_of(path) for path in files if is_external(path, dataset.folder)}))
+    return folders_outside(files, dataset.folder)
+
+
+def folders_outside(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:
+    """Folders of those files that lie outside of a dataset's folder, sorted."""
+    return tuple(sorted({_folder_of(path) for path in files if is_external(path, folder)}))
 
 
 def allowed_folders(home: Path, folder: Path) -> tuple[Path, ...]:

@@ -91,7 +91,7 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     models, organs_of = validated_models(results, plan)
     if not models:
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
-    dataset = with_references(dataset)
+    dataset = with_references(dataset, workspace.home)
     refresh_scores(results, models, dataset)
     made_from = validated_ids(results, models)
     names, folds = comparable(models, organs_of)

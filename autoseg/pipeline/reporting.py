@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.descriptions import planned_dataset
+from ..data.descriptions import check_leave, planned_dataset
 from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
 from ..runtime.dataset_folders import matching_names
@@ -44,7 +44,8 @@ def write_report(
         The file.
 
     Raises:
-        ValueError: There is neither a plan nor a result of this dataset, a negative number of cases, or the file must not be replaced.
+        ValueError: There is neither a plan nor a result of this dataset, a negative number of cases, files of cases that lie where the home
+            does not allow it to read, or the file must not be replaced.
     """
     if cases < 0:
         raise ValueError(f"--cases: expected 0 or more, got {cases}")
@@ -55,8 +56,11 @@ def write_report(
         path = path / "report.html"
     outputs = Outputs("autoseg_report", inputs=(), protected=workspace.folders if out else (), overwrite=overwrite or _is_older(path))
     outputs.check({"report": [path]})
+    has_pictures = bool(cases) and dataset is not None and has_images(dataset)
+    if dataset is not None and has_pictures:
+        check_leave(dataset, workspace.home)
     report = read_report(workspace, name, dataset)
-    if cases and dataset is not None and has_images(dataset):
+    if dataset is not None and has_pictures:
         report = with_pictures(workspace, report, dataset, cases)
     with outputs.write(path) as partial:
         partial.write_text(render(report, css_colours(len(report.organs))), encoding="utf-8")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins, write_volume
 
+from autoseg import cli
 from autoseg.data import checks
 from autoseg.data.datasets import load_dataset
 from autoseg.data.summary import describe_dataset
@@ -92,3 +93,15 @@ def test_a_dataset_is_described_in_one_line(tmp_path):
     write_info(tmp_path, channel_names={"0": "MR"}, labels={"background": 0, "liver": 1, "spleen": 2})
     line = describe_dataset(tmp_path, groups=r"p\d")
     assert line.startswith("3 cases, 2 patients, 2 organs (liver, spleen), 1 channel (MR), spacing 3 (2 to 4) x 1 x 1 mm, shape 6 x 7 x 8")
+
+
+@pytest.mark.parametrize("leave", [[], ["--allow-external"]])
+def test_what_is_said_of_a_dataset_is_said_once(tmp_path, caplog, capsys, leave):
+    folder = tmp_path / "raw/Dataset001_A"
+    for seed, name in enumerate(("p01_ED", "p01_ES", "p02_ED", "p02_ES")):
+        write_case(folder, name, seed=seed)
+    write_info(folder, channel_names={"0": "MR"}, file_endings=".nii.gz", numTraining=9)
+    assert cli.check(["-d", "1", "--home", str(tmp_path), *leave]) == 0
+    assert "no problem found in 4 cases" in capsys.readouterr().out
+    for text in ("unknown key 'file_endings'", "the names look like 2 patients", "dataset.json says 9 training cases"):
+        assert sum(text in record.getMessage() for record in caplog.records) == 1, text

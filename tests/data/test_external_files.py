@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import make_plan
 from test_datasets import make, touch, tr
 
 from autoseg import cli
 from autoseg.data.datasets import load_dataset
-from autoseg.data.descriptions import check_files, planned_dataset, raw_dataset, reading_permission, write_planned_dataset
+from autoseg.data.descriptions import (
+    check_files,
+    planned_dataset,
+    raw_dataset,
+    reading_permission,
+    with_references,
+    write_planned_dataset,
+)
 from autoseg.data.external_files import ALLOWED, external_folders
-from autoseg.pipeline import merge
+from autoseg.pipeline import merge, write_report
+from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 
 NAME = "Dataset001_A"
@@ -92,6 +101,20 @@ class TestMemory:
         (home / ALLOWED).unlink()
         with pytest.raises(ValueError, match="--allow-external"):
             check_files(planned_dataset(workspace, 1), home)
+
+    def test_models_are_judged_by_and_reports_show_planned_files_with_the_same_leave(self, home):
+        workspace = Workspace(home)
+        listing(home, "imagesTr/a_0000.nii.gz", "../x.nii.gz")
+        write_planned_dataset(workspace, raw_dataset(workspace, 1, allow_external=True))
+        write_json(home / "preprocessed" / NAME / "plan.json", make_plan())
+        dataset = planned_dataset(workspace, 1)
+        assert with_references(dataset, home) == dataset
+        (home / ALLOWED).unlink()
+        with pytest.raises(ValueError, match="--allow-external"):
+            with_references(dataset, home)
+        with pytest.raises(ValueError, match="--allow-external"):
+            write_report(1, home=home)
+        assert write_report(1, home=home, cases=0).is_file(), "nothing of the cases is read"
 
     def test_merging_notes_it_for_the_new_dataset(self, home):
         make(home / "raw/Dataset002_B", tr("b"), labels={"background": 0, "spleen": 1})

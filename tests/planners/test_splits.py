@@ -6,6 +6,8 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autoseg.planners.splits import make_splits
 from autoseg.schema import CaseFingerprint, Fingerprint, Split
@@ -80,3 +82,18 @@ def test_few_groups_make_fewer_folds_and_one_none(caplog: pytest.LogCaptureFixtu
     assert "making 3 folds" in caplog.text and "fold 'all'" in caplog.text
     with pytest.raises(ValueError, match="at least 2, got 1"):
         make_splits(fingerprint({"a": (1,), "b": (1,)}), {}, n_folds=1)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=12),
+    organs=st.lists(st.integers(0, 7), min_size=1, max_size=12),
+    n_folds=st.integers(2, 7),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_fold_ends_empty(sizes: list[int], organs: list[int], n_folds: int) -> None:
+    groups = {f"p{patient:02d}_{case}": f"p{patient:02d}" for patient, size in enumerate(sizes) for case in range(size)}
+    present = {name: tuple(organs[i % len(organs)] >> bit & 1 for bit in range(3)) for i, name in enumerate(groups)}
+    splits = make_splits(fingerprint(present), groups, n_folds=n_folds)
+    assert len(splits) == min(n_folds, len(sizes))
+    assert all(split.train and split.val for split in splits)
+    check_partition(splits, list(groups))

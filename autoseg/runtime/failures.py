@@ -33,7 +33,7 @@ def ends_all_cases(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """An error in words for the user: messages of our own as they are, others with their kind."""
+    """An error in words for the user: messages of our own, of torch and of readers as they are, others with their kind."""
     if isinstance(error, MemoryError):
         return f"not enough memory for this case: {error}".removesuffix(": ")
-    return str(error) if isinstance(error, (ValueError, OSError)) and str(error) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, (ValueError, OSError, RuntimeError)) and str(error) else f"{type(error).__name__}: {error}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..schema.names import is_unprintable
-
 FORMULA_SIGNS = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """First characters of a cell that spreadsheets take for a formula, those of full width too."""
 
 
 def printable(text: str) -> str:
     """Text for a terminal: control characters (but line feeds), escape sequences and direction marks as ``\\x1b``, the rest as it is."""
+    from ..schema.names import is_unprintable  # the room of values needs numpy, which `--help` has no use for
+
     return "".join(repr(one)[1:-1] if one != "\n" and is_unprintable(one) else one for one in text)
 
 

@@ -37,9 +37,9 @@ def add_groups(parser: ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
 
 
-def add_overwrite(parser: ArgumentParser) -> None:
-    """Adds ``--overwrite``."""
-    text = "replace files that this command did not write, or that were changed since; never its inputs"
+def add_overwrite(parser: ArgumentParser, text: str = "") -> None:
+    """Adds ``--overwrite``; `text` is its help where it is about other files than outputs."""
+    text = text or "replace files that this command did not write, or that were changed since; never its inputs"
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
@@ -74,6 +74,7 @@ def add_plan_options(parser: ArgumentParser) -> None:
     add_nifti_geometry(parser)
     text = "planning again: do not read files whose path and size are as recorded to verify that their content is, too"
     parser.add_argument("--trust-files", action="store_true", help=text)
+    add_overwrite(parser, "replace plan.json, and the choice in autoseg_run, although it was edited")
     add_workers(parser)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..runtime.outputs import check_outside
 from ..runtime.provenance import file_id
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
@@ -54,8 +55,9 @@ def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external
 
     Raises:
         ValueError: Fewer than two different datasets, or they do not fit together (regions, numbers of channels, an organ twice in one), a
-            label map has undeclared values, or the destination exists.
+            label map has undeclared values, or the destination exists or lies in one of them.
     """
+    check_outside(destination, map(Path, folders))
     allowed = allow_external or (False,) * len(folders)
     datasets = [load_dataset(Path(folder), allow_external=one) for folder, one in zip(folders, allowed, strict=True)]
     _check(datasets, destination)

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from ..runtime.outputs import check_outside
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
@@ -57,18 +58,20 @@ def fix_dataset(
     Args:
         folder: The dataset.
         problems: As `check_dataset` found them.
-        destination: A new or empty folder.
+        destination: A new or empty folder, not in the dataset.
         geometry: Whose header is true where image and label map lie apart: ``image`` (the label map gets it), ``label`` (it is
             resampled).
         nifti_geometry: See `Case`; headers that contradict themselves become ones that say what was read.
 
     Raises:
-        ValueError: The destination exists and is not empty, or no case is left.
+        ValueError: The destination lies in the dataset, or exists and is not empty; or no case is left.
     """
     folder, destination = Path(folder), Path(destination)
+    check_outside(destination, [folder])
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination}: expected a new or empty folder for the repaired copy")
     dataset, _ = inspect_dataset(folder, allow_external=allow_external, nifti_geometry=nifti_geometry)
+    check_outside(destination, (image for case in dataset.cases for image in case.images))  # folders of DICOM, which may be links
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)

@@ -11,6 +11,7 @@ from ..data.descriptions import copy_planned_dataset, planned_dataset, with_refe
 from ..evaluation.metrics import higher_is_better_score
 from ..runtime.disk import WriteError
 from ..runtime.registry import allows_code, lookup, named_in
+from ..runtime.sealing import check_unedited
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import find_workspace
 from ..schema import Choice
@@ -49,6 +50,7 @@ def find_best_configuration(
     metric: str = "dice",
     max_seconds: float | None = None,
     allow_code: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Choice:
     """Chooses for every organ a model, or an average of models, among those that cover it, by their cross-validation.
 
@@ -62,13 +64,23 @@ def find_best_configuration(
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
         allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
+        overwrite: Replace a choice that was edited.
 
     Raises:
-        ValueError: Nothing is trained yet, nothing is quick enough, or rule or metric cannot be chosen by.
+        ValueError: Nothing is trained yet, nothing is quick enough, rule or metric cannot be chosen by, or the choice was edited.
     """
+    _check_unedited(which, home, overwrite=overwrite)
     choice = _choose(which, home, ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds))
     _store(which, home, choice)
     return choice
+
+
+def _check_unedited(which: str | int, home: str | Path | None, *, overwrite: bool = False) -> None:
+    """Before anything is computed: what `_store` would replace must not have been edited."""
+    workspace = find_workspace(home, dataset=str(which))
+    results = workspace.results(planned_dataset(workspace, which).name)
+    for name in ("choice.json", "plan.json"):
+        check_unedited(results / name, "autoseg_find_best_configuration", overwrite=overwrite)
 
 
 def _store(which: str | int, home: str | Path | None, choice: Choice) -> None:
@@ -119,8 +131,9 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     Where this user may not write into the home, the choice is not stored.
 
     Raises:
-        ValueError: Nothing is trained yet.
+        ValueError: Nothing is trained yet, or the choice was edited.
     """
+    _check_unedited(which, home)
     workspace = find_workspace(home, dataset=str(which))
     path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)

@@ -18,6 +18,7 @@ from ..preprocessing.planned_cases import preprocess
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code
 from ..runtime.runs import started_runs
+from ..runtime.sealing import check_unedited
 from ..runtime.serialization import read_json, write_json
 from ..runtime.splits_file import read_splits
 from ..runtime.workspace import DESCRIPTION, LEFT_OUT, Workspace, find_workspace
@@ -40,7 +41,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         others are left out; `Workspace.left_out` (``left_out.json`` beside the plan) names them with the reason.
 
     Raises:
-        ValueError: Not one case can be used, or the dataset's description is wrong; the message names case and file.
+        ValueError: Not one case can be used, the dataset's description is wrong, or the plan was edited; the message names case and file.
     """
     settings = settings or PlanSettings()
     workspace = find_workspace(home, dataset=str(which))
@@ -72,7 +73,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             force_lowres=settings.force_lowres,
         )
         plan = replace(
-            plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False)
+            plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False)
         )  # on which it does not depend
         wanted = selected_configurations(settings.configurations, plan)
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
@@ -98,7 +99,8 @@ def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSe
     """The settings with the expression for patients that the former plan was made with, where neither they nor the dataset name any."""
     folder = workspace.dataset_folder(which)
     former = workspace.preprocessed(folder.name) / "plan.json"
-    known = read_json(former, Plan).settings if former.is_file() and settings.groups is None else None
+    check_unedited(former, "autoseg_plan_and_preprocess", overwrite=settings.overwrite)
+    known = _former_settings(former, settings) if former.is_file() and settings.groups is None else None
     if known is None or known.groups is None:
         return settings
     if read_info(folder).get("groups"):
@@ -110,6 +112,16 @@ def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSe
         known.groups,
     )
     return replace(settings, groups=known.groups)
+
+
+def _former_settings(former: Path, settings: PlanSettings) -> PlanSettings | None:
+    try:
+        return read_json(former, Plan).settings
+    except ValueError as error:
+        if not settings.overwrite:
+            raise
+        log.warning("It is replaced, and if patients were found by --groups, that has to be given again: %s", error)
+        return None
 
 
 def _splits_made_before(workspace: Workspace, dataset: str) -> list[Split] | None:

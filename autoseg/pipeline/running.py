@@ -74,7 +74,7 @@ def run(
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
-    return find_best_configuration(which, home=workspace.home)  # it may import what the settings allow
+    return find_best_configuration(which, home=workspace.home, overwrite=plan_settings.overwrite)  # it may import what the settings allow
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,24 @@ def clashes(files: Mapping[str, Sequence[Path]]) -> dict[str, str]:
     return found
 
 
+def check_outside(destination: Path, read: Iterable[Path]) -> None:
+    """Raises a ValueError where a folder that is to be written would lie in one that is read, or is one; links and ``..`` are resolved.
+
+    Args:
+        destination: The new folder.
+        read: Folders that are read. Of a dataset also what the links in it lead to that have the names of `DATASET_PARTS`.
+    """
+    folders = {_inode(path): path for one in read for path in (*(one / part for part in DATASET_PARTS), one) if path.is_dir()}
+    # As written, too: what a link in a dataset leads to lies elsewhere, and belongs to the dataset all the same.
+    for way in map(Path, (os.path.realpath(destination), os.path.abspath(destination))):
+        for folder in (way, *way.parents):
+            if folder.is_dir() and (found := folders.get(_inode(folder))):
+                raise ValueError(
+                    f"{destination}: expected a new folder outside of what this command reads, found one in {found}; nothing was written. "
+                    "Choose another destination"
+                )
+
+
 def is_noted(path: Path) -> bool:
     """Whether a command noted that it wrote a file of this name."""
     return _note_of(path).is_file()

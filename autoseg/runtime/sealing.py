@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from ..schema.conventions import FORMAT
+
 DIGEST, VALUES = "digest", "values"
 """Entries of a JSON file: the digest, and what is a list and so has no entries itself."""
 
@@ -45,6 +47,28 @@ def without_digest(data: Any) -> Any:
     if looks_sealed and data.get(DIGEST) != _json_digest(content):
         raise ValueError('it was edited or damaged; if you edited it on purpose, remove its line "digest"')
     return content[VALUES] if content.keys() == {VALUES} else content
+
+
+def is_edited(path: Path) -> bool:
+    """Whether a JSON file with a format number is another than was written: its digest does not fit, or somebody removed it."""
+    if not path.is_file():
+        return False
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        without_digest(data)
+        number = data.get("format")
+    except (ValueError, AttributeError, RecursionError):
+        return True
+    return DIGEST not in data and isinstance(number, int) and number >= FORMAT  # version 0.1.0 wrote neither
+
+
+def check_unedited(path: Path, command: str, *, overwrite: bool = False) -> None:
+    """Raises a ValueError before `command` would replace a plan or choice that somebody edited, unless it may `overwrite` it."""
+    if not overwrite and is_edited(path):
+        raise ValueError(
+            f"{path}: was edited or damaged after autoseg had written it, so it is not replaced; move it away, or replace it with "
+            f"{command} --overwrite (overwrite=True)"
+        )
 
 
 def _json_digest(content: dict[str, Any]) -> str:

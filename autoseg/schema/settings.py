@@ -24,6 +24,7 @@ class PlanSettings:
             refuses the ambiguous ones.
         trust_files: Take files whose path and size are as recorded for unchanged, without reading them to verify their content.
         workers: Processes; None means as many as cores and memory allow.
+        overwrite: Replace a plan (and in `pipeline.run` a choice) that was edited.
         allow_code: Modules of your own, or of others, that a name in the dataset's files may import; one that `preset` names is allowed.
     """
 
@@ -37,6 +38,7 @@ class PlanSettings:
     nifti_geometry: str | None = None
     trust_files: bool = False
     workers: int | None = None
+    overwrite: bool = False
     allow_code: tuple[str, ...] = ()
 
     @property

@@ -120,8 +120,9 @@ def test_a_crop_that_may_have_lost_its_origin_is_left_out_unless_its_header_is_s
 
 def test_an_existing_folder_is_refused(tmp_path):
     write_case(tmp_path / "d", "a", seed=0)
+    write_case(tmp_path / "other", "a", seed=0)
     with pytest.raises(ValueError, match="new or empty"):
-        fix_dataset(tmp_path / "d", [], tmp_path / "d")
+        fix_dataset(tmp_path / "d", [], tmp_path / "other")
 
 
 def test_explicit_lists_become_the_plain_layout(tmp_path):

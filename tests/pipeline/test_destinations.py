@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import write_slice
 from factories import ThresholdModel, ensemble_of, predict, write_images
-from oracle_home import DATASET, HomeFactory, oracle_case
+from oracle_home import DATASET, HomeFactory, oracle_case, write_oracle_dataset
 
 from autoseg import cli
 from autoseg.data.images import read_label, write_image, write_label
+from autoseg.data.merge import merge_datasets
 from autoseg.inference.manifest import MANIFEST, Manifest
 from autoseg.pipeline import PredictSettings, draw_overlays, predict_folder, write_report
 from autoseg.schema import Case
@@ -195,3 +198,70 @@ def test_a_report_replaces_reports_only(shared_oracle_home: HomeFactory, tmp_pat
         write_report(1, home=home, out=page, cases=0)
     assert page.read_text() == "my own page"
     write_report(1, home=home, out=page, cases=0, overwrite=True)
+
+
+def test_a_repaired_or_merged_dataset_is_never_written_into_one_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    first, second = (write_oracle_dataset(tmp_path / f"Dataset00{number}_X", n=2) for number in (1, 2))
+    (tmp_path / "pictures").mkdir()
+    (first / "imagesTs").symlink_to(tmp_path / "pictures")
+    (tmp_path / "link").symlink_to(first)
+    (first / "labelsTr/c0.nii.gz").unlink()  # something to repair
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path / "pictures")
+    inside = (
+        first,
+        first / "new",
+        tmp_path / "link/new",
+        "../Dataset001_X/imagesTr/a/b",
+        first / "imagesTs/new",
+        tmp_path / "pictures/new",
+    )
+    for out in inside:
+        assert run(cli.check, "-d", first, "--fix", "-o", out, "--workers", 0) == 2
+        assert "outside of what this command reads, found one in" in capsys.readouterr().err
+        for folders in ((first, second), (second, first)):
+            with pytest.raises(ValueError, match=f"found one in {first}"):
+                merge_datasets(folders, Path(out))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run(cli.check, "-d", first, "--fix", "-o", "../fixed", "--workers", 0) == 1  # beside it is right; a case is left out
+    assert (tmp_path / "fixed/dataset.json").is_file()
+
+
+def test_an_edited_plan_or_choice_is_replaced_only_when_asked(oracle_home: HomeFactory, capsys: pytest.CaptureFixture) -> None:
+    home = oracle_home()
+    plan = ("-d", 1, "-c", "3d_fullres", "--workers", 0, "--home", home)
+    for path, command, arguments in (
+        (home / "preprocessed" / DATASET / "plan.json", cli.plan_and_preprocess, plan),
+        (home / "results" / DATASET / "choice.json", cli.find_best_configuration, (1, "--home", home)),
+    ):
+        own = json.loads(path.read_text())
+        digest, plain = {"digest": own["digest"]}, {key: value for key, value in own.items() if key != "digest"}
+        changed = "memory_gb" if "memory_gb" in plain else "cases"
+        for edited in (digest | plain | {changed: 3}, plain | {changed: 3}, plain):
+            path.write_text(json.dumps(edited, indent=1))
+            before = path.read_bytes()
+            assert run(command, *arguments) == 2
+            error = capsys.readouterr().err
+            assert f"{path}: was edited" in error and "--overwrite (overwrite=True)" in error
+            assert path.read_bytes() == before
+            assert run(command, *arguments, "--overwrite") == 0
+            assert json.loads(path.read_text())["digest"] == own["digest"]
+        path.write_text(json.dumps({key: value for key, value in plain.items() if key != "format"}))  # as version 0.1.0 wrote it
+        assert run(command, *arguments) == 0
+        assert json.loads(path.read_text())["digest"] == own["digest"]
+
+
+def test_files_named_by_their_identity_are_segmented_into_files_of_their_own(home: Path, tmp_path: Path) -> None:
+    expected = {}
+    for number, last in enumerate(("573", "574")):
+        expected[last] = oracle_case(number, 2, shape=(24, 28))[1]
+        write_slice(tmp_path / f"scans/1.2.300.{last}", (100 * expected[last]).astype(np.int16), (0, 0, 0), SeriesInstanceUID=f"1.2.{last}")
+    assert run(cli.predict, "-i", tmp_path / "scans", "-o", tmp_path / "out", "--home", home) == 0
+    for last in expected:  # one after the other into one folder, too
+        assert run(cli.predict, "-i", tmp_path / f"scans/1.2.300.{last}", "-o", tmp_path / "singly", "--home", home) == 0
+    for out, before in (("out", "scans_"), ("singly", "1.2.300.")):
+        assert {path.name for path in (tmp_path / out).glob("*.nii.gz")} == {f"{before}{last}.nii.gz" for last in expected}
+        for last, label in expected.items():
+            assert np.array_equal(read_label(tmp_path / out / f"{before}{last}.nii.gz").array.squeeze(), label)

@@ -87,6 +87,7 @@ def test_neither_plan_nor_choice_run_code(oracle_home: HomeFactory, stranger: Pa
     (home / "checkpoint.pt").rename(fold / "checkpoint_final.pt")
     for change in ({"rule": "stranger:Oracle"}, {"metric": "stranger:Oracle"}):
         edit(results / "choice.json", **change)
+        write_json(results / "choice.json", read_json(results / "choice.json", Choice))  # with a digest, which a stranger can make, too
         with pytest.raises(ValueError, match="--allow-code stranger"):
             write_report(1, home=home, cases=0) if "metric" in change else choose_anew(home)
         find_best_configuration(1, home=home)

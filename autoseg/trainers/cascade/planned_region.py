@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...runtime.sealing import is_edited
 from ...runtime.serialization import read_json, write_json
 from ...runtime.workspace import Workspace
 from ...schema import Reason
@@ -27,4 +28,4 @@ def record_candidate_region(workspace: Workspace, spec: TrainingSpec, job: RunRe
     reasons = [reason for reason in plan.reasons if (reason.configuration, reason.what) != (name, "region")]
     configurations = plan.configurations | {name: replace(plan.configurations[name], region=region)}
     path = workspace.preprocessed(spec.plan.dataset) / "plan.json"
-    write_json(path, replace(plan, configurations=configurations, reasons=(*reasons, row)))
+    write_json(path, replace(plan, configurations=configurations, reasons=(*reasons, row)), digest=not is_edited(path))

@@ -21,6 +21,8 @@ from autoseg.pipeline import (
     write_report,
 )
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Choice
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -49,7 +49,7 @@ TOGETHER = {"normalization": "window", "iterations": "epochs"}
 def handed_on(command: str, name: str, monkeypatch: pytest.MonkeyPatch, result: object = None) -> tuple[Any, ...]:
     """What a command hands to the function of the pipeline."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(autoseg.pipeline, name, lambda *arguments, home: calls.append(arguments) or result)
+    monkeypatch.setattr(autoseg.pipeline, name, lambda *arguments, home, **failures: calls.append(arguments) or result)
     program, *words = shlex.split(command)
     assert getattr(cli, program.removeprefix("autoseg_"))(words) == 0
     return calls[0]
@@ -115,7 +115,9 @@ def test_an_ensemble_of_all_folds_is_one_command(monkeypatch: pytest.MonkeyPatch
         PlanSettings(spacing=(3.0, 0.1 + 0.2, 1 / 3), configurations=("2d",)),
     ],
 )
-def test_a_command_plans_with_the_recorded_settings(settings: PlanSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_plans_with_the_recorded_settings(settings: PlanSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSEG_HOME", str(tmp_path))
+    (tmp_path / "raw").mkdir()
     plan = replace(make_plan(), settings=settings)
     assert handed_on(plan_command(plan), "plan_and_preprocess", monkeypatch, plan) == (DATASET, settings)
 

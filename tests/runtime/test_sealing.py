@@ -15,7 +15,7 @@ from factories import make_job, make_plan
 
 from autoseg.preprocessing.storage import read_array, write_array
 from autoseg.runtime.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from autoseg.runtime.sealing import SEAL_BYTES, sealed_bytes
+from autoseg.runtime.sealing import SEAL_BYTES, check_unedited, sealed_bytes
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.schema.run_record import RunRecord
 
@@ -111,3 +111,19 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Pa
             packed.writestr(name, read.read(name))
     with pytest.raises(ValueError, match="packed.pt: .*uncompressed arrays"):
         load_checkpoint(tmp_path / "packed.pt")
+
+
+def test_what_was_edited_is_told_from_files_of_earlier_versions(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    check_unedited(path, "autoseg_x")
+    write_json(path, make_plan())
+    own = path.read_text()
+    check_unedited(path, "autoseg_x")
+    plain = {key: value for key, value in json.loads(own).items() if key != "digest"}
+    path.write_text(json.dumps({key: value for key, value in plain.items() if key != "format"}))  # version 0.1.0 wrote neither
+    check_unedited(path, "autoseg_x")
+    for edited in (json.dumps(plain), own.replace("memory_gb", "memory"), own.replace("sha256:", "sha256:0"), own[:-9], "[]"):
+        path.write_text(edited)
+        with pytest.raises(ValueError, match="plan.json: was edited or damaged.*autoseg_x --overwrite"):
+            check_unedited(path, "autoseg_x")
+        check_unedited(path, "autoseg_x", overwrite=True)

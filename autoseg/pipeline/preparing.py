@@ -115,13 +115,15 @@ def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSe
 
 
 def _former_settings(former: Path, settings: PlanSettings) -> PlanSettings | None:
+    """Those of a former plan; of an edited one, too, where it may be replaced: a patient's cases must not come into several folds."""
     try:
-        return read_json(former, Plan).settings
+        return read_json(former, Plan, verify=not settings.overwrite).settings
     except ValueError as error:
         if not settings.overwrite:
             raise
-        log.warning("It is replaced, and if patients were found by --groups, that has to be given again: %s", error)
-        return None
+        raise ValueError(
+            f"{error}; or say with --groups how patients are found ('.+': each case its own), which only this file knew"
+        ) from error
 
 
 def _splits_made_before(workspace: Workspace, dataset: str) -> list[Split] | None:

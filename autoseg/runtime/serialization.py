@@ -106,14 +106,14 @@ def write_json_if_allowed(path: Path, value: Any) -> None:
         log.debug("%s: not kept, as this user may not write there", path)
 
 
-def read_json(path: Path, kind: type[T]) -> T:
-    """Reads what `write_json` wrote.
+def read_json(path: Path, kind: type[T], *, verify: bool = True) -> T:
+    """Reads what `write_json` wrote; without `verify` also what was edited since.
 
     Raises:
         ValueError: The file is not JSON, or lacks or has surplus fields; the message names it.
     """
     try:
-        return from_jsonable(without_digest(json.loads(path.read_text(encoding="utf-8"))), kind)
+        return from_jsonable(without_digest(json.loads(path.read_text(encoding="utf-8")), verify=verify), kind)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: damaged, or from another version of autoseg: expected {_in_words(kind)}, {_reason(error)}; put a copy of it back, "

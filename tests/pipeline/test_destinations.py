@@ -248,6 +248,13 @@ def test_an_edited_plan_or_choice_is_replaced_only_when_asked(oracle_home: HomeF
             assert path.read_bytes() == before
             assert run(command, *arguments, "--overwrite") == 0
             assert json.loads(path.read_text())["digest"] == own["digest"]
+        if command is cli.plan_and_preprocess:  # how patients are found is known by the former plan alone
+            path.write_text(json.dumps(digest | plain | {"settings": own["settings"] | {"groups": ".+"}}))
+            assert run(command, *arguments, "--overwrite") == 0
+            assert json.loads(path.read_text())["settings"]["groups"] == ".+"
+            path.write_text("{")
+            assert run(command, *arguments, "--overwrite") == 2 and "say with --groups" in capsys.readouterr().err
+            path.write_text(json.dumps(own))
         path.write_text(json.dumps({key: value for key, value in plain.items() if key != "format"}))  # as version 0.1.0 wrote it
         assert run(command, *arguments) == 0
         assert json.loads(path.read_text())["digest"] == own["digest"]

@@ -95,3 +95,11 @@ def test_every_page_is_in_the_index() -> None:
 def test_the_command_reference_is_current() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert page == reference(), "write it anew: python -m autoseg.cli.reference > docs/commands.md"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md"], ids=lambda page: page.name)
+def test_tests_that_are_named_are_there(page: Path) -> None:
+    for file, names in re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)", page.read_text(encoding="utf-8")):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for name in names.split("::"):
+            assert re.search(rf"^\s*(def|class) {name}\b", source, re.MULTILINE), f"{file}::{names}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,16 @@ from factories import ORGANS, SHAPE, make_configuration, make_job, make_plan
 
 from autoseg.inference.candidate_region_mask import body_mask, dilated
 from autoseg.preprocessing.storage import Locations, Store, read_array
+from autoseg.runtime.sealing import is_edited
 from autoseg.runtime.serialization import read_json, write_json
+from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CandidateRegion
 from autoseg.schema.conventions import ANNOTATED
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.cascade import trainer as cascade
 from autoseg.trainers.cascade.candidate_region import CandidateRegionChoice
+from autoseg.trainers.cascade.planned_region import record_candidate_region
 from autoseg.trainers.cascade.region_masks import mark_outside, prepare_regions, with_ignore
 from autoseg.trainers.cascade.trainer import CANDIDATE_REGION, CascadeTrainer
 from autoseg.trainers.patch_sampling import draw_sample
@@ -189,3 +194,16 @@ class TestTraining:
         trainer = CascadeTrainer(job, cascade_folders, device=CPU, progress=False)
         trainer.fit()
         assert trainer.history.rows[-1]["train_loss"] < trainer.history.rows[0]["train_loss"]
+
+
+def test_a_plan_that_was_edited_still_counts_as_edited_with_the_region_in_it(tmp_path):
+    job = second()
+    job = dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, region=CandidateRegion("previous", 3)))
+    spec: Any = SimpleNamespace(words=(), plan=job.plan)
+    path = tmp_path / "preprocessed" / job.plan.dataset / "plan.json"
+    write_json(tmp_path / CANDIDATE_REGION, CandidateRegionChoice(3, "because"))
+    for edited in (False, True):
+        write_json(path, job.plan, digest=not edited)
+        record_candidate_region(Workspace(tmp_path), spec, job, tmp_path)
+        assert Workspace(tmp_path).plan(job.plan.dataset).configurations["3d_cascade"].region == job.configuration.region
+        assert is_edited(path) == edited

@@ -29,14 +29,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from damaged_own_files import damage_own_file, make_home
 
 GOOD = ("refused", "same", "as the header says", "those voxels", "accepted")
 SECONDS = 60
 MEMORY = 3 * 2**30
 """Address space that reading may take beyond what the process has."""
-
-LISTS = ("scores.json", "run_environment.json")
-"""Own files that hold a list."""
 
 SHAPE, SPACING, ORIGIN = (9, 11, 13), (0.7, 0.8, 2.5), (-31.5, 12.25, 70.0)
 
@@ -51,10 +49,10 @@ class Format:
     unchecked: bool = False
 
 
-def volume(dtype: str = "int16") -> sitk.Image:
+def volume() -> sitk.Image:
     """A volume of distinct values with a geometry of its own."""
     values = np.random.default_rng(0).permutation(int(np.prod(SHAPE))).reshape(SHAPE)
-    image = sitk.GetImageFromArray(values.astype(dtype))
+    image = sitk.GetImageFromArray(values.astype(np.int16))
     image.SetSpacing(SPACING)
     image.SetOrigin(ORIGIN)
     return image
@@ -65,17 +63,11 @@ def picture() -> sitk.Image:
     return sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8))
 
 
-def _volume_writer(name: str, *, compress: bool, dtype: str = "int16") -> Callable[[Path], Path]:
+def _writer(name: str, image: Callable[[], sitk.Image] = volume, *, compress: bool = False) -> Callable[[Path], Path]:
+    """A function that writes an image into a folder and returns its file."""
+
     def write(folder: Path) -> Path:
-        sitk.WriteImage(volume(dtype), str(folder / name), compress)
-        return folder / name
-
-    return write
-
-
-def _picture_writer(name: str) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        sitk.WriteImage(picture(), str(folder / name))
+        sitk.WriteImage(image(), str(folder / name), compress)
         return folder / name
 
     return write
@@ -124,20 +116,20 @@ def write_series(folder: Path) -> Path:
 
 
 FORMATS: dict[str, Format] = {
-    "nii.gz": Format(_volume_writer("x.nii.gz", compress=True)),
-    "nii": Format(_volume_writer("x.nii", compress=False), raw=True),
-    "nrrd gzip": Format(_volume_writer("x.nrrd", compress=True)),
-    "nrrd raw": Format(_volume_writer("x.nrrd", compress=False), raw=True),
-    "mha zlib": Format(_volume_writer("x.mha", compress=True)),
-    "mha raw": Format(_volume_writer("x.mha", compress=False), raw=True),
-    "mhd": Format(_volume_writer("x.mhd", compress=False), raw=True),
-    "gipl": Format(_volume_writer("x.gipl", compress=False), raw=True),
+    "nii.gz": Format(_writer("x.nii.gz", compress=True)),
+    "nii": Format(_writer("x.nii"), raw=True),
+    "nrrd gzip": Format(_writer("x.nrrd", compress=True)),
+    "nrrd raw": Format(_writer("x.nrrd"), raw=True),
+    "mha zlib": Format(_writer("x.mha", compress=True)),
+    "mha raw": Format(_writer("x.mha"), raw=True),
+    "mhd": Format(_writer("x.mhd"), raw=True),
+    "gipl": Format(_writer("x.gipl"), raw=True),
     "tiff deflate": Format(_stack_writer("deflate")),
     "tiff packbits": Format(_stack_writer("packbits"), unchecked=True),
     "tiff raw": Format(_stack_writer("raw"), raw=True),
-    "png": Format(_picture_writer("x.png")),
-    "bmp": Format(_picture_writer("x.bmp"), raw=True),
-    "jpeg": Format(_picture_writer("x.jpg"), unchecked=True),
+    "png": Format(_writer("x.png", picture)),
+    "bmp": Format(_writer("x.bmp", picture), raw=True),
+    "jpeg": Format(_writer("x.jpg", picture), unchecked=True),
     "dicom": Format(write_series, raw=True),
 }
 STAGES = (*FORMATS, "dataset.json", "dataset.json bytes", "own files")
@@ -312,72 +304,6 @@ def damage_description_bytes(folder: Path, rng: np.random.Generator) -> str:
     return load_outcome(file.parent)
 
 
-def make_home(home: Path) -> None:
-    """A planned phantom with one trained model, its choice and a prediction; what is there stays."""
-    from autoseg.data.phantom.dataset import make_phantom
-    from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, plan_and_preprocess, predict_folder, train
-
-    if (home / "predictions").exists():
-        return
-    make_phantom(home / "raw/Dataset900_Phantom", n_train=4, n_test=1, seed=3, size=0.2)
-    plan_and_preprocess(900, PlanSettings(configurations=("2d",), workers=0), home=home)
-    train(900, "2d", 0, TrainSettings(iterations=2, batch=2, device="cpu"), home=home)
-    find_best_configuration(900, home=home)
-    predict_folder(home / "raw/Dataset900_Phantom/imagesTs", home / "predictions", home=home)
-
-
-def open_own_file(home: Path, file: Path) -> Any:
-    """What the program reads from one of its files, in a form that can be compared."""
-    import pickle
-
-    from autoseg.data.descriptions import read_description
-    from autoseg.data.images import read_label
-    from autoseg.preprocessing.storage import Locations, read_array
-    from autoseg.runtime.checkpoints import load_checkpoint
-    from autoseg.runtime.serialization import read_json
-    from autoseg.runtime.workspace import Workspace
-
-    if file.name == "splits.json":
-        return Workspace(home).splits(file.parent.name)
-    if file.name == "dataset.json":
-        return read_description(file, home=home, raw=home / "raw")
-    if file.suffix == ".json":
-        return read_json(file, list if file.name.endswith(LISTS) else dict)
-    if file.suffix == ".b2nd":
-        return read_array(file)[:].tobytes()
-    if file.suffix == ".npz":
-        return {key: value.tobytes() for key, value in Locations(file).items()}
-    if file.suffix == ".pt":
-        states, meta = load_checkpoint(file)
-        plain = {
-            name: {key: value.numpy().tobytes() if hasattr(value, "numpy") else value for key, value in state.items()}
-            if isinstance(state, dict)
-            else state
-            for name, state in states.items()
-        }
-        return pickle.dumps((plain, meta))
-    image = read_label(file)
-    return image.array.tobytes(), image.geometry
-
-
-def damage_own_file(home: Path, rng: np.random.Generator) -> str:
-    """Damages a file that the program wrote, and opens it as the program does; the file is as before afterwards."""
-    kinds = (".json", ".b2nd", ".npz", ".pt", ".nii.gz")
-    places = [home / "preprocessed", home / "results", home / "predictions"]
-    files = sorted(file for place in places for file in place.rglob("*") if file.name.endswith(kinds))
-    file = files[int(rng.integers(len(files)))]
-    data, before = file.read_bytes(), open_own_file(home, file)
-    try:
-        file.write_bytes(mutated(data, rng))
-        return "same" if open_own_file(home, file) == before else f"FAULT: {file.name}: read as something else without a word"
-    except ValueError as error:
-        return "refused" if file.name in str(error) else f"FAULT: {file.name}: no file is named: {error}"
-    except Exception as error:
-        return f"FAULT: {file.name}: {type(error).__name__}: {error}"
-    finally:
-        file.write_bytes(data)
-
-
 def attempt(work: Path, stage: str, seed: int, number: int) -> str:
     """One input of a stage."""
     rng = np.random.default_rng([seed, number])
@@ -387,7 +313,7 @@ def attempt(work: Path, stage: str, seed: int, number: int) -> str:
     if stage in FORMATS:
         return damage_image(stage, folder, rng)
     if stage == "own files":
-        return damage_own_file(work / "home", rng)
+        return damage_own_file(work / "home", rng, mutated)
     return damage_description(folder, rng) if stage == "dataset.json" else damage_description_bytes(folder, rng)
 
 

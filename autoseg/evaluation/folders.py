@@ -46,6 +46,9 @@ MOST_WORKERS = 4
 Scorer = Callable[..., list[Score]]
 """`score_case` with its options."""
 
+Pair = tuple[str, Path, Path]
+"""A case with its reference and its prediction."""
+
 
 def evaluate_folders(
     reference: Path,
@@ -89,15 +92,9 @@ def evaluate_folders(
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
-    written: dict[Path, Labels] = {}
-    for folder in {path.parent for _, *paths in pairs for path in paths} if labels is not None else ():
-        written |= {folder / name: of_file for name, of_file in written_labels(folder).items()}
+    written = {} if labels is None else _written_with(pairs)
     compare = bind(_compare, labels=labels, written=written, annotated=annotated or {}, score=score, read=read, cases=cases or {})
-    n_workers = workers or (_workers([path for _, path, _ in pairs]) if pairs else 1)
-    with ThreadPoolExecutor(n_workers) as pool:
-        threads = copy_context()  # what the caller may import holds in the threads, too
-        compared = pool.map(lambda pair: threads.copy().run(compare, pair), pairs)
-        results = list(tqdm(compared, total=len(pairs), desc="evaluate", unit="case", disable=None))
+    results = _compared(compare, pairs, workers)
     of = len(pairs) + len(problems)
     problems |= {pair[0]: result for pair, result in zip(pairs, results, strict=True) if isinstance(result, str)}
     if problems and (failures is None or len(problems) == of):
@@ -111,6 +108,21 @@ def evaluate_folders(
     if not scores:
         raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
     return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
+
+
+def _written_with(pairs: Sequence[Pair]) -> dict[Path, Labels]:
+    """The labels of the label maps that autoseg wrote, with which it noted them."""
+    folders = {path.parent for _, *paths in pairs for path in paths}
+    return {folder / name: labels for folder in folders for name, labels in written_labels(folder).items()}
+
+
+def _compared(compare: Callable[[Pair], list[Score] | str], pairs: Sequence[Pair], workers: int | None) -> list[list[Score] | str]:
+    """What `compare` says of each pair, several of them at once: its scores, or why it cannot be compared."""
+    n_workers = workers or (_workers([path for _, path, _ in pairs]) if pairs else 1)
+    with ThreadPoolExecutor(n_workers) as pool:
+        threads = copy_context()  # what the caller may import holds in the threads, too
+        compared = pool.map(lambda pair: threads.copy().run(compare, pair), pairs)
+        return list(tqdm(compared, total=len(pairs), desc="evaluate", unit="case", disable=None))
 
 
 def _workers(references: Sequence[Path]) -> int:

@@ -93,29 +93,33 @@ def train(
     if settings.restart and run.folder.exists():
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
-    with exclusive_lock(run.folder, "training"):
-        failed = preprocess(workspace, dataset, spec.plan, spec.configuration)
-        previous = _first_stage(workspace, dataset, spec, run, settings)
-        # Folds that are started at the same time must agree on patch, network and region.
-        described_in = run.record_file if run.is_started else plan_file
-        with exclusive_lock(run.model.folder, "beginning another fold", wait=True), named_in(described_in):
-            trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
-        remove_partial_files(workspace.results(dataset.name))
-        write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
-        copy_planned_dataset(workspace, dataset.name)
-        network = trainer.fit()
-        try:
-            result = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
-        finally:
-            if failures is not None:
-                failures.update(run.failures() | failed)
-    device = trainer.device
-    del network, trainer  # what comes next in this process may need their memory
-    release_memory(device)
+    failures = {} if failures is None else failures
+    with exclusive_lock(run.folder, "training"), named_in(run.record_file if run.is_started else plan_file):
+        result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
+    release_memory(choose_device(settings.device))
     log.info("%s, fold %s, whole volumes:\n%s", run.model.name, fold, table(result, tolerance_mm=dataset.tolerances))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result
+
+
+def _fit_and_validate(
+    workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run: Run, *, settings: TrainSettings, failures: MutableMapping[str, str]
+) -> list[Score]:
+    """What a run does in its locked folder; its networks are gone afterwards, as what comes next in this process may need their memory."""
+    failed = preprocess(workspace, dataset, spec.plan, spec.configuration)
+    previous = _first_stage(workspace, dataset, spec, run, settings)
+    # Folds that are started at the same time must agree on patch, network and region.
+    with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
+        trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
+    remove_partial_files(workspace.results(dataset.name))
+    write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
+    copy_planned_dataset(workspace, dataset.name)
+    network = trainer.fit()
+    try:
+        return validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
+    finally:
+        failures.update(run.failures() | failed)
 
 
 def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:

@@ -22,39 +22,39 @@ def terminated_like_ctrl_c() -> Iterator[None]:
 
 
 class PostponedInterruption:
-    """Inside the block the first Ctrl-C or SIGTERM waits until `raise_if_asked`; a second one ends what is going on at once.
+    """Inside the block the first Ctrl-C or SIGTERM waits until `raise_if_signalled`; a second one ends what is going on at once.
 
     In another thread than the main one, which gets no signals, it does nothing.
     """
 
     def __init__(self) -> None:
-        self._asked: int | None = None
+        self._signal: int | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> PostponedInterruption:
-        self._asked = None
+        self._signal = None
         self._stack.enter_context(_handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note)))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._stack.close()
         if kind is None:
-            self.raise_if_asked()
+            self.raise_if_signalled()
 
     @property
-    def asked(self) -> bool:
+    def is_signalled(self) -> bool:
         """Whether a signal waits."""
-        return self._asked is not None
+        return self._signal is not None
 
-    def raise_if_asked(self) -> None:
+    def raise_if_signalled(self) -> None:
         """Raises KeyboardInterrupt or `Terminated` where a signal waits."""
-        if self._asked is not None:
-            _raise(self._asked, None)
+        if self._signal is not None:
+            _raise(self._signal, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._asked is not None:
+        if self._signal is not None:
             _raise(number, frame)
-        self._asked = number
+        self._signal = number
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -189,7 +189,7 @@ class Trainer:
                 while self.used < 1 or self._means.count:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
-                    self._end_if_asked()
+                    self._end_if_signalled()
             record_run_environment(self.folders.run, self.device)
             save_checkpoint(self.folders.files.checkpoint, self.final_states(), self._meta())
             self.folders.files.latest_checkpoint.unlink(missing_ok=True)
@@ -219,7 +219,7 @@ class Trainer:
             self.iteration += 1
             self.seconds = start + time.monotonic() - started
             bar.update(min(100 * (self.used - before), bar.total - bar.n))
-            self._end_if_asked()
+            self._end_if_signalled()
         row = means.means()
         if not means.is_finite:
             raise RuntimeError(
@@ -266,7 +266,7 @@ class Trainer:
     def _interruptible(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             yield batch
-            self._end_if_asked()
+            self._end_if_signalled()
 
     @cached_property
     def _scoring_batches(self) -> BatchMaker:
@@ -292,14 +292,14 @@ class Trainer:
 
     # Resuming
 
-    def _end_if_asked(self) -> None:
+    def _end_if_signalled(self) -> None:
         """Saves the run and ends it where Ctrl-C or SIGTERM waits; continued, it gives what it would have given without."""
-        if not self._interruption.asked:
+        if not self._interruption.is_signalled:
             return
         if self._means.is_finite:  # else the checkpoint before is of more use
             log.info("Interrupted: saving iteration %d (Ctrl-C ends without).", self.iteration)
             self.save()
-        self._interruption.raise_if_asked()
+        self._interruption.raise_if_signalled()
 
     def save(self) -> None:
         """Writes everything that is needed to go on, atomically."""

@@ -19,9 +19,9 @@ def test_the_first_signal_waits_and_the_second_one_does_not(number: int, error: 
 
     def work() -> None:
         with PostponedInterruption() as interruption:
-            seen.append(interruption.asked)
+            seen.append(interruption.is_signalled)
             signal.raise_signal(number)
-            seen.append(interruption.asked)
+            seen.append(interruption.is_signalled)
             signal.raise_signal(number)
             seen.append(False)
 
@@ -36,7 +36,7 @@ def test_a_signal_after_the_last_look_is_not_lost() -> None:
     with pytest.raises(Terminated), interruption:
         signal.raise_signal(signal.SIGTERM)
     with interruption:
-        assert not interruption.asked
+        assert not interruption.is_signalled
 
 
 def test_ignored_signals_stay_ignored_and_other_threads_get_none() -> None:
@@ -44,14 +44,14 @@ def test_ignored_signals_stay_ignored_and_other_threads_get_none() -> None:
     try:
         with PostponedInterruption() as interruption:
             signal.raise_signal(signal.SIGINT)
-            assert not interruption.asked
+            assert not interruption.is_signalled
     finally:
         signal.signal(signal.SIGINT, former)
     seen: list[bool] = []
 
     def work() -> None:
         with PostponedInterruption() as interruption:
-            seen.append(interruption.asked)
+            seen.append(interruption.is_signalled)
 
     thread = threading.Thread(target=work)
     thread.start()

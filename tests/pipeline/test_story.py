@@ -78,7 +78,7 @@ def test_every_stage_leaves_its_artefact(home: Path) -> None:
         for fold in folds:
             run = results / f"{model}__Trainer" / f"fold_{fold}"
             assert {path.name for path in run.iterdir() if path.name != ".lock"} == {
-                *("run.json", "run_environment.json", "checkpoint_final.pt", "history.csv", "progress.png", "validation"),
+                *("run.json", "run_environment.json", "run.stamp.json", "checkpoint_final.pt", "history.csv", "progress.png", "validation"),
             }
             scores = json.loads((run / "validation" / "scores.json").read_text())["values"]
             assert len(scores) == 4, "two cases, two organs"

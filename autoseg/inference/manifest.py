@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,30 @@ class Manifest:
         self._inputs[case.name] = input_key(case)
         return all(self._name(file) in self._entry(case).get("files", []) and file.exists() for file in files)
 
-    def forget(self, case: Case) -> None:
-        """Removes an entry that is not of these models and this input; to be called before the files of the case are replaced."""
-        if case.name in self.cases and not self._entry(case):
-            self._write(case.name, None)
+    def begin(self, case: Case, *, overwrite: bool = False) -> None:
+        """Notes that a case is being predicted, before its files are replaced; what was noted of other models or another input goes.
+
+        Raises:
+            ValueError: An image elsewhere with other content has the same name, and was or is predicted into this folder; not with
+                `overwrite`.
+        """
+        with exclusive_lock(self.path.parent, "predicting", wait=True):
+            former = self._read().get(case.name, {})
+            source, is_same = former.get("source"), former.get("input") == self._input(case)
+            is_named = self.path.parent.name == NOTES  # the user said which file to write
+            if source and source != _source(case) and not (is_same or is_named or overwrite):
+                raise ValueError(
+                    f"{', '.join(map(str, case.images))}: expected another name or another output folder: into {self.path.parent} "
+                    f"{', '.join(source)} is predicted under the same name; --overwrite (overwrite=True) replaces that"
+                )
+            self.cases = self._read()
+        if not self._entry(case) or source != _source(case):
+            entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case), "source": _source(case)}
+            self._write(case.name, entry)
 
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
-        entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case)}
+        entry = {"models": self.key, "input": self._input(case), "source": _source(case), "files": [], **self._entry(case)}
         if self.labels is not None:
             entry["labels"] = value_id(self.labels)
         entry["files"] = sorted({*entry["files"], *map(self._name, files)})
@@ -128,6 +145,11 @@ def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Label
     for organ, steps in sorted(choice.postprocessing.items()):
         parts.append(f"{organ} {steps.min_volume_mm3} {steps.components} {steps.fill_holes}")
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _source(case: Case) -> list[str]:
+    """Where a case's images lie."""
+    return [os.path.realpath(path) for path in case.images]
 
 
 def input_key(case: Case) -> str:

@@ -55,7 +55,7 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
         for number, case in enumerate(cases):
             with failure_of(case.name, failures):
                 if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
-                    manifest.forget(case)
+                    manifest.begin(case, overwrite=outputs.overwrite)
                     manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
             bar.update(number + 1 - bar.n)
     return failures

@@ -26,6 +26,9 @@ KEPT_IDS = 4
 DATASET_PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 """Folders of a dataset, into which nothing is written beside images and label maps that lie there."""
 
+HOME_PARTS = ("raw", "nnUNet_raw", "preprocessed", "results")
+"""Folders of a home that hold a folder a dataset, each with its ``dataset.json``."""
+
 OWN_PREFIX = "autoseg_"
 """Of files that commands keep in a folder for themselves."""
 
@@ -80,7 +83,7 @@ class Outputs:
         if ids and not path.is_symlink() and _is_one_of(path, ids):
             return ""
         found = f"was changed after {self.command} had written it" if ids else f"is there already, and {self.command} did not write it"
-        if any(folder in resolved.parents for folder in self._protected):
+        if any(folder in resolved.parents for folder in self._protected) or _lies_in_a_home(resolved):
             return f"{path}: {found}; data and models of the home are never replaced; choose another output"
         return "" if self.overwrite else f"{path}: {found}; choose another output, or replace it with --overwrite (overwrite=True)"
 
@@ -191,6 +194,11 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def _is_dataset(folder: Path) -> bool:
     return (folder / "dataset.json").exists() or sum((folder / name).is_dir() for name in DATASET_PARTS) > 1
+
+
+def _lies_in_a_home(file: Path) -> bool:
+    """Whether a file is of a dataset or its models in some home, be it another one than the command works in."""
+    return any(folder.parent.name in HOME_PARTS and (folder / "dataset.json").is_file() for folder in file.parents)
 
 
 def _ignores_case(folder: Path) -> bool:

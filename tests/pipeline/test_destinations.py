@@ -18,6 +18,7 @@ from autoseg.data.images import read_label, write_image, write_label
 from autoseg.data.merge import merge_datasets
 from autoseg.inference.manifest import MANIFEST, Manifest
 from autoseg.pipeline import PredictSettings, draw_overlays, predict_folder, write_report
+from autoseg.runtime.outputs import Outputs
 from autoseg.schema import Case
 
 Contents = dict[str, bytes]
@@ -272,3 +273,26 @@ def test_files_named_by_their_identity_are_segmented_into_files_of_their_own(hom
         assert {path.name for path in (tmp_path / out).glob("*.nii.gz")} == {f"{before}{last}.nii.gz" for last in expected}
         for last, label in expected.items():
             assert np.array_equal(read_label(tmp_path / out / f"{before}{last}.nii.gz").array.squeeze(), label)
+
+
+def test_another_image_of_the_same_name_goes_into_one_folder_only_when_asked(shared_oracle_home, tmp_path):
+    home, out = shared_oracle_home(), tmp_path / "out"
+    labels = {}
+    for number, folder in enumerate(("p1", "p2"), 20):
+        image, labels[folder], geometry = oracle_case(number)
+        write_image(tmp_path / folder / "scan.nii.gz", image[None], geometry)
+    assert predict_folder(tmp_path / "p1", out, home=home) == {}
+    failures = predict_folder(tmp_path / "p2", out, home=home)
+    assert "p1/scan.nii.gz is predicted under the same name" in failures["scan"]
+    np.testing.assert_array_equal(read_label(out / "scan.nii.gz").array, labels["p1"])
+    assert predict_folder(tmp_path / "p2", out, home=home, overwrite=True) == {}
+    np.testing.assert_array_equal(read_label(out / "scan.nii.gz").array, labels["p2"])
+    (tmp_path / "p2").rename(tmp_path / "moved")
+    assert predict_folder(tmp_path / "moved", out, home=home) == {}, "the same image elsewhere is the same image"
+
+
+def test_files_of_any_home_are_never_replaced(oracle_home, tmp_path):
+    files = [oracle_home() / "raw" / DATASET / "dataset.json", oracle_home(name="second") / "results" / DATASET / "choice.json"]
+    outputs = Outputs("autoseg_evaluate", inputs=[], overwrite=True)
+    for file in files:
+        assert "data and models of the home are never replaced" in outputs.problem(file)

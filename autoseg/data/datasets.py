@@ -19,7 +19,7 @@ from .ct_windows import parse_windows
 from .dataset_json import read_channels, read_info, warn_of_keys
 from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
 from .external_files import Permission, check_external, named_path
-from .found_cases import FoundCases
+from .found_cases import FoundCases, named_cases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .patients import WITHOUT_LAST_PART, likely_patients, patients_of
@@ -146,7 +146,8 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
     failed |= {name: str(gap) for name, (_, gap) in found.items() if gap}
-    cases = tuple(Case(name, images, None, name, nifti_geometry=nifti_geometry) for name, (images, gap) in found.items() if not gap)
+    cases, unnamed = named_cases({name: images for name, (images, gap) in found.items() if not gap}, nifti_geometry=nifti_geometry)
+    failed |= unnamed
     if not cases and not failed:
         reasons = [f"{item}: {reason}" for item, reason in dicom.skipped.items()]
         raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.hardware import cpu_count
-from ..schema import Case, Geometry
+from ..schema import Geometry
 from ..schema.conventions import SERIES_MARK
 from .dicom_headers import Slice
 from .dicom_parsing import dicom_errors
 from .dicom_pixels import decode_file
 from .dicom_search import FoundSeries, Series, files_in, find_series, is_dicom_file, is_dicom_folder
-from .found_cases import FoundCases
+from .found_cases import FoundCases, named_cases
 
 __all__ = ["find_dicom_cases", "is_dicom_file", "is_dicom_folder", "is_series", "read_geometry", "read_volume", "series_files"]
 
@@ -76,9 +76,9 @@ def find_dicom_cases(path: Path) -> FoundCases:
     found = find_series(path)
     names = _names(path, found.series)
     sound = [(name, one) for name, one in zip(names, found.series) if not one.volume.fault]
-    cases = [Case(name, (_path_of(one, found),), None, name) for name, one in sound]
-    failed = {name: one.volume.fault for name, one in zip(names, found.series) if one.volume.fault}
-    return FoundCases(tuple(cases), found.skipped, failed)
+    cases, unnamed = named_cases({name: (_path_of(one, found),) for name, one in sound})
+    failed = unnamed | {name: one.volume.fault for name, one in zip(names, found.series) if one.volume.fault}
+    return FoundCases(cases, found.skipped, failed)
 
 
 def _decode(slices: Sequence[Slice]) -> list[np.ndarray]:

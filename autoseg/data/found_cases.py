@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..schema import Case
 
@@ -21,3 +23,14 @@ class FoundCases:
     cases: tuple[Case, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+def named_cases(images: Mapping[str, tuple[Path, ...]], *, nifti_geometry: str | None = None) -> tuple[tuple[Case, ...], dict[str, str]]:
+    """Cases of images by name, and those whose name cannot be that of a file, with the reason: one of them does not stop the others."""
+    cases, failed = [], {}
+    for name, paths in images.items():
+        try:
+            cases.append(Case(name, paths, None, name, nifti_geometry=nifti_geometry))
+        except ValueError as error:
+            failed[name] = f"{', '.join(map(str, paths))}: {error}"
+    return tuple(cases), failed

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.geometry import geometry_difference
-from ..data.images import ENDINGS, ending_of, read_case_geometry, read_geometry, read_label, stem_of
+from ..data.images import ENDINGS, PICTURES, ending_of, read_case_geometry, read_geometry, read_label, stem_of
 from ..data.label_placement import as_segmented
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
@@ -179,10 +179,10 @@ def _label_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _same_kind(references: list[Path], predictions: list[Path]) -> tuple[Path, Path]:
-    """The one file of each side; where a picture lies beside a prediction, the file in the reference's format is meant."""
+    """The one file of each side; where pictures are drawn beside predicted volumes, the volume is meant."""
     if len(references) == 1 and len(predictions) > 1:
-        alike = [path for path in predictions if ending_of(path) == ending_of(references[0])]
-        predictions = alike or predictions
+        is_picture = ending_of(references[0]) in PICTURES
+        predictions = [path for path in predictions if (ending_of(path) in PICTURES) == is_picture] or predictions
     for files in (references, predictions):
         if len(files) > 1:
             raise ValueError(f"expected one file, found {', '.join(str(path) for path in files)}")

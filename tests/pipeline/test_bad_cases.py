@@ -225,3 +225,26 @@ def test_a_full_disk_is_no_bad_case(shared_oracle_home: HomeFactory, images: Pat
     monkeypatch.setattr(prediction, "write_label", full)
     with pytest.raises(OSError, match="No space left"):
         predict_each(images, tmp_path / "out", home=shared_oracle_home())
+
+
+@pytest.mark.parametrize("name", ["con", " ", "a\nb"])
+def test_a_name_that_no_file_should_have_stops_no_other_case(
+    shared_oracle_home: HomeFactory, images: Path, tmp_path: Path, name: str
+) -> None:
+    (images / "s0.nii.gz").rename(images / f"{name}.nii.gz")
+    done = predict_each(images, tmp_path / "out", home=shared_oracle_home())
+    assert done.written == ("s1",)
+    assert list(done.failures) == [name]
+    assert f"{name}.nii.gz: name of a case" in done.failures[name]
+
+
+def test_a_prediction_in_two_formats_is_not_compared(tmp_path: Path) -> None:
+    _, label, geometry = oracle_case(0)
+    for case in ("a", "b"):
+        for folder in ("true", "guess"):
+            write_label(tmp_path / folder / f"{case}.nii.gz", label, geometry)
+    write_label(tmp_path / "guess/a.mha", np.zeros_like(label), geometry)
+    failures: dict[str, str] = {}
+    scores = evaluate_folders(tmp_path / "true", tmp_path / "guess", failures=failures, workers=1)
+    assert {score.case for score in scores} == {"b"}
+    assert "expected one file, found" in failures["a"]

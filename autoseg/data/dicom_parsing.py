@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset
 from pydicom.tag import BaseTag, Tag
 
 _VOXELS = Tag("PixelData")
+_UNDEFINED = 0xFFFFFFFF
 _GROUPS_AFTER_VOXELS = (0xFFFA, 0xFFFC)
 """Digital signatures and padding."""
 
@@ -65,14 +66,18 @@ def is_cut_short(dataset: FileDataset, stream: BoundedReader) -> bool:
     return stream.tell() > stream.size or any(isinstance(one, RawDataElement) and one.length > len(one.value or b"") for one in values)
 
 
-def check_end(dataset: FileDataset) -> None:
+def check_end(dataset: FileDataset, stream: BoundedReader) -> None:
     """Raises a ValueError where something else than padding or signatures follows the voxels: the file is damaged."""
     tags = list(dataset.keys())
-    voxels = [number for number, tag in enumerate(tags) if tag == _VOXELS]
-    after = tags[voxels[0] + 1 :] if voxels else []
+    after = tags[tags.index(_VOXELS) + 1 :] if _VOXELS in tags else []
     odd = [tag for tag in after if tag.group not in _GROUPS_AFTER_VOXELS]
     if odd:
         raise ValueError(f"damaged: expected the file to end with its voxels, found {odd[0]} behind them")
+    voxels = dataset.get_item(_VOXELS) if _VOXELS in tags and not after else None
+    if isinstance(voxels, RawDataElement) and voxels.length < _UNDEFINED and transfer_syntax(dataset) != uid.DeflatedExplicitVRLittleEndian:
+        stream.seek(voxels.value_tell + voxels.length)
+        if stream.read(8).strip(b"\0"):  # too few bytes for an element, which pydicom passes over
+            raise ValueError("damaged: expected the file to end with its voxels, found other bytes behind them")
 
 
 def encoding(dataset: FileDataset) -> tuple[bool, bool]:

@@ -123,7 +123,7 @@ def decode_file(path: Path, frames: Sequence[int], rescales: Sequence[tuple[floa
     """
     with BoundedReader(path) as stream:
         dataset = parse(stream)
-    check_end(dataset)
+        check_end(dataset, stream)
     syntax = transfer_syntax(dataset)
     dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
     if syntax in JPEG:

@@ -220,10 +220,11 @@ def test_metaimage_headers_that_itk_would_guess_from(tmp_path, old, new, said):
         images.read_image([tmp_path / "a.mha"])
 
 
-def test_bytes_that_were_put_into_the_voxels_of_a_dicom_slice_are_noticed(tmp_path):
+@pytest.mark.parametrize("surplus", [6, 24])
+def test_bytes_that_were_put_into_the_voxels_of_a_dicom_slice_are_noticed(tmp_path, surplus):
     file = write_series(tmp_path / "series", voxels(), stack())[2]
     content = file.read_bytes()
-    file.write_bytes(content[:-16] + b"\x81\x04\x71\x71" * 6 + content[-16:])
+    file.write_bytes(content[:-16] + (b"\x81\x04\x71\x71" * 6)[:surplus] + content[-16:])
     with pytest.raises(ValueError, match=f"{file.name}.*behind them"):
         images.read_image([tmp_path / "series"])
 

@@ -64,10 +64,12 @@ def allows_code(*typed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        """Returns `function` with the allowance around each call."""
         signature = inspect.signature(function)
 
         @functools.wraps(function)
         def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
+            """Calls `function` while the modules that its arguments name may be imported."""
             given = signature.bind(*args, **kwargs).arguments
             flat = [one for value in given.values() for one in (value if isinstance(value, (list, tuple)) else (value,))]
             modules = [*given.get("allow_code", ()), *(module for one in flat for module in getattr(one, "allowed_modules", ()))]

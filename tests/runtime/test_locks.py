@@ -53,7 +53,7 @@ def test_a_killed_process_frees_its_folder_at_once(tmp_path: Path):
 def test_a_number_that_another_process_got_meanwhile_is_not_the_holder(tmp_path: Path):
     leave_lock(tmp_path, started="1")
     with exclusive_lock(tmp_path, "training"):
-        pass
+        assert json.loads((tmp_path / ".lock").read_text())["started"] != "1"
 
 
 @pytest.mark.parametrize("machine", [Machine("elsewhere", "b", "1"), dataclasses.replace(Machine.this(), namespace="container")])

@@ -116,6 +116,7 @@ def test_data_and_models_of_the_home_are_never_replaced(tmp_path: Path) -> None:
         writer = outputs(protected=[tmp_path / "results"], overwrite=overwrite)
         refused(plan, "never replaced", writer=writer)
         write(plan.with_name("scores.json"), "mine", writer)
+    assert (plan.read_text(), plan.with_name("scores.json").read_text()) == ("{}", "mine")
 
 
 @pytest.mark.parametrize("with_description", [True, False])
@@ -131,6 +132,8 @@ def test_nothing_is_written_among_the_files_of_a_dataset(tmp_path: Path, with_de
     write(tmp_path / "labelsTs/a.nii.gz", "one", outputs())
     write(tmp_path / "labelsTs/b.nii.gz", "two", outputs())
     write(tmp_path / "labelsTs/b.nii.gz", "three", outputs())
+    found = {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.glob("labels*/*.nii.gz")}
+    assert found == {"labelsTr/a.nii.gz": "a reference", "labelsTs/a.nii.gz": "one", "labelsTs/b.nii.gz": "three"}
 
 
 def test_all_files_are_checked_before_the_first_and_named(tmp_path: Path) -> None:

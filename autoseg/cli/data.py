@@ -114,6 +114,7 @@ def _add_merge_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
     parser.add_argument("--name", help="name of the new dataset (default: those of the datasets joined by _)")
     add_external(parser)
+    add_nifti_geometry(parser)
 
 
 @command(_add_merge_arguments, "-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen")
@@ -125,6 +126,9 @@ def merge(options: Namespace) -> None:
     """
     from ..pipeline import merge as function
 
-    folder, messages = function(options.datasets, options.out, name=options.name, home=options.home, allow_external=options.allow_external)
+    form = options.nifti_geometry
+    given = {"name": options.name, "home": options.home, "allow_external": options.allow_external, "nifti_geometry": form}
+    folder, messages = function(options.datasets, options.out, **given)
     say("\n".join(messages))
-    say(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}")
+    again = f" --nifti-geometry {form}" if form else ""
+    say(f"The merged dataset is {folder}\nNext: autoseg_plan_and_preprocess -d {options.out}{again}")

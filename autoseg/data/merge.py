@@ -37,7 +37,13 @@ class _Source:
     values: dict[int, int]
 
 
-def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external: Sequence[Permission] = ()) -> list[str]:
+def merge_datasets(
+    folders: Sequence[Path],
+    destination: Path,
+    *,
+    allow_external: Sequence[Permission] = (),
+    nifti_geometry: Sequence[str | None] = (),
+) -> list[str]:
     """Writes a dataset folder that holds the cases of several, each with the organs that were annotated in it.
 
     Organs with the same name (upper and lower case are the same, the first spelling stays) are the same organ. A case is called
@@ -49,6 +55,7 @@ def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external
     Args:
         allow_external: Of each dataset, as for `load_dataset`; empty means of none. That the new one may read from the folders of the
             others is for the caller to note (`external_files.remember_external`).
+        nifti_geometry: Of each dataset (`Case.nifti_geometry`), by which label maps that change are read; empty means None for all.
 
     Returns:
         Sentences for the user: what became of each dataset, and what to look at.
@@ -59,7 +66,8 @@ def merge_datasets(folders: Sequence[Path], destination: Path, *, allow_external
     """
     check_outside(destination, map(Path, folders))
     allowed = allow_external or (False,) * len(folders)
-    datasets = [load_dataset(Path(folder), allow_external=one) for folder, one in zip(folders, allowed, strict=True)]
+    each = zip(folders, allowed, nifti_geometry or (None,) * len(folders), strict=True)
+    datasets = [load_dataset(Path(folder), allow_external=one, nifti_geometry=form) for folder, one, form in each]
     _check(datasets, destination)
     labels, sources = _renumbered(datasets)
     with atomic_write(destination) as partial:

@@ -89,6 +89,8 @@ def evaluate_folders(
             `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
+    if reference.exists() and prediction.exists() and reference.samefile(prediction):
+        raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
@@ -202,6 +204,8 @@ def _compare(
     """Scores of one case, or why there are none: one bad case shall not hide the others."""
     name, reference_path, prediction_path = pair
     try:
+        if prediction_path.samefile(reference_path):
+            raise ValueError("the prediction is the reference itself, through a link")
         reference, prediction = read(reference_path), read(prediction_path)
         reference = as_segmented(reference, reference_path, labels, lambda: prediction.geometry)
         prediction = as_segmented(prediction, prediction_path, labels, lambda: reference.geometry)

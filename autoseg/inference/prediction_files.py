@@ -75,6 +75,11 @@ class Destination:
         """Which cases are done (`manifest.Manifest`)."""
         return (self.folder / NOTES if self.single else self.folder) / MANIFEST
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that get images of any kind."""
+        return (self.folder, self.folder / UNCERTAINTY) if self.uncertainty else (self.folder,)
+
     def files_of(self, case: Case) -> PredictionFiles:
         """The wanted files of a case."""
         ending = self.ending or label_ending(ending_of(case.images[0]))

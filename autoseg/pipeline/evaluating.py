@@ -8,7 +8,7 @@ from functools import partial as bind
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
-from ..data.images import images_below
+from ..data.images import ending_of, images_below
 from ..data.nifti_geometry import check_form
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
@@ -163,6 +163,9 @@ def evaluation_outputs(
     inputs, folders = images_below(reference, *predictions), home_folders(home, dataset=dataset)
     outputs = Outputs("autoseg_evaluate", inputs=inputs, protected=folders, overwrite=overwrite)
     outputs.check({option: [path] for option, path in files.items() if path is not None})
+    for option, path in files.items():
+        if path is not None and ending_of(path):
+            raise ValueError(f"{option} {path}: expected the name of a table, found that of an image; choose another output")
     return outputs
 
 

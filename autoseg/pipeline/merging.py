@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.datasets import load_dataset
-from ..data.descriptions import reading_permission
+from ..data.descriptions import planned_nifti_geometry, reading_permission
 from ..data.external_files import external_folders, remember_external
 from ..data.merge import bare_name, merge_datasets
+from ..data.nifti_geometry import check_form
 from ..runtime.dataset_folders import list_datasets, matching_names
 from ..runtime.locks import remove_partial_files
 from ..runtime.workspace import find_workspace
@@ -23,6 +24,7 @@ def merge(
     name: str | None = None,
     home: str | Path | None = None,
     allow_external: bool = False,
+    nifti_geometry: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.data.merge`).
 
@@ -31,6 +33,7 @@ def merge(
         number: Id of the new one, 1 to 999.
         name: Its name; None joins theirs.
         allow_external: Let the ``dataset.json`` of each name files outside of its folder. That the new one may read theirs is remembered.
+        nifti_geometry: See `autoseg.schema.Case`; None means as each dataset was planned. Planning the new one needs it, too.
 
     Returns:
         The new folder, and sentences that say what became of each dataset.
@@ -40,6 +43,7 @@ def merge(
     """
     if not which:
         raise ValueError("datasets to merge: expected at least two, got none")
+    check_form(nifti_geometry)
     workspace = find_workspace(home, dataset=str(which[0]))
     folders = [workspace.dataset_folder(one) for one in which]
     name = name or "_".join(bare_name(folder.name) for folder in folders)
@@ -54,6 +58,7 @@ def merge(
         raise ValueError(f"id of the merged dataset: expected a free one, got {number}, which {', '.join(taken)} has")
     target = workspace.raw / f"Dataset{number:03d}_{name}"
     allowed = [reading_permission(workspace, folder, allow_external=allow_external) for folder in folders]
-    messages = merge_datasets(folders, target, allow_external=allowed)
+    forms = [nifti_geometry or planned_nifti_geometry(workspace, folder) for folder in folders]
+    messages = merge_datasets(folders, target, allow_external=allowed, nifti_geometry=forms)
     remember_external(workspace.home, target, external_folders(load_dataset(target, allow_external=True)))
     return target, messages

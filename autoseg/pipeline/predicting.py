@@ -24,7 +24,7 @@ from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel
 from ..runtime.case_contents import in_words
 from ..runtime.dataset_folders import matching_names
 from ..runtime.hardware import choose_device, prepare_device
-from ..runtime.outputs import Outputs
+from ..runtime.outputs import Outputs, check_not_among
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
@@ -109,8 +109,7 @@ def _outputs(source: Path, destination: Destination, cases: Sequence[Case], work
     Raises:
         ValueError: The label maps would lie among the images, which they would be taken for the next time.
     """
-    if not destination.single and source.is_dir() and destination.folder.is_dir() and source.samefile(destination.folder):
-        raise ValueError(f"{destination.folder}: is the folder of the images, among which no label maps are written; choose another output")
+    check_not_among(destination.folders, {"images": source})
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
     inputs += [source] if source.is_file() else images_below(source)  # also those of cases that failed
     outputs = Outputs("autoseg_predict", inputs=inputs, protected=workspace.folders, overwrite=overwrite)

@@ -15,12 +15,13 @@ from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
 from ..data.geometry import geometry_difference
 from ..data.images import PICTURES, ending_of, files_read, read_image, read_label, stem_of
+from ..data.label_placement import as_segmented
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
 from ..data.nifti_geometry import check_form
 from ..inference.manifest import written_labels
 from ..runtime.failures import failure_of
-from ..runtime.outputs import Outputs
+from ..runtime.outputs import Outputs, check_not_among
 from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace, home_folders
 from ..schema import Dataset, Image, Labels
@@ -95,11 +96,12 @@ def draw_overlays(
         settings = replace(settings, nifti_geometry=settings.nifti_geometry or dataset.nifti_geometry)
     failed: dict[str, str] = {}
     files = find_images(images, dataset, settings.channel, failed)
-    folders = {"prediction": prediction, "reference": reference}
-    maps = {kind: label_files(Path(folder), failed) for kind, folder in folders.items() if folder is not None}
+    folders = {kind: None if path is None else Path(path) for kind, path in (("prediction", prediction), ("reference", reference))}
+    maps = {kind: label_files(folder, failed) for kind, folder in folders.items() if folder is not None}
     matched, problems = match({case: of_case for case, of_case in files.items() if case not in failed}, maps) if files else ([], {})
     problems |= failed
     paths = _pictures(out, matched, settings.format)
+    check_not_among({path.parent for path in paths.values()}, _without_pictures(images, folders, maps))
     read = [*(file for of_case in files.values() for file in of_case), *(file for of_kind in maps.values() for file in of_kind.values())]
     inputs = [file for path in read for file in (files_read(path) if path.is_file() else [path])]
     folders_of_home = home_folders(home, dataset=settings.dataset)
@@ -113,6 +115,12 @@ def draw_overlays(
                 _draw(files[case], of_case, partial, dataset, settings)
             drawn.append(path)
     return drawn, problems
+
+
+def _without_pictures(images: Path, folders: Mapping[str, Path | None], maps: Mapping[str, Mapping[str, Path]]) -> dict[str, Path | None]:
+    """Folders into which no picture is drawn: images, references, and predictions that are pictures themselves (not volumes)."""
+    drawn = any(ending_of(file) in PICTURES for file in maps.get("prediction", {}).values())
+    return {"images": images, "references": folders["reference"], "predictions": folders["prediction"] if drawn else None}
 
 
 def _pictures(out: Path, cases: Sequence[str], ending: str) -> dict[str, Path]:
@@ -233,7 +241,9 @@ def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: 
     channel = settings.channel if len(image.array) > 1 else 0  # a file with one channel holds just the one that was selected
     if channel >= len(image.array):
         raise ValueError(f"--channel: expected 0 to {len(image.array) - 1}, got {channel}: {paths[0]} has {len(image.array)} channels")
+    known = None if dataset is None else dataset.labels
     label_images = {kind: read_label(file, nifti_geometry=settings.nifti_geometry) for kind, file in maps.items()}
+    label_images = {kind: as_segmented(one, maps[kind], known, lambda: image.geometry) for kind, one in label_images.items()}
     for kind, label_image in label_images.items():
         difference = geometry_difference(image.geometry, label_image.geometry)
         if label_image.array.shape != image.geometry.shape:

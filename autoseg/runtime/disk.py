@@ -19,6 +19,9 @@ BLOCK_BYTES = 512
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
+"""Of a path on which a file lies where a folder is needed."""
+
 REASONS = {
     **dict.fromkeys(FULL, "is full"),
     errno.EFBIG: "takes no file of this size (a limit of the file system, or of the process: ulimit -f)",
@@ -72,12 +75,27 @@ def in_words(error: Exception) -> str:
     if isinstance(error, WriteError) or not isinstance(error, OSError) or error.errno is None or not error.filename:
         return str(error)
     path = Path(os.fsdecode(error.filename))
-    return _message(path, error.errno, path, 0) if error.errno in FULL | {errno.EROFS} else str(error)
+    if error.errno in DENIED and path.exists() and not os.access(path, os.R_OK):
+        return f"{path}: may not be read by this user; give the right to read it, or copy it to where it may be read"
+    if error.errno in REASONS or (error.errno in NO_FOLDER and file_in_the_way(path)):
+        return _message(path, error.errno, path, 0)
+    remedy = {errno.ENOENT: "look at the path, or make it", errno.EISDIR: "name a file"}.get(error.errno, "")
+    what = {errno.ENOENT: "there is no such file or folder", errno.EISDIR: "expected a file, found a folder"}
+    return f"{path}: {what.get(error.errno, error.strerror)}" + f"; {remedy}" * bool(remedy)
+
+
+def file_in_the_way(path: Path) -> Path | None:
+    """The file that lies where a path needs a folder; None where there is none."""
+    return next((one for one in (path, *path.parents) if one.is_file()), None)
 
 
 def _is_of_writing(error: OSError, partial: Path) -> bool:
     if error.errno in FULL or error.errno in (errno.EFBIG, errno.EROFS):
         return True
+    if error.errno in NO_FOLDER:
+        return file_in_the_way(partial.parent) is not None
+    if error.errno in DENIED and error.filename is not None and Path(os.fsdecode(error.filename)) in partial.parents:
+        return True  # a folder that cannot be made, or in which nothing can
     if error.errno == errno.EIO:  # or of reading something else meanwhile
         return _trouble(partial) is not None
     return error.errno in REASONS and (error.filename is None or partial.parent in Path(str(error.filename)).parents)
@@ -108,6 +126,10 @@ def _length(partial: Path) -> int:
 
 def _message(path: Path, number: int, partial: Path, size: int) -> str:
     folder = path.parent
+    if number in NO_FOLDER:
+        return (
+            f"{path}: cannot be written, as {file_in_the_way(path)} is a file and no folder; choose another output, or move that file away"
+        )
     while not folder.exists():
         folder = folder.parent
     if number in DENIED - {errno.EROFS}:

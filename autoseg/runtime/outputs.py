@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .disk import file_in_the_way
 from .provenance import file_id, size_in
 from .serialization import atomic_write, read_json, write_json
 
@@ -75,6 +76,8 @@ class Outputs:
         part = resolved.parent
         if part.name in DATASET_PARTS and _is_dataset(part.parent) and (other := _first_of_others(part)):
             return f"{path}: its folder belongs to a dataset and holds {other}, which autoseg did not write; choose another output"
+        if blocking := file_in_the_way(path.parent):
+            return f"{path}: expected a folder, found the file {blocking}; choose another output"
         if not os.path.lexists(path):
             return ""
         if path.is_dir():
@@ -163,6 +166,19 @@ def check_outside(destination: Path, read: Iterable[Path]) -> None:
                     f"{destination}: expected a new folder outside of what this command reads, found one in {found}; nothing was written. "
                     "Choose another destination"
                 )
+
+
+def check_not_among(folders: Iterable[Path], read: Mapping[str, Path | None]) -> None:
+    """Raises a ValueError where a folder that gets new files is one that is read: they would be taken for images the next time.
+
+    Args:
+        folders: In which files are to be written.
+        read: What a path holds, in words (``images``), to the path; files and None do not count.
+    """
+    for folder in folders:
+        for what, path in read.items():
+            if path is not None and path.is_dir() and folder.is_dir() and path.samefile(folder):
+                raise ValueError(f"{folder}: is the folder of the {what}, among which nothing is written; choose another output")
 
 
 def is_noted(path: Path) -> bool:

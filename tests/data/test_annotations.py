@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import factories
@@ -279,7 +280,8 @@ class TestScores:
     def test_tables_are_means_over_the_cases_that_have_an_organ(self, tmp_path):
         dataset = load_dataset(write_dataset(tmp_path / "Dataset001_Tiny"))
         truth = dataset.folder / "labelsTr"
-        scores = evaluate_folders(truth, truth, dataset.labels, workers=1, annotated={"a": ("ball",), "b": None})
+        copied = shutil.copytree(truth, tmp_path / "copied")
+        scores = evaluate_folders(truth, copied, dataset.labels, workers=1, annotated={"a": ("ball",), "b": None})
         found = summary(scores)
         assert (found["ball"].cases, found["block"].cases, found["block"].absent, found["block"].dice) == (4, 3, 0, 1)
         assert "mean of organs" in table(scores)

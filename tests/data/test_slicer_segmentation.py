@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from factories import write_info, write_volume
+from skimage.io import imread
 
 from autoseg.data.checks import UNREADABLE, check_dataset
 from autoseg.data.datasets import find_new_cases, load_dataset
@@ -16,6 +17,7 @@ from autoseg.data.repair import fix_dataset
 from autoseg.data.slicer_segmentation import SegmentationError
 from autoseg.evaluation.folders import evaluate_folders
 from autoseg.planners.fingerprint import measure_case
+from autoseg.report.overlays import draw_overlays
 
 SHAPE = (8, 9, 10)
 ORIGIN = (-20.0, 5.0, 7.5)
@@ -80,6 +82,14 @@ def test_a_crop_lies_where_its_header_says(folder: Path) -> None:
     write_volume(folder / "guess/case_001.nii.gz", WHOLE, origin=ORIGIN, spacing=SPACING, direction=DIRECTION)
     scores = evaluate_folders(path.parent, folder / "guess", load_dataset(folder).labels)
     assert [score.dice for score in scores] == [1.0, 1.0]
+
+
+def test_a_crop_is_drawn_where_its_header_says(folder: Path, tmp_path: Path) -> None:
+    image = folder / "imagesTr/case_001_0000.nii.gz"
+    crop = segmentation(folder / "labelsTr/case_001.seg.nrrd", WHOLE[CROP], ORGANS, at=[one.start for one in CROP])
+    whole = segmentation(tmp_path / "whole.nrrd", WHOLE, ORGANS)
+    drawn = [draw_overlays(image, tmp_path / f"{path.name}.png", reference=path)[0] for path in (crop, whole)]
+    np.testing.assert_array_equal(*(imread(picture) for (picture,) in drawn))
 
 
 def test_what_exceeds_the_image_without_foreground_there_is_cut(folder: Path) -> None:

@@ -151,7 +151,8 @@ def test_commands_that_predict_into_one_folder_at_once_keep_each_others_entries(
 
 def test_scores_go_into_no_label_map_and_over_no_file_of_others(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     references, table = tmp_path / "references", tmp_path / "scores.csv"
-    compare = ("-r", references, "-p", references, "--home", tmp_path)
+    predictions = shutil.copytree(references, tmp_path / "predictions")
+    compare = ("-r", references, "-p", predictions, "--home", tmp_path)
     for _ in range(2):
         assert run(cli.evaluate, *compare, "--csv", table, "--json", tmp_path / "scores.json") == 0
     before = contents(tmp_path)
@@ -160,6 +161,9 @@ def test_scores_go_into_no_label_map_and_over_no_file_of_others(scans: Path, tmp
         assert run(cli.evaluate, *compare, option, references / "a.nii.gz", "--overwrite") == 2
         assert "an input is never replaced" in capsys.readouterr().err
     assert run(cli.evaluate, *compare, "--csv", table, "--json", table) == 2
+    capsys.readouterr()
+    assert run(cli.evaluate, *compare, "--csv", predictions / "new.nii.gz", "--overwrite") == 2
+    assert "expected the name of a table, found that of an image" in capsys.readouterr().err
     table.write_text("my own table")
     assert run(cli.evaluate, *compare, "--csv", table) == 2
     assert "scores.csv: was changed after" in capsys.readouterr().err
@@ -175,7 +179,7 @@ def test_pictures_go_over_no_image_and_over_no_file_of_others(tmp_path: Path) ->
         write_label(tmp_path / "labels" / f"{name}.png", label, geometry)
     before = contents(tmp_path)
     for out in ("photos", "labels", "photos/a.png"):
-        with pytest.raises(ValueError, match=r"an input is never replaced|names one picture for 2 cases"):
+        with pytest.raises(ValueError, match=r"among which nothing is written|names one picture for 2 cases"):
             draw_overlays(tmp_path / "photos", tmp_path / out, prediction=tmp_path / "labels", overwrite=True)
     assert contents(tmp_path) == before
     for _ in range(2):
@@ -188,6 +192,61 @@ def test_pictures_go_over_no_image_and_over_no_file_of_others(tmp_path: Path) ->
     drawn, problems = draw_overlays(tmp_path / "photos", tmp_path / "new", prediction=tmp_path / "labels")
     assert [path.name for path in drawn] == ["b.png"]
     assert problems["a"].startswith("expected one image, found")
+
+
+def test_pictures_are_never_drawn_among_what_the_next_command_would_take_for_images(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "link").symlink_to(scans)
+    shutil.copytree(tmp_path / "references", tmp_path / "predictions")
+    before = contents(tmp_path)
+    monkeypatch.chdir(scans)
+    draw = ("-i", scans, "-p", tmp_path / "predictions", "-r", tmp_path / "references", "--overwrite", "--home", tmp_path)
+    for out in (scans, ".", tmp_path / "link", tmp_path / "references"):
+        assert run(cli.overlay, *draw, "-o", out) == 2
+        assert "among which nothing is written" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert run(cli.overlay, *draw, "-o", tmp_path / "predictions") == 0  # beside volumes nothing takes them for label maps
+
+
+def test_references_are_not_compared_with_themselves(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    references, linked = tmp_path / "references", tmp_path / "linked"
+    (tmp_path / "link").symlink_to(references)
+    linked.mkdir()
+    for name in "abc":
+        (linked / f"{name}.nii.gz").symlink_to(references / f"{name}.nii.gz")
+    for true, guess in ((references, references), (references, tmp_path / "link"), (references / "a.nii.gz",) * 2, (references, linked)):
+        assert run(cli.evaluate, "-r", true, "-p", guess, "--home", tmp_path) == 2
+        assert "is the reference" in capsys.readouterr().err
+    (linked / "a.nii.gz").unlink()
+    shutil.copy(references / "a.nii.gz", linked)
+    assert run(cli.evaluate, "-r", references, "-p", linked, "--home", tmp_path) == 1
+    assert "2 of 3 cases failed: b (the prediction is the reference itself" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "file/below/deeper"])
+def test_a_file_where_a_folder_is_needed_ends_in_one_line(
+    oracle_home: HomeFactory, scans: Path, out: str, capsys: pytest.CaptureFixture
+) -> None:
+    home = oracle_home()
+    (scans.parent / "file").write_text("mine")
+    (home / "raw" / DATASET / "labelsTr" / "broken.nii.gz").write_text("no image")
+    references, destination = scans.parent / "references", scans.parent / out
+    image = ("-i", scans / "a.nii.gz", "-p", references / "a.nii.gz")
+    for command, arguments in (
+        (cli.predict, ("-i", scans)),
+        (cli.overlay, image),
+        (cli.overlay, ("-i", scans, "-p", references)),
+        (cli.report, (1, "--cases", 0)),
+        (cli.check, ("-d", 1, "--fix")),
+        (cli.demo, ()),
+    ):
+        if command in (cli.report, cli.overlay) and out == "file":
+            continue  # a file of others there is refused as such
+        assert run(command, *arguments, "-o", destination, *(() if command is cli.demo else ("--home", home))) == 2, command
+        (line,) = [one for one in capsys.readouterr().err.splitlines() if "error:" in one]
+        assert str(scans.parent / "file") in line and "Errno" not in line, line
+    assert (scans.parent / "file").read_text() == "mine"
 
 
 def test_a_report_replaces_reports_only(shared_oracle_home: HomeFactory, tmp_path: Path) -> None:

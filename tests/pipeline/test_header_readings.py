@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import change_info
 from oracle_home import DATASET, HomeFactory, oracle_case, write_oracle_dataset
 
-from autoseg.cli.data import check
+from autoseg.cli.data import check, merge
 from autoseg.data.checks import AMBIGUOUS, SETTLED, check_dataset
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_geometry, read_image, read_label, write_image
@@ -95,8 +97,9 @@ def test_the_plan_keeps_which_form_is_true(raw: Path, tmp_path: Path) -> None:
     settings = PlanSettings(configurations=("2d",), workers=0)
     fingerprint = tmp_path / "preprocessed" / DATASET / "fingerprint.json"
     plan_and_preprocess(1, settings, home=tmp_path)
+    copied = shutil.copytree(raw / "labelsTr", tmp_path / "copied")
     assert [case.name for case in read_json(fingerprint, Fingerprint).cases] == ["c1", "c2", "c3"]
-    (result,) = evaluate_predictions(raw / "labelsTr", [raw / "labelsTr"], dataset="1", home=tmp_path).results
+    (result,) = evaluate_predictions(raw / "labelsTr", [copied], dataset="1", home=tmp_path).results
     assert list(result.failures) == ["c0"]
     assert "--nifti-geometry" in result.failures["c0"]
     plan = plan_and_preprocess(1, PlanSettings(configurations=("2d",), workers=0, nifti_geometry="qform"), home=tmp_path)
@@ -104,7 +107,7 @@ def test_the_plan_keeps_which_form_is_true(raw: Path, tmp_path: Path) -> None:
     assert {case.orientation for case in read_json(fingerprint, Fingerprint).cases} == {"SPL"}
     assert plan_and_preprocess(1, settings, home=tmp_path) == plan
     assert planned_dataset(Workspace(tmp_path), 1).nifti_geometry == "qform"
-    (result,) = evaluate_predictions(raw / "labelsTr", [raw / "labelsTr"], dataset="1", home=tmp_path).results
+    (result,) = evaluate_predictions(raw / "labelsTr", [copied], dataset="1", home=tmp_path).results
     assert result.failures == {}
     assert {score.dice for score in result.scores} == {1.0}
     draw = {"reference": raw / "labelsTr", "home": tmp_path}
@@ -130,3 +133,17 @@ def test_prediction_reads_as_it_is_told(oracle_home: HomeFactory, tmp_path: Path
         np.testing.assert_array_equal(written.array, label)
         assert written.geometry == read_geometry(path, nifti_geometry=wanted)
         assert predict(path, settings=settings, home=home).GetOrigin() == pytest.approx(written.geometry.origin)
+
+
+def test_merging_reads_as_it_is_told_or_as_was_planned(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_oracle_dataset(tmp_path / "raw" / "Dataset002_Other")
+    change_info(other, labels={"background": 0, "gland": 1, "duct": 2})
+    change_info(raw, labels={"background": 0, "liver": 1, "spleen": 2})
+    mirror(other / "labelsTr" / "c0.nii.gz")  # renumbered, and so read and written anew
+    arguments = ["-d", "1", "2", "--home", str(tmp_path)]
+    assert merge([*arguments, "-o", "8"]) == 2
+    assert "--nifti-geometry" in capsys.readouterr().err
+    assert merge([*arguments, "-o", "9", "--nifti-geometry", "qform"]) == 0
+    assert "Next: autoseg_plan_and_preprocess -d 9 --nifti-geometry qform" in capsys.readouterr().out
+    (written,) = (tmp_path / "raw").glob("Dataset009_*/labelsTr/Other_c0.nii.gz")
+    assert read_geometry(written) == read_geometry(other / "labelsTr" / "c0.nii.gz", nifti_geometry="qform")

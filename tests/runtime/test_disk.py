@@ -14,7 +14,7 @@ import worker_jobs
 
 from autoseg.preprocessing.storage import write_array
 from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.disk import WriteError, in_words
+from autoseg.runtime.disk import WriteError, explained_write_errors, in_words
 from autoseg.runtime.serialization import atomic_write, write_json
 from autoseg.runtime.worker_pool import run_cases
 
@@ -84,5 +84,21 @@ def test_a_folder_that_the_disk_refuses_is_explained_where_the_error_is_shown(tm
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "new"))
     assert in_words(full).startswith(f"{tmp_path}/new: cannot be written: the disk ")
     assert in_words(WriteError(errno.ENOSPC, "in words")) == "in words"
-    assert "[Errno 2]" in in_words(FileNotFoundError(errno.ENOENT, "no", "/x"))
+    assert in_words(FileNotFoundError(errno.ENOENT, "no", "/x")) == "/x: there is no such file or folder; look at the path, or make it"
+    (tmp_path / "file").write_text("")
+    blocked = in_words(NotADirectoryError(errno.ENOTDIR, "no", str(tmp_path / "file" / "below")))
+    assert blocked.startswith(f"{tmp_path}/file/below: cannot be written, as {tmp_path}/file is a file and no folder")
+    denied = in_words(PermissionError(errno.EACCES, "no", str(tmp_path / "new")))
+    assert (
+        denied == f"{tmp_path}/new: may not be written there by this user; give the right to write in {tmp_path}, or choose another folder"
+    )
+    assert "[Errno" not in in_words(IsADirectoryError(errno.EISDIR, "no", str(tmp_path)))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.EROFS])
+def test_a_folder_that_cannot_be_made_is_an_error_of_writing(tmp_path: Path, number: int) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "sub" / "new.json" if number in (errno.ENOTDIR, errno.EEXIST) else tmp_path / "out" / "new.json"
+    with pytest.raises(WriteError, match=r"new.json: (cannot be written|may not be written)"), explained_write_errors(path):
+        raise OSError(number, "no", str(path.parent))
     assert in_words(ValueError("a mistake")) == "a mistake"

@@ -65,7 +65,7 @@ def check(options: Namespace) -> int:
     The exit status is 1 if there are problems; with --fix, if cases had to be left out. Headers that contradict themselves and are read
     by the rule of docs/data.md are listed, too.
     """
-    from ..data.checks import checked_dataset
+    from ..data.checks import SETTLED, checked_dataset
     from ..data.descriptions import planned_nifti_geometry, reading_permission
     from ..data.summary import dataset_summary
     from ..pipeline import fix_dataset
@@ -84,7 +84,8 @@ def check(options: Namespace) -> int:
         say(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
         say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
     if not problems and not (options.fix and notes):
-        kinds = f"; {len(notes)} contradictory headers are read by the rule" if notes else ""
+        settled = sum(note.kind == SETTLED for note in notes)
+        kinds = f"; {settled} contradictory headers are read by the rule" if settled else ""
         say(f"{folder}: no problem found in {dataset_summary(dataset)}{kinds}.")
         return 0
     if problems:

@@ -19,7 +19,7 @@ from .datasets import inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import nifti_forms, read_case_geometry, read_image
+from .images import nifti_forms, read_case_geometry, read_image, stored_direction
 from .label_placement import Reading, describe_readings, placement, read_case_label, voxels_fit
 from .labels import undeclared_values
 from .slicer_segmentation import SegmentationError
@@ -36,6 +36,7 @@ UNANNOTATED = "organ that dataset.json says is not annotated"
 DUPLICATE_IMAGE = "same image twice"
 NOT_ORTHONORMAL = "direction not orthonormal"
 AMBIGUOUS = "contradictory header"
+CONVERTED = "lengths in another unit than mm"
 SETTLED = "contradictory header, read by the rule"
 
 ROUNDING = 1e-3
@@ -177,6 +178,8 @@ def _check_header(case: Case, path: Path) -> list[Problem]:
         forms = nifti_forms(path, case.nifti_geometry)
     except (ValueError, OSError):
         return []
+    if forms is not None and forms.converted and not forms.contradiction:
+        return [Problem(case.name, str(path), CONVERTED, f"{forms.converted}; {forms.reading}", "millimetres; converted", is_note=True)]
     if forms is None or not forms.contradiction:
         return []
     if forms.reading is None:
@@ -258,15 +261,22 @@ def _check_label_place(name: str, label: Image, reference: Image) -> list[Proble
 
 
 def _check_direction(name: str, path: Path, geometry: Geometry) -> list[Problem]:
-    matrix = np.array(geometry.direction).reshape(geometry.dim, geometry.dim)
-    deviation = float(np.abs(matrix @ matrix.T - np.eye(geometry.dim)).max())
+    return _direction_problems(name, path, np.array(geometry.direction).reshape(geometry.dim, geometry.dim))
+
+
+def _direction_problems(name: str, path: Path, matrix: np.ndarray) -> list[Problem]:
+    deviation = float(np.abs(matrix @ matrix.T - np.eye(len(matrix))).max())
     if deviation <= ORTHONORMAL:
         return []
-    return [Problem(name, str(path), NOT_ORTHONORMAL, f"deviation {deviation:.3g}", f"at most {ORTHONORMAL:g}", deviation < 0.1)]
+    is_scale = np.abs(np.linalg.norm(matrix, axis=0) - 1).max() > 0.01  # which is part of the spacing, and would be lost
+    fixable = deviation < 0.1 and not is_scale
+    return [Problem(name, str(path), NOT_ORTHONORMAL, f"deviation {deviation:.3g}", f"at most {ORTHONORMAL:g}", fixable)]
 
 
 def _unreadable(name: str, path: Path, error: ValueError) -> Problem:
-    if path.is_file() and nifti_header.is_nifti(path) and "not orthonormal" in str(error):
+    if path.is_file() and "not orthonormal" in str(error):
+        if not nifti_header.is_nifti(path):
+            return _direction_problems(name, path, stored_direction(path))[0]
         skew = nifti_header.skew(nifti_header.read_orientation(path))
         return Problem(name, str(path), NOT_ORTHONORMAL, f"deviation {skew:.3g}", f"at most {ORTHONORMAL:g}", 0 < skew < 0.1)
     return Problem(name, str(path), UNREADABLE, str(error), "a file that can be read")

@@ -116,7 +116,8 @@ def _one_series(path: Path) -> Series:
 
 
 def _described(one: Series) -> str:
-    texts = (one.number, one.description, one.uid, one.volume.part, f"{len(one.volume.slices)} slices", one.volume.fault)
+    patient = f"of patient {one.patient}" if one.patient else ""
+    texts = (one.number, one.description, one.uid, patient, one.volume.part, f"{len(one.volume.slices)} slices", one.volume.fault)
     return " ".join(filter(None, texts))
 
 

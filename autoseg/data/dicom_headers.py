@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom import uid
-from pydicom.dataset import FileDataset
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from .dicom_parsing import BoundedReader, dicom_errors, encoding, is_cut_short, parse, reason_of, transfer_syntax
 from .dicom_pixels import NO_VOXELS, pixel_fault
@@ -57,6 +60,7 @@ _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Sp
 _VALUES = ("RescaleSlope", "RescaleIntercept")
 _FRAME_TAGS = frozenset([*_PLACE, *_VALUES, *(key for key in DETAILS if isinstance(key, str))])
 _PIXELS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit")
+_SIZE = ("Rows", "Columns", "BitsAllocated")
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "SeriesDescription", "SeriesNumber")
 _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _READ: list[str | int] = [
@@ -155,6 +159,9 @@ def _described(path: Path, header: FileDataset, sop_class: str, stream: BoundedR
     if not skip:
         try:
             place = len(header.PixelData) if inside else _pixel_place(header, stream)
+            wrong = [key for key in _SIZE if not isinstance(header.get(key), int)] if place is not None else []
+            if wrong:
+                raise ValueError(f"expected {wrong[0]} to be a whole number, found {header.get(wrong[0])!r}")
             fault = pixel_fault(header, transfer_syntax(header), stream, place)
             slices = () if fault else _slices(path, header)
         except Exception as error:  # the series is known: its case is refused, not only this file
@@ -202,8 +209,7 @@ def _slices(path: Path, header: FileDataset) -> tuple[Slice, ...]:
     each = header.get("PerFrameFunctionalGroupsSequence") or []
     if len(each) not in (0, frames):
         raise ValueError(f"expected a description of each of its {frames} frames, found {len(each)}")
-    top: dict[str | int, Any] = {element.keyword: element.value for element in header if element.keyword in _FRAME_TAGS}
-    top |= {int(element.tag): element.value for element in header if element.tag in DETAILS}  # private ones
+    top = _frame_values(header)
     if frames == 1:
         top.pop("InstanceNumber", None)  # of every slice another
     if not each:
@@ -218,12 +224,34 @@ def _slices(path: Path, header: FileDataset) -> tuple[Slice, ...]:
 def _flat(items: Any, depth: int) -> dict[str | int, Any]:
     """The attributes of a frame's functional groups (of their first items) by keyword."""
     found: dict[str | int, Any] = {}
-    for element in items[0] if items and depth <= _DEPTH else ():
-        if element.VR == "SQ":
-            found |= _flat(element.value, depth + 1)
-        elif element.keyword in _FRAME_TAGS:
-            found[element.keyword] = element.value
+    if items and depth <= _DEPTH:
+        for tag in items[0].keys():
+            with _naming(tag):
+                value = items[0][tag].value
+            if items[0][tag].VR == "SQ":
+                found |= _flat(value, depth + 1)
+        found |= _frame_values(items[0])
     return found
+
+
+def _frame_values(item: Dataset) -> dict[str | int, Any]:
+    """What an item says of a frame: by keyword, private attributes by their number."""
+    found: dict[str | int, Any] = {}
+    for tag in item.keys():
+        key = keyword_for_tag(tag) or int(tag)
+        if key in _FRAME_TAGS or key in DETAILS:
+            with _naming(tag):
+                found[key] = item[tag].value
+    return found
+
+
+@contextmanager
+def _naming(tag: BaseTag) -> Iterator[None]:
+    """Names the attribute whose value pydicom cannot convert; it reads values when they are asked for."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"expected a valid {keyword_for_tag(tag) or tag}, found another ({reason_of(error)})") from error
 
 
 def _slice(path: Path, frame: int, header: FileDataset, values: Mapping[str | int, Any]) -> Slice:
@@ -258,7 +286,10 @@ def _numbers(value: Any, key: str, count: int) -> tuple[float, ...] | None:
     """A header's numbers; None where it has none, a ValueError where they are no `count` finite numbers."""
     if value is None or value == "" or value == []:
         return None
-    numbers = tuple(float(one) for one in _listed(value))
+    try:
+        numbers = tuple(float(one) for one in _listed(value))
+    except (TypeError, ValueError):
+        numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f"expected {key} to be {count} finite numbers, found {value!r}")
     return numbers

@@ -191,14 +191,17 @@ def _series(root: Path, group: Sequence[DicomFile], broken: dict[Path, str]) -> 
     slices: list[Slice] = [slice_ for image in group for slice_ in image.slices]
     fault = next((f"{image.path}: {image.fault}" for image in group if image.fault), "")
     fault = fault or next((broken[parent] for parent in folders if parent in broken), "")
-    if fault:
-        return [replace(one, volume=Volume("", tuple(slices), fault=fault))]
-    return [replace(one, volume=_naming(folder, volume)) for volume in volumes_of(slices)]
+    volumes = [Volume("", tuple(slices), fault=fault)] if fault else volumes_of(slices)
+    return [replace(one, volume=_naming(one, volume)) for volume in volumes]
 
 
-def _naming(folder: Path, volume: Volume) -> Volume:
-    """The volume with a fault that names the place."""
-    return volume if not volume.fault or volume.fault.startswith(str(folder)) else replace(volume, fault=f"{folder}: {volume.fault}")
+def _naming(one: Series, volume: Volume) -> Volume:
+    """The volume with a fault that names the place and the series, of which one folder may hold several."""
+    if not volume.fault:
+        return volume
+    place = "" if volume.fault.startswith(str(one.folder)) else f"{one.folder}: "
+    series = " ".join(filter(None, (one.number, one.description, one.uid)))
+    return replace(volume, fault=f"{place}{volume.fault}{f' (series {series})' if series else ''}")
 
 
 def _left_out(headers: Iterable[DicomFile]) -> dict[str, str]:

@@ -51,6 +51,8 @@ class Volume:
 
 def volumes_of(slices: Sequence[Slice]) -> list[Volume]:
     """Divides the slices of one series into volumes; each slice is in exactly one of the results."""
+    if fault := _placeless(slices):
+        return [Volume("", tuple(slices), fault=fault)]
     planes = _by_plane(slices)
     most = max(map(len, planes))
     stacks = [plane for plane in planes if len(plane) > 1 or most == 1]
@@ -64,6 +66,25 @@ def volumes_of(slices: Sequence[Slice]) -> list[Volume]:
     alone = f"one slice alone, beside {longest} of the same series"
     found = [replace(one, geometry=None, skip=alone) if len(one.slices) == 1 < longest else one for one in found]
     return found + [Volume("", (plane[0],), skip=_unlike(plane[0], stacks[0][0], most)) for plane in planes if len(plane) == 1 < most]
+
+
+def _placeless(slices: Sequence[Slice]) -> str:
+    """Why no volume of a series is whole: some of its slices have no place, and nothing tells to which of the others they belong."""
+    lacking = [(one, names) for one in slices if (names := _lacking(one))]
+    if not lacking or len(lacking) == len(slices):
+        return ""
+    one, names = lacking[0]
+    more = f" (and {len(lacking) - 1} more of its slices)" if len(lacking) > 1 else ""
+    return (
+        f"{one.file}: expected {names} as in the {len(slices) - len(lacking)} other slices of its series, found none{more};"
+        " export the series anew, or take the file away if it is none of its slices"
+    )
+
+
+def _lacking(one: Slice) -> str:
+    """The attributes of its place that a slice lacks."""
+    values = {"ImagePositionPatient": one.position, "ImageOrientationPatient": one.axes, "PixelSpacing": one.spacing}
+    return ", ".join(name for name, value in values.items() if value is None)
 
 
 def _belongs_to(stack: Sequence[Slice], one: Slice) -> str:

@@ -18,6 +18,7 @@ from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
 from .pictures import check_picture, picture_channels, sidecar_spacing
+from .raster_checks import check_orthonormal
 from .slicer_segmentation import read_segments
 
 log = logging.getLogger(__name__)
@@ -184,6 +185,13 @@ def nifti_forms(path: Path, nifti_geometry: str | None = None) -> ResolvedForms 
     return header_forms(path, read_layout(path), nifti_geometry) if _is_nifti(path) else None
 
 
+def stored_direction(path: Path) -> np.ndarray:
+    """The direction matrix that ITK reads from a file that is no NIfTI, also where it is no valid one."""
+    reader = _itk_reader(path)
+    reader.ReadImageInformation()
+    return np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
+
+
 def write_label(path: Path, array: np.ndarray, geometry: Geometry, *, write: Writer = atomic_write) -> Path:
     """Writes a label map, compressed, in the smallest unsigned type that holds it; atomically. Returns the file that was written.
 
@@ -316,16 +324,21 @@ def _header(path: Path) -> sitk.ImageFileReader:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
     if ending in raster_headers.FORMATS:
         raster_headers.read_stored(path)  # names what is wrong; ITK guesses
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    if ending in _READERS and not path.name.endswith(ending):  # ITK does not know endings in capitals
-        reader.SetImageIO(_READERS[ending])
+    reader = _itk_reader(path)
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
         is_grey_with_alpha = ending == ".png" and "Unknown PixelType" in str(error)
         reason = "grey values with alpha; save it without alpha" if is_grey_with_alpha else _last_line(error)
         raise ValueError(f"{path}: cannot be read: {reason}") from error
+    return reader
+
+
+def _itk_reader(path: Path) -> sitk.ImageFileReader:
+    reader, ending = sitk.ImageFileReader(), ending_of(path)
+    reader.SetFileName(str(path))
+    if ending in _READERS and not path.name.endswith(ending):  # ITK does not know endings in capitals
+        reader.SetImageIO(_READERS[ending])
     return reader
 
 
@@ -345,6 +358,7 @@ def _checked(path: Path, geometry: Geometry) -> Geometry:
     is_valid = np.isfinite([*geometry.spacing, *geometry.origin, *geometry.direction]).all() and min(geometry.spacing) > 0
     if not is_valid or abs(np.linalg.det(matrix)) < 1e-3:
         raise ValueError(f"{path}: cannot be read: expected a positive spacing, finite origin and invertible direction, found {geometry}")
+    check_orthonormal(path, matrix)
     return geometry
 
 

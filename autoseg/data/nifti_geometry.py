@@ -9,13 +9,16 @@ and by pixdim alone. Programs prefer one or the other, so that files whose readi
 3. Where the scales differ, one of exactly 1, 1, 1 (or none at all: 0, NaN, infinite, singular) was lost; the other reading is taken, with
    a warning.
 4. What still contradicts itself is refused, unless the user says which reading is true.
+
+Metres and microns are converted to mm, with a warning; where that gives voxels outside of `CONVERTED_MM`, unit or numbers are wrong, and the
+header is refused.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +30,10 @@ SAME_PLACE = 0.1
 MOST_SKEW = 2e-4
 """Largest cosine between two axes that count as orthogonal."""
 
+CONVERTED_MM = (0.01, 50.0)
+"""Voxels in mm that a header in metres or microns may have: millimetres that are only called so have others."""
+
+_UNIT_NAMES = {1: "metres", 3: "microns"}
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _LPS = np.diag([-1.0, -1.0, 1.0])
 """NIfTI's world runs to the right and anterior, ITK's to the left and posterior."""
@@ -65,11 +72,13 @@ class ResolvedForms:
         reading: Taken; None where the header is ambiguous.
         readings: All that there are.
         contradiction: In words; empty where the header says one thing.
+        converted: The unit of the header's lengths, which were converted to mm; empty where it is mm or none.
     """
 
     reading: FormReading | None
     readings: tuple[FormReading, ...]
     contradiction: str = ""
+    converted: str = ""
 
     def __str__(self) -> str:
         return f"{self.contradiction}: {'; '.join(map(str, self.readings))}"
@@ -84,12 +93,20 @@ def resolve_forms(orientation: Sequence[float], size: Sequence[int], wanted: str
         wanted: The reading of headers that are ambiguous.
 
     Raises:
-        ValueError: There is no valid reading; in words that begin with what was expected.
+        ValueError: There is no valid reading, or its unit cannot be right; in words that begin with what was expected.
     """
     check_form(wanted)
     if int(orientation[0]) not in _UNIT_MM:
         raise ValueError(f"expected a unit of length (xyzt_units) of 0 to 3, found {int(orientation[0])}")
     unit = _UNIT_MM[int(orientation[0])]
+    resolved = _resolved(orientation, size, unit, wanted)
+    converted = _UNIT_NAMES.get(int(orientation[0]), "")
+    if converted:
+        _check_converted(converted, resolved, size)
+    return replace(resolved, converted=converted)
+
+
+def _resolved(orientation: Sequence[float], size: Sequence[int], unit: float, wanted: str | None) -> ResolvedForms:
     sform = _sform(orientation, unit) if orientation[6] > 0 else None
     pixdim, has_pixdim = _pixdim(orientation, size, (1.0, 1.0, 1.0) if sform is None else np.array(sform.spacing) / unit)
     pixdim, size = pixdim * unit, (*size, 1)[:3]
@@ -118,6 +135,17 @@ def resolve_forms(orientation: Sequence[float], size: Sequence[int], wanted: str
             return ResolvedForms(sform, (sform, other), contradiction)
     chosen = {None: None, "sform": sform, "qform": other}[wanted]
     return ResolvedForms(chosen, (sform, other), contradiction)
+
+
+def _check_converted(unit: str, resolved: ResolvedForms, size: Sequence[int]) -> None:
+    """Raises a ValueError where the voxels of a header in another unit than mm are not of `CONVERTED_MM` (axes of one voxel excepted)."""
+    least, most = CONVERTED_MM
+    spacing = [value for value, n in zip(resolved.reading.spacing, size, strict=False) if n > 1] if resolved.reading else []
+    if not all(least <= value <= most for value in spacing):
+        raise ValueError(
+            f"expected voxels of {least:g} to {most:g} mm, found {_numbers(spacing)} mm, as the unit of length (xyzt_units) is {unit}:"
+            " if the numbers are millimetres, say so there, else write them in millimetres"
+        )
 
 
 def check_form(wanted: str | None) -> None:

@@ -105,16 +105,17 @@ def header_geometry(path: Path, layout: NiftiLayout, wanted: str | None, *, warn
     forms = header_forms(path, layout, wanted)
     if forms.reading is None:
         raise ValueError(f"{path}: its header contradicts itself: {forms}; say with --nifti-geometry sform or qform which is true")
-    reading, axes = forms.reading, len(layout.size)
+    reading, axes, fields = forms.reading, len(layout.size), nifti_header.read_orientation(path)
     skew = reading.skew(axes)
     if skew > MOST_SKEW:
         raise ValueError(
             f"{path}: expected orthogonal image axes, found a direction that is not orthonormal (largest cosine between two axes"
             f" {skew:.2g}); autoseg_check --fix writes a corrected copy"
         )
+    if forms.converted and warn:
+        log.warning("%s: its header is in %s, which are converted: %s", path, forms.converted, reading)
     if forms.contradiction and warn:
         log.warning("%s: its header contradicts itself: %s; taken: %s", path, forms, reading.name)
-    fields = nifti_header.read_orientation(path)
     kept = () if forms.contradiction or min(fields[2 : 2 + axes]) <= 0 else fields  # a label map repeats no contradiction
     direction = tuple(reading.direction[:axes, :axes].ravel().tolist())
     return Geometry(layout.size[::-1], reading.spacing[:axes][::-1], reading.origin[:axes], direction, kept)

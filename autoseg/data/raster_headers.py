@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .raster_checks import check_metaimage, check_nrrd
 from .streams import Stream, check_size, damaged, read_stream
 
 FORMATS = (".mha", ".mhd", ".nrrd", ".seg.nrrd")
@@ -27,6 +28,13 @@ _META_TYPES = {
     "CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8",
     "LONG": "i4", "ULONG": "u4", "FLOAT": "f4", "DOUBLE": "f8",
 }  # fmt: skip
+_META_NUMBERS = {
+    **dict.fromkeys(("ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), 1),
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2),
+    **dict.fromkeys(("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"), 0),
+}
+"""Fields of numbers: as many as the image has axes, raised to this power."""
+
 _NRRD_TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -93,9 +101,10 @@ def _metaimage(path: Path) -> StoredVoxels:
     fields, start = _meta_fields(path)
     n_axes = int(fields["NDims"])
     sizes = _positive(path, "DimSize", fields["DimSize"].split(), n_axes)
-    for name, count in (("ElementSpacing", n_axes), ("ElementSize", n_axes), ("Offset", n_axes), ("TransformMatrix", n_axes**2)):
+    for name, power in _META_NUMBERS.items():
         if name in fields:
-            _finite(path, name, fields[name].split(), count)
+            _finite(path, name, fields[name].split(), n_axes**power)
+    check_metaimage(path, fields, n_axes)
     n_components = int(fields.get("ElementNumberOfChannels", "1"))
     order = ">" if _is_true(fields.get("ElementByteOrderMSB", fields.get("BinaryDataByteOrderMSB", "False"))) else "<"
     kind = np.dtype(order + _META_TYPES[fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")])
@@ -139,6 +148,7 @@ def _nrrd(path: Path) -> StoredVoxels:
     if not kinds:
         raise ValueError(f"voxels of integers or real numbers are read, found type {fields['type']}")
     sizes = _positive(path, "sizes", fields["sizes"].split(), int(fields["dimension"]))
+    check_nrrd(path, fields, len(sizes))
     kind = np.dtype(({"big": ">", "little": "<"}[fields["endian"].lower()] if kinds[0][1] != "1" else "|") + kinds[0])
     encoding = fields["encoding"].lower()
     if not is_attached and (name := fields["data file"]).split()[0] in ("LIST",) or "%" in fields.get("data file", ""):

@@ -105,6 +105,58 @@ def test_bytes_after_the_last_voxel_are_refused(tmp_path, name):
         images.read_image([path])
 
 
+@pytest.mark.parametrize(("name", "padding"), [("a.nii.gz", 1), ("a.nii.gz", 2_000_000), ("a.nrrd", 512), ("a.png", 512), ("a.jpg", 512)])
+def test_zeros_behind_a_stream_that_says_its_end_are_padding(tmp_path, name, padding):
+    path = packed(tmp_path / name)
+    expected = images.read_image([path]).array
+    path.write_bytes(path.read_bytes() + bytes(padding))
+    np.testing.assert_array_equal(images.read_image([path]).array, expected)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ValueError, match=name):
+        images.read_image([path])
+
+
+@pytest.mark.parametrize(("make", "name"), [(plain, "a.nii"), (plain, "a.mha"), (packed, "a.mha"), (plain, "a.nrrd"), (plain, "a.gipl")])
+def test_zeros_behind_voxels_that_do_not_say_their_end_are_surplus(tmp_path, make, name):
+    path = make(tmp_path / name)
+    path.write_bytes(path.read_bytes() + bytes(8))
+    with pytest.raises(ValueError, match=name):
+        images.read_image([path])
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1024, "<i8"), (1280, "<u8"), (64, "<f8")])
+def test_nifti_of_64_bits_is_read(tmp_path, code, kind):
+    content = bytearray(plain(tmp_path / "a.nii").read_bytes()[:352])
+    struct.pack_into("<2h", content, 70, code, 64)
+    (tmp_path / "a.nii").write_bytes(bytes(content) + VOLUME.astype(kind).tobytes())
+    np.testing.assert_array_equal(images.read_image([tmp_path / "a.nii"]).array[0], VOLUME)
+    np.testing.assert_array_equal(images.read_label(tmp_path / "a.nii").array, VOLUME)
+    struct.pack_into("<h", content, 72, 32)
+    (tmp_path / "a.nii").write_bytes(bytes(content) + VOLUME.astype(kind).tobytes())
+    with pytest.raises(ValueError, match=r"a\.nii: .*64 bits a voxel.*found 32"):
+        images.read_image([tmp_path / "a.nii"])
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_nifti_of_four_axes_has_a_channel_for_each_of_its_times(tmp_path, times):
+    content = bytearray(plain(tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<h", content, 40, 4)
+    struct.pack_into("<h", content, 48, times)
+    (tmp_path / "a.nii").write_bytes(bytes(content) + VOLUME.tobytes() * (times - 1))
+    assert images.count_channels(tmp_path / "a.nii") == times
+    np.testing.assert_array_equal(images.read_image([tmp_path / "a.nii"]).array, np.stack([VOLUME] * times))
+
+
+def test_nifti_of_colours_has_three_channels_and_is_no_grey_image(tmp_path):
+    content = bytearray(plain(tmp_path / "scan.nii").read_bytes()[:352])
+    struct.pack_into("<2h", content, 70, 128, 24)
+    colours = np.random.default_rng(0).integers(0, 200, (*VOLUME.shape, 3)).astype(np.uint8)
+    (tmp_path / "scan.nii").write_bytes(bytes(content) + colours.tobytes())
+    np.testing.assert_array_equal(images.read_image([tmp_path / "scan.nii"]).array, np.moveaxis(colours, -1, 0))
+    with pytest.raises(ValueError, match=r"scan\.nii: expected a label map with one number a voxel, found 3 channels"):
+        images.read_label(tmp_path / "scan.nii")
+
+
 @pytest.mark.parametrize(("name", "change"), [("a.raw", -1), ("a.raw", 1), ("a.zraw", -1)])
 def test_voxels_in_a_second_file_have_the_size_of_the_header(tmp_path, name, change):
     sitk.WriteImage(sitk.GetImageFromArray(VOLUME), str(tmp_path / "a.mhd"), useCompression=name == "a.zraw")

@@ -115,6 +115,44 @@ class TestDamage:
         write_slice(tmp_path / "x.dcm", voxels()[5][:4], stack()[5])
         assert "lies where the next slice of the others belongs" in next(iter(find(tmp_path).failed.values()))
 
+    @pytest.mark.parametrize("number", [1, 3, 6])
+    @pytest.mark.parametrize("lacking", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+    def test_a_slice_without_a_place_ends_its_case(self, tmp_path, lacking, number):
+        files = write_series(tmp_path / "a", voxels(), stack(), SeriesNumber=4)
+        write_series(tmp_path / "b", voxels(), stack(), SeriesInstanceUID="2")
+        write_slice(files[number - 1], voxels()[number - 1], stack()[number - 1], SeriesNumber=4, **{lacking: None})
+        found = find(tmp_path)
+        assert [case.name for case in found.cases] == ["b"]
+        assert f"{files[number - 1].name}: expected {lacking} as in the 5 other slices" in found.failed["a"]
+        assert "(series 4 1.2.3.1)" in found.failed["a"]
+
+    def test_several_slices_without_a_place_are_no_volume_beside_the_others(self, tmp_path):
+        write_series(tmp_path / "a", voxels(4), stack(4))
+        write_series(tmp_path / "a", voxels(2), stack(2), name="t", ImagePositionPatient=None)
+        found = find(tmp_path)
+        assert not found.cases
+        assert "(and 1 more of its slices)" in found.failed["a"]
+
+    @pytest.mark.parametrize("key", ["RescaleSlope", "RescaleIntercept", "SliceThickness", "ImagePositionPatient"])
+    def test_a_value_that_is_no_number_is_named_with_its_file(self, tmp_path, key):
+        digits = "1.2345678"
+        value = [digits, "0", "0"] if key == "ImagePositionPatient" else digits
+        files = write_series(tmp_path / "a", voxels(), stack(), **{key: [value, *[None] * 5]})
+        content = files[0].read_bytes()
+        assert content.count(digits.encode()) == 1
+        files[0].write_bytes(content.replace(digits.encode(), b"abc      "[: len(digits)]))
+        reason = find(tmp_path).failed["a"]
+        assert str(files[0]) in reason
+        assert f"expected {key} to be" in reason
+        assert "'abc'" in reason
+
+    def test_two_series_of_one_folder_are_told_apart_in_messages(self, tmp_path):
+        for name in ("s", "t"):
+            files = write_series(tmp_path / "a", voxels(), stack(), name=name, SeriesInstanceUID=f"1.{ord(name)}", PatientID=name)
+            files[2].unlink()
+        reasons = find(tmp_path).failed
+        assert {name: reason.rpartition(" (series ")[2] for name, reason in reasons.items()} == {"a_s_115": "1.115)", "a_t_116": "1.116)"}
+
     def test_it_does_not_hide_other_images(self, tmp_path):
         sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(tmp_path / "scan.nii.gz"))
         write_slice(tmp_path / "stray.dcm", voxels()[0], stack()[0])

@@ -69,8 +69,17 @@ def test_headers_that_say_one_thing(tmp_path, changes, caplog):
     np.testing.assert_allclose(image.geometry.direction, np.diag([-1, -1, 1]).ravel(), atol=1e-6)
     assert image.array.ravel().tolist() == list(range(math.prod(SIZE)))
     assert read_geometry(path) == image.geometry
-    assert not caplog.records
+    assert ["converted" in record.message for record in caplog.records] == [True] * (changes.get("units", 2) != 2)
     assert nifti_forms(path).contradiction == ""
+
+
+@pytest.mark.parametrize(("units", "word"), [(1, "metres"), (3, "microns")])
+def test_millimetres_that_are_called_metres_or_microns_are_refused(tmp_path, units, word):
+    path = header(tmp_path / "a.nii", units=units)
+    with pytest.raises(ValueError, match=rf"a\.nii: .*expected voxels of 0.01 to 50 mm, found .*xyzt_units\) is {word}"):
+        read_image([path])
+    with pytest.raises(ValueError, match="xyzt_units"):
+        read_geometry(path)
 
 
 SETTLED = {

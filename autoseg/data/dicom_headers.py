@@ -225,7 +225,7 @@ def _flat(items: Any, depth: int) -> dict[str | int, Any]:
     """The attributes of a frame's functional groups (of their first items) by keyword."""
     found: dict[str | int, Any] = {}
     if items and depth <= _DEPTH:
-        for tag in items[0].keys():
+        for tag in sorted(items[0].keys()):
             with _naming(tag):
                 value = items[0][tag].value
             if items[0][tag].VR == "SQ":
@@ -237,7 +237,7 @@ def _flat(items: Any, depth: int) -> dict[str | int, Any]:
 def _frame_values(item: Dataset) -> dict[str | int, Any]:
     """What an item says of a frame: by keyword, private attributes by their number."""
     found: dict[str | int, Any] = {}
-    for tag in item.keys():
+    for tag in sorted(item.keys()):
         key = keyword_for_tag(tag) or int(tag)
         if key in _FRAME_TAGS or key in DETAILS:
             with _naming(tag):

@@ -10,8 +10,8 @@ and by pixdim alone. Programs prefer one or the other, so that files whose readi
    a warning.
 4. What still contradicts itself is refused, unless the user says which reading is true.
 
-Metres and microns are converted to mm, with a warning; where that gives voxels outside of `CONVERTED_MM`, unit or numbers are wrong, and the
-header is refused.
+Metres and microns are converted to mm, with a warning; where that gives voxels outside of `CONVERTED_MM`, unit or numbers are wrong, and
+the header is refused.
 """
 
 from __future__ import annotations

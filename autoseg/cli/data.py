@@ -69,6 +69,7 @@ def check(options: Namespace) -> int:
     from ..data.descriptions import planned_nifti_geometry, reading_permission
     from ..data.summary import dataset_summary
     from ..pipeline import fix_dataset
+    from ..runtime.shown_text import in_one_line
     from ..runtime.workspace import find_workspace, fixed_name
 
     workspace = find_workspace(options.home, dataset=options.dataset)
@@ -79,10 +80,11 @@ def check(options: Namespace) -> int:
     dataset, found = checked_dataset(folder, workers=options.workers, **reading)
     problems, notes = [one for one in found if not one.is_note], [one for one in found if one.is_note]
     for note in notes:
-        say(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}")
+        say(in_one_line(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}"))
     for problem in problems:
-        say(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}")
-        say(f"  file      {problem.file}\n  found     {problem.found}\n  expected  {problem.expected}")
+        say(in_one_line(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}"))
+        for what, text in (("file", problem.file), ("found", problem.found), ("expected", problem.expected)):
+            say(f"  {what:<9} {in_one_line(text)}")
     if not problems and not (options.fix and notes):
         settled = sum(note.kind == SETTLED for note in notes)
         kinds = f"; {settled} contradictory headers are read by the rule" if settled else ""

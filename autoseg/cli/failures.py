@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..runtime.shown_text import in_one_line
 from .output import say
 
 SHOWN = 3
@@ -16,14 +17,14 @@ LONGEST = 100
 def finish(result: str, failures: Mapping[str, str], *, of: int, what: str = "failed") -> int:
     """Prints each failure and, as the last line, the result and what failed of how many cases; returns the exit status, 1 for failures."""
     for case, reason in failures.items():
-        say(f"FAILED {case}: {reason}", error=True)
+        say(in_one_line(f"FAILED {case}: {reason}"), error=True)
     say(result + (f"; {counted(failures, of=of, what=what)}" if failures else ""))
     return 1 if failures else 0
 
 
 def counted(failures: Mapping[str, str], *, of: int, what: str = "failed") -> str:
     """Such as ``2 of 24 cases failed: a (cannot be read), b (expected 3 channels, found 1)``."""
-    shown = [f"{case} ({_short(reason)})" for case, reason in list(failures.items())[:SHOWN]]
+    shown = [f"{in_one_line(case)} ({_short(reason)})" for case, reason in list(failures.items())[:SHOWN]]
     more = f" and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
     return f"{len(failures)} of {cases(of)} {what}: {', '.join(shown)}{more}"
 
@@ -34,5 +35,5 @@ def cases(count: int) -> str:
 
 
 def _short(reason: str) -> str:
-    line = reason.strip().partition("\n")[0]
+    line = in_one_line(reason.strip())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."

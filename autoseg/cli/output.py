@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from copy import copy
+from pathlib import PurePath
 
 from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
-from ..runtime.shown_text import printable
+from ..runtime.shown_text import in_one_line, printable
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -72,6 +74,9 @@ class _AboveProgressBars(logging.StreamHandler):
     """Writes messages on separate lines, above a progress bar that is being drawn."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.args, tuple) and len(record.args) > 1 and "\n" not in str(record.msg):  # others are whole tables
+            record = copy(record)
+            record.args = tuple(in_one_line(one) if isinstance(one, (str, PurePath, Exception)) else one for one in record.args or ())
         return printable(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:

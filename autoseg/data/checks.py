@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from ..runtime.worker_pool import run_cases
 from ..schema import Case, Dataset, Geometry, Image, Labels
 from . import nifti_header
 from .annotations import unannotated_voxels
-from .datasets import inspect_dataset
+from .datasets import hidden_images, inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
@@ -24,10 +26,13 @@ from .label_placement import Reading, describe_readings, placement, read_case_la
 from .labels import undeclared_values
 from .slicer_segmentation import SegmentationError
 
+log = logging.getLogger(__name__)
+
 MISSING_CHANNEL = "missing channel"
 MISSING_LABEL = "missing label"
 UNREADABLE = "unreadable file"
 GEOMETRY = "geometry mismatch"
+COPY = "label map that is the image"
 NOT_FINITE = "NaN or infinite voxels"
 UNDECLARED = "undeclared label"
 FRACTIONAL = "fractional label"
@@ -114,6 +119,7 @@ def checked_dataset(
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
     """
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)
+    _say_hidden(folder)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, m.expected or "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
     memory = {case.name: _memory(case) for case in dataset.cases}
@@ -134,6 +140,11 @@ def checked_dataset(
             earlier.append(case)
     warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(dataset.cases))
     return dataset, sorted(problems, key=lambda problem: (problem.case, problem.file))
+
+
+def _say_hidden(folder: Path) -> None:
+    if hidden := hidden_images(folder):
+        log.info("%s: %d hidden files (such as %s) are no images and were left out", folder, len(hidden), hidden[0].name)
 
 
 def check_case(case: Case, channels: Sequence[str], labels: Labels) -> CheckedCase:
@@ -211,6 +222,8 @@ def _other_units(images: Sequence[Image], channels: Sequence[str]) -> str:
 def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Problem]:
     name, path = case.name, Path(str(case.label))
     problems = _check_header(case, path)
+    if any(image.is_file() and path.is_file() and filecmp.cmp(image, path, shallow=False) for image in case.images):
+        return [*problems, _copy_of_image(case)]
     if any(not one.is_note for one in problems):
         return problems
     try:
@@ -221,6 +234,8 @@ def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Pr
         return [*problems, _fractional(case, path, error)]
     problems += _check_direction(name, path, label.geometry)
     stored = read_with_non_finite(path, case.nifti_geometry).array
+    if not problems and reference is not None and stored.any() and np.array_equal(stored, reference.array):
+        problems.append(_copy_of_image(case))
     if not np.isfinite(stored).all():
         found = f"{int((~np.isfinite(stored)).sum())} of {stored.size} voxels"
         problems.append(Problem(name, str(path), NOT_FINITE, found, "integers", True))
@@ -237,6 +252,10 @@ def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Pr
     if not label.array.any():
         problems.append(Problem(name, str(path), EMPTY, "background only", "at least one organ (unless the patient has none of them)"))
     return problems
+
+
+def _copy_of_image(case: Case) -> Problem:
+    return Problem(case.name, str(case.label), COPY, f"the voxels of the image {case.images[0]}", "a label map")
 
 
 def _check_channel_place(name: str, image: Image, expected: Geometry) -> list[Problem]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from ..runtime.dataset_folders import natural_key
 from ..runtime.failures import reason_of
+from ..runtime.shown_text import in_one_line
 from ..schema import Case, Dataset
 from ..schema.names import check_different, check_name
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
 from .dataset_json import read_channels, read_info, warn_of_keys
 from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
-from .external_files import Permission, check_external, named_path
+from .external_files import Permission, check_beside, check_data_files, check_external, named_path, with_data_files
 from .found_cases import FoundCases, named_cases
 from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
@@ -49,10 +50,10 @@ class MissingFile:
     @property
     def reason(self) -> str:
         """What is wrong, without the case's name."""
-        return f"{self.kind}, expected {self.expected or self.file}, found {self.found}"
+        return in_one_line(f"{self.kind}, expected {self.expected or self.file}, found {self.found}")
 
     def __str__(self) -> str:
-        return f"case {self.case}: {self.reason}"
+        return f"case {in_one_line(self.case)}: {self.reason}"
 
 
 Item = tuple[str, int | None]
@@ -91,7 +92,10 @@ def inspect_dataset(
     channels, labels = read_channels(info, file), parse_labels(info, file)
     entries = _listed_entries(folder, info)
     check_external(((name, path) for name, (images, label) in entries.items() for path in (*images, label)), folder, allow_external)
+    if not entries:
+        _check_folders(folder)
     cases, missing = _listed(entries, channels) if entries else _scanned(folder, channels)
+    check_data_files(cases, folder, allow_external)
     if not cases and not missing:
         raise ValueError(
             f"{folder}: expected training cases in {folder / 'imagesTr'} and {folder / 'labelsTr'}, found none; {_content(folder)}"
@@ -110,8 +114,13 @@ def inspect_dataset(
 
 
 def named_files(folder: Path) -> list[Path]:
-    """The files that ``dataset.json`` of a folder names one by one; a ValueError where it is wrong."""
-    return [path for images, label in _listed_entries(folder, read_info(folder)).values() for path in (*images, label)]
+    """The files that ``dataset.json`` of a folder names one by one, and those that headers name for their voxels.
+
+    Raises:
+        ValueError: ``dataset.json`` is wrong.
+    """
+    listed = [path for images, label in _listed_entries(folder, read_info(folder)).values() for path in (*images, label)]
+    return with_data_files([*listed, *(folder / "imagesTr").glob("*"), *(folder / "labelsTr").glob("*")])
 
 
 def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str | None = None) -> FoundCases:
@@ -145,13 +154,25 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels)), **{name: str(clash) for name, clash in clashes.items()}}
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
-    failed |= {name: str(gap) for name, (_, gap) in found.items() if gap}
-    cases, unnamed = named_cases({name: images for name, (images, gap) in found.items() if not gap}, nifti_geometry=nifti_geometry)
+    failed |= {name: str(gap) for name, (_, gap) in found.items() if gap} | _voxels_elsewhere(found)
+    cases, unnamed = named_cases({name: images for name, (images, _) in found.items() if name not in failed}, nifti_geometry=nifti_geometry)
     failed |= unnamed
     if not cases and not failed:
         reasons = [f"{item}: {reason}" for item, reason in dicom.skipped.items()]
         raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")
     return FoundCases(cases, dicom.skipped, failed)
+
+
+def _voxels_elsewhere(found: Mapping[str, tuple[Sequence[Path], MissingFile | None]]) -> dict[str, str]:
+    """The cases with a header that names a file outside of its own folder for its voxels, with the reason that they fail."""
+    failed = {}
+    for name, (images, _) in found.items():
+        try:
+            for image in images:
+                check_beside(image)
+        except ValueError as error:
+            failed[name] = f"case {name}: {error}"
+    return failed
 
 
 def _add_dicom(items: dict[Item, Path], cases: Sequence[Case], n_channels: int) -> dict[str, str]:
@@ -197,6 +218,24 @@ def _listed(entries: Mapping[str, tuple[tuple[Path, ...], Path]], channels: Sequ
         else:
             cases.append(Case(name, images, label))
     return cases, missing
+
+
+def hidden_images(folder: Path) -> list[Path]:
+    """Files of a dataset that would be images or label maps but for the dot at the beginning of their names (macOS writes ``._case``)."""
+    parts = (folder / part for part in ("imagesTr", "labelsTr"))
+    return [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if file.name.startswith(".") and ending_of(file)]
+
+
+def _check_folders(folder: Path) -> None:
+    """Raises one ValueError where ``imagesTr`` or ``labelsTr`` is lacking or spelled otherwise, instead of one for each case."""
+    lacking = {part: part[:6] for part in ("imagesTr", "labelsTr") if not (folder / part).is_dir()}
+    for part, what in lacking.items():
+        for path in folder.iterdir():
+            if path.is_dir() and re.sub(r"[\W_]", "", path.name).lower() == part.lower():
+                raise ValueError(f"{folder}: expected the training {what} in {part}/, found {path.name}/; rename it to {part}")
+    if len(lacking) == 1:
+        part, what = next(iter(lacking.items()))
+        raise ValueError(f"{folder}: expected the training {what} in {part}/, found no such folder; {_content(folder)}")
 
 
 def _content(folder: Path) -> str:

@@ -16,7 +16,7 @@ from ..runtime.serialization import atomic_write, read_json, to_jsonable, write_
 from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
 from .datasets import inspect_dataset, missing_files, named_files
-from .external_files import Permission, allowed_folders, check_external, folders_outside, remember_external
+from .external_files import Permission, allowed_folders, check_data_files, check_external, folders_outside, remember_external
 from .region_order import check_region_order
 
 
@@ -57,7 +57,9 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
 def check_leave(dataset: Dataset, home: Path) -> None:
     """Raises a ValueError where images or label maps of a described dataset lie where the home does not allow it to read."""
     files = [(case.name, path) for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
-    check_external(files, dataset.folder, allowed_folders(home, dataset.folder))
+    allowed = allowed_folders(home, dataset.folder)
+    check_external(files, dataset.folder, allowed)
+    check_data_files(dataset.cases, dataset.folder, allowed)
 
 
 def check_files(dataset: Dataset, home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that ``dataset.json`` names outside of the dataset's folder: read only where the user allowed it, which the home remembers.
+"""Files outside of the dataset's folder that ``dataset.json`` or a header names: read only with leave, which the home remembers.
 
 A dataset folder comes from others; that it may read elsewhere is said with ``--allow-external`` and kept in the home, never in the folder.
 Links that lie inside the folder are the user's own way to place files, and are followed.
@@ -7,11 +7,13 @@ Links that lie inside the folder are the user's own way to place files, and are 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from ..runtime.provenance import case_paths
 from ..runtime.serialization import read_json, write_json
-from ..schema import Dataset
+from ..schema import Case, Dataset
+from .raster_headers import data_file
 
 ALLOWED = "allowed_external.json"
 """In the home: dataset folder to the folders outside of it from which it may read."""
@@ -36,23 +38,53 @@ def is_external(path: Path, folder: Path) -> bool:
 
 def check_external(files: Iterable[tuple[str, Path]], folder: Path, allowed: Permission) -> None:
     """Raises a ValueError where files of cases, (case, path), lie outside of the dataset's folder and not in an allowed one."""
+    _refuse(folder / "dataset.json", _outside(files, folder, allowed))
+
+
+def check_data_files(cases: Iterable[Case], folder: Path, allowed: Permission) -> None:
+    """As `check_external`, of the files in which headers of images and label maps say that their voxels are."""
+    for case in cases if allowed is not True else ():
+        for header in case_paths(case):
+            voxels = data_file(header)
+            _refuse(header, [] if voxels is None else _outside([(case.name, voxels)], folder, allowed))
+
+
+def _outside(files: Iterable[tuple[str, Path]], folder: Path, allowed: Permission) -> list[tuple[str, Path]]:
+    """Those files of cases that a dataset may not read."""
     if allowed is True:
-        return
+        return []
     folders = {Path(os.path.realpath(one)) for one in allowed or ()}
-    outside = [(case, path) for case, path in files if is_external(path, folder) and _folder_of(path) not in folders]
+    return [(case, path) for case, path in files if is_external(path, folder) and _folder_of(path) not in folders]
+
+
+def _refuse(naming: Path, outside: Sequence[tuple[str, Path]]) -> None:
+    """Raises a ValueError where there are such files; `naming` is the file that names them."""
     if outside:
         case, path = outside[0]
         more = f", and {len(outside) - 1} other files" if len(outside) > 1 else ""
         raise ValueError(
-            f"{folder / 'dataset.json'}: case {case}: expected files inside of the dataset's folder, found {path}{more}; if they are meant,"
+            f"{naming}: case {case}: expected files inside of the dataset's folder, found {path}{more}; if they are meant,"
             " give --allow-external (allow_external=True in Python) when checking or planning: the home remembers it"
         )
 
 
+def check_beside(path: Path) -> None:
+    """Raises a ValueError where the header of a new image names a file for its voxels that lies outside of the header's own folder."""
+    voxels = data_file(path)
+    if voxels is not None and is_external(voxels, path.parent):
+        raise ValueError(
+            f"{path}: expected the voxels beside their header, or in a folder there, found that it names {voxels}; move them there"
+        )
+
+
+def with_data_files(paths: Iterable[Path]) -> list[Path]:
+    """Images or label maps, each with the second file that its header names for its voxels, if there is one."""
+    return [file for path in paths for file in (path, data_file(path)) if file is not None]
+
+
 def external_folders(dataset: Dataset) -> tuple[Path, ...]:
     """Folders outside of a dataset's own that hold files of its cases, sorted."""
-    files = [path for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
-    return folders_outside(files, dataset.folder)
+    return folders_outside(with_data_files(path for case in dataset.cases for path in case_paths(case)), dataset.folder)
 
 
 def folders_outside(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:

@@ -97,6 +97,18 @@ def read_stored(path: Path) -> StoredVoxels:
     return stored
 
 
+def data_file(path: Path) -> Path | None:
+    """The second file in which a MetaImage or NRRD header says that its voxels are; None for other files and damaged headers."""
+    is_nrrd = path.name.lower().endswith(".nrrd")
+    if not path.name.lower().endswith(FORMATS) or not path.is_file():
+        return None
+    try:
+        name = _nrrd_fields(path)[0].get("data file", "LOCAL") if is_nrrd else _meta_fields(path)[0]["ElementDataFile"]
+    except (ValueError, OSError):
+        return None
+    return None if name.upper() == "LOCAL" else path.parent / name
+
+
 def _metaimage(path: Path) -> StoredVoxels:
     fields, start = _meta_fields(path)
     n_axes = int(fields["NDims"])

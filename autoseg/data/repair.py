@@ -34,6 +34,7 @@ from .images import (
     write_label,
 )
 from .label_placement import Reading, place_label, placement, voxels_fit
+from .raster_headers import data_file
 from .slicer_segmentation import on_grid, read_segments
 
 
@@ -196,7 +197,7 @@ def _copy_straight(source: Path, stem: Path, kinds: set[str]) -> tuple[Path, boo
     if NOT_ORTHONORMAL in kinds and nifti_header.is_nifti(source):
         nifti_header.copy_with_orientation(source, target, nifti_header.orthonormalised(nifti_header.read_orientation(source)))
         return target, True
-    if NOT_ORTHONORMAL in kinds or ending == ".mhd":
+    if NOT_ORTHONORMAL in kinds or data_file(source) is not None:  # of a header alone the copy would have no voxels
         image = from_sitk(sitk.ReadImage(str(source)), str(source))
         u, _, vt = np.linalg.svd(np.array(image.geometry.direction).reshape(image.geometry.dim, -1))
         direction = tuple((u @ vt).ravel().tolist()) if NOT_ORTHONORMAL in kinds else image.geometry.direction

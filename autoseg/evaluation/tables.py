@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..data.tolerances import tolerance_of
-from ..runtime.shown_text import printable, spreadsheet_cell
+from ..runtime.shown_text import in_one_line, spreadsheet_cell
 from ..schema import Score
 from .components import MATCH_IOU
 from .counts import nan_mean
@@ -91,7 +91,7 @@ def with_unit(name: str) -> str:
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width; first and last to the left, numbers to the right."""
     columns = []
-    for i, column in enumerate(zip(*(map(printable, row) for row in rows), strict=True)):
+    for i, column in enumerate(zip(*(map(in_one_line, row) for row in rows), strict=True)):
         adjust, width = (str.ljust if i in (0, len(rows[0]) - 1) else str.rjust), max(map(len, column))
         columns.append([adjust(cell, width) for cell in column])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))

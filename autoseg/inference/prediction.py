@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
 from ..runtime.outputs import Outputs, clashes
 from ..runtime.serialization import Writer
-from ..schema import Case
+from ..schema import Case, Image
 from .ensemble import Ensemble
 from .manifest import Manifest, models_key
 from .prediction_files import UNCERTAINTY, Destination, PredictionFiles, organ_uncertainties, write_probabilities, write_uncertainty_maps
@@ -91,6 +92,18 @@ def _is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Ou
     return not (changed and outputs.overwrite)
 
 
+@contextmanager
+def _naming_image(image: Image) -> Iterator[None]:
+    """Adds the file and its range of intensities to errors of the networks, which know the case's name only."""
+    try:
+        yield
+    except ValueError as error:
+        if image.source in str(error):
+            raise
+        low, high = image.array.min(), image.array.max()
+        raise ValueError(f"{error} ({image.source}, voxels from {low:.3g} to {high:.3g})") from error
+
+
 def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm, write: Writer) -> list[OrganUncertainty]:
     """Writes the files of a case; returns what is known of each organ without a reference."""
     reset_peak_memory()
@@ -100,10 +113,11 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
     if len(image.array) != expected:
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
     geometry = image.geometry
-    if files.uncertainty:
-        logits, by_fold = ensemble.logits_by_fold(image, case=case.name, progress=bar.update)
-    else:
-        logits, by_fold = ensemble.logits(image, case=case.name, progress=bar.update), None
+    with _naming_image(image):
+        if files.uncertainty:
+            logits, by_fold = ensemble.logits_by_fold(image, case=case.name, progress=bar.update)
+        else:
+            logits, by_fold = ensemble.logits(image, case=case.name, progress=bar.update), None
     del image  # large, and no longer needed: what follows takes memory of its own
     if files.probabilities is not None:
         write_probabilities(files.probabilities, ensemble, logits, write=write)

@@ -85,11 +85,13 @@ def preprocess_case(
     box, mask = nonzero_box(array)
     shape_before_crop, inside = mask.shape, slices_of(box)
     array, mask = array[(slice(None),) + inside], mask[inside]
-    array = _normalise(array, mask, plan, configuration)
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
     shape = shape if len(shape) == 3 else (1, *shape)
-    result = resample_image(array, shape, spacing=spacing, new_spacing=target)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, or NaN, and found next
+        array = _normalise(array, mask, plan, configuration)
+        result = resample_image(array, shape, spacing=spacing, new_spacing=target)
+    _check_finite(result, image, name)
     trace = Trace(name, image.geometry, order, shape_before_crop, box, shape, target, flips)
     if segmentation is None:
         return result, None, trace
@@ -121,6 +123,15 @@ def _knows_spacing(plan: Plan) -> bool:
     """Whether a plan was made from images whose spacing is known: where it is not, 1 stands for it, and is planned with."""
     asked = plan.settings.spacing if plan.settings is not None else None
     return asked is None and all(set(one.spacing) != {1.0} for one in plan.configurations.values())
+
+
+def _check_finite(result: np.ndarray, image: Image, name: str) -> None:
+    """Raises a ValueError where voxels became infinite or NaN by normalisation or resampling: they were too large for 32 bits."""
+    if not np.isfinite([result.min(), result.max()]).all():
+        raise ValueError(
+            f"{name}: expected intensities that can be normalised, found voxels from {image.array.min():.3g} to {image.array.max():.3g} in"
+            f" {image.source}, which overflow; correct the image, or leave it out"
+        )
 
 
 def _normalise(array: np.ndarray, mask: np.ndarray, plan: Plan, configuration: Configuration) -> np.ndarray:

@@ -27,8 +27,11 @@ T = TypeVar("T")
 BLOCK_BYTES = 2**20
 """Read at once while a file is hashed."""
 
-SEVERAL_FILES = {"DICOM": "autoseg.data.dicom:series_files"}
+SEVERAL_FILES = {"DICOM": "autoseg.data.dicom:series_files", "header": "autoseg.data.raster_headers:data_file"}
 """What finds the files of images that are no single file."""
+
+HEADERS = (".mhd", ".mha", ".nrrd")
+"""Endings of files whose voxels may lie in a second file, which their header names."""
 
 READERS = 4
 """Files that are hashed at once, at most: hashing outruns most disks."""
@@ -89,7 +92,7 @@ def size_of(path: Path) -> int:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of an image or label map: of a DICOM folder those of its series, of an ``.mhd`` header also those of its voxels.
+    """The files of an image or label map: of a DICOM folder those of its series, of a header also that of its voxels.
 
     Raises:
         ValueError: There is nothing at `path`.
@@ -99,9 +102,11 @@ def files_of(path: Path) -> list[Path]:
         return sorted(files)
     if not path.is_file():
         raise ValueError(f"{path}: expected a file or a folder with a DICOM series, found nothing")
-    if path.suffix.lower() == ".mhd":
-        return sorted(file for file in path.parent.iterdir() if file.stem == path.stem and file.is_file())
-    return [path]
+    if path.suffix.lower() not in HEADERS:
+        return [path]
+    voxels: Path | None = lookup(SEVERAL_FILES, "header", "images of several files")(path)
+    beside = [file for file in path.parent.iterdir() if file.stem == path.stem] if path.suffix.lower() == ".mhd" else []
+    return sorted({path, *(file for file in (voxels, *beside) if file is not None and file.is_file())})
 
 
 def content_ids(paths: Iterable[Path], *, what: str) -> dict[Path, str]:

@@ -13,9 +13,14 @@ def printable(text: str) -> str:
     return "".join(repr(one)[1:-1] if one != "\n" and is_unprintable(one) else one for one in text)
 
 
+def in_one_line(text: object) -> str:
+    """As `printable`, for what is part of a line, such as names of files: also line feeds are shown, as ``\\n``."""
+    return printable(str(text)).replace("\n", r"\n")
+
+
 def spreadsheet_cell(text: str) -> str:
     """A name as a cell of a CSV file: one that a spreadsheet would take for a formula begins with an apostrophe; numbers stay."""
-    cell = printable(text).replace("\n", r"\n")
+    cell = in_one_line(text)
     return f"'{cell}" if text.startswith(tuple(FORMULA_SIGNS)) and not _is_number(text) else cell
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
-from ..runtime.shown_text import printable
+from ..runtime.shown_text import in_one_line
 from ..schema import CandidateComparison, Choice, Evidence, candidate_name
 from ..schema.scores import IMAGES_LIKE_TRAINING
 from .evidence import metric_title
@@ -70,7 +70,7 @@ def _row(name: str, one: CandidateComparison, chosen: str, choice: Choice) -> tu
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, names to the left and numbers to the right; columns without any number are left out."""
-    names, means, *others = zip(*(map(printable, row) for row in rows), strict=True)
+    names, means, *others = zip(*(map(in_one_line, row) for row in rows), strict=True)
     numbers = [means, *(column for column in others if any(cell not in ("", "-") for cell in column[1:]))]
     left = [cell.ljust(max(map(len, names))) for cell in names]
     right = [[cell.rjust(max(map(len, column))) for cell in column] for column in numbers]

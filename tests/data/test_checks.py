@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins, write_volume
@@ -48,6 +50,31 @@ def test_a_clean_dataset_has_no_problems_with_worker_processes_too(tmp_path):
     for seed, name in enumerate(("a", "b", "c")):
         write_case(tmp_path, name, seed=seed)
     assert checks.check_dataset(write_info(tmp_path), workers=2) == []
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_a_label_map_that_is_the_image_is_named(tmp_path, ending):
+    image = np.random.default_rng(0).integers(0, 2, CHECKED_SHAPE).astype(np.uint8)
+    write_case(tmp_path, "a", seed=0, image=image)
+    write_case(tmp_path, "b", seed=1)
+    (tmp_path / "labelsTr/a.nii.gz").unlink()
+    write_volume(tmp_path / f"labelsTr/a{ending}", image)
+    write_case(tmp_path, "c", seed=2, label=np.random.default_rng(2).normal(size=CHECKED_SHAPE).astype(np.float32))
+    shutil.copyfile(tmp_path / "imagesTr/c_0000.nii.gz", tmp_path / "labelsTr/c.nii.gz")
+    found = checks.check_dataset(write_info(tmp_path), workers=0)
+    assert [(one.case, one.kind) for one in found] == [("a", checks.COPY), ("c", checks.COPY)]
+    assert found[0].file.endswith(f"labelsTr/a{ending}")
+    assert "imagesTr/a_0000.nii.gz" in found[0].found
+
+
+def test_hidden_files_are_no_cases_and_said_once(tmp_path, capsys, caplog):
+    write_case(tmp_path / "raw/Dataset001_A", "a", seed=0)
+    for name in ("imagesTr/._a_0000.nii.gz", "imagesTr/.b_0000.nii.gz", "labelsTr/._a.nii.gz", "imagesTr/.DS_Store"):
+        (tmp_path / "raw/Dataset001_A" / name).write_bytes(b"Mac OS X")
+    write_info(tmp_path / "raw/Dataset001_A", numTraining=1)
+    assert cli.check(["-d", "1", "--home", str(tmp_path), "--workers", "0"]) == 0
+    assert "no problem found in 1 case" in capsys.readouterr().out
+    assert caplog.text.count("3 hidden files (such as ._a_0000.nii.gz) are no images and were left out") == 1
 
 
 def test_a_file_with_too_few_channels(tmp_path):

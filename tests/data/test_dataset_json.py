@@ -302,6 +302,21 @@ class TestNothingThere:
         with pytest.raises(ValueError, match=f"expected training cases in .*imagesTr and .*labelsTr, found none; the folder holds {said}"):
             inspect_dataset(folder)
 
+    @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+    @pytest.mark.parametrize("spelled", [str.lower, str.upper, lambda part: f"{part[:6]}_{part[6:]}"])
+    def test_a_folder_that_is_spelled_otherwise_is_one_message(self, tmp_path, part, spelled):
+        folder = make(tmp_path / "d", tr("a", "b"))
+        (folder / part).rename(folder / spelled(part))
+        with pytest.raises(ValueError, match=f"expected the training {part[:6]} in {part}/, found {spelled(part)}/; rename it to {part}$"):
+            inspect_dataset(folder)
+
+    @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+    def test_a_folder_that_is_not_there_is_one_message(self, tmp_path, part):
+        folder = make(tmp_path / "d", tr("a", "b"))
+        (folder / part).rename(folder / "scans")
+        with pytest.raises(ValueError, match=rf"in {part}/, found no such folder; the folder holds .*scans/ \(2 image files\)"):
+            inspect_dataset(folder)
+
     def test_images_without_one_label_map(self, tmp_path):
         folder = make(tmp_path / "d", ["imagesTr/a_0000.nii.gz"])
         (folder / "labelsTr").mkdir()

@@ -10,7 +10,7 @@ from factories import make_plan
 from test_datasets import make, touch, tr
 
 from autoseg import cli
-from autoseg.data.datasets import load_dataset
+from autoseg.data.datasets import find_new_cases, load_dataset
 from autoseg.data.descriptions import (
     check_files,
     planned_dataset,
@@ -21,6 +21,7 @@ from autoseg.data.descriptions import (
 )
 from autoseg.data.external_files import ALLOWED, external_folders
 from autoseg.pipeline import merge, write_report
+from autoseg.runtime.provenance import content_id, files_of
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 
@@ -72,6 +73,64 @@ class TestLeave:
         touch(home.parent / "y.nii.gz")
         with pytest.raises(ValueError, match="--allow-external"):
             load_dataset(listing(home, "pool/../y.nii.gz"))
+
+
+def detached(header: Path, voxels: Path, named: str) -> Path:
+    """Writes an image whose header names that file for its voxels, which `voxels` is."""
+    head = "ObjectType = Image\nNDims = 3\nElementSpacing = 1 1 1\nDimSize = 5 4 3\nElementType = MET_UCHAR\nElementDataFile = {}\n"
+    if header.suffix == ".nrrd":
+        head = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nspacings: 1 1 1\nendian: little\ndata file: {}\n"
+    header.parent.mkdir(parents=True, exist_ok=True)
+    voxels.parent.mkdir(parents=True, exist_ok=True)
+    header.write_text(head.format(named))
+    voxels.write_bytes(bytes(range(60)))
+    return header
+
+
+class TestDataFilesOfHeaders:
+    """`ElementDataFile` of MetaImage and `data file` of NRRD are paths that a file brings, as those of dataset.json."""
+
+    @pytest.mark.parametrize("ending", [".mhd", ".mha", ".nrrd"])
+    @pytest.mark.parametrize("named", ["../../x.raw", "{}/home/raw/x.raw"])
+    @pytest.mark.parametrize("is_label", [False, True])
+    def test_those_that_leave_the_dataset_need_leave(self, home: Path, ending: str, named: str, is_label: bool) -> None:
+        folder, workspace = home / "raw" / NAME, Workspace(home)
+        header = folder / (f"labelsTr/b{ending}" if is_label else f"imagesTr/b_0000{ending}")
+        touch(folder / ("imagesTr/b_0000.nii.gz" if is_label else "labelsTr/b.nii.gz"))
+        detached(header, home / "raw/x.raw", named.format(home.parent))
+        for read in (lambda: load_dataset(folder), lambda: raw_dataset(workspace, 1)):
+            with pytest.raises(
+                ValueError, match=rf"b.*\{ending}: case b: expected files inside of the dataset's folder, .*--allow-external"
+            ):
+                read()
+        write_planned_dataset(workspace, dataset := raw_dataset(workspace, 1, allow_external=True))
+        assert raw_dataset(workspace, 1) == dataset
+        check_files(planned_dataset(workspace, 1), home)
+        (home / ALLOWED).unlink()
+        with pytest.raises(ValueError, match="--allow-external"):
+            check_files(planned_dataset(workspace, 1), home)
+
+    @pytest.mark.parametrize("named", ["b.raw", "../voxels/b.raw"])
+    def test_those_inside_do_not(self, home, named):
+        folder = home / "raw" / NAME
+        touch(folder / "labelsTr/b.nii.gz")
+        header = detached(folder / "imagesTr/b_0000.mhd", folder / "imagesTr" / named, named)
+        assert len(load_dataset(folder).cases) == 2
+        assert folder / "imagesTr" / named in files_of(header)
+        before = content_id(header)
+        (folder / "imagesTr" / named).write_bytes(bytes(60))
+        assert content_id(header) != before
+
+    @pytest.mark.parametrize("ending", [".mhd", ".nrrd"])
+    def test_new_images_have_theirs_beside_them(self, home, ending):
+        new = home.parent / "new"
+        touch(new / "sound.nii.gz")
+        detached(new / f"inside{ending}", new / "voxels/inside.raw", "voxels/inside.raw")
+        detached(new / f"outside{ending}", home.parent / "x.raw", "../x.raw")
+        found = find_new_cases(new, ("CT",))
+        assert [case.name for case in found.cases] == ["inside", "sound"]
+        assert f"outside{ending}: expected the voxels beside their header" in found.failed["outside"]
+        assert list(find_new_cases(new / f"outside{ending}", ("CT",)).failed) == ["outside"]
 
 
 class TestMemory:

@@ -214,6 +214,19 @@ def test_errors_that_no_reader_foresees_are_of_one_case(
     assert done.failures == {"s0": "OverflowError: cannot convert float infinity to integer"}
 
 
+@pytest.mark.parametrize("value", [3e38, 1e6])
+def test_voxels_that_overflow_are_named_with_their_file(
+    shared_oracle_home: HomeFactory, images: Path, tmp_path: Path, value: float
+) -> None:
+    image, _, geometry = oracle_case(9)
+    image = image.astype(np.float32)
+    image[2, 3, :4] = value, -value, value, -value
+    write_image(images / "bad.nii.gz", image[None], geometry)
+    done = predict_each(images, tmp_path / "out", home=shared_oracle_home())
+    assert done.written == ("s0", "s1")
+    assert f"({images / 'bad.nii.gz'}, voxels from {-value:.3g} to {value:.3g})" in done.failures["bad"]
+
+
 def test_a_full_disk_is_no_bad_case(shared_oracle_home: HomeFactory, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 

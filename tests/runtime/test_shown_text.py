@@ -11,9 +11,11 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from factories import write_case, write_info
 
 from autoseg import cli
-from autoseg.cli.output import execute, say
+from autoseg.cli.failures import finish
+from autoseg.cli.output import _AboveProgressBars, execute, say
 from autoseg.evaluation.tables import csv_text, table
 from autoseg.runtime.shown_text import printable, spreadsheet_cell
 from autoseg.schema import Score
@@ -41,6 +43,27 @@ def test_the_terminal_is_not_steered(capsys: pytest.CaptureFixture[str], caplog:
     assert out == f"case {shown}\nnext line\n"
     assert err == f"organ {shown}\nautoseg_x: error: plan.json: network {shown}\n"
     assert printable("Leber (größte) 肝 \\x1b") == "Leber (größte) 肝 \\x1b"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_line_feed_in_a_name_breaks_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "raw/Dataset001_A/imagesTr/a\nFAILED b_0000.nii.gz"
+    write_case(tmp_path / "raw/Dataset001_A", "a", seed=0)
+    (tmp_path / "raw/Dataset001_A/imagesTr/a_0000.nii.gz").rename(file)
+    write_info(tmp_path / "raw/Dataset001_A")
+    assert cli.main(["check", "-d", "1", "--home", str(tmp_path), "--workers", "0"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert r"a\nFAILED b_0000: missing label" in lines
+    assert not [line for line in lines if line.startswith("FAILED")]
+    finish("Done", {"a\nb": f"{file}: cannot be read"}, of=2)
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [rf"FAILED a\nb: {file.parent}/a\nFAILED b_0000.nii.gz: cannot be read"]
+    assert said.out.startswith(r"Done; 1 of 2 cases failed: a\nb (") and said.out.count("\n") == 1
+    record = logging.makeLogRecord({"msg": "%s failed: %s", "args": ("a\nb", file)})
+    assert "\n" not in _AboveProgressBars().format(record)
+    assert _AboveProgressBars().format(logging.makeLogRecord({"msg": "scores:\n%s", "args": ("a\nb",)})) == "scores:\na\nb"
+    lines = table([Score("a", "liver\nspleen", 0.5, 1 / 3, 4, 4)]).splitlines()
+    assert lines[1].startswith(r"liver\nspleen   0.5")
 
 
 def test_a_table_stays_aligned() -> None:

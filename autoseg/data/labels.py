@@ -91,6 +91,12 @@ def foreground_box(mask: np.ndarray) -> Box:
     return tuple(box)
 
 
+def union_of_boxes(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around several, None where all are."""
+    known = [box for box in boxes if box is not None]
+    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*known, strict=True)) if known else None
+
+
 def left_right_pairs(names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
     """Pairs of indices (left, right) of organs that are each other's mirror image by their names, and organs whose partner is missing.
 

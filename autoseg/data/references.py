@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..runtime.provenance import content_id
-from ..schema import Case, Labels
+from ..schema import Case, Image, Labels
 from .label_placement import read_case_label
 from .labels import to_internal_values
 
 
-def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Reads a case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, and its spacing in mm.
+def reference_image(case: Case, labels: Labels) -> Image:
+    """Reads a case's reference, internal values ``(Z, Y, X)`` or ``(Y, X)``, with its geometry.
 
     Raises:
         ValueError: It has none to read, or one that was changed since the dataset was planned.
@@ -24,4 +26,10 @@ def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, .
             "after a change of the data run autoseg_plan_and_preprocess again"
         )
     image = read_case_label(case, labels)
-    return to_internal_values(image.array, labels, source=str(case.label)), image.geometry.spacing
+    return replace(image, array=to_internal_values(image.array, labels, source=str(case.label)))
+
+
+def reference_of(case: Case, labels: Labels) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The array of `reference_image` and its spacing in mm."""
+    image = reference_image(case, labels)
+    return image.array, image.geometry.spacing

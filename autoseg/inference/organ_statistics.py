@@ -13,6 +13,7 @@ from ..schema import Labels, PostProcessing
 from .export import probabilities
 from .lazy_logits import crop_logits, on_first_grid
 from .logits import Logits
+from .organ_places import OrganPlace
 from .postprocessing import apply_postprocessing
 
 MIN_PROBABILITY = 0.2
@@ -43,6 +44,7 @@ class OrganStatistics:
         border_share: Share of the mask's voxels that have a neighbour outside in the last two axes: high for ragged and thin masks.
         slice_agreement: Mean Dice of the masks of neighbouring slices, from the organ's first to its last one; 0 where it is in one slice
             only, NaN for a 2D image.
+        place: Where it lies in the label map; None where it is empty, and in files of earlier versions.
     """
 
     expected_dice: float
@@ -51,6 +53,12 @@ class OrganStatistics:
     low_probability: float = math.nan
     border_share: float = math.nan
     slice_agreement: float = math.nan
+    place: OrganPlace | None = None
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the mask's voxels that lie in its largest component; NaN where it is not known."""
+        return math.nan if self.place is None else self.place.largest_share
 
 
 def organ_statistics(

@@ -18,6 +18,7 @@ from ..schema.settings import PredictSettings
 from .ensemble import Ensemble
 from .logits import Logits
 from .manifest import MANIFEST
+from .organ_places import organ_places
 from .organ_statistics import MM3_PER_ML, OrganStatistics, organ_statistics
 from .uncertainty import LEVELS, CandidatePrediction, OrganUncertainty, along_organ, uncertainty_maps
 
@@ -135,6 +136,8 @@ def organ_uncertainties(
     for candidate in candidates:
         steps = {organ: steps for organ, steps in ensemble.choice.postprocessing.items() if organ in candidate.organs}
         found |= organ_statistics(candidate.members, candidate.labels, steps, organs=candidate.organs)
+    places = organ_places(label_map, ensemble.labels, trace.geometry)
+    found = {organ: replace(one, place=places.get(organ)) for organ, one in found.items()}
     rows = []
     for organ in (name for name in ensemble.labels.names if name in found):
         voxels, along = along_organ(label_map, ensemble.labels, organ, maps)

@@ -18,6 +18,7 @@ from .scores import (
     OrganMerging,
     PostProcessing,
     Score,
+    UsualPlace,
     candidate_members,
     candidate_name,
 )

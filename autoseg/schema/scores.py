@@ -174,6 +174,26 @@ class FeatureWeight:
 
 
 @dataclass(frozen=True)
+class UsualPlace:
+    """Where an organ lies in the held-out references, in mm along the patient's axes (`autoseg.inference.organ_places.OrganPlace`).
+
+    Attributes:
+        low_mm: Smallest coordinates of its centre from the middle of the image; `high_mm` the largest.
+        others_low_mm: The same from the centre of all other organs; empty where some references have no other.
+        smallest_image_mm: Smallest size of an image along each axis; `largest_image_mm` the largest.
+        cases: Number of references.
+    """
+
+    low_mm: tuple[float, ...]
+    high_mm: tuple[float, ...]
+    others_low_mm: tuple[float, ...]
+    others_high_mm: tuple[float, ...]
+    smallest_image_mm: tuple[float, ...]
+    largest_image_mm: tuple[float, ...]
+    cases: int
+
+
+@dataclass(frozen=True)
 class DiceRegression:
     """Regression that estimates an organ's Dice without a reference, fitted on the cross-validation.
 
@@ -187,6 +207,7 @@ class DiceRegression:
         offset: Logit of the estimate of a mask whose features are typical.
         smallest_ml: Smallest volume of the organ in a held-out reference, `largest_ml` the largest; 0 where they are not known.
         missed: Probability that the organ is there where the mask is empty.
+        place: Where the organ usually lies; None where it is not known, as in files of earlier versions.
     """
 
     slope: float
@@ -199,6 +220,7 @@ class DiceRegression:
     smallest_ml: float = 0.0
     largest_ml: float = 0.0
     missed: float = 0.0
+    place: UsualPlace | None = None
 
 
 @dataclass(frozen=True)

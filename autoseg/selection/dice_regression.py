@@ -2,11 +2,12 @@
 
 Where probabilities are calibrated, a voxel that is given an organ with probability p is right with probability p, which gives the expected
 Dice of the whole mask. It is too optimistic where a model errs without knowing it, and then ranks cases badly, too. How doubtful the
-mask's own voxels are, how ragged it is, and how well neighbouring slices agree tell more together. A ridge regression (Hoerl & Kennard,
-Technometrics 1970) on the logit of the Dice weighs them; where a line through the expected Dice alone does better, that is taken.
+mask's own voxels are, how ragged it is, whether it is in one piece, and how well neighbouring slices agree tell more together. A ridge
+regression (Hoerl & Kennard, Technometrics 1970) on the logit of the Dice weighs them; where a line through the expected Dice alone does
+better, that is taken.
 
-Two things no regression on good masks can know: an empty mask of an organ that nearly every patient has is wrong, and a mask much smaller
-or larger than all references cannot agree with a reference of a usual volume.
+Three things no regression on good masks can know: an empty mask of an organ that nearly every patient has is wrong, a mask much smaller
+or larger than all references cannot agree with a reference of a usual volume, nor one that lies elsewhere with one in a usual place.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import spearmanr
 
+from ..inference.organ_places import OrganPlace
 from ..inference.organ_statistics import OrganStatistics
 from ..schema import DiceRegression
 from ..schema.scores import FeatureWeight
+from .usual_places import possible_dice, usual_place
 
 FEWEST = 4
 """Cases for a line: fewer leave nothing to judge it by."""
@@ -51,8 +54,10 @@ FEATURES: dict[str, Callable[[float], float]] = {
     "low_probability": logit,
     "border_share": _log,
     "slice_agreement": float,
+    "largest_share": float,
 }
-"""Attribute of `OrganStatistics` to what it enters the regression as. Volume is not: another disease changes it first."""
+"""Attribute of `OrganStatistics` to what it enters the regression as. Volume and place are not: another disease changes them
+first, another field of view the place."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class QualityEstimate:
         statistics: Of its mask; None in files of version 0.1.0.
         reference_ml: Volume in the reference; NaN in files of version 0.1.0.
         patient: Empty where the case is a patient.
+        reference_place: Where the reference has the organ; None where it does not, and in files of earlier versions.
     """
 
     case: str
@@ -73,6 +79,7 @@ class QualityEstimate:
     statistics: OrganStatistics | None = None
     reference_ml: float = math.nan
     patient: str = ""
+    reference_place: OrganPlace | None = None
 
     @property
     def known(self) -> bool:
@@ -143,7 +150,7 @@ def _change(one: FeatureWeight, value: float) -> float:
 
 
 def _limited(regression: DiceRegression | None, dice: float, mask: OrganStatistics) -> float:
-    """An estimate with what no mask can exceed: 0 where it is empty, and what its volume allows."""
+    """An estimate with what no mask can exceed: 0 where it is empty, and what its volume and its place allow."""
     if math.isnan(mask.expected_dice):
         return 0.0 if regression is not None and regression.missed >= LIKELY_MISSED else math.nan
     if mask.expected_dice == 0:  # an empty mask, though some voxels may be the organ
@@ -152,6 +159,8 @@ def _limited(regression: DiceRegression | None, dice: float, mask: OrganStatisti
     if regression is not None and volume > 0 and regression.largest_ml > 0:
         usual = min(regression.largest_ml, max(regression.smallest_ml, volume))
         largest = 2 * min(volume, usual) / (volume + usual)
+    if regression is not None and regression.place is not None and mask.place is not None:
+        largest = min(largest, possible_dice(mask.place, regression.place))
     return float(min(largest, max(0.0, dice)))
 
 
@@ -189,7 +198,8 @@ def _left_out(known: Sequence[QualityEstimate], *, with_features: bool) -> np.nd
 
 
 def _with_limits(regression: DiceRegression, estimates: Sequence[QualityEstimate]) -> DiceRegression:
-    """Adds the volumes of the references that have the organ, and how probable it is to be there where the mask is empty."""
+    """Adds the volumes and places of the references that have the organ, and how probable it is to be there where the mask is empty."""
+    regression = replace(regression, place=usual_place([one.reference_place for one in estimates if one.reference_place is not None]))
     volumes = [one.reference_ml for one in estimates if not math.isnan(one.reference_ml)]
     present = [volume for volume in volumes if volume > 0]
     if not present:

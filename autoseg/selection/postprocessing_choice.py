@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from ..data.labels import organ_mask
+from ..data.labels import organ_mask, union_of_boxes
 from ..data.references import reference_of
 from ..evaluation.metrics import higher_is_better_score
 from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
@@ -88,12 +88,6 @@ def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:
             sizes = Components.of(organ_mask(reference[box], labels, index)).sizes[1:]
             found[organ] = parts_of((sizes * math.prod(spacing)).tolist())
     return found
-
-
-def union_of_boxes(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
-    """The smallest box around several, None where all are."""
-    known = [box for box in boxes if box is not None]
-    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*known, strict=True)) if known else None
 
 
 def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:

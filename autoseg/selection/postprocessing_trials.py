@@ -15,21 +15,22 @@ from functools import cached_property, partial
 import numpy as np
 from scipy import ndimage
 
-from ..data.labels import organ_mask
-from ..data.references import reference_of
+from ..data.labels import organ_mask, union_of_boxes
+from ..data.references import reference_image
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
+from ..inference.organ_places import LabelMapPlaces, OrganPlace, organ_places
 from ..inference.organ_statistics import MM3_PER_ML
 from ..inference.postprocessing import apply_postprocessing
 from ..runtime.workspace import Workspace
-from ..schema import Case, Choice, Dataset, Labels, PostProcessing, Score
+from ..schema import Case, Choice, Dataset, Geometry, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
 from .dice_regression import fit_dice_regression
 from .evidence import perfect_value
 from .held_out import HeldOut, check_same_grid
 from .organ_merging import summarise_merging
-from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing, union_of_boxes
+from .postprocessing_choice import SHAPES, organ_shapes, proposals, select_postprocessing
 from .quality_estimation import TrueDice, estimate_quality, write_quality_estimates
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,20 @@ class CaseTrials:
         merged: Scores of the merged map, and its voxels that two organs claimed; None where the organs come from one candidate, overlap,
             or a member's logits are gone.
         reference_ml: Organ to its volume in the reference.
+        places: Organ to where its mask lies under each proposal, None where it is empty.
+        reference_places: The same in the reference, without organs that it lacks.
     """
 
     tried: dict[str, Tried]
     merged: tuple[list[Score], int] | None = None
     reference_ml: dict[str, float] = field(default_factory=dict)
+    places: dict[str, dict[PostProcessing, OrganPlace | None]] = field(default_factory=dict)
+    reference_places: dict[str, OrganPlace] = field(default_factory=dict)
+
+    def true_dice(self, organ: str, steps: PostProcessing) -> TrueDice:
+        """What is known of an organ with its post-processing."""
+        place, of_reference = self.places[organ][steps], self.reference_places.get(organ)
+        return TrueDice(self.tried[organ][steps][1], self.reference_ml[organ], place, of_reference)
 
 
 def choose_postprocessing(
@@ -82,10 +92,9 @@ def choose_postprocessing(
         log.info("Post-processing of %s: %s.", organ, steps.why)
     choice = replace(choice, postprocessing=postprocessing)
     steps_of = {organ: replace(postprocessing.get(organ, UNCHANGED), why="") for organ in choice.organs}
-    volumes = {case.name: one.reference_ml for (_, case), one in trials.items()}
     true = {
-        organ: {case.name: TrueDice(tried[steps_of[organ]][1], volumes[case.name][organ]) for case, tried in cases.items()}
-        for organ, cases in of_organs.items()
+        organ: {case.name: one.true_dice(organ, steps_of[organ]) for (_, case), one in trials.items() if organ in one.tried}
+        for organ in choice.organs
     }
     estimates = estimate_quality(replace(held_out, choice=choice), cross_validation, true)
     write_quality_estimates(cross_validation.results, estimates)
@@ -111,15 +120,21 @@ def try_case(
         return CaseTrials({})
     labels, choice = held_out.plan.labels, held_out.choice
     prediction, organs = segmentation.array, segmentation.organs
-    reference, spacing = reference_of(case, labels)
+    image = reference_image(case, labels)
+    reference, geometry = image.array, image.geometry
     check_same_grid(case, prediction, reference)
-    pair = _LabelMapPair(prediction, reference, labels, spacing, choice.metric, cross_validation.tolerances)
+    pair = _LabelMapPair(prediction, reference, labels, geometry, choice.metric, cross_validation.tolerances)
     judged = [organ for organ in organs if case.annotated is None or organ in case.annotated]
     merged = None
     if len(set(choice.organs.values())) > 1 and not labels.regions and len(organs) == len(choice.organs):
-        merged = cross_validation.score(case, prediction, reference, labels, spacing), segmentation.conflicts
+        merged = cross_validation.score(case, prediction, reference, labels, geometry.spacing), segmentation.conflicts
     volumes = {organ: pair.reference_ml(organ) for organ in judged}
-    return CaseTrials({organ: pair.tried(organ, tries[organ]) for organ in judged}, merged, volumes)
+    tried = {organ: pair.tried(organ, tries[organ]) for organ in judged}
+    places = {organ: of_organ for organ, (_, of_organ) in tried.items()}
+    references = {organ: place for organ, place in organ_places(reference, labels, geometry).items() if organ in judged}
+    if case.annotated is not None:  # of the other organs not all are there
+        references = {organ: replace(place, from_others_mm=()) for organ, place in references.items()}
+    return CaseTrials({organ: values for organ, (values, _) in tried.items()}, merged, volumes, places, references)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +144,19 @@ class _LabelMapPair:
     prediction: np.ndarray
     reference: np.ndarray
     labels: Labels
-    spacing: tuple[float, ...]
+    geometry: Geometry
     metric: str
     tolerances: Mapping[str, float]
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Of both maps, mm."""
+        return self.geometry.spacing
+
+    @cached_property
+    def places(self) -> LabelMapPlaces:
+        """Measures where masks lie in the prediction."""
+        return LabelMapPlaces.of(self.prediction, self.labels, self.geometry)
 
     @cached_property
     def boxes(self) -> list[list[tuple[slice, ...] | None]]:
@@ -144,8 +169,8 @@ class _LabelMapPair:
         voxels = np.count_nonzero(organ_mask(self.reference, self.labels, self.labels.names.index(organ)))
         return float(voxels * math.prod(self.spacing) / MM3_PER_ML)
 
-    def tried(self, organ: str, tries: Sequence[PostProcessing]) -> Tried:
-        """Scores an organ with each proposal; one that leaves the mask as it is has the values of `UNCHANGED`."""
+    def tried(self, organ: str, tries: Sequence[PostProcessing]) -> tuple[Tried, dict[PostProcessing, OrganPlace | None]]:
+        """Scores and places of an organ with each proposal; one that leaves the mask as it is has those of `UNCHANGED`."""
         index = self.labels.names.index(organ)
         box = union_of_boxes([boxes[value - 1] for value in self.labels.internal_members[index] for boxes in self.boxes])
         box = grow_box(box or (slice(0, 1),) * self.prediction.ndim, self.prediction.shape)
@@ -163,11 +188,13 @@ class _LabelMapPair:
                 value = 0.0
             return value, dice(pair.overlap)
 
-        values = {UNCHANGED: score(before)}
+        values, places = {UNCHANGED: score(before)}, {UNCHANGED: self.places.place(index, before, box)}
         for proposal in tries:
             after = organ_mask(apply_postprocessing(prediction, self.labels, {organ: proposal}, self.spacing), self.labels, index)
-            values[proposal] = values[UNCHANGED] if np.array_equal(before, after) else score(after)
-        return values
+            same = np.array_equal(before, after)
+            values[proposal] = values[UNCHANGED] if same else score(after)
+            places[proposal] = places[UNCHANGED] if same else self.places.place(index, after, box)
+        return values, places
 
 
 def _select(tried: Mapping[Case, Tried], metric: str, tries: Sequence[PostProcessing]) -> PostProcessing | None:

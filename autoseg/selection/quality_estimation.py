@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ..inference.apply_selection import calibrated
+from ..inference.organ_places import OrganPlace
 from ..inference.organ_statistics import OrganStatistics, organ_statistics
 from ..runtime.migrate.names import existing_file
 from ..runtime.serialization import read_json, write_json_if_allowed
@@ -23,10 +24,17 @@ QUALITY_ESTIMATES = "quality_estimates.json"
 
 @dataclass(frozen=True)
 class TrueDice:
-    """Dice of one organ of a held-out case after post-processing, NaN where prediction and reference lack it; the reference's volume."""
+    """Dice of one organ of a held-out case after post-processing, and what its mask and its reference say of volume and place.
+
+    Attributes:
+        dice: NaN where prediction and reference lack it.
+        place: Of the mask; None where it is empty. `reference_place` likewise.
+    """
 
     dice: float
     reference_ml: float
+    place: OrganPlace | None = None
+    reference_place: OrganPlace | None = None
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,15 @@ def estimate_quality(
     """
     models = len(held_out.member_labels)
     found = for_each_case(partial(statistics_of, held_out), cross_validation, what="Estimating the Dice", models=models)
-    nothing = OrganStatistics(math.nan)
     return {
-        organ: [
-            QualityEstimate(
-                case.name, mask.expected_dice, of_cases[case.name].dice, mask, of_cases[case.name].reference_ml, case.group or ""
-            )
-            for (_, case), of_organs in found.items()
-            if case.name in of_cases
-            for mask in (of_organs.get(organ, nothing),)
-        ]
+        organ: [_estimate(case, organ, one, of_cases[case.name]) for (_, case), one in found.items() if case.name in of_cases]
         for organ, of_cases in true.items()
     }
+
+
+def _estimate(case: Case, organ: str, statistics: Mapping[str, OrganStatistics], true: TrueDice) -> QualityEstimate:
+    mask = replace(statistics.get(organ, OrganStatistics(math.nan)), place=true.place)
+    return QualityEstimate(case.name, mask.expected_dice, true.dice, mask, true.reference_ml, case.group or "", true.reference_place)
 
 
 def statistics_of(held_out: HeldOut, fold: str, case: Case) -> dict[str, OrganStatistics]:

@@ -15,9 +15,11 @@ from factories import BALL_AND_BAR, ThresholdModel, ensemble_of, make_geometry, 
 
 from autoseg import cli
 from autoseg.data.images import read_image, read_label, write_image
+from autoseg.data.labels import to_internal_values
 from autoseg.inference.ensemble import Ensemble
 from autoseg.inference.logits import Logits
 from autoseg.inference.manifest import MANIFEST
+from autoseg.inference.organ_places import organ_places
 from autoseg.inference.prediction_files import UNCERTAINTY, Destination
 from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
@@ -130,6 +132,9 @@ def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: 
     label = read_label(out / "new_0.nii.gz").array
     assert float(one["volume_ml"]) == pytest.approx(np.count_nonzero(label == data.BAR) * np.prod(data.SPACING) / 1000, abs=1e-3)
     assert float(one["mean_disagreement"]) == 0
+    (stored,) = (row for row in read_json(out / MANIFEST, dict)["cases"]["new_0"]["findings"] if row["organ"] == "bar")
+    places = organ_places(to_internal_values(label, BALL_AND_BAR, source="file"), BALL_AND_BAR, read_label(out / "new_0.nii.gz").geometry)
+    assert stored["statistics"]["place"]["centre_mm"] == pytest.approx(places["bar"].centre_mm)
     shutil.copytree(out, tmp_path / "reference", ignore=shutil.ignore_patterns(UNCERTAINTY, "*.json", "*.csv"))
     scored = {score.case for score in evaluate_folders(tmp_path / "reference", out)}
     assert scored == {"new_0", "new_1"}, "maps are no label maps"

@@ -22,8 +22,10 @@ from autoseg.schema import Calibration, Choice, Plan
 from autoseg.selection import cross_validation, postprocessing_choice
 from autoseg.selection.calibration import calibrated_choice
 from autoseg.selection.cross_validation import CrossValidation
+from autoseg.selection.dice_regression import QualityEstimate
 from autoseg.selection.postprocessing_choice import SHAPES, organ_shapes
 from autoseg.selection.postprocessing_trials import choose_postprocessing
+from autoseg.selection.quality_estimation import QUALITY_ESTIMATES
 
 MODEL = "3d_fullres__Trainer"
 
@@ -229,3 +231,15 @@ def test_dice_is_estimated_from_probabilities(home: Home) -> None:
     assert found.cases == 4
     assert found.slope > 0
     assert found.correlation > 0.7, "of each case estimated by the others"
+
+
+def test_masks_and_references_have_places_after_post_processing(home: Home) -> None:
+    home.validate_all(lambda case: with_stray_ball(case) if case in "ab" else truth(case))
+    home.annotate({"d": ["ball"]})
+    assert "ball" in Home(home.workspace.home).postprocessed().postprocessing
+    found = read_json(home.workspace.results(DATASET) / QUALITY_ESTIMATES, dict[str, list[QualityEstimate]])
+    for one in found["ball"]:
+        assert one.statistics.place.largest_share == 1, "the stray ball was removed"
+        assert one.statistics.place.centre_mm == pytest.approx(one.reference_place.centre_mm)
+        assert bool(one.reference_place.from_others_mm) == (one.case != "d"), "where not all organs were annotated nobody knows the others"
+        assert one.statistics.place.from_others_mm

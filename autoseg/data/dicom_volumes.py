@@ -229,7 +229,9 @@ def _regular(slices: Sequence[Slice]) -> tuple[Geometry, Sequence[int]]:
             lacking = "ImagePositionPatient" if first.position is None else "ImageOrientationPatient or PixelSpacing"
             raise ValueError(f"{len(slices)} slices without {lacking}: their order and place are unknown")
         spacing = first.spacing or (1.0, 1.0)
-        return Geometry((1, *first.shape), (first.thickness, *spacing), (0.0,) * 3, tuple(np.eye(3).ravel().tolist()), oriented=False), [0]
+        place = (0.0,) * 3, tuple(np.eye(3).ravel().tolist())
+        known = first.spacing is not None
+        return Geometry((1, *first.shape), (first.thickness, *spacing), *place, oriented=False, has_spacing=known), [0]
     row, column, normal = np.array(first.axes[:3]), np.array(first.axes[3:]), _normal(first)
     positions = np.array([one.position for one in slices])
     order = np.argsort(positions @ normal, kind="stable").tolist()

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
-from ..data.images import count_channels, read_case_geometry, read_case_image
+from ..data.images import PICTURES, count_channels, ending_of, read_case_geometry, read_case_image
 from ..data.label_placement import read_case_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
@@ -109,7 +109,9 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
     if configuration.dim > len(spatial):
         raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
     if not image.geometry.has_spacing and _knows_spacing(plan):
-        remedy = 'write the millimetres of a pixel as {"spacing": [...]} to a .json file of the image\'s name beside it'
+        is_picture = ending_of(Path(image.source)) in PICTURES
+        beside = 'write the millimetres of a pixel as {"spacing": [...]} to a .json file of the image\'s name beside it'
+        remedy = beside if is_picture else "write it to the header (PixelSpacing of DICOM)"
         raise ValueError(f"{name}: expected a known spacing as of the images in training, found none of {image.source}; {remedy}")
     if segmentation is not None and segmentation.shape != spatial:
         raise ValueError(f"{name}: image and label must have the same shape, expected {spatial}, found {segmentation.shape}")

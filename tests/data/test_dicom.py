@@ -221,3 +221,9 @@ def test_mutated_files_are_refused_or_read(tmp_path):
                 assert image.array[0].shape == image.geometry.shape
     assert said
     assert all(str(tmp_path) in text for text in said)
+
+
+@pytest.mark.parametrize(("spacing", "known"), [((0.8, 0.7), True), (None, False)])
+def test_one_slice_without_pixel_spacing_has_an_unknown_one(tmp_path, spacing, known):
+    write_slice(tmp_path / "a.dcm", voxels()[0], stack()[0], PixelSpacing=spacing, ImagePositionPatient=None)
+    assert read_geometry(tmp_path / "a.dcm").has_spacing == known

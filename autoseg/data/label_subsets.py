@@ -14,6 +14,7 @@ from ..schema import Labels
 from ..schema.conventions import OUTSIDE
 from ..schema.names import same_file_key
 from .labels import apply_table
+from .region_order import rightly_painted
 
 MAX_NAMES_SHOWN = 3
 """Number of organs that a folder name lists in full; of more it has the first two and the number of the others."""
@@ -49,8 +50,20 @@ def subset_labels(labels: Labels, organs: Sequence[str]) -> Labels:
 def label_conflict(stored: Labels, target: Labels) -> str:
     """Why organs of one label set cannot be found in another by their names; empty where they can.
 
-    Values may be others, and organs may be missing on either side; but organs that both have must overlap in the same way.
+    Values may be others, and organs may be missing on either side; but organs that both have must overlap in the same way, and regions
+    must be told apart without those that are missing.
     """
+    if reason := _differing_overlaps(stored, target):
+        return reason
+    try:
+        labels_as_in(stored, target)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _differing_overlaps(stored: Labels, target: Labels) -> str:
+    """Why values of one label set have no counterparts in another; empty where they have."""
     ours, theirs = _overlaps(stored, target), _overlaps(target, stored)
     if not theirs:
         return f"expected one of the organs {', '.join(target.names)}, found {', '.join(stored.names)}"
@@ -82,9 +95,9 @@ def same_values(stored: Labels, target: Labels) -> dict[int, int]:
     are missing.
 
     Raises:
-        ValueError: The names do not tell (`label_conflict`).
+        ValueError: The names do not tell.
     """
-    if reason := label_conflict(stored, target):
+    if reason := _differing_overlaps(stored, target):
         raise ValueError(f"labels: {reason}")
     ours, theirs = _overlaps(stored, target), _overlaps(target, stored)
     found: dict[int, int] = {}
@@ -101,15 +114,19 @@ def same_values(stored: Labels, target: Labels) -> dict[int, int]:
 
 
 def labels_as_in(stored: Labels, target: Labels) -> Labels:
-    """The organs of one label set in the order and with the values of another; those that it lacks come last, with values of their own.
+    """The organs of one label set in the order and with the values of another.
+
+    Of the organs that the other set lacks, regions are left out: each is independent of the others, and painted last one would hide those
+    inside of it. Others compete for the voxels with what is kept, and come last, with values of their own.
 
     Raises:
-        ValueError: As of `same_values`.
+        ValueError: As `label_conflict` says.
     """
     values, members = same_values(stored, target), dict(zip(target.names, target.members, strict=True))
     free = max([*target.base_values, target.ignore or 0]) + 1
     values |= {value: free + number for number, value in enumerate(one for one in stored.base_values if one not in values)}
-    names = [*(name for name in target.names if name in stored.names), *(name for name in stored.names if name not in members)]
+    gone = () if stored.regions else (name for name in stored.names if name not in members)
+    names = [*(name for name in target.names if name in stored.names), *gone]
     members |= {
         name: tuple(values[value] for value in of_organ)
         for name, of_organ in zip(stored.names, stored.members, strict=True)
@@ -117,7 +134,7 @@ def labels_as_in(stored: Labels, target: Labels) -> Labels:
     }
     painted = {name: values[value] for name, value in zip(stored.names, stored.regions_class_order, strict=False)}
     order = tuple(painted[name] for name in names) if stored.regions else ()
-    return Labels(tuple(names), tuple(members[name] for name in names), target.ignore, stored.regions, order)
+    return rightly_painted(Labels(tuple(names), tuple(members[name] for name in names), target.ignore, stored.regions, order))
 
 
 def translation_table(stored: Labels, target: Labels) -> np.ndarray:

@@ -24,6 +24,21 @@ def check_region_order(labels: Labels, source: str) -> None:
         raise ValueError(f"{source}: regions_class_order: {reason}; {_advice(labels)}")
 
 
+def rightly_painted(labels: Labels) -> Labels:
+    """The labels, where they are wrong with other painted values or, where that does not help, with the smaller regions painted later.
+
+    Raises:
+        ValueError: There is no right order: regions overlap, and what they have in common is no region.
+    """
+    if not labels.regions or not (_wrong_value(labels) or _wrongly_painted(labels)):
+        return labels
+    for order in _orders(labels):
+        if values := _values_for(labels, order):
+            names, members = tuple(labels.names[index] for index in order), tuple(labels.members[index] for index in order)
+            return Labels(names, members, labels.ignore, True, tuple(values))
+    raise ValueError(f"the regions {', '.join(labels.names)} cannot be painted: {_wrongly_painted(labels)}; {_advice(labels)}")
+
+
 def _wrong_value(labels: Labels) -> str:
     for name, members, value in zip(labels.names, labels.members, labels.regions_class_order, strict=True):
         if value not in members:
@@ -50,14 +65,19 @@ def _regions_of(labels: Labels, value: int) -> list[int]:
     return [index for index, members in enumerate(labels.members) if value in members]
 
 
+def _orders(labels: Labels) -> tuple[list[int], list[int]]:
+    """Orders of painting that may be right: as the regions are listed, and the largest first."""
+    listed = list(range(len(labels.names)))
+    return listed, sorted(listed, key=lambda index: -len(labels.members[index]))
+
+
 def _advice(labels: Labels) -> str:
     """What would be right, in words."""
-    by_size = sorted(range(len(labels.names)), key=lambda index: -len(labels.members[index]))
-    for order in (range(len(labels.names)), by_size):
+    for order in _orders(labels):
         values = _values_for(labels, order)
         if values:
             names = [labels.names[index] for index in order]
-            moved = f" with the regions listed in the order {', '.join(names)}" if order is by_size else ""
+            moved = f" with the regions listed in the order {', '.join(names)}" if names != list(labels.names) else ""
             return f"right is {values}{moved}"
     return "no order is right for regions that overlap so: give what they have in common a region of its own, listed last"
 

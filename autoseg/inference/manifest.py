@@ -137,8 +137,11 @@ def _labels_in(manifest: Path) -> dict[str, Any]:
 def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Labels) -> str:
     """Identifies all that a label map follows from but the input: choice, weights, settings, temperatures, post-processing, values."""
     parts = [str(sorted(choice.organs.items()))]
-    if any(model.plan.labels != labels_as_in(model.plan.labels, labels) for model in models.values()):
+    here = {name: labels_as_in(model.plan.labels, labels) for name, model in sorted(models.items())}
+    if any(model.plan.labels != here[name] for name, model in models.items()):
         parts.append(value_id(labels))
+        # the organs too: regions that the dataset no longer has were once painted over all others
+        parts += [f"{name} as {', '.join(one.names)}" for name, one in here.items() if one.regions]
     for name, model in sorted(models.items()):
         parts.append(f"{name} {model.key} {model.predictor.mirror} {model.predictor.step}")
     parts += [f"{name} at {choice.calibration[name].temperature}" for name in sorted(models) if name in choice.calibration]

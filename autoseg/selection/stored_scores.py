@@ -53,7 +53,7 @@ def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], d
             del found[name]
             continue
         organs[name] = labels_as_in(labels, plan.labels).names
-        if unknown := [organ for organ in organs[name] if organ not in plan.labels.names]:
+        if unknown := [organ for organ in labels.names if organ not in plan.labels.names]:
             log.warning("%s segments what is no organ of the dataset any more, and is left out: %s", name, ", ".join(unknown))
     order = sorted(found, key=lambda name: (COST.get(ModelFolder(results / name).configuration, 9), -len(organs[name]), name))
     return {name: found[name] for name in order}, organs

@@ -111,10 +111,27 @@ def test_values_travel_by_name() -> None:
 
 
 def test_regions_travel_by_what_they_share() -> None:
-    now = regions(core=(5,), whole=(5, 7), order=(5, 7))
-    then = regions(whole=(1, 2), core=(2,), order=(1, 2))
-    assert translation_table(then, now).tolist() == [0, 2, 1, OUTSIDE]
+    now = regions(other=(9,), whole=(5, 7), core=(5,), order=(9, 7, 5))
+    then = regions(whole=(1, 2), core=(2,), other=(3,), order=(1, 2, 3))
+    assert translation_table(then, now).tolist() == [0, 2, 1, 3, OUTSIDE]
     assert labels_as_in(then, now) == now
     assert translation_table(REGIONS, regions(whole=(3, 4, 5), order=(5,))).tolist() == [0, 1, 3, 2, OUTSIDE], "the paint becomes the paint"
+    then = regions(whole=(1, 2), core=(2,), order=(1, 2))
     for other in (regions(whole=(1,), core=(2,)), regions(whole=(1, 2, 3), core=(2,)), labels(whole=1, core=2)):
         assert "the regions are made of other labels" in label_conflict(then, other)
+
+
+def test_regions_that_are_gone_hide_no_others() -> None:
+    then = regions(whole=(1, 2, 3), core=(2, 3), enhancing=(3,), order=(1, 2, 3))
+    now = regions(core=(2, 3), enhancing=(3,), order=(2, 3))
+    assert labels_as_in(then, now) == now, "an outer region would be painted over those inside of it"
+    assert labels_as_in(then, regions(whole=(4, 5, 6), new=(7,), order=(4, 7))) == regions(whole=(4, 5, 6), order=(4,))
+
+
+def test_regions_are_painted_so_that_each_stays() -> None:
+    then = regions(core=(2,), whole=(1, 2), same=(2,), order=(2, 1, 2))
+    now = regions(core=(2,), whole=(1, 2), new=(2,), order=(2, 1, 2))
+    assert labels_as_in(then, now) == regions(whole=(1, 2), core=(2,), order=(1, 2)), "nothing is painted over the core any more"
+    crossing = regions(left=(1, 2), front=(2, 3), both=(2,), order=(1, 3, 2))
+    others = regions(left=(1, 2), front=(2, 3), new=(2,), order=(1, 3, 2))
+    assert "regions left, front cannot be painted" in label_conflict(crossing, others)

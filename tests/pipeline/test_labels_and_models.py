@@ -105,6 +105,9 @@ def test_regions_of_other_labels_are_refused_and_renumbered_ones_are_not(oracle_
     relabel(home, {"whole": [4], "core": [7]}, range(8), regions_class_order=[4, 7])
     with pytest.raises(ValueError, match=r"regions are made of other labels: whole \[1, 2\], core \[2\] then, whole \[4\], core \[7\] now"):
         written(home, tmp_path, model="3d_fullres")
+    relabel(home, {"core": [4]}, (0, 0, 0, 0, 4, 0, 0, 0), regions_class_order=[4])
+    found, truth = written(home, tmp_path)
+    assert np.array_equal(found, np.array([0, 0, 4])[truth]), "an outer region that is gone hides nothing"
 
 
 def test_a_damaged_choice_is_refused_by_name(oracle_home: HomeFactory, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _only_those_voxels(data: bytes, changed: bytes, before: np.ndarray, after: n
 
 def _as_independently_read(path: Path, image: Any) -> bool:
     from autoseg.data.geometry import geometry_difference, to_world
-    from autoseg.data.images import from_sitk
+    from autoseg.data.sitk_images import from_sitk
 
     if path.name.endswith((".nii", ".nii.gz")):
         import nibabel

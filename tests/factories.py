@@ -216,13 +216,15 @@ def write_case(
     ending: str = ".nii.gz",
     label_at: dict[str, Any] | None = None,
     image_at: dict[str, Any] | None = None,
-) -> None:
+) -> tuple[Path, Path]:
     """Writes image and label of a case of shape `CHECKED_SHAPE`: noise with one block; `..._at` are geometries for `write_volume`."""
     volume = np.random.default_rng(seed).normal(size=CHECKED_SHAPE).astype(np.float32) if image is None else image
     mask = np.zeros(CHECKED_SHAPE, np.uint8)
     mask[2:4, 2:5, 2:6] = 1
-    write_volume(folder / f"imagesTr/{name}_0000{ending}", volume, **(image_at or {}))
-    write_volume(folder / f"labelsTr/{name}{ending}", mask if label is None else label, **(label_at or {}))
+    paths = folder / f"imagesTr/{name}_0000{ending}", folder / f"labelsTr/{name}{ending}"
+    write_volume(paths[0], volume, **(image_at or {}))
+    write_volume(paths[1], mask if label is None else label, **(label_at or {}))
+    return paths
 
 
 def skew_sform(path: Path) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..runtime.worker_pool import run_cases
 from ..schema import Case, Dataset, Geometry, Image, Labels
-from . import nifti_header
 from .annotations import unannotated_voxels
 from .datasets import hidden_images, inspect_dataset
 from .external_files import Permission
@@ -203,7 +202,7 @@ def _check_image(case: Case, path: Path) -> tuple[Image | None, list[Problem]]:
     try:
         image = read_with_non_finite(path, case.nifti_geometry)
     except ValueError as error:
-        return None, [_unreadable(name, path, error)]
+        return None, [_unreadable(case, path, error)]
     problems = _check_direction(name, path, image.geometry)
     wrong = int(image.array.size - np.isfinite(image.array).sum())
     if wrong:
@@ -229,7 +228,7 @@ def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Pr
     try:
         label = read_case_label(case, labels)
     except SegmentationError as error:
-        return [_unreadable(name, path, error)]
+        return [_unreadable(case, path, error)]
     except ValueError as error:
         return [*problems, _fractional(case, path, error)]
     problems += _check_direction(name, path, label.geometry)
@@ -292,11 +291,13 @@ def _direction_problems(name: str, path: Path, matrix: np.ndarray) -> list[Probl
     return [Problem(name, str(path), NOT_ORTHONORMAL, f"deviation {deviation:.3g}", f"at most {ORTHONORMAL:g}", fixable)]
 
 
-def _unreadable(name: str, path: Path, error: ValueError) -> Problem:
+def _unreadable(case: Case, path: Path, error: ValueError) -> Problem:
+    name = case.name
     if path.is_file() and "not orthonormal" in str(error):
-        if not nifti_header.is_nifti(path):
+        forms = nifti_forms(path, case.nifti_geometry)
+        if forms is None or forms.reading is None:
             return _direction_problems(name, path, stored_direction(path))[0]
-        skew = nifti_header.skew(nifti_header.read_orientation(path))
+        skew = forms.reading.skew()
         return Problem(name, str(path), NOT_ORTHONORMAL, f"deviation {skew:.3g}", f"at most {ORTHONORMAL:g}", 0 < skew < 0.1)
     return Problem(name, str(path), UNREADABLE, str(error), "a file that can be read")
 
@@ -306,7 +307,7 @@ def _fractional(case: Case, path: Path, error: ValueError) -> Problem:
     try:
         array = read_with_non_finite(path, case.nifti_geometry).array
     except ValueError:
-        return _unreadable(case.name, path, error)
+        return _unreadable(case, path, error)
     fixable = len(array) == 1 and bool((np.abs(array - np.rint(array)) <= ROUNDING).all())
     return Problem(case.name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
 

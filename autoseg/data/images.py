@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
-from .pictures import check_picture, picture_channels, sidecar_spacing
+from .pictures import check_picture, picture_channels, sidecar_spacing, sidecars_of
 from .raster_checks import check_orthonormal
+from .sitk_images import from_sitk, to_sitk
 from .slicer_segmentation import read_segments
 
 log = logging.getLogger(__name__)
@@ -66,15 +68,13 @@ def written_ending(wanted: str, dim: int) -> str:
 
 
 def sidecar_of(path: Path) -> Path:
-    """The file that holds the spacing of a TIFF stack, ``case.json`` beside ``case.tif``."""
+    """The file that holds the spacing of a picture or TIFF stack, ``case.json`` beside ``case.tif``."""
     return path.with_name(f"{stem_of(path)}.json")
 
 
 def files_read(path: Path) -> list[Path]:
     """Every file that is read with an image or label map: its own (`provenance.files_of`), and for a picture the sidecar of its case."""
-    stem = stem_of(path)
-    names = (stem, stem[:-5]) if ending_of(path) in PICTURES else ()
-    sidecars = [path.with_name(f"{name}.json") for name in names if name]
+    sidecars = sidecars_of(path, stem_of(path)) if ending_of(path) in PICTURES else []
     return [*files_of(path), *(sidecar for sidecar in sidecars if sidecar.is_file())]
 
 
@@ -185,6 +185,20 @@ def nifti_forms(path: Path, nifti_geometry: str | None = None) -> ResolvedForms 
     return header_forms(path, read_layout(path), nifti_geometry) if _is_nifti(path) else None
 
 
+def read_stored(path: Path, *, nifti_geometry: str | None = None) -> Image:
+    """Reads one file or DICOM folder, ``(C, ...)`` in its own number type, NaN and infinite voxels as they are; errors as `read_image`."""
+    return _read(Path(path), nifti_geometry)
+
+
+def read_straightened(path: Path) -> Image:
+    """As `read_stored`, of a file that is no NIfTI, with the nearest orthonormal direction (polar decomposition)."""
+    reader = _header(path, crooked=True)
+    array = _decoded(path, reader)
+    place = _place(path, reader, array.ndim - 1)
+    u, _, vt = np.linalg.svd(np.array(place.direction).reshape(place.dim, place.dim))
+    return Image(array, replace(place, direction=tuple((u @ vt).ravel().tolist())), str(path))
+
+
 def stored_direction(path: Path) -> np.ndarray:
     """The direction matrix that ITK reads from a file that is no NIfTI, also where it is no valid one."""
     reader = _itk_reader(path)
@@ -212,7 +226,7 @@ def write_label(path: Path, array: np.ndarray, geometry: Geometry, *, write: Wri
     if low < 0 or high >= 2**32:
         raise ValueError(f"{path}: expected label values between 0 and {2**32 - 1}, got {low} to {high}")
     kind = np.uint8 if high < 2**8 else np.uint16 if high < 2**16 else np.uint32
-    largest = {".bmp": 2**8, ".png": 2**16}.get(ending_of(path), 2**32)
+    largest = {".bmp": 2**8, ".png": 2**16, ".gipl": 2**16}.get(ending_of(path), 2**32)
     if high >= largest:
         raise ValueError(f"{path}: {ending_of(path)} holds label values below {largest}, got {high}; use .tif or a medical format")
     return _write(path, array.astype(kind, copy=False), geometry, write)
@@ -230,33 +244,6 @@ def write_image(path: Path, array: np.ndarray, geometry: Geometry, *, write: Wri
     return _write(path, array, geometry, write)
 
 
-def from_sitk(image: sitk.Image, source: str = "SimpleITK image") -> Image:
-    """An `Image` ``(C, Z, Y, X)`` or ``(C, Y, X)`` of the same number type; a fourth axis or components (ValueError: both) are channels."""
-    dim, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-    axes = min(dim, 3)
-    if dim > 4 or (dim == 4 and components > 1):
-        raise ValueError(f"{source}: expected 2 or 3 spatial axes and one of channels, found {dim} axes of {components} components")
-    array = sitk.GetArrayFromImage(image)
-    if dim < 4:
-        array = np.moveaxis(array, -1, 0) if components > 1 else array[None]
-    matrix = np.array(image.GetDirection()).reshape(dim, dim)[:axes, :axes]
-    geometry = Geometry(array.shape[1:], image.GetSpacing()[:axes][::-1], image.GetOrigin()[:axes], tuple(matrix.ravel().tolist()))
-    return Image(array, geometry, source)
-
-
-def to_sitk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
-    """A SimpleITK image of an array ``(Z, Y, X)`` or ``(Y, X)``, or of one with channels in front (several become components)."""
-    with_channels = array.ndim == geometry.dim + 1
-    several = with_channels and array.shape[0] > 1
-    if with_channels:
-        array = np.moveaxis(array, 0, -1) if several else array[0]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=several)
-    image.SetSpacing(geometry.spacing[::-1])
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    return image
-
-
 def _read(path: Path, nifti_geometry: str | None = None, *, warn: bool = True) -> Image:
     """Array ``(C, ...)`` in the file's own number type, every byte of it verified as far as its format allows."""
     if _is_dicom(path):
@@ -267,14 +254,17 @@ def _read(path: Path, nifti_geometry: str | None = None, *, warn: bool = True) -
         geometry = header_geometry(path, layout, nifti_geometry, warn=warn)
         return Image(read_voxels(layout), geometry, str(path))
     reader = _header(path)
-    if ending_of(path) in raster_headers.FORMATS:
-        array = _read_raster(path, reader)
-    else:
-        check_picture(path)
-        array = _execute(path, reader)
-    if ending_of(path) in PICTURES and len(array) > 1:
-        array = array[: picture_channels(path, len(array))]
+    array = _decoded(path, reader)
     return Image(array, _geometry(path, reader, array.ndim - 1), str(path))
+
+
+def _decoded(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
+    """Array of a file that is neither DICOM nor NIfTI."""
+    if ending_of(path) in raster_headers.FORMATS:
+        return _read_raster(path, reader)
+    check_picture(path)
+    array = _execute(path, reader)
+    return array[: picture_channels(path, len(array))] if ending_of(path) in PICTURES and len(array) > 1 else array
 
 
 def _read_raster(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
@@ -318,12 +308,15 @@ def _is_dicom(path: Path) -> bool:
     return path.is_dir() or dicom.is_series(path) or (not ending_of(path) and dicom.is_dicom_file(path))
 
 
-def _header(path: Path) -> sitk.ImageFileReader:
+def _header(path: Path, *, crooked: bool = False) -> sitk.ImageFileReader:
+    """ITK's reader of a file whose header was read and checked; `crooked` passes axes that are not orthonormal, for their repair."""
     ending = ending_of(path)
     if _is_there(path) and not ending:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(ENDINGS)} or a folder with a DICOM series")
     if ending in raster_headers.FORMATS:
         raster_headers.read_stored(path)  # names what is wrong; ITK guesses
+        if not crooked:
+            raster_headers.check_axes(path)
     reader = _itk_reader(path)
     try:
         reader.ReadImageInformation()
@@ -342,18 +335,20 @@ def _itk_reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def _place(path: Path, reader: sitk.ImageFileReader, axes: int) -> Geometry:
+    """The geometry that a header says, whether it can be one or not."""
+    shape = tuple(reader.GetSize()[:axes][::-1])
+    matrix = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:axes, :axes]
+    return Geometry(shape, reader.GetSpacing()[:axes][::-1], reader.GetOrigin()[:axes], tuple(matrix.ravel().tolist()))
+
+
 def _geometry(path: Path, reader: sitk.ImageFileReader, axes: int) -> Geometry:
+    """The geometry by the header and the file beside a picture, if it is one."""
     shape = tuple(reader.GetSize()[:axes][::-1])
     if ending_of(path) in PICTURES:
         spacing, directions = sidecar_spacing(path, axes, stem_of(path)), tuple(np.eye(axes).ravel().tolist())
         return Geometry(shape, spacing or (1.0,) * axes, (0.0,) * axes, directions, oriented=False, has_spacing=spacing is not None)
-    dim = reader.GetDimension()
-    matrix = np.array(reader.GetDirection()).reshape(dim, dim)[:axes, :axes]
-    return _checked(path, Geometry(shape, reader.GetSpacing()[:axes][::-1], reader.GetOrigin()[:axes], tuple(matrix.ravel().tolist())))
-
-
-def _checked(path: Path, geometry: Geometry) -> Geometry:
-    """The geometry, if it is one."""
+    geometry = _place(path, reader, axes)
     matrix = np.array(geometry.direction).reshape(geometry.dim, geometry.dim)
     is_valid = np.isfinite([*geometry.spacing, *geometry.origin, *geometry.direction]).all() and min(geometry.spacing) > 0
     if not is_valid or abs(np.linalg.det(matrix)) < 1e-3:
@@ -372,14 +367,16 @@ def _write(path: Path, array: np.ndarray, geometry: Geometry, write: Writer) -> 
             _write_nifti(image, partial, geometry)
         else:
             sitk.WriteImage(image, str(partial), useCompression=True)
-    if ending in PICTURES and geometry.dim == 3 and geometry.has_spacing:
+    if ending in PICTURES and geometry.has_spacing:
         write_json(sidecar_of(path), {"spacing": geometry.spacing}, write=write, digest=False)
     return path
 
 
 def _writable(ending: str, dim: int) -> bool:
     """Whether one file of that ending holds an image of `dim` axes."""
-    return ending in ENDINGS and ending != ".mhd" and (dim == 2 or ending not in PICTURES or ending in (".tif", ".tiff"))
+    if dim == 2:
+        return ending in ENDINGS and ending not in (".mhd", ".gipl")
+    return ending in ENDINGS and ending != ".mhd" and (ending not in PICTURES or ending in (".tif", ".tiff"))
 
 
 def _write_nifti(image: sitk.Image, path: Path, geometry: Geometry) -> None:

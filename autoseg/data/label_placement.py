@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from ..schema import Case, Geometry, Image, Labels
 from .geometry import displacement, to_index, to_world
-from .images import read_case_geometry, read_label, to_sitk
+from .images import read_case_geometry, read_label
 from .labels import foreground_box
+from .sitk_images import to_sitk
 from .slicer_segmentation import check_segments, on_grid, read_segments
 
 Reading = Literal["image", "label"]
@@ -95,7 +96,8 @@ def place_label(array: np.ndarray, found: Geometry, expected: Geometry, reading:
     if reading == "image":
         return array
     grid = to_sitk(np.zeros(expected.shape, np.int32), expected)
-    values = sitk.Resample(to_sitk(array.astype(np.int32), found), grid, sitk.Transform(), sitk.sitkNearestNeighbor)
+    kind = np.int32 if array.max(initial=0) < 2**31 else np.int64
+    values = sitk.Resample(to_sitk(array.astype(kind), found), grid, sitk.Transform(), sitk.sitkNearestNeighbor)
     return sitk.GetArrayFromImage(values)
 
 

@@ -4,11 +4,11 @@ A header says where its voxels lie up to three times: by the *sform* (a matrix),
 and by pixdim alone. Programs prefer one or the other, so that files whose readings differ look right in one and wrong in the next.
 
 1. Of a form with code 0 nothing is read; where both have, pixdim alone is taken, at the origin. Negative pixdims count by their amount.
-2. The sform is taken where its scale agrees with pixdim and, if there is a qform, its place too: no corner is further away than
-   `SAME_PLACE` of the smallest spacing.
+2. The sform is taken where its scale agrees with pixdim; with a warning where a qform has another place: a corner is further away than
+   `SAME_PLACE` of the smallest spacing. The user may ask for the qform there.
 3. Where the scales differ, one of exactly 1, 1, 1 (or none at all: 0, NaN, infinite, singular) was lost; the other reading is taken, with
    a warning.
-4. What still contradicts itself is refused, unless the user says which reading is true.
+4. Where two other scales differ, the file is refused, unless the user says which reading is true.
 
 Metres and microns are converted to mm, with a warning; where that gives voxels outside of `CONVERTED_MM`, unit or numbers are wrong, and
 the header is refused.
@@ -29,6 +29,12 @@ SAME_PLACE = 0.1
 
 MOST_SKEW = 2e-4
 """Largest cosine between two axes that count as orthogonal."""
+
+PIXDIM = "pixdim"
+"""Name of the reading of a header without forms, which says nothing of the orientation in the patient."""
+
+MOST_TILT = 0.7
+"""Cosine of the largest angle to the axial plane (45 degrees) of a picture whose axes are the patient's."""
 
 CONVERTED_MM = (0.01, 50.0)
 """Voxels in mm that a header in metres or microns may have: millimetres that are only called so have others."""
@@ -55,8 +61,21 @@ class FormReading:
 
     def skew(self, axes: int = 3) -> float:
         """Largest cosine between two of the first `axes` axes."""
-        gram = self.direction[:axes, :axes].T @ self.direction[:axes, :axes]
+        gram = self.direction[:, :axes].T @ self.direction[:, :axes]
         return float(np.abs(gram - np.diag(np.diag(gram))).max())
+
+    def direction_of(self, axes: int) -> tuple[np.ndarray, bool]:
+        """Direction matrix ``(axes, axes)`` of a volume or picture, and whether it says how that lies in the patient.
+
+        That of a picture is the nearest rotation (or mirroring) in the axial plane, and made up (1) where its plane is not nearly axial.
+        """
+        if axes == 3:
+            return self.direction, self.name != PIXDIM
+        plane = self.direction[:2, :2]
+        u, tilt, vt = np.linalg.svd(plane)
+        if tilt.min() <= MOST_TILT:
+            return np.eye(2), False
+        return (plane if tilt.min() > 1 - 1e-6 else u @ vt), self.name != PIXDIM
 
     def corners(self, size: Sequence[int]) -> np.ndarray:
         """Positions of the corner voxels ``(8, 3)`` in mm of a volume of `size` (x, y, z)."""
@@ -90,7 +109,7 @@ def resolve_forms(orientation: Sequence[float], size: Sequence[int], wanted: str
     Args:
         orientation: The 25 fields of `nifti_header.read_orientation`.
         size: Voxels along x, y, z (two numbers for a picture).
-        wanted: The reading of headers that are ambiguous.
+        wanted: The reading of headers that are ambiguous; ``qform`` also where it lies elsewhere than the sform.
 
     Raises:
         ValueError: There is no valid reading, or its unit cannot be right; in words that begin with what was expected.
@@ -126,13 +145,13 @@ def _resolved(orientation: Sequence[float], size: Sequence[int], unit: float, wa
             return ResolvedForms(FormReading("sform", *_parts(by_pixdim)), (sform,))
         if _same_place(by_pixdim, qform, size):
             return ResolvedForms(qform, (sform, qform))  # the sform's axes are not orthogonal, but nearly the qform's
-        contradiction = "sform and qform lie in different places"
-    else:
-        contradiction = f"the scale of the sform ({_numbers(sform.spacing)}) is not pixdim ({_numbers(pixdim)})"
-        if _is_unit(sform.spacing, unit):
-            return ResolvedForms(other, (sform, other), contradiction)
-        if _is_unit(pixdim, unit):
-            return ResolvedForms(sform, (sform, other), contradiction)
+        taken = qform if wanted == "qform" else FormReading("sform", *_parts(by_pixdim))
+        return ResolvedForms(taken, (sform, qform), "sform and qform lie in different places")
+    contradiction = f"the scale of the sform ({_numbers(sform.spacing)}) is not pixdim ({_numbers(pixdim)})"
+    if _is_unit(sform.spacing, unit):
+        return ResolvedForms(other, (sform, other), contradiction)
+    if _is_unit(pixdim, unit):
+        return ResolvedForms(sform, (sform, other), contradiction)
     chosen = {None: None, "sform": sform, "qform": other}[wanted]
     return ResolvedForms(chosen, (sform, other), contradiction)
 
@@ -162,8 +181,17 @@ def _without_sform(orientation: Sequence[float], qform: FormReading | None, pixd
         raise ValueError(f"expected a spacing, found pixdim {_numbers(orientation[2:5])} and no valid sform")
     if orientation[5] > 0 or lost:
         raise ValueError("expected a valid sform or qform, found one that is singular or not finite")
-    only = FormReading("pixdim", tuple(pixdim.tolist()), (0.0, 0.0, 0.0), np.eye(3))
+    only = FormReading(PIXDIM, tuple(pixdim.tolist()), (0.0, 0.0, 0.0), np.eye(3))
     return ResolvedForms(only, (only,))
+
+
+def straightened(orientation: Sequence[float], reading: FormReading) -> tuple[float, ...]:
+    """The 25 fields of a header that says `reading` and nothing else, with the nearest orthogonal axes (polar decomposition)."""
+    unit = _UNIT_MM[int(orientation[0])]
+    u, _, vt = np.linalg.svd(reading.direction)
+    spacing = np.array(reading.spacing) / unit
+    rows = _LPS @ np.column_stack([u @ vt * spacing, np.array(reading.origin) / unit])
+    return (orientation[0], 1.0, *spacing.tolist(), 0.0, orientation[6] or 1.0, *[0.0] * 6, *rows.ravel().tolist())
 
 
 def _pixdim(orientation: Sequence[float], size: Sequence[int], default: Sequence[float] | np.ndarray) -> tuple[np.ndarray, bool]:

@@ -9,14 +9,11 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from .streams import damaged
 
 HEADER_SIZE = 348
 N_FIELDS = 25
 _PIXDIM, _UNITS, _FORMS = 76, 123, 252
-_SROW = slice(13, 25)
 
 
 def is_nifti(path: Path) -> bool:
@@ -82,31 +79,6 @@ def read_header(path: Path) -> bytes:
             " the file is damaged, or of another format"
         )
     return header
-
-
-def skew(orientation: tuple[float, ...]) -> float:
-    """How far the sform's axes are from orthogonal: largest cosine between two of them; 0 where there is no sform."""
-    if not orientation or orientation[6] <= 0:
-        return 0.0
-    columns = _sform_columns(orientation)
-    gram = columns.T @ columns
-    return float(np.abs(gram - np.diag(np.diag(gram))).max())
-
-
-def orthonormalised(orientation: tuple[float, ...]) -> tuple[float, ...]:
-    """The orientation with the nearest orthogonal axes (polar decomposition) and pixdim as the only spacing."""
-    u, _, vt = np.linalg.svd(_sform_columns(orientation))
-    rows = np.array(orientation[_SROW]).reshape(3, 4)
-    rows[:, :3] = (u @ vt) * np.array(orientation[2:5])
-    fields = list(orientation)
-    fields[5] = 0.0
-    fields[_SROW] = rows.ravel().tolist()
-    return tuple(fields)
-
-
-def _sform_columns(orientation: tuple[float, ...]) -> np.ndarray:
-    matrix = np.array(orientation[_SROW], float).reshape(3, 4)[:, :3]
-    return matrix / np.maximum(np.linalg.norm(matrix, axis=0), 1e-12)
 
 
 def byte_order(header: bytes) -> str:

@@ -17,7 +17,9 @@ from .streams import Stream, check_size, read_stream
 
 log = logging.getLogger(__name__)
 
-_DIM, _TYPE, _BITPIX, _OFFSET, _SLOPE = 40, 70, 72, 108, 112
+_DIM, _INTENT, _TYPE, _OFFSET, _SLOPE = 40, 68, 70, 108, 112
+_VECTORS = 1007
+"""Intent of files whose fifth axis is the components of a voxel."""
 _FIRST_VOXEL = 352
 _NUMBERS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLOURS = {128: 3, 2304: 4}
@@ -54,7 +56,8 @@ def read_layout(path: Path) -> NiftiLayout:
     """Reads how a file is stored from its header; raises a ValueError for what is invalid, not supported, or more than the file holds."""
     header = nifti_header.read_header(path)
     order = nifti_header.byte_order(header)
-    size, n_channels = _axes(path, struct.unpack_from(order + "8h", header, _DIM))
+    (intent,) = struct.unpack_from(order + "h", header, _INTENT)
+    size, n_channels = _axes(path, struct.unpack_from(order + "8h", header, _DIM), is_vectors=intent == _VECTORS)
     code, bits = struct.unpack_from(order + "2h", header, _TYPE)
     if code not in _NUMBERS and code not in _COLOURS:
         raise _wrong(path, "voxels of integers, real numbers or colours", _OTHERS.get(code, f"number type {code}"))
@@ -117,18 +120,20 @@ def header_geometry(path: Path, layout: NiftiLayout, wanted: str | None, *, warn
     if forms.contradiction and warn:
         log.warning("%s: its header contradicts itself: %s; taken: %s", path, forms, reading.name)
     kept = () if forms.contradiction or min(fields[2 : 2 + axes]) <= 0 else fields  # a label map repeats no contradiction
-    direction = tuple(reading.direction[:axes, :axes].ravel().tolist())
-    return Geometry(layout.size[::-1], reading.spacing[:axes][::-1], reading.origin[:axes], direction, kept)
+    direction, oriented = reading.direction_of(axes)
+    place = reading.spacing[:axes][::-1], reading.origin[:axes], tuple(direction.ravel().tolist())
+    return Geometry(layout.size[::-1], *place, kept, oriented=oriented)
 
 
-def _axes(path: Path, dim: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Size of the spatial axes, and the channels."""
+def _axes(path: Path, dim: tuple[int, ...], *, is_vectors: bool) -> tuple[tuple[int, ...], int]:
+    """Size of the spatial axes, and the channels; of pictures with channels, as ITK writes them, the third and fourth axis are 1."""
     if not 2 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise _wrong(path, "2 to 7 axes of at least one voxel", f"dim {list(dim)}")
     further = [n for n in dim[4 : dim[0] + 1] if n > 1]
     if len(further) > 1:
         raise _wrong(path, "2 or 3 spatial axes and one of channels", f"{dim[0]} axes: {list(dim[1 : dim[0] + 1])}")
-    return tuple(dim[1 : min(dim[0], 3) + 1]), (further or [1])[0]
+    n_axes = 2 if is_vectors and dim[0] == 5 and dim[3] == dim[4] == 1 else min(dim[0], 3)
+    return tuple(dim[1 : n_axes + 1]), (further or [1])[0]
 
 
 def _scale(path: Path, slope: float, intercept: float) -> tuple[float | None, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -62,6 +63,12 @@ def _is_grey(path: Path) -> bool:
     return bool(palette) and palette[::size] == palette[1::size] == palette[2::size]
 
 
+def sidecars_of(path: Path, stem: str) -> list[Path]:
+    """The files that may say the spacing of a picture called `stem`: ``case_0000.json``, or ``case.json`` for all channels of a case."""
+    names = dict.fromkeys((stem, re.sub(r"_\d{4}$", "", stem)))
+    return [path.with_name(f"{name}.json") for name in names if name]
+
+
 def sidecar_spacing(path: Path, axes: int, stem: str) -> tuple[float, ...] | None:
     """Spacing of a picture in array order, from ``case.json`` beside it (nnU-Net's convention); None where there is none.
 
@@ -70,11 +77,8 @@ def sidecar_spacing(path: Path, axes: int, stem: str) -> tuple[float, ...] | Non
     Raises:
         ValueError: The file is no JSON, or its ``spacing`` is not one positive number an axis.
     """
-    for name in (stem, stem[:-5]):
-        sidecar = path.with_name(f"{name}.json")
-        if name and sidecar.is_file():
-            break
-    else:
+    sidecar = next((file for file in sidecars_of(path, stem) if file.is_file()), None)
+    if sidecar is None:
         return None
     expected = f"{sidecar}: expected a JSON file with 'spacing', {axes} positive numbers in mm ({'Z, Y, X' if axes == 3 else 'Y, X'})"
     try:

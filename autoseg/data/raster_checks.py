@@ -23,8 +23,8 @@ _META_SAME = (("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Positi
 _SPATIAL_KINDS = ("domain", "space", "time", "none", "???", "")
 
 
-def check_metaimage(path: Path, fields: Mapping[str, str], n_axes: int) -> None:
-    """Raises a ValueError where a MetaImage header lacks its spacing, or says units, values or axes that would not be read as meant."""
+def check_metaimage(path: Path, fields: Mapping[str, str]) -> None:
+    """Raises a ValueError where a MetaImage header lacks its spacing, or says units, values or places that would not be read as meant."""
     if "ElementSpacing" not in fields and "ElementSize" not in fields:
         raise _wrong(path, "a spacing, in the field ElementSpacing", "none", "add a line ElementSpacing with the millimetres of a voxel")
     unit = fields.get("DistanceUnits", "")
@@ -40,8 +40,14 @@ def check_metaimage(path: Path, fields: Mapping[str, str], n_axes: int) -> None:
         differing = [name for name, numbers in given.items() if first is not None and not np.array_equal(numbers, first)]
         if differing:
             raise _wrong(path, "one place", f"{next(iter(given))} and {differing[0]} that differ", "take the wrong one away")
-        if first is not None and names is _META_SAME[0]:
-            check_orthonormal(path, first.reshape(n_axes, n_axes).T, next(iter(given)))
+
+
+def check_metaimage_axes(path: Path, fields: Mapping[str, str]) -> None:
+    """Raises a ValueError where the axes of a MetaImage header are not orthonormal: ITK gives them length 1."""
+    name = next((one for one in _META_SAME[0] if one in fields), None)
+    if name is not None:
+        n_axes = int(fields["NDims"])
+        check_orthonormal(path, np.array([float(word) for word in fields[name].split()]).reshape(n_axes, n_axes).T, name)
 
 
 def check_orthonormal(path: Path, matrix: np.ndarray, name: str = "a direction") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .raster_checks import check_metaimage, check_nrrd
+from .raster_checks import check_metaimage, check_metaimage_axes, check_nrrd
 from .streams import Stream, check_size, damaged, read_stream
 
 FORMATS = (".mha", ".mhd", ".nrrd", ".seg.nrrd")
@@ -47,6 +47,7 @@ _NRRD_TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
+_NRRD_SYNONYMS = {"datafile": "data file", "byteskip": "byte skip", "lineskip": "line skip"}
 _NRRD_ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 
 
@@ -97,6 +98,12 @@ def read_stored(path: Path) -> StoredVoxels:
     return stored
 
 
+def check_axes(path: Path) -> None:
+    """Raises a ValueError where a MetaImage header says axes that are not orthonormal (those of an NRRD are as ITK reads them)."""
+    if path.name.lower().endswith((".mha", ".mhd")):
+        check_metaimage_axes(path, _meta_fields(path)[0])
+
+
 def data_file(path: Path) -> Path | None:
     """The second file in which a MetaImage or NRRD header says that its voxels are; None for other files and damaged headers."""
     is_nrrd = path.name.lower().endswith(".nrrd")
@@ -116,7 +123,7 @@ def _metaimage(path: Path) -> StoredVoxels:
     for name, power in _META_NUMBERS.items():
         if name in fields:
             _finite(path, name, fields[name].split(), n_axes**power)
-    check_metaimage(path, fields, n_axes)
+    check_metaimage(path, fields)
     n_components = int(fields.get("ElementNumberOfChannels", "1"))
     order = ">" if _is_true(fields.get("ElementByteOrderMSB", fields.get("BinaryDataByteOrderMSB", "False"))) else "<"
     kind = np.dtype(order + _META_TYPES[fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")])
@@ -124,9 +131,8 @@ def _metaimage(path: Path) -> StoredVoxels:
     name = fields["ElementDataFile"]
     if name.split()[0] == "LIST" or "%" in name:
         raise ValueError(f"{path}: cannot be read: expected the voxels in one file, found a list of files ({name}); write it as one .mha")
-    is_local = name.upper() == "LOCAL"
-    file, n_bytes = (path, math.prod(sizes) * kind.itemsize) if is_local else (path.parent / name, math.prod(sizes) * kind.itemsize)
-    start = start if is_local else 0
+    n_bytes = math.prod(sizes) * kind.itemsize
+    file, start = (path, start) if name.upper() == "LOCAL" else (path.parent / name, 0)
     if not _is_true(fields.get("BinaryData", "True")):
         return StoredVoxels(kind, sizes, None, file.read_bytes()[start:])
     header = int(fields.get("HeaderSize", "0"))
@@ -163,9 +169,10 @@ def _nrrd(path: Path) -> StoredVoxels:
     check_nrrd(path, fields, len(sizes))
     kind = np.dtype(({"big": ">", "little": "<"}[fields["endian"].lower()] if kinds[0][1] != "1" else "|") + kinds[0])
     encoding = fields["encoding"].lower()
-    if not is_attached and (name := fields["data file"]).split()[0] in ("LIST",) or "%" in fields.get("data file", ""):
+    name = fields.get("data file", "")
+    if name.split()[:1] == ["LIST"] or "%" in name:
         raise ValueError(f"{path}: cannot be read: expected the voxels in one file, found several ({name}); write it as one .nrrd")
-    file = path if is_attached else path.parent / fields["data file"]
+    file = path if is_attached else path.parent / name
     n_bytes = math.prod(sizes) * kind.itemsize
     if encoding in ("text", "txt", "ascii"):
         return StoredVoxels(kind, sizes, None, file.read_bytes()[start:])
@@ -190,9 +197,7 @@ def _nrrd_fields(path: Path) -> tuple[dict[str, str], int, bool]:
                 raise damaged(path, "its header holds bytes that are no text")
             name, colon, value = text.partition(":")
             if not text.startswith("#") and colon and not value.startswith("="):
-                fields[{"datafile": "data file", "byteskip": "byte skip", "lineskip": "line skip"}.get(n := name.lower(), n)] = (
-                    value.strip()
-                )
+                fields[_NRRD_SYNONYMS.get(name.lower(), name.lower())] = value.strip()
         is_attached = "data file" not in fields
         return fields, file.tell() if is_attached else 0, is_attached
 

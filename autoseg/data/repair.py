@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from tqdm import tqdm
 
+from ..runtime.failures import ends_all_cases, reason_of
 from ..runtime.outputs import check_outside
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset, Geometry, Image
 from . import nifti_header
-from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, SETTLED, Problem, check_case, read_with_non_finite
+from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDING, SETTLED, Problem, check_case
 from .dataset_json import read_info
 from .datasets import inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .images import (
+    PICTURES,
     ending_of,
-    from_sitk,
     integer_labels,
     label_ending,
+    nifti_forms,
     read_geometry,
-    read_image,
     read_label,
+    read_stored,
+    read_straightened,
+    sidecar_of,
     stem_of,
     write_image,
     write_label,
 )
 from .label_placement import Reading, place_label, placement, voxels_fit
+from .nifti_geometry import straightened
+from .pictures import sidecars_of
 from .raster_headers import data_file
 from .slicer_segmentation import on_grid, read_segments
 
@@ -51,7 +57,7 @@ def fix_dataset(
 
     Labels get their image's header where it differs by less than half a voxel, and are resampled (nearest neighbour) where they are another
     grid over the same field of view. Of those that lie elsewhere one cannot know which header is true: they are left out unless `geometry`
-    says so. NaN and infinite voxels become the smallest (or largest) finite value; labels that miss an integer by rounding are rounded;
+    says so. NaN and infinite voxels become 0, as they are read; labels that miss an integer by rounding are rounded;
     directions become orthonormal; headers that contradict themselves say what is read of them; of equal images the first stays. Cases
     beyond repair are left out. An empty label stays. Every repaired case is checked again before it is kept. The new folder, of real
     copies, appears when it is complete.
@@ -121,13 +127,16 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         checked = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
         left = [problem for problem in checked.problems if problem.kind != EMPTY and not problem.is_note]
         reason = "; ".join(f"{problem.kind} ({problem.found})" for problem in left)
-    except ValueError as error:
-        reason = str(error)
+    except Exception as error:
+        if ends_all_cases(error):
+            raise
+        reason = reason_of(error)
     if not reason:
         return (f"case {case.name}: {', '.join(done)}" if done else ""), True
     names = {case.name, *(f"{case.name}_{index:04d}" for index in range(len(case.images)))}
-    for file in (*(target / "imagesTr").glob(f"{case.name}*"), *(target / "labelsTr").glob(f"{case.name}*")):
-        if (file.name if file.is_dir() else stem_of(file)) in names:
+    pattern = f"{glob.escape(case.name)}*"
+    for file in (*(target / "imagesTr").glob(pattern), *(target / "labelsTr").glob(pattern)):
+        if (file.name if file.is_dir() else stem_of(file).removesuffix(".json")) in names:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return f"case {case.name}: left out: {reason}", False
 
@@ -136,21 +145,21 @@ def _repair_image(
     source: Path, stem: Path, kinds: set[str], reference: Geometry | None, done: list[str], nifti_geometry: str | None
 ) -> Path:
     """Writes the image as `stem` plus its ending; `reference` is the geometry of the first channel for the others."""
-    target, straightened = _copy_straight(source, stem, kinds)
-    if straightened:
+    target, was_straightened = _copy_straight(source, stem, kinds, nifti_geometry)
+    if was_straightened:
         done.append(f"{source.name}: direction made orthonormal")
     if SETTLED in kinds:
-        target = _rewrite(target, stem, read_with_non_finite(target, nifti_geometry))
+        target = _rewrite(target, stem, read_stored(target, nifti_geometry=nifti_geometry))
         done.append(f"{source.name}: header that says one thing")
     if NOT_FINITE in kinds:
-        image = read_with_non_finite(target)
+        image = read_stored(target)
         array, count = _finite(image.array)
-        done.append(f"{source.name}: {count} NaN or infinite voxels replaced")
+        done.append(f"{source.name}: {count} NaN or infinite voxels made 0")
         target = _rewrite(target, stem, Image(array, image.geometry))
     if reference is not None and (difference := geometry_difference(reference, read_geometry(target))):
         if not voxels_fit(reference, read_geometry(target)):
             raise ValueError(f"{source}: geometry differs from the first channel in {difference}")
-        target = _rewrite(target, stem, Image(read_image([target]).array, reference))
+        target = _rewrite(target, stem, Image(read_stored(target).array, reference))
         done.append(f"{source.name}: header of the first channel (differed in {difference})")
     return target
 
@@ -162,10 +171,10 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry
         done.append(f"label put on its image's grid (differed in {difference})")
         whole = on_grid(read_label(source), reference)
         return write_label(stem.with_name(stem.name + label_ending(ending_of(source))), whole.array, reference)
-    target, straightened = _copy_straight(source, stem, kinds)
+    target, was_straightened = _copy_straight(source, stem, kinds, case.nifti_geometry)
     found = read_geometry(target, nifti_geometry=case.nifti_geometry)
     difference = geometry_difference(reference, found)
-    raw = read_image([target], nifti_geometry=case.nifti_geometry).array[0]
+    raw = np.nan_to_num(read_stored(target, nifti_geometry=case.nifti_geometry).array[0], copy=False, nan=0, posinf=0, neginf=0)
     array = integer_labels(raw, str(source), tolerance=ROUNDING)
     rounded = int((raw != array).sum())
     if difference:
@@ -178,7 +187,7 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry
         done.append(f"label {change} (differed in {difference})")
     if rounded:
         done.append(f"{rounded} label voxels rounded to integers")
-    if straightened:
+    if was_straightened:
         done.append("label: direction made orthonormal")
     if NOT_FINITE in kinds:
         done.append("NaN label voxels made background")
@@ -190,27 +199,24 @@ def _repair_label(case: Case, stem: Path, kinds: set[str], place: tuple[Geometry
     return write_label(stem.with_name(stem.name + label_ending(ending_of(source))), array, reference)
 
 
-def _copy_straight(source: Path, stem: Path, kinds: set[str]) -> tuple[Path, bool]:
+def _copy_straight(source: Path, stem: Path, kinds: set[str], nifti_geometry: str | None) -> tuple[Path, bool]:
     """Copies a file or DICOM folder to `stem` plus ending, with an orthonormal direction where that was a problem."""
     ending = ending_of(source) if source.is_file() else ""
     target = stem.with_name(stem.name + (".mha" if ending == ".mhd" else ending))
-    if NOT_ORTHONORMAL in kinds and nifti_header.is_nifti(source):
-        nifti_header.copy_with_orientation(source, target, nifti_header.orthonormalised(nifti_header.read_orientation(source)))
+    forms = nifti_forms(source, nifti_geometry) if NOT_ORTHONORMAL in kinds else None
+    if forms is not None and forms.reading is not None:
+        nifti_header.copy_with_orientation(source, target, straightened(nifti_header.read_orientation(source), forms.reading))
         return target, True
     if NOT_ORTHONORMAL in kinds or data_file(source) is not None:  # of a header alone the copy would have no voxels
-        image = from_sitk(sitk.ReadImage(str(source)), str(source))
-        u, _, vt = np.linalg.svd(np.array(image.geometry.direction).reshape(image.geometry.dim, -1))
-        direction = tuple((u @ vt).ravel().tolist()) if NOT_ORTHONORMAL in kinds else image.geometry.direction
-        write_image(target, image.array, dataclasses.replace(image.geometry, direction=direction))
-        return target, NOT_ORTHONORMAL in kinds
+        image = read_straightened(source) if NOT_ORTHONORMAL in kinds else read_stored(source)
+        return write_image(target, image.array, image.geometry), NOT_ORTHONORMAL in kinds
     if source.is_dir():
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
-        for sidecar in (source.with_name(f"{name}.json") for name in (stem_of(source), stem_of(source)[:-5])):
-            if ending in (".tif", ".tiff") and sidecar.is_file():
-                shutil.copyfile(sidecar, stem.with_name(f"{stem.name}.json"))
-                break
+        sidecars = [file for file in sidecars_of(source, stem_of(source)) if file.is_file()] if ending in PICTURES else []
+        if sidecars:
+            shutil.copyfile(sidecars[0], sidecar_of(target))
     return target, False
 
 
@@ -223,17 +229,11 @@ def _rewrite(old: Path, stem: Path, image: Image) -> Path:
 
 
 def _finite(array: np.ndarray) -> tuple[np.ndarray, int]:
-    """NaN and -inf become the smallest finite value of their channel, +inf the largest; and how many there were."""
-    array = array.copy()
-    count = 0
-    for channel in array:
-        finite = np.isfinite(channel)
-        if not finite.any():
-            raise ValueError("a channel without any finite voxel")
-        count += int(channel.size - finite.sum())
-        low, high = channel[finite].min(), channel[finite].max()
-        np.nan_to_num(channel, copy=False, nan=low, neginf=low, posinf=high)
-    return array, count
+    """NaN and infinite voxels become 0, as every reader takes them; and how many there were."""
+    finite = np.isfinite(array)
+    if not all(channel.any() for channel in finite):
+        raise ValueError("a channel without any finite voxel")
+    return np.where(finite, array, array.dtype.type(0)), int(array.size - finite.sum())
 
 
 def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:

@@ -64,7 +64,7 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
         )
     except (KeyError, ValueError) as error:
         raise SegmentationError(
-            f"{path}: expected a LabelValue that is an integer for each segment in its header, found {fields}"
+            f"{path}: expected a LabelValue that is an integer for each segment in its header, found {fields}; {REMEDY}"
         ) from error
     if segments and (dimension > 3 or len({one.layer for one in segments}) > 1):
         layers = ", ".join(f"{one.name!r} in layer {one.layer}" for one in segments)

@@ -12,10 +12,11 @@ import numpy as np
 
 from ..data.datasets import find_new_cases
 from ..data.descriptions import planned_dataset
-from ..data.images import files_read, from_sitk, images_below, read_image, to_sitk
+from ..data.images import files_read, images_below, read_image
 from ..data.label_subsets import label_conflict
 from ..data.labels import to_file_values
 from ..data.nifti_geometry import check_form
+from ..data.sitk_images import from_sitk, to_sitk
 from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases

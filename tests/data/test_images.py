@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from autoseg.data import geometry, images
 from autoseg.data.nifti_header import read_orientation
+from autoseg.data.sitk_images import from_sitk, to_sitk
 from autoseg.schema import Geometry
 
 DATA = Path(os.environ.get("AUTOSEG_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -28,7 +29,7 @@ def oblique(shape: tuple[int, ...] = (4, 5, 6), seed: int = 3) -> Geometry:
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry | None = None) -> Path:
-    image = images.to_sitk(array, geometry) if geometry else sitk.GetImageFromArray(array)
+    image = to_sitk(array, geometry) if geometry else sitk.GetImageFromArray(array)
     sitk.WriteImage(image, str(path))
     return path
 
@@ -103,7 +104,7 @@ def test_colour_pictures_without_their_alpha_are_no_label_maps(tmp_path, name, c
 )
 def test_formats_of_labels(tmp_path, given, written):
     array = np.arange(42, dtype=np.uint8).reshape(6, 7)
-    path = images.write_label(tmp_path / given, array, make_geometry((6, 7)))
+    path = images.write_label(tmp_path / given, array, dataclasses.replace(make_geometry((6, 7)), has_spacing=False))
     assert [file.name for file in tmp_path.iterdir()] == [path.name] == [written]
     np.testing.assert_array_equal(images.read_label(path).array, array)
     assert images.read_label(path).geometry.spacing == (1.0, 1.0)
@@ -222,7 +223,7 @@ def test_geometry_difference_measures():
 def test_world_and_index_are_inverse():
     points = np.random.default_rng(0).uniform(0, 30, (10, 3))
     np.testing.assert_allclose(geometry.to_index(oblique(), geometry.to_world(oblique(), points)), points, atol=1e-9)
-    image = images.to_sitk(np.zeros((4, 5, 6)), oblique())
+    image = to_sitk(np.zeros((4, 5, 6)), oblique())
     np.testing.assert_allclose(
         geometry.to_world(oblique(), points[:1])[0], image.TransformContinuousIndexToPhysicalPoint(points[0].tolist())
     )
@@ -231,7 +232,7 @@ def test_world_and_index_are_inverse():
 @pytest.mark.parametrize("shape", [(1, 4, 5, 6), (2, 4, 5, 6), (4, 5, 6)])
 def test_sitk_and_back(shape):
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    back = images.from_sitk(images.to_sitk(array, oblique()))
+    back = from_sitk(to_sitk(array, oblique()))
     np.testing.assert_array_equal(back.array, array if array.ndim == 4 else array[None])
     assert back.geometry == oblique()
 
@@ -252,3 +253,13 @@ def test_an_image_without_one_finite_voxel_is_refused(tmp_path, ending):
     file = write_volume(tmp_path / f"x{ending}", np.full((3, 4, 5), np.nan, np.float32))
     with pytest.raises(ValueError, match=f"x{ending}.*only voxels that are NaN or infinite"):
         images.read_image([file])
+
+
+def test_gipl_holds_volumes_of_small_values_only(tmp_path):
+    array = np.zeros((4, 5, 6), np.int64)
+    with pytest.raises(ValueError, match=r"a.gipl: .gipl holds label values below 65536, got 70000"):
+        images.write_label(tmp_path / "a.gipl", array + 70000, make_geometry(array.shape))
+    with pytest.raises(ValueError, match="an image of 2 axes cannot be written there"):
+        images.write_label(tmp_path / "a.gipl", array[0], make_geometry(array.shape[1:]))
+    label = images.write_label(tmp_path / "a.gipl", array + 65535, make_geometry(array.shape))
+    np.testing.assert_array_equal(images.read_label(label).array, array + 65535)

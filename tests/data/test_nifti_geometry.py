@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import make_geometry
 
-from autoseg.data.images import nifti_forms, read_geometry, read_image, read_label, write_label
+from autoseg.data.images import nifti_forms, read_geometry, read_image, read_label, write_image, write_label
+from autoseg.data.nifti_header import read_orientation
+from autoseg.preprocessing.orientation import orientation_of
 
 SIZE = (4, 5, 6)
 TRUE = (0.9, 0.8, 2.5)
@@ -114,13 +117,36 @@ def test_a_lost_form_gives_way_with_a_warning(tmp_path, changes, taken, caplog):
     assert not caplog.records  # a label map repeats no contradiction
 
 
-AMBIGUOUS = {
-    "other scales": {"pixdim": (0.7, 0.7, 5.0)},
-    "other scales, no qform": {"pixdim": (0.7, 0.7, 5.0), "codes": (0, 1)},
+ELSEWHERE = {
     "mirrored": {"sform": (-0.9, 0, 0, 12.7, 0, 0.8, 0, 20, 0, 0, 2.5, 30)},
     "mirrored by qfac": {"qfac": -1.0},
     "turned": {"quaternion": (0, 0, TURN)},
     "shifted": {"offset": (10, 25, 30)},
+}
+
+
+@pytest.mark.parametrize("changes", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_an_sform_that_agrees_with_pixdim_is_taken_although_the_qform_lies_elsewhere(tmp_path, changes, caplog):
+    path = header(tmp_path / "a.nii", **changes)
+    image = read_image([path])
+    assert image.geometry == read_geometry(path) == read_geometry(path, nifti_geometry="sform")
+    alone = header(tmp_path / "alone.nii", **({"sform": changes["sform"]} if "sform" in changes else {}), codes=(0, 1))
+    assert image.geometry == read_geometry(alone)
+    assert "sform and qform lie in different places: sform: spacing" in caplog.text
+    assert "qform: spacing" in caplog.text
+    assert "taken: sform" in caplog.text
+    other = read_geometry(path, nifti_geometry="qform")
+    assert other == read_geometry(header(tmp_path / "q.nii", **{**changes, "codes": (1, 0)}))
+    for geometry in (image.geometry, other):
+        label = write_label(tmp_path / "label.nii.gz", np.ones(SIZE[::-1], np.uint8), geometry)
+        assert read_geometry(label) == geometry
+        assert nifti_forms(label).contradiction == ""
+
+
+AMBIGUOUS = {
+    "other scales": {"pixdim": (0.7, 0.7, 5.0)},
+    "other scales, no qform": {"pixdim": (0.7, 0.7, 5.0), "codes": (0, 1)},
+    "another scale, mirrored": {"sform": (-1.9, 0, 0, 12.7, 0, 0.8, 0, 20, 0, 0, 2.5, 30)},
 }
 
 
@@ -134,7 +160,7 @@ def test_what_stays_ambiguous_is_refused_until_the_user_says(tmp_path, changes):
     assert forms.reading is None
     readings = {wanted: read_image([path], nifti_geometry=wanted).geometry for wanted in ("sform", "qform")}
     assert readings["sform"] != readings["qform"]
-    np.testing.assert_allclose(readings["sform"].spacing, TRUE[::-1], rtol=1e-6)
+    np.testing.assert_allclose(readings["sform"].spacing, forms.readings[0].spacing[::-1], rtol=1e-6)
     for wanted, geometry in readings.items():
         label = write_label(tmp_path / f"{wanted}.nii.gz", np.ones(SIZE[::-1], np.uint8), geometry)
         assert read_geometry(label) == geometry  # says one thing
@@ -165,6 +191,41 @@ def test_without_any_form_the_spacing_is_that_of_pixdim_at_the_origin(tmp_path):
     geometry = read_geometry(header(tmp_path / "a.nii", codes=(0, 0), pixdim=(-0.9, 0.8, 2.5)))
     np.testing.assert_allclose(geometry.spacing, TRUE[::-1], rtol=1e-6)
     assert (geometry.origin, geometry.direction) == ((0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    assert orientation_of(geometry) == ""  # made up
+    assert orientation_of(read_geometry(header(tmp_path / "b.nii"))) == "SAR"
+
+
+PLANES = {
+    "coronal": (-0.9, 0, 0, 5, 0, 0, 2.5, 7, 0, 0.8, 0, 9),
+    "sagittal": (0, 0, 2.5, 5, 0.9, 0, 0, 7, 0, 0.8, 0, 9),
+}
+
+
+@pytest.mark.parametrize("sform", PLANES.values(), ids=PLANES)
+def test_a_picture_that_is_not_axial_has_no_direction_and_its_label_map_the_same_header(tmp_path, sform):
+    geometry = read_geometry(header(tmp_path / "a.nii", size=SIZE[:2], codes=(0, 1), sform=sform))
+    assert (geometry.direction, geometry.oriented) == ((1.0, 0.0, 0.0, 1.0), False)
+    np.testing.assert_allclose(geometry.spacing, TRUE[1::-1], rtol=1e-6)
+    for name in ("label.nii.gz", "label.mha"):
+        label = write_label(tmp_path / name, np.ones(geometry.shape, np.uint8), geometry)
+        assert read_geometry(label) == geometry
+    assert read_orientation(tmp_path / "label.nii.gz") == read_orientation(tmp_path / "a.nii")
+
+
+def test_the_direction_of_a_picture_near_the_axial_plane_is_orthonormal(tmp_path):
+    tilt = math.radians(20)
+    rows = (0.9, 0, 0, 1, 0, 0.8 * math.cos(tilt), -2.5 * math.sin(tilt), 2, 0, 0.8 * math.sin(tilt), 2.5 * math.cos(tilt), 3)
+    geometry = read_geometry(header(tmp_path / "a.nii", size=SIZE[:2], codes=(0, 1), sform=rows))
+    np.testing.assert_allclose(geometry.direction, (-1, 0, 0, -1), atol=1e-6)
+    assert geometry.oriented
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6), (2, 4, 5, 6)])
+def test_channels_of_pictures_and_volumes_survive(tmp_path, shape):
+    array = np.random.default_rng(0).random(shape).astype(np.float32)
+    image = read_image([write_image(tmp_path / "a.nii.gz", array, make_geometry(shape[1:]))])
+    assert image.geometry.shape == shape[1:]
+    np.testing.assert_array_equal(image.array, array)
 
 
 def test_an_axis_of_one_voxel_needs_no_pixdim(tmp_path):

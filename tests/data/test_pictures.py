@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from factories import make_geometry
 
-from autoseg.data.images import count_channels, read_geometry, read_image, read_label, write_image, write_label
+from autoseg.data.images import count_channels, files_read, read_geometry, read_image, read_label, write_image, write_label
 
 GREY = (np.arange(10 * 12).reshape(10, 12) * 2).astype(np.uint8)
 STACK = np.stack([GREY, GREY[::-1], GREY.T.reshape(10, 12)])
@@ -144,3 +144,11 @@ def test_whether_a_stack_has_a_spacing_is_known(tmp_path):
     label = write_label(tmp_path / "known.tif", STACK, make_geometry(STACK.shape, (1.0, 1.0, 1.0)))
     assert json.loads((tmp_path / "known.json").read_text()) == {"spacing": [1.0, 1.0, 1.0]}
     assert read_geometry(label).has_spacing
+
+
+def test_only_the_number_of_a_channel_is_dropped_from_the_name_of_the_file_beside(tmp_path):
+    (tmp_path / "stack1.json").write_text('{"spacing": [9, 9, 9]}')
+    for name, known in (("stack1_crop.tif", False), ("stack1_0001.tif", True), ("stack1.tif", True), ("stack1_00001.tif", False)):
+        path = tiff(tmp_path / name, STACK)
+        assert read_geometry(path).has_spacing == known, name
+        assert (tmp_path / "stack1.json" in files_read(path)) == known, name

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
+import SimpleITK as sitk
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins
 
 from autoseg.data.checks import EMPTY, NOT_FINITE, check_dataset, read_with_non_finite
 from autoseg.data.datasets import load_dataset
-from autoseg.data.images import read_geometry, read_image, read_label
+from autoseg.data.images import read_geometry, read_image, read_label, write_label
+from autoseg.data.nifti_header import copy_with_orientation
 from autoseg.data.repair import fix_dataset
 
 
@@ -64,7 +67,7 @@ def test_the_repairs_are_right(repaired):
     mended = read_image([copy / "imagesTr/nan_0000.nii.gz"]).array
     finite = np.isfinite(broken)
     np.testing.assert_array_equal(mended[finite], broken[finite])
-    assert mended[0, 0, 0, :3].tolist() == [broken[finite].min(), broken[finite].max(), broken[finite].min()]
+    assert mended[0, 0, 0, :3].tolist() == [0, 0, 0]
     assert read_label(copy / "labelsTr/rounding.nii.gz").array.sum() == 24
     shape = read_label(copy / "labelsTr/shape.nii.gz")
     assert shape.array.shape == (6, 7, 8)
@@ -149,3 +152,61 @@ def test_nan_in_a_label_map_becomes_background(tmp_path):
     fix_dataset(tmp_path / "d", [problem], tmp_path / "copy")
     assert check_dataset(tmp_path / "copy", workers=0) == []
     assert read_label(tmp_path / "copy/labelsTr/a.nii.gz").array.sum() == 1
+
+
+@pytest.mark.parametrize("pixdim", [(1.0, 1.0, 1.0), (-2.0, 2.0, 2.0)])
+def test_straightened_axes_keep_the_spacing_and_the_side_that_are_read(tmp_path, pixdim):
+    for path in write_case(tmp_path / "d", "a", seed=0):
+        source = path.rename(path.with_name("source.nii.gz"))
+        fields = [2.0, 1.0, *pixdim, 0.0, 1.0, *[0.0] * 6, *(2, 0.02, 0, 5, 0, 2, 0, 6, 0, 0, 2, 7)]
+        copy_with_orientation(source, path, tuple(fields))
+        source.unlink()
+    fix_dataset(write_info(tmp_path / "d"), check_dataset(tmp_path / "d", workers=0), tmp_path / "copy")
+    for file in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
+        found = read_geometry(tmp_path / "copy" / file)
+        np.testing.assert_allclose(found.spacing, (2, 2, 2), rtol=1e-4)
+        np.testing.assert_allclose(found.direction, np.diag([-1, -1, 1]).ravel(), atol=0.01)
+        np.testing.assert_allclose(found.origin, (-5, -6, 7))
+
+
+def test_label_values_above_those_of_float32_are_kept(tmp_path):
+    label = np.zeros(CHECKED_SHAPE, np.uint32)
+    label[2:4, 2, 2], label[0, 0, 0] = 2**24 + 1, 2**24
+    write_case(tmp_path / "d", "a", seed=0, label=label, label_at={"origin": (0.5, 0.0, 0.0)})
+    write_info(tmp_path / "d", labels={"background": 0, "x": 2**24 + 1, "y": 2**24})
+    fix_dataset(tmp_path / "d", check_dataset(tmp_path / "d", workers=0), tmp_path / "copy")
+    np.testing.assert_array_equal(read_label(tmp_path / "copy/labelsTr/a.nii.gz").array, label)
+
+
+def write_pictures(folder: Path) -> Path:
+    """Three pictures with their spacing in a file beside them; the third is the first once more."""
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for number, name in enumerate("abc"):
+        grey = np.random.default_rng(number % 2).integers(1, 200, (24, 28)).astype(np.uint8)
+        PIL.Image.fromarray(grey).save(folder / f"imagesTr/{name}_0000.png")
+        PIL.Image.fromarray((grey > 150).astype(np.uint8)).save(folder / f"labelsTr/{name}.png")
+        (folder / f"imagesTr/{name}.json").write_text('{"spacing": [0.2, 0.1]}')
+    return write_info(folder, channel_names={"0": "photo"})
+
+
+def test_pictures_keep_the_spacing_beside_them(tmp_path):
+    folder = write_pictures(tmp_path / "d")
+    fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy")
+    for name in "ab":
+        geometry = read_geometry(tmp_path / f"copy/imagesTr/{name}_0000.png")
+        assert (geometry.spacing, geometry.has_spacing) == ((0.2, 0.1), True)
+    label = write_label(tmp_path / "label.png", read_label(folder / "labelsTr/a.png").array, geometry)
+    assert read_geometry(label).spacing == (0.2, 0.1)
+    assert not list((tmp_path / "copy").rglob("c*"))
+
+
+def test_a_header_in_capitals_with_its_voxels_beside_it_is_copied(tmp_path):
+    image, _ = write_case(tmp_path / "d", "a", seed=0)
+    array = read_image([image]).array
+    sitk.WriteImage(sitk.ReadImage(str(image)), str(tmp_path / "d/imagesTr/a_0000.mhd"))
+    image.unlink()
+    (tmp_path / "d/imagesTr/a_0000.mhd").rename(tmp_path / "d/imagesTr/a_0000.MHD")
+    folder = write_info(tmp_path / "d")
+    assert fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy") == []
+    np.testing.assert_array_equal(read_image([tmp_path / "copy/imagesTr/a_0000.mha"]).array, array)

@@ -36,8 +36,8 @@ def patch(path: Path, *sform: float) -> Path:
 
 
 def mirror(path: Path) -> Path:
-    """The sform is the mirror image, left to right, of the qform."""
-    return patch(path, *(0.7, 0, 0, -18.9, 0, -0.8, 0, 0, 0, 0, 2.5, 0))
+    """The sform is the mirror image, left to right, of the qform, with other distances between the slices."""
+    return patch(path, *(0.7, 0, 0, -18.9, 0, -0.8, 0, 0, 0, 0, 3.5, 0))
 
 
 def lose(path: Path) -> Path:
@@ -61,7 +61,7 @@ def test_check_lists_contradictions_with_both_readings(raw: Path) -> None:
     for one in found:
         assert "sform: spacing" in one.found
         assert "qform: spacing 0.7, 0.8, 2.5 mm (x, y, z), origin 0, 0, 0, direction 1 0 0; 0 1 0; 0 0 1" in one.found
-    assert "sform: spacing 0.7, 0.8, 2.5 mm (x, y, z), origin 18.9, 0, 0, direction -1 0 0" in found[0].found
+    assert "sform: spacing 0.7, 0.8, 3.5 mm (x, y, z), origin 18.9, 0, 0, direction -1 0 0" in found[0].found
     assert "sform: spacing 1, 1, 1" in found[2].found
     assert found[2].expected == "one place; taken: qform"
     assert all(one.is_note for one in check_dataset(raw, workers=0, nifti_geometry="qform"))

@@ -16,7 +16,8 @@ from factories import make_configuration, make_plan
 from scipy.spatial.transform import Rotation
 
 from autoseg.data.geometry import to_index, to_world
-from autoseg.data.images import from_sitk, read_image, to_sitk
+from autoseg.data.images import read_image
+from autoseg.data.sitk_images import from_sitk, to_sitk
 from autoseg.inference import logits_grid as grid
 from autoseg.inference.cascade import on_grid
 from autoseg.inference.export import export_labels, probabilities

@@ -46,7 +46,8 @@ def add_overwrite(parser: ArgumentParser, text: str = "") -> None:
 def add_nifti_geometry(parser: ArgumentParser) -> None:
     """Adds ``--nifti-geometry``."""
     text = "which header is true where sform and qform of a NIfTI file contradict each other"
-    parser.add_argument("--nifti-geometry", choices=("sform", "qform"), help=f"{text} (default: as planned; else the sform that agrees with pixdim)")
+    default = "default: as planned; else the sform that agrees with pixdim"
+    parser.add_argument("--nifti-geometry", choices=("sform", "qform"), help=f"{text} ({default})")
 
 
 def add_external(parser: ArgumentParser) -> None:

@@ -108,6 +108,13 @@ def make_configuration(dim: int = 3, **changes: Any) -> Configuration:
 def make_plan(*configurations: Configuration, labels: Labels = ORGANS, channels: tuple[str, ...] = ("MR",)) -> Plan:
     """A plan without reasons for the given configurations (the 3D one if none is given)."""
     known = {one.name: one for one in configurations or (make_configuration(),)}
+    more = len(channels)  # than the one of `make_configuration`
+    known = {
+        name: dataclasses.replace(one, normalization=one.normalization * more, mask_normalization=one.mask_normalization * more)
+        if len(one.normalization) == 1 < more
+        else one
+        for name, one in known.items()
+    }
     intensity = Intensity(mean=0.0, median=0.0, std=1.0, min=-3.0, max=3.0, percentile_00_5=-2.5, percentile_99_5=2.5)
     return Plan("Dataset001_Tiny", channels, labels, ".nii.gz", (0, 1, 2), (intensity,) * len(channels), known)
 

@@ -257,5 +257,8 @@ def check_stages(dim: int, per_stage: dict[str, Sequence], per_step: dict[str, S
             raise ValueError(f"network: expected {dim} numbers in each entry of {key} for dim {dim}, got {per_stage[key]}")
     if any(step != 1 for step in per_stage["strides"][0]):
         raise ValueError(f"network: expected stride 1 in the first stage, got {per_stage['strides'][0]}")
+    numbers = [*per_stage["features"], *(one for key in ("strides", "kernel_sizes") for entry in per_stage[key] for one in entry)]
+    if min(numbers) < 1:
+        raise ValueError(f"network: expected features, strides and kernel sizes from 1 on, got {per_stage}")
     if any(edge % 2 == 0 for entry in per_stage["kernel_sizes"] for edge in entry):
         raise ValueError(f"network: expected odd kernel sizes, got {per_stage['kernel_sizes']}")

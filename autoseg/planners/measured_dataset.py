@@ -65,13 +65,22 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     path = folder / FINGERPRINT
     known = _identified(workspace, dataset, trust_files=trust_files)
     if known is not None and is_current(path, fingerprint_stamp(known)):
-        return MeasuredDataset(known, read_json(path, Fingerprint))
+        return MeasuredDataset(known, _read(path, known))
     if (known := _identified_since_0_1_0(folder, dataset)) is not None:
-        return MeasuredDataset(known, read_json(path, Fingerprint))
+        return MeasuredDataset(known, _read(path, known))
     measured = measure_dataset(dataset, workers=workers)
     for case, reason in measured.failures.items():
         log.error("%s is left out: %s", case, reason)
     return MeasuredDataset(_with_digests(dataset, measured.digests), measured.fingerprint, measured.failures)
+
+
+def _read(path: Path, dataset: Dataset) -> Fingerprint:
+    """The fingerprint of a dataset; a ValueError where it is that of other channels or cases."""
+    found = read_json(path, Fingerprint)
+    if len(found.intensities) != len(dataset.channels) or {one.name for one in found.cases} - {one.name for one in dataset.cases}:
+        expected = f"the intensities of {len(dataset.channels)} channels, and cases of {dataset.folder}"
+        raise ValueError(f"{path}: expected {expected}, found others; remove it, and plan again to measure anew")
+    return found
 
 
 def keep_fingerprint(folder: Path, measured: MeasuredDataset) -> None:

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import Labels, RunRecord, Score
+from ..schema.plan import ENSEMBLE
 from .migrate.artefacts import complete_record
 from .serialization import read_json
 
 log = logging.getLogger(__name__)
-
-ENSEMBLE = "ensemble"
-"""Name of the configuration of learned ensembles; their model folders begin with it."""
 
 ALL = "all"
 """Name of the fold that trains on every case and holds none out."""

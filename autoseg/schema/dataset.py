@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from .conventions import FORMAT
 from .names import check_different, check_ending, check_name, check_text
+from .values import check_least, check_share, check_spacing, expect, is_finite
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Labels:
     ignore: int | None = None
     regions: bool = False
     regions_class_order: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        expect(len(set(self.names)) == len(self.names), "labels: names", "organs with different names", self.names)
+        expect(len(self.members) == len(self.names), "labels: members", f"the values of {len(self.names)} organs", self.members)
+        values = [value for member in self.members for value in member]
+        expect(all(self.members) and all(value > 0 for value in values), "labels: members", "values above 0 for each organ", self.members)
+        if not self.regions:
+            single = all(len(member) == 1 for member in self.members) and len(set(values)) == len(values)
+            expect(single, "labels: members", "one value of its own for each organ", self.members)
+        expect(self.ignore is None or self.ignore > 0 and self.ignore not in values, "labels: ignore", "a value of its own", self.ignore)
 
     @cached_property
     def base_values(self) -> tuple[int, ...]:
@@ -126,6 +137,13 @@ class Intensity:
     percentile_00_5: float
     percentile_99_5: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            expect(is_finite(value), f"intensities: {name}", "a finite number", value)
+        check_least("intensities: std", self.std)
+        for low, high in ((self.min, self.max), (self.percentile_00_5, self.percentile_99_5)):
+            expect(low <= high, "intensities", "a range that ascends", (low, high))
+
 
 @dataclass(frozen=True)
 class CaseFingerprint:
@@ -150,6 +168,11 @@ class CaseFingerprint:
 
     def __post_init__(self) -> None:
         check_name(self.name, "case")
+        expect(all(size > 0 for size in self.shape), f"{self.name}: shape", "voxels above 0", self.shape)
+        check_spacing(f"{self.name}: spacing", self.spacing, axes=[len(self.shape)])
+        check_share(f"{self.name}: relative_size", self.relative_size)
+        expect(0 <= self.lateral_axis < len(self.shape), f"{self.name}: lateral_axis", "an axis of the image", self.lateral_axis)
+        expect(all(count >= 0 for count in self.voxels), f"{self.name}: voxels", "numbers from 0 on", self.voxels)
 
 
 @dataclass(frozen=True)
@@ -160,3 +183,6 @@ class Fingerprint:
 
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[Intensity, ...]
+
+    def __post_init__(self) -> None:
+        check_different((case.name for case in self.cases), "case")

@@ -11,12 +11,17 @@ from .conventions import FORMAT
 from .dataset import Intensity, Labels
 from .names import check_ending, check_name, check_text
 from .settings import PlanSettings
+from .values import check_axes, check_least, check_permutation, check_spacing, expect
 
 MOST_VOXELS = 2**30
 """Of all patches of a batch: more than any device trains with, in one channel alone."""
 
 MOST_OPTION = 4096
 """Largest number (of features, blocks ...) among the options of a network."""
+
+
+ENSEMBLE = "ensemble"
+"""Name of the configuration of learned ensembles; their model folders begin with it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Mirroring:
     axes: tuple[int, ...] = ()
     lateral_axis: int | None = None
     pairs: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_axes("mirroring: axes", self.axes, 3)
+        places = [place for pair in self.pairs for place in pair]
+        expect(len(set(places)) == len(places) and min(places, default=0) >= 0, "mirroring: pairs", "different organs", self.pairs)
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,9 @@ class Locator:
 
     def __post_init__(self) -> None:
         _check_voxels("shape of the locator's grid", self.shape)
+        check_spacing("locator: spacing", self.spacing, axes=[len(self.shape)])
+        check_least("locator: sigma", self.sigma)
+        check_least("locator: margin", self.margin)
         _check_options(self.network_options)
 
 
@@ -134,6 +147,16 @@ class Configuration:
         _check_options(self.network_options)
         if not 0 < self.width <= 1:
             raise ValueError(f"{self.name}: width: expected a factor above 0 and at most 1, found {self.width}")
+        expect(self.dim in (2, 3), f"{self.name}: dim", "2 or 3 axes", self.dim)
+        check_spacing(f"{self.name}: spacing", self.spacing, axes=[self.dim])
+        expect(len(self.patch_size) == self.dim, f"{self.name}: patch_size", f"{self.dim} numbers", self.patch_size)
+        expect(len(self.median_shape) == self.dim and min(self.median_shape) > 0, f"{self.name}: median_shape", "voxels", self.median_shape)
+        schemes, masks = self.normalization, self.mask_normalization
+        expect(len(schemes) == len(masks) > 0, f"{self.name}: mask_normalization", "one value for each scheme of normalization", masks)
+        expect(self.slices % 2 == 1, f"{self.name}: slices", "an odd number", self.slices)
+        check_axes(f"{self.name}: mirroring: axes", self.mirroring.axes, self.dim)
+        multiple = self.patch_multiple
+        expect(len(multiple) in (0, self.dim) and min(multiple, default=1) > 0, f"{self.name}: patch_multiple", "numbers from 1 on", multiple)
 
     @property
     def built_options(self) -> dict[str, Any]:
@@ -199,6 +222,20 @@ class Plan:
             check_name(name, "configuration")
         for channel in self.channels:
             check_text(channel, "channel")
+        check_permutation("transpose", self.transpose)
+        axes, channels = len(self.transpose), len(self.channels)
+        expect(channels > 0, "channels", "at least one", self.channels)
+        expect(bool(self.labels.names), "labels", "at least one organ", self.labels.names)
+        expect(bool(self.intensities), "intensities", "those of at least one channel", self.intensities)
+        expect(self.lateral_axis is None or self.lateral_axis in range(axes), "lateral_axis", f"one of {axes} axes", self.lateral_axis)
+        expect(not self.orientation or _is_orientation(self.orientation), "orientation", "a letter for each of three axes", self.orientation)
+        check_least("memory_gb", self.memory_gb, above=True)
+        for name, one in self.configurations.items():
+            expect(one.name == name, f"configurations: {name}: name", name, one.name)
+            if name != ENSEMBLE:  # its channels are its members' outputs
+                expect(len(self.intensities) == channels, "intensities", f"those of {channels} channels", self.intensities)
+                schemes = one.normalization
+                expect(len(schemes) == channels, f"configurations: {name}: normalization", f"{channels} schemes", schemes)
 
     @property
     def stored_labels(self) -> Labels:
@@ -208,6 +245,11 @@ class Plan:
     def in_channels(self, configuration: Configuration) -> int:
         """Channels of the network's input: the slices' plus, in a cascade, one per foreground label of the previous stage."""
         return len(self.channels) * configuration.slices + (len(self.labels.base_values) if configuration.sees_previous else 0)
+
+
+def _is_orientation(word: str) -> bool:
+    """Whether a word has one letter of each of the patient's three axes."""
+    return len(word) == 3 and all(len(set(word) & set(sides)) == 1 for sides in ("LR", "PA", "SI"))
 
 
 def _check_voxels(what: str, sizes: Sequence[int]) -> None:

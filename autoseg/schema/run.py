@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .names import check_name
+from .values import expect
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.kind not in ("iterations", "time"):
             raise ValueError(f"Budget.kind: expected 'iterations' or 'time', got {self.kind!r}")
-        if self.amount <= 0 or self.validation_intervals < 1:
+        if not (0 < self.amount < math.inf) or self.validation_intervals < 1:
             found = f"{self.amount} and {self.validation_intervals}"
             raise ValueError(f"Budget: expected a positive amount and at least one interval, got {found}")
 
@@ -45,3 +47,5 @@ class Split:
     def __post_init__(self) -> None:
         for case in (*self.train, *self.val):
             check_name(case, "case")
+        for side, names in (("train", self.train), ("val", self.val)):
+            expect(len(set(names)) == len(names), side, "each case once", names)

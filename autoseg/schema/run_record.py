@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from .conventions import FORMAT
 from .names import check_name
-from .plan import Configuration, Plan
+from .plan import ENSEMBLE, Configuration, Plan
 from .run import Budget, Split
 from .settings import EnsembleSettings, TrainSettings
 from .training_options import TrainingOptions
+from .values import check_fold, check_least, expect
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class EnsembleRecord:
     members: tuple[str, ...]
     reference: str
     settings: EnsembleSettings | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.kind in ("argmax", "logits", "meta", "fusion", "multi"), "kind", "a kind of ensemble", self.kind)
+        expect(bool(self.members), "members", "at least one model", self.members)
+        expect(len(set(self.members)) == len(self.members), "members", "each model once", self.members)
+        expect(self.reference in self.members, "reference", "one of the members", self.reference)
 
     @property
     def reads_predictions(self) -> bool:
@@ -72,6 +79,11 @@ class RunRecord:
         check_name(self.fold, "fold")
         for model in (*([] if self.previous_model is None else [self.previous_model]), *(self.ensemble.members if self.ensemble else ())):
             check_name(model, "model")
+        check_fold(self.fold)
+        check_least("seed", self.seed)
+        expect(bool(self.split.train) or self.configuration.name == ENSEMBLE, "split: train", "at least one case", self.split.train)
+        both = set(self.split.train) & set(self.split.val)
+        expect(self.fold == "all" or not both, "split", "cases that are either trained on or held out", sorted(both))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .conventions import FORMAT
 from .names import check_name
+from .values import check_fold, check_least, check_share, expect
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Score:
 
     def __post_init__(self) -> None:
         check_name(self.case, "case")
+        for name, value in (("dice", self.dice), ("iou", self.iou)):
+            if not math.isnan(value):
+                check_share(name, value)
+        check_least("n_prediction", self.n_prediction)
+        check_least("n_reference", self.n_reference)
 
 
 Members = tuple[str, ...]
@@ -142,6 +149,10 @@ class PostProcessing:
     fill_holes: bool = False
     why: str = ""
 
+    def __post_init__(self) -> None:
+        check_least("min_volume_mm3", self.min_volume_mm3)
+        expect(self.components is None or self.components > 0, "components", "a number from 1 on", self.components)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -156,6 +167,9 @@ class Calibration:
     temperature: float = 1.0
     error_before: float = float("nan")
     error_after: float = float("nan")
+
+    def __post_init__(self) -> None:
+        check_least("temperature", self.temperature, above=True)
 
 
 @dataclass(frozen=True)
@@ -287,4 +301,10 @@ class Choice:
         for member in (*(name for members in self.organs.values() for name in members), *self.member_folds):
             check_name(member, "model")
         for fold in (*self.folds, *(fold for folds in self.member_folds.values() for fold in folds)):
-            check_name(fold, "fold")
+            check_fold(fold)
+        for name, folds in (("folds", self.folds), *self.member_folds.items()):
+            expect(len(set(folds)) == len(folds), name, "each fold once", folds)
+        for organ, members in self.organs.items():
+            expect(len(set(members)) == len(members), f"organs: {organ}", "each model once", members)
+        check_least("max_members", self.max_members, 1)
+        check_least("cases", self.cases)

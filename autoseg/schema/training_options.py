@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
+
+from .values import check_least, check_share
 
 Range = tuple[float, float]
 
@@ -72,6 +75,8 @@ class AugmentationOptions:
                 raise ValueError(f"AugmentationOptions.{item.name}: expected 0..1, got {value}")
             if item.name.endswith("_range") and not 0 <= value[0] <= value[1]:
                 raise ValueError(f"AugmentationOptions.{item.name}: expected (low, high) with 0 <= low <= high, got {value}")
+            if not item.name.endswith("_range"):
+                check_least(f"AugmentationOptions.{item.name}", value)
         if self.scale_range[0] <= 0 or self.blur_sigma_range[0] <= 0 or not 0 < self.load_scale <= 1:
             raise ValueError("AugmentationOptions: scale_range, blur_sigma_range and load_scale must be above 0 (load_scale at most 1)")
 
@@ -115,11 +120,15 @@ class TrainingOptions:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
+        for name in ("momentum", "warmup"):
+            check_share(name, getattr(self, name))
+        check_least("weight_decay", self.weight_decay)
+        check_least("validation_batches", self.validation_batches, 1)
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
-        if self.gradient_clip <= 0 or self.relative_clip < 0:
+        if not self.gradient_clip > 0 or not self.relative_clip >= 0:
             found = f"{self.gradient_clip} and {self.relative_clip}"
             raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")
         if not 0 <= self.average_decay < 1:

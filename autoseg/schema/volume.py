@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .values import check_axes, check_permutation, check_spacing, expect
+
 Box = tuple[tuple[int, int], ...]
 """Half open, one pair an axis."""
 
@@ -84,3 +86,14 @@ class Trace:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     flips: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        dim = self.geometry.dim
+        check_permutation(f"{self.case}: transpose", self.transpose, [dim])
+        check_axes(f"{self.case}: flips", self.flips, dim)
+        check_spacing(f"{self.case}: spacing", self.spacing, [dim])
+        check_spacing(f"{self.case}: geometry: spacing", self.geometry.spacing, [dim])
+        for name, shape in (("shape", self.shape), ("shape_before_crop", self.shape_before_crop)):
+            expect(len(shape) == 3 and min(shape) > 0, f"{self.case}: {name}", "three numbers above 0", shape)
+        inside = [0 <= start < stop <= size for (start, stop), size in zip(self.crop, self.shape_before_crop, strict=False)]
+        expect(len(self.crop) == 3 and all(inside), f"{self.case}: crop", f"a box in {self.shape_before_crop}", self.crop)

@@ -132,7 +132,7 @@ class TestPrediction:
         monkeypatch.setattr("autoseg.runtime.hardware.autocast_dtype", lambda _: None)  # the same numbers on processors with bf16
         network = torch.nn.Conv2d(6, 3, 1)
         image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-        found = self.predictor(network, normalization=("zscore",) * 2).logits(Volume(image))
+        found = self.predictor(network, normalization=("zscore",) * 2, mask_normalization=(False,) * 2).logits(Volume(image))
         for z in range(shape[0]):
             tile = torch.cat([image[channel, adjacent_slice_indices(z, 3, shape[0])] for channel in range(2)])
             with torch.no_grad():

@@ -24,8 +24,12 @@ from autoseg.runtime.serialization import atomic_write, from_jsonable, read_json
 from autoseg.schema import settings, training_options
 
 VALUES = {int: 3, float: 0.1 + 0.2, str: "Größe", bool: True, Path: Path("relative/a.nrrd"), Any: {"deep": [1, {"er": None}]}}
-WORDS = {"kind": "time", "source": "body", "file_ending": ".nii.gz"}
-"""Fields that take certain words only."""
+WORDS = {"kind": "time", "source": "body", "file_ending": ".nii.gz", "fold": "3", "folds": ("3",), "lateral_axis": 1, "axes": (2,)}
+WORDS |= {"pairs": ((0, 1),), "transpose": (2, 0, 1), "flips": (2,), "shape": (3, 4, 5), "crop": ((0, 2),) * 3, "shape_before_crop": (3,) * 3}
+WORDS |= {"spacing": (0.1 + 0.2, 1.0, 2.0), "median_shape": (3, 4, 5), "patch_size": (3, 4, 5), "patch_multiple": (1, 2, 2), "ignore": 4}
+WORDS |= {"orientation": "SPL", "Labels.members": ((3,),), "reference": "Größe", "momentum": 0.1 + 0.2}
+WORDS |= {"EnsembleRecord.kind": "meta", "Choice.member_folds": {"Größe": ("3",)}, "Split.val": ("other",)}
+"""Fields that take certain values only."""
 
 
 def example(kind: Any, *, only_required: bool) -> Any:
@@ -33,7 +37,8 @@ def example(kind: Any, *, only_required: bool) -> Any:
     if dataclasses.is_dataclass(kind):
         hints, required = typing.get_type_hints(kind), dataclasses.MISSING
         names = [item.name for item in dataclasses.fields(kind) if not only_required or item.default is item.default_factory is required]
-        return kind(**{name: WORDS.get(name) or example(hints[name], only_required=only_required) for name in names})
+        words = {name: WORDS.get(f"{kind.__name__}.{name}", WORDS.get(name)) for name in names}
+        return kind(**{name: words[name] or example(hints[name], only_required=only_required) for name in names})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return example(inner[0], only_required=only_required)

@@ -132,7 +132,7 @@ def test_incomplete_evidence_is_refused(deep, message):
 
 def test_choice_survives_its_file(tmp_path):
     table = {"2d": scores(liver=np.linspace(0.6, 0.9, 8).tolist()), "3d": scores(liver=np.linspace(0.5, 0.9, 8).tolist())}
-    choice = chosen(table, folds=["a", "b"], fold_of={f"c{i}": "ab"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
+    choice = chosen(table, folds=["0", "1"], fold_of={f"c{i}": "01"[i % 2] for i in range(8)}, seconds={"2d": 1.5})
     write_json(tmp_path / "choice.json", choice)
     again = read_json(tmp_path / "choice.json", Choice)
     write_json(tmp_path / "again.json", again)

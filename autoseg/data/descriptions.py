@@ -67,8 +67,9 @@ def check_files(dataset: Dataset, home: Path) -> None:
     check_leave(dataset, home)
     missing = [gap for case in dataset.cases for gap in missing_files(case.name, case.images, case.label)]
     if missing:
-        more = f"; and {len(missing) - 5} more" if len(missing) > 5 else ""
-        hint = f"After a change of the data plan again: autoseg_plan_and_preprocess -d {dataset.name}"
+        others = sorted({gap.case for gap in missing[5:]} - {gap.case for gap in missing[:5]})
+        more = f"; and of {', '.join(others)}" if others else ""
+        hint = f"Put them back, or plan without these cases: autoseg_plan_and_preprocess -d {dataset.name}"
         raise ValueError(f"{dataset.folder}: {'; '.join(map(str, missing[:5]))}{more}. {hint}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial as bind
 from pathlib import Path
 
-from ..data.descriptions import planned_dataset
+from ..data.descriptions import check_leave, planned_dataset
 from ..data.images import ending_of, images_below
 from ..data.nifti_geometry import check_form
 from ..data.tolerances import read_tolerances
@@ -21,7 +21,7 @@ from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.serialization import write_json
 from ..runtime.workspace import find_workspace, home_folders
-from ..schema import Score
+from ..schema import Case, Dataset, Score
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluate_predictions(
     annotated = {case.name: case.annotated for case in known.cases} if known else None
     patients = {case.name: case.group or case.name for case in known.cases} if known else None
     reading = nifti_geometry or (known.nifti_geometry if known else None)
-    cases = {case.name: replace(case, nifti_geometry=reading) for case in known.cases} if known else None
+    cases = None if known is None else _readable_cases(known, find_workspace(home, dataset=dataset).home, reading)
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
     evaluate = bind(evaluate, cases=cases, nifti_geometry=reading)
     failures: list[dict[str, str]] = [{} for _ in predictions]
@@ -127,6 +127,15 @@ def evaluate_predictions(
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
     return Evaluation(reference, tolerance, results, compared)
+
+
+def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:
+    """Cases by name, whose images say the spacing of pictures that have none; none where the home does not allow to read their files."""
+    try:
+        check_leave(dataset, home)
+    except ValueError:  # without a spacing there are no distances, which is said
+        return {}
+    return {case.name: replace(case, nifti_geometry=nifti_geometry) for case in dataset.cases}
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:

@@ -7,15 +7,16 @@ from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.descriptions import check_files, copy_planned_dataset, planned_dataset
+from ..data.descriptions import check_files, check_leave, copy_planned_dataset, planned_dataset
 from ..evaluation.folders import mean_dice, table
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
-from ..runtime.case_contents import note_contents
+from ..runtime.case_contents import changed_validation_cases, note_contents
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code, lookup, named_in
 from ..runtime.runs import Run
+from ..runtime.sealing import is_edited
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Dataset, Plan, Score
@@ -85,6 +86,8 @@ def train(
         if run.is_started:
             warn_if_options_differ(run, spec.configuration, settings)
             warn_of_former_contents(run, dataset.cases)
+            if changed_validation_cases(run, dataset.cases):  # whose label maps are read
+                check_leave(dataset, workspace.home)
             score_corrected(run, dataset)
         return run.scores()
     check_files(dataset, workspace.home)
@@ -113,7 +116,11 @@ def _fit_and_validate(
     with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
         trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
     remove_partial_files(workspace.results(dataset.name))
-    write_json(workspace.results(dataset.name) / "plan.json", workspace.plan(dataset.name))
+    copy = workspace.results(dataset.name) / "plan.json"
+    if is_edited(copy):
+        log.warning("%s: was edited, so it is kept; autoseg_find_best_configuration %s --overwrite replaces it.", copy, dataset.name)
+    else:
+        write_json(copy, workspace.plan(dataset.name))
     copy_planned_dataset(workspace, dataset.name)
     network = trainer.fit()
     try:

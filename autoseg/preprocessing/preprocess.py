@@ -255,7 +255,7 @@ def _keep_recipe(store: Store, recipe: Recipe) -> None:
 
 def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Case]:
     """The cases that are not there as their files and the recipe would make them now."""
-    records = {case.name: record for case in cases if (record := _stored_record(store, case.name)) is not None}
+    records = {case.name: record for case in cases if (record := _stored_record(store, case)) is not None}
     unknown = [case for case in cases if not case.digests and case.name in records and records[case.name].made_from is not None]
     ids = content_ids((path for case in unknown for path in case_paths(case)), what="Comparing files with preprocessed cases")
     waiting = []
@@ -267,10 +267,10 @@ def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Ca
     return waiting
 
 
-def _stored_record(store: Store, name: str) -> StoredRecord | None:
-    """What was noted of a preprocessed case, None where it is not there or damaged."""
+def _stored_record(store: Store, case: Case) -> StoredRecord | None:
+    """What was noted of a preprocessed case, None where it or one of its files is not there, or not whole."""
     try:
-        return store.load(name).record if store.has(name) else None
+        return store.load(case.name).record if store.is_whole(case.name, labelled=case.label is not None) else None
     except (ValueError, OSError):
         return None
 

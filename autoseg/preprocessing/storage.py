@@ -22,7 +22,7 @@ from numpy.lib.npyio import NpzFile
 
 from ..runtime.locks import remove_partial_files
 from ..runtime.provenance import Stamp, file_id
-from ..runtime.sealing import check_archive, seal, sealed_bytes
+from ..runtime.sealing import SEAL_BYTES, check_archive, seal, sealed_bytes
 from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
@@ -154,6 +154,13 @@ class Store:
         """True where the case is complete."""
         return self.trace_path(name).is_file()
 
+    def is_whole(self, name: str, *, labelled: bool) -> bool:
+        """Whether the files of a complete case are still there, the arrays in the size that their headers say; contents are not read."""
+        arrays = [self.folder / (name + ending) for ending in ((IMAGE, LABELS) if labelled else (IMAGE,))]
+        if not self.has(name) or (labelled and not (self.folder / (name + LOCATIONS)).is_file()):
+            return False
+        return all(path.is_file() and _is_frame(path) for path in arrays)
+
     def trace_path(self, name: str) -> Path:
         """The file that is written last when a case is stored; a ValueError where the name cannot be that of a file."""
         check_name(name, "case")
@@ -279,6 +286,14 @@ def _check_frame(path: Path, sealed: int | None) -> None:
     size = path.stat().st_size if sealed is None else sealed
     if head[2:10] != b"b2frame\0" or int.from_bytes(head[FRAME_SIZE], "big") != size:
         raise ValueError(f"expected a Blosc2 frame of {size} bytes, found another file, or a part of one")
+
+
+def _is_frame(path: Path) -> bool:
+    """Whether a file has the size that its header names, with or without a digest after it."""
+    with path.open("rb") as stream:
+        head = stream.read(FRAME_SIZE.stop)
+    size = path.stat().st_size
+    return int.from_bytes(head[FRAME_SIZE], "big") in (size, size - SEAL_BYTES)
 
 
 def _check_array(array: Any) -> None:

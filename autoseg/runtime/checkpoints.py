@@ -40,8 +40,17 @@ def _size(states: Any) -> int:
     return sum(map(_size, values))
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+REMEDY = "put a copy of it back, or train that fold again with --restart"
+"""Of a checkpoint that cannot be read."""
+
+
+def load_checkpoint(
+    path: Path, device: torch.device | str = "cpu", *, remedy: str = REMEDY
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a checkpoint.
+
+    Args:
+        remedy: What a user can do where it cannot be read.
 
     Returns:
         The state dicts, and `meta`.
@@ -50,14 +59,14 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dic
         ValueError: The file is missing, damaged, or not a checkpoint of this program; the message names it.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: checkpoint not found")
+        raise ValueError(f"{path}: checkpoint not found; {remedy}")
     try:
         check_archive(path, sealed_bytes(path))
         states = torch.load(path, map_location=device, weights_only=True)
         return states, json.loads(states.pop("meta"))
     except Exception as error:  # torch raises a dozen unrelated types for a damaged file
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise ValueError(f"{path}: not a readable checkpoint ({reason}); {remedy}") from error
 
 
 def load_weights(network: torch.nn.Module, states: Mapping[str, Any], part: str, path: Path) -> None:

@@ -134,7 +134,7 @@ def find_pretrained(path: Path | None) -> Path | None:
         model = ModelFolder(file)
         runs = [Run(file), model.run(ALL), *(model.run(fold) for fold in model.trained_folds())]
         file = next((run for run in runs if run.is_trained), runs[0]).checkpoint
-    states, _ = load_checkpoint(file)
+    states, _ = load_checkpoint(file, remedy="name another with --pretrained")
     if "network" not in states:
         raise ValueError(f"--pretrained {file}: expected a checkpoint with a network, found {', '.join(states) or 'nothing'}")
     return file

@@ -330,7 +330,8 @@ class Trainer:
             self._load_pretrained()
             return
         # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.
-        states, meta = load_checkpoint(path)
+        remedy = "put a copy of it back, or remove it: the same command then trains from the beginning, as with --restart"
+        states, meta = load_checkpoint(path, remedy=remedy)
         with resumed_from(path):
             self.optimized.load(states)
             if states["scaler"]:  # empty where the run began on a device that needs none
@@ -351,7 +352,7 @@ class Trainer:
     def _load_pretrained(self) -> None:
         if self.job.pretrained is None:
             return
-        states, _ = load_checkpoint(self.job.pretrained)
+        states, _ = load_checkpoint(self.job.pretrained, remedy="name another with --pretrained, and --restart")
         if not self.optimized.load_pretrained(states["network"]):
             raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
         self.load_pretrained(states)

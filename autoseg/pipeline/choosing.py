@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
 from ..evaluation.metrics import higher_is_better_score
+from ..preprocessing.preprocess import knows_spacing
 from ..runtime.disk import WriteError
 from ..runtime.registry import allows_code, lookup, named_in
 from ..runtime.sealing import check_unedited
@@ -104,6 +105,9 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     if not models:
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     dataset = with_references(dataset, workspace.home)
+    if not knows_spacing(plan):
+        unit = "a voxel counts as 1 mm an axis, so that mm³ and ml of this choice are no volumes, and distances cannot be chosen by"
+        log.warning("%s: nobody knows the spacing of its images: %s.", dataset.name, unit)
     refresh_scores(results, models, dataset)
     made_from = validated_ids(results, models)
     names, folds = comparable(models, organs_of)

@@ -108,7 +108,7 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
         raise ValueError(f"{name}: the plan was made for images of {len(plan.transpose)} axes, found {len(spatial)} (shape {spatial})")
     if configuration.dim > len(spatial):
         raise ValueError(f"{name}: configuration {configuration.name} needs volumes, found a 2D image of shape {spatial}")
-    if not image.geometry.has_spacing and _knows_spacing(plan):
+    if not image.geometry.has_spacing and knows_spacing(plan):
         is_picture = ending_of(Path(image.source)) in PICTURES
         beside = 'write the millimetres of a pixel as {"spacing": [...]} to a .json file of the image\'s name beside it'
         remedy = beside if is_picture else "write it to the header (PixelSpacing of DICOM)"
@@ -121,7 +121,7 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
         raise ValueError(f"{name}: expected finite numbers, found {found}; autoseg_check --fix repairs a copy")
 
 
-def _knows_spacing(plan: Plan) -> bool:
+def knows_spacing(plan: Plan) -> bool:
     """Whether a plan was made from images whose spacing is known: where it is not, 1 stands for it, and is planned with."""
     asked = plan.settings.spacing if plan.settings is not None else None
     return asked is None and all(set(one.spacing) != {1.0} for one in plan.configurations.values())

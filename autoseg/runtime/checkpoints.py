@@ -44,9 +44,7 @@ REMEDY = "put a copy of it back, or train that fold again with --restart"
 """Of a checkpoint that cannot be read."""
 
 
-def load_checkpoint(
-    path: Path, device: torch.device | str = "cpu", *, remedy: str = REMEDY
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", *, remedy: str = REMEDY) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a checkpoint.
 
     Args:

@@ -156,7 +156,9 @@ class Configuration:
         expect(self.slices % 2 == 1, f"{self.name}: slices", "an odd number", self.slices)
         check_axes(f"{self.name}: mirroring: axes", self.mirroring.axes, self.dim)
         multiple = self.patch_multiple
-        expect(len(multiple) in (0, self.dim) and min(multiple, default=1) > 0, f"{self.name}: patch_multiple", "numbers from 1 on", multiple)
+        expect(
+            len(multiple) in (0, self.dim) and min(multiple, default=1) > 0, f"{self.name}: patch_multiple", "numbers from 1 on", multiple
+        )
 
     @property
     def built_options(self) -> dict[str, Any]:
@@ -228,7 +230,9 @@ class Plan:
         expect(bool(self.labels.names), "labels", "at least one organ", self.labels.names)
         expect(bool(self.intensities), "intensities", "those of at least one channel", self.intensities)
         expect(self.lateral_axis is None or self.lateral_axis in range(axes), "lateral_axis", f"one of {axes} axes", self.lateral_axis)
-        expect(not self.orientation or _is_orientation(self.orientation), "orientation", "a letter for each of three axes", self.orientation)
+        expect(
+            not self.orientation or _is_orientation(self.orientation), "orientation", "a letter for each of three axes", self.orientation
+        )
         check_least("memory_gb", self.memory_gb, above=True)
         for name, one in self.configurations.items():
             expect(one.name == name, f"configurations: {name}: name", name, one.name)

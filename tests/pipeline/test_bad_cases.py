@@ -16,6 +16,7 @@ from autoseg.evaluation.folders import evaluate_folders
 from autoseg.pipeline import plan_and_preprocess, predict_each
 from autoseg.runtime.runs import Run
 from autoseg.runtime.workspace import Workspace
+from autoseg.schema import Score
 
 Capture = pytest.CaptureFixture[str]
 
@@ -261,3 +262,19 @@ def test_a_prediction_in_two_formats_is_not_compared(tmp_path: Path) -> None:
     scores = evaluate_folders(tmp_path / "true", tmp_path / "guess", failures=failures, workers=1)
     assert {score.case for score in scores} == {"b"}
     assert "expected one file, found" in failures["a"]
+
+
+def test_train_and_run_end_with_1_and_count_what_failed(shared_oracle_home, monkeypatch, capsys):
+    home = ["--home", str(shared_oracle_home())]
+
+    def failing(*_, failures, **__):
+        failures["c1"] = "is damaged"
+        return [Score("c0", "organ1", 0.5, 0.5, 1, 1)]
+
+    monkeypatch.setattr("autoseg.pipeline.train", failing)
+    assert cli.train(["1", "3d_fullres", "0", *home]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Trained, and validated on 1 case; 1 of 2 cases failed: c1 (is damaged)"
+    monkeypatch.setattr("autoseg.pipeline.run", failing)
+    monkeypatch.setattr("autoseg.pipeline.describe_choice", lambda choice: "the choice")
+    assert cli.run(["1", *home]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Done with 3 cases; 1 of 4 cases failed: c1 (is damaged)"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import oracle_home as oracle
 import pytest
 
 from autoseg.pipeline import TrainSettings, train
+from autoseg.runtime.hardware import StepCost
 
 NETWORK = {"network": "oracle_home:Oracle", "device": "cpu"}
 UNKNOWN = [
@@ -39,3 +42,29 @@ def test_a_damaged_run_record_is_an_error_before_the_run_is_called_finished(orac
     with pytest.raises(ValueError, match=r"run\.json.*damaged"):
         train(1, "3d_fullres", 0, TrainSettings(**NETWORK), home=home)
     assert "finished" not in caplog.text
+
+
+def test_an_edited_copy_of_the_plan_is_kept_by_training(oracle_home, caplog, monkeypatch):
+    home = oracle_home()
+    monkeypatch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: StepCost(0.01, 1))
+    copy = home / "results" / oracle.DATASET / "plan.json"
+    content = json.loads(copy.read_text())
+    copy.write_text(json.dumps({**content, "memory_gb": 9.0}))
+    edited = copy.read_text()
+    train(1, "3d_fullres", 1, TrainSettings(iterations=1, batch=1, **NETWORK), home=home)
+    assert copy.read_text() == edited
+    assert "plan.json: was edited, so it is kept" in caplog.text
+
+
+def test_a_finished_run_reads_no_corrected_label_map_without_leave(oracle_home, tmp_path):
+    home = oracle_home()
+    path = home / "preprocessed" / oracle.DATASET / "dataset.json"
+    content = json.loads(path.read_text())
+    del content["digest"]
+    (case,) = (home / "results" / oracle.DATASET / oracle.MODEL[3] / "fold_0" / "validation").glob("*.nii.gz")
+    entry = next(one for one in content["cases"] if f"{one['name']}.nii.gz" == case.name)
+    shutil.copy(home / entry["label"], tmp_path / "elsewhere.nii.gz")
+    entry |= {"label": str(tmp_path / "elsewhere.nii.gz"), "digests": [entry["digests"][0], "0" * 64 + ":5"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="--allow-external"):
+        train(1, "3d_fullres", 0, TrainSettings(**NETWORK), home=home)

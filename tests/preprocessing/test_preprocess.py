@@ -191,6 +191,21 @@ def test_dataset_is_made_again_when_recipe_or_files_change(tmp_path: Path) -> No
     assert Store(out).load("b").trace.spacing == (2.0, 2.0, 2.0)
 
 
+@pytest.mark.parametrize("ending", [".image.b2nd", ".labels.b2nd", ".locations.npz"])
+def test_a_case_of_which_a_file_is_gone_or_cut_short_is_made_again(tmp_path: Path, ending: str) -> None:
+    data, one, out = dataset(tmp_path), configuration(), tmp_path / "out"
+    preprocess_dataset(data, plan(one), one, out, workers=0)
+    path, before = out / f"a{ending}", marks(out)
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(whole[:-200])):
+        if ending == ".locations.npz" and damage != path.unlink:
+            continue  # its digest is verified when it is read
+        damage()
+        assert preprocess_dataset(data, plan(one), one, out, workers=0) == {}
+        assert path.read_bytes() == whole
+    assert [name for name, time in marks(out).items() if time != before[name]] == ["a.trace.json"]
+
+
 def test_cases_that_lie_otherwise_are_stored_as_the_others(tmp_path: Path) -> None:
     data, one = dataset(tmp_path), configuration(spacing=(1.5, 0.8, 0.9))
     turned = data.cases[1]

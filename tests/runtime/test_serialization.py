@@ -25,7 +25,14 @@ from autoseg.schema import settings, training_options
 
 VALUES = {int: 3, float: 0.1 + 0.2, str: "Größe", bool: True, Path: Path("relative/a.nrrd"), Any: {"deep": [1, {"er": None}]}}
 WORDS = {"kind": "time", "source": "body", "file_ending": ".nii.gz", "fold": "3", "folds": ("3",), "lateral_axis": 1, "axes": (2,)}
-WORDS |= {"pairs": ((0, 1),), "transpose": (2, 0, 1), "flips": (2,), "shape": (3, 4, 5), "crop": ((0, 2),) * 3, "shape_before_crop": (3,) * 3}
+WORDS |= {
+    "pairs": ((0, 1),),
+    "transpose": (2, 0, 1),
+    "flips": (2,),
+    "shape": (3, 4, 5),
+    "crop": ((0, 2),) * 3,
+    "shape_before_crop": (3,) * 3,
+}
 WORDS |= {"spacing": (0.1 + 0.2, 1.0, 2.0), "median_shape": (3, 4, 5), "patch_size": (3, 4, 5), "patch_multiple": (1, 2, 2), "ignore": 4}
 WORDS |= {"orientation": "SPL", "Labels.members": ((3,),), "reference": "Größe", "momentum": 0.1 + 0.2}
 WORDS |= {"EnsembleRecord.kind": "meta", "Choice.member_folds": {"Größe": ("3",)}, "Split.val": ("other",)}

@@ -1,4 +1,4 @@
-"""Values in our own files that no plan, run, fingerprint or choice can have: refused by file and field, also where the digest was removed."""
+"""Values that no plan, run, fingerprint or choice can have: refused by file and field, also where the digest was removed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ def choice_of(values, *, rule="supported", metric="dice", folds=5):
     """``{"2d": [...]}`` of one organ, with seconds where there are several folds."""
     seconds = {name: 1.0 + place for place, name in enumerate(values)} if folds > 1 else {}
     context = SelectionContext(metric, {f"c{i}": str(i % folds) for i in range(len(BASE))}, seconds=seconds)
-    scores = {name: [Score(f"c{i}", "liver", min(v, 1), min(v, 1), 1, 1, {metric: v}) for i, v in enumerate(some)] for name, some in values.items()}
+    scores = {
+        name: [Score(f"c{i}", "liver", min(v, 1), min(v, 1), 1, 1, {metric: v}) for i, v in enumerate(some)]
+        for name, some in values.items()
+    }
     return choose(scores, candidates_for(list(values), 1), ["liver"], folds=[*map(str, range(folds))], rule=rule, context=context)
 
 

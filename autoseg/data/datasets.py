@@ -29,6 +29,9 @@ from .tolerances import parse_tolerances
 
 log = logging.getLogger(__name__)
 
+OTHER_FORMATS = (".nhdr", ".hdr", ".mnc", ".mgz", ".mgh", ".vtk", ".nia", ".par")
+"""Endings of medical images that are not read."""
+
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
@@ -151,6 +154,7 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
         raise ValueError(f"{path}: not an image file that can be read")
     else:
         raise ValueError(f"{path}: no such file or folder")
+    skipped = dicom.skipped | _other_formats(path)
     failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels)), **{name: str(clash) for name, clash in clashes.items()}}
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
@@ -158,9 +162,16 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     cases, unnamed = named_cases({name: images for name, (images, _) in found.items() if name not in failed}, nifti_geometry=nifti_geometry)
     failed |= unnamed
     if not cases and not failed:
-        reasons = [f"{item}: {reason}" for item, reason in dicom.skipped.items()]
+        reasons = [f"{item}: {reason}" for item, reason in skipped.items()]
         raise ValueError(f"{path}: expected images or DICOM series, found none{': ' if reasons else ''}{'; '.join(reasons[:5])}")
-    return FoundCases(cases, dicom.skipped, failed)
+    return FoundCases(cases, skipped, failed)
+
+
+def _other_formats(folder: Path) -> dict[str, str]:
+    """Images of a folder in formats that are not read, with the reason."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    reason = "images of this format are not read; write it as .nii.gz, .mha or .nrrd"
+    return {str(file): reason for file in files if file.suffix.lower() in OTHER_FORMATS and not file.name.startswith(".")}
 
 
 def _voxels_elsewhere(found: Mapping[str, tuple[Sequence[Path], MissingFile | None]]) -> dict[str, str]:

@@ -202,3 +202,14 @@ def test_ending_of_label_maps_can_be_written(tmp_path, said, written):
 def test_real_datasets(which, cases, patients, organs):
     dataset = datasets.load_dataset(find_dataset(DATA, which))
     assert (len(dataset.cases), len({case.group for case in dataset.cases}), len(dataset.labels.names)) == (cases, patients, organs)
+
+
+def test_images_of_formats_that_are_not_read_are_skipped_with_their_reason(tmp_path):
+    for name in ("b.nhdr", "c.hdr", ".d.nhdr"):
+        (tmp_path / name).write_bytes(b"NRRD0004")
+    with pytest.raises(ValueError, match=r"found none: .*b\.nhdr: images of this format are not read; .*c\.hdr"):
+        datasets.find_new_cases(tmp_path, ("CT",))
+    touch(tmp_path / "a.nii.gz")
+    found = datasets.find_new_cases(tmp_path, ("CT",))
+    assert [case.name for case in found.cases] == ["a"]
+    assert [Path(item).name for item in found.skipped] == ["b.nhdr", "c.hdr"]

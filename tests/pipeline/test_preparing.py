@@ -204,7 +204,8 @@ class TestPatients:
         heard: list[dict[str, str]] = []
         monkeypatch.setattr(evaluating, "compare_scores", lambda *_, patients, **__: heard.append(patients) or [])
         labels = planned / "raw" / DATASET / "labelsTr"
-        evaluating.evaluate_predictions(labels, [labels, labels], dataset="3", home=planned, metrics=["dice"], workers=0)
+        one, other = (shutil.copytree(labels, planned / name) for name in ("one", "other"))
+        evaluating.evaluate_predictions(labels, [one, other], dataset="3", home=planned, metrics=["dice"], workers=0)
         assert heard == [{case: case[:2] for case in self.CASES}]
 
     def test_a_case_whose_image_is_gone_is_named_before_training(self, planned):

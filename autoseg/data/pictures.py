@@ -7,9 +7,9 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .streams import MOST_EXPANSION, damaged
 
@@ -20,6 +20,7 @@ _JPEG_PIXELS = 4096
 """Pixels that a byte of a JPEG can become at most."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_DESCRIPTION = 270
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _PLANAR = 256, 257, 258, 259, 262, 273, 277, 279, 284
 _TILE_OFFSETS, _TILE_COUNTS, _ORIENTATION, _SAMPLE_FORMAT = 324, 325, 274, 339
 _TIFF_KINDS = {(8, 1), (8, 2), (16, 1), (16, 2), (32, 1), (32, 2), (32, 3)}
@@ -29,13 +30,31 @@ _TIFF_REQUIRED = {_WIDTH: "width", _HEIGHT: "height", _PHOTOMETRIC: "photometric
 """Tags without which ITK guesses."""
 
 
+class FileBytes:
+    """The bytes of an open file, read where they are asked for: of pixels without checksum nothing is."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        self._file.seek(start)
+        return self._file.read(max(stop - start, 0))
+
+
 def check_picture(path: Path) -> None:
     """Raises a ValueError where a picture or GIPL file is cut short, larger than its header says, or has a wrong checksum."""
     ending = path.suffix.lower()
     checks = {".png": _check_png, ".bmp": _check_bmp, ".jpg": _check_jpeg, ".jpeg": _check_jpeg, ".gipl": _check_gipl}
-    content = path.read_bytes()
     try:
-        checks.get(ending, _check_tiff)(path, content)
+        if ending in checks:
+            checks[ending](path, path.read_bytes())
+        else:
+            with path.open("rb") as file:
+                _check_tiff(path, FileBytes(file, path.stat().st_size))
     except (struct.error, IndexError, KeyError) as error:
         raise damaged(path, f"its header is cut short or invalid ({error})") from error
 
@@ -162,8 +181,9 @@ def _check_gipl(path: Path, content: bytes) -> None:
         raise damaged(path, f"its header claims {needed} bytes, {len(content)} are there")
 
 
-def _check_tiff(path: Path, content: bytes) -> None:
+def _check_tiff(path: Path, content: FileBytes) -> None:
     pages = list(_tiff_pages(path, content))
+    _check_slices(path, pages)
     for number, page in enumerate(pages):
         differing = [tag for tag in (_WIDTH, _HEIGHT, _BITS, _SAMPLES, _COMPRESSION) if page.get(tag) != pages[0].get(tag)]
         if differing:
@@ -189,6 +209,21 @@ def _check_tiff(path: Path, content: bytes) -> None:
                 raise damaged(path, f"page {number + 1} has {sum(counts)} bytes of pixels, expected {needed}")
 
 
+def _check_slices(path: Path, pages: Sequence[dict[int, tuple[int, ...]]]) -> None:
+    """Refuses pages that are no slices, or not all: the descriptions of ImageJ, OME and tifffile say what they are."""
+    text, samples = bytes(pages[0].get(_DESCRIPTION, ())).decode("utf-8", "replace"), pages[0].get(_SAMPLES, (1,))[0]
+    said = re.findall(r"^(images|channels|frames)=(\d+)", text, re.MULTILINE) if text.startswith("ImageJ=") else []
+    said += re.findall(r'\b(SizeC|SizeT)="(\d+)"', text) if "<OME" in text else []
+    most = {"images": len(pages), **dict.fromkeys(("channels", "SizeC"), samples if len(pages) > 1 else math.inf)}
+    found = [f"{name}={number}" for name, number in said if int(number) > most.get(name, 1 if len(pages) > 1 else math.inf)]
+    if found or '"truncated": true' in text:
+        raise ValueError(
+            f"{path}: cannot be read: expected pages that are all slices of one volume, found {len(pages)} and in its description"
+            f" {', '.join(found) or 'that pages are left out'}; write a file for each channel and time, with a page for each slice (if they"
+            " are slices, say so: in ImageJ by Image > Properties)"
+        )
+
+
 def _check_kind(path: Path, page: dict[int, tuple[int, ...]]) -> None:
     """Refuses what ITK would read otherwise than it was meant: with less depth, mirrored, or samples as if they were pixels."""
     photometric, samples = page.get(_PHOTOMETRIC, (1,))[0], page.get(_SAMPLES, (1,))[0]
@@ -205,6 +240,8 @@ def _check_kind(path: Path, page: dict[int, tuple[int, ...]]) -> None:
         found = f"an orientation tag that turns or mirrors the picture ({page[_ORIENTATION][0]})"
     elif _TILE_OFFSETS in page:
         found = "tiles"
+    elif samples > 1 and page.get(_PLANAR, (1,))[0] == 2 and (samples, kinds) != (3, {(8, 1)}):
+        found = "planes of colours that are not three of 8 bits"
     if found:
         raise ValueError(
             f"{path}: cannot be read: expected upright strips of grey values, or of red, green and blue, as whole numbers of 8, 16 or 32"
@@ -224,30 +261,35 @@ def _check_deflated(path: Path, packed: bytes, page: int) -> None:
         raise damaged(path, f"page {page + 1} is cut short")
 
 
-def _tiff_pages(path: Path, content: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
+def _tiff_pages(path: Path, content: FileBytes) -> Iterator[dict[int, tuple[int, ...]]]:
     """The whole numbers among the tags of each page of a TIFF or BigTIFF file; a ValueError where the chain of pages leaves the file."""
     order = {b"II": "<", b"MM": ">"}.get(content[:2], "")
     if not order:
         raise damaged(path, "it does not begin like a TIFF file")
-    is_big = struct.unpack_from(order + "H", content, 2)[0] == 43
+    is_big = _unpack(order + "H", content, 2)[0] == 43
     number, entry, head, word = ("Q", 20, 8, 8) if is_big else ("H", 12, 2, 4)
     pointer = "Q" if is_big else "I"
-    (at,) = struct.unpack_from(order + pointer, content, 8 if is_big else 4)
+    (at,) = _unpack(order + pointer, content, 8 if is_big else 4)
     seen: set[int] = set()
     while at:
         if at in seen or at + head > len(content):
             raise damaged(path, f"its page {len(seen) + 1} lies beyond its end")
         seen.add(at)
-        (n_tags,) = struct.unpack_from(order + number, content, at)
+        (n_tags,) = _unpack(order + number, content, at)
         page = {}
         for index in range(n_tags):
             where = at + head + index * entry
-            tag, kind, count = struct.unpack_from(order + "HH" + pointer, content, where)
-            if kind in (3, 4, 16):
+            tag, kind, count = _unpack(order + "HH" + pointer, content, where)
+            if kind in (3, 4, 16) or (kind, tag) == (2, _DESCRIPTION):
                 inline = count * _TIFF_BYTES[kind] <= word
-                value = where + 4 + word if inline else struct.unpack_from(order + pointer, content, where + 4 + word)[0]
-                page[tag] = struct.unpack_from(f"{order}{count}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", content, value)
+                value = where + 4 + word if inline else _unpack(order + pointer, content, where + 4 + word)[0]
+                letter = {2: "B", 3: "H", 4: "I", 16: "Q"}[kind]
+                page[tag] = _unpack(f"{order}{count}{letter}", content, value)
         yield page
-        (at,) = struct.unpack_from(order + pointer, content, at + head + n_tags * entry)
+        (at,) = _unpack(order + pointer, content, at + head + n_tags * entry)
     if not seen:
         raise damaged(path, "it has no page")
+
+
+def _unpack(kind: str, content: FileBytes, at: int) -> tuple[Any, ...]:
+    return struct.unpack(kind, content[at : at + struct.calcsize(kind)])

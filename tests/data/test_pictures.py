@@ -60,6 +60,16 @@ REFUSED = {
     "palette": (GREY, {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "a palette"),
     "two samples": (COLOURS[..., :2], {"planarconfig": "contig"}, "2 samples a pixel"),
     "five samples": (np.dstack([COLOURS, COLOURS[..., :2]]), {"planarconfig": "contig"}, "5 samples a pixel"),
+    "planes of 16 bits": (
+        np.moveaxis(COLOURS, -1, 0).astype(np.uint16),
+        {"photometric": "rgb", "planarconfig": "separate"},
+        "planes of colours",
+    ),
+    "planes with alpha": (
+        np.stack([GREY] * 4),
+        {"photometric": "rgb", "planarconfig": "separate", "extrasamples": ["unassalpha"]},
+        "planes of colours",
+    ),
     "half precision": (GREY.astype(np.float16), {}, "floating-point numbers of 16 bits"),
     "mirrored": (GREY, {"extratags": [(274, 3, 1, 4, True)]}, "an orientation tag"),
     "turned": (GREY, {"extratags": [(274, 3, 1, 6, True)]}, "an orientation tag"),
@@ -152,3 +162,24 @@ def test_only_the_number_of_a_channel_is_dropped_from_the_name_of_the_file_besid
         path = tiff(tmp_path / name, STACK)
         assert read_geometry(path).has_spacing == known, name
         assert (tmp_path / "stack1.json" in files_read(path)) == known, name
+
+
+HYPERSTACKS = {
+    "channels of ImageJ": ({"imagej": True, "metadata": {"axes": "ZCYX"}}, "channels=2"),
+    "times of ImageJ": ({"imagej": True, "metadata": {"axes": "TZYX"}}, "frames=3"),
+    "channels of OME": ({"ome": True, "metadata": {"axes": "ZCYX"}}, "SizeC=2"),
+    "times of OME": ({"ome": True, "metadata": {"axes": "ZTYX"}}, "SizeT=2"),
+    "pages left out": ({"metadata": {}, "truncate": True}, "that pages are left out"),
+}
+
+
+@pytest.mark.parametrize(("options", "found"), HYPERSTACKS.values(), ids=HYPERSTACKS)
+def test_pages_that_are_no_slices_are_refused(tmp_path, options, found):
+    path = tiff(tmp_path / "a.tif", np.stack([STACK, STACK[::-1]], axis=1), **options)
+    with pytest.raises(ValueError, match=f"a.tif: cannot be read: expected pages that are all slices .* {found}"):
+        read_image([path])
+
+
+@pytest.mark.parametrize("options", [{"imagej": True, "metadata": {"axes": "ZYX"}}, {"ome": True, "metadata": {"axes": "ZYX"}}])
+def test_slices_of_imagej_and_ome_are_read(tmp_path, options):
+    np.testing.assert_array_equal(read_image([tiff(tmp_path / "a.tif", STACK, **options)]).array[0], STACK)

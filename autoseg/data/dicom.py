@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..schema.conventions import SERIES_MARK
 from .dicom_headers import Slice
 from .dicom_parsing import dicom_errors
 from .dicom_pixels import decode_file
-from .dicom_search import FoundSeries, Series, files_in, find_series, is_dicom_file, is_dicom_folder
+from .dicom_search import Series, files_in, find_series, is_dicom_file, is_dicom_folder
 from .found_cases import FoundCases, named_cases
 
 __all__ = ["find_dicom_cases", "is_dicom_file", "is_dicom_folder", "is_series", "read_geometry", "read_volume", "series_files"]
@@ -75,8 +75,8 @@ def find_dicom_cases(path: Path) -> FoundCases:
     """
     found = find_series(path)
     names = _names(path, found.series)
-    sound = [(name, one) for name, one in zip(names, found.series) if not one.volume.fault]
-    cases, unnamed = named_cases({name: (_path_of(one, found),) for name, one in sound})
+    sound = [(name, path) for name, path, one in zip(names, _paths(found.series), found.series) if not one.volume.fault]
+    cases, unnamed = named_cases({name: (path,) for name, path in sound})
     failed = unnamed | {name: one.volume.fault for name, one in zip(names, found.series) if one.volume.fault}
     return FoundCases(cases, found.skipped, failed)
 
@@ -127,16 +127,19 @@ def _key(one: Series) -> str:
     return f"{SERIES_MARK}{re.sub(r'[^0-9A-Za-z.]', '_', one.uid)}{part}"
 
 
-def _path_of(one: Series, found: FoundSeries) -> Path:
-    """Its folder or file where that holds nothing else, else that with the series named in it."""
-    inside = [other for other in found.series if other.folder == one.folder or one.folder in other.folder.parents]
-    return one.folder if len(inside) == 1 else one.folder / _key(one)
+def _paths(series: Sequence[Series]) -> list[Path]:
+    """Of each its folder or file where that holds nothing else, else that with the series named in it."""
+    inside = Counter(folder for one in series for folder in (one.folder, *one.folder.parents))
+    return [one.folder if inside[one.folder] == 1 else one.folder / _key(one) for one in series]
 
 
 def _names(root: Path, series: Sequence[Series]) -> list[str]:
     """A name for each volume, unique and the same in every search."""
     folders = [_folders(root, one.folder) for one in series]
-    own = [_own_name(one, [other for other in series if other.folder == one.folder]) for one in series]
+    beside: dict[Path, list[Series]] = defaultdict(list)
+    for one in series:
+        beside[one.folder].append(one)
+    own = [_own_name(one, beside[one.folder]) for one in series]
     depth = [1] * len(series)
     while True:
         names = [_clean("_".join(filter(None, (*parts[-n:], name)))) for parts, n, name in zip(folders, depth, own)]
@@ -172,11 +175,12 @@ def _clean(name: str) -> str:
 
 def _numbered(names: Sequence[str]) -> list[str]:
     """Names with a number behind those that are there already."""
-    given: list[str] = []
+    given: dict[str, str] = {}
+    wanted = {name.lower() for name in names}
     for name in names:
         number, unique = 1, name
-        while unique.lower() in {other.lower() for other in (*given, *(names if number > 1 else ()))}:
+        while unique.lower() in given or (number > 1 and unique.lower() in wanted):
             number += 1
             unique = f"{name}_{number}"
-        given.append(unique)
-    return given
+        given[unique.lower()] = unique
+    return list(given.values())

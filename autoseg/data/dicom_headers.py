@@ -19,7 +19,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from .dicom_parsing import BoundedReader, dicom_errors, encoding, is_cut_short, parse, reason_of, transfer_syntax
-from .dicom_pixels import NO_VOXELS, pixel_fault
+from .dicom_pixels import GREY, NO_VOXELS, pixel_fault
 
 DETAILS: dict[str | int, str] = {
     "TemporalPositionIdentifier": "time",
@@ -57,8 +57,10 @@ DETAILS: dict[str | int, str] = {
 """What may tell volumes of one series apart, the surest first, and how it is called in the names of their cases."""
 
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness")
+_DETECTOR = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Where projections say their spacing, at the detector or on the scanned film."""
 _VALUES = ("RescaleSlope", "RescaleIntercept")
-_FRAME_TAGS = frozenset([*_PLACE, *_VALUES, *(key for key in DETAILS if isinstance(key, str))])
+_FRAME_TAGS = frozenset([*_PLACE, *_DETECTOR, *_VALUES, *(key for key in DETAILS if isinstance(key, str))])
 _PIXELS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit")
 _SIZE = ("Rows", "Columns", "BitsAllocated")
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "SeriesDescription", "SeriesNumber")
@@ -114,7 +116,8 @@ class DicomFile:
         number, description: Of its series, empty where unknown.
         slices: Its frames in the order of the file; empty where it is no image.
         skip: Why it is no image of a case (a localizer, a report); empty for images.
-        fault: Why an image cannot be used (truncated, colours); empty where it can.
+        fault: Why an image cannot be used (truncated, a broken header); empty where it can.
+        picture: Why it is a picture or a film and no slice (colours, frames without positions); empty for slices.
     """
 
     path: Path
@@ -127,6 +130,7 @@ class DicomFile:
     slices: tuple[Slice, ...]
     skip: str = ""
     fault: str = ""
+    picture: str = ""
 
     @property
     def is_cut_short(self) -> bool:
@@ -155,8 +159,9 @@ def read_header(path: Path) -> DicomFile:
 def _described(path: Path, header: FileDataset, sop_class: str, stream: BoundedReader, *, inside: bool) -> DicomFile:
     instance, series, study, patient, description, number = (str(header.get(key) or "").strip() for key in _IDENTITY[1:])
     skip, fault = _skip(header, sop_class), ""
+    picture = "" if skip else _picture(header)
     slices: tuple[Slice, ...] = ()
-    if not skip:
+    if not skip and not picture:
         try:
             place = len(header.PixelData) if inside else _pixel_place(header, stream)
             wrong = [key for key in _SIZE if not isinstance(header.get(key), int)] if place is not None else []
@@ -166,9 +171,9 @@ def _described(path: Path, header: FileDataset, sop_class: str, stream: BoundedR
             slices = () if fault else _slices(path, header)
         except Exception as error:  # the series is known: its case is refused, not only this file
             fault = f"damaged header: {reason_of(error)}"
-        if fault and not header.get("ImagePositionPatient") and sop_class.startswith(_SECONDARY_CAPTURE):
-            skip = f"a secondary capture ({fault})"
-    return DicomFile(path, instance, series, study, patient, number, description, slices, skip, "" if skip else fault)
+    if (fault or picture) and not header.get("ImagePositionPatient") and sop_class.startswith(_SECONDARY_CAPTURE):
+        skip, fault, picture = f"a secondary capture ({fault or picture})", "", ""
+    return DicomFile(path, instance, series, study, patient, number, description, slices, skip, fault, picture)
 
 
 def _skip(header: FileDataset, sop_class: str) -> str:
@@ -177,14 +182,28 @@ def _skip(header: FileDataset, sop_class: str) -> str:
     known = name != sop_class
     if (known and "Image" not in name) or _NO_IMAGE.search(name) or (not known and "Rows" not in header):
         return f"{name}, no image"
-    if "LOCALIZER" in [str(value).upper() for value in _listed(header.get("ImageType"))]:
+    types = [str(value).upper() for value in _listed(header.get("ImageType"))]
+    if "LOCALIZER" in types:
         return "a localizer"
+    if "MOSAIC" in types and "PerFrameFunctionalGroupsSequence" not in header:
+        return "a mosaic of slices; convert it with dcm2niix"
     if (
         sop_class.startswith(_SECONDARY_CAPTURE)
         and "PerFrameFunctionalGroupsSequence" not in header
         and not header.get("ImagePositionPatient")
     ):
         return "a secondary capture without a position"
+    return ""
+
+
+def _picture(header: FileDataset) -> str:
+    """Why a file is a picture in colours or a film, empty for slices."""
+    kind = header.get("PhotometricInterpretation", "MONOCHROME2")
+    if int(header.get("SamplesPerPixel") or 1) != 1 or kind not in GREY:
+        return f"colours ({header.get('PhotometricInterpretation')}); expected grey values (MONOCHROME2)"
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1 and not header.get("PerFrameFunctionalGroupsSequence"):
+        return f"{frames} frames without positions (a film or a screen capture?); expected one slice a file, or an enhanced image"
     return ""
 
 
@@ -213,10 +232,6 @@ def _slices(path: Path, header: FileDataset) -> tuple[Slice, ...]:
     if frames == 1:
         top.pop("InstanceNumber", None)  # of every slice another
     if not each:
-        if frames > 1:
-            raise ValueError(
-                f"{frames} frames without positions (a film or a screen capture?); expected one slice a file, or an enhanced image"
-            )
         return (_slice(path, 0, header, top | shared),)
     return tuple(_slice(path, i, header, top | shared | _flat([item], 0)) for i, item in enumerate(each))
 
@@ -260,6 +275,8 @@ def _slice(path: Path, frame: int, header: FileDataset, values: Mapping[str | in
         row, column = np.array(axes[:3]), np.array(axes[3:])
         if max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column)) > 1e-3:
             raise ValueError(f"expected ImageOrientationPatient to be two unit vectors at a right angle, found {list(axes)}")
+    if spacing is None and position is None:
+        spacing = next((found for key in _DETECTOR if (found := _numbers(values.get(key), key, 2))), None)
     if spacing is not None and min(spacing) <= 0:
         raise ValueError(f"expected a positive PixelSpacing, found {list(spacing)}")
     between = [_numbers(values.get(key), key, 1) for key in _PLACE[3:]]

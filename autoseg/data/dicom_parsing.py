@@ -67,17 +67,24 @@ def is_cut_short(dataset: FileDataset, stream: BoundedReader) -> bool:
 
 
 def check_end(dataset: FileDataset, stream: BoundedReader) -> None:
-    """Raises a ValueError where something else than padding or signatures follows the voxels: the file is damaged."""
+    """Raises a ValueError where something else than padding, signatures or whole private attributes follows the voxels: damaged."""
     tags = list(dataset.keys())
     after = tags[tags.index(_VOXELS) + 1 :] if _VOXELS in tags else []
-    odd = [tag for tag in after if tag.group not in _GROUPS_AFTER_VOXELS]
-    if odd:
-        raise ValueError(f"damaged: expected the file to end with its voxels, found {odd[0]} behind them")
-    voxels = dataset.get_item(_VOXELS) if _VOXELS in tags and not after else None
-    if isinstance(voxels, RawDataElement) and voxels.length < _UNDEFINED and transfer_syntax(dataset) != uid.DeflatedExplicitVRLittleEndian:
-        stream.seek(voxels.value_tell + voxels.length)
+    further = [tag for tag in after if tag.group not in _GROUPS_AFTER_VOXELS]
+    odd = [tag for tag in further if not _is_private(tag, after)]
+    if odd or (further and is_cut_short(dataset, stream)):
+        raise ValueError(f"damaged: expected the file to end with its voxels, found {(odd or further)[0]} behind them")
+    last = dataset.get_item(tags[-1]) if _VOXELS in tags and len(after) == len(further) else None
+    if isinstance(last, RawDataElement) and last.length < _UNDEFINED and transfer_syntax(dataset) != uid.DeflatedExplicitVRLittleEndian:
+        stream.seek(last.value_tell + last.length)
         if stream.read(8).strip(b"\0"):  # too few bytes for an element, which pydicom passes over
             raise ValueError("damaged: expected the file to end with its voxels, found other bytes behind them")
+
+
+def _is_private(tag: BaseTag, after: Sequence[BaseTag]) -> bool:
+    """Whether an attribute behind the voxels is a vendor's: it names its creator, or its creator is among them, too."""
+    number = tag.element >> 8 or tag.element
+    return tag.is_private and tag.group > _VOXELS.group and 0x10 <= number <= 0xFF and Tag(tag.group, number) in after
 
 
 def encoding(dataset: FileDataset) -> tuple[bool, bool]:

@@ -35,7 +35,7 @@ JPEG = (
 NO_VOXELS = "no voxels (PixelData) after its header (an interrupted copy?)"
 """Fault of a file that ends in its header."""
 
-_GREY = ("MONOCHROME1", "MONOCHROME2")
+GREY = ("MONOCHROME1", "MONOCHROME2")
 _LAYOUT = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -59,8 +59,6 @@ def pixel_fault(header: Dataset, syntax: str, stream: BinaryIO, place: tuple[int
     """
     if place is None:
         return NO_VOXELS
-    if int(header.get("SamplesPerPixel") or 1) != 1 or header.get("PhotometricInterpretation", "MONOCHROME2") not in _GREY:
-        return f"colours ({header.get('PhotometricInterpretation')}); expected grey values (MONOCHROME2)"
     allocated, stored = int(header.BitsAllocated), int(header.get("BitsStored") or header.BitsAllocated)
     high = header.get("HighBit")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or (high is not None and int(high) != stored - 1):

@@ -9,6 +9,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from ..runtime.dataset_folders import natural_key
@@ -77,12 +78,22 @@ def files_in(folder: Path) -> Iterator[Path]:
 def find_series(path: Path) -> FoundSeries:
     """Finds the volumes of a folder and the folders in it, or of one file; what is damaged is a volume with a fault.
 
+    The last results are kept while no file changes: each series of a folder of many is read from one search.
+
     Raises:
         ValueError: There is nothing at `path`.
     """
     if not path.exists():
         raise ValueError(f"{path}: expected a DICOM file or folder, found nothing")
+    found = _search(path, tuple(map(_state, files_in(path) if path.is_dir() else [path])))
+    return replace(found, skipped=dict(found.skipped))
+
+
+@lru_cache(maxsize=8)
+def _search(path: Path, state: tuple[tuple[str | int, ...], ...]) -> FoundSeries:
+    """As `find_series`; `state` of the files tells whether the result of an earlier call holds."""
     headers, damaged = _headers(path)
+    headers = _without_pictures(headers)
     found, skipped = _grouped(path, [header for header in headers if not header.skip])
     broken = {file.parent: reason for file, reason in reversed(damaged.items())}
     series = [one for group in found for one in _series(path, group, broken)]
@@ -92,6 +103,14 @@ def find_series(path: Path) -> FoundSeries:
     skipped |= _left_out([header for header in headers if header.skip])
     skipped |= {str(one.files[0]): one.volume.skip for one in series if one.volume.skip}
     return FoundSeries(tuple(one for one in series if not one.volume.skip), skipped)
+
+
+def _state(file: Path) -> tuple[str | int, ...]:
+    try:
+        found = file.stat()
+    except OSError:  # a broken link
+        return (str(file),)
+    return str(file), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _has_dicom_content(file: Path) -> bool:
@@ -130,6 +149,20 @@ def _headers(path: Path) -> tuple[list[DicomFile], dict[Path, str]]:
         if re.search(r"\d", file.name) and (file.parent, _pattern(file)) in names:
             damaged[file] = f"{file}: damaged DICOM file: named like the slices beside it, but no DICOM (an interrupted copy?)"
     return headers, damaged
+
+
+def _without_pictures(headers: Sequence[DicomFile]) -> list[DicomFile]:
+    """Series of colours and films are skipped; they are faults where they are all there is, and beside slices of their own series."""
+    images = {header.series for header in headers if not (header.skip or header.picture)}
+    alone = {header.series for header in headers} - images if images else set()
+    return [
+        header
+        if not header.picture
+        else replace(header, skip=header.picture)
+        if header.series in alone
+        else replace(header, fault=header.picture)
+        for header in headers
+    ]
 
 
 def _pattern(file: Path) -> str:

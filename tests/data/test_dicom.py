@@ -227,3 +227,29 @@ def test_mutated_files_are_refused_or_read(tmp_path):
 def test_one_slice_without_pixel_spacing_has_an_unknown_one(tmp_path, spacing, known):
     write_slice(tmp_path / "a.dcm", voxels()[0], stack()[0], PixelSpacing=spacing, ImagePositionPatient=None)
     assert read_geometry(tmp_path / "a.dcm").has_spacing == known
+
+
+@pytest.mark.parametrize("key", ["ImagerPixelSpacing", "NominalScannedPixelSpacing"])
+def test_a_projection_has_the_spacing_at_its_detector(tmp_path, key):
+    path = save(tmp_path / "a.dcm", dataset(voxels(1)[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.1", **{key: (0.2, 0.1)}))
+    geometry = read_geometry(path)
+    assert (geometry.spacing[1:], geometry.has_spacing, geometry.oriented) == ((0.2, 0.1), True, False)
+
+
+def with_tail(path: Path, tail: bytes) -> Path:
+    """A slice with bytes behind its voxels."""
+    write_slice(path, voxels(1)[0], stack()[0])
+    path.write_bytes(path.read_bytes() + tail)
+    return path
+
+
+CREATOR = b"\xe1\x7f\x10\x00LO\x04\x00GEMS"
+VALUE = b"\xe1\x7f\x01\x10UL\x04\x00\x07\x00\x00\x00"
+
+
+def test_whole_private_attributes_behind_the_voxels_are_no_damage(tmp_path):
+    np.testing.assert_array_equal(read_image([with_tail(tmp_path / "a.dcm", CREATOR + VALUE)]).array[0], voxels(1))
+    tails = {"cut": (CREATOR + VALUE)[:-2], "rest": CREATOR + b"abcd", "nobody's": VALUE, "public": b"\xe0\x7f\x01\x10" + VALUE[4:]}
+    for name, tail in tails.items():
+        with pytest.raises(ValueError, match=f"{name}.dcm: .*expected the file to end with its voxels"):
+            read_image([with_tail(tmp_path / f"{name}.dcm", tail)])

@@ -10,9 +10,10 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import SECONDARY_CAPTURE, dataset, item, save, stack, voxels, write_enhanced, write_series, write_slice
 
+from autoseg.data import dicom_search
 from autoseg.data.datasets import find_new_cases
 from autoseg.data.found_cases import FoundCases
-from autoseg.data.images import read_image
+from autoseg.data.images import read_geometry, read_image
 from autoseg.runtime.provenance import content_id, files_of
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -227,3 +228,48 @@ def test_files_named_by_their_identity_keep_their_names_apart(tmp_path):
     for last in (573, 574):
         write_slice(tmp_path / f"1.2.300.{last}", voxels()[0], stack()[0], SeriesInstanceUID=str(last))
     assert [names(tmp_path / f"1.2.300.{last}") for last in (573, 574)] == [["1.2.300.573"], ["1.2.300.574"]]
+
+
+COLOURS = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "Columns": 2, "SeriesInstanceUID": "9.9"}
+
+
+def test_colours_films_and_mosaics_are_skipped_unless_they_are_all_there_is(tmp_path):
+    study = tmp_path / "study"
+    write_series(study / "ct", voxels(), stack())
+    write_series(study / "fa", voxels(4), stack(4), **COLOURS)
+    save(study / "us" / "film.dcm", dataset(voxels(), SeriesInstanceUID="8.8"))
+    write_series(study / "mosaic", voxels(1), stack(1), SeriesInstanceUID="7.7", ImageType=("ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"))
+    found = find(study)
+    check_voxels(found, {"ct": voxels()})
+    assert not found.failed
+    reasons = " ".join(found.skipped.values())
+    for reason in ("colours (RGB)", "6 frames without positions", "a mosaic of slices; convert it with dcm2niix"):
+        assert reason in reasons
+    with pytest.raises(ValueError, match="found none: .* \\(a mosaic of slices"):
+        read_image([study / "mosaic"])
+    shutil.rmtree(study / "ct")
+    assert set(find(study).failed) == {"fa", "us"}
+
+
+def test_one_slice_in_colours_ends_its_series(tmp_path):
+    files = write_series(tmp_path / "ct", voxels(), stack())
+    write_slice(files[2], voxels()[2], stack()[2], **{**COLOURS, "SeriesInstanceUID": "1.2.3.1"})
+    assert "colours" in find(tmp_path).failed["ct"]
+
+
+def test_a_folder_of_many_series_is_read_once_while_nothing_in_it_changes(tmp_path, monkeypatch):
+    read, original = [], dicom_search.read_header
+    monkeypatch.setattr(dicom_search, "read_header", lambda path: read.append(path) or original(path))
+    for number in range(5):
+        write_series(tmp_path, voxels(4, number), stack(4), name=f"s{number}-", SeriesInstanceUID=f"1.2.{number}", SeriesNumber=number)
+    found = find(tmp_path)
+    for case in found.cases:
+        read_geometry(case.images[0])
+        read_image(case.images)
+        content_id(case.images[0])
+    assert len(found.cases) == 5
+    assert len(read) == len(set(read)) == 20
+    (tmp_path / "s0-001.dcm").unlink()
+    assert read_geometry(found.cases[0].images[0]).shape[0] == 3
+    found.skipped["a mark of the caller's"] = ""
+    assert not find(tmp_path).skipped

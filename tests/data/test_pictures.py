@@ -13,6 +13,7 @@ import tifffile
 from factories import make_geometry
 
 from autoseg.data.images import count_channels, files_read, read_geometry, read_image, read_label, write_image, write_label
+from autoseg.data.pictures import FileBytes, check_picture
 
 GREY = (np.arange(10 * 12).reshape(10, 12) * 2).astype(np.uint8)
 STACK = np.stack([GREY, GREY[::-1], GREY.T.reshape(10, 12)])
@@ -183,3 +184,11 @@ def test_pages_that_are_no_slices_are_refused(tmp_path, options, found):
 @pytest.mark.parametrize("options", [{"imagej": True, "metadata": {"axes": "ZYX"}}, {"ome": True, "metadata": {"axes": "ZYX"}}])
 def test_slices_of_imagej_and_ome_are_read(tmp_path, options):
     np.testing.assert_array_equal(read_image([tiff(tmp_path / "a.tif", STACK, **options)]).array[0], STACK)
+
+
+def test_of_pixels_without_a_checksum_nothing_is_read_to_check_them(tmp_path, monkeypatch):
+    path = tiff(tmp_path / "a.tif", np.zeros((10, 200, 200), np.uint8))
+    read, asked = FileBytes.__getitem__, []
+    monkeypatch.setattr(FileBytes, "__getitem__", lambda self, part: asked.append(read(self, part)) or asked[-1])
+    check_picture(path)
+    assert sum(map(len, asked)) < 10_000 < path.stat().st_size

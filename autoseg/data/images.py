@@ -18,7 +18,7 @@ from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
-from .pictures import check_picture, picture_channels, sidecar_spacing, sidecars_of
+from .pictures import check_picture, picture_channels, sidecar_spacing, sidecars_of, written_spacing
 from .raster_checks import check_orthonormal
 from .sitk_images import from_sitk, to_sitk
 from .slicer_segmentation import read_segments
@@ -76,6 +76,15 @@ def files_read(path: Path) -> list[Path]:
     """Every file that is read with an image or label map: its own (`provenance.files_of`), and for a picture the sidecar of its case."""
     sidecars = sidecars_of(path, stem_of(path)) if ending_of(path) in PICTURES else []
     return [*files_of(path), *(sidecar for sidecar in sidecars if sidecar.is_file())]
+
+
+def spacing_beside(path: Path) -> str:
+    """What the sidecar of a picture says of its spacing, as it is written there; empty for other files, and without a sidecar.
+
+    Of a sidecar that is no JSON it is all that stands there.
+    """
+    beside = files_read(path)[1:] if ending_of(path) in PICTURES else []
+    return written_spacing(beside[0]) if beside else ""
 
 
 def images_below(*paths: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime.outputs import check_outside
-from ..runtime.provenance import file_id
+from ..runtime.provenance import file_id, files_of, size_of
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
 from .datasets import load_dataset
@@ -210,23 +210,13 @@ def _contents(paths: Iterable[str]) -> dict[str, str]:
     """Image file (or DICOM folder) -> what is the same for exact copies: its size, and a hash where another one has that size."""
     sizes: dict[int, list[str]] = {}
     for path in sorted(paths):
-        sizes.setdefault(sum(file.stat().st_size for file in _files(path)), []).append(path)
+        sizes.setdefault(size_of(Path(path)), []).append(path)
     # Of a folder the files' hashes in any order, as copies may have other names.
     return {
-        path: f"{size}:{'+'.join(sorted(map(file_id, _files(path)))) if len(same) > 1 else ''}"
+        path: f"{size}:{'+'.join(sorted(map(file_id, files_of(Path(path))))) if len(same) > 1 else ''}"
         for size, same in sizes.items()
         for path in same
     }
-
-
-def _files(path: str) -> list[Path]:
-    """The file, or all files of a folder; of a header that names another file for its voxels what has its name, as headers are alike."""
-    one = Path(path)
-    if one.is_dir():
-        return sorted(file for file in one.rglob("*") if file.is_file())
-    if one.suffix == ".mhd":
-        return sorted(file for file in one.parent.iterdir() if file.stem == one.stem)
-    return [one]
 
 
 def _odd_channels(datasets: Sequence[Dataset]) -> list[str]:

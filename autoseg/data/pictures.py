@@ -119,6 +119,21 @@ def sidecar_spacing(path: Path, axes: int, stem: str) -> tuple[float, ...] | Non
     return tuple(float(value) for value in numbers)
 
 
+def written_spacing(sidecar: Path) -> str:
+    """The field ``spacing`` of a sidecar as JSON, empty without one; of what is no JSON object its whole text."""
+    try:
+        text = sidecar.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    try:
+        content: Any = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(content, dict):
+        return text
+    return json.dumps(content["spacing"]) if "spacing" in content else ""
+
+
 def _check_png(path: Path, content: bytes) -> None:
     if not content.startswith(_PNG):
         raise damaged(path, "it does not begin like a PNG file")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..runtime.provenance import content_id
+from ..runtime.provenance import content_id, same_content
 from ..schema import Case, Image, Labels
 from .label_placement import read_case_label
 from .labels import to_internal_values
@@ -20,7 +20,7 @@ def reference_image(case: Case, labels: Labels) -> Image:
     """
     if case.label is None:
         raise ValueError(f"case {case.name}: expected a label map, by which predictions are judged, found none")
-    if case.digests and case.digests[-1] != content_id(case.label):
+    if case.digests and not same_content(case.digests[-1], content_id(case.label)):
         raise ValueError(
             f"case {case.name}: {case.label}: expected the label map that was planned with, found another content; "
             "after a change of the data run autoseg_plan_and_preprocess again"

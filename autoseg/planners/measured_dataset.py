@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..data.descriptions import read_description
+from ..data.images import read_geometry
 from ..runtime.migrate.artefacts import OLD_FINGERPRINT_KEY, fingerprint_of_0_1_0_fits
 from ..runtime.provenance import (
+    SPACING_MARK,
     Stamp,
     annotated_setting,
     case_inputs,
@@ -20,13 +22,15 @@ from ..runtime.provenance import (
     reading_setting,
     record,
     recorded_stamp,
+    same_content,
+    same_spacing,
     size_in,
     size_of,
     value_id,
 )
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import DESCRIPTION, Workspace
-from ..schema import CaseFingerprint, Dataset, Fingerprint
+from ..schema import Case, CaseFingerprint, Dataset, Fingerprint
 from .fingerprint import measure_dataset
 
 log = logging.getLogger(__name__)
@@ -71,7 +75,8 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     measured = measure_dataset(dataset, workers=workers)
     for case, reason in measured.failures.items():
         log.error("%s is left out: %s", case, reason)
-    return MeasuredDataset(_with_digests(dataset, measured.digests), measured.fingerprint, measured.failures)
+    found = _with_digests(dataset, measured.digests)
+    return MeasuredDataset(_with_former_ids(workspace, found), measured.fingerprint, measured.failures)
 
 
 def _read(path: Path, dataset: Dataset) -> Fingerprint:
@@ -114,11 +119,12 @@ def _identified(workspace: Workspace, dataset: Dataset, *, trust_files: bool) ->
     recorded = _recorded_ids(workspace, dataset)
     if recorded is None or any(size_of(path) != size_in(one) for path, one in recorded.items()):
         return None
-    trusted = _same_paths(workspace, dataset) if trust_files else set()
+    trusted = {path for path in _same_paths(workspace, dataset) if same_spacing(recorded[path], path)} if trust_files else set()
     if trust_files:
         what = "are not verified, as their paths and sizes are as recorded"
         log.info("--trust-files: the contents of %d of %d files %s.", len(trusted), len(recorded), what)
-    return _with_ids(dataset, recorded | content_ids((path for path in recorded if path not in trusted), what="Verifying files"))
+    now = recorded | content_ids((path for path in recorded if path not in trusted), what="Verifying files")
+    return _with_former_ids(workspace, _with_ids(dataset, now))
 
 
 def _recorded_ids(workspace: Workspace, dataset: Dataset) -> dict[Path, str] | None:
@@ -138,6 +144,31 @@ def _same_paths(workspace: Workspace, dataset: Dataset) -> set[Path]:
     planned = {case.name: case for case in read_description(path, home=workspace.home, raw=dataset.folder.parent).cases}
     same = [case for case in dataset.cases if case.name in planned and case_paths(planned[case.name]) == case_paths(case)]
     return {path for case in same for path in case_paths(case)}
+
+
+def _with_former_ids(workspace: Workspace, dataset: Dataset) -> Dataset:
+    """The dataset with those ids of pictures that were recorded before spacings counted, where the spacing is the one measured then.
+
+    So what was made of these pictures stays current.
+    """
+    folder = workspace.preprocessed(dataset.name)
+    if not any(SPACING_MARK in one for case in dataset.cases for one in case.digests):
+        return dataset
+    stamp = recorded_stamp(folder / FINGERPRINT)
+    if stamp is None or not (folder / FINGERPRINT).is_file():
+        return dataset
+    spacings = {case.name: case.spacing for case in read_json(folder / FINGERPRINT, Fingerprint).cases}
+
+    def id_of(case: Case, path: Path, what: str, now: str) -> str:
+        then, spacing = stamp.inputs.get(f"{case.name} {what}", now), spacings.get(case.name)
+        is_former = then != now and same_content(then, now) and spacing is not None
+        return then if is_former and read_geometry(path).spacing == spacing else now
+
+    def ids_of(case: Case) -> tuple[str, ...]:
+        names = case_inputs(case, case_paths(case)).items()
+        return tuple(id_of(case, path, what, now) for (what, path), now in zip(names, case.digests, strict=True))
+
+    return _with_digests(dataset, {case.name: ids_of(case) for case in dataset.cases if case.digests})
 
 
 def _identified_since_0_1_0(folder: Path, dataset: Dataset) -> Dataset | None:

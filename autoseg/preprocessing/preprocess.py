@@ -22,7 +22,17 @@ from ..data.label_placement import read_case_label
 from ..data.labels import organ_mask, to_internal_values
 from ..runtime.hardware import GIB
 from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits
-from ..runtime.provenance import Stamp, annotated_setting, case_ids, case_inputs, case_paths, content_ids, reading_setting, value_id
+from ..runtime.provenance import (
+    Stamp,
+    annotated_setting,
+    case_ids,
+    case_inputs,
+    case_paths,
+    content_ids,
+    reading_setting,
+    same_content,
+    value_id,
+)
 from ..runtime.serialization import read_json, write_json
 from ..runtime.worker_pool import run_cases
 from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
@@ -290,12 +300,12 @@ def _identified(case: Case) -> Case:
     """The case with the content ids of its files as they are now; a ValueError where one was replaced since the dataset was planned."""
     now = case_ids(replace(case, digests=()))
     for path, expected, found in zip(case_paths(case), case.digests or now, now, strict=True):
-        if expected != found:
+        if not same_content(expected, found):
             raise ValueError(
                 f"{case.name}: {path}: expected the content {expected} that was planned with, found {found}; "
                 "after a change of the data run autoseg_plan_and_preprocess again"
             )
-    return replace(case, digests=now)
+    return replace(case, digests=case.digests or now)
 
 
 def stamp_of(case: Case, recipe: Recipe) -> Stamp:

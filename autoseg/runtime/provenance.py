@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,11 +28,18 @@ T = TypeVar("T")
 BLOCK_BYTES = 2**20
 """Read at once while a file is hashed."""
 
-SEVERAL_FILES = {"DICOM": "autoseg.data.dicom:series_files", "header": "autoseg.data.raster_headers:data_file"}
-"""What finds the files of images that are no single file."""
+SEVERAL_FILES = {
+    "DICOM": "autoseg.data.dicom:series_files",
+    "header": "autoseg.data.raster_headers:data_file",
+    "spacing": "autoseg.data.images:spacing_beside",
+}
+"""What finds the files of images that are no single file, and what a file beside a picture says of its spacing."""
 
 HEADERS = (".mhd", ".mha", ".nrrd")
 """Endings of files whose voxels may lie in a second file, which their header names."""
+
+SPACING_MARK = "+"
+"""In the content id of a picture, before what tells the spacing that is written beside it."""
 
 READERS = 4
 """Files that are hashed at once, at most: hashing outruns most disks."""
@@ -63,13 +71,32 @@ def file_id(path: Path) -> str:
 def content_id(path: Path) -> str:
     """The content id of an image or label map: of its file, or of its files in the order of their names where it has several.
 
+    Of a picture it tells the spacing that is written beside it, after a `SPACING_MARK`.
+
     Raises:
         ValueError: There is nothing at `path`.
     """
     ids = [file_id(file) for file in files_of(path)]
-    if len(ids) == 1 and not path.is_dir():
-        return ids[0]
-    return f"{hashlib.sha256(' '.join(ids).encode()).hexdigest()}:{sum(map(size_in, ids))}"
+    if len(ids) != 1 or path.is_dir():
+        return f"{hashlib.sha256(' '.join(ids).encode()).hexdigest()}:{sum(map(size_in, ids))}"
+    digest, _, size = ids[0].partition(":")
+    return f"{digest}{_spacing_mark(path)}:{size}"
+
+
+def same_content(recorded: str, now: str) -> bool:
+    """Whether a recorded content id is that of a file as it is now; one that was recorded before spacings counted tells nothing of them."""
+    return recorded in (now, re.sub(rf"{re.escape(SPACING_MARK)}.*:", ":", now))
+
+
+def same_spacing(recorded: str, path: Path) -> bool:
+    """Whether the spacing that is written beside a picture is that of a recorded content id; True for other files."""
+    return _spacing_mark(path) == "".join(recorded.partition(":")[0].partition(SPACING_MARK)[1:])
+
+
+def _spacing_mark(path: Path) -> str:
+    """What a content id tells of the spacing beside a picture; empty without one."""
+    beside: str = lookup(SEVERAL_FILES, "spacing", "images of several files")(path)
+    return f"{SPACING_MARK}{value_id(beside)[:16]}" if beside else ""
 
 
 def value_id(value: Any) -> str:
@@ -105,8 +132,7 @@ def files_of(path: Path) -> list[Path]:
     if path.suffix.lower() not in HEADERS:
         return [path]
     voxels: Path | None = lookup(SEVERAL_FILES, "header", "images of several files")(path)
-    beside = [file for file in path.parent.iterdir() if file.stem == path.stem] if path.suffix.lower() == ".mhd" else []
-    return sorted({path, *(file for file in (voxels, *beside) if file is not None and file.is_file())})
+    return [path] if voxels is None or not voxels.is_file() else sorted({path, voxels})
 
 
 def content_ids(paths: Iterable[Path], *, what: str) -> dict[Path, str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ from factories import CASES, write_dataset
 import autoseg
 from autoseg import cli
 from autoseg.data.descriptions import planned_dataset
-from autoseg.data.images import read_label, write_label
+from autoseg.data.images import read_image, read_label, write_image, write_label
+from autoseg.data.references import reference_of
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, predicting, preparing
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.reporting import read_report
@@ -26,7 +30,7 @@ from autoseg.preprocessing.storage import Store
 from autoseg.runtime.provenance import content_id, file_id
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import CaseFingerprint, Choice
+from autoseg.schema import CaseFingerprint, Choice, Fingerprint
 from autoseg.selection import candidate_scores, postprocessing_choice
 from autoseg.trainers.cascade.out_of_fold import folds_that_validate, prepare_previous
 
@@ -146,6 +150,59 @@ class TestPlanning:
         assert f"b: {label_of(home, 'b')}: expected the content {dataset.cases[1].digests[1]}" in caplog.text
         assert "run autoseg_plan_and_preprocess again" in caplog.text
         assert Store(home / "preprocessed" / DATASET / "2d").names() == ["a", "c", "d"]
+
+
+class TestPictures:
+    """Their spacing is written in a file beside them."""
+
+    @pytest.fixture
+    def pictures(self, tmp_path: Path) -> Path:
+        folder = write_dataset(tmp_path / "home" / "raw" / DATASET)
+        for path in [*folder.glob("*Tr/*")]:
+            one = read_image([path])
+            write_image(path.with_name(path.name.replace(".nii.gz", ".tif")), one.array.astype(np.uint8), one.geometry)
+            path.unlink()
+        info = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(info | {"file_ending": ".tif"}))
+        plan_and_preprocess(1, SETTINGS, home=tmp_path / "home")
+        return tmp_path / "home"
+
+    @pytest.mark.parametrize("trust", [False, True])
+    def test_a_corrected_spacing_is_noticed(self, pictures: Path, work: list[str], trust: bool) -> None:
+        sidecar = pictures / "raw" / DATASET / "imagesTr" / f"{CASES[1]}_0000.json"
+        sidecar.write_text(sidecar.read_text().replace(" ", ""))
+        plan_and_preprocess(1, replace(SETTINGS, trust_files=trust), home=pictures)
+        assert work == [], "the same numbers"
+        sidecar.write_text(json.dumps({"spacing": [5, 1, 1]}))
+        plan_and_preprocess(1, replace(SETTINGS, trust_files=trust), home=pictures)
+        assert {"measured " + CASES[1], "preprocessed " + CASES[1]} <= set(work)
+        assert read_json(pictures / "preprocessed" / DATASET / "fingerprint.json", Fingerprint).cases[1].spacing == (5, 1, 1)
+
+    def test_a_spacing_corrected_after_planning_is_refused_by_name(self, pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+        shutil.rmtree(pictures / "preprocessed" / DATASET / "2d")
+        (pictures / "raw" / DATASET / "labelsTr" / f"{CASES[1]}.json").write_text(json.dumps({"spacing": [5, 1, 1]}))
+        dataset = planned_dataset(Workspace(pictures), 1)
+        with pytest.raises(ValueError, match=rf"{CASES[1]}: .*labelsTr.{CASES[1]}.tif: expected the content .* that was planned with"):
+            preprocessing._identified(dataset.cases[1])
+        with pytest.raises(ValueError, match=f"{CASES[1]}.tif: expected the label map that was planned with"):
+            reference_of(dataset.cases[1], dataset.labels)
+
+    def test_what_was_planned_before_spacings_counted_stays_while_they_are_those_measured(self, pictures: Path, work: list[str]) -> None:
+        for file in (pictures / "preprocessed").rglob("*.json"):
+            if "+" in (written := file.read_text()):
+                file.write_text(re.sub(r"\+[0-9a-f]{16}:", ":", re.sub(r'"digest": "[^"]*",?\s*', "", written)))
+        before = contents(pictures / "preprocessed" / DATASET / "2d")
+        plan_and_preprocess(1, SETTINGS, home=pictures)
+        assert work == [] and contents(pictures / "preprocessed" / DATASET / "2d") == before
+        dataset = planned_dataset(Workspace(pictures), 1)
+        assert not any("+" in one for case in dataset.cases for one in case.digests)
+        reference_of(dataset.cases[1], dataset.labels)
+        for kind, name in (("imagesTr", f"{CASES[1]}_0000"), ("labelsTr", CASES[1])):
+            (pictures / "raw" / DATASET / kind / f"{name}.json").write_text(json.dumps({"spacing": [5, 1, 1]}))
+        plan_and_preprocess(1, SETTINGS, home=pictures)
+        digests = {case.name: case.digests for case in planned_dataset(Workspace(pictures), 1).cases}
+        assert all("+" in one for one in digests[CASES[1]]) and not any("+" in one for one in digests[CASES[0]])
+        assert "preprocessed " + CASES[1] in work
 
 
 class TestOf010:

@@ -16,12 +16,14 @@ from autoseg.runtime.provenance import (
     content_id,
     content_ids,
     file_id,
+    files_of,
     forget,
     is_current,
     label_id,
     record,
     record_id,
     recorded_ids,
+    same_content,
     size_in,
     value_id,
 )
@@ -66,6 +68,34 @@ def test_a_header_is_known_with_its_voxels(tmp_path: Path) -> None:
     identity = content_id(header)
     write(voxels, b"4321")
     assert content_id(header) != identity
+
+
+def test_a_header_is_known_with_the_voxels_that_it_names_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = write(tmp_path / "a.mhd", b"ElementDataFile = voxels.raw")
+    voxels = write(tmp_path / "voxels.raw", b"1234")
+    monkeypatch.setattr(Path, "iterdir", None)  # of many cases in one folder, the folder is not listed for each
+    assert files_of(header) == [header, voxels]
+    identity = content_id(header)
+    write(voxels, b"4321")
+    assert content_id(header) != identity
+
+
+@pytest.mark.parametrize("name", ["a_0000.tif", "a.png"])
+def test_a_picture_is_known_with_the_spacing_beside_it(tmp_path: Path, name: str) -> None:
+    picture = write(tmp_path / name, b"picture")
+    assert content_id(picture) == file_id(picture)
+    sidecar = write(tmp_path / "a.json", b'{"spacing": [3, 1, 1]}')
+    identity = content_id(picture)
+    assert identity != file_id(picture) and size_in(identity) == len(b"picture")
+    write(sidecar, b'{"spacing":[3,1,1], "by": "me"}')
+    assert content_id(picture) == identity, "the same numbers"
+    assert same_content(identity, identity) and same_content(file_id(picture), identity) and not same_content(identity, file_id(picture))
+    write(sidecar, b'{"spacing": [5, 1, 1]}')
+    assert not same_content(identity, content_id(picture))
+    write(sidecar, b"{half")
+    assert content_id(picture) not in (identity, file_id(picture)), "reading names what is wrong"
+    write(sidecar, b'{"by": "me"}')
+    assert content_id(picture) == file_id(picture)
 
 
 def test_several_files_are_identified_together_and_a_missing_one_is_named(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def state_of_0_1_0_fits(old: str, state: str) -> bool:
 
 def _same_size(old: str, word: str) -> bool:
     known = re.fullmatch(r"(\d+):\d{10,}", old)
-    if known is None or not re.fullmatch(r"[0-9a-f]{64}:\d+", word):
+    if known is None or not re.fullmatch(r"[0-9a-f]{64}(\+[0-9a-f]+)?:\d+", word):
         return old == word
     return int(known[1]) == size_in(word)
 

@@ -13,14 +13,13 @@ from ..data.nifti_geometry import check_form
 from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
-from ..planners.splits import make_splits, planned_splits, write_splits
+from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
 from ..preprocessing.planned_cases import preprocess
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code
 from ..runtime.runs import started_runs
 from ..runtime.sealing import check_unedited
 from ..runtime.serialization import read_json, write_json
-from ..runtime.splits_file import read_splits
 from ..runtime.workspace import DESCRIPTION, LEFT_OUT, Workspace, find_workspace
 from ..schema import Fingerprint, Plan, Split
 from ..schema.settings import PlanSettings
@@ -61,8 +60,10 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
         dataset, fingerprint = measured.dataset, measured.fingerprint
         groups = {case.name: case.group or case.name for case in dataset.cases}
-        splits = planned_splits(folder / "splits.json", fingerprint, groups, _splits_made_before(workspace, dataset.name))
-        _keep_if_trained_on(workspace, dataset.name, splits)  # before anything is overwritten that those models still need
+        left_out |= measured.failures
+        made_before = _splits_made_before(workspace, dataset.name)
+        splits = planned_splits(folder / "splits.json", fingerprint, groups, made_before, left_out=left_out.keys())
+        _keep_if_trained_on(workspace, dataset.name, splits, left_out)  # before anything is overwritten that those models still need
         keep_fingerprint(folder, measured)
         plan = make_plan(
             dataset,
@@ -77,9 +78,8 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         )  # on which it does not depend
         wanted = selected_configurations(settings.configurations, plan)
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
-        write_splits(folder / "splits.json", splits)
+        write_splits(folder / "splits.json", splits, left_out=left_out.keys())
         write_json(folder / "plan.json", plan)
-        left_out |= measured.failures
         _keep_left_out(folder / LEFT_OUT, left_out)
         for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
             left_out |= preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
@@ -135,10 +135,10 @@ def _splits_made_before(workspace: Workspace, dataset: str) -> list[Split] | Non
     return make_splits(read_json(folder / FINGERPRINT, Fingerprint), {case.name: case.group or case.name for case in former.cases})
 
 
-def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split]) -> None:
+def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split], left_out: Mapping[str, str]) -> None:
     """Folds that models were trained on, or are being trained on, must not change under them."""
     path = workspace.preprocessed(dataset) / "splits.json"
-    if path.is_file() and started_runs(workspace.results(dataset)) and read_splits(path) != splits:
+    if path.is_file() and started_runs(workspace.results(dataset)) and not are_in_file(path, splits, left_out.keys()):
         raise ValueError(
             f"{path}: the cases or groups have changed since a training of {dataset} was started; the folds would mix training and "
             f"validation cases. Move {workspace.results(dataset)} away first"

@@ -91,23 +91,34 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
     if not sketches:
         raise ValueError(f"{dataset.name}: expected foreground in the label maps, found only background in all {len(results)} of them")
     intensities = tuple(combine([case[channel] for case in sketches]) for channel in range(len(dataset.channels)))
-    fingerprint = Fingerprint(tuple(one.fingerprint for one in results.values()), intensities)
+    has_spacing = all(one.has_spacing for one in results.values())
+    fingerprint = Fingerprint(tuple(one.fingerprint for one in results.values()), intensities, has_spacing)
     return Measured(fingerprint, failures, {name: one.digests for name, one in results.items()})
 
 
 def _unlike_the_others(measured: Mapping[str, MeasuredCase]) -> dict[str, str]:
-    """Case -> reason for the fewer ones where 2D images and volumes are mixed, or pictures of unknown and of known spacing."""
+    """Case -> reason for the fewer ones where 2D images and volumes are mixed, or images of unknown and of known spacing."""
     dims = Counter(len(one.fingerprint.spacing) for one in measured.values())
     dim = max(dims, key=lambda number: (dims[number], number))
-    known = any(one.has_spacing for one in measured.values())
+    alike = [one.has_spacing for one in measured.values() if len(one.fingerprint.spacing) == dim]
+    n_known, count = sum(alike), len(alike)
+    known = 2 * n_known >= count
     reasons = {}
     for name, one in measured.items():
         if len(one.fingerprint.spacing) != dim:
             found = len(one.fingerprint.spacing)
             reasons[name] = f"expected an image of {dim} axes as of {dims[dim]} of {len(measured)} cases, found {found}"
         elif known and not one.has_spacing:
-            reasons[name] = "expected a file <image>.json with its spacing in mm beside the image, as other cases have, found none"
+            where = "of a picture in a file <image>.json beside it"
+            reasons[name] = f"expected a spacing in mm ({where}), as {n_known} of {count} cases have one; found none"
+        elif not known and one.has_spacing:
+            what = f"expected no spacing, as {count - n_known} of {count} cases have none; found {_in_words(one.fingerprint.spacing)} mm"
+            reasons[name] = f"{what}; give the others theirs, of a picture in a file <image>.json beside it"
     return reasons
+
+
+def _in_words(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in spacing)
 
 
 def _memory(case: Case, channels: int) -> int:

@@ -157,7 +157,8 @@ def _with_former_ids(workspace: Workspace, dataset: Dataset) -> Dataset:
     stamp = recorded_stamp(folder / FINGERPRINT)
     if stamp is None or not (folder / FINGERPRINT).is_file():
         return dataset
-    spacings = {case.name: case.spacing for case in read_json(folder / FINGERPRINT, Fingerprint).cases}
+    former = read_json(folder / FINGERPRINT, Fingerprint)
+    spacings = {} if former.has_spacing is False else {case.name: case.spacing for case in former.cases}
 
     def id_of(case: Case, path: Path, what: str, now: str) -> str:
         then, spacing = stamp.inputs.get(f"{case.name} {what}", now), spacings.get(case.name)

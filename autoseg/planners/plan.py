@@ -122,6 +122,7 @@ def make_plan(
         memory_gb=memory,
         orientation=orientation,
         lateral_axis=lateral,
+        has_spacing=fingerprint.has_spacing,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..runtime.provenance import Stamp, file_id, forget, record, recorded_stamp
 from ..runtime.serialization import write_json
-from ..runtime.splits_file import check_known, read_splits
+from ..runtime.splits_file import check_known, read_splits, without_cases
 from ..schema import Fingerprint, Split
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,14 @@ def make_splits(fingerprint: Fingerprint, groups: Mapping[str, str], *, n_folds:
     return [_split(members, part) for part in parts]
 
 
-def planned_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, str], made_before: Sequence[Split] | None) -> list[Split]:
+def planned_splits(
+    path: Path,
+    fingerprint: Fingerprint,
+    groups: Mapping[str, str],
+    made_before: Sequence[Split] | None,
+    *,
+    left_out: Collection[str] = (),
+) -> list[Split]:
     """The folds that are there already, or new ones; a file that a person wrote or changed is used or refused, never replaced.
 
     Planning anew, with other organs say, then leaves the folds as they are, and models of before and after can be compared.
@@ -65,6 +72,7 @@ def planned_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, st
         groups: Case to patient.
         made_before: What `make_splits` gave for the former plan, by which a file of earlier versions, which wrote no stamp, is known;
             None where there is no former plan.
+        left_out: Cases of the dataset that cannot be used; of a user's folds they are taken out here, and stay in the file.
 
     Raises:
         ValueError: The user's file is wrong, or does not fit the cases and patients.
@@ -79,7 +87,10 @@ def planned_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, st
             return splits or make_splits(fingerprint, groups)
         log.warning("%s: does not fit the dataset (%s); the cases are divided into folds again", path, reason)
         return make_splits(fingerprint, groups)
-    check_known(splits, (case.name for case in fingerprint.cases), str(path))
+    check_known(splits, (*(case.name for case in fingerprint.cases), *left_out), str(path))
+    if unused := sorted({name for split in splits for name in (*split.train, *split.val)} & set(left_out)):
+        log.warning("%s: of its folds these cases cannot be used, and are left out: %s", path, ", ".join(unused))
+    splits = without_cases(splits, left_out, str(path))
     reason = _misfit(splits, fingerprint, groups) or ("" if splits else "it has no fold")
     if reason:
         what = "was written or changed by hand, and does not fit the dataset"
@@ -87,13 +98,24 @@ def planned_splits(path: Path, fingerprint: Fingerprint, groups: Mapping[str, st
     return splits
 
 
-def write_splits(path: Path, splits: Sequence[Split]) -> None:
+def write_splits(path: Path, splits: Sequence[Split], *, left_out: Collection[str] = ()) -> None:
     """Writes folds that `planned_splits` gave, with a stamp by which they are known as made by planning; the user's file stays."""
-    if path.is_file() and read_splits(path) == list(splits):
+    if are_in_file(path, splits, left_out):
         return
     forget(path)
     write_json(path, splits, digest=False)  # the user may edit it
     _record(path)
+
+
+def are_in_file(path: Path, splits: Sequence[Split], left_out: Collection[str]) -> bool:
+    """Whether a file holds these folds, but for cases that are left out."""
+    if not path.is_file():
+        return False
+    written = read_splits(path)
+    try:
+        return written == list(splits) or without_cases(written, left_out, str(path)) == list(splits)
+    except ValueError:  # nothing is left of a fold
+        return False
 
 
 def _record(path: Path) -> None:

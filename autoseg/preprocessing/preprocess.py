@@ -132,9 +132,12 @@ def _check(image: Image, segmentation: np.ndarray | None, plan: Plan, configurat
 
 
 def knows_spacing(plan: Plan) -> bool:
-    """Whether a plan was made from images whose spacing is known: where it is not, 1 stands for it, and is planned with."""
+    """Whether a plan was made from images whose spacing is known: where it is not, 1 stands for it, by which older plans are told."""
+    if plan.has_spacing is not None:
+        return plan.has_spacing
     asked = plan.settings.spacing if plan.settings is not None else None
-    return asked is None and all(set(one.spacing) != {1.0} for one in plan.configurations.values())
+    # The coarse first stage of a cascade is always resampled.
+    return asked is None and any(set(one.spacing) != {1.0} for name, one in plan.configurations.items() if name != "3d_lowres")
 
 
 def _check_finite(result: np.ndarray, image: Image, name: str) -> None:

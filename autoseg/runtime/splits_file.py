@@ -47,6 +47,19 @@ def check_known(splits: Iterable[Split], cases: Iterable[str], source: str) -> N
             )
 
 
+def without_cases(splits: Iterable[Split], left_out: Iterable[str], source: str) -> list[Split]:
+    """Folds without cases that cannot be used; a ValueError where nothing is left of one side of a fold."""
+    gone, kept = set(left_out), []
+    for number, split in enumerate(splits):
+        one = Split(*(tuple(name for name in side if name not in gone) for side in (split.train, split.val)))
+        if not one.train or not one.val:
+            names = ", ".join(sorted(gone & {*split.train, *split.val}))
+            what = "validation" if one.train else "training"
+            raise ValueError(f"{source}: fold {number}: expected a {what} case that can be used, but {names} cannot; repair one of them")
+        kept.append(one)
+    return kept
+
+
 def _split(entry: Any, source: str) -> Split:
     if not isinstance(entry, dict) or set(entry) != {"train", "val"}:
         raise ValueError(f"{source}: expected {FORM}; found {shown(entry)}")

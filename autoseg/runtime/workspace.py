@@ -18,7 +18,7 @@ from ..schema import Fingerprint, Plan, Split
 from .dataset_folders import described_folder, find_dataset, matching_names
 from .runs import model_folders
 from .serialization import read_json
-from .splits_file import read_splits
+from .splits_file import read_splits, without_cases
 
 RAW_NAMES = ("raw", "nnUNet_raw")
 
@@ -100,9 +100,16 @@ class Workspace:
         return read_json(path, Plan) if not (self.preprocessed(dataset) / "plan.json").is_file() and path.is_file() else self.plan(dataset)
 
     def splits(self, dataset: str) -> list[Split]:
-        """Its folds; a ValueError where a fold names what is no case, or is wrong in another way (`splits_file.read_splits`)."""
-        measured = (self.preprocessed(dataset) / "fingerprint.json").is_file()
-        return read_splits(self.preprocessed(dataset) / "splits.json", self.usable_cases(dataset) if measured else None)
+        """Its folds, of cases that could be measured.
+
+        Raises:
+            ValueError: A fold names what is no case, or is wrong in another way (`splits_file.read_splits`).
+        """
+        path = self.preprocessed(dataset) / "splits.json"
+        if not (self.preprocessed(dataset) / "fingerprint.json").is_file():
+            return read_splits(path)
+        usable, left_out = self.usable_cases(dataset), self.left_out(dataset)
+        return without_cases(read_splits(path, (*usable, *left_out)), left_out.keys() - set(usable), str(path))
 
     def usable_cases(self, dataset: str) -> tuple[str, ...]:
         """Cases that could be measured, sorted; those of the folds, and there also where a single patient gives no folds."""

@@ -177,12 +177,16 @@ class CaseFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Measurements of a dataset: of its cases, and of the foreground intensities of its channels."""
+    """Measurements of a dataset: of its cases, and of the foreground intensities of its channels.
+
+    `has_spacing` says whether the spacing of the images is known (`Geometry.has_spacing`); None in older files.
+    """
 
     file_format: ClassVar[int] = FORMAT
 
     cases: tuple[CaseFingerprint, ...]
     intensities: tuple[Intensity, ...]
+    has_spacing: bool | None = None
 
     def __post_init__(self) -> None:
         check_different((case.name for case in self.cases), "case")

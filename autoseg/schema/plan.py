@@ -198,6 +198,7 @@ class Plan:
         data_labels: The organs of the preprocessed label maps where those are more than `labels`: a model of some organs only.
         lateral_axis: Axis from right to left after transposing; None where the cases disagree, or in older plans.
         settings: Settings of the command, without the number of processes; None in plans of 0.1.0.
+        has_spacing: Whether the spacing of the images is known (`Geometry.has_spacing`); None in older plans.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -216,6 +217,7 @@ class Plan:
     data_labels: Labels | None = None
     lateral_axis: int | None = None
     settings: PlanSettings | None = None
+    has_spacing: bool | None = None
 
     def __post_init__(self) -> None:
         check_name(self.dataset, "dataset")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +15,10 @@ import SimpleITK as sitk
 from oracle_home import DATASET, MODEL, HomeFactory, oracle_case, write_oracle_dataset
 
 from autoseg import cli
-from autoseg.data.images import read_label, write_image, write_label
+from autoseg.data.images import read_image, read_label, write_image, write_label
 from autoseg.evaluation.folders import evaluate_folders
-from autoseg.pipeline import plan_and_preprocess, predict_each
+from autoseg.pipeline import PlanSettings, plan_and_preprocess, predict_each
+from autoseg.preprocessing.preprocess import preprocess_case
 from autoseg.runtime.runs import Run
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Score
@@ -88,6 +93,50 @@ def test_plan_leaves_out_a_grey_picture_among_rgb_and_one_without_spacing(tmp_pa
     assert (status, set(left_out)) == (1, {"c1", "c3"})
     assert "missing channel" in left_out["c1"]
     assert "spacing" in left_out["c3"]
+
+
+def pictures(home: Path, spacing_of: Sequence[int], n: int = 5, spacing: str = "[0.8, 0.7]") -> Path:
+    """A dataset of pictures, some with a spacing beside them; its folder."""
+    folder = write_oracle_dataset(home / "raw" / DATASET, dim=2, n=n)
+    for path in (folder / "imagesTr").iterdir():
+        path.unlink()
+    for number in range(n):
+        picture = sitk.GetImageFromArray(oracle_case(number, 2)[0].astype(np.uint8))
+        sitk.WriteImage(picture, str(folder / "imagesTr" / f"c{number}_0000.png"))
+        if number in spacing_of:
+            (folder / "imagesTr" / f"c{number}.json").write_text(f'{{"spacing": {spacing}}}')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("known", "gone", "said"),
+    [
+        ((0,), {"c0"}, "expected no spacing, as 4 of 5 cases have none; found 0.8 x 0.7 mm; give the others theirs"),
+        ((0, 1, 2, 3), {"c4"}, r"expected a spacing in mm .*<image>\.json beside it\), as 4 of 5 cases have one; found none"),
+    ],
+)
+def test_of_pictures_with_and_without_a_spacing_the_fewer_are_left_out(
+    tmp_path: Path, capsys: Capture, known: tuple[int, ...], gone: set[str], said: str
+) -> None:
+    pictures(tmp_path, known)
+    status, _, left_out = planned(tmp_path, capsys)
+    assert (status, set(left_out)) == (1, gone)
+    assert re.match(said, left_out[next(iter(gone))])
+    assert Workspace(tmp_path).plan(DATASET).has_spacing == (len(known) > 1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"spacing": (0.5, 0.5)}], ids=["planned", "asked for"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_new_image_without_spacing_is_refused_where_those_planned_with_have_one(
+    tmp_path: Path, settings: dict[str, Any], is_known: bool
+) -> None:
+    """Also where theirs is one millimetre."""
+    pictures(tmp_path, range(5) if is_known else (), spacing="[1, 1]")
+    plan = plan_and_preprocess(1, PlanSettings(workers=0, **settings), home=tmp_path)
+    sitk.WriteImage(sitk.GetImageFromArray(oracle_case(7, 2)[0].astype(np.uint8)), str(tmp_path / "new.png"))
+    expected = pytest.raises(ValueError, match=r"expected a known spacing .* found none of .*new\.png") if is_known else nullcontext()
+    with expected:
+        preprocess_case(read_image([tmp_path / "new.png"]), None, plan, plan.configurations["2d"])
 
 
 def test_a_repaired_case_is_planned_again(tmp_path: Path, capsys: Capture) -> None:

@@ -111,6 +111,25 @@ class TestFolds:
             self.plan(home)
         assert path.read_bytes() == before
 
+    def test_a_case_that_cannot_be_read_is_taken_out_of_the_users_folds_and_their_file_stays(self, home, caplog):
+        path = home / "preprocessed" / DATASET / "splits.json"
+        self.add_case(home)
+        one, other = ["case_0", "case_2", "case_9"], ["case_1", "case_3"]
+        data.write_description(home / "raw" / DATASET, groups={f"case_{number}": f"patient_{number}" for number in (0, 1, 2, 3, 9)})
+        self.write(home, [{"train": one, "val": other}, {"train": other, "val": one}])
+        before, image = path.read_bytes(), home / "raw" / DATASET / "imagesTr" / "case_9_0000.nii.gz"
+        whole = image.read_bytes()
+        image.write_bytes(whole[:90])
+        assert self.plan(home) == [Split(("case_0", "case_2"), ("case_1", "case_3")), Split(("case_1", "case_3"), ("case_0", "case_2"))]
+        assert path.read_bytes() == before
+        assert "these cases cannot be used, and are left out: case_9" in caplog.text
+        image.write_bytes(whole)
+        assert self.plan(home)[0].train == ("case_0", "case_2", "case_9")
+        image.unlink()
+        self.write(home, [{"train": ["case_0", "case_1", "case_2", "case_3"], "val": ["case_9"]}])
+        with pytest.raises(ValueError, match=r"splits\.json: fold 0: expected a validation case that can be used, but case_9 cannot"):
+            self.plan(home)
+
     ALL = ("case_0", "case_1", "case_2", "case_3")
 
     @pytest.mark.parametrize(

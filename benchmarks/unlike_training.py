@@ -6,7 +6,9 @@ Each group is a regular expression that finds its patients (cases, where the dat
 For each, a home in OUT gets a copy of the dataset in which the group's cases are test images; it is planned, three folds of one
 configuration are trained, chosen and predict the group. An interrupted run goes on. Printed are, by organ, the true mean Dice, Spearman's
 correlation of the estimated with the true Dice, the mean absolute error, and how many of the 20 worst cases are among the first 20 that
-the estimate names: with a line through the expected Dice alone (as version 0.1.0 did) and with all features.
+the estimate names: with a line through the expected Dice alone (as version 0.1.0 did) and with all features. Below the table stand masks
+that are wholly wrong (true Dice below 0.05) with their place in the order of estimates, and good ones (above 0.7) that were given a low
+estimate for where they lie.
 """
 
 from __future__ import annotations
@@ -32,19 +34,23 @@ from autoseg.runtime.serialization import from_jsonable, read_json
 from autoseg.schema import Choice, DiceRegression, Plan
 from autoseg.schema.settings import PlanSettings, PredictSettings, TrainSettings
 from autoseg.selection.dice_regression import estimated_dice
+from autoseg.selection.usual_places import possible_dice
 
 NAME = "Dataset001_Unlike"
 FOLDS = 3
 WORST = 20
+WHOLLY_WRONG, GOOD = 0.05, 0.7
+"""True Dice below and above which masks are listed."""
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Of one organ in the predicted cases ``(cases,)``: true Dice, the Dice estimated by a line, and by all features."""
+    """Of one organ in the predicted cases ``(cases,)``: true Dice, the Dice estimated by a line and by all features, what place allows."""
 
     true: np.ndarray
     line: np.ndarray
     features: np.ndarray
+    place: np.ndarray
 
 
 def copy_split(dataset: Path, home: Path, group: str) -> None:
@@ -59,6 +65,8 @@ def copy_split(dataset: Path, home: Path, group: str) -> None:
         part = "Ts" if re.match(group, patient) else "Tr"
         if part == "Tr":
             kept[case.name] = patient
+        if case.label is None:
+            raise ValueError(f"case {case.name}: expected a label map, by which its estimate is judged, found none")
         for path, folder in [*((image, f"images{part}") for image in case.images), (case.label, f"labels{part}")]:
             (raw / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, raw / folder)
@@ -77,7 +85,7 @@ def write_splits(home: Path) -> None:
     (home / "preprocessed" / NAME / "splits.json").write_text(json.dumps(splits))
 
 
-def train_and_predict(home: Path, configuration: str, seconds: float) -> None:
+def train_and_predict(home: Path, configuration: str, seconds: float, *, mirror: bool) -> None:
     """Plans, trains, chooses, and predicts the test images into ``out``."""
     if not (home / "preprocessed" / NAME / "splits.json").is_file():
         autoseg.plan_and_preprocess(NAME, PlanSettings(configurations=(configuration,)), home=home)
@@ -85,7 +93,8 @@ def train_and_predict(home: Path, configuration: str, seconds: float) -> None:
     for fold in range(FOLDS):
         autoseg.train(NAME, configuration, fold, TrainSettings(seconds=seconds), home=home)
     autoseg.find_best_configuration(NAME, home=home)
-    autoseg.predict_folder(home / "raw" / NAME / "imagesTs", home / "out", PredictSettings(dataset=NAME), home=home)
+    settings = PredictSettings(dataset=NAME, mirror=mirror)
+    autoseg.predict_folder(home / "raw" / NAME / "imagesTs", home / "out", settings, home=home)
 
 
 def estimates_of(home: Path, name: str = NAME) -> dict[str, Estimates]:
@@ -93,16 +102,17 @@ def estimates_of(home: Path, name: str = NAME) -> dict[str, Estimates]:
     choice = read_json(home / "results" / name / "choice.json", Choice)
     cases = read_json(home / "out" / MANIFEST, dict)["cases"].values()
     rows = [from_jsonable(row, OrganUncertainty) for case in cases for row in case["findings"]]
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float, float]]] = {}
     labels = read_json(home / "results" / name / "plan.json", Plan).labels
     scores = {(one.case, one.organ): one.dice for one in evaluate_folders(home / "raw" / name / "labelsTs", home / "out", labels)}
     for row in rows:
         regression = choice.dice_regression[row.organ]
         line = DiceRegression(regression.slope, regression.intercept, regression.error, regression.correlation, regression.cases)
         mask = row.statistics or OrganStatistics(row.expected_dice)
-        true = scores[row.case, row.organ]
+        true, usual = scores[row.case, row.organ], regression.place
+        place = 1.0 if usual is None or mask.place is None else possible_dice(mask.place, usual)
         if not np.isnan(true):
-            found.setdefault(row.organ, []).append((true, estimated_dice(line, mask), estimated_dice(regression, mask)))
+            found.setdefault(row.organ, []).append((true, estimated_dice(line, mask), estimated_dice(regression, mask), place))
     return {organ: Estimates(*np.array(some).T) for organ, some in found.items()}
 
 
@@ -127,13 +137,25 @@ def print_table(groups: dict[str, dict[str, Estimates]]) -> None:
             print(_row(group, organ, one))
     if len(groups) > 1:
         for organ, some in pooled.items():
-            joined = (np.concatenate([getattr(one, name) for one in some]) for name in ("true", "line", "features"))
+            joined = (np.concatenate([getattr(one, name) for one in some]) for name in ("true", "line", "features", "place"))
             print(_row("all", organ, Estimates(*joined)))
 
 
 def _row(group: str, organ: str, one: Estimates) -> str:
     before, now = describe(one.true, one.line), describe(one.true, one.features)
     return f"| {group} | {organ} | {one.true.mean():.3f} | {before} | {np.nanmean(one.features):.3f} | {now} |"
+
+
+def print_wholly_wrong(groups: dict[str, dict[str, Estimates]]) -> None:
+    """Prints where wholly wrong masks come in the order of estimates, and how many good ones are out of place."""
+    for group, organs in groups.items():
+        for organ, one in organs.items():
+            order = np.argsort(np.argsort(np.where(np.isnan(one.features), 2.0, one.features), kind="stable"), kind="stable") + 1
+            for case in np.flatnonzero(one.true < WHOLLY_WRONG):
+                print(f"{group}, {organ}: true Dice {one.true[case]:.2f}, estimated {one.features[case]:.2f}, number {order[case]}")
+    good = [one.place[one.true > GOOD] for organs in groups.values() for one in organs.values()]
+    lowered = sum(int((places < 1).sum()) for places in good)
+    print(f"Good masks (true Dice above {GOOD}) whose estimate is lower for where they lie: {lowered} of {sum(map(len, good))}")
 
 
 def main() -> None:
@@ -146,15 +168,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for one home a group")
     parser.add_argument("-c", "--configuration", default="2d")
     parser.add_argument("--time", type=float, default=300.0, help="seconds a fold")
+    parser.add_argument("--no-tta", action="store_true", help="predict without mirroring, which is faster")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     found = {}
     for number, group in enumerate(options.groups):
         home = options.out / str(number)
         copy_split(options.dataset, home, group)
-        train_and_predict(home, options.configuration, options.time)
+        train_and_predict(home, options.configuration, options.time, mirror=not options.no_tta)
         found[group] = estimates_of(home)
     print_table(found)
+    print_wholly_wrong(found)
 
 
 if __name__ == "__main__":

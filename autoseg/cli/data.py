@@ -77,7 +77,7 @@ def check(options: Namespace) -> int:
     allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
     reading = {"groups": options.groups, "allow_external": allowed}
     reading["nifti_geometry"] = options.nifti_geometry or planned_nifti_geometry(workspace, folder)
-    dataset, found = checked_dataset(folder, workers=options.workers, **reading)
+    dataset, found, geometries = checked_dataset(folder, workers=options.workers, **reading)
     problems, notes = [one for one in found if not one.is_note], [one for one in found if one.is_note]
     for note in notes:
         say(in_one_line(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}"))
@@ -88,7 +88,7 @@ def check(options: Namespace) -> int:
     if not problems and not (options.fix and notes):
         settled = sum(note.kind == SETTLED for note in notes)
         kinds = f"; {settled} contradictory headers are read by the rule" if settled else ""
-        say(f"{folder}: no problem found in {dataset_summary(dataset)}{kinds}.")
+        say(f"{folder}: no problem found in {dataset_summary(dataset, geometries)}{kinds}.")
         return 0
     if problems:
         _print_numbers(folder, problems)

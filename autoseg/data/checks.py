@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import hashlib
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ import numpy as np
 from ..runtime.worker_pool import run_cases
 from ..schema import Case, Dataset, Geometry, Image, Labels
 from .annotations import unannotated_voxels
+from .case_sizes import case_voxels
 from .datasets import hidden_images, inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import nifti_forms, read_case_geometry, read_image, stored_direction
+from .images import nifti_forms, read_image, stored_direction
 from .label_placement import Reading, describe_readings, placement, read_case_label, voxels_fit
 from .labels import undeclared_values
 from .slicer_segmentation import SegmentationError
@@ -80,11 +79,13 @@ class CheckedCase:
         problems: Of its files.
         digest: A hash of its images' voxels; empty where they cannot be read.
         other_units: The values of a channel called CT that cannot be Hounsfield units; mostly empty.
+        geometry: Of its first channel; None where that cannot be read.
     """
 
     problems: list[Problem]
     digest: str = ""
     other_units: str = ""
+    geometry: Geometry | None = None
 
 
 def check_dataset(
@@ -96,8 +97,7 @@ def check_dataset(
     nifti_geometry: str | None = None,
 ) -> list[Problem]:
     """Checks every file of every case and lists the problems by case (`checked_dataset`)."""
-    _, problems = checked_dataset(folder, groups=groups, workers=workers, allow_external=allow_external, nifti_geometry=nifti_geometry)
-    return problems
+    return checked_dataset(folder, groups=groups, workers=workers, allow_external=allow_external, nifti_geometry=nifti_geometry)[1]
 
 
 def checked_dataset(
@@ -107,8 +107,8 @@ def checked_dataset(
     workers: int | None = None,
     allow_external: Permission = False,
     nifti_geometry: str | None = None,
-) -> tuple[Dataset, list[Problem]]:
-    """Checks every file of every case: the complete cases, and the problems by case; one problem does not hide the others.
+) -> tuple[Dataset, list[Problem], dict[str, Geometry]]:
+    """Checks every file of every case; one problem does not hide the others.
 
     An empty label is listed, although it may be right (a healthy patient). An image may be there twice if the patient is the same and
     other organs were annotated, as in a dataset that was merged. Nothing but a missing or wrong ``dataset.json`` is a ValueError.
@@ -116,12 +116,15 @@ def checked_dataset(
     Args:
         groups: As for `autoseg.data.datasets.load_dataset`, and so `allow_external` and `nifti_geometry`.
         workers: Processes; 0 works in this one, None takes what cores and memory allow.
+
+    Returns:
+        The complete cases; the problems by case; the geometry of each case whose first channel can be read.
     """
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)
     _say_hidden(folder)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, m.expected or "this file") for m in missing]
     jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
-    memory = {case.name: _memory(case) for case in dataset.cases}
+    memory = {case.name: case_voxels(case) * _BYTES_PER_VOXEL * len(case.images) for case in dataset.cases}
     results, failures = run_cases(check_case, jobs, workers=workers, title="Checking", memory_per_job=memory)
     for name, reason in failures.items():
         problems.append(Problem(name, str(jobs[name][0].images[0]), UNREADABLE, reason, "a case that can be read"))
@@ -138,7 +141,8 @@ def checked_dataset(
         else:
             earlier.append(case)
     warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(dataset.cases))
-    return dataset, sorted(problems, key=lambda problem: (problem.case, problem.file))
+    geometries = {name: checked.geometry for name, checked in results.items() if checked.geometry is not None}
+    return dataset, sorted(problems, key=lambda problem: (problem.case, problem.file)), geometries
 
 
 def _say_hidden(folder: Path) -> None:
@@ -169,7 +173,10 @@ def check_case(case: Case, channels: Sequence[str], labels: Labels) -> CheckedCa
         digest.update(str(image.array.shape).encode())
         digest.update(np.ascontiguousarray(image.array).data)
     is_complete = len(readable) == len(images)
-    return CheckedCase(problems, digest.hexdigest() if is_complete else "", _other_units(readable, channels) if is_complete else "")
+    geometry = images[0].geometry if images[0] is not None else None
+    return CheckedCase(
+        problems, digest.hexdigest() if is_complete else "", _other_units(readable, channels) if is_complete else "", geometry
+    )
 
 
 def _are_complementary(first: Case, second: Case) -> bool:
@@ -310,10 +317,3 @@ def _fractional(case: Case, path: Path, error: ValueError) -> Problem:
         return _unreadable(case, path, error)
     fixable = len(array) == 1 and bool((np.abs(array - np.rint(array)) <= ROUNDING).all())
     return Problem(case.name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
-
-
-def _memory(case: Case) -> int:
-    """Bytes that checking takes, from the header; 0 where that cannot be read (which the check then reports)."""
-    with contextlib.suppress(Exception):
-        return math.prod(read_case_geometry(case).shape) * _BYTES_PER_VOXEL * len(case.images)
-    return 0

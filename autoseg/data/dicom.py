@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,13 +14,22 @@ import numpy as np
 from ..runtime.hardware import cpu_count
 from ..schema import Geometry
 from ..schema.conventions import SERIES_MARK
-from .dicom_headers import Slice
+from .dicom_headers import Slice, read_header
 from .dicom_parsing import dicom_errors
 from .dicom_pixels import decode_file
 from .dicom_search import Series, files_in, find_series, is_dicom_file, is_dicom_folder
 from .found_cases import FoundCases, named_cases
 
-__all__ = ["find_dicom_cases", "is_dicom_file", "is_dicom_folder", "is_series", "read_geometry", "read_volume", "series_files"]
+__all__ = [
+    "estimated_voxels",
+    "find_dicom_cases",
+    "is_dicom_file",
+    "is_dicom_folder",
+    "is_series",
+    "read_geometry",
+    "read_volume",
+    "series_files",
+]
 
 READERS = 4
 """Files that are read and decoded at once, at most."""
@@ -55,6 +65,15 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
 def read_geometry(path: Path) -> Geometry:
     """Geometry of the one volume of a DICOM file, folder or series, from the headers alone; a ValueError as from `read_volume`."""
     return _geometry(_one_series(path))
+
+
+def estimated_voxels(folder: Path) -> int:
+    """Voxels of the first image of a folder, times the number of its files; a ValueError where there is no image."""
+    files = list(files_in(folder))
+    for file in files:
+        if is_dicom_file(file) and (slices := read_header(file).slices):
+            return math.prod(slices[0].shape) * len(slices) * len(files)
+    raise ValueError(f"{folder}: expected a DICOM image, found none")
 
 
 def series_files(path: Path) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..schema import Dataset
+from ..schema import Dataset, Geometry
 from .datasets import load_dataset
 from .external_files import Permission
 from .images import read_case_geometry
@@ -20,9 +20,9 @@ def describe_dataset(
     return dataset_summary(load_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry))
 
 
-def dataset_summary(dataset: Dataset) -> str:
-    """One line: "24 cases, 12 patients, 3 organs (...), 1 channel (CT), spacing ... mm, shape ..."."""
-    geometries = [read_case_geometry(case) for case in dataset.cases]
+def dataset_summary(dataset: Dataset, known: Mapping[str, Geometry] | None = None) -> str:
+    """One line: "24 cases, 12 patients, 3 organs (...), 1 channel (CT), spacing ... mm, shape ..."; `known` headers are not read."""
+    geometries = [(known or {}).get(case.name) or read_case_geometry(case) for case in dataset.cases]
     patients = len({case.group or case.name for case in dataset.cases})
     names = dataset.labels.names
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

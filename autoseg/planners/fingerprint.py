@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..data.annotations import annotated_indices, check_annotated
+from ..data.case_sizes import case_voxels
 from ..data.geometry import geometry_difference
 from ..data.hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from ..data.images import read_case_geometry, read_case_image
+from ..data.images import read_case_image
 from ..data.label_placement import read_case_label
 from ..data.labels import to_internal_values
 from ..preprocessing.cropping import nonzero_box, slices_of
@@ -78,7 +79,7 @@ def measure_dataset(dataset: Dataset, *, workers: int | None = None) -> Measured
         ValueError: No case could be measured, or no case has any foreground.
     """
     jobs = {case.name: (case, dataset.labels, dataset.channels) for case in dataset.cases}
-    memory = {case.name: _memory(case, len(dataset.channels)) for case in dataset.cases}
+    memory = {case.name: BYTES_PER_VOXEL * len(dataset.channels) * case_voxels(case) for case in dataset.cases}
     results, failures = run_cases(measure_case, jobs, workers=workers, title="Fingerprint", memory_per_job=memory)
     if not results:
         first = next((f"{name}: {reason}" for name, reason in failures.items()), "the dataset has no cases")
@@ -119,14 +120,6 @@ def _unlike_the_others(measured: Mapping[str, MeasuredCase]) -> dict[str, str]:
 
 def _in_words(spacing: Sequence[float]) -> str:
     return " x ".join(f"{size:g}" for size in spacing)
-
-
-def _memory(case: Case, channels: int) -> int:
-    """Estimated peak in bytes of measuring a case; 0 where its header cannot be read (the measurement will say why)."""
-    try:
-        return BYTES_PER_VOXEL * channels * math.prod(read_case_geometry(case).shape)
-    except Exception:
-        return 0
 
 
 def measure_case(case: Case, labels: Labels, channels: Sequence[str]) -> MeasuredCase:

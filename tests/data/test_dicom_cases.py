@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import SECONDARY_CAPTURE, dataset, item, save, stack, voxels, write_enhanced, write_series, write_slice
+from factories import write_info
 
+from autoseg import cli
 from autoseg.data import dicom_search
-from autoseg.data.datasets import find_new_cases
+from autoseg.data.datasets import find_new_cases, load_dataset
 from autoseg.data.found_cases import FoundCases
-from autoseg.data.images import read_geometry, read_image
+from autoseg.data.images import read_geometry, read_image, write_label
+from autoseg.planners.fingerprint import measure_dataset
 from autoseg.runtime.provenance import content_id, files_of
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -214,6 +217,22 @@ class TestFoldersOfOneSeries:
         shutil.copytree(tmp_path / "one", tmp_path / "two")
         write_series(tmp_path / "three", voxels(6, 5), stack(), SOPInstanceUID="1.2.3")
         check_voxels(find(tmp_path), {"one": voxels(), "three": voxels(6, 5), "two": voxels()})
+
+
+def test_checking_and_measuring_parse_each_slice_once(tmp_path, monkeypatch):
+    folder = write_info(tmp_path / "raw" / "Dataset001_A")
+    for number in range(10):  # more than the searches that are kept
+        name = f"c{number}"
+        write_series(folder / "imagesTr" / f"{name}_0000", voxels(2, number), stack(2))
+        label = (voxels(2, number) > 3000).astype(np.uint8)
+        write_label(folder / "labelsTr" / f"{name}.nii.gz", label, read_geometry(folder / "imagesTr" / f"{name}_0000"))
+    shutil.copytree(tmp_path / "raw", tmp_path / "anew" / "raw")  # of which nothing was read
+    read, original = [], dicom_search.read_header
+    monkeypatch.setattr(dicom_search, "read_header", lambda path: read.append(path) or original(path))
+    assert cli.check(["-d", "1", "--home", str(tmp_path / "anew"), "--workers", "0"]) == 0
+    assert len(read) == len(set(read)) == 20
+    measure_dataset(load_dataset(tmp_path / "anew/raw/Dataset001_A"), workers=0)
+    assert len(read) == 40
 
 
 def test_two_channels_as_folders(tmp_path):

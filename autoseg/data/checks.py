@@ -19,10 +19,10 @@ from .datasets import hidden_images, inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import nifti_forms, read_image, stored_direction
+from .images import FractionalError, nifti_forms, read_image, read_stored, stored_direction
 from .label_placement import Reading, describe_readings, placement, read_case_label, voxels_fit
 from .labels import undeclared_values
-from .slicer_segmentation import SegmentationError
+from .raster_checks import NotOrthonormalError
 
 log = logging.getLogger(__name__)
 
@@ -233,18 +233,20 @@ def _check_label(case: Case, labels: Labels, reference: Image | None) -> list[Pr
     if any(not one.is_note for one in problems):
         return problems
     try:
-        label = read_case_label(case, labels)
-    except SegmentationError as error:
-        return [_unreadable(case, path, error)]
+        stored = read_stored(path, nifti_geometry=case.nifti_geometry)
+        try:
+            label = read_case_label(case, labels, stored)
+        except FractionalError as error:
+            return [*problems, _fractional(name, path, stored.array, error)]
     except ValueError as error:
-        return [*problems, _fractional(case, path, error)]
+        return [*problems, _unreadable(case, path, error)]
     problems += _check_direction(name, path, label.geometry)
-    stored = read_with_non_finite(path, case.nifti_geometry).array
-    if not problems and reference is not None and stored.any() and np.array_equal(stored, reference.array):
+    if not problems and reference is not None and stored.array.any() and np.array_equal(stored.array, reference.array):
         problems.append(_copy_of_image(case))
-    if not np.isfinite(stored).all():
-        found = f"{int((~np.isfinite(stored)).sum())} of {stored.size} voxels"
-        problems.append(Problem(name, str(path), NOT_FINITE, found, "integers", True))
+    # Of integers none can be anything else.
+    wrong = 0 if stored.array.dtype.kind in "iub" else int((~np.isfinite(stored.array)).sum())
+    if wrong:
+        problems.append(Problem(name, str(path), NOT_FINITE, f"{wrong} of {stored.array.size} voxels", "integers", True))
     if reference is not None:
         problems += _check_label_place(name, label, reference)
     undeclared = undeclared_values(label.array, labels)
@@ -300,7 +302,7 @@ def _direction_problems(name: str, path: Path, matrix: np.ndarray) -> list[Probl
 
 def _unreadable(case: Case, path: Path, error: ValueError) -> Problem:
     name = case.name
-    if path.is_file() and "not orthonormal" in str(error):
+    if path.is_file() and isinstance(error, NotOrthonormalError):
         forms = nifti_forms(path, case.nifti_geometry)
         if forms is None or forms.reading is None:
             return _direction_problems(name, path, stored_direction(path))[0]
@@ -309,11 +311,6 @@ def _unreadable(case: Case, path: Path, error: ValueError) -> Problem:
     return Problem(name, str(path), UNREADABLE, str(error), "a file that can be read")
 
 
-def _fractional(case: Case, path: Path, error: ValueError) -> Problem:
-    """Tells labels that are no integers from files that cannot be read."""
-    try:
-        array = read_with_non_finite(path, case.nifti_geometry).array
-    except ValueError:
-        return _unreadable(case, path, error)
+def _fractional(name: str, path: Path, array: np.ndarray, error: FractionalError) -> Problem:
     fixable = len(array) == 1 and bool((np.abs(array - np.rint(array)) <= ROUNDING).all())
-    return Problem(case.name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)
+    return Problem(name, str(path), FRACTIONAL, str(error).partition("found ")[2], "integers", fixable)

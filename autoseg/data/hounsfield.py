@@ -22,6 +22,9 @@ def not_in_hounsfield_units(array: np.ndarray) -> str:
 
     Every CT that was not cut to positive values shows air or fat, both below 0; an MR, and a CT stored with an offset, has nothing there.
     """
+    low = array.min(initial=np.inf)
+    if low < 0 and np.isfinite(low):  # as every CT has it: nothing is copied to see that
+        return ""
     finite = array[np.isfinite(array)]
     if not finite.size or finite.min() == finite.max() or finite.min() < 0:
         return ""

@@ -41,6 +41,10 @@ LABEL_ROUNDING = 1e-5
 """Label values nearer to an integer than this are that integer: files with a scale factor do not give it exactly."""
 
 
+class FractionalError(ValueError):
+    """Label values that are no integers."""
+
+
 def ending_of(path: Path) -> str:
     """The file's ending as in `ENDINGS` (lower case), or an empty string where it is none of them."""
     name = path.name.lower()
@@ -133,8 +137,13 @@ def read_label(path: Path, *, nifti_geometry: str | None = None) -> Image:
     Raises:
         ValueError: Missing or unreadable, several channels or layers, or values that are no integers (counted, one is named).
     """
-    read_segments(Path(path))  # which refuses several layers, also where they are equal
-    image = _read(Path(path), nifti_geometry)
+    return as_label(read_stored(path, nifti_geometry=nifti_geometry))
+
+
+def as_label(image: Image) -> Image:
+    """A label map of what `read_stored` gave of its file; ValueErrors as `read_label`."""
+    path = Path(image.source)
+    read_segments(path)  # which refuses several layers, also where they are equal
     array = _without_non_finite(image.array[0], image.source)
     if len(image.array) > 1 and any(not np.array_equal(array, other) for other in image.array[1:]):
         raise ValueError(f"{path}: expected a label map with one number a voxel, found {len(image.array)} channels (a colour picture?)")
@@ -158,7 +167,7 @@ def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_R
     rounded = np.rint(array)
     wrong = ~(np.abs(array - rounded) <= tolerance)
     if wrong.any():
-        raise ValueError(
+        raise FractionalError(
             f"{source}: expected integer labels, found {int(wrong.sum())} voxels with other values, for example {array[wrong][0]:.6g}"
         )
     return rounded.astype(np.int32 if np.abs(rounded).max(initial=0) < 2**31 else np.int64)

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..schema import Case, Geometry, Image, Labels
 from .geometry import displacement, to_index, to_world
-from .images import read_case_geometry, read_label
+from .images import as_label, read_case_geometry, read_label
 from .labels import foreground_box
 from .sitk_images import to_sitk
 from .slicer_segmentation import check_segments, on_grid, read_segments
@@ -45,15 +45,17 @@ class LabelPlacement:
     safe: Reading | None
 
 
-def read_case_label(case: Case, labels: Labels) -> Image:
+def read_case_label(case: Case, labels: Labels, stored: Image | None = None) -> Image:
     """Reads the label map of a case, as `read_label`; a picture without a spacing has its image's geometry.
+
+    `stored` is what `read_stored` gave of it, where that was read already.
 
     Raises:
         ValueError: Also where the case has none, and as `as_segmented`.
     """
     if case.label is None:
         raise ValueError(f"{case.name}: expected a label map, found none")
-    label = read_label(case.label, nifti_geometry=case.nifti_geometry)
+    label = read_label(case.label, nifti_geometry=case.nifti_geometry) if stored is None else as_label(stored)
     if label.geometry.has_spacing:
         return as_segmented(label, case.label, labels, lambda: read_case_geometry(case))
     place = read_case_geometry(case)

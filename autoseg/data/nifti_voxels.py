@@ -13,6 +13,7 @@ import numpy as np
 from ..schema import Geometry
 from . import nifti_header
 from .nifti_geometry import MOST_SKEW, ResolvedForms, resolve_forms
+from .raster_checks import NotOrthonormalError
 from .streams import Stream, check_size, read_stream
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def header_geometry(path: Path, layout: NiftiLayout, wanted: str | None, *, warn
     reading, axes, fields = forms.reading, len(layout.size), nifti_header.read_orientation(path)
     skew = reading.skew(axes)
     if skew > MOST_SKEW:
-        raise ValueError(
+        raise NotOrthonormalError(
             f"{path}: expected orthogonal image axes, found a direction that is not orthonormal (largest cosine between two axes"
             f" {skew:.2g}); autoseg_check --fix writes a corrected copy"
         )

@@ -50,13 +50,17 @@ def check_metaimage_axes(path: Path, fields: Mapping[str, str]) -> None:
         check_orthonormal(path, np.array([float(word) for word in fields[name].split()]).reshape(n_axes, n_axes).T, name)
 
 
+class NotOrthonormalError(ValueError):
+    """Axes of an image that are not at right angles, or not of length 1."""
+
+
 def check_orthonormal(path: Path, matrix: np.ndarray, name: str = "a direction") -> None:
     """Raises a ValueError where the columns of a direction matrix are no unit vectors at right angles."""
     gram = matrix.T @ matrix
     lengths = np.sqrt(np.diag(gram))
     if np.abs(np.diag(gram) - 1).max() > MOST_DEVIATION:
         numbers = ", ".join(f"{length:.4g}" for length in lengths)
-        raise _wrong(
+        raise _crooked(
             path,
             "image axes of length 1",
             f"{name} that is not orthonormal: its axes have the lengths {numbers}, so that it changes the spacing",
@@ -65,7 +69,7 @@ def check_orthonormal(path: Path, matrix: np.ndarray, name: str = "a direction")
     cosine = float(np.abs(gram / np.outer(lengths, lengths) - np.eye(len(gram))).max())
     if cosine > MOST_DEVIATION:
         found = f"{name} that is not orthonormal (largest cosine between two axes {cosine:.2g})"
-        raise _wrong(path, "orthogonal image axes", found, "resample it to a straight grid; small deviations autoseg_check --fix repairs")
+        raise _crooked(path, "orthogonal image axes", found, "resample it to a straight grid; small deviations autoseg_check --fix repairs")
 
 
 def check_nrrd(path: Path, fields: Mapping[str, str], n_axes: int) -> None:
@@ -100,6 +104,10 @@ def _known_spacings(fields: Mapping[str, str], n_axes: int) -> list[bool]:
 
 def _in_other_units(path: Path, found: str) -> ValueError:
     return _wrong(path, "millimetres", f"{found}, which programs read differently", "write spacing and origin in mm")
+
+
+def _crooked(path: Path, expected: str, found: str, remedy: str) -> NotOrthonormalError:
+    return NotOrthonormalError(*_wrong(path, expected, found, remedy).args)
 
 
 def _wrong(path: Path, expected: str, found: str, remedy: str) -> ValueError:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins, write_volume
 
 from autoseg import cli
-from autoseg.data import checks
+from autoseg.data import checks, images
 from autoseg.data.datasets import load_dataset
+from autoseg.data.hounsfield import not_in_hounsfield_units
 from autoseg.data.summary import describe_dataset
 from autoseg.planners.fingerprint import measure_dataset
 
@@ -132,3 +135,33 @@ def test_what_is_said_of_a_dataset_is_said_once(tmp_path, caplog, capsys, leave)
     assert "no problem found in 4 cases" in capsys.readouterr().out
     for text in ("unknown key 'file_endings'", "the names look like 2 patients", "dataset.json says 9 training cases"):
         assert sum(text in record.getMessage() for record in caplog.records) == 1, text
+
+
+def test_a_label_map_that_cannot_be_read_is_not_called_fractional(tmp_path):
+    for seed, name in enumerate("ab"):
+        write_case(tmp_path, name, seed=seed)
+    label = sitk.ReadImage(str(tmp_path / "labelsTr/a.nii.gz"))
+    sitk.WriteImage(sitk.Compose(label, label + 1, label), str(tmp_path / "labelsTr/a.nii.gz"))
+    (problem,) = checks.check_dataset(write_info(tmp_path), workers=0)
+    assert (problem.case, problem.kind) == ("a", checks.UNREADABLE)
+    assert "one number a voxel, found 3 channels" in problem.found
+
+
+def test_a_label_map_is_unpacked_once(tmp_path, monkeypatch):
+    write_case(tmp_path, "a", seed=0)
+    read, once = [], images._read
+    monkeypatch.setattr(images, "_read", lambda path, *rest, **options: read.append(path.name) or once(path, *rest, **options))
+    assert checks.check_dataset(write_info(tmp_path), workers=0) == []
+    assert read.count("a.nii.gz") == 1
+
+
+def test_a_ct_with_air_is_not_copied_to_see_that():
+    array = np.full((100, 100, 100), -1000, np.float32)
+    array[0] = 40
+    tracemalloc.start()
+    assert not_in_hounsfield_units(array) == ""
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+    array[5, 5, 5], array[5, 5, 6] = np.nan, -np.inf
+    assert not_in_hounsfield_units(array) == ""
+    assert not_in_hounsfield_units(np.abs(array)) == "values from 40 to 1000"

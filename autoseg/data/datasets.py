@@ -191,12 +191,17 @@ def _add_dicom(items: dict[Item, Path], cases: Sequence[Case], n_channels: int) 
     failed = {}
     for case in cases:
         key = _split_channel(Path(case.name), n_channels)
-        other = items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 else None)
+        other = _same_item(items, key, n_channels)
         if other is None:
             items[key] = case.images[0]
         else:
             failed[key[0]] = f"case {key[0]}: expected one image a channel, found {other} and {case.images[0]}"
     return failed
+
+
+def _same_item(items: Mapping[Item, Path], key: Item, n_channels: int) -> Path | None:
+    """What is there already of a case's channel; of one channel alone the number in the name does not matter."""
+    return items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 else None)
 
 
 def _listed_entries(folder: Path, info: Mapping[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
@@ -293,13 +298,14 @@ def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Mi
     """Cases of ``imagesTr`` and ``labelsTr``; image and label may differ in format."""
     labels, label_clashes = _label_files(folder / "labelsTr")
     items, clashes = _image_items(folder / "imagesTr", len(channels), known=set(labels))
+    image_ending, map_ending = (_commonest(map(ending_of, files.values())) for files in (items, labels))
     cases, missing = [], []
     for name in sorted({name for name, _ in items} | set(labels)):
-        images, gap = ((), clashes[name]) if name in clashes else _case_images(folder / "imagesTr", name, items, channels)
+        found = ((), clashes[name]) if name in clashes else _case_images(folder / "imagesTr", name, items, channels, usual=image_ending)
+        images, gap = found
         gaps = [one for one in (gap, label_clashes.get(name)) if one is not None]
         if name not in labels:
-            ending = _commonest(ending_of(file) for file in labels.values())
-            gaps.append(MissingFile(name, "missing label", folder / "labelsTr" / f"{name}{ending}", "nothing"))
+            gaps.append(MissingFile(name, "missing label", folder / "labelsTr" / f"{name}{map_ending}", "nothing"))
         if gaps:
             missing += gaps
         else:
@@ -331,16 +337,18 @@ def _image_items(
     items: dict[Item, Path] = {}
     clashes = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
-        if path.name.startswith(".") or not (dicom and is_dicom_folder(path) if path.is_dir() else ending_of(path)):
+        is_folder = path.is_dir()
+        name = path.name if is_folder else stem_of(path)
+        key = (name, None) if name in known else _split_channel(path, n_channels)
+        # Names first: a folder of another name may hold a whole archive, in which DICOM would be looked for.
+        if path.name.startswith(".") or (stem is not None and key[0] != stem):
+            continue
+        if not (dicom and is_dicom_folder(path) if is_folder else ending_of(path)):
             continue
         if is_segmentation(path):
             log.warning("%s: is a segmentation of Slicer and no image: it is left out", path)
             continue
-        name = path.name if path.is_dir() else stem_of(path)
-        key = (name, None) if name in known else _split_channel(path, n_channels)
-        if stem is not None and key[0] != stem:
-            continue
-        other = items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 and stem is None else None)
+        other = _same_item(items, key, n_channels)
         if other is not None:
             clashes[key[0]] = MissingFile(key[0], "two files", other, f"{other} and {path}", "one file a channel")
         items.setdefault(key, path)
@@ -354,9 +362,12 @@ def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
 
 
 def _case_images(
-    folder: Path, name: str, items: Mapping[Item, Path], channels: Sequence[str]
+    folder: Path, name: str, items: Mapping[Item, Path], channels: Sequence[str], *, usual: str = ""
 ) -> tuple[tuple[Path, ...], MissingFile | None]:
-    """The files of a case in channel order, or what is missing; one file may hold all channels."""
+    """The files of a case in channel order, or what is missing; one file may hold all channels.
+
+    `usual` is the ending of images of which there is no file that shows it.
+    """
     files = {channel: items[name, channel] for channel in (None, *range(len(channels))) if (name, channel) in items}
     if all(channel in files for channel in range(len(channels))):
         return tuple(files[channel] for channel in range(len(channels))), None
@@ -367,7 +378,7 @@ def _case_images(
     except Exception as error:  # whatever a damaged header leads to is the fault of this case alone
         return (), MissingFile(name, "unreadable file", present[0], reason_of(error), f"all {len(channels)} channels in {present[0]}")
     gap = next(channel for channel in range(len(channels)) if channel not in files)
-    ending = ending_of(present[0]) if present else _commonest(ending_of(path) for path in items.values())
+    ending = ending_of(present[0]) if present else usual
     found = ", ".join(path.name for path in present) or "nothing"
     kind = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
     return (), MissingFile(name, kind, folder / f"{name}_{gap:04d}{ending}", found)

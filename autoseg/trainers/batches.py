@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +67,7 @@ class BatchMaker:
 
     def __init__(self, job: RunRecord, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
+        self._opened: dict[Path, Any] = {}
         store = Store(folders.data)
         ready = {name for name in store.names() if folders.has_previous_of(name)}
         organs = organ_indices(job.plan.stored_labels, job.plan.labels)
@@ -137,13 +140,19 @@ class BatchMaker:
             image, labels = read_patch(self.cases[case], box, configuration.dim)
         labels = translate_labels(labels, plan.stored_labels, plan.labels)
         if configuration.sees_previous:
-            previous = read_box(read_array(folders.previous_of(case)), box, fill=0)[0].astype(np.int16)
+            previous = read_box(self._array(folders.previous_of(case)), box, fill=0)[0].astype(np.int16)
             # What lies outside the image is outside in both, so that the two maps are warped and padded alike.
             previous = np.where(labels == OUTSIDE, OUTSIDE, previous)
         if folders.region is not None:
-            region = read_box(read_array(folders.region / f"{case}.b2nd"), box, fill=0).reshape(labels.shape).astype(np.int16)
+            region = read_box(self._array(folders.region / f"{case}.b2nd"), box, fill=0).reshape(labels.shape).astype(np.int16)
         maps = (None if array is None else self._tensor(array) for array in (previous, region, masks))
         return self._tensor(image), LabelMaps(self._tensor(labels), *maps)
+
+    def _array(self, path: Path) -> Any:
+        """A stored array, opened once: opening reads the whole file for its digest."""
+        if path not in self._opened:
+            self._opened[path] = read_array(path)
+        return self._opened[path]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

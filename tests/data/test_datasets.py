@@ -124,6 +124,18 @@ class TestLoad:
         with pytest.raises(ValueError, match="one file a channel"):
             datasets.load_dataset(make(tmp_path / "e", [*tr("a"), "imagesTr/a.mha"]))
 
+    def test_files_that_belong_together_nowhere_are_listed_in_one_pass(self, tmp_path, monkeypatch):
+        for number in range(40):
+            for file in (f"imagesTr/{number}_image.nii.gz", f"labelsTr/{number}_label.mha"):
+                (tmp_path / file).parent.mkdir(exist_ok=True)
+                (tmp_path / file).touch()
+        write_info(tmp_path)
+        asked, ending_of = [], datasets.ending_of
+        monkeypatch.setattr(datasets, "ending_of", lambda path: asked.append(path) or ending_of(path))
+        _, missing = datasets.inspect_dataset(tmp_path)
+        assert {gap.file.name for gap in missing} >= {"3_image.mha", "3_label_0000.nii.gz"}
+        assert len(asked) < 10 * 80
+
 
 class TestGroups:
     CASES = ("p1_x", "p1_y", "p2_x")
@@ -163,6 +175,13 @@ class TestNewCases:
         touch(tmp_path / "b_0000.nii.gz")
         failed = datasets.find_new_cases(tmp_path, ("A", "B")).failed
         assert re.match(r"case b: missing channel 1 \(B\), expected .*b_0001\.nii\.gz, found b_0000\.nii\.gz", failed["b"])
+
+    def test_one_file_of_several_channels_looks_into_no_folder_of_another_name(self, tmp_path, monkeypatch):
+        for i in (0, 1):
+            touch(tmp_path / f"a_000{i}.nii.gz")
+        (tmp_path / "archive").mkdir()
+        monkeypatch.setattr(datasets, "is_dicom_folder", lambda path: pytest.fail(f"{path} is searched"))
+        assert len(datasets.find_new_cases(tmp_path / "a_0001.nii.gz", ("A", "B")).cases[0].images) == 2
 
     @pytest.mark.parametrize(("file", "name"), [("a_0000.nii.gz", "a"), ("b.v1.nii", "b.v1")])
     def test_one_file(self, tmp_path, file, name):

@@ -151,6 +151,14 @@ class TestCascade:
             for value in (1, 2):
                 assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
 
+    def test_each_is_opened_and_verified_once(self, make, monkeypatch):
+        opened = []
+        monkeypatch.setattr(module, "read_array", lambda path: opened.append(path.stem) or read_array(path))
+        batches = make()
+        for number in range(8):
+            batches(number)
+        assert sorted(opened) == ["a", "b"]
+
     def test_organs_are_moved_with_the_image_and_then_spoilt(self, make, monkeypatch):
         kept = []
         with monkeypatch.context() as patch:

@@ -29,8 +29,8 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         argv: Arguments; None takes those of the process.
 
     Returns:
-        The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 for one by SIGTERM, 141 where
-        nobody reads the output to its end (``| head``).
+        The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141
+        where nobody reads the output to its end (``| head``).
     """
     try:
         try:
@@ -60,8 +60,9 @@ def _run(options: argparse.Namespace) -> int:
         say(f"{options.prog}: error: {in_words(error)}", error=True)
         return 2
     except KeyboardInterrupt as error:
-        print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr, flush=True)
+        return 128 + error.number if isinstance(error, Terminated) else 130
 
 
 def _discard_output() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Manifest:
             ValueError: An image elsewhere with other content has the same name, and was or is predicted into this folder; not with
                 `overwrite`.
         """
-        with exclusive_lock(self.path.parent, "predicting", wait=True):
+        with self.locked():
             former = self._read().get(case.name, {})
             source, is_same = former.get("source"), former.get("input") == self._input(case)
             is_named = self.path.parent.name == NOTES  # the user said which file to write
@@ -77,6 +78,14 @@ class Manifest:
         of_models = [entry for case in cases if (entry := self.cases.get(case.name, {})).get("models") == self.key]
         return [row for entry in of_models for row in entry.get("findings", [])]
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Locks what is noted of the folder; by a file in the hidden folder, as the visible one is the user's."""
+        return exclusive_lock(self._folder / NOTES, "predicting", wait=True)
+
+    @property
+    def _folder(self) -> Path:
+        return self.path.parent if self.path.parent.name != NOTES else self.path.parent.parent
+
     def _entry(self, case: Case) -> dict[str, Any]:
         """What these models made of the case's present input; empty where it is nothing."""
         entry = self.cases.get(case.name, {})
@@ -97,7 +106,7 @@ class Manifest:
         return {name: {**common, **entry} for name, entry in cases.items()}
 
     def _write(self, name: str, entry: dict[str, Any] | None) -> None:
-        with exclusive_lock(self.path.parent, "predicting", wait=True):
+        with self.locked():
             others = {other: kept for other, kept in self._read().items() if other != name}
             self.cases = others if entry is None else {**others, name: entry}
             used = {entry.get("labels") for entry in self.cases.values()}
@@ -108,7 +117,7 @@ class Manifest:
             write_json(self.path, {"format": 2, "labels": labels, "cases": self.cases})
 
     def _name(self, file: Path) -> str:
-        return file.relative_to(self.path.parent if self.path.parent.name != NOTES else self.path.parent.parent).as_posix()
+        return file.relative_to(self._folder).as_posix()
 
 
 def written_labels(folder: Path) -> dict[str, Labels]:

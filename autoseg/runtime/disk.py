@@ -8,14 +8,24 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PROBE_BYTES = 2**20
 
 BLOCK_BYTES = 512
 """Unit of ``st_blocks``, whatever the disk's own blocks are."""
+
+KEEPS_OPEN_FILES = os.name == "nt"
+"""Whether the system refuses to replace or remove a file that a program has open."""
+
+OPEN_SECONDS = 2.0
+"""For so long it is tried again; virus scanners and other processes of autoseg are done sooner, a viewer is not."""
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -68,6 +78,37 @@ def explained_write_errors(path: Path, *, partial: Path | None = None, size: int
         if number is None:
             raise
         raise WriteError(number, _message(path, number, partial, size)) from error
+
+
+def while_open_elsewhere(action: Callable[[], T], *, always: bool = False) -> T:
+    """Calls `action`, and again for some seconds while the system refuses it because another program has the file open.
+
+    Args:
+        always: Also on systems that have no such rule.
+    """
+    end = time.monotonic() + OPEN_SECONDS
+    while True:
+        try:
+            return action()
+        except PermissionError:
+            if time.monotonic() > end or not (KEEPS_OPEN_FILES or always):
+                raise
+            time.sleep(0.05)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Renames a file, also over another one.
+
+    Raises:
+        ValueError: The system does not let the former file be replaced, as it is open in another program.
+    """
+    try:
+        while_open_elsewhere(lambda: os.replace(partial, path))
+    except PermissionError as error:
+        if not (KEEPS_OPEN_FILES and path.is_file()):
+            raise
+        reason = "cannot be replaced, as it is open in another program or read-only"
+        raise ValueError(f"{path}: {reason}; close it there, and run the same command again") from error
 
 
 def in_words(error: Exception) -> str:

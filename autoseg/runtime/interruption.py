@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM, as a cluster's scheduler sends it before SIGKILL: both end a command alike, and training saves its state first."""
+"""Ctrl-C, SIGTERM, as a cluster's scheduler sends it before SIGKILL, and SIGHUP, as of a closed terminal or a lost ssh connection.
+
+They end a command alike, and training saves its state first.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,31 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a process as Ctrl-C does; the second is unknown to Windows."""
+
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM."""
+    """The process was asked to end by one of the `TERMINATING` signals.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = int(number)
 
 
 @contextlib.contextmanager
 def terminated_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM raises `Terminated` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-    with _handled({signal.SIGTERM: _raise}):
+    """Inside the block the `TERMINATING` signals raise `Terminated` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    with _handled(dict.fromkeys(TERMINATING, _raise)):
         yield
 
 
 class PostponedInterruption:
-    """Inside the block the first Ctrl-C or SIGTERM waits until `raise_if_signalled`; a second one ends what is going on at once.
+    """Inside the block the first Ctrl-C, SIGTERM or SIGHUP waits until `raise_if_signalled`; a second one ends what is going on at once.
 
     In another thread than the main one, which gets no signals, it does nothing.
     """
@@ -33,7 +47,7 @@ class PostponedInterruption:
 
     def __enter__(self) -> PostponedInterruption:
         self._signal = None
-        self._stack.enter_context(_handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note)))
+        self._stack.enter_context(_handled(dict.fromkeys((signal.SIGINT, *TERMINATING), self._note)))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -58,7 +72,7 @@ class PostponedInterruption:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise Terminated(number) if number in TERMINATING else KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -1,32 +1,25 @@
 """Exclusive locks on folders, and removal of the partial files of killed processes.
 
 A lock is a file ``.lock`` that is created exclusively, which every file system can, and says who holds it. Its holder touches it from time
-to time. Whether a holder lives is known by process number and start on the same machine; of another machine, or a container, the lock
-counts until it was not touched for `STALE_SECONDS`, by the clock of the file server. The system's own lock on the file (flock) is a second
-sign of life, where there is such a thing.
+to time; whether that one lives is judged in `lock_files`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import json
 import logging
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
-from .disk import WriteError, explained_write_errors
+from .disk import WriteError, explained_write_errors, while_open_elsewhere
+from .lock_files import STALE_SECONDS, FoundLock, Holder, guarded, server_time
 from .processes import Machine, is_alive, own_start
 
 log = logging.getLogger(__name__)
@@ -34,184 +27,200 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 
 HEARTBEAT_SECONDS = 20.0
-STALE_SECONDS = 300.0
-"""A lock of another machine that was not touched for so long is that of a dead process; file systems may show a touch a minute late."""
 
-REBOOT_SECONDS = 60.0
-"""The same for a lock from before this machine was started, as far as that is known."""
+POLL_SECONDS = (0.05, 3.0)
+"""Between two looks at a lock that is waited for: at first, and after some time."""
 
-UNWRITTEN_SECONDS = 3.0
-"""A lock without a holder's name is just being written; after so long its writer was killed meanwhile, or was an earlier version."""
+TOLD_SECONDS = 1.0
+"""After so long it is said who is waited for."""
 
-POLL_SECONDS = 0.2
+REMOVE_SECONDS = 2.0
+"""For so long the removal of a lock is tried again, which on Windows others prevent while they read it."""
 
 PARTIAL_SECONDS = 3600.0
 """Partial files of another machine are removed when nothing was written to them for so long."""
 
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock: process and machine, since when, doing what; `token` is different for every lock that is ever taken."""
-
-    machine: Machine
-    pid: int
-    started: str
-    since: str
-    activity: str
-    token: str
-
-    @classmethod
-    def new(cls, activity: str) -> Holder:
-        """This process, from now on."""
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(Machine.this(), os.getpid(), own_start(os.getpid()), now, activity, uuid.uuid4().hex)
+PARTIAL = re.compile(r"\.partial-(?:(?P<pid>\d+)\.(?P<started>\w*)\.(?P<machine>[0-9a-f]{8})|(?P<earlier>\d+))-")
+"""How names of partial files begin: those of `partial_name`, and of earlier versions."""
 
 
 @contextmanager
-def exclusive_lock(folder: Path, activity: str, *, wait: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: Path, activity: str, *, wait: bool = False, name: str = LOCK) -> Iterator[None]:
     """Locks `folder` for this thread until the block ends or the process dies, however it dies.
+
+    Of a holder on another machine it takes up to some minutes to see whether it lives; that is said meanwhile.
 
     Args:
         folder: Made if missing; holds a file ``.lock`` meanwhile.
         activity: For the message that another process gets ("training" ...).
         wait: Wait for the other process instead of refusing.
+        name: Of the file, where only a part of the folder is locked.
 
     Raises:
         ValueError: Another living process holds it; the message says which.
         WriteError: Nothing can be written there.
     """
-    path = folder / LOCK
+    path = folder / name
     with explained_write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = _acquired(path, Holder.new(activity), wait=wait)
+    lock = _Lock(path, Holder.new(activity))
     try:
+        lock.acquire(wait=wait)
         yield
     finally:
         lock.release()
 
 
 class _Lock:
-    """A lock that this process holds; touched by a thread until it is released."""
+    """A lock of this process. A thread touches it, and removes it in the end: threads are not interrupted by Ctrl-C."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
         self._path, self._holder = path, holder
-        self._guard = _flocked(path)
+        self._guard: int | None = None
+        self._is_held = False
         self._released = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="autoseg-lock", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="autoseg-lock", daemon=True)
         self._thread.start()
+
+    def acquire(self, *, wait: bool = False) -> None:
+        """Takes the lock, also over from a dead process."""
+        waiting = _Waiting(self._path, wait=wait)
+        while not self._is_created():
+            found = FoundLock.at(self._path)
+            if found is None:
+                continue  # released meanwhile
+            if not found.is_stale:
+                waiting.check(found)
+            elif self._is_taken_over(found):
+                break
+            waiting.pause()
+        self._is_held = True
 
     def release(self) -> None:
         """Gives the folder back. A forked child that comes here leaves its parent's lock alone."""
         if os.getpid() != self._holder.pid:
             return
         self._released.set()
-        self._thread.join()
-        self._remove()
-        if self._guard is not None:
-            os.close(self._guard)
+        try:
+            self._thread.join()
+        except BaseException:  # Ctrl-C
+            self._thread.join()
+            raise
 
-    def _remove(self) -> None:
-        """Removes the file where it is still this lock's, and nobody is just taking it over."""
-        if not _is_held_by(self._path, self._holder):
-            return
+    def _is_created(self) -> bool:
+        return _created(self._path, self._holder.content) and self._is_confirmed()
+
+    def _is_taken_over(self, found: FoundLock) -> bool:
+        """Replaces the lock of a dead process. Only who holds the lock on that very lock may: of several takers one wins."""
+        claim = _Lock(_claim_of(self._path, found.token), self._holder)
+        try:
+            claim.acquire()
+            now = FoundLock.at(self._path)
+            if now is not None and now.token == found.token and now.is_stale:
+                _replace(self._path, self._holder.content)
+                return self._is_confirmed()
+        except _HeldError:
+            pass
+        finally:
+            claim.release()
+        return False
+
+    def _is_confirmed(self) -> bool:
+        """Whether the lock is this one's after all: who needs very long to write it may find that another took it meanwhile."""
+        self._guard = guarded(self._path)
+        if while_open_elsewhere(self._is_mine, always=True):
+            return True
+        self._close()
+        return False
+
+    def _is_mine(self) -> bool:
+        try:
+            return Holder.parsed(self._path.read_bytes()) == self._holder
+        except FileNotFoundError:
+            return False
+
+    def _keep(self) -> None:
+        """Touches the lock until it is released, and removes it then."""
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            if self._is_held and not self._is_touched():
+                log.error("%s: another process took this folder over, as this one was stopped for too long; end one of them", self._path)
+                break
+        self._released.wait()
+        end = time.monotonic() + REMOVE_SECONDS
+        while not self._is_removed() and time.monotonic() < end:
+            time.sleep(POLL_SECONDS[0])
+        self._close()
+
+    def _is_touched(self) -> bool:
+        """Writes one byte anew, so that the file server stamps it by its own clock; False where the lock is another's now."""
+        with contextlib.suppress(OSError):  # of a folder that was renamed, or a server that is away for a moment
+            with self._path.open("r+b", buffering=0) as file:
+                found = Holder.parsed(file.read())
+                if found != self._holder:
+                    return found is None
+                with contextlib.suppress(OSError):
+                    file.seek(0)
+                    file.write(self._holder.content[:1])
+                    return True
+            os.utime(self._path)  # some disks that are full have no room even for that
+        return True
+
+    def _is_removed(self) -> bool:
+        """Removes the file where it is still this lock's, and nobody is just taking it over; False where that must be tried again."""
         claim = _claim_of(self._path, self._holder.token)
-        with contextlib.suppress(OSError):
+        try:
+            if not self._is_mine():
+                return True
             try:
-                is_claimed = _created(claim, json.dumps(asdict(self._holder)).encode())
+                is_claimed = _created(claim, self._holder.content)
             except WriteError:  # a full disk has no room for the claim; nobody takes over from a living process but after minutes
                 self._path.unlink()
-                return
-            if is_claimed:
-                try:
-                    if _is_held_by(self._path, self._holder):
-                        self._path.unlink()
-                finally:
-                    claim.unlink()
+                return True
+            if not is_claimed:
+                return False
+            try:
+                if self._is_mine():
+                    self._path.unlink()
+            finally:
+                while_open_elsewhere(claim.unlink, always=True)
+        except OSError:
+            return False
+        return True
 
-    def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT_SECONDS):
-            if not self._path.exists():
-                continue  # the folder was renamed
-            if not _is_held_by(self._path, self._holder):
-                log.error("%s: another process took this folder over, as this one was stopped for too long; end one of them", self._path)
-                return
-            with contextlib.suppress(OSError):
-                os.utime(self._path)
+    def _close(self) -> None:
+        if self._guard is not None:
+            os.close(self._guard)
+            self._guard = None
 
 
-def _acquired(path: Path, holder: Holder, *, wait: bool = False) -> _Lock:
-    """Takes the lock at `path`, also over from a dead process."""
-    content = json.dumps(asdict(holder)).encode()
-    while True:
-        if _created(path, content):
-            return _Lock(path, holder)
-        found = _Found.at(path)
-        if found is None:
-            continue  # released meanwhile
-        if found.is_stale():
-            # Only who holds the lock on this very lock may replace it, so that of several takers one wins.
-            with contextlib.suppress(_HeldError):
-                successor = _acquired(_claim_of(path, found.token), holder)
-                try:
-                    now = _Found.at(path)
-                    if now is not None and now.token == found.token and now.is_stale():
-                        _replace(path, content)
-                        return _Lock(path, holder)
-                finally:
-                    successor.release()
-        elif found.holder is not None and not wait:
-            raise _HeldError(
-                f"{path.parent}: another process is {found.holder.activity} here ({_who(found.holder)}); wait for it or stop it"
-            )
-        elif found.is_guarded and not wait:
-            raise _HeldError(f"{path.parent}: a process of another version of autoseg works here; wait for it or stop it")
-        time.sleep(POLL_SECONDS)
+class _Waiting:
+    """The wait for one lock: refuses where its holder lives and is not waited for, and says once who it is."""
+
+    def __init__(self, path: Path, *, wait: bool) -> None:
+        self._path, self._wait = path, wait
+        self._begun, self._pause, self._is_told = time.monotonic(), POLL_SECONDS[0], False
+        self._seen: dict[str, float] = {}
+
+    def check(self, found: FoundLock) -> None:
+        """Raises `_HeldError` where the holder of a lock lives: seen here, or by a touch since the first look, and not to be waited for."""
+        is_alive = found.is_alive or self._seen.setdefault(found.token, found.touched) != found.touched
+        if is_alive and not self._wait:
+            who = f"another process is {found.holder.activity} here ({found.holder})" if found.holder else ""
+            raise _HeldError(f"{self._path.parent}: {who or 'a process of another version of autoseg works here'}; wait for it or stop it")
+        if not self._is_told and time.monotonic() - self._begun > TOLD_SECONDS:
+            self._is_told = True
+            who = f"{found.holder}, {found.holder.activity} here" if found.holder else "a process that is beginning here"
+            until = "" if self._wait else f", up to {STALE_SECONDS / 60:.0f} minutes, to see whether it is still alive"
+            log.info("%s: waiting for %s%s.", self._path.parent, who, until)
+
+    def pause(self) -> None:
+        """Sleeps, the longer the longer it lasts: on a network each look costs."""
+        time.sleep(self._pause)
+        self._pause = min(1.5 * self._pause, POLL_SECONDS[1])
 
 
 class _HeldError(ValueError):
     """Another living process holds the lock."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A lock that is there already.
-
-    Attributes:
-        holder: None where the file is empty or damaged.
-        age: Seconds since it was touched, by the clock of the file server.
-        is_guarded: Whether a process holds the system's lock on it.
-    """
-
-    holder: Holder | None
-    token: str
-    age: float
-    is_guarded: bool
-
-    @classmethod
-    def at(cls, path: Path) -> _Found | None:
-        """What lies at `path` now; None where nothing does."""
-        try:
-            with path.open("rb") as file:  # opened anew: a network file system may show an older state of a file that is not opened
-                content, status = file.read(), os.fstat(file.fileno())
-        except FileNotFoundError:
-            return None
-        holder = _parsed(content)
-        token = hashlib.sha256(content + f"{status.st_ino} {status.st_mtime_ns}".encode()).hexdigest() if holder is None else holder.token
-        return cls(holder, token, _now(path.parent) - status.st_mtime, _is_flocked(path))
-
-    def is_stale(self) -> bool:
-        """Whether its holder is dead as far as can be known."""
-        this = Machine.this()
-        if self.holder is None:
-            return not self.is_guarded and self.age > UNWRITTEN_SECONDS
-        if self.holder.machine == this:
-            return not is_alive(self.holder.pid, self.holder.started)
-        if self.is_guarded:
-            return False
-        limit = STALE_SECONDS
-        if self.holder.machine.host == this.host and self.holder.machine.boot != this.boot:
-            limit = min(limit, max(REBOOT_SECONDS, _uptime()))  # not touched since this machine was started
-        return self.age > limit
 
 
 def _claim_of(path: Path, token: str) -> Path:
@@ -223,7 +232,7 @@ def _created(path: Path, content: bytes) -> bool:
     """Creates the file where there is none; False where there is one."""
     try:
         with explained_write_errors(path):
-            number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            number = while_open_elsewhere(lambda: os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
         return False
     try:
@@ -241,80 +250,10 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with explained_write_errors(beside):
             beside.write_bytes(content)
-            os.replace(beside, path)
+            while_open_elsewhere(lambda: os.replace(beside, path))
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-
-
-def _parsed(content: bytes) -> Holder | None:
-    try:
-        values = json.loads(content)
-        return Holder(**{**values, "machine": Machine(**values["machine"])})
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _is_held_by(path: Path, holder: Holder) -> bool:
-    try:
-        return _parsed(path.read_bytes()) == holder
-    except OSError:
-        return False
-
-
-def _who(holder: Holder) -> str:
-    who = f"process {holder.pid} on {holder.machine.host}, since {holder.since}"
-    if holder.machine == Machine.this():
-        return who
-    return (
-        f"{who}; on another machine or in another container, so that after a kill the folder is free {STALE_SECONDS / 60:.0f} minutes later"
-    )
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock of the server that stores `folder`; this machine's where nothing can be written there."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-clock-") as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
-
-
-def _uptime() -> float:
-    """Seconds since this machine was started; without limit where the system does not tell."""
-    try:
-        return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
-        return float("inf")
-
-
-def _flocked(path: Path) -> int | None:
-    """The descriptor of a file on which this process now holds the system's lock; None where there is no such lock."""
-    number = None
-    try:
-        import fcntl
-
-        number = os.open(path, os.O_RDWR)
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return number
-    except (ImportError, OSError):
-        if number is not None:
-            os.close(number)
-        return None
-
-
-def _is_flocked(path: Path) -> bool:
-    """Whether another process holds the system's lock on the file; False where the file system knows no such locks."""
-    try:
-        import fcntl
-
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except ImportError:
-        return False
-    except OSError as error:
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-    return False
 
 
 def partial_name(name: str) -> str:
@@ -323,19 +262,19 @@ def partial_name(name: str) -> str:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes partial files of killed processes from `folder` (not from its subfolders); those of living processes stay."""
+    """Removes partial files of killed processes from `folder` (not from its subfolders); files of living processes and others stay."""
     for leftover in folder.glob(".partial-*"):
-        if not _written_by_living(leftover):
+        found = PARTIAL.match(leftover.name)
+        if found and not _written_by_living(leftover, found):
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
-def _written_by_living(partial: Path) -> bool:
+def _written_by_living(partial: Path, name: re.Match[str]) -> bool:
     """Whether a process that is still alive, here or on another machine, is writing this file."""
-    if found := re.match(r"\.partial-(\d+)\.(\w*)\.([0-9a-f]{8})-", partial.name):
-        if found[3] == Machine.this().key:
-            return is_alive(int(found[1]), found[2])
-        with contextlib.suppress(FileNotFoundError):
-            return _now(partial.parent) - partial.stat().st_mtime < PARTIAL_SECONDS
-        return False
-    number = partial.name.split("-")[1]  # of an earlier version, which wrote on this machine as far as is known
-    return number.isdigit() and int(number) != os.getpid() and is_alive(int(number))
+    if name["earlier"]:  # it wrote on this machine as far as is known
+        return int(name["earlier"]) != os.getpid() and is_alive(int(name["earlier"]))
+    if name["machine"] == Machine.this().key:
+        return is_alive(int(name["pid"]), name["started"])
+    with contextlib.suppress(FileNotFoundError):
+        return server_time(partial.parent) - partial.stat().st_mtime < PARTIAL_SECONDS
+    return False

@@ -64,7 +64,7 @@ def started(pid: int) -> str:
     if sys.platform.startswith("linux"):
         return _linux_fields(pid)[1]
     if os.name == "nt":
-        return _windows_started(pid)
+        return _windows_state(pid)[1]
     command, environment = ["ps", "-o", "lstart=", "-p", str(pid)], {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=False)
@@ -81,8 +81,8 @@ def own_start(pid: int) -> str:
 def is_alive(pid: int, since: str = "") -> bool:
     """Whether the process of that number on this machine runs, and was started then (`started`; empty: whenever); in doubt it does."""
     if os.name == "nt":
-        now = _windows_started(pid)
-        return bool(now) and since in ("", now)
+        runs, now = _windows_state(pid)
+        return runs and (not since or not now or since == now)
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -105,18 +105,19 @@ def start_child(function: str, *, environment: Mapping[str, str] | None = None, 
         errors: Where its standard error goes; None means that of this process.
     """
     module, name = function.split(":")
-    command = [sys.executable, "-c", BOOT.format(module=module, name=name), json.dumps(sys.path), str(os.getpid())]
+    command = [sys.executable, "-c", BOOT.format(module=module, name=name), json.dumps([str(one) for one in sys.path]), str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment)
 
 
 def end_with_parent(parent: int) -> None:
-    """To be called first in a child: it ignores Ctrl-C and SIGTERM, on which the parent decides, and ends when that dies.
+    """To be called first in a child: it ignores Ctrl-C, SIGTERM and SIGHUP, on which the parent decides, and ends when that dies.
 
     On Linux the kernel does so, even inside a library call that lets no thread run; elsewhere a thread asks. On Windows, where a process
     does not learn of its parent's end, and where that was dead already, it is the end of the standard input (`end_when_closed`).
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
     if sys.platform.startswith("linux"):
         set_parent_death_signal = 1
         with contextlib.suppress(OSError, AttributeError):
@@ -167,21 +168,24 @@ def _linux_fields(pid: int) -> tuple[str, str]:
         return "", ""
 
 
-def _windows_started(pid: int) -> str:
+def _windows_state(pid: int) -> tuple[bool, str]:
+    """Whether a process runs, and its start; that is empty where it cannot be asked, as for another user's process."""
     if sys.platform != "win32":
-        return ""
+        return False, ""
+    access_denied = 5
     query_limited_information = 0x1000
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.OpenProcess.restype = ctypes.c_void_p
     handle = kernel.OpenProcess(query_limited_information, False, pid)
     if not handle:
-        return ""
+        return ctypes.get_last_error() == access_denied, ""
     times = [ctypes.c_ulonglong() for _ in range(4)]  # of its creation, end, and time in the kernel and outside
     code = ctypes.c_ulong()
     still_active = 259
     try:
         found = kernel.GetProcessTimes(ctypes.c_void_p(handle), *(ctypes.byref(time) for time in times))
         kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
-        return str(times[0].value) if found and code.value == still_active else ""
+        runs = code.value == still_active
+        return runs, str(times[0].value) if found and runs else ""
     finally:
         kernel.CloseHandle(ctypes.c_void_p(handle))

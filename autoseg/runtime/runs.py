@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..schema import Labels, RunRecord, Score
 from ..schema.plan import ENSEMBLE
+from .locks import LOCK
 from .migrate.artefacts import complete_record
 from .serialization import read_json
 
@@ -160,6 +161,7 @@ class Run:
         number = next(i for i in range(1, 10_000) if not self.folder.with_name(f"old_{self.folder.name}_{i}").exists())
         kept = self.folder.with_name(f"old_{self.folder.name}_{number}")
         self.folder.rename(kept)
+        (kept / LOCK).unlink(missing_ok=True)  # that of this process, which is given back where it was taken
         log.info("The former run is kept as %s", kept)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import re
 import shutil
 import types
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..schema import candidate_members, candidate_name
-from .disk import WriteError, explained_write_errors
+from .disk import WriteError, explained_write_errors, put_in_place
 from .locks import partial_name
 from .migrate.names import upgrade, upgrade_objects
 from .sealing import with_digest, without_digest
@@ -49,13 +48,14 @@ def atomic_write(path: Path, *, size: int = 0) -> Iterator[Path]:
 
     Raises:
         WriteError: The disk is full, read-only or broken.
+        ValueError: The system does not let the former file be replaced, as it is open in another program.
     """
     partial = path.with_name(partial_name(path.name))
     try:
         with explained_write_errors(path, partial=partial, size=size):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            os.replace(partial, path)
+            put_in_place(partial, path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

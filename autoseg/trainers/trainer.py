@@ -176,7 +176,7 @@ class Trainer:
         """Trains until the budget is used up, from where an interrupted run stopped, and returns the network to predict with.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of that very step is written, unless a second one came meanwhile.
+            KeyboardInterrupt: A signal came; a checkpoint of that very step is written, unless a second one came meanwhile.
         """
         if not self.folders.files.is_trained:
             reset_peak_memory()
@@ -293,7 +293,7 @@ class Trainer:
     # Resuming
 
     def _end_if_signalled(self) -> None:
-        """Saves the run and ends it where Ctrl-C or SIGTERM waits; continued, it gives what it would have given without."""
+        """Saves the run and ends it where a signal waits; continued, it gives what it would have given without."""
         if not self._interruption.is_signalled:
             return
         if self._means.is_finite:  # else the checkpoint before is of more use

@@ -220,9 +220,16 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_sigterm_ends_like_ctrl_c_with_status_143(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("autoseg.pipeline.train", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    assert cli.train(["3", "2d", "0"]) == 143
-    assert "the same command resumes" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_that_end_a_command_do_so_like_ctrl_c(
+    name: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = getattr(signal, name, None) or pytest.skip(f"{name} is unknown here")
+    before = signal.signal(number, signal.SIG_DFL)  # not ignored, as under nohup
+    monkeypatch.setattr("autoseg.pipeline.train", lambda *_, **__: signal.raise_signal(number))
+    try:
+        assert cli.train(["3", "2d", "0"]) == status
+        assert "the same command resumes" in capsys.readouterr().err
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)

@@ -53,6 +53,16 @@ def test_label_maps_are_right_and_lie_on_their_images_and_half_written_files_are
         assert set(np.unique(found.array)) == {0, data.BALL, data.BAR}
 
 
+def test_a_users_own_hidden_files_stay(cases: list[Case], out: Path) -> None:
+    mine = {out / ".lock": "of another tool", out / ".partial-results/thesis.txt": "mine", out / ".partial-scan.nii.gz": "mine"}
+    for path, text in mine.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (0, 0))
+    assert redone(cases[:1], out) == ALL[:1]
+    assert {path: path.read_text() for path in mine} == mine
+
+
 def test_only_what_is_missing_or_changed_is_predicted_again(cases: list[Case], out: Path, tmp_path: Path) -> None:
     assert redone(cases[:2], out) == ALL[:2]
     before = data.snapshot(out)

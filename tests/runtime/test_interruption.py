@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from autoseg.runtime.interruption import PostponedInterruption, Terminated
+from autoseg.runtime.interruption import TERMINATING, PostponedInterruption, Terminated
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="POSIX signals")
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), *((one, Terminated) for one in TERMINATING)])
 def test_the_first_signal_waits_and_the_second_one_does_not(number: int, error: type[BaseException]) -> None:
     former = signal.getsignal(number)
     seen: list[bool] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.runtime.locks import exclusive_lock
 from autoseg.runtime.runs import ModelFolder, Run, model_folders, started_runs, validated_runs
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Labels, Score
@@ -75,5 +76,8 @@ def test_seconds_that_were_not_measured_are_left_out(model: ModelFolder) -> None
 
 def test_a_run_put_aside_is_kept_under_the_next_free_name(model: ModelFolder) -> None:
     for _ in range(2):
-        trained(model.run("0")).put_aside()
+        trained(model.run("0"))
+        with exclusive_lock(model.run("0").folder, "training"):
+            model.run("0").put_aside()
     assert sorted(path.name for path in model.folder.iterdir()) == ["old_fold_0_1", "old_fold_0_2"]
+    assert not list(model.folder.glob("*/.lock"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import subprocess
 import sys
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import numpy as np
 import pytest
 
 from autoseg import schema
+from autoseg.runtime import disk
+from autoseg.runtime.failures import failure_of
 from autoseg.runtime.locks import exclusive_lock, remove_partial_files
 from autoseg.runtime.serialization import atomic_write, from_jsonable, read_json, to_jsonable, write_json
 from autoseg.schema import settings, training_options
@@ -170,6 +175,27 @@ class TestAtomic:
                 write_json(path, value)
         assert read_json(path, dict) == {"old": 1}
         assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("times", [3, 10**6], ids=["for a moment", "in a viewer"])
+    def test_a_file_that_is_open_elsewhere_fails_that_case_only(self, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """As on Windows, which does not let it be replaced."""
+        path, real, calls = tmp_path / "c0.nii.gz", os.replace, count(1)
+        path.write_text("former")
+
+        def replace(old: Path, new: Path) -> None:
+            if next(calls) <= times:
+                raise PermissionError(errno.EACCES, "used by another process", str(old), None, str(new))
+            real(old, new)
+
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(disk, "KEEPS_OPEN_FILES", True)
+        monkeypatch.setattr(disk, "OPEN_SECONDS", 0.3)
+        failures: dict[str, str] = {}
+        with failure_of("c0", failures), atomic_write(path) as partial:
+            partial.write_text("new")
+        in_viewer = times > 3
+        assert path.read_text() == ("former" if in_viewer else "new") and list(tmp_path.iterdir()) == [path]
+        assert ("c0.nii.gz: cannot be replaced, as it is open in another program" in failures.get("c0", "")) == in_viewer
 
     def test_what_a_killed_run_left_is_removed(self, tmp_path: Path):
         (tmp_path / ".partial-99999999-a.json").write_text("half")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import worker_jobs
 
 from autoseg.runtime import hardware as machine
+from autoseg.runtime import processes
 from autoseg.runtime.worker_pool import run_cases, worker_count
 
 REPOSITORY = Path(__file__).parents[2]
@@ -58,6 +61,15 @@ def test_what_cannot_be_imported_is_refused() -> None:
         run_cases(lambda number: number, NUMBERS, workers=1)
     with pytest.raises(ValueError, match="workers"):
         run_cases(worker_jobs.square, NUMBERS, workers=-1)
+
+
+def test_a_search_path_may_hold_path_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As notebooks insert them."""
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    done = Mock()
+    monkeypatch.setattr(processes.subprocess, "Popen", done)
+    processes.start_child("autoseg.runtime.worker_pool:serve")
+    assert json.loads(done.call_args.args[0][-2])[-1] == str(tmp_path)
 
 
 def test_memory_limits_how_many_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

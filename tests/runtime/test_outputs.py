@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.runtime import serialization
 from autoseg.runtime.outputs import NOTES, Outputs, clashes
 
 
@@ -69,7 +68,7 @@ def test_a_command_that_died_before_the_file_was_there_goes_on(tmp_path: Path, m
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(serialization.os, "replace", dying)
+    monkeypatch.setattr(os, "replace", dying)
     with pytest.raises(KeyboardInterrupt):
         write(path, "second", outputs())
     monkeypatch.undo()

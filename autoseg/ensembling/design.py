@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..data.label_subsets import subset_labels
+from ..data.region_order import check_region_order
 from ..planners.topology import plan_topology
 from ..runtime.runs import ENSEMBLE
 from ..schema import Budget, Configuration, Mirroring, Plan, Split
@@ -103,6 +104,7 @@ class Design:
         """The reference's, for the ensemble's organs and the channels that it sees."""
         plan = self.reference.record.plan
         labels = subset_labels(plan.stored_labels, self.organs)
+        check_region_order(labels, f"organs {', '.join(labels.names)}")
         channels = plan.channels * len(self.sources) if self.kind == FUSION else self.layout.names
         stored = None if labels == plan.stored_labels else plan.stored_labels
         return replace(plan, labels=labels, data_labels=stored, channels=channels, configurations={ENSEMBLE: configuration}, reasons=())

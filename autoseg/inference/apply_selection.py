@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..data.label_subsets import subset_labels, translate_labels
+from ..data.region_order import rightly_painted
 from ..schema import Choice, Labels
 from .averages import Members, average_all
 from .export import export_labels, to_file_order
@@ -40,7 +41,7 @@ def apply_selection(
     Returns:
         Label map, int16, in internal values of the dataset and the file's axis order, and the number of voxels that two organs claimed.
     """
-    chosen = subset_labels(labels, tuple(choice.organs))
+    chosen = rightly_painted(subset_labels(labels, tuple(choice.organs)))
     candidates = list(dict.fromkeys(choice.organs.values()))
     if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
         predictions = calibrated(predictions, choice, member_labels)

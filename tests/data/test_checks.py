@@ -147,6 +147,15 @@ def test_a_label_map_that_cannot_be_read_is_not_called_fractional(tmp_path):
     assert "one number a voxel, found 3 channels" in problem.found
 
 
+def test_an_unreadable_picture_is_listed_once(tmp_path):
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "imagesTr/a_0000.png").write_bytes(b"no picture")
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((8, 8), np.uint8)), str(tmp_path / "labelsTr/a.png"))
+    problems = checks.check_dataset(write_info(tmp_path, file_ending=".png"), workers=0)
+    assert [(problem.kind, problem.file.endswith("a_0000.png")) for problem in problems] == [(checks.UNREADABLE, True)]
+
+
 def test_a_label_map_is_unpacked_once(tmp_path, monkeypatch):
     write_case(tmp_path, "a", seed=0)
     read, once = [], images._read

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import GRIDS, LIVER_SPLEEN_AORTA, blobs
+import torch
+from factories import GRIDS, LIVER_SPLEEN_AORTA, blobs, make_geometry, regions
 
 from autoseg.data.label_subsets import subset_labels
 from autoseg.inference.apply_selection import apply_selection
@@ -12,7 +13,7 @@ from autoseg.inference.export import probabilities
 from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
-from autoseg.schema import Calibration, Choice
+from autoseg.schema import Calibration, Choice, Trace
 
 TEMPERATURES = {"a": 1.0, "b": 1.6, "c": 2.5, "only": 0.7}
 MEMBER_LABELS = {
@@ -75,3 +76,15 @@ def test_it_is_what_all_probabilities_give(case, organs):
     assert abs(conflicts - contested) <= 0.002 * found.size
     assert conflicts > 0 or len(set(choice.organs.values())) == 1 or case == "flat"
     assert set(np.unique(found)) == {0, 1, 2, 3}
+
+
+def test_a_choice_without_the_region_that_is_painted_last_keeps_those_inside_of_others():
+    labels = regions(core=(1,), whole=(1, 2), mark=(1,), order=(1, 2, 1))
+    shape = (1, 1, 3)
+    trace = Trace("c", make_geometry(shape, (1, 1, 1)), (0, 1, 2), shape, ((0, 1), (0, 1), (0, 3)), shape, (1.0, 1.0, 1.0))
+    inside = {"core": [0, 0, 1], "whole": [0, 1, 1]}
+    array = {name: np.array(voxels, np.float32).reshape(1, *shape) * 18 - 9 for name, voxels in inside.items()}
+    predictions = {name: Logits(torch.from_numpy(one), trace) for name, one in array.items()}
+    members = {name: subset_labels(labels, (name,)) for name in inside}
+    found, _ = apply_selection(predictions, Choice({name: (name,) for name in inside}, ("0",), {}, 0), members, labels)
+    assert found.ravel().tolist() == [0, 2, 1]

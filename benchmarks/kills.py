@@ -29,6 +29,7 @@ import torch
 
 from autoseg.data.phantom.dataset import make_phantom
 from autoseg.preprocessing.storage import read_array
+from autoseg.runtime.outputs import NOTES
 
 DATASET = "Dataset900_Phantom"
 QUICK = ("--iterations", "24", "--batch", "2", "--device", "cpu", "--seed", "5")
@@ -63,7 +64,7 @@ REFUSED_AGAIN = ("check_fix", "merge")
 
 MARK = "AUTOSEG_KILLS_TRIAL"
 IGNORED_ENDINGS = (".png", ".html", ".log")
-"""Files that are there or not; their bytes may hold times."""
+"""Files that are there or not; their bytes may hold times, and so may what `runtime.outputs` notes of them."""
 
 
 def command(stage: str, home: Path) -> list[str]:
@@ -82,7 +83,9 @@ def contents(home: Path) -> dict[str, str]:
 
 
 def _facts_of(file: Path) -> Iterator[tuple[str, str]]:
-    if file.suffix == ".json":
+    if file.parent.name == NOTES and file.name.removesuffix(".json").endswith(IGNORED_ENDINGS):
+        yield "", "there"
+    elif file.suffix == ".json":
         yield from _flat(json.loads(file.read_text(encoding="utf-8")), "")
     elif file.suffix == ".csv":
         for number, row in enumerate(csv.DictReader(file.open(encoding="utf-8"))):

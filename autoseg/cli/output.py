@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from pathlib import PurePath
@@ -14,6 +15,9 @@ from pathlib import PurePath
 from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
 from ..runtime.shown_text import in_one_line, printable
+
+SHOWN_ALIKE = 3
+"""Messages of a kind that may come once a file which are shown before the rest is only counted."""
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -48,10 +52,14 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveProgressBars()])
+    handler = _AboveProgressBars(shown_alike=None if options.verbose else SHOWN_ALIKE)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
     try:
-        return options.run(options) or 0
+        try:
+            return options.run(options) or 0
+        finally:
+            handler.count_the_others()
     except BrokenPipeError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
@@ -72,7 +80,28 @@ def _discard_output() -> None:
 
 
 class _AboveProgressBars(logging.StreamHandler):
-    """Writes messages on separate lines, above a progress bar that is being drawn."""
+    """Writes messages on separate lines, above a progress bar that is being drawn.
+
+    Args:
+        shown_alike: Of the messages that may come once a file (`one_of_many`) that many of a kind are shown; None means all.
+    """
+
+    def __init__(self, *, shown_alike: int | None) -> None:
+        super().__init__()
+        self._shown_alike = shown_alike
+        self._alike: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        kind = getattr(record, "one_of_many", "")
+        if kind:
+            self._alike[kind] += 1
+        return super().filter(record) if not kind or self._shown_alike is None or self._alike[kind] <= self._shown_alike else False
+
+    def count_the_others(self) -> None:
+        """Says how many messages of each kind were not shown."""
+        for kind, number in self._alike.items():
+            if self._shown_alike is not None and number > self._shown_alike:
+                say(f"{kind}: {number} messages, of which {self._shown_alike} are shown (all with --verbose)", error=True)
 
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.args, tuple) and len(record.args) > 1 and "\n" not in str(record.msg):  # others are whole tables

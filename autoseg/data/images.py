@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from ..runtime.disk import explained_write_errors
 from ..runtime.provenance import files_of
 from ..runtime.serialization import Writer, atomic_write, write_json
+from ..runtime.shown_text import one_of_many
 from ..schema import Case, Geometry, Image
 from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
@@ -308,7 +309,11 @@ def _without_non_finite(array: np.ndarray, source: str) -> np.ndarray:
         return array
     if not finite.any():
         raise ValueError(f"{source}: expected an image, found only voxels that are NaN or infinite")
-    log.warning("%s: %d of %d voxels are NaN or infinite; they are read as 0", source, array.size - np.count_nonzero(finite), array.size)
+    bad = array.size - np.count_nonzero(finite)
+    log.warning(
+        *("%s: %d of %d voxels are NaN or infinite; they are read as 0", source, bad, array.size),
+        extra=one_of_many("images with voxels that are NaN or infinite"),
+    )
     return np.where(finite, array, array.dtype.type(0))
 
 

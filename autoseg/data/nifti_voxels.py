@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runtime.shown_text import one_of_many
 from ..schema import Geometry
 from . import nifti_header
 from .nifti_geometry import MOST_SKEW, ResolvedForms, resolve_forms
@@ -117,9 +118,15 @@ def header_geometry(path: Path, layout: NiftiLayout, wanted: str | None, *, warn
             f" {skew:.2g}); autoseg_check --fix writes a corrected copy"
         )
     if forms.converted and warn:
-        log.warning("%s: its header is in %s, which are converted: %s", path, forms.converted, reading)
+        log.warning(
+            *("%s: its header is in %s, which are converted: %s", path, forms.converted, reading),
+            extra=one_of_many("headers in other units than mm"),
+        )
     if forms.contradiction and warn:
-        log.warning("%s: its header contradicts itself: %s; taken: %s", path, forms, reading.name)
+        log.warning(
+            *("%s: its header contradicts itself: %s; taken: %s", path, forms, reading.name),
+            extra=one_of_many("headers that contradict themselves"),
+        )
     kept = () if forms.contradiction or min(fields[2 : 2 + axes]) <= 0 else fields  # a label map repeats no contradiction
     direction, oriented = reading.direction_of(axes)
     place = reading.spacing[:axes][::-1], reading.origin[:axes], tuple(direction.ravel().tolist())

@@ -6,6 +6,15 @@ FORMULA_SIGNS = "=+-@\t\r\uff1d\uff0b\uff0d\uff20"
 """First characters of a cell that spreadsheets take for a formula, those of full width too."""
 
 
+def one_of_many(kind: str) -> dict[str, str]:
+    """The ``extra`` of a log record of which there may be one a file: a command shows the first few of a kind, and counts the others.
+
+    Args:
+        kind: What the records say, as a plural: ``contradicting headers``.
+    """
+    return {"one_of_many": kind}
+
+
 def printable(text: str) -> str:
     """Text for a terminal: control characters (but line feeds), escape sequences and direction marks as ``\\x1b``, the rest as it is."""
     from ..schema.names import is_unprintable  # the room of values needs numpy, which `--help` has no use for

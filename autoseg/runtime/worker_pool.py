@@ -28,6 +28,7 @@ from .disk import WriteError
 from .hardware import GIB, available_memory, cpu_count
 from .processes import start_child
 from .registry import allowed_code, allowed_modules
+from .shown_text import one_of_many
 
 log = logging.getLogger(__name__)
 
@@ -238,8 +239,8 @@ class _Worker:
                 kind, value = pickle.loads(answer)
                 if kind != "log":
                     return Outcome(kind, value)
-                name, level, text = value
-                logging.getLogger(name).log(level, "%s", text)
+                name, level, text, kind_of_many = value
+                logging.getLogger(name).log(level, "%s", text, extra=one_of_many(kind_of_many))
         except OSError:
             pass  # the pipe broke because the process ended: reported below
         return Outcome("died", _exit_reason(self._process.wait()))
@@ -310,9 +311,9 @@ class _Forward(logging.Handler):
         self._answer = answer
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Sends one record as logger name, level and text."""
+        """Sends one record as logger name, level, text, and what it is one of many of."""
         with contextlib.suppress(OSError):
-            self._answer("log", (record.name, record.levelno, record.getMessage()))
+            self._answer("log", (record.name, record.levelno, record.getMessage(), getattr(record, "one_of_many", "")))
 
 
 def _write(stream: IO[bytes], payload: bytes) -> None:

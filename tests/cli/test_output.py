@@ -1,0 +1,41 @@
+"""Messages of a command as a terminal shows them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import pytest
+
+from autoseg.cli.output import SHOWN_ALIKE, _AboveProgressBars
+from autoseg.runtime.shown_text import one_of_many
+from autoseg.runtime.worker_pool import run_cases
+
+KIND = "headers that contradict themselves"
+
+
+def warn_once_a_file(number: int) -> int:
+    logging.getLogger("autoseg.data").warning("%s: is odd", Path(f"{number}.nii"), extra=one_of_many(KIND))
+    logging.getLogger("autoseg.data").error("case %d failed", number)
+    return number
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("shown_alike", "shown"), [(SHOWN_ALIKE, SHOWN_ALIKE), (None, 9)])
+def test_of_messages_that_come_once_a_file_the_first_are_shown_and_the_rest_counted(
+    workers: int, shown_alike: int | None, shown: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = _AboveProgressBars(shown_alike=shown_alike)
+    handler.setStream(stream := io.StringIO())
+    logging.getLogger("autoseg").addHandler(handler)
+    try:
+        run_cases(warn_once_a_file, {str(number): (number,) for number in range(9)}, workers=workers)
+        capsys.readouterr()
+        handler.count_the_others()
+    finally:
+        logging.getLogger("autoseg").removeHandler(handler)
+    lines = stream.getvalue().splitlines()
+    assert (sum(line.endswith("is odd") for line in lines), sum(line.endswith("failed") for line in lines)) == (shown, 9)
+    expected = f"{KIND}: 9 messages, of which {SHOWN_ALIKE} are shown (all with --verbose)\n" if shown_alike else ""
+    assert capsys.readouterr().err == expected

@@ -91,11 +91,12 @@ class _AboveProgressBars(logging.StreamHandler):
         self._shown_alike = shown_alike
         self._alike: Counter[str] = Counter()
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         kind = getattr(record, "one_of_many", "")
         if kind:
             self._alike[kind] += 1
-        return super().filter(record) if not kind or self._shown_alike is None or self._alike[kind] <= self._shown_alike else False
+        is_shown = not kind or self._shown_alike is None or self._alike[kind] <= self._shown_alike
+        return is_shown and bool(super().filter(record))
 
     def count_the_others(self) -> None:
         """Says how many messages of each kind were not shown."""

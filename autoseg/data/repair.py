@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..runtime.disk import explained_write_errors
 from ..runtime.failures import ends_all_cases, reason_of
 from ..runtime.outputs import check_outside
 from ..runtime.serialization import atomic_write, write_json
@@ -211,13 +212,18 @@ def _copy_straight(source: Path, stem: Path, kinds: set[str], nifti_geometry: st
         image = read_straightened(source) if NOT_ORTHONORMAL in kinds else read_stored(source)
         return write_image(target, image.array, image.geometry), NOT_ORTHONORMAL in kinds
     if source.is_dir():
-        shutil.copytree(source, target)
+        _copy_folder(source, target)
     else:
         shutil.copyfile(source, target)
         sidecars = [file for file in sidecars_of(source, stem_of(source)) if file.is_file()] if ending in PICTURES else []
         if sidecars:
             shutil.copyfile(sidecars[0], sidecar_of(target))
     return target, False
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    with explained_write_errors(target):
+        shutil.copytree(source, target)
 
 
 def _rewrite(old: Path, stem: Path, image: Image) -> Path:
@@ -240,7 +246,7 @@ def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:
     """Test cases as they are, and the description for the plain folder layout; what it says of cases, of those that were kept."""
     for part in ("imagesTs", "labelsTs"):
         if (folder / part).is_dir():
-            shutil.copytree(folder / part, target / part)
+            _copy_folder(folder / part, target / part)
     info = {key: value for key, value in read_info(folder).items() if key not in ("training", "test", "dataset", "numTest")}
     if "annotated" in info:
         info["annotated"] = {case.name: case.annotated for case in cases if case.annotated is not None}

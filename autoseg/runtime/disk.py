@@ -68,13 +68,13 @@ def explained_write_errors(path: Path, *, partial: Path | None = None, size: int
         yield
     except WriteError:
         raise
-    except OSError as error:
-        number = error.errno if _is_of_writing(error, partial) else None
+    except (RuntimeError, shutil.Error) as error:  # torch, SimpleITK, blosc2 and copies of folders keep the reason back: the disk is asked
+        number = _trouble(partial, size)
         if number is None:
             raise
         raise WriteError(number, _message(path, number, partial, size)) from error
-    except RuntimeError as error:  # torch, SimpleITK and blosc2 keep the reason to themselves: the disk is asked
-        number = _trouble(partial, size)
+    except OSError as error:
+        number = error.errno if _is_of_writing(error, partial) else None
         if number is None:
             raise
         raise WriteError(number, _message(path, number, partial, size)) from error

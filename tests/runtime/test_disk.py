@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,13 @@ def test_a_writer_that_hides_the_reason_is_explained(write, tmp_path: Path, smal
     with pytest.raises(WriteError, match=rf"^{tmp_path}/out.* cannot be written: the disk / takes no file of this size"):
         write(tmp_path / "out.b2nd")
     assert list(tmp_path.iterdir()) == []
+
+
+@POSIX
+def test_a_copy_of_a_folder_hides_no_reason(tmp_path: Path, small_files: None):
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(WriteError, match="copy: cannot be written: the disk / takes no file"), explained_write_errors(tmp_path / "copy"):
+        raise shutil.Error([("series", "copy", "[Errno 27] File too large")])
 
 
 def test_a_full_disk_says_how_much_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

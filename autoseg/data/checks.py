@@ -19,7 +19,8 @@ from .datasets import hidden_images, inspect_dataset
 from .external_files import Permission
 from .geometry import geometry_difference
 from .hounsfield import is_ct, not_in_hounsfield_units, warn_of_other_units
-from .images import FractionalError, nifti_forms, read_image, read_stored, stored_direction
+from .images import nifti_forms, read_image, read_stored, stored_direction
+from .integer_labels import FractionalError
 from .label_placement import Reading, describe_readings, placement, read_case_label, voxels_fit
 from .labels import undeclared_values
 from .raster_checks import NotOrthonormalError

@@ -17,6 +17,7 @@ from ..runtime.shown_text import one_of_many
 from ..schema import Case, Geometry, Image
 from . import dicom, nifti_header, raster_headers
 from .geometry import geometry_difference
+from .integer_labels import integer_labels
 from .nifti_geometry import ResolvedForms
 from .nifti_voxels import header_forms, header_geometry, read_layout, read_voxels
 from .pictures import check_picture, picture_channels, sidecar_spacing, sidecars_of, written_spacing
@@ -37,13 +38,6 @@ _READERS = {
     ".png": "PNGImageIO", ".bmp": "BMPImageIO", **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
     **dict.fromkeys((".jpg", ".jpeg"), "JPEGImageIO"),
 }  # fmt: skip
-
-LABEL_ROUNDING = 1e-5
-"""Label values nearer to an integer than this are that integer: files with a scale factor do not give it exactly."""
-
-
-class FractionalError(ValueError):
-    """Label values that are no integers."""
 
 
 def ending_of(path: Path) -> str:
@@ -159,19 +153,6 @@ def read_case_image(case: Case) -> Image:
 def read_case_geometry(case: Case) -> Geometry:
     """Reads the geometry of a case's first channel from its header, as `read_geometry`."""
     return read_geometry(case.images[0], nifti_geometry=case.nifti_geometry)
-
-
-def integer_labels(array: np.ndarray, source: str, *, tolerance: float = LABEL_ROUNDING) -> np.ndarray:
-    """Label values as integers; those within `tolerance` of one are rounded, others a ValueError that begins with `source`."""
-    if array.dtype.kind in "iub":
-        return array
-    rounded = np.rint(array)
-    wrong = ~(np.abs(array - rounded) <= tolerance)
-    if wrong.any():
-        raise FractionalError(
-            f"{source}: expected integer labels, found {int(wrong.sum())} voxels with other values, for example {array[wrong][0]:.6g}"
-        )
-    return rounded.astype(np.int32 if np.abs(rounded).max(initial=0) < 2**31 else np.int64)
 
 
 def read_geometry(path: Path, *, nifti_geometry: str | None = None) -> Geometry:

@@ -20,7 +20,9 @@ _JPEG_PIXELS = 4096
 """Pixels that a byte of a JPEG can become at most."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_DESCRIPTION = 270
+_SUBFILE, _DESCRIPTION = 254, 270
+_NO_PAGE = 1 | 4
+"""Kinds of pages (`_SUBFILE`) that are a smaller copy or a mask: ITK passes over them with memory for fewer pages than there are."""
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _COUNTS, _PLANAR = 256, 257, 258, 259, 262, 273, 277, 279, 284
 _TILE_OFFSETS, _TILE_COUNTS, _ORIENTATION, _SAMPLE_FORMAT = 324, 325, 274, 339
 _TIFF_KINDS = {(8, 1), (8, 2), (16, 1), (16, 2), (32, 1), (32, 2), (32, 3)}
@@ -255,6 +257,8 @@ def _check_kind(path: Path, page: dict[int, tuple[int, ...]]) -> None:
         found = f"an orientation tag that turns or mirrors the picture ({page[_ORIENTATION][0]})"
     elif _TILE_OFFSETS in page:
         found = "tiles"
+    elif page.get(_SUBFILE, (0,))[0] & _NO_PAGE:
+        found = "a page that is a smaller copy or a mask"
     elif samples > 1 and page.get(_PLANAR, (1,))[0] == 2 and (samples, kinds) != (3, {(8, 1)}):
         found = "planes of colours that are not three of 8 bits"
     if found:

@@ -94,7 +94,10 @@ def read_stored(path: Path) -> StoredVoxels:
             raise ValueError(
                 f"{path}: cannot be read: expected its voxels in {stored.stream.file}, as its header says; found nothing there"
             )
-        check_size(stored.stream)
+        try:
+            check_size(stored.stream)
+        except ValueError as error:
+            raise error if stored.stream.file == path else ValueError(f"{path}: {error}") from error
     return stored
 
 

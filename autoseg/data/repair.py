@@ -26,7 +26,6 @@ from .geometry import geometry_difference
 from .images import (
     PICTURES,
     ending_of,
-    integer_labels,
     label_ending,
     nifti_forms,
     read_geometry,
@@ -38,6 +37,7 @@ from .images import (
     write_image,
     write_label,
 )
+from .integer_labels import integer_labels
 from .label_placement import Reading, place_label, placement, voxels_fit
 from .nifti_geometry import straightened
 from .pictures import sidecars_of

@@ -71,6 +71,7 @@ REFUSED = {
         {"photometric": "rgb", "planarconfig": "separate", "extrasamples": ["unassalpha"]},
         "planes of colours",
     ),
+    "a smaller copy": (STACK, {"subfiletype": 1}, "a page that is a smaller copy or a mask"),
     "half precision": (GREY.astype(np.float16), {}, "floating-point numbers of 16 bits"),
     "mirrored": (GREY, {"extratags": [(274, 3, 1, 4, True)]}, "an orientation tag"),
     "turned": (GREY, {"extratags": [(274, 3, 1, 6, True)]}, "an orientation tag"),

@@ -23,7 +23,7 @@ from ..runtime.workspace import Workspace
 from ..schema import Budget, Dataset, Score, Split
 from ..schema.run_record import RunRecord
 from ..schema.settings import EnsembleSettings
-from ..trainers.corrected_references import score_corrected
+from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.resume_checks import warn_of_former_contents
 from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
@@ -69,11 +69,10 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
     run = work.model.run(fold)
     if run.is_started:
         check_members(run)
-    if run.is_finished:
+    if is_done(run, work.dataset):
         log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
         warn_of_former_contents(run, work.dataset.cases)
-        score_corrected(run, work.dataset)
-        return run.scores()
+        return score_corrected(run, work.dataset)
     with exclusive_lock(run.folder, "training"):
         split = _prepare(work, fold)
         if run.is_started:
@@ -93,6 +92,11 @@ def train_fold(work: EnsembleTraining, fold: str) -> list[Score]:
             networks = [network.to(work.device)]
             predictor = Predictor(networks, job.configuration, job.plan.labels, device=work.device, mirror=False, step=step)
         return validate_fold(predictor, job, folders, work.dataset)
+
+
+def is_done(run: Run, dataset: Dataset) -> bool:
+    """Whether nothing is left to train, and no held-out case to predict, also not again."""
+    return run.is_finished and not (run.is_started and needs_validation(run, dataset.cases))
 
 
 def _note_made_from(work: EnsembleTraining, fold: str, split: Split) -> None:
@@ -122,7 +126,8 @@ def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
     configuration = job.configuration
     channels, outputs, options = job.plan.in_channels(configuration), job.plan.labels.n_outputs, configuration.network_options
     network = build_network(configuration.network, dim=configuration.dim, in_channels=channels, out_channels=outputs, **options)
-    save_checkpoint(Run(folders.run).checkpoint, {"network": network.state_dict()}, {"fold": job.fold})
+    if not Run(folders.run).is_trained:  # a second file of the same weights would be another network to who noted the first
+        save_checkpoint(Run(folders.run).checkpoint, {"network": network.state_dict()}, {"fold": job.fold})
     return network.eval()
 
 
@@ -139,5 +144,6 @@ def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> 
         predictors |= dict.fromkeys(judged, trainer.predictor(network))
     states = [load_checkpoint(Run(run).checkpoint)[0]["network"] for run in runs]
     average_history(folders.run, runs)
-    save_checkpoint(Run(folders.run).checkpoint, {"network": averaged(states)}, {"fold": job.fold, FUSED: network.key})
+    if not Run(folders.run).is_trained:
+        save_checkpoint(Run(folders.run).checkpoint, {"network": averaged(states)}, {"fold": job.fold, FUSED: network.key})
     return CrossFitted(predictors)

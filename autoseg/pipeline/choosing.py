@@ -108,15 +108,15 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     if not knows_spacing(plan):
         unit = "a voxel counts as 1 mm an axis, so that mm³ and ml of this choice are no volumes, and distances cannot be chosen by"
         log.warning("%s: nobody knows the spacing of its images: %s.", dataset.name, unit)
-    refresh_scores(results, models, dataset)
+    unstored = refresh_scores(results, models, dataset)
     made_from = validated_ids(results, models)
     names, folds = comparable(models, organs_of)
-    organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds)))}
+    organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds), unstored))}
     cases = common_cases(results, dataset, organs, folds)
-    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances)
+    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored)
     seconds = seconds_of(results, list(organs), folds)
     candidates, scores = scored_candidates(cross_validation, organs, seconds, max_members=max_members, max_seconds=max_seconds)
-    uncompared = best_uncompared(results, models, organs_of, candidates, metric)
+    uncompared = best_uncompared(cross_validation, models, organs_of, candidates)
     choice = Choice({}, tuple(folds), {}, 0, rule=rule, metric=metric)
     if candidates:
         wanted = [organ for organ in plan.labels.names if organ not in uncompared]

@@ -14,7 +14,7 @@ from ..ensembling.design import KINDS, UNTRAINED
 from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
 from ..ensembling.prediction import FUSION
-from ..ensembling.training import EnsembleTraining, train_fold
+from ..ensembling.training import EnsembleTraining, is_done, train_fold
 from ..evaluation.folders import table
 from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.locks import exclusive_lock
@@ -49,7 +49,7 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
     replaced = [run for run in replaced if not settings.folds or run.fold in settings.folds]
     design, folds = plan_ensemble(workspace, dataset, model, settings, replaced=replaced)
     log.info("%s: %s of %s; fold %s.", model.name, settings.kind, ", ".join(one.name for one in design.members), ", ".join(folds))
-    waiting = [fold for fold in folds if model.run(fold) in replaced or not model.run(fold).is_finished]
+    waiting = [fold for fold in folds if model.run(fold) in replaced or not is_done(model.run(fold), dataset)]
     needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
     if waiting:

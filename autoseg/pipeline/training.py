@@ -24,7 +24,7 @@ from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
-from ..trainers.corrected_references import score_corrected
+from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_pretrained,
@@ -79,17 +79,8 @@ def train(
     settings = _checked(settings, workspace, spec, fold)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     check_same_model(run, spec.plan, spec.configuration, settings)
-    if run.is_finished and not settings.restart:
-        if run.is_started:
-            run.record()  # a damaged one is an error, and not "finished already"
-        log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
-        if run.is_started:
-            warn_if_options_differ(run, spec.configuration, settings)
-            warn_of_former_contents(run, dataset.cases)
-            if changed_validation_cases(run, dataset.cases):  # whose label maps are read
-                check_leave(dataset, workspace.home)
-            score_corrected(run, dataset)
-        return run.scores()
+    if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
+        return _finished(run, dataset, spec, settings, home=workspace.home)
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
@@ -104,6 +95,28 @@ def train(
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result
+
+
+def _is_validated_again(run: Run, dataset: Dataset) -> bool:
+    """Whether cases of a finished run must be predicted again; said in the log."""
+    again = needs_validation(run, dataset.cases) if run.is_started else []
+    if again:
+        log.warning("%s: validated again, as nothing is there of the present networks' predictions of %s", run.folder, ", ".join(again))
+    return bool(again)
+
+
+def _finished(run: Run, dataset: Dataset, spec: TrainingSpec, settings: TrainSettings, *, home: Path) -> list[Score]:
+    """The scores of a finished run, those of corrected cases made again."""
+    if run.is_started:
+        run.record()  # a damaged one is an error, and not "finished already"
+    log.info("%s is finished already; nothing to do (start over with --restart).", run.folder)
+    if not run.is_started:
+        return run.scores()
+    warn_if_options_differ(run, spec.configuration, settings)
+    warn_of_former_contents(run, dataset.cases)
+    if changed_validation_cases(run, dataset.cases):  # whose label maps are read
+        check_leave(dataset, home)
+    return score_corrected(run, dataset)
 
 
 def _fit_and_validate(

@@ -85,6 +85,17 @@ def seal(path: Path) -> None:
         stream.write(MARK + digest + b"\n")
 
 
+def seal_of(path: Path) -> str:
+    """The digest at the end of a file, which is not verified; empty where it has none."""
+    size = path.stat().st_size - SEAL_BYTES
+    if size < 0:
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(size)
+        line = stream.read()
+    return line[len(MARK) :].decode(errors="replace").strip() if line.startswith(MARK) else ""
+
+
 def sealed_bytes(path: Path) -> int | None:
     """Verifies the digest at the end of a file, and returns the size of what is before it; None for a file that has none.
 

@@ -85,7 +85,7 @@ def scores_of_models(cross_validation: CrossValidation, models: Sequence[str]) -
         ValueError: A label map that is needed is not there any more.
     """
     wanted = {fold: {case.name for case in cases} for fold, cases in cross_validation.cases.items()}
-    stored = {name: [(fold, cross_validation.run(name, fold).scores()) for fold in wanted] for name in models}
+    stored = {name: [(fold, cross_validation.scores(name, fold)) for fold in wanted] for name in models}
     scores = {name: [one for fold, of_fold in folds for one in of_fold if one.case in wanted[fold]] for name, folds in stored.items()}
     lacking = [Candidate((name,)) for name in models if not all(has_value(score, cross_validation.metric) for score in scores[name])]
     if lacking:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ class CrossValidation:
     Attributes:
         cases: Fold to the cases that every model predicted in it.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.
+        unstored: ``model/fold`` to its scores, where they are others than those stored, as this user may not write them.
     """
 
     results: Path
@@ -42,6 +43,7 @@ class CrossValidation:
     cases: Mapping[str, tuple[Case, ...]]
     metric: str = "dice"
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    unstored: Mapping[str, Sequence[Score]] = field(default_factory=dict)
 
     @property
     def all_cases(self) -> list[HeldOutCase]:
@@ -61,6 +63,10 @@ class CrossValidation:
     def run(self, model: str, fold: str) -> Run:
         """The run that validated a model in a fold."""
         return ModelFolder(self.results / model).run(fold)
+
+    def scores(self, model: str, fold: str) -> Sequence[Score]:
+        """The scores of a model's held-out cases in a fold."""
+        return self.unstored.get(f"{model}/{fold}") or self.run(model, fold).scores()
 
     def score(
         self, case: Case, prediction: np.ndarray, reference: np.ndarray, labels: Labels, spacing_mm: tuple[float, ...] | None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.label_subsets import label_conflict, labels_as_in
 from ..evaluation.counts import nan_mean
-from ..runtime.case_contents import changed_validation_cases, members_trained_since
+from ..runtime.case_contents import changed_validation_cases, members_trained_since, predicted_by_others
 from ..runtime.migrate.artefacts import models_unknown_to_0_1_0
 from ..runtime.provenance import file_id
 from ..runtime.runs import ALL, ENSEMBLE, ModelFolder, Run, model_folders
@@ -47,6 +47,10 @@ def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], d
             log.warning("%s is left out, as its members were trained again since: %s; train it again.", name, again)
             del found[name]
             continue
+        if others := [fold for fold in found[name] if _is_of_other_networks(ModelFolder(results / name).run(fold))]:
+            log.warning("%s is left out, as folds were validated with other networks: %s; train them again.", name, ", ".join(others))
+            del found[name]
+            continue
         labels = ModelFolder(results / name).labels(plan.labels)
         if reason := label_conflict(labels, plan.labels):
             log.warning("%s is left out, as it does not fit the organs of the dataset: %s; train it again.", name, reason)
@@ -57,6 +61,10 @@ def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], d
             log.warning("%s segments what is no organ of the dataset any more, and is left out: %s", name, ", ".join(unknown))
     order = sorted(found, key=lambda name: (COST.get(ModelFolder(results / name).configuration, 9), -len(organs[name]), name))
     return {name: found[name] for name in order}, organs
+
+
+def _is_of_other_networks(run: Run) -> bool:
+    return bool(predicted_by_others(run, {score.case for score in run.scores()}))
 
 
 def validated_ids(results: Path, models: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -135,11 +143,13 @@ def with_scores(scores: Mapping[str, Sequence[Score]]) -> list[str]:
     return [name for name, found in scores.items() if found]
 
 
-def scores_of_folds(results: Path, models: Mapping[str, Sequence[str]]) -> dict[str, list[Score]]:
-    """Model to the stored scores of those of its folds that are named."""
+def scores_of_folds(
+    results: Path, models: Mapping[str, Sequence[str]], unstored: Mapping[str, Sequence[Score]] | None = None
+) -> dict[str, list[Score]]:
+    """Model to the scores of those of its folds that are named: those stored, or of ``model/fold`` in `unstored`."""
     scores: dict[str, list[Score]] = {name: [] for name in models}
     for run in _runs(results, models):
-        scores[run.model.name] += run.scores()
+        scores[run.model.name] += (unstored or {}).get(f"{run.model.name}/{run.fold}") or run.scores()
     return scores
 
 

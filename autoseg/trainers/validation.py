@@ -18,7 +18,7 @@ from ..inference.export import export_labels
 from ..inference.quantised_logits import save_logits
 from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
 from ..preprocessing.storage import Store, read_array
-from ..runtime.case_contents import changed_contents, note_contents
+from ..runtime.case_contents import NETWORK, changed_contents, checkpoint_id, note_contents, predicted_by_others
 from ..runtime.failures import failure_of
 from ..runtime.locks import remove_partial_files
 from ..runtime.runs import Run
@@ -41,7 +41,7 @@ def validate_fold(
 
     Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
     ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay,
-    unless their files were corrected since.
+    unless their files were corrected, or the networks were trained again, since.
     Cases that fail, or could not be prepared, do not stop the others: they are named in the log and, with the reason, in
     ``validation/failures.json``, until they succeed.
 
@@ -61,15 +61,19 @@ def validate_fold(
     names = [name for name in (job.split.val or job.split.train) if name in cases]
     scores: list[Score] = []
     failures = _not_prepared(names, folders)
+    network = checkpoint_id(run.checkpoint) if run.is_trained else ""
+    stale = {*predicted_by_others(run, names), *(name for name in names if changed_contents(run.case_scores(name), [cases[name]]))}
+    if any(run.case_scores(name).is_file() for name in stale):
+        run.scores_file.unlink(missing_ok=True)  # or the run would count as finished with scores of both, after a kill
     bar = tqdm(names, desc=f"Validating {job.configuration.name} fold {job.fold}", unit="case", disable=not progress)
     for name in bar:
         record = run.case_scores(name)
         if name in failures:
             continue
         with failure_of(name, failures, "could not be validated"):
-            if not record.is_file() or changed_contents(record, [cases[name]]):
+            if not record.is_file() or name in stale:
                 found = _validate_case(predictor, job, folders, cases[name], tolerances=dataset.tolerances)
-                write_case_scores(run, cases[name], found)
+                write_case_scores(run, cases[name], found, network=network)
             scores += read_json(record, list[Score])
     if failures:
         write_json(run.failures_file, failures)
@@ -83,11 +87,11 @@ def validate_fold(
     return scores
 
 
-def write_case_scores(run: Run, case: Case, scores: list[Score]) -> None:
-    """Writes the scores of a held-out case, with the contents that it was predicted from and judged by."""
+def write_case_scores(run: Run, case: Case, scores: list[Score], *, network: str) -> None:
+    """Writes the scores of a held-out case, with the contents that it was judged by and the network of its prediction (or empty)."""
     path = run.case_scores(case.name)
     path.unlink(missing_ok=True)  # former scores never stand beside the note of other contents, also after a kill
-    note_contents(path, [case])
+    note_contents(path, [case], {NETWORK: network} if network else {})
     write_json(path, scores)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,15 @@ import autoseg
 from autoseg.data.images import read_image, read_label, write_image, write_label
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, find_best_configuration, plan_and_preprocess, train
 from autoseg.pipeline.reporting import write_report
+from autoseg.runtime.case_contents import changed_contents, note_contents
+from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.runtime.hardware import StepCost
-from autoseg.runtime.provenance import stamp_path
+from autoseg.runtime.locks import exclusive_lock
+from autoseg.runtime.provenance import Stamp, stamp_path
 from autoseg.runtime.runs import Run
-from autoseg.schema import Score
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Case, Score
+from autoseg.trainers.corrected_references import is_only_judged_anew
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +177,114 @@ def test_scores_of_an_earlier_version_stay(oracle_home: HomeFactory) -> None:
     find_best_configuration(1, home=home)
     assert dice_of(run.scores(), case) == 1.0
     assert not math.isnan(dice_of(run.scores(), case, "organ2"))
+
+
+def test_a_scoring_that_was_interrupted_is_made_up_for(oracle_home: HomeFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = oracle_home()
+    run, (_, (case, *_)) = run_of(home), split_of(home)
+    correct_label(home, case)
+    with monkeypatch.context() as killed:
+        killed.setattr("autoseg.trainers.corrected_references.write_case_scores", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            find_best_configuration(1, home=home)
+    find_best_configuration(1, home=home)
+    assert dice_of(run.scores(), case) == dice_of(read_json(run.case_scores(case), list[Score]), case) == pytest.approx(2 / 3, abs=0.05)
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_scores_that_an_earlier_version_left_behind_an_interruption_are_right_again(oracle_home: HomeFactory, lost: bool) -> None:
+    """It wrote the note and the scores of each case first, and all together last."""
+    home = oracle_home()
+    run, (_, (case, *_)) = run_of(home), split_of(home)
+    before = run.scores_file.read_bytes()
+    correct_label(home, case)
+    find_best_configuration(1, home=home)
+    run.scores_file.write_bytes(before)
+    if lost:
+        run.case_scores(case).unlink()
+    choice = find_best_configuration(1, home=home)
+    assert dice_of(run.scores(), case) == pytest.approx(2 / 3, abs=0.05)
+    assert choice.table[MODEL[3]]["organ1"] < 1
+
+
+def test_the_predictions_of_a_former_network_do_not_stand_for_the_new_one(oracle_home: HomeFactory) -> None:
+    home = oracle_home()
+    run, (_, held_out) = interrupted(home), split_of(home)
+    before = {case: run.logits(case).stat().st_mtime_ns for case in held_out}
+    train_again(home)
+    assert all(run.logits(case).stat().st_mtime_ns != then for case, then in before.items())
+    predicted = {case: run.logits(case).stat().st_mtime_ns for case in held_out}
+    train_again(home)
+    assert all(run.logits(case).stat().st_mtime_ns == then for case, then in predicted.items())
+
+
+def test_a_replaced_network_is_validated_before_it_is_chosen(oracle_home: HomeFactory, caplog: Any) -> None:
+    home = oracle_home()
+    run, (_, held_out) = run_of(home), split_of(home)
+    states, meta = load_checkpoint(run.checkpoint)
+    save_checkpoint(run.checkpoint, states, {**meta, "of": "somebody else"})
+    with pytest.raises(ValueError, match="nothing is trained and validated yet"):
+        find_best_configuration(1, home=home)
+    assert "folds were validated with other networks: 0; train them again" in caplog.text
+    before = run.logits(held_out[0]).stat().st_mtime_ns
+    train_again(home)
+    assert run.logits(held_out[0]).stat().st_mtime_ns != before
+    assert find_best_configuration(1, home=home).organs
+
+
+def test_scores_without_a_note_of_their_network_stay(oracle_home: HomeFactory) -> None:
+    home = oracle_home()
+    run, (_, held_out) = run_of(home), split_of(home)
+    for case in held_out:
+        note = stamp_path(run.case_scores(case))
+        stamp = read_json(note, Stamp)
+        write_json(note, Stamp({key: one for key, one in stamp.inputs.items() if key != "network"}, {case: "all"}))
+    before = run.logits(held_out[0]).stat().st_mtime_ns
+    find_best_configuration(1, home=home)
+    train_again(home)
+    assert run.logits(held_out[0]).stat().st_mtime_ns == before
+
+
+def test_headers_that_are_read_in_another_way_are_other_images(tmp_path: Path) -> None:
+    case = Case("a", (tmp_path / "a.nii.gz",), tmp_path / "l.nii.gz", digests=("1:1", "2:2"), nifti_geometry="sform")
+    note_contents(tmp_path / "a.scores.json", [case])
+    assert changed_contents(tmp_path / "a.scores.json", [case]) == {}
+    other = changed_contents(tmp_path / "a.scores.json", [replace(case, nifti_geometry="qform")])
+    assert other == {"a": ("image headers, by --nifti-geometry",)} and not is_only_judged_anew(other["a"])
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_a_corrected_case_without_its_label_map_of_validation(oracle_home: HomeFactory, probabilities: bool) -> None:
+    home = oracle_home()
+    run, (_, (case, *_)) = run_of(home), split_of(home)
+    run.label_map(case, ".nii.gz").unlink()
+    if not probabilities:
+        run.logits(case).unlink()
+    correct_label(home, case)
+    if not probabilities:
+        with pytest.raises(ValueError, match=rf"prediction of {case}, .* validate it again with autoseg_train {DATASET} 3d_fullres 0"):
+            find_best_configuration(1, home=home)
+        train_again(home)
+    find_best_configuration(1, home=home)
+    assert dice_of(run.scores(), case) == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_a_choice_waits_for_who_works_on_the_scores(oracle_home: HomeFactory) -> None:
+    home = oracle_home()
+    correct_label(home, split_of(home)[1][0])
+    entered = threading.Event()
+
+    def hold() -> None:
+        with exclusive_lock(run_of(home).folder, "training"):
+            entered.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    assert find_best_configuration(1, home=home).organs
+    thread.join()

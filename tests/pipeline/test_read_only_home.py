@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 from oracle_home import DATASET, MODEL, HomeFactory, oracle_case
 
-from autoseg.data.images import read_label, write_image
-from autoseg.pipeline import PredictSettings, find_best_configuration, predict_folder
+from autoseg.data.images import read_label, write_image, write_label
+from autoseg.pipeline import (
+    PlanSettings,
+    PredictSettings,
+    TrainSettings,
+    find_best_configuration,
+    plan_and_preprocess,
+    predict_folder,
+    train,
+)
+from autoseg.pipeline.choosing import choose_again
 from autoseg.runtime.disk import WriteError
+from autoseg.runtime.runs import Run
 
 
 def make_read_only(home: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -52,3 +62,28 @@ def test_prediction_keeps_its_choice_in_memory(
     assert not any(path.exists() for path in kept)
     with pytest.raises(WriteError, match=r"choice\.json: .*(may not be written|read-only)"):
         find_best_configuration(1, home=home)
+
+
+def test_prediction_and_training_judge_by_corrected_labels_in_memory(
+    oracle_home: HomeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = oracle_home()
+    (home / "results" / DATASET / "choice.json").unlink()
+    run = Run(home / "results" / DATASET / MODEL[3] / "fold_0")
+    case, stored = run.record().split.val[0], run.scores_file.read_bytes()
+    file = home / "raw" / DATASET / "labelsTr" / f"{case}.nii.gz"
+    label = read_label(file)
+    write_label(file, np.where(label.array == 1, 2, label.array), label.geometry)
+    plan_and_preprocess(1, PlanSettings(configurations=("3d_fullres",), workers=0), home=home)
+    image, expected, geometry = oracle_case(9)
+    write_image(tmp_path / "in" / "new.nii.gz", image[None], geometry)
+    make_read_only(home, monkeypatch, errno.EROFS)
+    with caplog.at_level("INFO"):
+        assert predict_folder(tmp_path / "in", tmp_path / "out", PredictSettings(device="cpu"), home=home) == {}
+    np.testing.assert_array_equal(read_label(tmp_path / "out" / "new.nii.gz").array, expected)
+    assert "scores that were corrected are not kept" in caplog.text
+    settings = TrainSettings(network="oracle_home:Oracle", iterations=3, batch=1, device="cpu")
+    scores = train(1, "3d_fullres", 0, settings, home=home)
+    assert [score.dice for score in scores if score.case == case and score.organ == "organ1"] == [0.0]
+    assert choose_again(1, home=home).table[MODEL[3]]["organ1"] < 1
+    assert run.scores_file.read_bytes() == stored

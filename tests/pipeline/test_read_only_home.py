@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,18 @@ from autoseg.runtime.runs import Run
 
 def make_read_only(home: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Refuses every file of `home` as the system does; root, who may write everywhere, would not be refused by rights alone."""
-    replace, unlink = os.replace, Path.unlink
+    replace, unlink, open_file = os.replace, Path.unlink, os.open
 
     def refuse(path: Path) -> None:
         if home in Path(path).parents:
             raise OSError(number, os.strerror(number), str(path))
 
+    def opened(path: Any, flags: int, *further: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            refuse(Path(os.fsdecode(path)))
+        return open_file(path, flags, *further, **options)
+
+    monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "replace", lambda source, target: (refuse(source), replace(source, target)))
     monkeypatch.setattr(Path, "unlink", lambda path, **options: (refuse(path), unlink(path, **options)))
 

@@ -292,3 +292,14 @@ def test_a_folder_of_many_series_is_read_once_while_nothing_in_it_changes(tmp_pa
     assert read_geometry(found.cases[0].images[0]).shape[0] == 3
     found.skipped["a mark of the caller's"] = ""
     assert not find(tmp_path).skipped
+
+
+def test_the_search_for_names_looks_at_each_series_once(tmp_path, monkeypatch):
+    for number in range(6):
+        write_series(tmp_path / f"p{number}" / "ct", voxels(1), stack(1), SeriesInstanceUID=f"1.2.{number}")
+    asked = []
+    plain = dicom_search.Series.__getattribute__
+    monkeypatch.setattr(dicom_search.Series, "__getattribute__", lambda one, key: asked.append(key) or plain(one, key))
+    found = find(tmp_path)
+    assert [case.images[0] for case in found.cases] == [tmp_path / f"p{number}" / "ct" for number in range(6)]
+    assert asked.count("folder") <= 8 * 6

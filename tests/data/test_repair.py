@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from factories import CHECKED_SHAPE, write_case, write_faulty_dataset, write_info, write_merged_twins
 
+from autoseg.data import repair
 from autoseg.data.checks import EMPTY, NOT_FINITE, check_dataset, read_with_non_finite
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_geometry, read_image, read_label, write_label
@@ -210,3 +211,19 @@ def test_a_header_in_capitals_with_its_voxels_beside_it_is_copied(tmp_path):
     folder = write_info(tmp_path / "d")
     assert fix_dataset(folder, check_dataset(folder, workers=0), tmp_path / "copy") == []
     np.testing.assert_array_equal(read_image([tmp_path / "copy/imagesTr/a_0000.mha"]).array, array)
+
+
+def test_whatever_a_case_raises_only_that_case_is_left_out(tmp_path, monkeypatch):
+    for seed, name in enumerate(("a[1]", "b")):
+        write_case(tmp_path / "d", name, seed=seed)
+    original = repair.read_geometry
+
+    def failing(path, **options):
+        if "a[1]" in path.name:
+            raise RuntimeError("from ITK")
+        return original(path, **options)
+
+    monkeypatch.setattr(repair, "read_geometry", failing)
+    folder = write_info(tmp_path / "d")
+    assert fix_dataset(folder, [], tmp_path / "copy") == ["case a[1]: left out: from ITK"]
+    assert [file.name for file in sorted((tmp_path / "copy").rglob("*.nii.gz"))] == ["b_0000.nii.gz", "b.nii.gz"]

@@ -14,7 +14,7 @@ from autoseg.data.checks import UNREADABLE, check_dataset
 from autoseg.data.datasets import find_new_cases, load_dataset
 from autoseg.data.label_placement import read_case_label
 from autoseg.data.repair import fix_dataset
-from autoseg.data.slicer_segmentation import SegmentationError
+from autoseg.data.slicer_segmentation import SegmentationError, read_segments
 from autoseg.evaluation.folders import evaluate_folders
 from autoseg.planners.fingerprint import measure_case
 from autoseg.report.overlays import draw_overlays
@@ -152,3 +152,10 @@ def test_endings_in_capitals_are_found_and_read(folder: Path, ending: str) -> No
     (case,) = find_new_cases(folder / "imagesTr", ("CT",)).cases
     assert case.images[0].name == f"case_001_0000{ending}"
     assert check_dataset(folder, workers=0) == []
+
+
+def test_a_value_that_is_no_integer_is_refused_with_what_to_do(tmp_path):
+    path = segmentation(tmp_path / "case_001.seg.nrrd", WHOLE, {"liver": 1})
+    path.write_bytes(path.read_bytes().replace(b"Segment0_LabelValue:=1", b"Segment0_LabelValue:=x"))
+    with pytest.raises(SegmentationError, match=r"case_001.seg.nrrd: expected a LabelValue that is an integer .*; export the segmentation"):
+        read_segments(path)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import case_paths
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Dataset
@@ -100,10 +101,12 @@ def allowed_folders(home: Path, folder: Path) -> tuple[Path, ...]:
 
 def remember_external(home: Path, folder: Path, outside: Iterable[Path]) -> None:
     """Notes in the home from which folders outside of its own a dataset may read, besides those noted before."""
-    known, key = _read(home), _stored(home, folder)
-    folders = sorted({*known.get(key, []), *(_stored(home, one) for one in outside)})
-    if folders and folders != known.get(key):
-        write_json(home / ALLOWED, {**known, key: folders})
+    key, new = _stored(home, folder), {_stored(home, one) for one in outside}
+    if new <= set(_read(home).get(key, [])):
+        return
+    with exclusive_lock(home, "noting which folders may be read", wait=True, name=f".{ALLOWED}.lock"):
+        known = _read(home)
+        write_json(home / ALLOWED, {**known, key: sorted({*known.get(key, []), *new})})
 
 
 def _read(home: Path) -> dict[str, list[str]]:

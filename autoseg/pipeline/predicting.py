@@ -32,7 +32,7 @@ from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace, find_workspace, last_name
 from ..schema import Case, Choice, Geometry, Image
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, tell_likeness
+from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, is_table, tell_likeness
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
 from ..trainers.corrected_references import corrected_since
 from .choosing import choose_again
@@ -113,7 +113,7 @@ def _outputs(source: Path, destination: Destination, cases: Sequence[Case], work
     check_not_among(destination.folders, {"images": source})
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
     inputs += [source] if source.is_file() else images_below(source)  # also those of cases that failed
-    outputs = Outputs("autoseg_predict", inputs=inputs, protected=workspace.folders, overwrite=overwrite)
+    outputs = Outputs("autoseg_predict", inputs=inputs, protected=workspace.folders, overwrite=overwrite, is_own=is_table)
     if destination.has_table(len(cases)):
         outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})
     return outputs

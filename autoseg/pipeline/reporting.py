@@ -10,7 +10,7 @@ from ..data.descriptions import check_leave, planned_dataset
 from ..report import render
 from ..report.collect import PICTURED, has_images, read_report, with_pictures
 from ..runtime.dataset_folders import matching_names
-from ..runtime.outputs import Outputs, is_noted
+from ..runtime.outputs import Outputs
 from ..runtime.plotting import css_colours
 from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace, last_name
@@ -18,8 +18,8 @@ from ..schema import Dataset
 
 log = logging.getLogger(__name__)
 
-OLDER_TITLE = b": segmentation report</title>"
-"""By which a report of 0.1.0 is known."""
+TITLE = b": segmentation report</title>"
+"""By which a report is known where nothing was noted of it: of 0.1.0, and in a results folder that was copied without hidden files."""
 
 
 @allows_code()
@@ -54,7 +54,8 @@ def write_report(
     path = Path(out) if out else workspace.results(name) / "report.html"
     if path.is_dir():
         path = path / "report.html"
-    outputs = Outputs("autoseg_report", inputs=(), protected=workspace.folders if out else (), overwrite=overwrite or _is_older(path))
+    protected = workspace.folders if out else ()
+    outputs = Outputs("autoseg_report", inputs=(), protected=protected, overwrite=overwrite, is_own=_is_report)
     outputs.check({"report": [path]})
     has_pictures = bool(cases) and dataset is not None and has_images(dataset)
     if dataset is not None and has_pictures:
@@ -67,12 +68,9 @@ def write_report(
     return path
 
 
-def _is_older(path: Path) -> bool:
-    """Whether a report of 0.1.0 lies there, which nothing was noted of."""
-    if not path.is_file() or is_noted(path):
-        return False
+def _is_report(path: Path) -> bool:
     with path.open("rb") as file:
-        return OLDER_TITLE in file.read(1000)
+        return TITLE in file.read(1000)
 
 
 def _find(workspace: Workspace, which: str | int) -> tuple[str, Dataset | None]:

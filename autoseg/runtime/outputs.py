@@ -10,16 +10,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .disk import file_in_the_way
+from .locks import exclusive_lock
 from .provenance import file_id, size_in
 from .serialization import atomic_write, read_json, write_json
 
 NOTES = ".autoseg_outputs"
 """Hidden folder beside written files: what was written, by which command."""
+
+NOTES_LOCK = ".notes.lock"
+"""Held while a note and its file change together; not the folder's own lock, under which files may be written."""
 
 KEPT_IDS = 4
 """Earlier contents of a file that count as written by the command: of those that two commands write at once, either may be the last."""
@@ -45,15 +49,26 @@ class Outputs:
         inputs: Files that the command reads, and folders (DICOM series) of which it reads every file.
         protected: Folders in which files are never replaced but those that the command wrote: data and models of the home.
         overwrite: Replace files of others too, and those that were changed since they were written; never inputs.
+        is_own: Knows files of the command by a mark in them, as in a folder that was copied without its hidden notes.
     """
 
-    def __init__(self, command: str, *, inputs: Iterable[Path], protected: Iterable[Path] = (), overwrite: bool = False) -> None:
-        self.command, self.overwrite = command, overwrite
+    def __init__(
+        self,
+        command: str,
+        *,
+        inputs: Iterable[Path],
+        protected: Iterable[Path] = (),
+        overwrite: bool = False,
+        is_own: Callable[[Path], bool] = lambda _: False,
+    ) -> None:
+        self.command, self.overwrite, self._is_own = command, overwrite, is_own
         paths = [Path(os.path.realpath(path)) for path in inputs]
         self._inputs = {*paths}
         self._folders = {path for path in paths if path.is_dir()}
         self._input_files = {_inode(path) for path in paths if path.is_file()}
         self._protected = [Path(os.path.realpath(path)) for path in protected]
+        self._others: dict[Path, str] = {}
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def check(self, files: Mapping[str, Iterable[Path]]) -> None:
         """Checks all files that are to be written, by what they belong to (case, option); to be called before the first of them is written.
@@ -74,7 +89,7 @@ class Outputs:
         if self._is_read(resolved):
             return f"{path}: is read by this command, and an input is never replaced; choose another output"
         part = resolved.parent
-        if part.name in DATASET_PARTS and _is_dataset(part.parent) and (other := _first_of_others(part)):
+        if part.name in DATASET_PARTS and _is_dataset(part.parent) and (other := self._other_in(part)):
             return f"{path}: its folder belongs to a dataset and holds {other}, which autoseg did not write; choose another output"
         if blocking := file_in_the_way(path.parent):
             return f"{path}: expected a folder, found the file {blocking}; choose another output"
@@ -83,7 +98,7 @@ class Outputs:
         if path.is_dir():
             return f"{path}: expected a file or nothing, found a folder; choose another output"
         ids = self._ids(path)
-        if ids and not path.is_symlink() and _is_one_of(path, ids):
+        if not path.is_symlink() and (self._is_one_of(path, ids) if ids else not is_noted(path) and self._is_own(path)):
             return ""
         found = f"was changed after {self.command} had written it" if ids else f"is there already, and {self.command} did not write it"
         if any(folder in resolved.parents for folder in self._protected) or _lies_in_a_home(resolved):
@@ -93,7 +108,7 @@ class Outputs:
     def changed(self, path: Path) -> bool:
         """Whether the command wrote this file, and its content is another now."""
         ids = self._ids(path)
-        return bool(ids) and path.is_file() and not _is_one_of(path, ids)
+        return bool(ids) and path.is_file() and not self._is_one_of(path, ids)
 
     def may_stay(self, path: Path) -> bool:
         """Whether a file is no input, so that a command which finds it finished may leave it as it is."""
@@ -106,19 +121,40 @@ class Outputs:
         Raises:
             ValueError: The file must not be written; what lies there stays.
         """
-        with atomic_write(path) as partial:
+        with ExitStack() as until_renamed, atomic_write(path) as partial:
             yield partial
+            content = file_id(partial)
+            if (reason := self.problem(path)) and not is_noted(path):
+                raise ValueError(reason)
+            # Two that write one file at once would lose each other's note, and the file would pass for changed by a person.
+            until_renamed.enter_context(exclusive_lock(path.parent / NOTES, "noting what is written", wait=True, name=NOTES_LOCK))
             if reason := self.problem(path):
                 raise ValueError(reason)
-            self._note(path, partial)
+            self._note(path, content)
 
     def _is_read(self, resolved: Path) -> bool:
         in_series = any(folder == resolved or folder in resolved.parents for folder in self._folders)
         return resolved in self._inputs or in_series or (resolved.is_file() and _inode(resolved) in self._input_files)
 
-    def _note(self, path: Path, partial: Path) -> None:
+    def _other_in(self, folder: Path) -> str:
+        """`_first_of_others`, looked for once."""
+        if folder not in self._others:
+            self._others[folder] = _first_of_others(folder)
+        return self._others[folder]
+
+    def _is_one_of(self, path: Path, ids: Sequence[str]) -> bool:
+        """Whether a file has one of these contents; a file is read once as long as nothing is written to it."""
+        if not path.is_file() or path.stat().st_size not in map(size_in, ids):
+            return False
+        status = path.stat()
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if path not in self._known or self._known[path][0] != state:
+            self._known[path] = state, file_id(path)
+        return self._known[path][1] in ids
+
+    def _note(self, path: Path, content: str) -> None:
         """Notes the new content beside the older ones, which are still there if the process dies before the file is renamed."""
-        ids = [*self._ids(path)[-KEPT_IDS:], file_id(partial)]
+        ids = [*self._ids(path)[-KEPT_IDS:], content]
         write_json(_note_of(path), {"command": self.command, "content": list(dict.fromkeys(ids))})
 
     def _ids(self, path: Path) -> list[str]:
@@ -195,12 +231,6 @@ def _first_of_others(folder: Path) -> str:
 
 def _note_of(path: Path) -> Path:
     return path.parent / NOTES / f"{path.name}.json"
-
-
-def _is_one_of(path: Path, ids: Sequence[str]) -> bool:
-    if not ids or not path.is_file() or path.stat().st_size not in map(size_in, ids):
-        return False
-    return file_id(path) in ids
 
 
 def _inode(path: Path) -> tuple[int, int]:

@@ -86,6 +86,14 @@ def conclude_prediction(
     tell_likeness(found)
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is such a table, by its name and its first line."""
+    if path.name != RANKED_CASES:
+        return False
+    with path.open("rb") as file:
+        return file.readline(1000).decode(errors="replace").strip() == ",".join(COLUMNS)
+
+
 def write_ranked_cases(
     path: Path, uncertainties: Sequence[OrganUncertainty], choice: Choice, found: Likeness, *, write: Writer = atomic_write
 ) -> None:

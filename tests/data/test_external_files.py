@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from factories import make_plan
 from test_datasets import make, touch, tr
 
 from autoseg import cli
+from autoseg.data import external_files
 from autoseg.data.datasets import find_new_cases, load_dataset
 from autoseg.data.descriptions import (
     check_files,
@@ -19,7 +22,7 @@ from autoseg.data.descriptions import (
     with_references,
     write_planned_dataset,
 )
-from autoseg.data.external_files import ALLOWED, external_folders
+from autoseg.data.external_files import ALLOWED, allowed_folders, external_folders, remember_external
 from autoseg.pipeline import merge, write_report
 from autoseg.runtime.provenance import content_id, files_of
 from autoseg.runtime.serialization import write_json
@@ -189,3 +192,17 @@ class TestMemory:
         assert "--allow-external" in capsys.readouterr().err
         assert cli.check([*check, "--allow-external"]) == 1, "the label map is empty"
         assert cli.check(check) == 1
+
+    def test_two_commands_that_note_it_at_once_lose_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = external_files._read
+
+        def slowly(home: Path) -> dict[str, list[str]]:
+            found = real(home)
+            time.sleep(0.3)
+            return found
+
+        monkeypatch.setattr(external_files, "_read", slowly)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda name: remember_external(tmp_path, tmp_path / "raw" / name, [tmp_path.parent / name]), "AB"))
+        assert [allowed_folders(tmp_path, tmp_path / "raw" / name) for name in "AB"] == [(tmp_path.parent / name,) for name in "AB"]
+        assert [path.name for path in tmp_path.iterdir()] == [ALLOWED]

@@ -19,6 +19,7 @@ from autoseg.inference.quantised_logits import save_logits
 from autoseg.pipeline.reporting import read_report, write_report
 from autoseg.report import Report
 from autoseg.report.cases import pick_cases
+from autoseg.runtime.outputs import NOTES
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
@@ -95,6 +96,12 @@ def test_a_whole_results_folder(home: Path) -> None:
     assert len(PICTURE.findall(page)) == 3 * 3
     assert "ball <b>1.000</b>" in page, "drawn from the stored probabilities, which are right"
     assert "Not in this report" not in page
+
+
+def test_a_report_that_was_copied_without_hidden_files_is_written_again(home: Path) -> None:
+    page_of(home)
+    shutil.rmtree(home / "results" / DATASET / NOTES)
+    page_of(home)
 
 
 def test_without_a_choice_it_says_how_to_make_one(home: Path) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from autoseg.runtime import outputs as outputs_module
+from autoseg.runtime import serialization
 from autoseg.runtime.outputs import NOTES, Outputs, clashes
 
 
@@ -78,6 +84,62 @@ def test_a_command_that_died_before_the_file_was_there_goes_on(tmp_path: Path, m
     assert path.read_text() == "second"
     (tmp_path / "other.nii.gz").write_text("mine")
     refused(tmp_path / "other.nii.gz", "did not write it")
+
+
+def test_of_two_that_write_one_file_at_once_neither_passes_for_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever notes first may rename last: both contents must be noted."""
+    path, both, real = tmp_path / "table.csv", threading.Barrier(2), Outputs._note
+
+    def slowly(writer: Outputs, target: Path, content: str) -> None:
+        former = writer._ids(target)
+        time.sleep(0.2)
+        assert writer._ids(target) == former, "another one notes at the same time"
+        real(writer, target, content)
+        time.sleep(0.2)
+
+    def run(text: str) -> None:
+        both.wait()
+        write(path, text, outputs())
+
+    monkeypatch.setattr(Outputs, "_note", slowly)
+    monkeypatch.setattr(serialization, "partial_name", lambda name: f".partial-{threading.get_ident()}-{name}")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, ("one", "two!")))
+    assert not outputs().changed(path) and not outputs().problem(path)
+
+
+def test_files_known_by_a_mark_are_replaced_where_the_hidden_notes_were_not_copied(tmp_path: Path) -> None:
+    home = tmp_path / "results" / "Dataset001_A"
+    home.mkdir(parents=True)
+    (home / "dataset.json").touch()
+    path, writer = home / "report.html", outputs(is_own=lambda path: path.read_text().startswith("report"))
+    path.write_text("mine")
+    refused(path, "did not write it", writer=writer)
+    path.write_text("report, copied")
+    write(path, "report", writer)
+    path.write_text("report, with remarks")
+    refused(path, "was changed after", writer=writer)
+
+
+def test_a_file_is_read_once_as_long_as_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "case.nii.gz", Mock(side_effect=outputs_module.file_id)
+    write(path, "predicted", outputs())
+    monkeypatch.setattr(outputs_module, "file_id", read)
+    writer = outputs()
+    assert [writer.problem(path), writer.changed(path), writer.problem(path)] == ["", False, ""]
+    assert read.call_count == 1
+    path.write_text("correctec")
+    assert writer.changed(path)
+
+
+def test_the_folder_of_a_dataset_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, listed = tmp_path / "labelsTs", Mock(side_effect=os.scandir)
+    folder.mkdir()
+    (tmp_path / "dataset.json").touch()
+    monkeypatch.setattr(os, "scandir", listed)
+    writer = outputs()
+    assert not any(writer.problem(folder / f"case_{number}.nii.gz") for number in range(5))
+    assert listed.call_count == 1
 
 
 def test_an_input_is_never_replaced_whatever_it_is_called(tmp_path: Path) -> None:

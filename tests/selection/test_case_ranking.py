@@ -25,7 +25,7 @@ from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Calibration, Case, Choice, DiceRegression, Image, PostProcessing
-from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, conclude_prediction, ranked
+from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, conclude_prediction, is_table, ranked
 
 NAN = float("nan")
 FAST = ("--device", "cpu", "--no-tta", "--uncertainty")
@@ -135,6 +135,9 @@ def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: 
     (stored,) = (row for row in read_json(out / MANIFEST, dict)["cases"]["new_0"]["findings"] if row["organ"] == "bar")
     places = organ_places(to_internal_values(label, BALL_AND_BAR, source="file"), BALL_AND_BAR, read_label(out / "new_0.nii.gz").geometry)
     assert stored["statistics"]["place"]["centre_mm"] == pytest.approx(places["bar"].centre_mm)
+    assert is_table(out / RANKED_CASES)
+    (tmp_path / RANKED_CASES).write_text("my,table")
+    assert not is_table(tmp_path / RANKED_CASES)
     shutil.copytree(out, tmp_path / "reference", ignore=shutil.ignore_patterns(UNCERTAINTY, "*.json", "*.csv"))
     scored = {score.case for score in evaluate_folders(tmp_path / "reference", out)}
     assert scored == {"new_0", "new_1"}, "maps are no label maps"

@@ -78,10 +78,7 @@ def files_read(path: Path) -> list[Path]:
 
 
 def spacing_beside(path: Path) -> str:
-    """What the sidecar of a picture says of its spacing, as it is written there; empty for other files, and without a sidecar.
-
-    Of a sidecar that is no JSON it is all that stands there.
-    """
+    """What the sidecar of a picture says of its spacing (`pictures.written_spacing`); empty for other files, and without a sidecar."""
     beside = files_read(path)[1:] if ending_of(path) in PICTURES else []
     return written_spacing(beside[0]) if beside else ""
 

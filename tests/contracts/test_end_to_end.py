@@ -56,8 +56,9 @@ def test_pictures_of_every_format(shared_oracle_home, tmp_path, ending):
     image, label, geometry = oracle.oracle_case(9, 2)
     write_image(tmp_path / f"in/p{ending}", image[None].astype(np.uint8), geometry)
     assert predict_folder(tmp_path / "in", tmp_path / "out", home=shared_oracle_home(2)) == {}
-    (written,) = (tmp_path / "out").glob("p.*")
-    check(written, tmp_path / f"in/p{ending}", label)
+    assert {file.name for file in (tmp_path / "out").glob("p.*")} == {f"p{ending}", "p.json"}
+    check(tmp_path / f"out/p{ending}", tmp_path / f"in/p{ending}", label)
+    assert read_geometry(tmp_path / f"out/p{ending}").spacing == geometry.spacing
 
 
 @pytest.mark.parametrize(

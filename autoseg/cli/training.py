@@ -75,18 +75,25 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_ensemble_arguments, "3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer")
-def train_ensemble(options: Namespace) -> None:
+def train_ensemble(options: Namespace) -> int:
     """Combine trained models into one model, which is chosen and predicts like any other.
 
     It is trained on the models' predictions of cases that they were not trained on. An interrupted run resumes; a finished one is not
-    trained again.
+    trained again. The exit status is 1 if cases failed; the same command tries them again.
     """
     from ..evaluation.folders import table
     from ..pipeline import EnsembleSettings
     from ..pipeline import train_ensemble as function
 
-    scores = function(options.dataset, EnsembleSettings(**settings_given(options, EnsembleSettings)), home=options.home)
-    say(table([score for fold_scores in scores.values() for score in fold_scores]))
+    failures: dict[str, str] = {}
+    settings = EnsembleSettings(**settings_given(options, EnsembleSettings))
+    scores = function(options.dataset, settings, home=options.home, failures=failures)
+    everything = [score for fold_scores in scores.values() for score in fold_scores]
+    say(table(everything))
+    if not failures:
+        return 0
+    validated = len({score.case for score in everything})
+    return finish(f"Trained, and validated on {cases(validated)}", failures, of=validated + len(failures))
 
 
 def _add_run_arguments(parser: ArgumentParser) -> None:

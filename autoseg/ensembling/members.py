@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..evaluation.counts import nan_mean
 from ..inference.quantised_logits import has_logits
+from ..preprocessing.preprocess import recipe_of
 from ..runtime.commands import train_command
 from ..runtime.provenance import value_id
 from ..runtime.registry import unknown_name_error
@@ -135,10 +136,10 @@ def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:
 def check_planned_as_trained(members: Sequence[Member], plan: Plan) -> None:
     """Refuses (ValueError) members that were trained with another plan: their cases would be preprocessed again in the former way."""
     for member in members:
-        then = member.record.plan
+        then, configuration = member.record.plan, member.record.configuration
         for what, before, now in (
             ("labels", then.stored_labels, plan.stored_labels),
-            ("intensities", then.intensities, plan.intensities),
+            ("intensities", recipe_of(then, configuration).intensities, recipe_of(plan, configuration).intensities),
             ("axes", (then.orientation, then.transpose), (plan.orientation, plan.transpose)),
         ):
             if value_id(before) != value_id(now):

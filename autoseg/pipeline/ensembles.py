@@ -7,6 +7,7 @@ Crespi et al., *Ensemble methods for multi-organ segmentation in CT series*, 202
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from ..data.descriptions import check_files, planned_dataset
@@ -28,10 +29,19 @@ log = logging.getLogger(__name__)
 
 
 @allows_code()
-def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | Path | None = None) -> dict[str, list[Score]]:
+def train_ensemble(
+    which: str | int,
+    settings: EnsembleSettings,
+    *,
+    home: str | Path | None = None,
+    failures: MutableMapping[str, str] | None = None,
+) -> dict[str, list[Score]]:
     """Trains and validates an ensemble of trained models; goes on where an interrupted one stopped; does nothing where it is finished.
 
     The result lies beside its members, in ``results/<dataset>/ensemble__<Kind>``, and is chosen, asked for and predicted with like them.
+
+    Args:
+        failures: Gets case -> reason for the held-out cases that could not be validated; they are tried again the next time.
 
     Returns:
         Fold to the scores of its held-out cases.
@@ -62,6 +72,8 @@ def train_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | 
             run.put_aside()
     work = EnsembleTraining(workspace, dataset, design, model, cases, budget, settings, device)
     scores = {fold: train_fold(work, fold) for fold in folds}
+    if failures is not None:
+        failures.update({case: reason for fold in folds for case, reason in model.run(fold).failures().items()})
     everything = [score for of_fold in scores.values() for score in of_fold]
     log.info("%s, whole volumes:\n%s", model.name, table(everything, tolerance_mm=dataset.tolerances))
     return scores

@@ -15,14 +15,17 @@ from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_
 from ..planners.plan import make_plan
 from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
 from ..preprocessing.planned_cases import preprocess
-from ..runtime.locks import exclusive_lock, remove_partial_files
+from ..preprocessing.preprocess import Recipe, is_of_other_recipe, recipe_of
+from ..runtime.case_contents import changed_training_cases, in_words
+from ..runtime.locks import LOCK, exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code
-from ..runtime.runs import started_runs
+from ..runtime.runs import Run, started_runs
 from ..runtime.sealing import check_unedited
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import DESCRIPTION, LEFT_OUT, Workspace, find_workspace
-from ..schema import Fingerprint, Plan, Split
+from ..schema import Dataset, Fingerprint, Plan, Split
 from ..schema.settings import PlanSettings
+from ..trainers.resume_checks import check_folds
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +80,14 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False)
         )  # on which it does not depend
         wanted = selected_configurations(settings.configurations, plan)
+        of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
+        _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_splits(folder / "splits.json", splits, left_out=left_out.keys())
         write_json(folder / "plan.json", plan)
         _keep_left_out(folder / LEFT_OUT, left_out)
-        for data in dict.fromkeys(plan.configurations[name].data for name in wanted):
-            left_out |= preprocess(workspace, dataset, plan, plan.configurations[data], workers=settings.workers)
+        for configuration in of_data.values():
+            left_out |= preprocess(workspace, dataset, plan, configuration, workers=settings.workers)
         _keep_left_out(folder / LEFT_OUT, left_out)
     return plan
 
@@ -143,3 +148,27 @@ def _keep_if_trained_on(workspace: Workspace, dataset: str, splits: list[Split],
             f"{path}: the cases or groups have changed since a training of {dataset} was started; the folds would mix training and "
             f"validation cases. Move {workspace.results(dataset)} away first"
         )
+    check_folds(started_runs(workspace.results(dataset)), splits, path)
+
+
+def _keep_if_being_trained(workspace: Workspace, dataset: Dataset, configurations: Mapping[str, Recipe]) -> None:
+    """Refuses (ValueError) to replace preprocessed cases that a training reads at this moment.
+
+    Args:
+        configurations: Folders of data below ``preprocessed/<dataset>`` to the recipe that they are to be made by.
+    """
+    folder = workspace.preprocessed(dataset.name)
+    replaced = {data for data, recipe in configurations.items() if is_of_other_recipe(folder / data, recipe)}
+    for lock in sorted(workspace.results(dataset.name).glob(f"*__*/fold_*/{LOCK}")):
+        run = Run(lock.parent)
+        data = run.record().configuration.data if run.is_started else ""
+        corrected = changed_training_cases(run, dataset.cases) if run.is_started and data in configurations else {}
+        if data in replaced or corrected or (replaced and not data):
+            try:
+                with exclusive_lock(run.folder, "planning"):
+                    continue  # its process is dead
+            except ValueError as error:
+                what = f"contents of {in_words(corrected)}" if corrected else "settings of preprocessing"
+                raise ValueError(
+                    f"{error}. Planning with other {what} would replace the cases under that training; nothing was planned"
+                ) from error

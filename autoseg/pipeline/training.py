@@ -15,7 +15,7 @@ from ..runtime.case_contents import changed_validation_cases, note_contents
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code, lookup, named_in
-from ..runtime.runs import Run
+from ..runtime.runs import ModelFolder, Run, started_runs
 from ..runtime.sealing import is_edited
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
@@ -27,6 +27,7 @@ from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
+    check_folds,
     check_pretrained,
     check_resumable,
     check_same_model,
@@ -84,6 +85,8 @@ def train(
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
+    others = [one for one in started_runs(run.model.folder.parent) if not (settings.restart and one == run)]
+    check_folds(others, workspace.splits(dataset.name), workspace.preprocessed(dataset.name) / "splits.json")
     if settings.restart and run.folder.exists():
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
@@ -173,7 +176,11 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     folds = folds_that_validate(workspace.splits(dataset.name))
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
         log.info("%s needs %s's prediction of every case: training its fold %s first, same budget.", configuration.name, stage, fold)
-        train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None), home=workspace.home)
+        # Folds of the cascade that are started at once need the same: one trains it, the others wait and find it finished.
+        with exclusive_lock(model, f"training fold {fold} of {stage} first", wait=True, name=f".first_stage_{fold}.lock"):
+            with exclusive_lock(ModelFolder(model).run(fold).folder, "training", wait=True):
+                pass  # somebody may be training it for itself
+            train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None), home=workspace.home)
     return prepare_previous(model, folds, names, data, plan)
 
 

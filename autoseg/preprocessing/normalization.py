@@ -137,6 +137,12 @@ def find_scheme(name: str) -> Scheme:
     return scheme
 
 
+def reads_statistics(name: str) -> bool:
+    """Whether a scheme's result depends on the dataset's statistics; of one by ``module:function`` nobody knows, so it may."""
+    head = name.partition(":")[0]
+    return head == ct.__name__ or (":" in name and head not in PARAMETRIC)
+
+
 def _usage(head: str) -> str:
     return ":".join([head, *(number.upper() for number in PARAMETRIC[head][1])])
 

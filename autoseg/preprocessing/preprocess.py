@@ -38,7 +38,7 @@ from ..runtime.worker_pool import run_cases
 from ..schema import Case, Configuration, Dataset, Image, Intensity, Labels, Plan, Trace
 from ..schema.conventions import ANNOTATED, OUTSIDE
 from .cropping import nonzero_box, slices_of
-from .normalization import find_scheme
+from .normalization import find_scheme, reads_statistics
 from .orientation import plan_transform, reorient
 from .resampling import resample_image, resample_labels, resampled_shape
 from .storage import Store, StoredRecord
@@ -47,6 +47,12 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the preprocessing; a new number makes older results stale."""
+
+RECIPE = "configuration.json"
+"""Beside preprocessed cases: the `Recipe` that they were made by."""
+
+UNREAD = Intensity(*(0.0,) * 7)
+"""Stands in a `Recipe` for statistics that nothing depends on."""
 
 LOCATIONS_AT_LEAST = 10_000
 LOCATIONS_SHARE = 0.01
@@ -205,8 +211,7 @@ def preprocess_dataset(
     store = Store(folder, patch=_patch(configuration))
     store.clean()
     recipe = recipe_of(plan, configuration)
-    _keep_recipe(store, recipe)
-    waiting = _not_current(store, dataset.cases, recipe)
+    waiting = _not_current(store, dataset.cases, [recipe, _keep_recipe(store, recipe)])
     if not waiting:
         log.info("%s: all %d cases are preprocessed already", configuration.name, len(dataset.cases))
         return {}
@@ -246,28 +251,52 @@ def _patch(configuration: Configuration) -> tuple[int, ...]:
 def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
     """The settings of a plan that preprocessed values depend on."""
     grid, normalization = (configuration.dim, configuration.spacing), (configuration.normalization, configuration.mask_normalization)
-    return Recipe(FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization)
+    return _relevant(Recipe(FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization))
 
 
-def _keep_recipe(store: Store, recipe: Recipe) -> None:
-    """Empties the folder if its cases were made by another recipe, then writes this one; in that order, for the case of a kill between."""
-    path = store.folder / "configuration.json"
+def _relevant(recipe: Recipe) -> Recipe:
+    """The recipe without the statistics of channels whose normalisation does not read them: a corrected label map changes these."""
+    schemes = recipe.normalization
+    read = [index >= len(schemes) or reads_statistics(schemes[index]) for index in range(len(recipe.intensities))]
+    pairs = zip(recipe.intensities, read, strict=True)
+    return replace(recipe, intensities=tuple(one if is_read else UNREAD for one, is_read in pairs))
+
+
+def is_of_other_recipe(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder of preprocessed cases was made by another recipe."""
+    return (folder / RECIPE).exists() and _kept_recipe(folder, recipe) is None
+
+
+def _kept_recipe(folder: Path, recipe: Recipe) -> Recipe | None:
+    """The recipe that lies in a folder, where it means the same as `recipe`: those of earlier versions hold all statistics."""
+    path = folder / RECIPE
     try:
-        same = path.exists() and read_json(path, Recipe) == recipe
+        kept = read_json(path, Recipe) if path.exists() else None
     except ValueError:  # of another version, or damaged: its cases are not to be trusted either
-        same = False
-    if same:
-        return
+        return None
+    return kept if kept is not None and value_id(_relevant(kept)) == value_id(recipe) else None
+
+
+def _keep_recipe(store: Store, recipe: Recipe) -> Recipe:
+    """Empties the folder if its cases were made by another recipe, then writes this one; in that order, for the case of a kill between.
+
+    Returns:
+        The recipe that lies there then.
+    """
+    path = store.folder / RECIPE
+    if (kept := _kept_recipe(store.folder, recipe)) is not None:
+        return kept
     stale = store.names()
     if stale:
         log.info("%s: %d cases were preprocessed for another plan and are made again", store.folder, len(stale))
     for name in stale:
         store.remove(name)
     write_json(path, recipe)
+    return recipe
 
 
-def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Case]:
-    """The cases that are not there as their files and the recipe would make them now."""
+def _not_current(store: Store, cases: Sequence[Case], recipes: Sequence[Recipe]) -> list[Case]:
+    """The cases that are not there as their files and the recipe, in one of its forms, would make them now."""
     records = {case.name: record for case in cases if (record := _stored_record(store, case)) is not None}
     unknown = [case for case in cases if not case.digests and case.name in records and records[case.name].made_from is not None]
     ids = content_ids((path for case in unknown for path in case_paths(case)), what="Comparing files with preprocessed cases")
@@ -275,7 +304,7 @@ def _not_current(store: Store, cases: Sequence[Case], recipe: Recipe) -> list[Ca
     for case in cases:
         known = replace(case, digests=tuple(ids[path] for path in case_paths(case))) if case in unknown else case
         record = records.get(case.name)
-        if record is None or not _is_current(store, known, record, recipe):
+        if record is None or not _is_current(store, known, record, recipes):
             waiting.append(case)
     return waiting
 
@@ -288,14 +317,14 @@ def _stored_record(store: Store, case: Case) -> StoredRecord | None:
         return None
 
 
-def _is_current(store: Store, case: Case, record: StoredRecord, recipe: Recipe) -> bool:
+def _is_current(store: Store, case: Case, record: StoredRecord, recipes: Sequence[Recipe]) -> bool:
     """Whether a case was preprocessed from the files that it has now; one of version 0.1.0 gets its stamp if its sizes agree."""
     if record.made_from is not None:
-        return record.made_from == stamp_of(case, recipe)
+        return any(record.made_from == stamp_of(case, recipe) for recipe in recipes)
     if not stamp_of_0_1_0_fits(record.stamp, case):
         return False
     if case.digests:
-        store.write_record(case.name, replace(record, made_from=stamp_of(case, recipe), stamp=""))
+        store.write_record(case.name, replace(record, made_from=stamp_of(case, recipes[0]), stamp=""))
     return True
 
 

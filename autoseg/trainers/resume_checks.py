@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..inference.fold_agreement import data_of, differing, network_of
-from ..runtime.case_contents import changed_training_cases, in_words
+from ..runtime.case_contents import changed_contents, changed_training_cases, in_words
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.provenance import recorded_stamp
 from ..runtime.runs import ALL, ModelFolder, Run
 from ..runtime.serialization import to_jsonable
-from ..schema import Case, Configuration, Plan
+from ..schema import Case, Configuration, Plan, Split
 from ..schema.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,28 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases
     if run.is_started and not restart:
         record = run.record()
         _check_contents(run, cases)
-        _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration))
+        _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration), cases)
         return
     for sibling in run.siblings():
         record = sibling.record()
         now, then = (data_of(p, c) | network_of(c) for p, c in ((plan, configuration), (record.plan, record.configuration)))
-        _compare(sibling, now, then)
+        _compare(sibling, now, then, cases)
         warn_of_former_contents(sibling, cases)
+
+
+def check_folds(runs: Iterable[Run], splits: Sequence[Split], path: Path) -> None:
+    """Refuses (ValueError) folds, of `path`, that are others than some runs were started with: cases would be trained on and held out."""
+    for run in runs:
+        record = run.record() if run.fold != ALL else None
+        if record is None or record.ensemble is not None:  # an ensemble's cases are those that its members held out
+            continue
+        now = splits[int(run.fold)] if run.fold.isdecimal() and int(run.fold) < len(splits) else Split((), ())
+        moved = {*record.split.val} ^ {*now.val} | {*record.split.train} ^ {*now.train}
+        if moved:
+            raise ValueError(
+                f"{path}: fold {run.fold}: expected the cases that {run.folder} was started with, found {min(moved)} elsewhere; "
+                f"the folds would mix training and validation cases. Put the former folds back, or move {run.model.folder} away first"
+            )
 
 
 def warn_of_former_contents(run: Run, cases: Iterable[Case]) -> None:
@@ -112,11 +127,13 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
         )
 
 
-def _compare(run: Run, now: dict[str, Any], then: dict[str, Any]) -> None:
+def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterable[Case]) -> None:
     if different := differing(now, then):
         found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
+        corrected = changed_contents(run.record_file, cases) if "intensities" in different else {}
+        why = f" (what changed since: {in_words(corrected)})" if corrected else ""
         raise ValueError(
-            f"{run.record_file}: this run was started {found}. "
+            f"{run.record_file}: this run was started {found}{why}. "
             f"Plan as before, or start over: --restart for a single fold, or move {run.model.folder} away"
         )
 

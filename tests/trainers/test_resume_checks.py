@@ -27,9 +27,8 @@ from autoseg.trainers.run_options import sibling_configuration
 
 @pytest.fixture
 def started(tmp_path: Path):
-    """Fold 0, started with a plan (in which a number is not a number); and the plan."""
+    """Fold 0, started with a plan; and the plan."""
     plan = make_plan()
-    plan = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], std=float("nan")),))
     run = ModelFolder(tmp_path / "3d_fullres__Trainer").run("0")
     write_json(run.record_file, make_job(plan))
     return run, plan

@@ -52,7 +52,7 @@ def test_the_same_plan_goes_on(started):
         {"labels": labels(ball=2, block=6)},
         {"organs": ["ball"]},
         {"transpose": (1, 0, 2)},
-        {"intensities": ()},
+        {"intensities": make_plan().intensities * 2},
         {"spacing": (2.0, 2.0, 2.0)},
         {"normalization": ("ct",)},
     ],

@@ -10,9 +10,11 @@ import torch
 from factories import labels, make_configuration, make_job, make_plan
 from torch import nn
 
+from autoseg.runtime.case_contents import note_contents
 from autoseg.runtime.checkpoints import save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
 from autoseg.runtime.serialization import write_json
+from autoseg.schema import Case
 from autoseg.schema.settings import TrainSettings
 from autoseg.trainers.resume_checks import (
     check_pretrained,
@@ -52,7 +54,6 @@ def test_the_same_plan_goes_on(started):
         {"labels": labels(ball=2, block=6)},
         {"organs": ["ball"]},
         {"transpose": (1, 0, 2)},
-        {"intensities": make_plan().intensities * 2},
         {"spacing": (2.0, 2.0, 2.0)},
         {"normalization": ("ct",)},
     ],
@@ -70,6 +71,20 @@ def test_other_data_is_refused_for_the_run_and_its_siblings(started, change, fol
         plan = dataclasses.replace(plan, **change)
     with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was started with {what} .*--restart"):
         check(run.model.run(fold), plan, configuration)
+
+
+@pytest.mark.parametrize("fold", ["0", "1"])
+def test_statistics_that_the_normalisation_reads_are_refused_with_what_changed_since(tmp_path: Path, fold: str) -> None:
+    configuration, plan = make_configuration(normalization=("ct",)), make_plan()
+    run = ModelFolder(tmp_path / "3d_fullres__Trainer").run("0")
+    case = Case("c", (tmp_path / "c.nii.gz",), tmp_path / "l.nii.gz", digests=("1:1", "2:2"))
+    note_contents(run.record_file, [case])
+    write_json(run.record_file, dataclasses.replace(make_job(plan), configuration=configuration))
+    other = dataclasses.replace(plan, intensities=(dataclasses.replace(plan.intensities[0], mean=-7.0),))
+    check(run.model.run(fold), plan, configuration)
+    corrected = dataclasses.replace(case, digests=("1:1", "3:3"))
+    with pytest.raises(ValueError, match=r"started with intensities .* \(what changed since: c \(label\)\)"):
+        check(run.model.run(fold), other, configuration, cases=[corrected])
 
 
 def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(started):

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .disk import WriteError, explained_write_errors, while_open_elsewhere
-from .lock_files import STALE_SECONDS, FoundLock, Holder, guarded, server_time
+from .lock_files import STALE_SECONDS, UNWRITTEN_SECONDS, FoundLock, Holder, guarded, server_time
 from .processes import Machine, is_alive, own_start
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,8 @@ class _Waiting:
         if not self._is_told and time.monotonic() - self._begun > TOLD_SECONDS:
             self._is_told = True
             who = f"{found.holder}, {found.holder.activity} here" if found.holder else "a process that is beginning here"
-            until = "" if self._wait else f", up to {STALE_SECONDS / 60:.0f} minutes, to see whether it is still alive"
+            limit = STALE_SECONDS if found.holder else UNWRITTEN_SECONDS
+            until = "" if self._wait else f", up to {limit:.0f} seconds, to see whether it is still alive"
             log.info("%s: waiting for %s%s.", self._path.parent, who, until)
 
     def pause(self) -> None:

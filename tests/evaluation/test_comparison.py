@@ -35,8 +35,9 @@ def test_difference_by_hand():
 
 
 def test_organs_are_corrected_for_their_number():
-    first = scores(np.zeros(8)) + scores(np.zeros(8), "spleen") + scores(np.zeros(8), "heart")
-    second = scores(np.arange(1, 9)) + scores(np.arange(1, 9) * np.array([-1, 1] * 4), "spleen") + scores(np.zeros(8), "heart")
+    middle, steps = np.full(8, 0.5), np.arange(1, 9) / 16
+    first = scores(middle) + scores(middle, "spleen") + scores(middle, "heart")
+    second = scores(middle + steps) + scores(middle + steps * np.array([-1, 1] * 4), "spleen") + scores(middle, "heart")
     liver, spleen, heart = compare_scores(first, second, metrics=("dice",))
     assert liver.p_value == pytest.approx(2 / 256)
     assert liver.corrected == pytest.approx(4 / 256)  # two tests; the heart's values do not differ, and cannot be tested
@@ -51,7 +52,7 @@ def test_only_cases_with_both_values_count():
 
 
 def test_cases_of_a_patient_are_one_observation():
-    first, second = scores(np.zeros(12)), scores(np.arange(1.0, 13.0))
+    first, second = scores(np.zeros(12)), scores(np.arange(1.0, 13.0) / 16)
     alone = compare(first, second)
     together = compare(first, second, patients={f"case_{number}": f"patient_{number // 2}" for number in range(12)})
     assert alone.p_value == pytest.approx(2 / 2**12) and together.p_value == pytest.approx(2 / 2**6)
@@ -92,5 +93,5 @@ def test_what_has_no_order_has_no_better_one(metric):
 
 
 def test_same_seed_same_interval():
-    first, second = scores(np.zeros(9)), scores(np.arange(9.0))
+    first, second = scores(np.zeros(9)), scores(np.arange(9.0) / 16)
     assert compare(first, second) == compare(first, second)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..runtime.dataset_folders import natural_key
 from ..runtime.failures import reason_of
+from ..runtime.outputs import PREDICT, is_written_by
 from ..runtime.shown_text import in_one_line
 from ..schema import Case, Dataset
 from ..schema.names import check_different, check_name
@@ -141,6 +142,7 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     path = Path(path)
     items: dict[Item, Path] = {}
     clashes: dict[str, MissingFile] = {}
+    predicted: dict[Item, Path] = {}
     dicom = FoundCases(())
     if path.is_file() and is_segmentation(path):
         raise ValueError(f"{path}: expected an image, found a segmentation of Slicer; name the image that it belongs to")
@@ -150,11 +152,13 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     elif path.is_dir() or is_dicom_file(path):
         dicom = find_dicom_cases(path)
         items, clashes = _image_items(path, len(channels), dicom=False) if path.is_dir() else ({}, {})
+        predicted = {item: file for item, file in items.items() if is_written_by(file, PREDICT)}
+        items = {item: file for item, file in items.items() if item not in predicted}
     elif path.exists():
         raise ValueError(f"{path}: not an image file that can be read")
     else:
         raise ValueError(f"{path}: no such file or folder")
-    skipped = dicom.skipped | _other_formats(path)
+    skipped = dicom.skipped | _other_formats(path) | {str(file): f"is a label map, written by {PREDICT}" for file in predicted.values()}
     failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels)), **{name: str(clash) for name, clash in clashes.items()}}
     names = sorted({name for name, _ in items}, key=natural_key)
     found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,20 +21,28 @@ from ..runtime.serialization import from_jsonable, read_json, to_jsonable, write
 from ..schema import Case, Choice, Labels
 from .trained_model import TrainedModel
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "autoseg_prediction.json"
 
 
 class Manifest:
     """Which files of a folder were made from which inputs by which models; what models with another key (`models_key`) made does not count.
 
-    So an interrupted prediction goes on, and old results never pass for new. Commands that predict into one folder at the same time share
-    it: each changes the entries of its own cases only, while it holds the folder's lock. It notes the `labels`, too.
+    So an interrupted prediction goes on, and old results never pass for new. Each case has a file of its own in the hidden folder, since
+    one file of all cases would have to be written anew for each of them; `publish` writes that at the end. Commands that predict into one
+    folder at the same time share it: each changes the entries of its own cases only. It notes the `labels`, too.
     """
 
     def __init__(self, path: Path, key: str, labels: Labels | None = None) -> None:
         self.path, self.key, self.labels = path, key, labels
         self._inputs: dict[str, str] = {}
-        self.cases = self._read()
+        self._published = _entries_in(path)
+
+    @property
+    def cases(self) -> dict[str, dict[str, Any]]:
+        """The entries of all cases, by their names."""
+        return {**_entries_in(self.path), **_entries_of_cases(_case_files(self.path))}
 
     def done(self, case: Case, files: Sequence[Path]) -> bool:
         """Whether all these files of a case are there, made by these models from the input as it is now.
@@ -50,7 +60,7 @@ class Manifest:
                 `overwrite`.
         """
         with self.locked():
-            former = self._read().get(case.name, {})
+            former = self._of(case.name)
             source, is_same = former.get("source"), former.get("input") == self._input(case)
             is_named = self.path.parent.name == NOTES  # the user said which file to write
             if source and source != _source(case) and not (is_same or is_named or overwrite):
@@ -58,10 +68,9 @@ class Manifest:
                     f"{', '.join(map(str, case.images))}: expected another name or another output folder: into {self.path.parent} "
                     f"{', '.join(source)} is predicted under the same name; --overwrite (overwrite=True) replaces that"
                 )
-            self.cases = self._read()
-        if not self._entry(case) or source != _source(case):
-            entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case), "source": _source(case)}
-            self._write(case.name, entry)
+            if not self._entry(case) or source != _source(case):
+                entry = {"models": self.key, "input": self._input(case), "files": [], **self._entry(case), "source": _source(case)}
+                self._write(case.name, entry)
 
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
@@ -75,8 +84,27 @@ class Manifest:
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """What was noted of these cases, after they were predicted: what is not of their present input is forgotten then."""
-        of_models = [entry for case in cases if (entry := self.cases.get(case.name, {})).get("models") == self.key]
+        of_models = [entry for case in cases if (entry := self._of(case.name)).get("models") == self.key]
         return [row for entry in of_models for row in entry.get("findings", [])]
+
+    def all_findings(self) -> list[dict[str, Any]]:
+        """What was noted of all cases that these models predicted into the folder, also in other calls, and whose files are still there."""
+        made = [entry for entry in self.cases.values() if entry.get("models") == self.key and entry.get("files")]
+        there = [entry for entry in made if all((self._folder / str(name)).exists() for name in entry["files"])]
+        return [row for entry in there for row in entry.get("findings", [])]
+
+    def publish(self) -> None:
+        """Writes the file of all cases, where it is not so already: for people, other programs, and copies without hidden files."""
+        with self.locked():
+            cases = self.cases
+            if not cases or cases == _entries_in(self.path):
+                return
+            known = _labels_in(self.path)
+            for path in _case_files(self.path).glob("*.json"):
+                with contextlib.suppress(ValueError):  # said by `cases`
+                    known |= _labels_in(path)
+            used = {entry.get("labels") for entry in cases.values()}
+            write_json(self.path, {"format": 2, "labels": {key: one for key, one in known.items() if key in used}, "cases": cases})
 
     def locked(self) -> AbstractContextManager[None]:
         """Locks what is noted of the folder; by a file in the hidden folder, as the visible one is the user's."""
@@ -88,7 +116,7 @@ class Manifest:
 
     def _entry(self, case: Case) -> dict[str, Any]:
         """What these models made of the case's present input; empty where it is nothing."""
-        entry = self.cases.get(case.name, {})
+        entry = self._of(case.name)
         return entry if entry.get("models") == self.key and entry.get("input") == self._input(case) else {}
 
     def _input(self, case: Case) -> str:
@@ -96,25 +124,19 @@ class Manifest:
             self._inputs[case.name] = input_key(case)
         return self._inputs[case.name]
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """The entries that lie there; those of before format 2 have the key of their models in common."""
-        old = read_json(self.path, dict) if self.path.is_file() else {}
-        cases = old.get("cases", {})
-        if not isinstance(cases, dict) or not all(isinstance(entry, dict) for entry in cases.values()):
-            raise ValueError(f"{self.path}: expected a list of predicted cases, as autoseg_predict writes it; found something else")
-        common = {"models": old["models"]} if "models" in old else {}
-        return {name: {**common, **entry} for name, entry in cases.items()}
+    def _of(self, name: str) -> dict[str, Any]:
+        """What is noted of a case by anybody; empty where nothing is."""
+        own = _entries_of_cases(_case_files(self.path), name)
+        return own.get(name) or self._published.get(name, {})
 
-    def _write(self, name: str, entry: dict[str, Any] | None) -> None:
-        with self.locked():
-            others = {other: kept for other, kept in self._read().items() if other != name}
-            self.cases = others if entry is None else {**others, name: entry}
-            used = {entry.get("labels") for entry in self.cases.values()}
-            known = {**_labels_in(self.path)}
-            if self.labels is not None:
-                known[value_id(self.labels)] = to_jsonable(self.labels)
-            labels = {key: one for key, one in known.items() if key in used}
-            write_json(self.path, {"format": 2, "labels": labels, "cases": self.cases})
+    def _write(self, name: str, entry: dict[str, Any]) -> None:
+        known = {value_id(self.labels): to_jsonable(self.labels)} if self.labels is not None else {}
+        own = _case_files(self.path) / f"{name}.json"
+        with contextlib.suppress(ValueError):  # said where its entry was read
+            known = {**_labels_in(own), **known}
+        known = {**_labels_in(self.path), **known}
+        labels = {key: one for key, one in known.items() if key == entry.get("labels")}
+        write_json(own, {"format": 2, "labels": labels, "cases": {name: entry}})
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self._folder).as_posix()
@@ -131,9 +153,36 @@ def written_labels(folder: Path) -> dict[str, Labels]:
         return {path.name: record.plan.labels for path in folder.iterdir() if ending_of(path)}
     found: dict[str, Labels] = {}
     for manifest in (folder / MANIFEST, folder / NOTES / MANIFEST):
-        labels = {key: from_jsonable(one, Labels) for key, one in _labels_in(manifest).items()}
-        cases = read_json(manifest, dict)["cases"].values() if labels else ()
-        found |= {name: labels[case["labels"]] for case in cases if case.get("labels") in labels for name in case.get("files", [])}
+        for path in (manifest, *sorted(_case_files(manifest).glob("*.json"))):
+            labels = {key: from_jsonable(one, Labels) for key, one in _labels_in(path).items()}
+            cases = read_json(path, dict)["cases"].values() if labels else ()
+            found |= {name: labels[case["labels"]] for case in cases if case.get("labels") in labels for name in case.get("files", [])}
+    return found
+
+
+def _case_files(manifest: Path) -> Path:
+    """The folder with a file for each case: of a folder of predictions, or of files that were named one by one."""
+    return manifest.parent / "named" if manifest.parent.name == NOTES else manifest.parent / NOTES / "cases"
+
+
+def _entries_in(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of one file; those of before format 2 have the key of their models in common."""
+    old = read_json(path, dict) if path.is_file() else {}
+    cases = old.get("cases", {})
+    if not isinstance(cases, dict) or not all(isinstance(entry, dict) for entry in cases.values()):
+        raise ValueError(f"{path}: expected a list of predicted cases, as autoseg_predict writes it; found something else")
+    common = {"models": old["models"]} if "models" in old else {}
+    return {name: {**common, **entry} for name, entry in cases.items()}
+
+
+def _entries_of_cases(folder: Path, name: str = "*") -> dict[str, dict[str, Any]]:
+    """The entries of all files of single cases, or of that of one case; a damaged one is said, and its case is predicted again."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")) if name == "*" else [folder / f"{name}.json"]:
+        try:
+            found |= _entries_in(path)
+        except ValueError as error:
+            log.warning("%s: what is noted of this case counts as nothing: %s", path, error)
     return found
 
 

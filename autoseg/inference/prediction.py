@@ -52,13 +52,16 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
     layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
-    with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
-        for number, case in enumerate(cases):
-            with failure_of(case.name, failures):
-                if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
-                    manifest.begin(case, overwrite=outputs.overwrite)
-                    manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
-            bar.update(number + 1 - bar.n)
+    try:
+        with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
+            for number, case in enumerate(cases):
+                with failure_of(case.name, failures):
+                    if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
+                        manifest.begin(case, overwrite=outputs.overwrite)
+                        manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
+                bar.update(number + 1 - bar.n)
+    finally:
+        manifest.publish()
     return failures
 
 

@@ -26,8 +26,8 @@ SWITCHES = {
 
 UNITS = {"memory_gb": "GB", "seconds": "s"}
 
-NOT_REPEATED = ("restart", "workers", "allow_external", "trust_files", "folds", "kind")
-"""Settings that change nothing in the result, or stand elsewhere in the command."""
+NOT_REPEATED = ("restart", "workers", "allow_external", "allow_code", "trust_files", "folds", "kind")
+"""Settings that change nothing in the result, stand elsewhere in the command, or give leave, which a file cannot give."""
 
 
 def words_of(settings: PlanSettings | TrainSettings | EnsembleSettings | ChoiceSettings) -> list[str]:
@@ -44,8 +44,6 @@ def _switch(name: str, value: Any) -> list[str]:
     switch = SWITCHES.get(name, "--" + name.replace("_", "-"))
     if value is True:
         return [switch]
-    if name == "allow_code":
-        return [word for module in value for word in (switch, module)]
     if isinstance(value, Mapping):
         return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_jsonable(one))}")]
     values = value if isinstance(value, (tuple, list)) else (value,)

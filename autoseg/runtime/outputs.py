@@ -22,6 +22,9 @@ from .serialization import atomic_write, read_json, write_json
 NOTES = ".autoseg_outputs"
 """Hidden folder beside written files: what was written, by which command."""
 
+PREDICT = "autoseg_predict"
+"""The command whose label maps are no images."""
+
 NOTES_LOCK = ".notes.lock"
 """Held while a note and its file change together; not the folder's own lock, under which files may be written."""
 
@@ -220,6 +223,14 @@ def check_not_among(folders: Iterable[Path], read: Mapping[str, Path | None]) ->
 def is_noted(path: Path) -> bool:
     """Whether a command noted that it wrote a file of this name."""
     return _note_of(path).is_file()
+
+
+def is_written_by(path: Path, command: str) -> bool:
+    """Whether a command noted that it wrote a file of this name, also where somebody changed it since."""
+    try:
+        return is_noted(path) and read_json(_note_of(path), dict).get("command") == command
+    except (ValueError, OSError):
+        return False
 
 
 def _first_of_others(folder: Path) -> str:

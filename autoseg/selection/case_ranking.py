@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..inference.ensemble import Ensemble
 from ..inference.manifest import Manifest, models_key
@@ -70,20 +71,27 @@ def tell_likeness(found: Likeness) -> None:
 def conclude_prediction(
     destination: Destination, cases: Sequence[Case], ensemble: Ensemble, results: Path, *, write: Writer = atomic_write
 ) -> None:
-    """Tells how good a prediction looks without references, and where there is much to check, writes the table of what to check first.
+    """Tells how good a prediction looks without references, and where there is much to check, writes the table of what to check first:
+    all cases that these models predicted into the folder, also in earlier calls.
 
     Args:
         cases: That were predicted; those that failed have no estimate.
         results: ``results/<dataset>``, with the cross-validation that the choice comes from.
     """
-    stored = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels)).findings(cases)
-    uncertainties = [from_jsonable(one, OrganUncertainty) for one in stored]
-    found = compare_with_training(uncertainties, ensemble.choice, results)
+    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels))
+    found = compare_with_training(_uncertainties(manifest.findings(cases)), ensemble.choice, results)
     if destination.has_table(len(cases)):
         path = destination.folder / RANKED_CASES
-        write_ranked_cases(path, uncertainties, ensemble.choice, found, write=write)
+        with manifest.locked():  # or, of two calls that end together, the table of one would lack the other's cases
+            everything = _uncertainties(manifest.all_findings())
+            of_all = compare_with_training(everything, ensemble.choice, results)
+            write_ranked_cases(path, everything, ensemble.choice, of_all, write=write)
         log.info("What to check first: %s", path)
     tell_likeness(found)
+
+
+def _uncertainties(findings: Sequence[Any]) -> list[OrganUncertainty]:
+    return [from_jsonable(one, OrganUncertainty) for one in findings]
 
 
 def is_table(path: Path) -> bool:

@@ -16,9 +16,11 @@ from oracle_home import DATASET, HomeFactory, oracle_case, write_oracle_dataset
 from autoseg import cli
 from autoseg.data.images import read_label, write_image, write_label
 from autoseg.data.merge import merge_datasets
-from autoseg.inference.manifest import MANIFEST, Manifest
+from autoseg.inference.manifest import MANIFEST, Manifest, written_labels
 from autoseg.pipeline import PredictSettings, draw_overlays, predict_folder, write_report
+from autoseg.pipeline.predicting import predict_each
 from autoseg.runtime.outputs import Outputs
+from autoseg.runtime.serialization import read_json
 from autoseg.schema import Case
 
 Contents = dict[str, bytes]
@@ -355,3 +357,70 @@ def test_files_of_any_home_are_never_replaced(oracle_home, tmp_path):
     outputs = Outputs("autoseg_evaluate", inputs=[], overwrite=True)
     for file in files:
         assert "data and models of the home are never replaced" in outputs.problem(file)
+
+
+def test_what_is_noted_of_a_case_is_written_without_the_other_cases(tmp_path: Path) -> None:
+    (case,) = write_images(tmp_path / "in", 1)
+    manifest, out = Manifest(tmp_path / "out" / MANIFEST, "models"), tmp_path / "out"
+    sizes = []
+    for number in range(20):
+        one = Case(f"case_{number:02d}", case.images)
+        manifest.begin(one)
+        manifest.add(one, [out / f"{one.name}.nii.gz"], findings=[])
+        sizes.append(sum(path.stat().st_size for path in out.rglob(f"{one.name}.json")))
+    assert max(sizes) - min(sizes) < 10
+    assert not (out / MANIFEST).exists()
+    manifest.publish()
+    assert len(read_json(out / MANIFEST, dict)["cases"]) == 20
+
+
+@pytest.mark.parametrize("kept", ["hidden", "visible"])
+def test_an_output_folder_of_an_earlier_version_or_without_hidden_files_goes_on(tmp_path: Path, kept: str) -> None:
+    cases = write_images(tmp_path / "in", 2)
+    ensemble, out = ensemble_of(a=ThresholdModel()), tmp_path / "out"
+    assert predict(cases, out, ensemble) == {}
+    if kept == "visible":
+        shutil.rmtree(out / ".autoseg_outputs" / "cases")
+    else:
+        (out / MANIFEST).unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert written_labels(out).keys() == {path.name for path in before}
+    assert predict(cases, out, ensemble) == {}
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")} == before
+    assert set(read_json(out / MANIFEST, dict)["cases"]) == {"new_0", "new_1"}
+
+
+def test_a_damaged_note_of_a_case_is_said_and_the_case_predicted_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cases = write_images(tmp_path / "in", 2)
+    ensemble, out = ensemble_of(a=ThresholdModel()), tmp_path / "out"
+    predict(cases, out, ensemble)
+    (out / MANIFEST).unlink()
+    (out / ".autoseg_outputs" / "cases" / "new_0.json").write_text("{")
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert predict(cases, out, ensemble) == {}
+    assert "new_0.json: what is noted of this case counts as nothing" in caplog.text
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert {name for name in after if after[name] != before[name]} == {"new_0.nii.gz"}
+
+
+def test_the_table_lists_what_other_calls_predicted_into_the_folder(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number in range(4):
+        image, _, geometry = oracle_case(number)
+        write_image(tmp_path / f"in{number // 2}" / f"new{number}.nii.gz", image[None], geometry)
+    for part in ("in0", "in1"):
+        assert predict_folder(tmp_path / part, out, PredictSettings(device="cpu", mirror=False), home=home) == {}
+    rows = (out / "autoseg_uncertainty.csv").read_text().splitlines()[1:]
+    assert sorted({row.split(",")[0] for row in rows}) == ["new0", "new1", "new2", "new3"]
+    (out / "new1.nii.gz").unlink()
+    predict_folder(tmp_path / "in1", out, PredictSettings(device="cpu", mirror=False), home=home)
+    assert "new1" not in (out / "autoseg_uncertainty.csv").read_text()
+
+
+def test_a_label_map_that_was_predicted_beside_the_images_is_no_image(home: Path, scans: Path, tmp_path: Path) -> None:
+    settings = PredictSettings(device="cpu", mirror=False)
+    beside = scans / "a_seg.nii.gz"
+    predict_folder(scans / "a.nii.gz", beside, settings, home=home)
+    found = predict_each(scans, tmp_path / "out", settings, home=home)
+    assert set(found.written) == {"a", "b", "c"}
+    assert found.skipped == {str(beside): "is a label map, written by autoseg_predict"}

@@ -40,7 +40,6 @@ GIVEN: dict[str, Any] = {
     "learning_rate": 1e-5,
     "pretrained": Path("/some where/2d__Trainer/fold_0/checkpoint_final.pt"),
     "tag": "x.1",
-    "allow_code": ("my_networks", "others.losses"),
 }
 TOGETHER = {"normalization": "window", "iterations": "epochs"}
 """Settings that exclude each other on the command line."""
@@ -69,8 +68,13 @@ def test_every_setting_of_a_training_comes_back(name: str, monkeypatch: pytest.M
     assert to_jsonable(which[3]) == to_jsonable(settings)
 
 
+def test_no_command_that_a_file_leads_to_allows_code() -> None:
+    command = train_command(record(TrainSettings(allow_code=("of_a_stranger",), tag="x")))
+    assert "allow-code" not in command and "of_a_stranger" not in command and "--tag x" in command
+
+
 def test_all_settings_together_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {item.name for item in fields(TrainSettings)} - {"restart"} == set(GIVEN)
+    assert {item.name for item in fields(TrainSettings)} - {"restart", "allow_code"} == set(GIVEN)
     for left_out in (set(TOGETHER), set(TOGETHER.values()) | {"seconds"}):
         settings = TrainSettings(**{name: value for name, value in GIVEN.items() if name not in left_out})
         assert to_jsonable(handed_on(train_command(record(settings)), "train", monkeypatch)[3]) == to_jsonable(settings)

@@ -77,7 +77,7 @@ def choose_postprocessing(
         ValueError: A case's files are damaged or do not belong together.
     """
     if not cross_validation.held_out:
-        write_quality_estimates(cross_validation.results, {})
+        write_quality_estimates(cross_validation.results, {}, choice.made_from)
         return choice
     held_out = HeldOut(cross_validation.results, cross_validation.plan, replace(choice, postprocessing={}))
     tries = _proposals(workspace, dataset, cross_validation.plan.labels)
@@ -97,7 +97,7 @@ def choose_postprocessing(
         for organ in choice.organs
     }
     estimates = estimate_quality(replace(held_out, choice=choice), cross_validation, true)
-    write_quality_estimates(cross_validation.results, estimates)
+    write_quality_estimates(cross_validation.results, estimates, choice.made_from)
     regressions = {organ: fit_dice_regression(some) for organ, some in estimates.items()}
     return replace(choice, dice_regression={organ: one for organ, one in regressions.items() if one is not None})
 

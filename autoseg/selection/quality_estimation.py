@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +13,21 @@ from ..inference.apply_selection import calibrated
 from ..inference.organ_places import OrganPlace
 from ..inference.organ_statistics import OrganStatistics, organ_statistics
 from ..runtime.migrate.names import existing_file
+from ..runtime.provenance import Stamp, file_id, recorded_stamp, stamp_path
 from ..runtime.serialization import read_json, write_json_if_allowed
 from ..schema import Case, Choice
 from .cross_validation import CrossValidation, for_each_case
 from .dice_regression import QualityEstimate, left_out_estimates
 from .held_out import HeldOut
 
+log = logging.getLogger(__name__)
+
 QUALITY_ESTIMATES = "quality_estimates.json"
 """In ``results/<dataset>``: organ to its `QualityEstimate`."""
+
+
+OF = "estimates"
+"""In the note beside it: the content that the note is about."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,22 @@ def statistics_of(held_out: HeldOut, fold: str, case: Case) -> dict[str, OrganSt
     return found
 
 
-def write_quality_estimates(results: Path, estimates: Mapping[str, Sequence[QualityEstimate]]) -> None:
-    """Writes the estimates beside the choice."""
-    write_json_if_allowed(results / QUALITY_ESTIMATES, estimates)
+def write_quality_estimates(
+    results: Path, estimates: Mapping[str, Sequence[QualityEstimate]], made_from: Mapping[str, str] | None = None
+) -> None:
+    """Writes the estimates beside the choice, with what that choice was made from (`Choice.made_from`)."""
+    path = results / QUALITY_ESTIMATES
+    write_json_if_allowed(path, estimates)
+    if path.is_file():
+        write_json_if_allowed(stamp_path(path), Stamp(dict(made_from or {}), {OF: file_id(path)}))
+
+
+def _are_of_another_choice(path: Path, choice: Choice) -> bool:
+    """Whether estimates belong to a choice that was made from other scores: this one is kept in memory, as the user may not write here."""
+    stamp = recorded_stamp(path)
+    if stamp is None or not stamp.inputs or not choice.made_from or stamp.settings.get(OF) != file_id(path):
+        return False  # of an earlier version; nothing is known
+    return stamp.inputs != choice.made_from
 
 
 def read_estimated_dice(results: Path, choice: Choice) -> dict[str, tuple[EstimatedDice, ...]]:
@@ -95,7 +116,12 @@ def read_estimated_dice(results: Path, choice: Choice) -> dict[str, tuple[Estima
     Cases without the organ, in which nothing hints at it either, are left out.
     """
     path = existing_file(results / QUALITY_ESTIMATES)
-    stored = read_json(path, dict[str, list[QualityEstimate]]) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    if _are_of_another_choice(path, choice):
+        log.info("%s: is of another choice, so nothing is said of the cross-validation of this one.", path)
+        return {}
+    stored = read_json(path, dict[str, list[QualityEstimate]])
     found = {}
     for organ, estimates in stored.items():
         estimated = left_out_estimates(estimates, choice.dice_regression.get(organ)).tolist()

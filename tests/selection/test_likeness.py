@@ -15,7 +15,7 @@ from autoseg.schema import Choice, DiceRegression
 from autoseg.selection.case_ranking import compare_with_training, ranked, tell_likeness
 from autoseg.selection.dice_regression import QualityEstimate
 from autoseg.selection.likeness import CASE_LEVEL, SET_LEVEL, Likeness, describe_likeness, likeness
-from autoseg.selection.quality_estimation import EstimatedDice, write_quality_estimates
+from autoseg.selection.quality_estimation import EstimatedDice, read_estimated_dice, write_quality_estimates
 
 ORGANS = ("liver", "spleen")
 
@@ -103,3 +103,13 @@ def test_a_missed_organ_is_named_first_and_told(tmp_path: Path, caplog: pytest.L
 def test_a_model_that_was_asked_for_by_name_has_no_cross_validation_beside_it(tmp_path: Path) -> None:
     write_quality_estimates(tmp_path, {"liver": [QualityEstimate(f"c{i}", 0.9, 0.9) for i in range(9)]})
     assert compare_with_training([OrganUncertainty("a", "liver", 1.0, 0.5)], Choice({}, (), {}, 0), tmp_path).organs == ()
+
+
+def test_estimates_of_another_choice_say_nothing_of_this_one(tmp_path: Path) -> None:
+    points = {"liver": [QualityEstimate(f"c{i}", 0.9, 0.9) for i in range(9)]}
+    this, other = (Choice({}, (), {}, 0, made_from={"3d__Trainer/0": identity}) for identity in ("1:1", "2:2"))
+    write_quality_estimates(tmp_path, points, this.made_from)
+    assert len(read_estimated_dice(tmp_path, this)["liver"]) == 9
+    assert read_estimated_dice(tmp_path, other) == {}
+    write_quality_estimates(tmp_path, points)  # as an earlier version, which noted nothing
+    assert read_estimated_dice(tmp_path, other)

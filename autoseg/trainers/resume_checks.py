@@ -50,7 +50,10 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases
 def check_folds(runs: Iterable[Run], splits: Sequence[Split], path: Path) -> None:
     """Refuses (ValueError) folds, of `path`, that are others than some runs were started with: cases would be trained on and held out."""
     for run in runs:
-        record = run.record() if run.fold != ALL else None
+        try:
+            record = run.record() if run.fold != ALL else None
+        except ValueError:  # damaged: said by who needs that run
+            record = None
         if record is None or record.ensemble is not None:  # an ensemble's cases are those that its members held out
             continue
         now = splits[int(run.fold)] if run.fold.isdecimal() and int(run.fold) < len(splits) else Split((), ())

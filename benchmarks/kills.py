@@ -63,7 +63,7 @@ REFUSED_AGAIN = ("check_fix", "merge")
 """Stages that make a new dataset: one that was killed between its last rename and its end is refused the second time, and finished."""
 
 MARK = "AUTOSEG_KILLS_TRIAL"
-IGNORED_ENDINGS = (".png", ".html", ".log")
+IGNORED_ENDINGS = (".png", ".html", ".log", "timings.json")
 """Files that are there or not; their bytes may hold times, and so may what `runtime.outputs` notes of them."""
 
 
@@ -83,7 +83,7 @@ def contents(home: Path) -> dict[str, str]:
 
 
 def _facts_of(file: Path) -> Iterator[tuple[str, str]]:
-    if file.parent.name == NOTES and file.name.removesuffix(".json").endswith(IGNORED_ENDINGS):
+    if file.name.removesuffix(".json" if file.parent.name == NOTES else "").endswith(IGNORED_ENDINGS):
         yield "", "there"
     elif file.suffix == ".json":
         yield from _flat(json.loads(file.read_text(encoding="utf-8")), "")
@@ -94,10 +94,8 @@ def _facts_of(file: Path) -> Iterator[tuple[str, str]]:
         yield "", _digest(np.ascontiguousarray(read_array(file)[:]).tobytes())
     elif file.suffix == ".pt":
         yield from _flat(torch.load(file, weights_only=True, map_location="cpu"), "")
-    elif file.suffix not in IGNORED_ENDINGS:
-        yield "", _digest(file.read_bytes())
     else:
-        yield "", "there"
+        yield "", _digest(file.read_bytes())
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -109,7 +109,7 @@ def add_train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--ema", type=float, metavar="DECAY", help=text)
     parser.add_argument("--loss", metavar="NAME", help="loss instead of the trainer's: dice_ce, generalised_dice, weighted_ce ...")
     for owner in ("network", "trainer", "training"):
-        text = f"an option of the {owner}; repeatable"
+        text = f"an option of the {owner}{', also of its augmentation' if owner == 'training' else ''}; repeatable"
         name = "options" if owner == "training" else f"{owner}_options"
         parser.add_argument(f"--{owner}-option", action="append", default=[], dest=name, type=assignment, metavar="NAME=VALUE", help=text)
     text = "suffix of the model's name, so that trainings with other options are stored side by side"

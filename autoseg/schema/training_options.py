@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from .values import check_least, check_share
+from .values import check_least, check_share, expect, is_finite
 
 Range = tuple[float, float]
 
@@ -23,11 +25,27 @@ class AugmentationOptions:
         elongated_rotation_degrees: ... and are rotated by no more than this.
         scale_probability: Of scaling.
         scale_range: Millimetres a patch voxel covers, relative to before; the same on all axes. Above 1 organs shrink.
+        axis_scale_range: A further factor of each axis, drawn where scaling is.
+        shear_probability: Of shearing.
+        shear_degrees: Largest angle in each plane.
+        elastic_probability: Of an elastic deformation: displaced control points of cubic B-splines.
+        elastic_voxels: Largest displacement of a control point along each axis (at most 0.4 of their distance, so that nothing folds over).
+        elastic_distribution: ``uniform``, or ``normal``: `elastic_voxels` is then the standard deviation.
+        elastic_spacing: Voxels between control points.
+        elastic_points: Control points along each axis of the patch, at least 4, instead of a spacing; 0 takes the spacing.
+        distortion_probability: Of a grid distortion: steps along each axis become wider and narrower, the borders stay.
+        distortion_steps: Along each axis.
+        distortion_limit: Largest relative change of a step's width.
+        translation_probability: Of a translation.
+        translation_voxels: Largest, along each axis ...
+        translation_share: ... plus this share of the patch.
         noise_probability: Of Gaussian noise on all channels.
         noise_std_range: Its standard deviation, in units of the normalised image.
         blur_probability: Of Gaussian blur.
         blur_channel_probability: Per channel, where blur was drawn.
         blur_sigma_range: Voxels, drawn for each axis.
+        offset_probability: Of a number added to the grey values, one a channel.
+        offset_limit: Largest, in units of the normalised image.
         brightness_probability: Of a factor on the grey values, one a channel.
         brightness_range: That factor; half of the draws are below 1.
         contrast_probability: Of stretching about the mean.
@@ -50,11 +68,27 @@ class AugmentationOptions:
     elongated_rotation_degrees: float = 15.0
     scale_probability: float = 0.2
     scale_range: Range = (0.7, 1.4)
+    axis_scale_range: Range = (1.0, 1.0)
+    shear_probability: float = 0.0
+    shear_degrees: float = 10.0
+    elastic_probability: float = 0.0
+    elastic_voxels: float = 4.0
+    elastic_distribution: str = "uniform"
+    elastic_spacing: float = 32.0
+    elastic_points: int = 0
+    distortion_probability: float = 0.0
+    distortion_steps: int = 5
+    distortion_limit: float = 0.3
+    translation_probability: float = 0.0
+    translation_voxels: float = 0.0
+    translation_share: float = 0.1
     noise_probability: float = 0.1
     noise_std_range: Range = (0.0, 0.1)
     blur_probability: float = 0.2
     blur_channel_probability: float = 0.5
     blur_sigma_range: Range = (0.5, 1.0)
+    offset_probability: float = 0.0
+    offset_limit: float = 0.2
     brightness_probability: float = 0.15
     brightness_range: Range = (0.75, 1.25)
     contrast_probability: float = 0.15
@@ -70,15 +104,59 @@ class AugmentationOptions:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith("_probability") and not 0 <= value <= 1:
-                raise ValueError(f"AugmentationOptions.{item.name}: expected 0..1, got {value}")
-            if item.name.endswith("_range") and not 0 <= value[0] <= value[1]:
-                raise ValueError(f"AugmentationOptions.{item.name}: expected (low, high) with 0 <= low <= high, got {value}")
-            if not item.name.endswith("_range"):
-                check_least(f"AugmentationOptions.{item.name}", value)
-        if self.scale_range[0] <= 0 or self.blur_sigma_range[0] <= 0 or not 0 < self.load_scale <= 1:
-            raise ValueError("AugmentationOptions: scale_range, blur_sigma_range and load_scale must be above 0 (load_scale at most 1)")
+            name, value = f"AugmentationOptions.{item.name}", getattr(self, item.name)
+            if item.name.endswith("_range"):
+                numbers = value if isinstance(value, tuple) and len(value) == 2 and is_finite(*value) else (1, 0)
+                expect(0 <= numbers[0] <= numbers[1], name, "(low, high) with 0 <= low <= high", value)
+            elif item.name.endswith("_probability"):
+                expect(is_finite(value) and 0 <= value <= 1, name, "0..1", value)
+            elif item.name != "elastic_distribution":
+                check_least(name, value)
+        if self.scale_range[0] <= 0 or self.axis_scale_range[0] <= 0 or self.blur_sigma_range[0] <= 0 or not 0 < self.load_scale <= 1:
+            raise ValueError(
+                "AugmentationOptions: scale_range, axis_scale_range, blur_sigma_range and load_scale must be above 0 (load_scale at most 1)"
+            )
+        _check_deformations(self)
+
+    def on_grid(self, factor: float) -> AugmentationOptions:
+        """The same distances in voxels of another grid, of which there are `factor` for each voxel of this one."""
+        lengths = ("elastic_voxels", "elastic_spacing", "translation_voxels")
+        return replace(self, **{name: getattr(self, name) * factor for name in lengths})
+
+
+def _check_deformations(options: AugmentationOptions) -> None:
+    name, points, steps = "AugmentationOptions", options.elastic_points, options.distortion_steps
+    expect(
+        options.elastic_distribution in ("uniform", "normal"),
+        f"{name}.elastic_distribution",
+        "'uniform' or 'normal'",
+        options.elastic_distribution,
+    )
+    expect(isinstance(points, int) and (points == 0 or points >= 4), f"{name}.elastic_points", "0, or a whole number from 4 on", points)
+    check_least(f"{name}.elastic_spacing", options.elastic_spacing, above=True)
+    expect(isinstance(steps, int) and steps >= 1, f"{name}.distortion_steps", "a whole number from 1 on", steps)
+    expect(options.distortion_limit < 1, f"{name}.distortion_limit", "a share below 1", options.distortion_limit)
+    expect(options.shear_degrees < 90, f"{name}.shear_degrees", "an angle below 90 degrees", options.shear_degrees)
+
+
+AUGMENTATION = frozenset(item.name for item in fields(AugmentationOptions))
+"""Names of the options of augmentation, none of which is the name of another training option."""
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training by name, with those of augmentation under ``augmentation``; lists, as JSON has them, as tuples."""
+    plain: dict[str, Any] = {name: _as_value(value) for name, value in changes.items()}
+    named: dict[str, Any] = {name: plain.pop(name) for name in changes if name in AUGMENTATION}
+    given: Any = plain.get("augmentation", {})
+    if isinstance(given, AugmentationOptions):
+        return plain | {"augmentation": replace(given, **named)}
+    expect(isinstance(given, Mapping), "augmentation", "options by name", given)
+    inner = {name: _as_value(value) for name, value in given.items()} | named
+    return plain | ({"augmentation": inner} if inner else {})
+
+
+def _as_value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
 from .label_maps import LabelMaps
 from .losses.target_adaptive import Annotated, after_flip
-from .patch_sampling import draw_sample, is_foreground_slot, read_box, read_patch
+from .patch_sampling import draw_sample, is_foreground_slot, moved, read_box, read_patch
 from .run_options import RunFolders
 from .slice_patches import read_slices, repeated
 
@@ -97,6 +97,8 @@ class BatchMaker:
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation = self._draw(rng)
         place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
+        # A translation is another place to read, not another way to place what was read.
+        place, augmentation = moved(place, augmentation.translation), replace(augmentation, translation=())
         image, maps = self._read(place.case, place.box)
         masked = repeat_per_slice(configuration.mask_normalization, configuration.slices)
         image, maps = maps.augmented(augmentation, image, masked=masked)

@@ -69,6 +69,12 @@ def draw_sample(
     return Sample(name, tuple(box))
 
 
+def moved(sample: Sample, shift: Sequence[int]) -> Sample:
+    """The same patch, read some voxels (an axis of the patch; empty means none) further on."""
+    by = (0,) * (len(sample.box) - len(shift)) + tuple(shift)
+    return Sample(sample.case, tuple((start + n, stop + n) for (start, stop), n in zip(sample.box, by, strict=True)))
+
+
 def _draw_corner(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int], center: np.ndarray | None) -> list[int]:
     """First voxel of a patch per axis: around `center`, or anywhere; an axis shorter than the patch is padded on both sides alike."""
     starts = []

@@ -17,6 +17,7 @@ from ..runtime.runs import ALL, ModelFolder, Run
 from ..runtime.serialization import to_jsonable
 from ..schema import Case, Configuration, Plan, Split
 from ..schema.settings import TrainSettings
+from ..schema.training_options import nested
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +117,14 @@ def _named(plan: Plan, configuration: Configuration, settings: TrainSettings | N
 
 def warn_if_options_differ(run: Run, configuration: Configuration, settings: TrainSettings) -> None:
     """Says where a run was started with other options than are asked for now: it keeps those that it was started with."""
-    record, changes = run.record(), settings.changed_options
-    now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(settings.trainer_options), **changes}
+    record, changes = run.record(), nested(settings.changed_options)
+    augmentation = dict(given) if isinstance(given := changes.pop("augmentation", None), Mapping) else {}
+    now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(settings.trainer_options)}
+    now |= changes | augmentation
     then: dict[str, Any] = {"network options": record.configuration.network_options, "trainer options": record.trainer_options}
     then |= {name: getattr(record.options, name, None) for name in changes}
-    plain = [(name, to_jsonable(now[name]), to_jsonable(then[name])) for name in now if not isinstance(changes.get(name), Mapping)]
+    then |= {name: getattr(record.options.augmentation, name, None) for name in augmentation}
+    plain = [(name, to_jsonable(now[name]), to_jsonable(then[name])) for name in now]
     different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
     if different:
         log.warning(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
-from ..schema.training_options import TrainingOptions
+from ..schema.training_options import TrainingOptions, nested
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -101,8 +101,7 @@ def default_options(
     Args:
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
         fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
-        changes: The user's, by the names of `TrainingOptions`; ``augmentation`` by the names of
-            `AugmentationOptions`.
+        changes: The user's, by the names of `TrainingOptions` and `AugmentationOptions`; the latter may be together in ``augmentation``.
         suited: ``suited(options, long_run=...)``: the trainer's defaults from these, before the user's changes.
 
     Raises:
@@ -120,7 +119,7 @@ def default_options(
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     if fine_tunes:
         options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
-    values = dict(changes or {})
+    values = nested(changes or {})
     if isinstance(values.get("augmentation"), Mapping):
         values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
     return _changed(options, values, "training option")

@@ -31,6 +31,6 @@ def read_slices(stored: StoredCase, box: Box, slices: int) -> tuple[np.ndarray, 
 
 def repeated(augmentation: Augmentation, slices: int) -> Augmentation:
     """The augmentation with what was drawn for a channel for each of its slices; only the noise differs between them."""
-    names = ("blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+    names = ("blur", "offset", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
     repeated_values: dict[str, Any] = {name: repeat_per_slice(getattr(augmentation, name), slices) for name in names}
     return replace(augmentation, **repeated_values)

@@ -11,10 +11,12 @@ from factories import ORGANS, labels, make_configuration, make_job, make_plan
 
 from autoseg.preprocessing.storage import Store, read_array, write_array
 from autoseg.schema.conventions import OUTSIDE
+from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import batches as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
 from autoseg.trainers.patch_sampling import Sample
 
+SLICES = make_configuration(2, name="2.5d", slices=3, data="2d")
 SECOND = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
 BLOCK_ALONE = dataclasses.replace(make_plan(make_configuration(), SECOND), labels=labels(block=5), data_labels=ORGANS)
 
@@ -100,6 +102,41 @@ def test_a_fold_without_any_preprocessed_case_is_refused(maker):
         maker(names=("x", "y"))
 
 
+MOVING = AugmentationOptions(
+    translation_probability=1.0, translation_voxels=3.0, translation_share=0.0, rotation_probability=0.0, scale_probability=0.0
+)
+DEFORMING = dataclasses.replace(
+    MOVING, elastic_probability=1.0, elastic_spacing=4.0, elastic_voxels=1.5, shear_probability=1.0, distortion_probability=1.0
+)
+
+
+class TestDeformed:
+    """Elastic deformation, shear and translation in what a training reads."""
+
+    @pytest.mark.parametrize(("configuration", "channels"), [(make_configuration(2), 1), (SLICES, 3), (make_configuration(), 1)])
+    def test_every_kind_of_patch_is_full_and_repeatable(self, maker, configuration, channels):
+        job = make_job(make_plan(configuration), configuration.name, augmentation=DEFORMING)
+        plain = maker(job=make_job(make_plan(configuration), configuration.name))
+        for number in range(3):
+            one, two = (maker(job=job)(number) for _ in range(2))
+            assert same(one, two)
+            assert one.image.shape == (2, channels, *configuration.patch_size)
+            assert one.image.isfinite().all()
+            assert not torch.equal(one.image, plain(number).image)
+
+    def test_a_translation_alone_takes_the_stored_voxels_of_another_place(self, maker, folders, monkeypatch):
+        boxes, read = [], BatchMaker._read
+        monkeypatch.setattr(BatchMaker, "_read", lambda self, case, box: boxes.append(box) or read(self, case, box))
+        monkeypatch.setattr(module, "draw_sample", lambda *some, **more: Sample("a", ((0, 8), (2, 10), (3, 11))))
+        silent = dict.fromkeys(("noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma", "mirror"), 0.0)
+        job = make_job(make_plan(), augmentation=dataclasses.replace(MOVING, **{f"{name}_probability": 0.0 for name in silent}))
+        batches = [maker(job=job)(number) for number in range(6)]
+        assert all(is_cut_from(batch, index, Store(folders.data)) for batch in batches for index in range(2))
+        shifts = np.array([[start - was for (start, _), was in zip(box, (0, 2, 3), strict=True)] for box in boxes])
+        assert np.abs(shifts).max() == 3
+        assert len({tuple(shift) for shift in shifts.tolist()}) > 8
+
+
 class TestSomeOrgans:
     """A model of the block alone reads label maps that hold the ball too."""
 
@@ -171,6 +208,14 @@ class TestCascade:
         spoilt = [make()(number) for number in range(6)]
         assert any(not torch.equal(batch.image[:, 1], (batch.segmentation == 1).float()) for batch in spoilt)
         assert all(set(batch.image[:, 1:].unique().tolist()) <= {0.0, 1.0} for batch in spoilt)
+
+    def test_deformed_organs_stay_those_of_the_labels(self, maker, cascade_folders, monkeypatch):
+        monkeypatch.setattr(module, "augment_previous", lambda rng, organs: organs)
+        make = maker(job=make_job(make_plan(SECOND), "3d_cascade", augmentation=DEFORMING), where=cascade_folders)
+        for number in range(4):
+            batch = make(number)
+            for value in (1, 2):
+                assert torch.equal(batch.image[:, value], (batch.segmentation == value).float())
 
     def test_the_same_number_gives_the_same_batch(self, make):
         assert all(same(make()(number), make()(number)) for number in range(3))

@@ -10,11 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from autoseg.schema.conventions import OUTSIDE
-from autoseg.trainers.augmentation.spatial import center_crop, rotation_matrix, source_size, warp
+from autoseg.trainers.augmentation.spatial import SpatialMap, center_crop, rotation_matrix, warp
 
 
-def as_tuple(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, row)) for row in matrix)
+def as_map(matrix: np.ndarray) -> SpatialMap:
+    return SpatialMap(tuple(tuple(map(float, row)) for row in matrix))
+
+
+def warp_one(image: torch.Tensor, labels: torch.Tensor, mapping: SpatialMap, patch: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    new_image, new_labels = warp(image[None], labels[None], [mapping], patch)
+    return new_image[0], new_labels[0]
 
 
 def blobs(size: tuple[int, ...], n_labels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +45,7 @@ CASES = [((30, 33, 26), (20, 24, 20)), ((12, 14, 11), (20, 24, 20)), ((40, 30), 
 def test_warp_is_linear_interpolation_of_image_and_one_hot_labels(source, patch, n_labels):
     matrix = rotation_matrix([0.3, -0.4, 0.2] if len(patch) == 3 else [0.7]) * 1.15
     image, labels = blobs(source, n_labels)
-    new_image, new_labels = warp(image, labels, as_tuple(matrix), patch)
+    new_image, new_labels = warp_one(image, labels, as_map(matrix), patch)
     torch.testing.assert_close(new_image.double(), sampled(image, matrix, patch), atol=2e-4, rtol=0)
 
     shares = sampled(torch.stack([labels == value for value in range(n_labels + 1)]).float(), matrix, patch)
@@ -54,23 +59,23 @@ def test_warp_is_linear_interpolation_of_image_and_one_hot_labels(source, patch,
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turns_move_voxels(turns):
     image, labels = blobs((15, 15), 3)
-    new_image, new_labels = warp(image, labels, as_tuple(rotation_matrix([turns * math.pi / 2])), (15, 15))
+    new_image, new_labels = warp_one(image, labels, as_map(rotation_matrix([turns * math.pi / 2])), (15, 15))
     torch.testing.assert_close(new_image, torch.rot90(image, -turns, (1, 2)), atol=1e-4, rtol=0)
     assert torch.equal(new_labels, torch.rot90(labels, -turns, (0, 1)))
 
 
 def test_scale_above_one_shrinks():
     ball = (((torch.arange(31) - 15.0) ** 2)[:, None] + ((torch.arange(31) - 15.0) ** 2) <= 100).to(torch.int16)
-    _, smaller = warp(ball.float()[None], ball, as_tuple(np.eye(2) * 1.4), (31, 31))
+    _, smaller = warp_one(ball.float()[None], ball, as_map(np.eye(2) * 1.4), (31, 31))
     assert (smaller == 1).sum().item() == pytest.approx((ball == 1).sum().item() / 1.4**2, rel=0.08)
 
 
 def test_leading_axes_are_independent():
     image, labels = blobs((4, 20, 18), 3)
-    matrix = as_tuple(rotation_matrix([0.5]) * 0.9)
-    whole_image, whole_labels = warp(image, labels, matrix, (16, 12))
+    matrix = as_map(rotation_matrix([0.5]) * 0.9)
+    whole_image, whole_labels = warp_one(image, labels, matrix, (16, 12))
     for z in range(4):
-        slice_image, slice_labels = warp(image[:, z], labels[z], matrix, (16, 12))
+        slice_image, slice_labels = warp_one(image[:, z], labels[z], matrix, (16, 12))
         assert torch.equal(whole_image[:, z], slice_image)
         assert torch.equal(whole_labels[z], slice_labels)
 
@@ -79,15 +84,15 @@ def test_leading_axes_are_independent():
 @pytest.mark.parametrize("patch", [(8, 11, 10), (15, 8)])
 def test_source_size_is_enough_and_not_too_much(patch, scale):
     matrix = rotation_matrix([0.4, 0.3, -0.5] if len(patch) == 3 else [2.5]) * scale
-    size = source_size(as_tuple(matrix), patch)
+    size = as_map(matrix).source_size(patch)
     assert all((n - p) % 2 == 0 for n, p in zip(size, patch, strict=True))
     ones, labels = torch.ones((1, *size)), torch.ones(size, dtype=torch.int16)
-    image, warped = warp(ones, labels, as_tuple(matrix), patch)
+    image, warped = warp_one(ones, labels, as_map(matrix), patch)
     assert (warped == 1).all()
     torch.testing.assert_close(image, torch.ones_like(image), atol=1e-4, rtol=0)
     for axis in range(len(patch)):
         short = ones.narrow(axis + 1, 1, size[axis] - 2)
-        missing, _ = warp(short, labels.narrow(axis, 1, size[axis] - 2), as_tuple(matrix), patch)
+        missing, _ = warp_one(short, labels.narrow(axis, 1, size[axis] - 2), as_map(matrix), patch)
         assert missing.min() < 1 - 1e-4
 
 

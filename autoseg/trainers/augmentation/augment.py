@@ -1,6 +1,7 @@
 """Augmentation of training patches: parameters are drawn first, from a generator, then applied deterministically.
 
-The transforms, their order, probabilities and ranges are nnU-Net's (Isensee et al., Nature Methods 2021, doi 10.1038/s41592-020-01008-z).
+The transforms, their order, probabilities and ranges are nnU-Net's (Isensee et al., Nature Methods 2021, doi 10.1038/s41592-020-01008-z);
+shear, elastic deformation, grid distortion, translation and offsets of grey values are drawn only where the options ask for them.
 As they are drawn before the patch is read, `size_for` can tell how much of the image an augmentation needs: most patches are read at their
 own size, and none has zeros at its corners that the image could fill.
 """
@@ -19,7 +20,8 @@ from ...schema import Labels, Mirroring
 from ...schema.conventions import OUTSIDE
 from ...schema.training_options import AugmentationOptions, Range
 from . import intensity
-from .spatial import Matrix, center_crop, rotation_matrix, source_size, warp
+from .deformation import ControlGrid, draw_elastic, draw_stretch
+from .spatial import Matrix, SpatialMap, center_crop, rotation_matrix, shear_matrix, warp
 
 PerChannel = tuple[float | None, ...]
 
@@ -32,9 +34,13 @@ class Augmentation:
         patch_size: Voxels of the result, per spatial axis.
         planar: A 3D patch that is treated slice by slice.
         matrix: Affine map from the patch to the loaded image, about the centres, or None; 2x2 where `planar`.
+        stretch: Grid distortion of the axes of `matrix` (`deformation.draw_stretch`); empty for none.
+        elastic: Elastic deformation of these axes, or None.
+        translation: Whole voxels, an axis, from the patch's place to where it is read instead; empty for none.
         noise_std: 0 for no noise.
         noise_seed: Of the noise.
         blur: Per channel a sigma for each axis, or None. Empty, here and below: not at all.
+        offset: Added to the grey values, a channel.
         brightness, contrast: Factor a channel.
         low_resolution: Relative grid size a channel.
         inverted_gamma, gamma: Exponent a channel.
@@ -45,9 +51,13 @@ class Augmentation:
     patch_size: tuple[int, ...]
     planar: bool = False
     matrix: Matrix | None = None
+    stretch: tuple[tuple[float, ...], ...] = ()
+    elastic: ControlGrid | None = None
+    translation: tuple[int, ...] = ()
     noise_std: float = 0.0
     noise_seed: int = 0
     blur: tuple[tuple[float, ...] | None, ...] = ()
+    offset: PerChannel = ()
     brightness: PerChannel = ()
     contrast: PerChannel = ()
     low_resolution: PerChannel = ()
@@ -55,6 +65,15 @@ class Augmentation:
     gamma: PerChannel = ()
     flips: tuple[int, ...] = ()
     relabel: tuple[int, ...] = ()
+
+    @property
+    def spatial_map(self) -> SpatialMap | None:
+        """How the patch is read by interpolation; None where its voxels are taken as they are."""
+        if self.matrix is None and not self.stretch and self.elastic is None:
+            return None
+        dim = len(self.patch_size) - self.planar
+        identity = tuple(tuple(float(i == j) for j in range(dim)) for i in range(dim))
+        return SpatialMap(self.matrix or identity, self.stretch, self.elastic)
 
 
 def is_planar(patch_size: Sequence[int], options: AugmentationOptions) -> bool:
@@ -85,12 +104,12 @@ def load_size(patch_size: Sequence[int], options: AugmentationOptions) -> tuple[
 
 
 def size_for(augmentation: Augmentation) -> tuple[int, ...]:
-    """What has to be loaded, centred on the patch, so that every voxel of the result lies inside it; without a matrix the patch."""
-    patch_size = augmentation.patch_size
-    if augmentation.matrix is None:
+    """What has to be loaded, centred where the patch is read, so that every voxel of the result lies inside it."""
+    patch_size, mapping = augmentation.patch_size, augmentation.spatial_map
+    if mapping is None:
         return patch_size
-    mapped = len(augmentation.matrix)
-    return (*patch_size[:-mapped], *source_size(augmentation.matrix, patch_size[-mapped:]))
+    mapped = len(mapping.matrix)
+    return (*patch_size[:-mapped], *mapping.source_size(patch_size[-mapped:]))
 
 
 def draw(
@@ -110,13 +129,19 @@ def draw(
         labels: The organs `mirroring` refers to.
     """
     flips = tuple(axis for axis in mirroring.axes if rng.random() < options.mirror_probability)
+    planar = is_planar(patch_size, options)
+    deformed = tuple(patch_size[planar:])
     return Augmentation(
         patch_size=tuple(patch_size),
-        planar=is_planar(patch_size, options),
+        planar=planar,
         matrix=_draw_matrix(rng, options, patch_size),
+        stretch=draw_stretch(rng, options, deformed) if _happens(rng, options.distortion_probability) else (),
+        elastic=draw_elastic(rng, options, deformed) if _happens(rng, options.elastic_probability) else None,
+        translation=_draw_translation(rng, options, patch_size) if _happens(rng, options.translation_probability) else (),
         noise_std=float(rng.uniform(*options.noise_std_range)) if rng.random() < options.noise_probability else 0.0,
         noise_seed=int(rng.integers(2**63)),
         blur=_draw_blur(rng, options, channels, len(patch_size)),
+        offset=_draw_offsets(rng, options, channels) if _happens(rng, options.offset_probability) else (),
         brightness=_per_channel(rng, channels, options.brightness_probability, lambda: _around_one(rng, options.brightness_range)),
         contrast=_per_channel(rng, channels, options.contrast_probability, lambda: _around_one(rng, options.contrast_range)),
         low_resolution=_draw_zooms(rng, options, channels),
@@ -125,6 +150,11 @@ def draw(
         flips=flips,
         relabel=exchanged_sides(mirroring, labels) if mirroring.lateral_axis in flips else (),
     )
+
+
+def _happens(rng: np.random.Generator, probability: float) -> bool:
+    """Draws whether something happens; what is switched off draws nothing, so that all other draws are as without it."""
+    return probability > 0 and rng.random() < probability
 
 
 def _per_channel(
@@ -144,15 +174,33 @@ def _draw_zooms(rng: np.random.Generator, options: AugmentationOptions, channels
 
 
 def _draw_matrix(rng: np.random.Generator, options: AugmentationOptions, patch_size: Sequence[int]) -> Matrix | None:
+    """Rotation times shear times scale."""
     rotates = rng.random() < options.rotation_probability
     scales = rng.random() < options.scale_probability
-    if not rotates and not scales:
+    shears = _happens(rng, options.shear_probability)
+    if not rotates and not scales and not shears:
         return None
     limit = _largest_angle(patch_size, options)
     in_plane = len(patch_size) == 2 or is_planar(patch_size, options)
-    angles = [float(rng.uniform(-limit, limit)) if rotates else 0.0 for _ in range(1 if in_plane else 3)]
+    turns, dim = (1, 2) if in_plane else (3, 3)
+    angles = [float(rng.uniform(-limit, limit)) if rotates else 0.0 for _ in range(turns)]
     scale = float(rng.uniform(*options.scale_range)) if scales else 1.0
-    return tuple(tuple(map(float, row)) for row in rotation_matrix(angles) * scale)
+    matrix = rotation_matrix(angles)
+    if shears:
+        most = math.radians(options.shear_degrees)
+        matrix = matrix @ shear_matrix(rng.uniform(-most, most, turns).tolist())
+    if scales and options.axis_scale_range != (1.0, 1.0):
+        matrix = matrix * rng.uniform(*options.axis_scale_range, dim)
+    return tuple(tuple(map(float, row)) for row in matrix * scale)
+
+
+def _draw_translation(rng: np.random.Generator, options: AugmentationOptions, patch_size: Sequence[int]) -> tuple[int, ...]:
+    limits = [options.translation_voxels + options.translation_share * size for size in patch_size]
+    return tuple(round(rng.uniform(-limit, limit)) for limit in limits)
+
+
+def _draw_offsets(rng: np.random.Generator, options: AugmentationOptions, channels: int) -> PerChannel:
+    return tuple(rng.uniform(-options.offset_limit, options.offset_limit, channels).tolist())
 
 
 def _draw_blur(rng: np.random.Generator, options: AugmentationOptions, channels: int, dim: int) -> tuple[tuple[float, ...] | None, ...]:
@@ -222,15 +270,16 @@ def apply(
 
 def _place(augmentation: Augmentation, image: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     """The patch's voxels, as new tensors."""
-    patch_size, matrix = augmentation.patch_size, augmentation.matrix
-    if matrix is None:
-        cropped = center_crop(image, patch_size, 0.0), center_crop(segmentation, patch_size, OUTSIDE)
+    patch_size, shift, mapping = augmentation.patch_size, augmentation.translation, augmentation.spatial_map
+    if mapping is None:
+        cropped = center_crop(image, patch_size, 0.0, shift), center_crop(segmentation, patch_size, OUTSIDE, shift)
         return cropped[0].clone(memory_format=torch.contiguous_format), cropped[1].clone(memory_format=torch.contiguous_format)
-    untouched = len(patch_size) - len(matrix)
-    if untouched:
-        source = (*patch_size[:untouched], *image.shape[-len(matrix) :])
-        image, segmentation = center_crop(image, source, 0.0), center_crop(segmentation, source, OUTSIDE)
-    return warp(image, segmentation, matrix, patch_size[untouched:])
+    untouched = len(patch_size) - len(mapping.matrix)
+    if untouched or shift:
+        source = size_for(augmentation) if shift else (*patch_size[:untouched], *image.shape[image.ndim - len(mapping.matrix) :])
+        image, segmentation = center_crop(image, source, 0.0, shift), center_crop(segmentation, source, OUTSIDE, shift)
+    new_image, new_segmentation = warp(image[None], segmentation[None], [mapping], patch_size[untouched:])
+    return new_image[0], new_segmentation[0]
 
 
 def _change_intensities(augmentation: Augmentation, image: Tensor) -> None:
@@ -239,6 +288,8 @@ def _change_intensities(augmentation: Augmentation, image: Tensor) -> None:
         intensity.add_noise(image, augmentation.noise_std, augmentation.noise_seed)
     if augmentation.blur:
         intensity.blur(image, augmentation.blur)
+    if augmentation.offset:
+        intensity.add_offset(image, augmentation.offset)
     if augmentation.brightness:
         intensity.change_brightness(image, augmentation.brightness)
     if augmentation.contrast:

@@ -53,6 +53,13 @@ def _blur_axis(array: Tensor, axis: int, kernel: Sequence[float]) -> Tensor:
     return result
 
 
+def add_offset(image: Tensor, offsets: Sequence[float | None]) -> None:
+    """Adds its offset to each channel."""
+    for channel, offset in zip(image, offsets, strict=True):
+        if offset is not None:
+            channel.add_(offset)
+
+
 def change_brightness(image: Tensor, factors: Sequence[float | None]) -> None:
     """Multiplies each channel by its factor."""
     for channel, factor in zip(image, factors, strict=True):

@@ -20,7 +20,7 @@ from ..runtime.hardware import memory_format
 from ..runtime.provenance import file_id
 from ..runtime.registry import lookup, named_in
 from ..runtime.runs import ENSEMBLE, ModelFolder, Run
-from ..schema import Configuration, Image, Labels, Plan, Trace
+from ..schema import Configuration, Image, Labels, Mirroring, Plan, Trace
 from .cascade import on_grid
 from .export import export_labels
 from .fold_agreement import check_folds_agree
@@ -164,7 +164,7 @@ def load_networks(
     runs = [ModelFolder(folder).run(fold) for fold in folds]
     check_folds_agree(runs)
     record = runs[0].record()
-    plan, configuration = record.plan, record.configuration
+    plan, configuration = record.plan, replace(record.configuration, mirroring=_common_flips(runs))
     networks = [partial(load_network, run, plan, configuration, device) for run in runs]
     window = sliding_window(networks, configuration, plan.labels, device, options)
     predictor: Predictor | LowMemoryPredictor | LocatedPredictor = window
@@ -180,6 +180,13 @@ def load_networks(
         previous = load_model(stage, device, replace(options, folds=None), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
+
+
+def _common_flips(runs: Sequence[Run]) -> Mirroring:
+    """The flips that the networks of all folds learned."""
+    first, *others = [run.record().configuration.mirroring for run in runs]
+    axes = tuple(axis for axis in first.axes if all(axis in one.axes for one in others))
+    return first if axes == first.axes else replace(first, axes=axes)
 
 
 def sliding_window(

@@ -13,7 +13,7 @@ from ..runtime.hardware import StepCost, choose_device, device_memory, release_m
 from ..runtime.registry import lookup
 from ..runtime.runs import Run
 from ..runtime.workspace import Workspace
-from ..schema import Budget, Configuration, Split
+from ..schema import Budget, Configuration, Mirroring, Split
 from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
@@ -66,7 +66,10 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     device = choose_device(settings.device)
     budget = budget_of(settings)
     configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch)
-    sibling = sibling_configuration(run)
+    sibling, options = sibling_configuration(run), _options(budget, device.type, configuration.batch_size, settings)
+    if options.augmentation.mirror_probability == 0:
+        # A network that never learned from mirrored images does not predict them either, in validation or later.
+        configuration = replace(configuration, mirroring=Mirroring())
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = RunRecord(
         plan=spec.plan,
@@ -75,7 +78,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         split=split,
         budget=budget,
         seed=settings.seed,
-        options=_options(budget, device.type, configuration.batch_size, settings),
+        options=options,
         trainer=settings.trainer,
         pretrained=settings.pretrained,
         previous_model=None if previous is None else previous.parent.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 from functools import partial
@@ -24,9 +25,11 @@ from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget, Configuration, Image, Locator
 from autoseg.schema.run_record import RunRecord
+from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
 from autoseg.trainers.run_options import RunFolders, default_options
 from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
+from autoseg.trainers.spatial_configuration.locator_training import locator_augmentation
 from autoseg.trainers.spatial_configuration.trainer import SpatialConfigurationTrainer
 from autoseg.trainers.step_cost import _random_batch
 
@@ -185,6 +188,41 @@ class TestCoarseCases:
         trainer = trainer_of(job, folders)
         trainer.prepare()
         assert [path.stem for path in trainer.locator.cases] == [second]
+
+
+class TestAugmentation:
+    def test_deformations_are_as_large_in_mm_as_in_patches_and_volumes_are_translated(self):
+        configuration = make_configuration(spacing=(2.0, 2.0, 2.0), locator=Locator((6.0,) * 3, (64, 80, 80), 3.0))
+        options = AugmentationOptions(elastic_probability=1.0, elastic_voxels=7.5, elastic_spacing=30.0, translation_voxels=99.0)
+        chosen = locator_augmentation(options, configuration, translation=20.0)
+        assert (chosen.elastic_voxels, chosen.elastic_spacing) == (pytest.approx(2.5), pytest.approx(10.0))
+        assert (chosen.translation_probability, chosen.translation_voxels, chosen.translation_share) == (1.0, pytest.approx(20 / 6), 0.0)
+        assert locator_augmentation(options, configuration, translation=0.0).translation_probability == 0
+        tiny = dataclasses.replace(configuration, locator=Locator((2.0,) * 3, (16, 32, 32), 1.0))
+        assert locator_augmentation(options, tiny, translation=20.0).translation_voxels == pytest.approx(1.6), "a tenth of a small volume"
+
+    def test_image_and_organs_of_the_locator_are_moved_together_and_not_flipped(self, folders):
+        names = ("rotation", "scale", "noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma")
+        job = a_job(augmentation=AugmentationOptions(**{f"{name}_probability": 0.0 for name in names}, mirror_probability=1.0))
+        locator = dataclasses.replace(job.configuration.locator, shape=(32, 32, 32))
+        trainer = trainer_of(dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, locator=locator)), folders)
+        trainer.prepare()
+        trainer.locator.cases = trainer.locator.cases[:1]
+        with np.load(trainer.locator.cases[0]) as case:
+            stored = np.pad(case["image"][0], 3), np.pad(case["labels"], 3)
+        found = set()
+        for number in range(10):
+            image, labels = (one.numpy().squeeze() for one in trainer.locator._sample(number))
+            shifts = [
+                shift
+                for shift in itertools.product(range(7), repeat=3)
+                if np.array_equal(image, stored[0][tuple(slice(n, n + size) for n, size in zip(shift, image.shape, strict=True))])
+            ]
+            assert len(shifts) == 1
+            part = tuple(slice(n, n + size) for n, size in zip(shifts[0], image.shape, strict=True))
+            assert np.array_equal(labels, stored[1][part])
+            found.add(shifts[0])
+        assert len(found) > 5
 
 
 class TestTraining:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.localisation import build_locator
+from ...inference.localisation import build_locator, locator_of
 from ...preprocessing.storage import open_arrays
 from ...runtime.hardware import autocast, autocast_dtype, memory_format
+from ...schema import Configuration
 from ...schema.run_record import RunRecord
+from ...schema.training_options import AugmentationOptions
 from ..augmentation.augment import apply, draw
 from ..gradient_clipping import GradientClip
 from ..losses import build_loss
@@ -27,17 +30,39 @@ LOCALISATION = 2
 """Stream of random numbers, beside `TRAINING` and `VALIDATION` of patches."""
 
 
+MOST_TRANSLATION = 0.1
+"""Share of the volume's shortest axis that a translation reaches at the most: small volumes have their organs near the border."""
+
+
+def locator_augmentation(options: AugmentationOptions, configuration: Configuration, *, translation: float) -> AugmentationOptions:
+    """The augmentation of whole volumes on the locator's grid: deformations as large, in mm, as those of the patches, and a translation.
+
+    Other than patches, whole volumes would always show the organs in the same place.
+
+    Args:
+        options: Of the patches.
+        translation: Largest along each axis, mm; 0 for none.
+    """
+    locator = locator_of(configuration)
+    fine, coarse = (math.prod(spacing) ** (1 / len(spacing)) for spacing in (configuration.spacing, locator.spacing))
+    voxels = min(translation / coarse, MOST_TRANSLATION * min(locator.shape))
+    return replace(
+        options.on_grid(fine / coarse), translation_probability=float(voxels > 0), translation_voxels=voxels, translation_share=0.0
+    )
+
+
 class LocatorTraining:
     """The locator that is trained, and the whole volumes that it learns from.
 
     Args:
         loss: Name in `LOSSES`, of two classes.
+        translation: Of the volumes: the largest along each axis, mm.
 
     Raises:
         ValueError: The configuration has no locator.
     """
 
-    def __init__(self, job: RunRecord, device: torch.device, *, loss: str) -> None:
+    def __init__(self, job: RunRecord, device: torch.device, *, loss: str, translation: float) -> None:
         if job.configuration.locator is None:
             raise ValueError(f"{job.configuration.name}: expected a configuration with a locator, got none")
         self.job, self.device, self.shape = job, device, job.configuration.locator.shape
@@ -48,6 +73,7 @@ class LocatorTraining:
         self.optimized = OptimizedNetwork(self.network, optimizer, clip=clip, average_decay=job.options.average_decay)
         self.criterion = build_loss(loss, FOREGROUND, batch_dice=False)
         self.loss = torch.zeros((), device=device)
+        self._augmentation = locator_augmentation(job.options.augmentation, job.configuration, translation=translation)
         self.steps = 0
         self.cases: list[Path] = []
 
@@ -78,7 +104,7 @@ class LocatorTraining:
             image, labels = (torch.from_numpy(case[key]).to(self.device) for key in ("image", "labels"))
         augmentation = draw(
             rng,
-            job.options.augmentation,
+            self._augmentation,
             patch_size=tuple(labels.shape),
             channels=len(image),
             mirroring=job.configuration.mirroring,

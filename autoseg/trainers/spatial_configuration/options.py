@@ -8,6 +8,7 @@ from typing import Any
 
 from ...inference.localisation import plan_locator
 from ...schema import Configuration
+from ...schema.values import check_least, expect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +20,19 @@ class SpatialConfigurationOptions:
         margin: Voxels by which the located box is grown on each side.
         localisation_loss: Of the locator, in `autoseg.trainers.losses.LOSSES`. The paper's ``generalised_dice`` alone may, at higher rates
             than the paper's, be stuck where every voxel is predicted as organ.
+        localisation_translation: Of the locator's volumes in training: the largest along each axis, mm (at most a tenth of the volume).
         locator_options: Keyword arguments of the locator's network.
+        mirroring: Learn from mirrored images too, and average over mirrored passes in prediction; the paper does neither, since the network
+            learns where organs lie relative to each other.
         local_weight, spatial_weight: Of the cross entropies of the local and of the spatial network.
     """
 
     localisation_share: float = 0.2
     margin: int = 16
     localisation_loss: str = "generalised_dice_ce"
+    localisation_translation: float = 20.0
     locator_options: dict[str, Any] = field(default_factory=dict)
+    mirroring: bool = False
     local_weight: float = 1.0
     spatial_weight: float = 1.0
 
@@ -35,6 +41,8 @@ class SpatialConfigurationOptions:
             raise ValueError(f"localisation_share: expected a share in 0..1, got {self.localisation_share!r}")
         if not isinstance(self.margin, int) or self.margin < 0:
             raise ValueError(f"margin: expected a whole number of voxels, 0 or more, got {self.margin!r}")
+        check_least("localisation_translation", self.localisation_translation)
+        expect(isinstance(self.mirroring, bool), "mirroring", "true or false", self.mirroring)
         if self.local_weight < 0 or self.spatial_weight < 0:
             raise ValueError(f"local_weight, spatial_weight: expected 0 or more, got {self.local_weight} and {self.spatial_weight}")
 

@@ -16,7 +16,7 @@ from ...inference.volume_predictor import VolumePredictor
 from ...networks.scn import SpatialConfigurationNet
 from ...preprocessing.storage import Store
 from ...runtime.hardware import autocast
-from ...schema import Configuration, Plan
+from ...schema import Configuration, Mirroring, Plan
 from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
 from ..batches import Batch
@@ -40,7 +40,10 @@ class SpatialConfigurationTrainer(Trainer):
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
         self.options = checked_options(SpatialConfigurationOptions, job.trainer_options)
-        self.locator = None if job.configuration.locator is None else LocatorTraining(job, device, loss=self.options.localisation_loss)
+        self.locator = None
+        if job.configuration.locator is not None:
+            loss, translation = self.options.localisation_loss, self.options.localisation_translation
+            self.locator = LocatorTraining(job, device, loss=loss, translation=translation)
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
@@ -58,7 +61,9 @@ class SpatialConfigurationTrainer(Trainer):
             configuration = replace(configuration, network=NETWORK, network_options={})
         patch = tuple(size if size < MULTIPLE else MULTIPLE * round(size / MULTIPLE) for size in configuration.patch_size)
         multiple = tuple(MULTIPLE if size % MULTIPLE == 0 else size for size in patch)
-        configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None)
+        # Mirrored anatomy would teach the spatial networks places that no patient has.
+        mirroring = configuration.mirroring if checked.mirroring else Mirroring()
+        configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None, mirroring=mirroring)
         return with_locator(configuration, [configuration.median_shape], checked)
 
     @classmethod

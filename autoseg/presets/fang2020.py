@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import augmentations
 from .paper_preset import BARE, PaperPreset
 
 PRESET = PaperPreset(
@@ -11,7 +12,14 @@ PRESET = PaperPreset(
         "trainer": "PyramidTrainer",
         "trainer_options": {"fusion_from": 0.5},
         "normalization": ("clip:-200:200",),
-        "options": {"loss": "ce", "optimizer": "rmsprop", "learning_rate": 2e-4, "schedule": "percents", **BARE},
+        "options": {
+            "loss": "ce",
+            "optimizer": "rmsprop",
+            "learning_rate": 2e-4,
+            "schedule": "percents",
+            "augmentation": augmentations.FANG,
+            **BARE,
+        },
     },
     why={
         "configurations": "three adjacent slices as channels",

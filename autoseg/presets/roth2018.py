@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import augmentations
 from .paper_preset import PaperPreset
 
 PRESET = PaperPreset(
@@ -18,6 +19,7 @@ PRESET = PaperPreset(
             "schedule": "poly",
             "warmup": 0.0,
             "average_decay": 0.0,
+            "augmentation": augmentations.ROTH,
         },
         "iterations": 200_000,
     },
@@ -33,6 +35,5 @@ PRESET = PaperPreset(
         "the first stage has the planned coarser grid, the paper's both the same, halved",
         "the second stage also sees the first one's organs (switched off by --trainer-option previous_input=false)",
         "padded convolutions on the planned patch; --network-option valid=true for the paper's",
-        "rotations as planned instead of 5 degrees, no elastic deformation",
     ),
 )

@@ -16,6 +16,7 @@ from ..planners.patch import PRESETS
 from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace
 from ..schema.settings import PlanSettings, TrainSettings
+from ..schema.training_options import nested
 from . import PAPER_PRESETS
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     preset = None if name is None else PAPER_PRESETS.get(name)
     if preset is None:
         return TrainSettings(**given)
+    if "options" in given:
+        given["options"] = nested(given["options"])
     settings = dict(preset.training) | ({"network": preset.networks[0]} if preset.networks else {})
     for options, owner in BELONGS.items():
         if given.get(owner, settings.get(owner)) != settings.get(owner):
@@ -66,8 +69,7 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     for group in TOGETHER:
         if any(key in given for key in group):
             settings = {key: value for key, value in settings.items() if key not in group}
-    both = {key: {**settings[key], **given[key]} for key in settings.keys() & given.keys() if isinstance(given[key], Mapping)}
-    return TrainSettings(**{**settings, **given, **both})
+    return TrainSettings(**_merged(settings, given))
 
 
 def trainings(
@@ -116,6 +118,12 @@ def explain(name: str | None) -> None:
     for setting, reason in preset.why.items():
         log.info("  %s: %s", setting, reason)
     log.info("Otherwise than in the paper: %s.", "; ".join(preset.departures))
+
+
+def _merged(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the given ones over them; named values in both are merged likewise."""
+    both = {key: _merged(settings[key], given[key]) for key in settings.keys() & given.keys() if isinstance(given[key], Mapping)}
+    return {**settings, **given, **both}
 
 
 def _without_empty(given: Mapping[str, Any]) -> dict[str, Any]:

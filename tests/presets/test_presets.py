@@ -16,6 +16,7 @@ from autoseg.pipeline import PlanSettings, TrainSettings
 from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.settings import check_paper, plan_settings, train_settings, trainings
 from autoseg.schema import Budget
+from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import TRAINERS
 from autoseg.trainers.losses import LOSSES
 from autoseg.trainers.optimizers import OPTIMIZERS
@@ -56,7 +57,10 @@ class TestEach:
     def test_the_options_of_training_are_what_the_job_gets(self, name):
         settings = train_settings(name)
         options = default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=settings.changed_options)
-        assert {key: getattr(options, key) for key in settings.options} == settings.options
+        plain = {key: value for key, value in settings.options.items() if key != "augmentation"}
+        assert {key: getattr(options, key) for key in plain} == plain
+        augmentation = settings.options.get("augmentation", {})
+        assert {key: getattr(options.augmentation, key) for key in augmentation} == augmentation
 
     def test_each_configuration_makes_a_variant_whose_network_can_be_built(self, name):
         for configuration in PAPER_PRESETS[name].configurations:
@@ -159,3 +163,31 @@ def test_options_of_the_trainers_own_network_without_naming_it() -> None:
     settings = TrainSettings(trainer="PyramidTrainer", network_options={"input_scales": 1})
     configuration = training_spec(CT, "2.5d", settings).configuration
     assert (configuration.network, configuration.network_options["input_scales"]) == ("pipo_fan", 1)
+
+
+class TestAugmentation:
+    """Ranges and probabilities are the papers', and the user's single options go before them."""
+
+    def test_numbers_of_the_papers(self) -> None:
+        def options(name: str, **given: object) -> AugmentationOptions:
+            changes = train_settings(name, options=given).changed_options
+            return default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=changes).augmentation
+
+        roth, thaler, conze, crespi, fang = map(options, ("roth2018", "thaler2021", "conze2021", "crespi2023", "fang2020"))
+        assert (roth.elastic_voxels, roth.elastic_spacing, roth.elastic_distribution) == (4.0, 32.0, "uniform")
+        assert (roth.rotation_degrees, roth.translation_voxels, roth.translation_share, roth.scale_probability) == (5.0, 20.0, 0.0, 0.0)
+        assert thaler.elastic_points == 8
+        assert (thaler.offset_limit, thaler.brightness_range) == (0.2, (0.8, 1.2))
+        for one, parts in (
+            (roth, {"rotation", "translation", "elastic"}),
+            (thaler, {"rotation", "scale", "translation", "elastic", "offset", "brightness"}),
+            (conze, {"rotation", "scale", "shear", "translation"}),
+        ):
+            drawn = {item.name: getattr(one, item.name) for item in fields(one) if item.name.endswith("_probability")}
+            usual = {name: value for name, value in drawn.items() if "_channel_" not in name and value}
+            assert usual == dict.fromkeys((f"{part}_probability" for part in parts), 1.0), "in every patch, and nothing else"
+        assert min(crespi.rotation_probability, crespi.elastic_probability, crespi.distortion_probability) > 0
+        assert crespi.scale_probability == fang.scale_probability == fang.elastic_probability == fang.rotation_probability == 0
+        changed = options("roth2018", rotation_degrees=10)
+        assert changed == replace(roth, rotation_degrees=10)
+        assert options("roth2018", augmentation={"rotation_degrees": 10}) == changed

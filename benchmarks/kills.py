@@ -254,6 +254,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only print the counts")
     options = parser.parse_args()
     options.work = options.work.resolve()
+    for number in {*SIGNALS} - {signal.SIGKILL}:  # what a shell lets its background jobs ignore, the commands would ignore, too
+        signal.signal(number, signal.default_int_handler)
     if not options.report:
         prepare(options.work, options.stage)
         for number in range(options.start, options.to):

@@ -41,18 +41,27 @@ class CrossFitted:
 
 
 def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Splits cases (`groups`: case to patient) into random halves, all cases of a patient in the same one; ValueError for one patient."""
+    """Splits cases (`groups`: case to patient) into random halves, all cases of a patient in the same one; of two patients or more."""
     patients: dict[str, list[str]] = {}
     for case in sorted(groups):
         patients.setdefault(groups[case], []).append(case)
-    if len(patients) < 2:
-        raise ValueError(f"layer fusion: expected held-out cases of two patients or more in each fold, got {', '.join(sorted(groups))}")
     names = sorted(patients)
     shuffled = sorted((names[index] for index in rng.permutation(len(names))), key=lambda name: -len(patients[name]))
     parts: tuple[list[str], list[str]] = ([], [])
     for name in shuffled:
         min(parts, key=len).extend(patients[name])
     return tuple(sorted(parts[0])), tuple(sorted(parts[1]))
+
+
+def check_halves(held_out: Mapping[str, Sequence[str]], patient_of: Mapping[str, str]) -> None:
+    """Refuses folds (name to held-out cases) that cannot be fitted in halves: a ValueError names those with cases of one patient only."""
+    alone = {fold: cases for fold, cases in held_out.items() if len({patient_of.get(case, case) for case in cases}) < 2}
+    if alone:
+        found = "; ".join(f"fold {fold}: {', '.join(sorted(cases))}" for fold, cases in alone.items())
+        raise ValueError(
+            f"layer fusion: expected held-out cases of two patients or more in each fold, got {found}. Name other folds with --folds, or "
+            "take another kind"
+        )
 
 
 def averaged(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

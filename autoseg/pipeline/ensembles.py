@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..data.descriptions import check_files, planned_dataset
 from ..ensembling.design import KINDS, UNTRAINED
+from ..ensembling.fusion_trainer import check_halves
 from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
 from ..ensembling.prediction import FUSION
@@ -63,6 +64,8 @@ def train_ensemble(
     needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
     if waiting:
+        if settings.kind == FUSION:  # a mistake in the last fold must not show after the others were trained
+            check_halves(cases, {case.name: case.group or case.name for case in dataset.cases})
         check_files(dataset, workspace.home)
         check_planned_as_trained(design.members, workspace.plan(dataset.name))
     device = choose_device(settings.device)

@@ -19,6 +19,7 @@ from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
 from ..trainers.training_spec import training_spec
+from ..trainers.trial_checks import check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
@@ -68,7 +69,7 @@ def run(
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
     dataset = planned_dataset(workspace, which)
     for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
-        training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows)
+        check_trial(training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows), settings or TrainSettings())
     for configuration, settings, fold in itertools.product(configurations, several, folds):
         try:
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)

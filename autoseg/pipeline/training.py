@@ -35,10 +35,11 @@ from ..trainers.resume_checks import (
     warn_if_options_differ,
     warn_of_former_contents,
 )
-from ..trainers.run_options import RunFolders, default_options
-from ..trainers.run_setup import budget_of, new_record, split_of
+from ..trainers.run_options import RunFolders
+from ..trainers.run_setup import new_record, split_of
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, training_spec
+from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ def train(
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
+    if settings.restart or not run.is_started:
+        check_trial(spec, settings)
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
@@ -148,7 +151,7 @@ def _fit_and_validate(
 def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
     plan, stage = spec.plan, spec.configuration.previous_stage
-    default_options(budget_of(settings), "cpu", batch=1, changes=settings.changed_options)
+    checked_training_options(settings)
     check_option_names(settings.changed_options)
     split_of(workspace, plan.dataset, fold)
     if stage is not None and not workspace.splits(plan.dataset):

@@ -167,7 +167,7 @@ class TrainingOptions:
         loss: Name in `autoseg.trainers.losses.LOSSES`.
         optimizer: Name in `autoseg.trainers.optimizers.OPTIMIZERS`.
         learning_rate: At the start (after warm-up).
-        momentum: Of ``sgd`` (Nesterov).
+        momentum: Of ``sgd`` (Nesterov) and ``rmsprop`` (0 unless the user says otherwise).
         weight_decay: L2 penalty, or decoupled decay (``adamw``).
         schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
         warmup: Share of the budget with a rising learning rate.

@@ -28,11 +28,14 @@ def adam(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> 
 
 
 def rmsprop(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
-    """Gradients over the root of their mean square, without momentum; `weight_decay` is an L2 penalty."""
-    return torch.optim.RMSprop(parameters, options.learning_rate, weight_decay=options.weight_decay)
+    """Gradients over the root of their mean square (Tieleman & Hinton 2012), with heavy-ball momentum; `weight_decay` is an L2 penalty."""
+    return torch.optim.RMSprop(parameters, options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay)
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "adam": adam, "rmsprop": rmsprop}
+
+WITHOUT_MOMENTUM = ("adamw", "adam")
+"""Optimisers that have no use for `TrainingOptions.momentum`."""
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from ..networks.pipo_fan import FEATURES
 from ..schema import Configuration, Plan
 from ..schema.training_options import TrainingOptions
 from .batches import Batch
+from .losses.deep_supervision import SUPERVISIONS, DeepSupervision
 from .run_options import checked_options
 from .trainer import Trainer
 
@@ -66,6 +68,9 @@ class PyramidTrainer(Trainer):
     def suited_options(cls, options: TrainingOptions, *, long_run: bool) -> TrainingOptions:
         """All scales count alike."""
         return replace(options, supervision="pyramid")
+
+    supervisions = SUPERVISIONS | {"deep": partial(DeepSupervision, drop_last=False)}
+    """The coarsest score map is supervised, too: it is fused with the others later, and nothing else trains its head before."""
 
     _fuses = True
 

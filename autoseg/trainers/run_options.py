@@ -11,6 +11,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
 from ..schema.training_options import TrainingOptions, nested
+from .optimizers import WITHOUT_MOMENTUM
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -122,7 +123,13 @@ def default_options(
     values = nested(changes or {})
     if isinstance(values.get("augmentation"), Mapping):
         values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
-    return _changed(options, values, "training option")
+    if values.get("optimizer") == "rmsprop":
+        values.setdefault("momentum", 0.0)  # the default belongs to stochastic gradient descent
+    changed = _changed(options, values, "training option")
+    if "momentum" in (changes or {}) and changed.momentum and changed.optimizer in WITHOUT_MOMENTUM:
+        remedy = "add --training-option optimizer=sgd or optimizer=rmsprop, or leave momentum out"
+        raise ValueError(f"momentum: {changed.optimizer}, the optimiser of this run, has none, got {changed.momentum}; {remedy}")
+    return changed
 
 
 def _changed(options: T, changes: Mapping[str, Any], kind: str) -> T:

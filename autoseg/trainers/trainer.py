@@ -140,6 +140,9 @@ class Trainer:
         """
         return options
 
+    supervisions: Mapping[str, Callable[[Any], Callable[..., Tensor]]] = SUPERVISIONS
+    """How the outputs of a network with deep supervision count, by the names of `SUPERVISIONS`."""
+
     def predictor(self, network: nn.Module) -> VolumePredictor:
         """The predictor of whole volumes with the trained `network`."""
         return Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
@@ -151,7 +154,7 @@ class Trainer:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
         job = self.job
         loss = build_loss(job.options.loss, self.labels, batch_dice=job.configuration.batch_dice)
-        supervision = lookup(SUPERVISIONS, job.options.supervision, "supervision")
+        supervision = lookup(self.supervisions, job.options.supervision, "supervision")
         return TargetAdaptive(supervision(loss), self.labels)
 
     def build_optimizer(self) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, halves
+from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, check_halves, halves
 from autoseg.inference.volume_predictor import Volume
 from autoseg.networks import build_network
 from autoseg.networks.feature_taps import FeatureTap
@@ -86,8 +86,9 @@ def test_halves_keep_patients_together_and_are_alike() -> None:
     assert {"a1", "a2", "a3"} in (set(one), set(other))
     assert len(one) == len(other) == 3
     assert halves(groups, np.random.default_rng(0)) == (one, other)
-    with pytest.raises(ValueError, match="two patients or more"):
-        halves({"a1": "a", "a2": "a"}, np.random.default_rng(0))
+    check_halves({"0": ["a1", "b1"], "1": ["c1", "d1"]}, groups)
+    with pytest.raises(ValueError, match="two patients or more in each fold, got fold 1: a1, a2. Name other folds"):
+        check_halves({"0": ["a1", "b1"], "1": ["a1", "a2"]}, groups)
 
 
 def test_each_case_is_predicted_by_the_head_that_has_not_seen_it() -> None:

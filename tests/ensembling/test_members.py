@@ -105,6 +105,15 @@ class TestWhatIsRefused:
         with pytest.raises(ValueError, match="layer fusion: expected members on the same grid"):
             fit(home, "fusion", one, other)
 
+    def test_a_fold_of_one_patient_cannot_be_fused_and_is_found_before_the_others_are_trained(self, home: Path) -> None:
+        members = add_model(home, {"ball": right()}), add_model(home, {"bar": right()})
+        for name in members:
+            for case in splits(home)[4].val[1:]:
+                (results(home) / name / "fold_4" / "validation" / f"{case}.b2nd").unlink()
+        with pytest.raises(ValueError, match=f"two patients or more in each fold, got fold 4: {splits(home)[4].val[0]}"):
+            fit(home, "fusion", *members, iterations=1)
+        assert not list(results(home).glob("ensemble*"))
+
     def test_networks_that_cannot_be_cut_leave_nothing_behind(self, home: Path) -> None:
         member = add_model(home, {"ball": right()}, folds="0", seen=lambda plan: replace(plan, network="dense_vnet", network_options={}))
         with pytest.raises(ValueError, match=f"{member}: DenseVNet: its logits are no 1x1 convolution"):

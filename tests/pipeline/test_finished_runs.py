@@ -35,6 +35,31 @@ def test_unknown_names_are_refused_where_nothing_is_left_to_train_too(shared_ora
     assert files(home) == before
 
 
+LATE = [
+    ({"network": "plain_unet", "network_options": {"features": [4, "x"]}}, "plain_unet.* cannot be built"),
+    ({"network": "se_resunet", "network_options": {"reducton": 4}}, "se_resunet.*reducton"),
+    ({"network": "vgg16_unet", "network_options": {"pretrained": "no_such.pth"}}, "ImageNet weights are 2D"),
+    ({"network": "torch.nn:Conv2d"}, "torch.nn:Conv2d.* cannot be built"),
+    ({"network": "deepmedic", "network_options": {"widths": []}}, "deepmedic"),
+    ({**NETWORK, "options": {"foreground": "half"}}, "training options: expected values as the defaults, got foreground='half'"),
+    ({**NETWORK, "options": {"momentum": 0.9}}, "momentum: adamw"),
+    ({"trainer": "SpatialConfigurationTrainer", "trainer_options": {"localisation_loss": "dyce"}}, "localisation_loss: expected one of"),
+    ({"trainer": "SpatialConfigurationTrainer", "trainer_options": {"locator_options": {"levels": "x"}}}, "localisation_unet"),
+    ({"trainer": "PyramidTrainer", "network_options": {"input_scales": 9}}, "expected 1 to . scales"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), LATE)
+def test_what_cannot_be_built_is_refused_before_a_folder_is_made(shared_oracle_home, settings, message, monkeypatch):
+    home = shared_oracle_home()
+    before = files(home)
+    monkeypatch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: pytest.fail("the trial step was taken"))
+    settings = {"device": "cpu", "iterations": 1, **settings}
+    with pytest.raises(ValueError, match=message):
+        train(1, "3d_fullres", 0, TrainSettings(**settings, tag="late"), home=home)
+    assert files(home) == before
+
+
 def test_a_damaged_run_record_is_an_error_before_the_run_is_called_finished(oracle_home, caplog):
     home = oracle_home()
     record = home / "results" / oracle.DATASET / oracle.MODEL[3] / "fold_0" / "run.json"

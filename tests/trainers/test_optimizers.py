@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from autoseg.schema import Budget
 from autoseg.schema.training_options import TrainingOptions
 from autoseg.trainers.optimizers import OPTIMIZERS, build_optimizer
+from autoseg.trainers.run_options import default_options
 
 OPTIONS = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -46,7 +48,30 @@ def test_rmsprop_divides_by_the_root_of_the_mean_square():
     for gradient in (1.0, -0.5):
         square = 0.99 * square + 0.01 * gradient**2
         expected -= 0.1 * gradient / (square**0.5 + 1e-8)
+    assert take_steps("rmsprop", 1.0, -0.5, weight_decay=0.0, momentum=0.0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rmsprop_has_momentum_where_it_is_asked_for():
+    expected, square, velocity = 2.0, 0.0, 0.0
+    for gradient in (1.0, -0.5):
+        square = 0.99 * square + 0.01 * gradient**2
+        velocity = 0.9 * velocity + gradient / (square**0.5 + 1e-8)
+        expected -= 0.1 * velocity
     assert take_steps("rmsprop", 1.0, -0.5, weight_decay=0.0) == pytest.approx(expected, rel=1e-5)
+
+
+def resolved(**changes: object) -> TrainingOptions:
+    return default_options(Budget("time", 60.0, 4), "cpu", batch=2, changes=changes)
+
+
+def test_what_is_recorded_of_momentum_is_what_is_used():
+    assert resolved(optimizer="rmsprop").momentum == 0
+    assert resolved(optimizer="rmsprop", momentum=0.9).momentum == 0.9
+    assert resolved(optimizer="sgd").momentum == 0.99
+    assert resolved(momentum=0).optimizer == "adamw", "the default of a short run; none is none"
+    for changes, name in (({}, "adamw"), ({"optimizer": "adam"}, "adam")):
+        with pytest.raises(ValueError, match=f"momentum: {name}, the optimiser of this run, has none, got 0.9; add --training-option"):
+            resolved(momentum=0.9, **changes)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

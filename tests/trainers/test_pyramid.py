@@ -89,6 +89,20 @@ class TestPhases:
         trainer.fit()
         assert moved == [False, False, True, True]
 
+    @pytest.mark.parametrize("supervision", ["pyramid", "deep"])
+    def test_every_score_map_that_is_fused_later_is_supervised_in_the_first_phase(self, folders, supervision):
+        job = job_of({"fusion_from": 0.9}, iterations=2, validation_intervals=1)
+        trainer = trainer_of(dataclasses.replace(job, options=dataclasses.replace(job.options, supervision=supervision)), folders)
+        heads, descend = [], trainer.descend
+
+        def noting(loss):
+            descend(loss)
+            heads.append([bool(parameter.grad.any()) for head in trainer.network.decoder.heads for parameter in head.parameters()])
+
+        trainer.descend = noting
+        trainer.fit()
+        assert len(trainer.network.decoder.heads) == 2 and all(heads[0])
+
     def test_what_is_built_from_the_checkpoint_predicts_the_same_fused_map(self, folders):
         job = job_of(iterations=4, validation_intervals=2)
         network, read = (trainer_of(job, folders).fit() for _ in range(2))

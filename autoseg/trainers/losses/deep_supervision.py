@@ -15,17 +15,20 @@ class DeepSupervision:
     """A loss applied to outputs of several resolutions, finest first, with weights 1, 1/2, 1/4 ... of which the last is dropped.
 
     The label map is brought to each output's size by nearest neighbour. A single tensor is passed straight to `loss`.
+
+    Args:
+        drop_last: False counts the coarsest output too, for networks that predict with it.
     """
 
-    def __init__(self, loss: Loss) -> None:
-        self.loss = loss
+    def __init__(self, loss: Loss, *, drop_last: bool = True) -> None:
+        self.loss, self.drop_last = loss, drop_last
 
     def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor) -> Tensor:
         """Weighted sum over `outputs`, weights normalised to one."""
         if isinstance(outputs, Tensor):
             return self.loss(outputs, segmentation)
         weights = [0.5**i for i in range(len(outputs))]
-        if len(weights) > 1:
+        if self.drop_last and len(weights) > 1:
             weights[-1] = 0.0
         total = sum(weights)
         terms = [

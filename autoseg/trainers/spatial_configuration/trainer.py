@@ -16,10 +16,12 @@ from ...inference.volume_predictor import VolumePredictor
 from ...networks.scn import SpatialConfigurationNet
 from ...preprocessing.storage import Store
 from ...runtime.hardware import autocast
+from ...runtime.registry import lookup
 from ...schema import Configuration, Mirroring, Plan
 from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
 from ..batches import Batch
+from ..losses import LOSSES
 from ..losses.heatmap import sigmoid_cross_entropy
 from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
@@ -53,6 +55,7 @@ class SpatialConfigurationTrainer(Trainer):
             ValueError: An option is unknown or makes no sense, organs overlap, or another network is demanded.
         """
         checked = checked_options(SpatialConfigurationOptions, options)
+        lookup(LOSSES, checked.localisation_loss, "localisation_loss")
         if plan.labels.regions:
             raise ValueError("SpatialConfigurationTrainer: expected organs that exclude each other, got regions that overlap")
         if configuration.network != NETWORK:

@@ -1,0 +1,83 @@
+"""What would end a training in its trial step, found without one: before a folder is made, or a case preprocessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..networks import build_network
+from ..networks.imagenet import without_pretrained
+from ..runtime.hardware import choose_device
+from ..runtime.registry import NetworkError, lookup
+from ..schema.settings import TrainSettings
+from ..schema.training_options import TrainingOptions
+from . import TRAINERS
+from .losses import build_loss
+from .optimizers import build_optimizer
+from .run_options import default_options
+from .run_setup import budget_of
+from .schedules import learning_rate_factor
+from .training_spec import TrainingSpec
+
+REFUSALS = (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError)
+"""What a network raises for a patch that it cannot take."""
+
+
+def checked_training_options(settings: TrainSettings) -> TrainingOptions:
+    """The training options that a run with these settings gets, for a batch of one.
+
+    Raises:
+        ValueError: An option is unknown, its value makes no sense, or nothing would come of it.
+    """
+    device, trainer = choose_device(settings.device), lookup(TRAINERS, settings.trainer, "trainer")
+    changes, fine_tunes = settings.changed_options, settings.pretrained is not None
+    try:
+        return default_options(
+            budget_of(settings), device.type, batch=1, fine_tunes=fine_tunes, changes=changes, suited=trainer.suited_options
+        )
+    except TypeError as error:  # a word where a number is compared
+        given = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        raise ValueError(f"training options: expected values as the defaults, got {given}: {error}") from error
+
+
+def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
+    """Refuses networks, losses, optimisers and schedules that cannot be built from their options, or cannot take the planned patch.
+
+    Networks are built without weights, unless they start from a file of them or are not this program's own.
+
+    Raises:
+        ValueError: The message names the option.
+    """
+    options = checked_training_options(settings)
+    learning_rate_factor(options.schedule, 0.0)
+    build_loss(options.loss, spec.plan.labels, batch_dice=spec.configuration.batch_dice)
+    build_optimizer([nn.Parameter(torch.zeros(1))], options)
+    configuration = spec.configuration
+    plan_channels, outputs = spec.plan.in_channels(configuration), spec.plan.labels.n_outputs
+    _check_network(spec, plan_channels, outputs, deep_supervision=options.deep_supervision)
+    locator = configuration.locator
+    if locator is not None:
+        found = replace(configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape)
+        _check_network(replace(spec, configuration=found), len(spec.plan.channels), 2, deep_supervision=False)
+
+
+def _check_network(spec: TrainingSpec, channels: int, outputs: int, *, deep_supervision: bool) -> None:
+    configuration = spec.configuration
+    options = {**configuration.built_options, "deep_supervision": deep_supervision}
+    shape = {"dim": configuration.dim, "in_channels": channels, "out_channels": outputs}
+    own = ":" not in configuration.network
+    with torch.random.fork_rng(devices=[]):  # weights that are drawn here change no training
+        if not own or options != without_pretrained(options):
+            build_network(configuration.network, **shape, **options)
+        if not own:
+            return
+        with torch.device("meta"):
+            network = build_network(configuration.network, **shape, **without_pretrained(options))
+    try:
+        with torch.no_grad():
+            network.train()(torch.empty(2, channels, *configuration.patch_size, device="meta"))
+    except REFUSALS as error:
+        patch = "x".join(map(str, configuration.patch_size))
+        raise NetworkError(f"network {configuration.network!r}, options {options}: cannot take a patch of {patch}: {error}") from error

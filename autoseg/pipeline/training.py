@@ -84,7 +84,8 @@ def train(
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
     if settings.restart or not run.is_started:
-        check_trial(spec, settings)
+        with named_in(plan_file):
+            check_trial(spec, settings)
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)

@@ -138,6 +138,7 @@ PLAIN = {"in_channels": 3, "adaptive_fusion": False}
         ("deeplabv3", "", {}, 39_037_122),
         ("deeplabv3", "", {"dim": 3}, 90_001_986),
         ("deeplabv3", "", {"output_stride": 8, "norm": "instance"}, 39_037_122),
+        ("deeplabv3", "backbone", {**RGB, "block": "basic", "blocks": [2, 2, 2, 2]}, 11_176_512),
         ("deepmedic", "", {}, 246_362),
         ("deepmedic", "", {"dim": 3}, 657_842),
         ("dense_unet", "encoder", RGB, 26_472_000),

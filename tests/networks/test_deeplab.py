@@ -58,3 +58,15 @@ def test_the_mean_of_the_image_reaches_every_voxel() -> None:
     joined = torch.cat([*(branch(x) for branch in pyramid.branches), pyramid.image(x.mean((2, 3), keepdim=True)).expand(-1, -1, 9, 9)], 1)
     joined[..., 0, 0].sum().backward()
     assert (x.grad != 0).all()
+
+
+def test_resnet_18_of_basic_blocks() -> None:
+    with torch.device("meta"):
+        network = build_network("deeplabv3", dim=2, in_channels=3, out_channels=2, block="basic", blocks=[2, 2, 2, 2])
+    assert network.backbone(torch.empty(1, 3, 65, 65, device="meta")).shape == (1, 512, 5, 5)
+    torch.manual_seed(0)
+    small = DeepLabV3(dim=2, in_channels=1, out_channels=2, width=4, block="basic", blocks=(1, 1, 1, 1), pyramid_channels=8)
+    small(torch.randn(2, 1, 33, 17)).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in small.parameters())
+    with pytest.raises(ValueError, match="block: expected one of basic, bottleneck, got 'basis'. Did you mean 'basic'"):
+        build_network("deeplabv3", dim=2, in_channels=3, out_channels=2, block="basis")

@@ -20,6 +20,7 @@ class Metric:
         better: ``higher``, ``lower``, ``zero`` for a signed error, or empty where the number is no measure of agreement.
         unit: Of the number, empty where it has none.
         title: What a table calls it; empty: its name.
+        pooled: Over several cases it is no mean of theirs, but what it is of all their voxels together (`summaries`).
     """
 
     function: str
@@ -27,12 +28,14 @@ class Metric:
     better: str = "higher"
     unit: str = ""
     title: str = ""
+    pooled: bool = False
 
 
 _COUNTS, _MASKS, _LESIONS = (f"autoseg.evaluation.{module}:" for module in ("counts", "masks", "lesions"))
 
 METRICS: dict[str, Metric] = {
     "dice": Metric(_COUNTS + "dice", title="Dice"),
+    "global_dice": Metric(_COUNTS + "dice", title="global Dice", pooled=True),
     "iou": Metric(_COUNTS + "iou", title="IoU"),
     "sensitivity": Metric(_COUNTS + "sensitivity", title="sensitivity"),
     "precision": Metric(_COUNTS + "precision", title="precision"),

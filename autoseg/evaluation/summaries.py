@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from ..schema import Score
 from .counts import nan_mean
-from .metrics import has_value, value_of
+from .metrics import METRICS, has_value, value_of
+
+POOLED = tuple(name for name, metric in METRICS.items() if metric.pooled)
+"""Metrics of all cases' voxels together."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class OrganSummary:
     """One organ over all cases.
 
     Attributes:
-        means: Metric -> mean over the cases where it has a value; NaN where it has none.
+        means: Metric -> mean over the cases where it has a value; NaN where it has none. The global Dice is that of all cases' voxels.
         worst: Lowest Dice of a case, that of `worst_case`; NaN where there is none.
         cases: Cases that count: the organ is in the reference, in the prediction, or in both.
         absent: Cases without the organ in both, which have no Dice and are left out; those in which it is not annotated are in neither.
@@ -56,8 +59,18 @@ def mean_dice(scores: Iterable[Score]) -> float:
 
 def _summarise(group: list[Score]) -> OrganSummary:
     names = dict.fromkeys(["dice", "iou", *(name for score in group for name in score.other)])
-    means = {name: nan_mean(value_of(score, name) for score in group if has_value(score, name)) for name in names}
+    means = {
+        name: _pooled_dice(group) if name in POOLED else nan_mean(value_of(score, name) for score in group if has_value(score, name))
+        for name in names
+    }
     counted = [score for score in group if not math.isnan(score.dice)]
     worst = min(counted, key=lambda score: score.dice, default=None)
     lowest = (worst.dice, worst.case) if worst else (math.nan, "")
     return OrganSummary(means, *lowest, cases=len(counted), absent=len(group) - len(counted))
+
+
+def _pooled_dice(group: list[Score]) -> float:
+    """``2 sum TP / sum (2 TP + FP + FN)`` over the cases (LiTS challenge: Bilic et al., Medical Image Analysis 84, 2023)."""
+    sizes = [(score.dice, score.n_prediction + score.n_reference) for score in group if not math.isnan(score.dice)]
+    total = sum(size for _, size in sizes)
+    return sum(dice * size for dice, size in sizes) / total if total else math.nan

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
-from ..evaluation.metrics import higher_is_better_score
+from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..preprocessing.preprocess import knows_spacing
 from ..runtime.disk import WriteError
 from ..runtime.registry import allows_code, lookup, named_in
@@ -97,6 +97,8 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     rule, metric, max_members, max_seconds = settings.rule, settings.metric, settings.max_members, settings.max_seconds
     lookup(RULES, rule, "rule of selection")
     higher_is_better_score(0.0, metric)
+    if find_metric(metric).pooled:
+        raise ValueError(f"metric {metric}: is one number of all cases, expected one of each case, which a choice compares; take dice")
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     plan = workspace.plan(dataset.name)

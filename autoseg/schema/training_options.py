@@ -173,7 +173,9 @@ class TrainingOptions:
         warmup: Share of the budget with a rising learning rate.
         gradient_clip: Largest norm of the gradient.
         relative_clip: Multiple of the moving average of that norm which it may not exceed either; 0 switches that off.
+        class_weights: Of the cross entropy's classes: background's and every organ's, or background's and one an organ; empty: all 1.
         foreground: Share of a batch that must be centred on an organ.
+        organ_slices: Take the other patches of slices from those that show an organ, anywhere in them; of volumes this is refused.
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
         supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
@@ -190,7 +192,9 @@ class TrainingOptions:
     warmup: float = 0.0
     gradient_clip: float = 12.0
     relative_clip: float = 0.0
+    class_weights: tuple[float, ...] = ()
     foreground: float = 0.33
+    organ_slices: bool = False
     average_decay: float = 0.0
     deep_supervision: bool = True
     supervision: str = "deep"
@@ -204,6 +208,10 @@ class TrainingOptions:
             check_share(name, getattr(self, name))
         check_least("weight_decay", self.weight_decay)
         check_least("validation_batches", self.validation_batches, 1)
+        for weight in self.class_weights:
+            check_least("class_weights", weight)
+        if not isinstance(self.organ_slices, bool):
+            raise ValueError(f"organ_slices: expected true or false, got {self.organ_slices!r}")
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
         if not self.gradient_clip > 0 or not self.relative_clip >= 0:

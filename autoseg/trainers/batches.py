@@ -96,7 +96,8 @@ class BatchMaker:
         job, configuration = self.job, self.job.configuration
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation = self._draw(rng)
-        place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=size_for(augmentation))
+        load_size, organ_slices = size_for(augmentation), job.options.organ_slices
+        place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
         # A translation is another place to read, not another way to place what was read.
         place, augmentation = moved(place, augmentation.translation), replace(augmentation, translation=())
         image, maps = self._read(place.case, place.box)

@@ -46,6 +46,7 @@ def draw_sample(
     *,
     foreground: bool,
     load_size: Sequence[int],
+    organ_slices: bool = False,
 ) -> Sample:
     """Draws a case, with replacement, and a patch in it.
 
@@ -56,12 +57,16 @@ def draw_sample(
     Args:
         cases: By name; of each the shape and the organs' locations are used.
         load_size: Voxels to read, per axis of the patch: the patch, grown or shrunk about its centre.
+        organ_slices: Without `foreground` and for slices: draw an organ among those of the case and a slice that shows it, each of them
+            as likely, and any place in it (Fang & Yan, IEEE TMI 39, 2020).
     """
     names = sorted(cases)
     name = names[int(rng.integers(len(names)))]
     case = cases[name]
     center = _draw_center(rng, case.locations, foreground)
     starts = _draw_corner(rng, case.image.shape[1:], _as_volume(configuration.patch_size), center)
+    if organ_slices and not foreground and (voxels := _draw_organ(rng, case.locations)) is not None:
+        starts[0] = int(rng.choice(np.unique(voxels[:, 0])))
     box = []
     for start, p, size in zip(starts, _as_volume(configuration.patch_size), _as_volume(load_size), strict=True):
         start += p // 2 - size // 2
@@ -92,16 +97,22 @@ def _as_volume(size: Sequence[int]) -> tuple[int, ...]:
 
 def _draw_center(rng: np.random.Generator, locations: Mapping[str, np.ndarray], foreground: bool) -> np.ndarray | None:
     """A voxel (Z, Y, X) to centre on, or None for anywhere."""
-    if foreground:
-        # The first organ of a random order that is there at all: as likely as any other that is, and usually the only one read from disk.
-        organs = sorted(key for key in locations if key != ANNOTATED)
-        for index in rng.permutation(len(organs)):
-            voxels = locations[organs[index]]
-            if len(voxels):
-                return voxels[int(rng.integers(len(voxels)))]
+    if foreground and (voxels := _draw_organ(rng, locations)) is not None:
+        return voxels[int(rng.integers(len(voxels)))]
     # Any annotated voxel where there is no organ to choose.
     annotated = locations.get(ANNOTATED)
     return annotated[int(rng.integers(len(annotated)))] if annotated is not None and len(annotated) else None
+
+
+def _draw_organ(rng: np.random.Generator, locations: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The voxels ``(N, 3)`` of one of the organs that the case has, each as likely; None where it has none."""
+    # The first of a random order that is there at all: usually the only one that is read from disk.
+    organs = sorted(key for key in locations if key != ANNOTATED)
+    for index in rng.permutation(len(organs)):
+        voxels = locations[organs[index]]
+        if len(voxels):
+            return voxels
+    return None
 
 
 def read_box(array: Any, box: Box, *, fill: float) -> np.ndarray:

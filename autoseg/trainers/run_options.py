@@ -120,7 +120,7 @@ def default_options(
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     if fine_tunes:
         options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
-    values = nested(changes or {})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in nested(changes or {}).items()}
     if isinstance(values.get("augmentation"), Mapping):
         values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
     if values.get("optimizer") == "rmsprop":

@@ -153,7 +153,8 @@ class Trainer:
     def build_loss(self) -> Callable[[Tensor | Sequence[Tensor], Tensor, Annotated], Tensor]:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
         job = self.job
-        loss = build_loss(job.options.loss, self.labels, batch_dice=job.configuration.batch_dice)
+        options, batch_dice = job.options, job.configuration.batch_dice
+        loss = build_loss(options.loss, self.labels, batch_dice=batch_dice, class_weights=options.class_weights)
         supervision = lookup(self.supervisions, job.options.supervision, "supervision")
         return TargetAdaptive(supervision(loss), self.labels)
 

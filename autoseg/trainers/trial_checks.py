@@ -52,9 +52,11 @@ def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
     """
     options = checked_training_options(settings)
     learning_rate_factor(options.schedule, 0.0)
-    build_loss(options.loss, spec.plan.labels, batch_dice=spec.configuration.batch_dice)
-    build_optimizer([nn.Parameter(torch.zeros(1))], options)
     configuration = spec.configuration
+    build_loss(options.loss, spec.plan.labels, batch_dice=configuration.batch_dice, class_weights=options.class_weights)
+    build_optimizer([nn.Parameter(torch.zeros(1))], options)
+    if options.organ_slices and configuration.dim == 3:
+        raise ValueError(f"organ_slices: expected a configuration of slices (2d, 2.5d), got {configuration.name}")
     plan_channels, outputs = spec.plan.in_channels(configuration), spec.plan.labels.n_outputs
     _check_network(spec, plan_channels, outputs, deep_supervision=options.deep_supervision)
     locator = configuration.locator

@@ -6,7 +6,10 @@ import csv
 import io
 import math
 
+import pytest
+
 from autoseg.evaluation.metrics import Metric
+from autoseg.evaluation.summaries import summary
 from autoseg.evaluation.tables import csv_text, number, table
 from autoseg.schema import Score
 
@@ -66,3 +69,12 @@ def test_file_for_a_spreadsheet():
     ]
     several = csv_text({"x": scores[:1], "y": scores[1:]}).splitlines()
     assert [line.split(",")[0] for line in several] == ["prediction", "x", "y"]
+
+
+def test_global_dice_is_that_of_all_voxels_together():
+    """Two cases with TP, FP, FN of 1, 1, 1 and of 90, 0, 20, and one without the organ."""
+    some = [Score("a", "liver", 0.5, 1 / 3, 2, 2, {"global_dice": 0.5}), Score("b", "liver", 0.9, 0.9, 90, 110, {"global_dice": 0.9})]
+    some.append(Score("c", "liver", math.nan, math.nan, 0, 0, {"global_dice": math.nan}))
+    means = summary(some)["liver"].means
+    assert (means["dice"], means["global_dice"]) == pytest.approx((0.7, 2 * 91 / (2 * 91 + 1 + 21)))
+    assert "global Dice" in table(some).splitlines()[0]

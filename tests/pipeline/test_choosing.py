@@ -106,7 +106,10 @@ def test_a_second_choice_keeps_to_the_rule_the_metric_and_the_limits_of_the_firs
     assert choose_again(1, home=home).rule == "supported"
 
 
-@pytest.mark.parametrize(("options", "message"), [({"metric": "volume"}, "metric volume"), ({"rule": "bset_mean"}, "best_mean")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"metric": "volume"}, "metric volume"), ({"metric": "global_dice"}, "all cases"), ({"rule": "bset_mean"}, "best_mean")],
+)
 def test_what_cannot_be_chosen_by_is_refused_before_anything_is_computed(home, monkeypatch, options, message):
     monkeypatch.setattr(choosing, "scored_candidates", None)
     with pytest.raises(ValueError, match=message):

@@ -65,6 +65,46 @@ def test_every_loss_is_the_sum_written_out_by_hand(kind, batch_dice, spatial):
         assert build_loss(name, labels, batch_dice=batch_dice)(logits, segmentation).item() == pytest.approx(expected, abs=1e-5), name
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_class_weights_are_factors_of_the_voxels_of_a_class(kind):
+    """Fang & Yan 2020: 0.2 of background and 1.2 of the organ, divided by the number of voxels and not by the sum of the weights."""
+    organs = ALL[kind]
+    logits, segmentation = random_batch(organs, 4, 5)
+    target, factors = make_target(segmentation, organs), (0.2, 1.2, 3.0)
+    one = logits.double()
+    if organs.regions:
+        truth = target.regions.double()
+        each = -(truth * torch.nn.functional.logsigmoid(one) + (1 - truth) * torch.nn.functional.logsigmoid(-one))
+        weight = torch.where(truth > 0, torch.tensor(factors[1:]).view(1, 2, 1, 1).double(), 0.2)
+        voxels = (weight * each).mean(1)
+    else:
+        log_p = one.log_softmax(1).gather(1, target.classes[:, None])[:, 0]
+        voxels = -torch.tensor(factors).double()[target.classes] * log_p
+    valid = torch.ones_like(voxels, dtype=torch.bool) if target.valid is None else target.valid[:, 0].bool()
+    loss = build_loss("ce", organs, batch_dice=False, class_weights=factors)(logits, segmentation)
+    assert loss.item() == pytest.approx(voxels[valid].mean().item(), abs=1e-5)
+    same = [
+        build_loss("dice_ce", organs, batch_dice=False, class_weights=one)(logits, segmentation) for one in ((0.2, 1.2), (0.2, 1.2, 1.2))
+    ]
+    assert same[0] == same[1]
+    ones, none = (build_loss("dice_ce", organs, batch_dice=True, class_weights=one)(logits, segmentation) for one in ((1, 1), ()))
+    assert ones.item() == pytest.approx(none.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("dice", (0.2, 1.2), "class_weights: expected one of the losses ce, dice_ce, generalised_dice_ce, got 'dice'"),
+        ("ce", (0.2,), "class_weights: expected background's and 1 or 2 of organs"),
+        ("ce", (1, 1, 1, 1), "class_weights: expected background's and 1 or 2 of organs"),
+        ("ce", (0, 0), "not all 0"),
+    ],
+)
+def test_class_weights_that_make_no_sense_are_refused(name, weights, message):
+    with pytest.raises(ValueError, match=message):
+        build_loss(name, ORGANS, batch_dice=False, class_weights=weights)
+
+
 def test_an_organ_that_is_absent_and_not_predicted_costs_nothing():
     segmentation = torch.zeros(1, 4, 4, dtype=torch.int16)
     logits = torch.tensor([100.0, -100.0, -100.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)

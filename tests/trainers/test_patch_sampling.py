@@ -56,6 +56,21 @@ def test_foreground_is_centred_and_only_the_lower_bound_holds():
         assert set(samples(a_case(organ0=[voxel]), (8, 10, 6), n=3, foreground=True)) == {box}
 
 
+def test_organ_slices_are_drawn_as_often_as_each_other_and_any_place_in_them():
+    voxels = [[5, y, x] for y in range(10) for x in range(10)] + [[7, 3, 3]]
+    rng, configuration = np.random.default_rng(0), make_configuration(2, patch_size=(8, 8))
+    case = a_case(organ0=voxels, organ1=[])
+    boxes = [draw_sample(rng, {"a": case}, configuration, foreground=False, load_size=(8, 8), organ_slices=True).box for _ in range(400)]
+    slices = Counter(box[0] for box in boxes)
+    assert set(slices) == {(5, 6), (7, 8)} and min(slices.values()) > 150
+    assert {box[1][0] for box in boxes} == set(range(17)) and {box[2][0] for box in boxes} == set(range(11))
+    empty = [
+        draw_sample(rng, {"a": a_case(organ0=[])}, configuration, foreground=False, load_size=(8, 8), organ_slices=True).box
+        for _ in range(200)
+    ]
+    assert len({box[0] for box in empty}) == 20, "a case without organs is sampled anywhere"
+
+
 def test_organs_are_equally_likely_however_large_and_absent_ones_are_skipped():
     case = a_case(organ0=[[5, 5, 5]], organ1=[], organ2=[[15, 15, 15]] * 500, annotated=[[0, 0, 0]] * 1000)
     counts = Counter(samples(case, (2, 2, 2), n=1000, foreground=True))

@@ -8,7 +8,7 @@ float32, also from logits in half precision, and has a finite gradient where org
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -25,10 +25,20 @@ class DiceCrossEntropy:
 
     Args:
         batch_dice: Overlap is summed over the batch, one volume made of all patches, instead of a sample (`overlap`).
+        class_weights: `TrainingOptions.class_weights`.
     """
 
-    def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 1.0, entropy_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        labels: Labels,
+        *,
+        batch_dice: bool,
+        dice_weight: float = 1.0,
+        entropy_weight: float = 1.0,
+        class_weights: Sequence[float] = (),
+    ) -> None:
         self.labels, self.batch_dice = labels, batch_dice
+        self.class_weights = _one_a_class(class_weights, labels) if class_weights else None
         self.dice_weight, self.entropy_weight = dice_weight, entropy_weight
 
     def __call__(self, logits: Tensor, segmentation: Tensor) -> Tensor:
@@ -49,7 +59,8 @@ class DiceCrossEntropy:
 
     def entropy(self, logits: Tensor, target: Target) -> Tensor:
         """The cross entropy."""
-        return cross_entropy(logits, target)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        return cross_entropy(logits, target, weights)
 
 
 class GeneralisedDiceCrossEntropy(DiceCrossEntropy):
@@ -81,7 +92,27 @@ LOSSES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
 }
 """Name to factory ``(labels, *, batch_dice) -> loss``."""
 
+CLASS_WEIGHTED = ("ce", "dice_ce", "generalised_dice_ce")
+"""Losses with a cross entropy whose classes may be weighted: their factories also take ``class_weights``."""
 
-def build_loss(name: str, labels: Labels, *, batch_dice: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss called `name` (of `LOSSES`, or ``module:factory``) for these labels."""
-    return lookup(LOSSES, name, "loss")(labels, batch_dice=batch_dice)
+
+def build_loss(name: str, labels: Labels, *, batch_dice: bool, class_weights: Sequence[float] = ()) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss called `name` (of `LOSSES`, or ``module:factory``) for these labels.
+
+    Raises:
+        ValueError: It has no class weights and some are given, or their number is wrong.
+    """
+    factory = lookup(LOSSES, name, "loss")
+    if not class_weights:
+        return factory(labels, batch_dice=batch_dice)
+    if name not in CLASS_WEIGHTED:
+        raise ValueError(f"class_weights: expected one of the losses {', '.join(CLASS_WEIGHTED)}, got {name!r}")
+    return factory(labels, batch_dice=batch_dice, class_weights=class_weights)
+
+
+def _one_a_class(weights: Sequence[float], labels: Labels) -> list[float]:
+    """The weights of background and each organ, of which one may stand for all organs."""
+    organs = len(labels.names)
+    if len(weights) not in (2, organs + 1) or not sum(weights) > 0:
+        raise ValueError(f"class_weights: expected background's and 1 or {organs} of organs, not all 0, got {list(weights)}")
+    return [*weights] if len(weights) == organs + 1 else [weights[0], *[weights[1]] * organs]

@@ -9,16 +9,23 @@ from torch import Tensor
 from .targets import Target
 
 
-def cross_entropy(logits: Tensor, target: Target) -> Tensor:
+def cross_entropy(logits: Tensor, target: Target, weights: Tensor | None = None) -> Tensor:
     """Mean over the valid voxels; binary and averaged over channels where organs overlap.
 
     Args:
         logits: ``(B, K, *spatial)``.
+        weights: Factor of a voxel by its class, background's first, ``(1 + organs,)``; the sum is still divided by the number of voxels
+            (Fang & Yan, IEEE TMI 39, 2020, equation 1). Of an organ that may overlap, background's is that of the voxels outside of it.
     """
     if target.regions is None:
         voxelwise = F.cross_entropy(logits, target.classes, reduction="none")[:, None]
+        if weights is not None:
+            voxelwise = voxelwise * weights[target.classes][:, None]
     else:
-        voxelwise = F.binary_cross_entropy_with_logits(logits, target.regions, reduction="none").mean(1, keepdim=True)
+        each = F.binary_cross_entropy_with_logits(logits, target.regions, reduction="none")
+        if weights is not None:
+            each = each * torch.where(target.regions > 0, weights[1:].view(1, -1, *[1] * (logits.ndim - 2)), weights[0])
+        voxelwise = each.mean(1, keepdim=True)
     return _mean(voxelwise, target.valid)
 
 

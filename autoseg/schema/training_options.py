@@ -170,6 +170,10 @@ class TrainingOptions:
         momentum: Of ``sgd`` (Nesterov) and ``rmsprop`` (0 unless the user says otherwise).
         weight_decay: L2 penalty, or decoupled decay (``adamw``).
         schedule: Name in `autoseg.trainers.schedules.SCHEDULES`.
+        plateau_patience: With the schedule ``plateau``: validation intervals without a new minimum of the smoothed validation loss ...
+        plateau_factor: ... after each of which the learning rate is multiplied by this.
+        plateau_smoothing: Weight of the past in the moving average of the validation loss, 0 (none) up to below 1.
+        early_stopping: Validation intervals without a new minimum of it after which training ends; 0 uses the budget up.
         warmup: Share of the budget with a rising learning rate.
         gradient_clip: Largest norm of the gradient.
         relative_clip: Multiple of the moving average of that norm which it may not exceed either; 0 switches that off.
@@ -189,6 +193,10 @@ class TrainingOptions:
     momentum: float = 0.99
     weight_decay: float = 3e-5
     schedule: str = "poly"
+    plateau_patience: int = 10
+    plateau_factor: float = 0.1
+    plateau_smoothing: float = 0.9
+    early_stopping: int = 0
     warmup: float = 0.0
     gradient_clip: float = 12.0
     relative_clip: float = 0.0
@@ -217,5 +225,10 @@ class TrainingOptions:
         if not self.gradient_clip > 0 or not self.relative_clip >= 0:
             found = f"{self.gradient_clip} and {self.relative_clip}"
             raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay: expected 0 (off) up to below 1, got {self.average_decay}")
+        for name in ("average_decay", "plateau_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 0 (off) up to below 1, got {getattr(self, name)}")
+        check_least("plateau_patience", self.plateau_patience, 1)
+        check_least("early_stopping", self.early_stopping)
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"plateau_factor: expected a number between 0 and 1, got {self.plateau_factor}")

@@ -26,8 +26,13 @@ def constant(progress: float) -> float:
 
 
 def exponential(progress: float) -> float:
-    """``0.01 ** progress``: stands for reductions on a plateau of the loss, whose number is not known beforehand (Crespi et al. 2023)."""
+    """``0.01 ** progress``: a fall whose end is known beforehand, where ``plateau`` waits for the validation loss."""
     return 0.01**progress
+
+
+def plateau(progress: float) -> float:
+    """Always 1: the reductions on plateaus of the smoothed validation loss follow from the losses (`plateau.Plateau`)."""
+    return 1.0
 
 
 def percents(progress: float) -> float:
@@ -35,7 +40,15 @@ def percents(progress: float) -> float:
     return 0.99 ** math.floor(100 * progress + 1e-9)
 
 
-SCHEDULES = {"poly": poly, "cosine": cosine, "constant": constant, "exponential": exponential, "percents": percents}
+PLATEAU = "plateau"
+SCHEDULES = {
+    "poly": poly,
+    "cosine": cosine,
+    "constant": constant,
+    "exponential": exponential,
+    PLATEAU: plateau,
+    "percents": percents,
+}
 
 
 def learning_rate_factor(name: str, progress: float, *, warmup: float = 0.0) -> float:

@@ -44,6 +44,7 @@ from .optimized_network import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .out_of_memory import explained_out_of_memory
 from .patch_scores import score_patches
+from .plateau import Plateau
 from .run_environment import record_run_environment, remove_run_environment
 from .run_options import RunFolders
 from .schedules import learning_rate_factor
@@ -84,7 +85,7 @@ class Trainer:
         )
         self.history = History(folders.run)
         self.iteration, self.interval, self.seconds = 0, 0, 0.0
-        self._means, self._interruption = IntervalMeans(), PostponedInterruption()
+        self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(options)
         self._scores: dict[str, float] = {}
         self._scoring_seconds = 0.0
         self._saved_at = -math.inf
@@ -190,7 +191,7 @@ class Trainer:
             threads, ahead = loader_size(self.job, self.device)
             loader = Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads)
             with loader as batches, self._bar() as bar, self._interruption:
-                while self.used < 1 or self._means.count:
+                while (self.used < 1 or self._means.count) and not self._plateau.has_ended:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
                     self._end_if_signalled()
@@ -216,7 +217,8 @@ class Trainer:
         end = (self.interval + 1) / self.job.budget.validation_intervals
         while self.used < min(end, 1 - 1e-9) or means.count == 0:
             before = self.used
-            self.optimized.learning_rate = options.learning_rate * learning_rate_factor(options.schedule, before, warmup=options.warmup)
+            factor = learning_rate_factor(options.schedule, before, warmup=options.warmup) * self._plateau.factor
+            self.optimized.learning_rate = options.learning_rate * factor
             # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
             with explained_out_of_memory(self.job.configuration, self.device):
                 means.add(self.step(next(batches)))
@@ -239,6 +241,7 @@ class Trainer:
         row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
         before, self.interval = self.used, self.interval + 1
         self._means.reset()
+        self._plateau.add(row["validation_loss"])
         if time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             self.save()
         # The first scoring cannot be foreseen: what it takes beyond its share is added to the budget.
@@ -308,7 +311,8 @@ class Trainer:
     def save(self) -> None:
         """Writes everything that is needed to go on, atomically."""
         states = self.optimized.states() | {"scaler": self.scaler.state_dict(), "clip": {"average": self.optimized.clip.average}}
-        states |= {"random": torch.get_rng_state(), "interval": self._means.states()} | self.extra_states()
+        states |= {"random": torch.get_rng_state(), "interval": self._means.states(), "plateau": self._plateau.states()}
+        states |= self.extra_states()
         record_run_environment(self.folders.run, self.device)
         save_checkpoint(self.folders.files.latest_checkpoint, states, self._meta())
         self._saved_at = time.monotonic()
@@ -344,6 +348,7 @@ class Trainer:
             self.optimized.clip.average = states.get("clip", {}).get("average")
             if "interval" in states:  # not in those of earlier versions, which were written between two intervals only
                 self._means.load(states["interval"], self.device)
+            self._plateau.load(states.get("plateau", {}))
             self.load_extra_states(states)
             self.iteration, self.seconds = meta["iteration"], meta["seconds"]
             self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0

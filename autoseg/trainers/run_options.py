@@ -120,7 +120,8 @@ def default_options(
         options = replace(options, validation_batches=max(1, CPU_VALIDATION_PATCHES // batch))
     if fine_tunes:
         options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in nested(changes or {}).items()}
+    values = nested(changes or {})
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     if isinstance(values.get("augmentation"), Mapping):
         values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
     if values.get("optimizer") == "rmsprop":

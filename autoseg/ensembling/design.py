@@ -13,12 +13,12 @@ from ..data.region_order import check_region_order
 from ..planners.topology import plan_topology
 from ..runtime.runs import ENSEMBLE
 from ..schema import Budget, Configuration, Mirroring, Plan, Split
-from ..schema.run_record import EnsembleRecord, RunRecord
+from ..schema.run_record import EIGHT_BITS, LOG_ODDS, EnsembleRecord, RunRecord
 from ..schema.settings import EnsembleSettings
 from ..schema.training_options import AugmentationOptions, TrainingOptions
 from .members import Member
-from .prediction import FUSION, META
-from .stacking import Layout
+from .prediction import FUSION, META, UNTRAINED
+from .stacking import Layout, largest_ratio
 
 KINDS = {
     "argmax": "autoseg.networks.combiners:MaxConfidence",
@@ -28,9 +28,6 @@ KINDS = {
     "multi": "autoseg.networks.combiners:MaxConfidence",
 }
 """Kind of ensemble -> what it puts on top of its members."""
-
-UNTRAINED = ("argmax", "multi")
-"""Kinds that have nothing to learn."""
 
 ITERATIONS = {"logits": 200, META: 300, FUSION: 200}
 RATES = {"logits": 3e-2, META: 3e-3, FUSION: 1e-3}
@@ -53,6 +50,7 @@ class Design:
         organs: That it segments, in the order of the dataset.
         reference: The member whose grid, plan and preprocessed cases it works with.
         best: For ``multi``: fold to organ to the member that segments it.
+        stored: Form of the members' predictions that it reads.
     """
 
     kind: str
@@ -60,6 +58,7 @@ class Design:
     organs: tuple[str, ...]
     reference: Member
     best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    stored: str = LOG_ODDS
 
     @property
     def layout(self) -> Layout:
@@ -68,10 +67,16 @@ class Design:
         return Layout(names, labels, self.organs)
 
     @property
+    def most(self) -> float:
+        """Largest log-ratio in the stack of its members' predictions."""
+        return largest_ratio(self.stored, learns=self.kind not in UNTRAINED)
+
+    @property
     def data(self) -> str:
         """Folder of the preprocessed cases that it reads."""
         if self.kind != FUSION:
-            return _data_name([member.name for member in self.members], self.reference.name)
+            form = [] if self.stored == EIGHT_BITS else [self.stored, f"{self.most:g}"]
+            return _data_name([member.name for member in self.members], " ".join([self.reference.name, *form]))
         return self.sources[0] if len(self.sources) == 1 else _data_name(self.sources, FUSION)
 
     @property
@@ -96,7 +101,7 @@ class Design:
             augmentation=_only_flips(),
         )
         names = tuple(member.name for member in self.members)
-        ensemble = EnsembleRecord(self.kind, names, self.reference.name, replace(settings, restart=False))
+        ensemble = EnsembleRecord(self.kind, names, self.reference.name, replace(settings, restart=False), self.stored)
         plan = self._plan(configuration)
         return RunRecord(plan, configuration, fold, split, budget, settings.seed, options, self.kind.capitalize(), ensemble=ensemble)
 

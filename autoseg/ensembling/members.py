@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluation.counts import nan_mean
-from ..inference.quantised_logits import has_logits
+from ..inference.log_odds import StoredLogOdds
+from ..inference.quantised_logits import has_logits, load_logits
 from ..preprocessing.preprocess import recipe_of
 from ..runtime.commands import train_command
 from ..runtime.provenance import value_id
@@ -17,7 +18,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ALL, ModelFolder, model_folders
 from ..runtime.workspace import Workspace
 from ..schema import Configuration, Labels, Plan
-from ..schema.run_record import RunRecord
+from ..schema.run_record import EIGHT_BITS, LOG_ODDS, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,22 @@ def check_planned_as_trained(members: Sequence[Member], plan: Plan) -> None:
                     f"{member.name}: was trained with other {what} than {plan.dataset} is planned with now. Plan as before, or train it "
                     f"again with --restart: {member.command(next(iter(member.records)))}"
                 )
+
+
+def stored_form(members: Sequence[Member], folds: Sequence[str]) -> str:
+    """In which form an ensemble reads its members' predictions: that of validation now, unless earlier versions stored some of them."""
+    for member in members:
+        for fold in folds:
+            folder = member.model.run(fold).validation
+            case = next((name for name in member.records[fold].split.val if has_logits(folder, name)), None)
+            if case is not None and not isinstance(load_logits(folder, case).array, StoredLogOdds):
+                log.warning(
+                    "%s: fold %s was validated by an earlier version, which stored probabilities in eight bits, so that two models that "
+                    "are both sure of a voxel tie. To have them apart, remove %s, run the same autoseg_train, and this with --restart.",
+                    *(member.name, fold, folder),
+                )
+                return EIGHT_BITS
+    return LOG_ODDS
 
 
 def held_out(members: Sequence[Member], fold: str) -> list[str]:

@@ -17,11 +17,11 @@ from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
 from ..schema import Budget, Dataset, Trace
-from ..schema.run_record import EnsembleRecord
+from ..schema.run_record import LOG_ODDS, EnsembleRecord
 from ..schema.settings import EnsembleSettings
-from .design import ITERATIONS, UNTRAINED, Design, check_fusable
-from .members import Member, base_models, best_of, comparable, held_out, named, shared_folds
-from .prediction import FUSION, META, fuse
+from .design import ITERATIONS, Design, check_fusable
+from .members import Member, base_models, best_of, comparable, held_out, named, shared_folds, stored_form
+from .prediction import FUSION, META, UNTRAINED, fuse
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ def plan_ensemble(
     if len(stored) > 1:
         names = ", ".join(one.name for one in candidates)
         raise ValueError(f"{names}: were trained for different labels of {dataset.name}; train them again")
-    return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best), folds
+    reads = settings.kind != FUSION
+    form = made_of.stored if made_of is not None else stored_form(candidates, shared) if reads else LOG_ODDS
+    return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best, form), folds
 
 
 def _others(folds: Sequence[str], fold: str) -> list[str]:

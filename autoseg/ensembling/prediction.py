@@ -29,13 +29,17 @@ from ..runtime.case_contents import members_trained_since
 from ..runtime.checkpoints import load_checkpoint, load_weights
 from ..runtime.runs import ModelFolder, Run
 from ..schema import Configuration, EnsembleRecord, Image, Labels, Plan, RunRecord, Trace
-from .stacking import as_stored, stacked
+from ..schema.run_record import LOG_ODDS
+from .stacking import as_stored, largest_ratio, stacked
 
 FUSION = "fusion"
 """The kind that combines its members' features; all others combine their predictions."""
 
 META = "meta"
 """The kind that sees a voxel's surroundings too; all others see voxels one by one."""
+
+UNTRAINED = ("argmax", "multi")
+"""Kinds that have nothing to learn."""
 
 FUSED = "fused"
 """In a checkpoint of that kind: the networks that its head belongs to (`Fusion.key`)."""
@@ -45,11 +49,13 @@ FUSED = "fused"
 class StackedEnsemble(TrainedModel):
     """An ensemble over its members' predictions; each member predicts an image once, also where it is wanted for itself.
 
-    It works on the grid of the member at the place `reference`.
+    It works on the grid of the member at the place `reference`, and reads predictions in the form `stored`.
     """
 
     members: tuple[TrainedModel, ...] = ()
     reference: int = 0
+    stored: str = LOG_ODDS
+    learns: bool = True
 
     @property
     def depends_on(self) -> tuple[TrainedModel, ...]:
@@ -66,9 +72,9 @@ class StackedEnsemble(TrainedModel):
         progress = scaled(progress, 1 / len(self.members))
         labels = [member.plan.labels for member in self.members]
         logits = [member.logits(image, case=case, progress=progress, cache=cache) for member in self.members]
-        predictions = [as_stored(*pair) for pair in zip(logits, labels, strict=True)]
-        trace = predictions[self.reference].trace
-        return Volume(stacked(predictions, labels, trace), case=case or image.source), trace
+        predictions = [as_stored(one, organs, self.stored) for one, organs in zip(logits, labels, strict=True)]
+        trace, most = predictions[self.reference].trace, largest_ratio(self.stored, learns=self.learns)
+        return Volume(stacked(predictions, labels, trace, most=most), case=case or image.source), trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +142,8 @@ def _stacked(
     key = f"{checkpoint_key(folder, folds)} of {parts}"
     plan = replace(record.plan, channels=members[0].plan.channels)
     reference = made_of.members.index(made_of.reference)
-    return StackedEnsemble(folder.name, plan, record.configuration, predictor, key, members=members, reference=reference)
+    build = partial(StackedEnsemble, members=members, reference=reference, stored=made_of.stored, learns=made_of.kind not in UNTRAINED)
+    return build(folder.name, plan, record.configuration, predictor, key)
 
 
 def _fused(

@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from ..inference.quantised_logits import load_logits
+from ..networks.combiners import MAX_LOG_RATIO
 from ..preprocessing.storage import Store, StoredRecord
 from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import Stamp, recorded_ids
 from ..runtime.runs import ModelFolder, Run
-from .stacking import Layout, stacked
+from ..schema.run_record import EIGHT_BITS, LOG_ODDS
+from .stacking import Layout, in_eight_bits, stacked
 
 log = logging.getLogger(__name__)
 
 
-def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, reference: Path, out: Path) -> None:
+@dataclass(frozen=True)
+class Stacks:
+    """What the stacks of an ensemble are.
+
+    Attributes:
+        reference: Preprocessed cases of the grid, with label maps.
+        stored: Form of the predictions.
+        most: Largest log-ratio.
+    """
+
+    layout: Layout
+    reference: Path
+    stored: str = LOG_ODDS
+    most: float = MAX_LOG_RATIO
+
+
+def write_stacks(cases: Mapping[str, str], results: Path, stacks: Stacks, out: Path) -> None:
     """Stacks what each member said about cases that its networks have not seen, on the grid of one of them.
 
     Args:
         cases: Case to the fold that validated it: the one whose networks were not trained on it.
         results: Folder of the models.
-        layout: Of the stack.
-        reference: Preprocessed cases of the grid, with label maps.
+        stacks: Members, grid and form.
         out: What is there and made from the same files stays.
 
     Raises:
         ValueError: A prediction is missing, or was made on other data than is preprocessed now; the message names it.
     """
-    store = Store(reference)
+    store, layout = Store(stacks.reference), stacks.layout
 
     def _run(case: str, member: str) -> Run:
         return ModelFolder(results / member).run(cases[case])
@@ -46,7 +64,8 @@ def write_stacks(cases: Mapping[str, str], results: Path, layout: Layout, refere
 
     def _made(case: str) -> np.ndarray:
         logits = [load_logits(_run(case, member).validation, case) for member in layout.members]
-        return stacked(logits, layout.labels, store.load(case).trace)
+        logits = [in_eight_bits(one) for one in logits] if stacks.stored == EIGHT_BITS else logits
+        return stacked(logits, layout.labels, store.load(case).trace, most=stacks.most)
 
     _write(sorted(cases), store, out, stamp=_of, make=_made)
 

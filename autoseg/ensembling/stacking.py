@@ -1,8 +1,8 @@
 """Stacks several models' predictions of one case as channels of one array, the input of learned ensembles.
 
 A channel is the logarithm of how much likelier one organ of one model is than background (of a region: than its absence), plus
-`networks.combiners.CERTAIN`. It comes from probabilities in eight bits, in training as validation stored them, in prediction as it
-would store them, so that both see the same numbers.
+`networks.combiners.MAX_LOG_RATIO`. It comes from log-odds in sixteen bits, in training as validation stored them, in prediction as it would
+store them, so that both see the same numbers.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 
+from ..inference.log_odds import SUREST, StoredLogOdds
 from ..inference.logits import Logits, check_same_image
-from ..inference.quantised_logits import quantise
+from ..inference.quantised_logits import quantise, quantise_8_bits
 from ..networks.combiners import MAX_LOG_RATIO
 from ..preprocessing.resampling import resample_image
 from ..schema import Labels, Trace
+from ..schema.run_record import EIGHT_BITS
 
-LEAST = 0.5
-"""Of 255: the value of a probability that was rounded to 0."""
+NONE_OF_255 = 0.5
+"""Of 255: the value of a probability in eight bits that was rounded to 0."""
+
+NONE = 1 / 512
+"""Counts as the probability of what is not told from 0 (`log_odds.LEAST`), unless even less is left to it."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,33 @@ class Layout:
         ]
 
 
-def as_stored(logits: Logits, labels: Labels) -> Logits:
-    """A prediction as `quantised_logits.save_logits` and `load_logits` would give it back."""
-    return logits if logits.kind == "probability8" else replace(logits, array=quantise(logits.array, labels), kind="probability8")
+def largest_ratio(stored: str, *, learns: bool) -> float:
+    """Largest log-ratio in a stack: what learns sees both sides alike, as far as they are stored; what does not, how sure a model is."""
+    return MAX_LOG_RATIO if learns or stored == EIGHT_BITS else SUREST
 
 
-def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -> np.ndarray:
+def as_stored(logits: Logits, labels: Labels, stored: str) -> Logits:
+    """A prediction as validation would have stored it and `quantised_logits.load_logits` would give it back."""
+    if logits.kind == "probability8":
+        return logits
+    eight = stored == EIGHT_BITS
+    array = quantise_8_bits(logits.array, labels) if eight else StoredLogOdds(quantise(logits.array, labels))
+    return replace(logits, array=array, kind="probability8")
+
+
+def in_eight_bits(logits: Logits) -> Logits:
+    """A stored prediction as earlier versions would have stored it."""
+    return replace(logits, array=np.rint(logits.array[:]).astype(np.uint8)) if isinstance(logits.array, StoredLogOdds) else logits
+
+
+def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace, *, most: float = MAX_LOG_RATIO) -> np.ndarray:
     """The channels of a case on one grid; members with other grids are interpolated linearly, as for export.
 
     Args:
         members: Of the same case, as `as_stored` gives them.
         labels: By member.
         trace: Of the grid that is wanted, a member's.
+        most: Largest log-ratio; larger ones become this.
 
     Returns:
         ``(M, Z, Y, X)`` float16, M the organs of all members; 0 is background for certain.
@@ -77,20 +98,56 @@ def stacked(members: Sequence[Logits], labels: Sequence[Labels], trace: Trace) -
     channel = 0
     for member, organs in zip(members, labels, strict=True):
         check_same_image("models of one ensemble", trace, member.trace)
-        background = None if organs.regions else _logarithm(_on_grid(member, 0, trace))
+        shares = _LogOddsShares.of(member) if isinstance(member.array, StoredLogOdds) else _EightBitShares(member)
+        background = None if organs.regions else shares.logarithm(0, trace)
         for organ in range(len(organs.names)):
-            share = _on_grid(member, organ + (not organs.regions), trace)
-            rest = _logarithm(255 - share) if background is None else background
-            result[channel] = np.clip(_logarithm(share) - rest + MAX_LOG_RATIO, 0, 2 * MAX_LOG_RATIO)
+            share = shares.logarithm(organ + (not organs.regions), trace)
+            rest = shares.logarithm(organ, trace, absence=True) if background is None else background
+            result[channel] = np.clip(share - rest + MAX_LOG_RATIO, 0, MAX_LOG_RATIO + most)
             channel += 1
     return result
 
 
-def _on_grid(member: Logits, output: int, trace: Trace) -> np.ndarray:
-    """255 times the probability of one output, on the wanted grid, float32."""
-    values = np.asarray(member.array[output : output + 1])
-    return resample_image(values, trace.shape, spacing=member.trace.spacing, new_spacing=trace.spacing, order=1)[0]
+@dataclass(frozen=True, eq=False)
+class _EightBitShares:
+    """Probabilities that an earlier version stored."""
+
+    member: Logits
+
+    def logarithm(self, output: int, trace: Trace, *, absence: bool = False) -> np.ndarray:
+        """Of the probability of one output, or that it is absent, on the wanted grid, float32."""
+        share = _on_grid(np.asarray(self.member.array[output : output + 1]), self.member.trace, trace)
+        found: np.ndarray = np.log(np.maximum(255 - share if absence else share, NONE_OF_255) / 255)
+        return found
 
 
-def _logarithm(share: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(share, LEAST) / 255)
+@dataclass(frozen=True, eq=False)
+class _LogOddsShares:
+    """Probabilities of stored log-odds, precise also next to 0 and 1; `none` ``(Z, Y, X)`` stands for one that is not told from 0."""
+
+    member: Logits
+    none: np.ndarray
+
+    @classmethod
+    def of(cls, member: Logits) -> _LogOddsShares:
+        """Where one output leaves less than `NONE` to all others, each of them has at most that."""
+        none = np.full(member.array.shape[1:], NONE, np.float32)
+        for output in range(member.array.shape[0]):
+            np.minimum(none, expit(-member.array.log_odds(np.s_[output])), out=none)
+        return cls(member, none)
+
+    def logarithm(self, output: int, trace: Trace, *, absence: bool = False) -> np.ndarray:
+        """As `_EightBitShares.logarithm`."""
+        odds = self.member.array.log_odds(np.s_[output : output + 1])
+        none = np.isneginf(odds)
+        if absence:
+            share = np.where(none, np.float32(1 - NONE), expit(-odds))
+        else:
+            share = np.where(none, self.none, expit(odds))
+        found: np.ndarray = np.log(_on_grid(share, self.member.trace, trace))
+        return found
+
+
+def _on_grid(values: np.ndarray, own: Trace, wanted: Trace) -> np.ndarray:
+    """One output ``(1, Z, Y, X)`` on the wanted grid, ``(Z, Y, X)`` float32."""
+    return resample_image(values, wanted.shape, spacing=own.spacing, new_spacing=wanted.spacing, order=1)[0]

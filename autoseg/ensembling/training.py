@@ -28,10 +28,10 @@ from ..trainers.resume_checks import warn_of_former_contents
 from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
-from .design import UNTRAINED, Design
+from .design import Design
 from .fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
-from .prediction import FUSED, FUSION, META, check_members
-from .stacked_cases import write_joined, write_stacks
+from .prediction import FUSED, FUSION, META, UNTRAINED, check_members
+from .stacked_cases import Stacks, write_joined, write_stacks
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ def _prepare(work: EnsembleTraining, fold: str) -> Split:
     for record in readers.values() if design.kind == FUSION else [design.reference.record]:
         preprocess(work.workspace, work.dataset, record.plan, record.configuration)
     if design.kind != FUSION:
-        write_stacks(used, work.model.folder.parent, design.layout, work.preprocessed(design.reference.configuration.data), work.data)
+        stacks = Stacks(design.layout, work.preprocessed(design.reference.configuration.data), design.stored, design.most)
+        write_stacks(used, work.model.folder.parent, stacks, work.data)
     elif len(design.sources) > 1:
         write_joined(held_out, [work.preprocessed(source) for source in design.sources], work.data)
     return Split(tuple(others) if learns else (), tuple(held_out))

@@ -20,7 +20,7 @@ class Logits:
     Attributes:
         array: ``(K, Z, Y, X)`` in `trace`'s axis order: a tensor, an array, or anything that gives arrays when sliced (blosc2).
         trace: Of the case.
-        kind: ``logits``, or ``probability8`` for probabilities times 255.
+        kind: ``logits``, or ``probability8`` for probabilities times 255, as stored predictions are read.
 
     Raises:
         ValueError: The kind is unknown, or the array has not the trace's shape.
@@ -38,7 +38,7 @@ class Logits:
 
 
 def probability(values: torch.Tensor, kind: str, *, regions: bool) -> torch.Tensor:
-    """Probabilities of logits ``(K, N)``: softmax over the channels (regions: sigmoid); of eight bits, 0..255 scaled to 0..1."""
+    """Probabilities of logits ``(K, N)``: softmax over the channels (regions: sigmoid); of stored ones, 0..255 scaled to 0..1."""
     if kind == "probability8":
         return values / 255
     return torch.sigmoid(values) if regions else torch.softmax(values, 0)

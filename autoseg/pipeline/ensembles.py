@@ -11,11 +11,11 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from ..data.descriptions import check_files, planned_dataset
-from ..ensembling.design import KINDS, UNTRAINED
+from ..ensembling.design import KINDS
 from ..ensembling.fusion_trainer import check_halves
 from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
-from ..ensembling.prediction import FUSION
+from ..ensembling.prediction import FUSION, UNTRAINED
 from ..ensembling.training import EnsembleTraining, is_done, train_fold
 from ..evaluation.folders import table
 from ..runtime.hardware import choose_device, prepare_device

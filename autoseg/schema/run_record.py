@@ -14,6 +14,9 @@ from .settings import EnsembleSettings, TrainSettings
 from .training_options import TrainingOptions
 from .values import check_fold, check_least, expect
 
+EIGHT_BITS, LOG_ODDS = "probability8", "log_odds16"
+"""Forms of a member's prediction that an ensemble reads: as validation of earlier versions stored it, and as it is stored now."""
+
 
 @dataclass(frozen=True)
 class EnsembleRecord:
@@ -24,18 +27,21 @@ class EnsembleRecord:
         members: Names of its models, in the order of its input channels.
         reference: The member whose grid, plan and preprocessed cases it works with.
         settings: What the user asked for; None in records of version 0.1.0.
+        stored: Form of the predictions that it combines, in validation as in prediction; `EIGHT_BITS` in records of earlier versions.
     """
 
     kind: str
     members: tuple[str, ...]
     reference: str
     settings: EnsembleSettings | None = None
+    stored: str = EIGHT_BITS
 
     def __post_init__(self) -> None:
         expect(self.kind in ("argmax", "logits", "meta", "fusion", "multi"), "kind", "a kind of ensemble", self.kind)
         expect(bool(self.members), "members", "at least one model", self.members)
         expect(len(set(self.members)) == len(self.members), "members", "each model once", self.members)
         expect(self.reference in self.members, "reference", "one of the members", self.reference)
+        expect(self.stored in (EIGHT_BITS, LOG_ODDS), "stored", "a form of stored predictions", self.stored)
 
     @property
     def reads_predictions(self) -> bool:

@@ -37,7 +37,7 @@ COLDEST, HOTTEST = 0.25, 10.0
 """Limits of the temperature: where no voxel is wrong, ever smaller ones would be ever better."""
 
 LEAST = 0.5 / 255
-"""Counts as the probability of the right outcome where eight bits rounded it to 0."""
+"""Counts as the probability of the right outcome where it was stored as 0."""
 
 CHUNK = 2**18
 """Samples whose logarithms are in memory at once."""
@@ -166,7 +166,7 @@ def negative_log_likelihood(sample: Sample, temperature: float) -> float:
         shares, allowed = sample.shares[start : start + CHUNK], sample.allowed[start : start + CHUNK]
         powers = np.power(shares, 1 / temperature, dtype=np.float32)
         right = (powers * allowed).sum(axis=1)
-        # A probability of 0 in eight bits may be anything below LEAST.
+        # A stored probability of 0 may be anything below LEAST.
         surplus = np.where(right == 0, np.float32(LEAST ** (1 / temperature)), np.float32(0))
         total -= float(np.log((right + surplus) / (powers.sum(axis=1) + surplus), dtype=np.float64).sum())
     return total / max(1, len(sample.shares))

@@ -39,7 +39,7 @@ def validate_fold(
 ) -> list[Score]:
     """Predicts the fold's validation cases as whole volumes and scores them against the labels in the dataset.
 
-    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (8-bit probabilities, to average with other models),
+    Writes ``validation/<case>`` label maps, ``validation/<case>.b2nd`` (log-odds in 16 bits, to average with other models),
     ``validation/scores.json``, and the seconds of each case to ``validation/timings.json``; cases that an earlier run finished stay,
     unless their files were corrected, or the networks were trained again, since.
     Cases that fail, or could not be prepared, do not stop the others: they are named in the log and, with the reason, in

@@ -38,14 +38,16 @@ from autoseg import cli
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.ensembling import fusion_trainer as fusion
 from autoseg.ensembling import training as ensemble_training
+from autoseg.inference.quantised_logits import load_logits
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
-from autoseg.preprocessing.storage import Store
+from autoseg.preprocessing.storage import Store, write_array
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
-from autoseg.runtime.provenance import stamp_path
+from autoseg.runtime.provenance import record_id, stamp_path
 from autoseg.runtime.runs import FINAL_CHECKPOINT, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, Configuration
+from autoseg.schema.run_record import EIGHT_BITS, LOG_ODDS
 from autoseg.selection.stored_scores import seconds_of
 from autoseg.trainers.trainer import Trainer
 
@@ -64,6 +66,29 @@ class TestWhatIsLearnt:
         less = fit(home, "argmax", add_model(home, {"ball": right(1.0)}, tag="shy", folds="0"), bar, folds=("0",))["0"]
         assert mean(surer, "ball") > mean(less, "ball")
         assert mean(surer, "ball") > 0.95
+
+    @pytest.mark.parametrize("sure", [(7.0, 12.0), (12.0, 12.2)])
+    def test_argmax_tells_apart_models_that_are_both_sure(self, home: Path, sure: tuple[float, float]) -> None:
+        """Of probabilities in eight bits both are 1, and the organ that comes first got the voxel."""
+        ball = add_model(home, {"ball": wrong_in_a_corner(sure[0])}, folds="0")
+        scores = fit(home, "argmax", ball, add_model(home, {"bar": right(sure[1])}, folds="0"), folds=("0",))["0"]
+        assert mean(scores, "bar") > 0.95
+        assert run_of(home, "argmax").record().ensemble.stored == LOG_ODDS
+
+    def test_what_an_earlier_version_stored_is_combined_as_then(self, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        names = add_model(home, {"ball": wrong_in_a_corner(4.0)}, folds="0"), add_model(home, {"bar": right(2.0)}, folds="0")
+        folder = results(home) / names[0] / "fold_0" / "validation"
+        for path in folder.glob("*.b2nd"):
+            codes = load_logits(folder, path.stem).array
+            path.unlink()
+            write_array(path, np.rint(codes[:]).astype(np.uint8))
+            record_id(path)
+        fit(home, "argmax", *names, folds=("0",))
+        assert f"{names[0]}: fold 0 was validated by an earlier version" in caplog.text
+        assert run_of(home, "argmax").record().ensemble.stored == EIGHT_BITS
+        model = load_model(folder_of(home, "argmax"), CPU, InferenceOptions())
+        assert (model.stored, model.learns) == (EIGHT_BITS, False)
+        assert predict(home, tmp_path / "out", model=folder_of(home, "argmax").name).shape
 
     def test_logits_learn_to_trust_the_better_of_two_models(self, home: Path) -> None:
         rash = add_model(home, {"ball": wrong_in_a_corner(4.0)}, tag="rash", folds="012")

@@ -10,7 +10,7 @@ import torch
 from factories import CASES, ORGANS, make_plan, write_store
 
 from autoseg.data.label_subsets import subset_labels
-from autoseg.ensembling.stacked_cases import write_joined, write_stacks
+from autoseg.ensembling.stacked_cases import Stacks, write_joined, write_stacks
 from autoseg.ensembling.stacking import Layout
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import save_logits
@@ -41,7 +41,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_each_case_is_stacked_from_its_own_fold_with_labels_and_places_of_organs(tmp_path: Path, data: Path) -> None:
     say(tmp_path, data)
-    write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
+    write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, data), tmp_path / "out")
     store, source = Store(tmp_path / "out"), Store(data)
     assert store.names() == ["a", "b"]
     for case in FOLDS:
@@ -57,12 +57,12 @@ def test_each_case_is_stacked_from_its_own_fold_with_labels_and_places_of_organs
 
 def test_what_is_there_stays_and_what_was_said_anew_is_stacked_anew(tmp_path: Path, data: Path) -> None:
     say(tmp_path, data)
-    write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
+    write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, data), tmp_path / "out")
     files = {name: (tmp_path / "out" / f"{name}.image.b2nd").stat().st_mtime_ns for name in FOLDS}
-    write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
+    write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, data), tmp_path / "out")
     assert {name: (tmp_path / "out" / f"{name}.image.b2nd").stat().st_mtime_ns for name in FOLDS} == files
     say(tmp_path, data, sure=1.0)
-    write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
+    write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, data), tmp_path / "out")
     assert np.asarray(Store(tmp_path / "out").load("a").image[:]).max() == pytest.approx(MAX_LOG_RATIO + 1, abs=0.05)
 
 
@@ -70,10 +70,10 @@ def test_missing_predictions_and_other_grids_are_named(tmp_path: Path, data: Pat
     say(tmp_path, data)
     write_store(tmp_path / "other", make_plan(), shape=(10, 14, 18))
     with pytest.raises(ValueError, match="a: models of one ensemble disagree|a: the grid of its predictions"):
-        write_stacks(FOLDS, tmp_path, LAYOUT, tmp_path / "other", tmp_path / "out")
+        write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, tmp_path / "other"), tmp_path / "out")
     (tmp_path / "two" / "fold_0" / "validation" / "a.trace.json").unlink()
     with pytest.raises(ValueError, match=r"two/fold_0/validation/a.trace.json: missing"):
-        write_stacks(FOLDS, tmp_path, LAYOUT, data, tmp_path / "out")
+        write_stacks(FOLDS, tmp_path, Stacks(LAYOUT, data), tmp_path / "out")
     assert Store(tmp_path / "out").names() == []
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from factories import labels, make_geometry, regions, whole_trace
 
-from autoseg.ensembling.stacking import Layout, as_stored, stacked
+from autoseg.ensembling.stacking import Layout, as_stored, in_eight_bits, stacked
+from autoseg.inference.log_odds import SUREST
 from autoseg.inference.logits import Logits
 from autoseg.networks.combiners import MAX_LOG_RATIO
 from autoseg.schema import Trace
+from autoseg.schema.run_record import EIGHT_BITS, LOG_ODDS
 
 BALL, BAR, BOTH = labels(ball=1), labels(bar=2), labels(ball=1, bar=2)
 
@@ -52,12 +54,54 @@ def test_members_follow_one_another_and_coarser_ones_are_interpolated() -> None:
     assert np.allclose(found[1], [0, MAX_LOG_RATIO + quarter, MAX_LOG_RATIO - quarter, 2 * MAX_LOG_RATIO], atol=0.01)
 
 
+def raw(*organs: list[float], shape: tuple[int, int, int] = (1, 1, 4)) -> Logits:
+    """Logits of organs, that of background is 0."""
+    return Logits(np.array([[0.0] * len(organs[0]), *organs], np.float32).reshape(-1, *shape), trace(shape))
+
+
+def kept(*organs: list[float], shape: tuple[int, int, int] = (1, 1, 4)) -> Logits:
+    return as_stored(raw(*organs, shape=shape), BOTH if len(organs) > 1 else BALL, LOG_ODDS)
+
+
 def test_predictions_become_what_validation_would_have_stored() -> None:
-    logits = Logits(np.array([[0.0] * 4, [-9.0, 0.0, math.log(3), 9.0]], np.float32).reshape(2, 1, 1, 4), trace())
-    found = as_stored(logits, BALL)
+    found = as_stored(raw([-9.0, 0.0, math.log(3), 9.0]), BALL, EIGHT_BITS)
     assert found.kind == "probability8"
     assert found.array[1].flatten().tolist() == [0, 128, 191, 255]
-    assert as_stored(found, BALL) is found
+    assert as_stored(found, BALL, EIGHT_BITS) is found
+    now = kept([-9.0, 0.0, math.log(3), 9.0])
+    assert np.allclose(now.array[1].flatten(), [0, 127.5, 191.25, 255], atol=0.07)
+    assert in_eight_bits(now).array.dtype == np.uint8
+    assert in_eight_bits(now).array[1].flatten().tolist() == [0, 128, 191, 255]
+    assert in_eight_bits(found) is found
+
+
+def test_seven_and_twelve_differ_for_what_learns_nothing_and_background_does_not() -> None:
+    seven, twelve, none = (kept([value] * 4) for value in (7.0, 12.0, -12.0))
+    found = stacked([seven, twelve, none], [BALL] * 3, trace(), most=SUREST)[:, 0, 0, 0]
+    assert np.allclose(found, [MAX_LOG_RATIO + 7, MAX_LOG_RATIO + 12, 0], atol=0.02)
+    assert found[2] == 0, "certain background is exactly what patches are padded with"
+    assert np.allclose(
+        stacked([seven, twelve, none], [BALL] * 3, trace())[:, 0, 0, 0], [2 * MAX_LOG_RATIO, 2 * MAX_LOG_RATIO, 0], atol=0.01
+    )
+
+
+def test_how_sure_a_model_of_several_organs_is_counts_against_the_likeliest_other() -> None:
+    """Of two organs, both more likely than background, and of one that is sure of itself."""
+    found = stacked([kept([9.0, 12.0, -9.0, 0.0], [7.0, -12.0, -9.0, 0.0])], [BOTH], trace(), most=SUREST)[:, 0, 0] - MAX_LOG_RATIO
+    assert found[0, 0] - found[1, 0] == pytest.approx(2, abs=0.02)
+    assert found[0, 1] == pytest.approx(12, abs=0.02)
+    assert found[0, 2] == found[1, 2] == pytest.approx(-MAX_LOG_RATIO)
+    assert np.allclose(found[:, 3], 0, atol=0.02)
+
+
+def test_of_a_region_and_between_grids_sure_stays_sure() -> None:
+    logits = Logits(np.array([-12.0, 0.0, 7.0, 12.0], np.float32).reshape(1, 1, 1, 4), trace())
+    region = regions(whole=(1, 2))
+    found = stacked([as_stored(logits, region, LOG_ODDS)], [region], trace(), most=SUREST)[0, 0, 0] - MAX_LOG_RATIO
+    assert np.allclose(found, [-MAX_LOG_RATIO, 0, 7, 12], atol=0.02)
+    coarse = stacked([kept([12.0, -12.0], shape=(1, 1, 2))], [BALL], trace(), most=SUREST)[0, 0, 0] - MAX_LOG_RATIO
+    assert coarse[0] == pytest.approx(12, abs=0.05)
+    assert coarse[1] == pytest.approx(math.log(3), abs=0.02), "probabilities are interpolated, of presence and absence alike"
 
 
 def test_other_images_are_refused() -> None:

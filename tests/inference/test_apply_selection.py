@@ -11,6 +11,7 @@ from autoseg.data.label_subsets import subset_labels
 from autoseg.inference.apply_selection import apply_selection
 from autoseg.inference.export import probabilities
 from autoseg.inference.lazy_logits import with_temperature
+from autoseg.inference.log_odds import StoredLogOdds
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 from autoseg.schema import Calibration, Choice, Trace
@@ -30,7 +31,7 @@ def predictions_of(case: str) -> dict[str, Logits]:
     for seed, (name, labels) in enumerate(MEMBER_LABELS.items()):
         array = blobs(GRIDS[case].shape, 4, seed=0).astype(np.float32) + 0.5 * blobs(GRIDS[case].shape, 4, seed=seed + 1)
         array = array if labels is LIVER_SPLEEN_AORTA else array[[0, 2]]
-        found[name] = Logits(quantise(array, labels), GRIDS[case], "probability8")
+        found[name] = Logits(StoredLogOdds(quantise(array, labels)), GRIDS[case], "probability8")
     return found
 
 

@@ -11,6 +11,7 @@ from factories import GRIDS, LIVER_SPLEEN_AORTA, NESTED_REGIONS, blobs
 
 from autoseg.inference.averages import average_all
 from autoseg.inference.export import export_labels, to_file_order
+from autoseg.inference.log_odds import StoredLogOdds
 from autoseg.inference.logits import Logits
 from autoseg.inference.quantised_logits import quantise
 
@@ -24,7 +25,7 @@ def models(trace, labels, *, grids=None):
     for seed, name in enumerate(NAMES):
         grid = (grids or {}).get(name, trace)
         array = blobs(grid.shape, labels.n_outputs, seed=0).astype(np.float32) + 0.4 * blobs(grid.shape, labels.n_outputs, seed=seed + 1)
-        found[name] = Logits(quantise(array, labels), grid, kind="probability8")
+        found[name] = Logits(StoredLogOdds(quantise(array, labels)), grid, kind="probability8")
     return found
 
 

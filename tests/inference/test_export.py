@@ -19,7 +19,7 @@ from autoseg.inference.averages import average_all
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import with_temperature
 from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import quantise
+from autoseg.inference.quantised_logits import quantise_8_bits
 from autoseg.inference.sampled_probabilities import probabilities_at
 
 
@@ -228,7 +228,7 @@ def test_members_that_do_not_belong_together_are_refused(members, reason):
 def members_of(name, labels):
     """One that gives logits, one with probabilities in eight bits and a temperature."""
     arrays = [blobs(GRIDS[name].shape, labels.n_outputs, seed=seed, scale=2.0) for seed in (0, 1)]
-    stored = Logits(quantise(arrays[1], labels), GRIDS[name], "probability8")
+    stored = Logits(quantise_8_bits(arrays[1], labels), GRIDS[name], "probability8")
     return [Logits(arrays[0], GRIDS[name]), with_temperature(stored, 1.7, labels)]
 
 

@@ -10,7 +10,7 @@ from factories import ORGANS, REGIONS, labels, make_geometry, whole_trace
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import in_order_of, lazy_mean, on_first_grid, with_temperature
 from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import quantise
+from autoseg.inference.quantised_logits import quantise_8_bits
 from autoseg.schema import Labels, Trace
 
 
@@ -41,8 +41,8 @@ def test_logits_are_divided_and_not_changed() -> None:
 @pytest.mark.parametrize("labels", [ORGANS, REGIONS])
 def test_stored_probabilities_get_what_the_logits_would_get(labels: Labels) -> None:
     logits = make_logits(outputs=labels.n_outputs)
-    stored = Logits(quantise(logits.array, labels), logits.trace, kind="probability8")
-    expected = quantise(logits.array.float() / 2, labels)
+    stored = Logits(quantise_8_bits(logits.array, labels), logits.trace, kind="probability8")
+    expected = quantise_8_bits(logits.array.float() / 2, labels)
     precise = stored.array.min(axis=0) > 3  # so small probabilities are known too roughly
     found = with_temperature(stored, 2.0, labels).array[:, :]
     assert precise.any()

@@ -43,6 +43,12 @@ def add_overwrite(parser: ArgumentParser, text: str = "") -> None:
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
+def add_postprocess(parser: ArgumentParser, instead: str) -> None:
+    """Adds ``--postprocess``; `instead` says instead of what."""
+    text = f"largest: keep the largest component of each organ, kidney=2: the two largest of one, none: nothing; {instead}"
+    parser.add_argument("--postprocess", nargs="+", default=[], metavar="STEPS", help=text)
+
+
 def add_nifti_geometry(parser: ArgumentParser) -> None:
     """Adds ``--nifti-geometry``."""
     text = "which header is true where sform and qform of a NIfTI file contradict each other"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .command import command
 from .failures import cases, finish
-from .options import add_allow_code, add_device, add_nifti_geometry, add_overwrite, settings_given
+from .options import add_allow_code, add_device, add_nifti_geometry, add_overwrite, add_postprocess, settings_given
 from .output import say
 
 
@@ -27,6 +27,7 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)
+    add_postprocess(parser, "instead of what the choice holds for those organs")
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
     add_nifti_geometry(parser)
     add_device(parser)

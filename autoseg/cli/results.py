@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .command import command
 from .failures import cases, finish
-from .options import DATASET, add_allow_code, add_nifti_geometry, add_overwrite
+from .options import DATASET, add_allow_code, add_nifti_geometry, add_overwrite, add_postprocess
 from .output import say
 
 
@@ -23,6 +23,7 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
     rule.add_argument("--cheapest", action="store_const", const="cheapest", dest="rule", help=text)
     text = "exclude candidates that took longer per case in validation, with the networks of one fold"
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=text)
+    add_postprocess(parser, "without a trial (default: what helps)")
     add_overwrite(parser, "replace choice.json although it was edited")
     add_allow_code(parser)
 
@@ -38,7 +39,7 @@ def find_best_configuration(options: Namespace) -> None:
     from ..runtime.registry import allowed_code
 
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
-    choose = partial(choose, overwrite=options.overwrite)
+    choose = partial(choose, overwrite=options.overwrite, postprocess=options.postprocess)
     choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
     with allowed_code(options.allow_code, typed=[options.metric]):
         say(describe_choice(choice))

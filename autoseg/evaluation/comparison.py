@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from ..schema import Score
 from .metrics import find_metric, value_of
-from .statistics import DECIMALS, bootstrap_interval, holm, per_group, wilcoxon
+from .statistics import DECIMALS, bootstrap_interval, holm, paired_t, per_group, wilcoxon
 from .tables import align, caption, number, with_unit
 
 COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
@@ -31,6 +31,8 @@ class Difference:
         difference: Second minus first, mean over the cases; `low` and `high` are the ends of its 95 % bootstrap interval.
         p_value: Of Wilcoxon's signed-rank test; NaN where too few cases differ.
         corrected: The same, corrected for the number of organs (Holm 1979).
+        t_p_value: Of Student's paired t-test; NaN where there are fewer than two cases, or all differ alike.
+        t_corrected: The same, corrected for the number of organs.
         better: ``first`` or ``second`` where the corrected p-value is below `LEVEL` and the mean and the test's ranks favour the same; else
             empty. A signed error and what only describes a prediction have no better one.
     """
@@ -46,6 +48,8 @@ class Difference:
     p_value: float = math.nan
     corrected: float = math.nan
     better: str = ""
+    t_p_value: float = math.nan
+    t_corrected: float = math.nan
 
 
 def compare_scores(
@@ -78,9 +82,10 @@ def compare_scores(
         for organ in dict.fromkeys(score.organ for score in first):
             pairs = [(score, other[score.case, organ]) for score in first if score.organ == organ and (score.case, organ) in other]
             found.append(_difference(organ, metric, pairs, rng=rng, patients=patients or {}))
-        corrected = holm([one.p_value for one in found])
-        for one, value in zip(found, corrected, strict=True):
-            result.append(replace(one, corrected=float(value), better=one.better if value < LEVEL else ""))
+        corrected, of_t = holm([one.p_value for one in found]), holm([one.t_p_value for one in found])
+        for one, value, t_value in zip(found, corrected, of_t, strict=True):
+            better = one.better if value < LEVEL else ""
+            result.append(replace(one, corrected=float(value), t_corrected=float(t_value), better=better))
     return result
 
 
@@ -93,14 +98,15 @@ def comparison_table(
     """
     lines = [f"A = {names[0]}", f"B = {names[1]}"]
     for metric in dict.fromkeys(one.metric for one in differences):
-        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "better"]]
+        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "t: p", "p (Holm)", "better"]]
         rows += [_row(one) for one in differences if one.metric == metric]
         lines += ["", align(rows)]
     organs = list(dict.fromkeys(one.organ for one in differences))
     lines += [
         "",
-        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ), corrected for "
-        f"{len(organs)} organs; better: where the corrected p is below {LEVEL:g} and mean and ranks agree.",
+        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ), t: p by "
+        f"Student's paired t-test, corrected for {len(organs)} organs; better: where Wilcoxon's corrected p is below {LEVEL:g} and mean "
+        "and ranks agree.",
         *caption(list(dict.fromkeys(one.metric for one in differences)), organs, tolerance_mm),
     ]
     return "\n".join(lines)
@@ -120,7 +126,8 @@ def _difference(
     patient_wise, mean = per_group(apart, groups), float(apart.mean())
     first_mean, second_mean = values.mean(axis=0).tolist()
     favoured = _favoured(patient_wise, mean, metric)
-    return Difference(organ, metric, len(values), first_mean, second_mean, mean, low, high, wilcoxon(patient_wise), better=favoured)
+    test, t_test = wilcoxon(patient_wise), paired_t(patient_wise)
+    return Difference(organ, metric, len(values), first_mean, second_mean, mean, low, high, test, better=favoured, t_p_value=t_test)
 
 
 def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
@@ -139,5 +146,6 @@ def _row(result: Difference) -> list[str]:
     means = [number(value, result.metric) for value in (result.first, result.second)]
     sign = "+" if result.difference > 0 else ""
     interval = f"[{number(result.low, result.metric)}, {number(result.high, result.metric)}]" if not math.isnan(result.low) else "-"
-    tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in (result.p_value, result.corrected)]
+    p_values = (result.p_value, result.corrected, result.t_p_value, result.t_corrected)
+    tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in p_values]
     return [result.organ, str(result.cases), *means, sign + number(result.difference, result.metric), interval, *tests, better]

@@ -1,4 +1,4 @@
-"""Paired test, correction for multiple tests, and bootstrap intervals.
+"""Paired tests, correction for multiple tests, and bootstrap intervals.
 
 Cases of one patient are not independent (two time points, a case and its copy). `groups` says which belong together: the bootstrap then
 draws patients, and `per_group` gives the test one number a patient.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_1samp
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
 SMALLEST_TEST = 6
@@ -45,6 +45,16 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     positive = int(ranks[values > 0].sum())
     smaller = min(positive, int(ranks.sum()) - positive)
     return float(min(1.0, 2 * ways[: smaller + 1].sum() / 2.0 ** len(ranks)))
+
+
+def paired_t(differences: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p-value of the paired t-test (Student, Biometrika 1908), which takes differences for normally distributed.
+
+    NaN is left out. It is NaN for fewer than two pairs, and where all differences are the same, for lack of a variance.
+    """
+    values = np.round(np.asarray(differences, np.float64), DECIMALS)
+    values = values[~np.isnan(values)]
+    return math.nan if len(values) < 2 or np.ptp(values) == 0 else float(ttest_1samp(values, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

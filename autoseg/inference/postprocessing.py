@@ -18,6 +18,9 @@ from ..preprocessing.cropping import enclosed
 from ..runtime.registry import unknown_name_error
 from ..schema import Labels, PostProcessing
 
+NOTHING = "nothing"
+"""What post-processing without a step is called."""
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -97,6 +100,52 @@ def check_postprocessable(labels: Labels, organs: Sequence[str] | Mapping[str, P
         )
 
 
+ASKED = "as asked for"
+"""Why of a post-processing that a user forced."""
+
+
+def asked_for(words: Sequence[str], organs: Sequence[str]) -> dict[str, PostProcessing]:
+    """Post-processing by organ as a user asks for it; one without a step for an organ that is to stay as it is.
+
+    Args:
+        words: ``largest`` (the largest component of every organ is kept), a number (so many of the largest), or ``none``; ``kidney=2`` says
+            it of one organ, which goes before what is said of all.
+        organs: That there are.
+
+    Raises:
+        ValueError: A word that says nothing of this, or twice something of one organ, or an unknown organ.
+    """
+    said: dict[str, PostProcessing] = {}
+    for word in words:
+        organ, equals, what = word.rpartition("=")
+        if equals and organ not in organs:
+            raise unknown_name_error("organ to post-process", organ, organs)
+        if organ in said:
+            raise ValueError(f"post-processing: expected one word about {organ or 'all organs'}, got {' '.join(words)}")
+        said[organ] = _of_word(what, word)
+    return {organ: steps for organ in organs if (steps := said.get(organ, said.get(""))) is not None}
+
+
+def forced(words: Sequence[str], labels: Labels, chosen: Mapping[str, PostProcessing]) -> dict[str, PostProcessing]:
+    """The chosen post-processing by organ, but for the organs that a user's words (`asked_for`) are about.
+
+    Raises:
+        ValueError: As `asked_for` and `check_postprocessable`.
+    """
+    wanted = {organ: steps for organ, steps in {**chosen, **asked_for(words, labels.names)}.items() if describe(steps) != NOTHING}
+    check_postprocessable(labels, wanted)
+    return wanted
+
+
+def _of_word(what: str, word: str) -> PostProcessing:
+    count = {"none": None, "largest": 1}.get(what, int(what) if what.isdecimal() else 0)
+    if count == 0:
+        raise ValueError(
+            f"post-processing: expected none, largest, or a number of components, also of one organ as in kidney=2; got {word!r}"
+        )
+    return PostProcessing(components=count, why=ASKED)
+
+
 def describe(postprocessing: PostProcessing) -> str:
     """The steps in words, in their order."""
     steps = []
@@ -107,4 +156,4 @@ def describe(postprocessing: PostProcessing) -> str:
         steps.append(f"only the {several} kept")
     if postprocessing.fill_holes:
         steps.append("holes filled")
-    return ", ".join(steps) or "nothing"
+    return ", ".join(steps) or NOTHING

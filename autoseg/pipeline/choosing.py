@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.descriptions import copy_planned_dataset, planned_dataset, with_references
 from ..evaluation.metrics import find_metric, higher_is_better_score
+from ..inference.postprocessing import forced
 from ..preprocessing.preprocess import knows_spacing
 from ..runtime.disk import WriteError
 from ..runtime.registry import allows_code, lookup, named_in
@@ -50,6 +51,7 @@ def find_best_configuration(
     max_members: int = 3,
     metric: str = "dice",
     max_seconds: float | None = None,
+    postprocess: Sequence[str] = (),
     allow_code: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Choice:
@@ -64,6 +66,8 @@ def find_best_configuration(
         max_members: Largest number of models that are averaged.
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+        postprocess: Post-processing that is taken without a trial: ``largest``, ``none`` or ``kidney=2``
+            (`autoseg.inference.postprocessing.forced`).
         allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
         overwrite: Replace a choice that was edited.
 
@@ -71,7 +75,8 @@ def find_best_configuration(
         ValueError: Nothing is trained yet, nothing is quick enough, rule or metric cannot be chosen by, or the choice was edited.
     """
     _check_unedited(which, home, overwrite=overwrite)
-    choice = _choose(which, home, ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds))
+    settings = ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds, postprocess=tuple(postprocess))
+    choice = _choose(which, home, settings)
     _store(which, home, choice)
     return choice
 
@@ -102,6 +107,7 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     plan = workspace.plan(dataset.name)
+    forced(settings.postprocess, plan.labels, {})
     results = workspace.results(dataset.name)
     models, organs_of = validated_models(results, plan)
     if not models:
@@ -127,6 +133,7 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     choice = with_uncompared(choice, uncompared, plan.labels.names)
     member_folds = {name: voting_folds(models[name]) for members in choice.organs.values() for name in members}
     choice = replace(choice, max_members=max_members, max_seconds=max_seconds, made_from=made_from, member_folds=member_folds)
+    choice = replace(choice, postprocess=settings.postprocess)
     choice = calibrated_choice(cross_validation, choice)
     return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 
@@ -144,7 +151,9 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
     before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)
     rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
-    again = ChoiceSettings(metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds)
+    again = ChoiceSettings(
+        metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds, postprocess=before.postprocess
+    )
     with named_in(path):  # nobody typed these names
         choice = _choose(which, home, again)
     try:

@@ -18,7 +18,7 @@ from ..data.labels import to_file_values
 from ..data.nifti_geometry import check_form
 from ..data.sitk_images import from_sitk, to_sitk
 from ..inference.ensemble import Ensemble, check_channels
-from ..inference.postprocessing import describe
+from ..inference.postprocessing import describe, forced
 from ..inference.prediction import predict_cases
 from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
@@ -165,6 +165,9 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         prepare_device(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
+    if settings.postprocess:
+        labels = workspace.present_plan(dataset).labels
+        choice = replace(choice, postprocessing=forced(settings.postprocess, labels, choice.postprocessing))
     members = sorted({name for names in choice.organs.values() for name in names})
     options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}

@@ -80,5 +80,11 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
 
 def choice_command(choice: Choice, dataset: str) -> str:
     """The command that chooses among the models so again."""
-    settings = ChoiceSettings(rule=choice.rule, max_members=choice.max_members, metric=choice.metric, max_seconds=choice.max_seconds)
+    settings = ChoiceSettings(
+        rule=choice.rule,
+        max_members=choice.max_members,
+        metric=choice.metric,
+        max_seconds=choice.max_seconds,
+        postprocess=choice.postprocess,
+    )
     return shlex.join(["autoseg_find_best_configuration", dataset, *words_of(settings)])

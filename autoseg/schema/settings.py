@@ -118,6 +118,7 @@ class PredictSettings:
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
+        postprocess: Post-processing instead of the chosen one (`autoseg.inference.postprocessing.forced`).
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         nifti_geometry: As in `PlanSettings`; None means as in the plan.
         allow_code: Modules of your own, or of others, that a name in the models' files may import.
@@ -131,6 +132,7 @@ class PredictSettings:
     low_memory: bool = False
     save_probabilities: bool = False
     uncertainty: bool = False
+    postprocess: tuple[str, ...] = ()
     ending: str | None = None
     nifti_geometry: str | None = None
     device: str = "auto"
@@ -180,12 +182,14 @@ class ChoiceSettings:
         rule: Name in `autoseg.selection.choice.RULES`, or ``module:function`` of a `Comparison`.
         max_members: Largest number of models that are averaged.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+        postprocess: Post-processing that is taken without a trial (`autoseg.inference.postprocessing.forced`).
     """
 
     metric: str = "dice"
     rule: str = "supported"
     max_members: int = 3
     max_seconds: float | None = None
+    postprocess: tuple[str, ...] = ()
 
 
 def _with_modules_of(modules: tuple[str, ...], *names: Any) -> tuple[str, ...]:

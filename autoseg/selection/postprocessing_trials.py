@@ -22,7 +22,7 @@ from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
 from ..inference.organ_places import LabelMapPlaces, OrganPlace, organ_places
 from ..inference.organ_statistics import MM3_PER_ML
-from ..inference.postprocessing import apply_postprocessing
+from ..inference.postprocessing import apply_postprocessing, asked_for, forced
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, Geometry, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
@@ -78,16 +78,19 @@ def choose_postprocessing(
     """
     if not cross_validation.held_out:
         write_quality_estimates(cross_validation.results, {}, choice.made_from)
-        return choice
+        return replace(choice, postprocessing=forced(choice.postprocess, cross_validation.plan.labels, {}))
     held_out = HeldOut(cross_validation.results, cross_validation.plan, replace(choice, postprocessing={}))
-    tries = _proposals(workspace, dataset, cross_validation.plan.labels)
+    asked = asked_for(choice.postprocess, cross_validation.plan.labels.names)
+    tries = _tries(workspace, dataset, cross_validation.plan.labels, asked)
     models = len(held_out.member_labels)
     function = partial(try_case, held_out, cross_validation, tries)
     trials = for_each_case(function, cross_validation, what="Trying post-processing", models=models)
     choice = replace(choice, merged=summarise_merging(choice, [one.merged for one in trials.values() if one.merged is not None], scores))
     of_organs = {organ: {case: one.tried[organ] for (_, case), one in trials.items() if organ in one.tried} for organ in choice.organs}
-    selected = {organ: _select(tried, choice.metric, tries[organ]) for organ, tried in of_organs.items()}
-    postprocessing = {organ: steps for organ, steps in selected.items() if steps is not None}
+    free = {organ: tried for organ, tried in of_organs.items() if organ not in asked}
+    selected = {organ: _select(tried, choice.metric, tries[organ]) for organ, tried in free.items()}
+    wanted = selected | {organ: steps for organ, steps in asked.items() if tries[organ] and organ in choice.organs}
+    postprocessing = {organ: steps for organ, steps in wanted.items() if steps is not None}
     for organ, steps in postprocessing.items():
         log.info("Post-processing of %s: %s.", organ, steps.why)
     choice = replace(choice, postprocessing=postprocessing)
@@ -100,6 +103,15 @@ def choose_postprocessing(
     write_quality_estimates(cross_validation.results, estimates, choice.made_from)
     regressions = {organ: fit_dice_regression(some) for organ, some in estimates.items()}
     return replace(choice, dice_regression={organ: one for organ, one in regressions.items() if one is not None})
+
+
+def _tries(
+    workspace: Workspace, dataset: Dataset, labels: Labels, asked: Mapping[str, PostProcessing]
+) -> dict[str, tuple[PostProcessing, ...]]:
+    """Organ to what is tried: what was asked for, else what may help."""
+    steps = {organ: replace(one, why="") for organ, one in asked.items()}
+    given: dict[str, tuple[PostProcessing, ...]] = {organ: () if one == UNCHANGED else (one,) for organ, one in steps.items()}
+    return given if set(given) == set(labels.names) else _proposals(workspace, dataset, labels) | given
 
 
 def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[PostProcessing, ...]]:

@@ -32,6 +32,7 @@ from ensemble_models import (
     weights_of,
     wrong_in_a_corner,
 )
+from scipy.ndimage import label
 
 import autoseg
 from autoseg import cli
@@ -179,6 +180,14 @@ class TestModelsLikeAnyOther:
         claimed = np.any([predict(home, tmp_path / name, model=name) > 0 for name in members], axis=0)
         assert 0.02 < claimed.mean() < 0.98, "random networks say something"
         assert np.mean((found > 0) == claimed) > 0.97
+
+    def test_post_processing_is_forced_also_on_a_named_model(self, home: Path, tmp_path: Path) -> None:
+        name = add_model(home, {"ball": right(), "bar": right()}, folds="0")
+        whole = predict(home, tmp_path / "whole", model=name)
+        largest = predict(home, tmp_path / "largest", model=name, postprocess=("largest", "bar=none"))
+        for value, expected in ((data.BALL, 1), (data.BAR, label(whole == data.BAR, np.ones((3, 3, 3)))[1])):
+            assert label(largest == value, np.ones((3, 3, 3)))[1] == expected
+        assert label(whole == data.BALL, np.ones((3, 3, 3)))[1] > 1
 
     @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
     def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:

@@ -32,6 +32,7 @@ def test_difference_by_hand():
     assert found.difference == pytest.approx(0.8 / 6)
     assert 0.1 - 1e-9 <= found.low < found.difference < found.high <= 0.3 + 1e-9
     assert found.p_value == pytest.approx(2 / 64) == found.corrected
+    assert found.t_p_value == pytest.approx(0.0103234, abs=1e-6) == found.t_corrected  # t = 4.0 at 5 degrees of freedom
 
 
 def test_organs_are_corrected_for_their_number():
@@ -69,7 +70,26 @@ def test_table_says_which_is_better():
     first, second = scores(np.full(8, 0.5), hd_border=near), scores(np.full(8, 0.5), hd_border=far)
     text = comparison_table(compare_scores(first, second, metrics=("dice", "hd_border")), ("one", "other")).splitlines()
     assert text[:2] == ["A = one", "B = other"]
-    assert text[3].split() == ["dice", "cases", "A", "B", "B", "-", "A", "95", "%", "interval", "p", "p", "(Holm)", "better"]
+    assert text[3].split() == [
+        "dice",
+        "cases",
+        "A",
+        "B",
+        "B",
+        "-",
+        "A",
+        "95",
+        "%",
+        "interval",
+        "p",
+        "p",
+        "(Holm)",
+        "t:",
+        "p",
+        "p",
+        "(Holm)",
+        "better",
+    ]
     assert text[4].split()[:5] == ["liver", "8", "0.5000", "0.5000", "0.0000"] and text[4].split()[-1] == "-"
     assert text[6].startswith("hd_border (mm)")
     assert text[7].split()[:5] == ["liver", "8", "4.50", "9.00", "+4.50"] and text[7].split()[-1] == "A"

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_rel
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
-from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, per_group, wilcoxon
+from autoseg.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, paired_t, per_group, wilcoxon
 
 
 def counted(differences):
@@ -104,3 +104,11 @@ def test_one_number_a_patient():
     assert per_group([0.2, 0.4, 0.9, math.nan], ["p", "p", "q", "q"]) == pytest.approx([0.3, 0.9])
     assert per_group([0.2, math.nan], ["p", "q"]) == pytest.approx([0.2, math.nan], nan_ok=True)
     assert per_group([0.2, 0.4], None) == pytest.approx([0.2, 0.4])
+
+
+def test_paired_t_test():
+    first, second = np.random.default_rng(0).normal(0.5, 0.1, (2, 9))
+    assert paired_t(second - first) == pytest.approx(ttest_rel(second, first).pvalue)
+    assert paired_t([*(second - first), math.nan]) == paired_t(second - first)
+    for few in ([0.3], [], [0.0, 0.0, 0.0], [0.1, 0.1, 0.1 + 1e-13]):
+        assert math.isnan(paired_t(few))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from factories import REGIONS, labels
 
-from autoseg.inference.postprocessing import Components, apply_postprocessing, describe
+from autoseg.inference.postprocessing import ASKED, Components, apply_postprocessing, asked_for, describe, forced
 from autoseg.preprocessing.cropping import enclosed
-from autoseg.schema import PostProcessing
+from autoseg.schema import Labels, PostProcessing
 
 LABELS = labels(liver=3, kidneys=8)
 SPACING = (2.0, 1.0, 1.0)
@@ -97,3 +99,36 @@ def test_steps_in_words() -> None:
     steps = PostProcessing(min_volume_mm3=12.5, components=2, fill_holes=True)
     assert describe(steps) == "components below 12.5 mm³ removed, only the 2 largest components kept, holes filled"
     assert describe(LARGEST) == "only the largest component kept"
+
+
+def test_what_a_user_asks_for_goes_before_what_was_chosen() -> None:
+    two, kept = PostProcessing(components=2, why=ASKED), PostProcessing(min_volume_mm3=3)
+    chosen = {"liver": kept, "kidneys": kept}
+    largest = replace(LARGEST, why=ASKED)
+    for words, expected in (
+        (["largest"], {"liver": largest, "kidneys": largest}),
+        (["kidneys=2"], {"liver": kept, "kidneys": two}),
+        (["largest", "kidneys=2"], {"liver": largest, "kidneys": two}),
+        (["none"], {}),
+        (["none", "liver=largest"], {"liver": largest}),
+        (["2", "liver=none"], {"kidneys": two}),
+    ):
+        assert forced(words, LABELS, chosen) == expected
+    assert asked_for(["liver=none"], LABELS.names) == {"liver": PostProcessing(why=ASKED)}
+    assert forced(["none"], REGIONS, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "labels", "message"),
+    [
+        (["biggest"], LABELS, "expected none, largest, or a number of components.*'biggest'"),
+        (["liver=0"], LABELS, "expected none, largest"),
+        (["livre=2"], LABELS, "Did you mean 'liver'"),
+        (["largest", "none"], LABELS, "one word about all organs"),
+        (["liver=2", "liver=3"], LABELS, "one word about liver"),
+        (["largest"], REGIONS, "found regions"),
+    ],
+)
+def test_words_that_say_nothing_are_refused(words: list[str], labels: Labels, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        forced(words, labels, {})

@@ -18,7 +18,7 @@ from autoseg.data.labels import to_file_values
 from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Calibration, Choice, Plan
+from autoseg.schema import Calibration, Choice, Plan, PostProcessing
 from autoseg.selection import cross_validation, postprocessing_choice
 from autoseg.selection.calibration import calibrated_choice
 from autoseg.selection.cross_validation import CrossValidation
@@ -93,6 +93,17 @@ class TestPostProcessing:
         wrong[:3, :6, :6] = 2  # the block is found twice, the wrong one is larger
         home.validate("a", wrong)
         assert home.postprocessed().postprocessing == {}
+
+    def test_what_is_asked_for_is_taken_without_a_trial(self, home: Home) -> None:
+        home.validate_all()
+        found = home.postprocessed(replace(home.choice, postprocess=("ball=2",)))
+        assert found.postprocessing == {"ball": PostProcessing(components=2, why="as asked for")}
+        home.validate_all(with_stray_ball)
+        assert home.postprocessed(replace(home.choice, postprocess=("none",))).postprocessing == {}
+        both = home.postprocessed(replace(home.choice, postprocess=("largest",)))
+        assert {organ: steps.components for organ, steps in both.postprocessing.items()} == {"ball": 1, "block": 1}
+        home.cases = {"all": home.dataset.cases}
+        assert set(home.postprocessed(replace(home.choice, postprocess=("largest",))).postprocessing) == {"ball", "block"}
 
     def test_number_of_parts_comes_from_the_labels(self, home: Home) -> None:
         """The block has two parts in every label: two are kept, the third is removed."""

@@ -113,7 +113,7 @@ def add_model(home: Path, organs: Mapping[str, Says], *, tag: str = "", folds: s
             found = export_labels([load_logits(run / "validation", case)], plan.labels)
             reference = read_label(home / "raw" / NAME / "labelsTr" / f"{case}.nii.gz").array
             reference = np.select([reference == member[0] for member in plan.labels.members], range(1, len(organs) + 1), 0)
-            scores += score_case(case, found, reference, plan.labels)
+            scores += score_case(case, found, reference, plan.labels, spacing_mm=stored.trace.geometry.spacing)
         write_json(run / "validation" / "scores.json", scores)
         torch.manual_seed(int(fold))
         write_random_network(run, job)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.counts import nan_mean
 from ..inference.log_odds import StoredLogOdds
 from ..inference.quantised_logits import has_logits, load_logits
 from ..preprocessing.preprocess import recipe_of
@@ -55,12 +53,6 @@ class Member:
         """As trained."""
         return self.record.configuration
 
-    def dice(self, organ: str, folds: Sequence[str]) -> float:
-        """Mean over the held-out cases of some folds; -1 where it does not segment the organ, or no case has it."""
-        scores = [score for fold in folds for score in self.model.run(fold).scores()]
-        mean = nan_mean(score.dice for score in scores if score.organ == organ)
-        return -1.0 if math.isnan(mean) else mean
-
     def command(self, fold: str) -> str:
         """What trains another fold of it."""
         return train_command(self.record, fold=fold)
@@ -105,18 +97,6 @@ def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least
         if one not in left:
             log.warning("%s is no member: its folds (%s) are too few.", one.name, ", ".join(one.records))
     return sorted(left or able, key=lambda one: one.name)
-
-
-def best_of(models: Sequence[Member], organs: Sequence[str], folds: Sequence[str]) -> dict[str, str]:
-    """For each organ the model with the best mean Dice over the held-out cases of some folds; among equals that of most organs."""
-    chosen = {}
-    ranked = sorted(models, key=lambda one: -len(one.labels.names))
-    for organ in organs:
-        able = [one for one in ranked if organ in one.labels.names]
-        if not able:
-            raise unknown_name_error("organ of the trained models", organ, {name for one in models for name in one.labels.names})
-        chosen[organ] = max(able, key=lambda one: one.dice(organ, folds)).name
-    return chosen
 
 
 def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:

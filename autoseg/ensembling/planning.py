@@ -10,18 +10,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..data.label_subsets import organs_tag, subset_labels
+from ..data.label_subsets import organs_tag, safe_file_name, subset_labels
 from ..planners.budget import choose_budget
+from ..preprocessing.preprocess import knows_spacing
 from ..runtime.registry import unknown_name_error
 from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
-from ..schema import Budget, Dataset, Trace
+from ..schema import Budget, Dataset, Plan, Trace
 from ..schema.run_record import LOG_ODDS, EnsembleRecord
 from ..schema.settings import EnsembleSettings
 from .design import ITERATIONS, Design, check_fusable
-from .members import Member, base_models, best_of, comparable, held_out, named, shared_folds, stored_form
+from .members import Member, base_models, comparable, held_out, named, shared_folds, stored_form
 from .prediction import FUSION, META, UNTRAINED, fuse
+from .ranking import rank
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSe
     """The model folder of an ensemble; its name says the kind, and the members and organs that were asked for."""
     names = sorted(set(settings.members))
     words = [f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"] if names else []
+    words += [f"{settings.per_organ}each"] if settings.per_organ > 1 else []
+    words += [safe_file_name(f"by_{settings.choose_by}")] if settings.choose_by else []
     organs = subset_labels(dataset.labels, settings.organs or dataset.labels.names)
     # The second is how earlier versions named it, which gave organs with like names one folder.
     tags = [organs_tag(organs, dataset.labels.names), organs_tag(organs)] if settings.organs else [""]
@@ -74,9 +78,17 @@ def plan_ensemble(
     organs = _organs(settings.organs, candidates) if former is None else former.plan.labels.names
     best: dict[str, dict[str, str]] = {}
     if settings.kind == "multi":
-        best = {fold: best_of(candidates, organs, _others(shared, fold)) for fold in shared}
+        ranking = rank(workspace, dataset, candidates, shared, choose_by(settings, workspace.plan(dataset.name)))
+        found = {fold: ranking.best(candidates, organs, _others(shared, fold)) for fold in shared}
+        best = {fold: {organ: one for organ, (one,) in of_fold.items()} for fold, of_fold in found.items()}
+        used = {name for chosen in best.values() for name in chosen.values()}
+    elif settings.members or former is not None:
+        used = {member.name for member in candidates if set(organs) & set(member.labels.names)}
+    else:
+        ranking = rank(workspace, dataset, candidates, shared, choose_by(settings, workspace.plan(dataset.name)))
+        used = {name for some in ranking.best(candidates, organs, shared, number=settings.per_organ).values() for name in some}
     if former is None:
-        candidates = _members(settings, candidates, organs, best, shared)
+        candidates = [member for member in candidates if member.name in used]
     if settings.kind == FUSION and former is None:
         check_fusable(candidates)
         fuse([one.model.folder for one in candidates], folds[0], subset_labels(dataset.labels, organs), torch.device("cpu"))
@@ -87,6 +99,13 @@ def plan_ensemble(
     reads = settings.kind != FUSION
     form = made_of.stored if made_of is not None else stored_form(candidates, shared) if reads else LOG_ODDS
     return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best, form), folds
+
+
+def choose_by(settings: EnsembleSettings, plan: Plan) -> str:
+    """By what the best models of an organ are chosen: as asked for, MOvpUNet's by the CHAOS score, others by Dice."""
+    if settings.choose_by is not None:
+        return settings.choose_by
+    return "chaos" if settings.kind == "multi" and knows_spacing(plan) else "dice"
 
 
 def _others(folds: Sequence[str], fold: str) -> list[str]:
@@ -113,19 +132,6 @@ def _organs(requested: Sequence[str], members: Sequence[Member]) -> tuple[str, .
         if organ not in known:
             raise unknown_name_error("organ of the members", organ, known)
     return tuple(name for name in members[0].record.plan.stored_labels.names if name in (requested or known))
-
-
-def _members(
-    settings: EnsembleSettings, candidates: list[Member], organs: Sequence[str], best: dict[str, dict[str, str]], folds: Sequence[str]
-) -> list[Member]:
-    """Those of the candidates that are needed: all that were named, else the best of each organ."""
-    if settings.kind == "multi":
-        used = {name for chosen in best.values() for name in chosen.values()}
-    elif settings.members:
-        used = {member.name for member in candidates if set(organs) & set(member.labels.names)}
-    else:
-        used = set(best_of(candidates, organs, folds).values())
-    return [member for member in candidates if member.name in used]
 
 
 def _reference(members: Sequence[Member], made_of: EnsembleRecord | None, folds: Sequence[str]) -> Member:

@@ -16,8 +16,10 @@ from ..ensembling.fusion_trainer import check_halves
 from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
 from ..ensembling.prediction import FUSION, UNTRAINED
+from ..ensembling.ranking import LOSS
 from ..ensembling.training import EnsembleTraining, is_done, train_fold
 from ..evaluation.folders import table
+from ..evaluation.metrics import higher_is_better_score
 from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.locks import exclusive_lock
 from ..runtime.registry import allows_code, unknown_name_error
@@ -52,6 +54,10 @@ def train_ensemble(
     """
     if settings.kind not in KINDS:
         raise unknown_name_error("kind of ensemble", settings.kind, KINDS)
+    if settings.per_organ < 1:
+        raise ValueError(f"models an organ: expected at least 1, got {settings.per_organ}")
+    if settings.choose_by not in (None, LOSS):
+        higher_is_better_score(0.0, settings.choose_by)
     budget = ensemble_budget(settings)
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)

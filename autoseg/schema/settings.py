@@ -153,6 +153,9 @@ class EnsembleSettings:
         members: Names of model folders; none means the best model of each organ by its validation.
         folds: To train; none means all that every member has.
         organs: That it segments; none means all that a member segments.
+        choose_by: What the best models of an organ are: ``loss`` (of validation) or a metric; None means ``chaos`` for ``multi``, where
+            distances are known, else ``dice``.
+        per_organ: Models of an organ that are members where `members` names none.
         allow_code: Modules of your own, or of others, that a name in the members' files may import.
     """
 
@@ -160,6 +163,8 @@ class EnsembleSettings:
     members: tuple[str, ...] = ()
     folds: tuple[str, ...] = ()
     organs: tuple[str, ...] = ()
+    choose_by: str | None = None
+    per_organ: int = 1
     iterations: int | None = None
     seconds: float | None = None
     seed: int = 0
@@ -169,8 +174,8 @@ class EnsembleSettings:
 
     @property
     def allowed_modules(self) -> tuple[str, ...]:
-        """The modules that may be imported."""
-        return self.allow_code
+        """The modules that may be imported: allowed, or of a name that was typed."""
+        return _with_modules_of(self.allow_code, self.choose_by)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from ensemble_models import (
     weights_of,
     wrong_in_a_corner,
 )
-from scipy.ndimage import label
+from scipy.ndimage import binary_dilation, binary_erosion, label
 
 import autoseg
 from autoseg import cli
@@ -127,6 +127,47 @@ class TestWhatIsLearnt:
         scores = fit(home, "multi")
         assert stored_mean(home, lucky, "ball", "0") > stored_mean(home, steady, "ball", "0")
         assert mean(scores["0"], "ball") == pytest.approx(stored_mean(home, steady, "ball", "0"), abs=1e-3)
+
+    def test_multi_chooses_by_the_chaos_score(self, home: Path) -> None:
+        """A speck far away costs little Dice, and much of the largest distance."""
+
+        def with_speck(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            seen = mask.copy()
+            seen[0, 0, 0] = True
+            return np.where(seen, SURE, -SURE)
+
+        def rough(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            """Ten voxels at the surface are missing, ten are too many."""
+            seen = mask.copy()
+            for shell in (mask & ~binary_erosion(mask), binary_dilation(mask) & ~mask):
+                wrong = rng.choice(np.flatnonzero(shell), 10, replace=False)
+                seen.reshape(-1)[wrong] = ~mask.reshape(-1)[wrong]
+            return np.where(seen, SURE, -SURE)
+
+        speck, uneven = add_model(home, {"ball": with_speck}, folds="01"), add_model(home, {"ball": rough}, tag="rough", folds="01")
+        assert stored_mean(home, speck, "ball", "0") > stored_mean(home, uneven, "ball", "0")
+        fit(home, "multi")
+        assert run_of(home, "multi").record().ensemble.members == (uneven,)
+        fit(home, "multi", choose_by="dice")
+        (by_dice,) = results(home).glob("ensemble__Multi__by_dice")
+        assert Run(by_dice / "fold_0").record().ensemble.members == (speck,)
+
+    def test_members_by_validation_loss_and_more_than_one_an_organ(self, home: Path) -> None:
+        losses = {add_model(home, {"ball": right()}, tag=tag, folds="01"): loss for tag, loss in (("a", 0.3), ("b", 0.1), ("c", 0.2))}
+        with pytest.raises(ValueError, match="history.csv: expected the validation losses of"):
+            fit(home, "argmax", choose_by="loss")
+        for name, loss in losses.items():
+            for fold in "01":
+                rows = f"validation_interval,validation_loss\n1,{loss}\n2,0.9\n"
+                (results(home) / name / f"fold_{fold}" / "history.csv").write_text(rows)
+        fit(home, "argmax", choose_by="loss", per_organ=2, folds=("0",))
+        (found,) = results(home).glob("ensemble__Argmax*")
+        assert found.name == "ensemble__Argmax__2each__by_loss"
+        assert [name[-1] for name in Run(found / "fold_0").record().ensemble.members] == ["b", "c"]
+        refused = {"at least 1": {"per_organ": 0}, "says which of two": {"choose_by": "volume"}, "los": {"choose_by": "los"}}
+        for message, settings in refused.items():
+            with pytest.raises(ValueError, match=message):
+                fit(home, "argmax", **settings)
 
     def test_fusion_fits_heads_on_held_out_cases_in_two_halves(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")

@@ -9,9 +9,38 @@ import pytest
 import torch
 
 from autoseg.runtime.checkpoints import load_checkpoint
+from autoseg.runtime.registry import lookup
 from autoseg.runtime.runs import FINAL_CHECKPOINT
+from autoseg.schema.run_record import RunRecord
+from autoseg.trainers import TRAINERS
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
+
+TRAINER_OPTIONS: dict[str, dict[str, object]] = {
+    "AdversarialTrainer": {"discriminator_features": 2},
+    "SpatialConfigurationTrainer": {"locator_options": {"features": 4, "levels": 2}},
+}
+NETWORK_OPTIONS: dict[str, dict[str, object]] = {
+    "PyramidTrainer": {"features": [4, 8], "norm": "instance"},
+    "SpatialConfigurationTrainer": {
+        "features": 8,
+        "levels": 2,
+        "spatial_features": 4,
+        "spatial_levels": 2,
+        "downsampling": 2,
+        "dropout": 0.0,
+    },
+}
+"""What makes a trainer's discriminator or network small."""
+
+
+def build(name: str, job: RunRecord, folders: RunFolders) -> Trainer:
+    """A trainer of this name, its networks small."""
+    kind, options = lookup(TRAINERS, name, "trainer"), TRAINER_OPTIONS.get(name, {})
+    configuration = kind.configure(job.configuration, job.plan, options)
+    configuration = dataclasses.replace(configuration, network_options=configuration.network_options | NETWORK_OPTIONS.get(name, {}))
+    job = dataclasses.replace(job, trainer=name, trainer_options=options, configuration=configuration)
+    return kind(job, folders, device=torch.device("cpu"), progress=False)
 
 
 class Killed(BaseException):

@@ -25,13 +25,12 @@ from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.corrected_references import needs_validation, score_corrected
+from ..trainers.fine_tuning import check_pretrained, find_pretrained, new_head
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_folds,
-    check_pretrained,
     check_resumable,
     check_same_model,
-    find_pretrained,
     warn_if_options_differ,
     warn_of_former_contents,
 )
@@ -206,7 +205,7 @@ def _trainer(
         record_candidate_region(workspace, spec, record, run.model.folder)
     trainer = trainer_class(record, folders, device=device)
     if not run.is_started:
-        check_pretrained(trainer.network, record.pretrained)
+        check_pretrained(trainer.network, record.pretrained, new_head(trainer))
         of_fold = {*record.split.train, *record.split.val}
         note_contents(run.record_file, [case for case in dataset.cases if case.name in of_fold])
         write_json(run.record_file, record)

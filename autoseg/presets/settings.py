@@ -69,7 +69,9 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     for group in TOGETHER:
         if any(key in given for key in group):
             settings = {key: value for key, value in settings.items() if key not in group}
-    return TrainSettings(**_merged(settings, given))
+    typed = {**given.get("options", {}), **given}
+    of_preset = "learning_rate" in settings.get("options", {}) and "learning_rate" not in typed
+    return TrainSettings(**_merged(settings, given), rate_of_preset=of_preset)
 
 
 def trainings(

@@ -26,7 +26,7 @@ SWITCHES = {
 
 UNITS = {"memory_gb": "GB", "seconds": "s"}
 
-NOT_REPEATED = ("restart", "workers", "allow_external", "allow_code", "trust_files", "folds", "kind")
+NOT_REPEATED = ("restart", "workers", "allow_external", "allow_code", "trust_files", "folds", "kind", "rate_of_preset")
 """Settings that change nothing in the result, stand elsewhere in the command, or give leave, which a file cannot give."""
 
 
@@ -73,6 +73,8 @@ def train_command(record: RunRecord, *, fold: str | None = None, folds: Sequence
         )
         return shlex.join(["autoseg_train_ensemble", dataset, "--kind", settings.kind, *words_of(settings), "--folds", *(folds or (fold,))])
     training = record.settings or TrainSettings(seed=record.seed)
+    if training.rate_of_preset:  # typed, it is taken as it is
+        training = replace(training, options=training.options | {"learning_rate": training.changed_options["learning_rate"]})
     if device and training.device == "auto":
         training = replace(training, device=device)
     return shlex.join(["autoseg_train", dataset, record.configuration.name, fold, *words_of(training)])

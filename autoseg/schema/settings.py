@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+FINE_TUNING_RATE = 0.1
+"""Share of the learning rate with which weights that were trained before are trained on (Roth et al. 2018)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
@@ -66,6 +69,7 @@ class TrainSettings:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         batch: Patches a step; None means what suits the device.
         learning_rate: At the start; None means the trainer's.
+        rate_of_preset: The rate among `options` is that of a paper's preset and was not typed: with `pretrained` a tenth of it is taken.
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
         restart: Move an existing run aside and start again.
         tag: Last part of the model folder's name, to keep trainings apart that differ in an option only.
@@ -88,6 +92,7 @@ class TrainSettings:
     device: str = "auto"
     batch: int | None = None
     learning_rate: float | None = None
+    rate_of_preset: bool = False
     pretrained: Path | None = None
     restart: bool = False
     tag: str = ""
@@ -102,7 +107,10 @@ class TrainSettings:
     @property
     def changed_options(self) -> dict[str, Any]:
         """Training options that differ from what suits the length of the run, by the names of `TrainingOptions`."""
-        return self.options | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})
+        options = dict(self.options)
+        if self.rate_of_preset and self.pretrained is not None and "learning_rate" in options:
+            options["learning_rate"] *= FINE_TUNING_RATE
+        return options | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from ..inference.fold_agreement import data_of, differing, network_of
 from ..runtime.case_contents import changed_contents, changed_training_cases, in_words
-from ..runtime.checkpoints import load_checkpoint
 from ..runtime.provenance import recorded_stamp
-from ..runtime.runs import ALL, ModelFolder, Run
+from ..runtime.runs import Run
 from ..runtime.serialization import to_jsonable
 from ..schema import Case, Configuration, Plan, Split
 from ..schema.settings import TrainSettings
 from ..schema.training_options import nested
 
 log = logging.getLogger(__name__)
-
-LITTLE = 0.5
-"""Share of a network's numbers; where trained weights give less, the user should know."""
 
 
 def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases: Iterable[Case] = (), restart: bool = False) -> None:
@@ -143,47 +136,3 @@ def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterabl
             f"{run.record_file}: this run was started {found}{why}. "
             f"Plan as before, or start over: --restart for a single fold, or move {run.model.folder} away"
         )
-
-
-def find_pretrained(path: Path | None) -> Path | None:
-    """The checkpoint that a user means by a file, the folder of a fold, or that of a model (its fold ``all``, else its first).
-
-    Raises:
-        ValueError: It is not there, or holds no network.
-    """
-    if path is None:
-        return None
-    file = Path(path).expanduser().resolve()
-    if file.is_dir():
-        model = ModelFolder(file)
-        runs = [Run(file), model.run(ALL), *(model.run(fold) for fold in model.trained_folds())]
-        file = next((run for run in runs if run.is_trained), runs[0]).checkpoint
-    states, _ = load_checkpoint(file, remedy="name another with --pretrained")
-    if "network" not in states:
-        raise ValueError(f"--pretrained {file}: expected a checkpoint with a network, found {', '.join(states) or 'nothing'}")
-    return file
-
-
-def check_pretrained(network: nn.Module, path: Path | None) -> None:
-    """Refuses weights of which none fits.
-
-    Raises:
-        ValueError: No weight has the name and shape of one of the network's.
-    """
-    if path is None:
-        return
-    present, weights = network.state_dict(), load_checkpoint(path)[0]["network"]
-    fitting = [name for name, tensor in weights.items() if name in present and present[name].shape == tensor.shape]
-    if not fitting:
-        raise ValueError(f"--pretrained {path}: not one weight fits this network; was it trained with the same plan?")
-    share = sum(present[name].numel() for name in fitting) / sum(tensor.numel() for tensor in present.values())
-    if share < LITTLE:
-        log.warning("Only %.0f %% of this network's numbers are taken from %s: was it trained with another plan?", 100 * share, path)
-    else:
-        log.info("Training starts from those weights of %s that fit: %.0f %% of the network's.", path, 100 * share)
-
-
-def width_of(pretrained: Path | None) -> float:
-    """Share of the planned features that the network of a checkpoint was built with, as the ``run.json`` beside it says; 1 without one."""
-    run = None if pretrained is None else Run(pretrained.parent)
-    return 1.0 if run is None or not run.is_started else run.record().configuration.width

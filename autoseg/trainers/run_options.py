@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
+from ..schema.settings import FINE_TUNING_RATE
 from ..schema.training_options import TrainingOptions, nested
 from .optimizers import WITHOUT_MOMENTUM
 
@@ -79,8 +80,6 @@ def sibling_configuration(run: Run) -> Configuration | None:
 
 
 CPU_VALIDATION_PATCHES = 16
-FINE_TUNING_RATE = 0.1
-"""Share of the learning rate with which weights that were trained before are trained on."""
 LONG_RUN = 20_000
 """Iterations from which on the reference's optimiser, made for a quarter of a million of them, does at least as well as Adam."""
 
@@ -101,7 +100,8 @@ def default_options(
 
     Args:
         device_type: ``cuda``, ``mps`` or ``cpu``; a time budget on a GPU counts as long from two hours on.
-        fine_tunes: The weights were trained before: a tenth of the learning rate (Roth et al. 2018).
+        fine_tunes: The weights were trained before: a tenth of the default learning rate; `changes` are taken as they are
+            (`TrainSettings.changed_options`).
         changes: The user's, by the names of `TrainingOptions` and `AugmentationOptions`; the latter may be together in ``augmentation``.
         suited: ``suited(options, long_run=...)``: the trainer's defaults from these, before the user's changes.
 

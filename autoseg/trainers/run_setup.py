@@ -18,7 +18,7 @@ from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
-from .resume_checks import width_of
+from .fine_tuning import width_of
 from .run_options import default_options, sibling_configuration
 from .step_cost import measure_step
 from .training_spec import TrainingSpec

@@ -33,6 +33,7 @@ from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
+from .fine_tuning import kept_weights, new_head
 from .gradient_clipping import GradientClip
 from .history import History
 from .interval_means import IntervalMeans
@@ -362,7 +363,7 @@ class Trainer:
         if self.job.pretrained is None:
             return
         states, _ = load_checkpoint(self.job.pretrained, remedy="name another with --pretrained, and --restart")
-        if not self.optimized.load_pretrained(states["network"]):
+        if not self.optimized.load_pretrained(kept_weights(states["network"], new_head(self))):
             raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
         self.load_pretrained(states)
 

@@ -15,17 +15,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from factories import labels, make_configuration, make_job, make_plan, regions
-from trainer_runs import Killed, elsewhere, equal, kill_at, run_until_killed, signal_at, weights
+from trainer_runs import Killed, build, elsewhere, equal, kill_at, run_until_killed, signal_at, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.interruption import Terminated
-from autoseg.runtime.registry import lookup
 from autoseg.runtime.runs import FINAL_CHECKPOINT, LATEST_CHECKPOINT
+from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
+from autoseg.trainers.fine_tuning import new_head
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
@@ -39,32 +40,8 @@ def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
-TRAINER_OPTIONS: dict[str, dict[str, object]] = {
-    "AdversarialTrainer": {"discriminator_features": 2},
-    "SpatialConfigurationTrainer": {"locator_options": {"features": 4, "levels": 2}},
-}
-NETWORK_OPTIONS: dict[str, dict[str, object]] = {
-    "PyramidTrainer": {"features": [4, 8], "norm": "instance"},
-    "SpatialConfigurationTrainer": {
-        "features": 8,
-        "levels": 2,
-        "spatial_features": 4,
-        "spatial_levels": 2,
-        "downsampling": 2,
-        "dropout": 0.0,
-    },
-}
-"""What makes a trainer's discriminator or network small."""
 EXCLUSIVE_ONLY = ("SpatialConfigurationTrainer",)
 """Trainers that refuse organs that overlap."""
-
-
-def build(name: str, job: RunRecord, folders: RunFolders) -> Trainer:
-    kind, options = lookup(TRAINERS, name, "trainer"), TRAINER_OPTIONS.get(name, {})
-    configuration = kind.configure(job.configuration, job.plan, options)
-    configuration = dataclasses.replace(configuration, network_options=configuration.network_options | NETWORK_OPTIONS.get(name, {}))
-    job = dataclasses.replace(job, trainer=name, trainer_options=options, configuration=configuration)
-    return kind(job, folders, device=CPU, progress=False)
 
 
 def rows(folders: RunFolders) -> list[list[str]]:
@@ -270,6 +247,19 @@ class TestContract:
                 for key, tensor in network.state_dict().items():
                     assert torch.equal(tensor, given[key] if key in fitting else fresh[key]), key
             assert f"{len(fitting)} tensors loaded; freshly initialised: " in caplog.text
+
+    def test_the_head_is_new_where_the_organs_are_others_though_as_many(self, name, job, folders):
+        first = build(name, job(), elsewhere(folders, "first"))
+        first.fit()
+        write_json(elsewhere(folders, "first").run / "run.json", first.job)
+        source = elsewhere(folders, "first").run / FINAL_CHECKPOINT
+        others = dataclasses.replace(make_job(make_plan(labels=labels(liver=2, spleen=5))), pretrained=source, seed=8)
+        trainer, given = build(name, others, elsewhere(folders, "second")), load_checkpoint(source)[0]["network"]
+        trainer.restore()
+        kept = {key for key, tensor in trainer.network.state_dict().items() if torch.equal(tensor, given[key])}
+        head = new_head(trainer)
+        assert head and kept - head and not {key for key in kept & head if given[key].std() > 0}
+        assert kept | head == given.keys()
 
     def test_pretrained_weights_of_which_none_fits_are_refused(self, name, job, folders, tmp_path):
         torch.save({"network": {"other": torch.zeros(2)}, "meta": "{}"}, tmp_path / "other.pt")

@@ -6,23 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
 from factories import labels, make_configuration, make_job, make_plan
-from torch import nn
 
 from autoseg.runtime.case_contents import note_contents
-from autoseg.runtime.checkpoints import save_checkpoint
-from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder, Run
+from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Case
 from autoseg.schema.settings import TrainSettings
 from autoseg.trainers.resume_checks import (
-    check_pretrained,
     check_resumable,
     check_same_model,
-    find_pretrained,
     warn_if_options_differ,
-    width_of,
 )
 from autoseg.trainers.run_options import sibling_configuration
 
@@ -138,50 +132,6 @@ def test_a_new_fold_takes_the_patch_of_the_others(started):
     run, _ = started
     assert sibling_configuration(run) is None
     assert sibling_configuration(run.model.run("1")).patch_size == (8, 8, 8)
-
-
-class TestPretrained:
-    @pytest.fixture
-    def model(self, tmp_path: Path) -> Path:
-        for fold in ("fold_0", "fold_1"):
-            save_checkpoint(tmp_path / "model" / fold / FINAL_CHECKPOINT, {"network": nn.Linear(2, 3).state_dict()}, {})
-        return tmp_path / "model"
-
-    def test_a_file_a_fold_or_a_model(self, model, monkeypatch):
-        monkeypatch.chdir(model)
-        assert find_pretrained(None) is None
-        assert find_pretrained(Path("fold_1") / FINAL_CHECKPOINT) == model / "fold_1" / FINAL_CHECKPOINT
-        assert find_pretrained(Path("fold_1")) == model / "fold_1" / FINAL_CHECKPOINT
-        assert find_pretrained(model) == model / "fold_0" / FINAL_CHECKPOINT
-        (model / "fold_1").rename(model / "fold_all")
-        assert find_pretrained(model) == model / "fold_all" / FINAL_CHECKPOINT
-
-    def test_what_is_not_there_or_no_network_is_refused(self, model):
-        with pytest.raises(ValueError, match=r"typo\.pt: checkpoint not found"):
-            find_pretrained(model / "typo.pt")
-        (model / "old").mkdir()
-        with pytest.raises(ValueError, match=r"old/checkpoint_final\.pt: checkpoint not found"):
-            find_pretrained(model / "old")
-        save_checkpoint(model / "other.pt", {"optimizer": {}}, {})
-        with pytest.raises(ValueError, match="expected a checkpoint with a network, found optimizer"):
-            find_pretrained(model / "other.pt")
-
-    def test_little_that_fits_is_a_warning_and_nothing_is_refused(self, model, caplog):
-        path = find_pretrained(model)
-        check_pretrained(nn.Linear(2, 3), path)
-        check_pretrained(nn.Linear(4, 5), None)
-        assert "Only" not in caplog.text
-        check_pretrained(nn.Linear(4, 3), path)  # the bias fits
-        assert "Only 20 % of this network's numbers" in caplog.text
-        with pytest.raises(ValueError, match="not one weight fits"):
-            check_pretrained(nn.Linear(4, 5), path)
-        assert torch.load(path, weights_only=True)
-
-    def test_the_width_is_that_of_the_run_it_comes_from(self, model):
-        checkpoint = model / "fold_0" / FINAL_CHECKPOINT
-        assert width_of(None) == width_of(checkpoint) == 1.0
-        write_json(checkpoint.with_name("run.json"), make_job(make_plan(make_configuration(width=0.5))))
-        assert width_of(checkpoint) == 0.5
 
 
 def test_other_options_than_a_run_was_started_with_are_said(started, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from .output import say
 
 if TYPE_CHECKING:
     from ..data.checks import Problem
+    from ..runtime.workspace import Workspace
+    from ..schema import Plan
 
 
 def _add_plan_arguments(parser: ArgumentParser) -> None:
@@ -36,14 +39,25 @@ def plan_and_preprocess(options: Namespace) -> int:
     plan = function(options.dataset, plan_settings(options), home=options.home)
     say(describe(plan))
     names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
-    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0")
     workspace = find_workspace(options.home, dataset=options.dataset)
+    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0{_start(plan, names[-1], workspace)}")
     left_out = workspace.left_out(plan.dataset)
     if not left_out:
         return 0
     planned = set(workspace.usable_cases(plan.dataset)) - left_out.keys()
     result = f"Planned with {cases(len(planned))}"
     return finish(result, left_out, of=len(planned) + len(left_out), what="left out")
+
+
+def _start(plan: Plan, configuration: str, workspace: Workspace) -> str:
+    """The switch by which training starts from a model of the dataset whose plan was taken over, where that has one."""
+    from ..runtime.runs import model_folders
+
+    source = plan.settings.plan_from if plan.settings is not None else None
+    if source is None:
+        return ""
+    models = [one for one in model_folders(workspace.results(source)) if one.configuration == configuration]
+    return f" --pretrained {shlex.quote(str(models[0].folder))}" if models else ""
 
 
 def _add_check_arguments(parser: ArgumentParser) -> None:

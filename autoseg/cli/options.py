@@ -76,6 +76,8 @@ def add_plan_options(parser: ArgumentParser) -> None:
     parser.add_argument("--preset", help=f"default, resenc_m, resenc_l or resenc_xl; or a paper's experiment: {PAPERS}")
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
+    text = "take over the plan of another dataset (id, name, or the folder of its plan or models), to train its networks on"
+    parser.add_argument("--plan-from", metavar="DATASET", help=text)
     add_groups(parser)
     add_external(parser)
     add_nifti_geometry(parser)

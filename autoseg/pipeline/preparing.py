@@ -13,6 +13,7 @@ from ..data.nifti_geometry import check_form
 from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
 from ..planners.plan import make_plan
+from ..planners.plan_from import plan_like, source_plan
 from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.preprocess import Recipe, is_of_other_recipe, recipe_of
@@ -52,6 +53,8 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         former = planned_nifti_geometry(workspace, workspace.dataset_folder(which))
         settings = replace(settings, nifti_geometry=former)
     check_form(settings.nifti_geometry)
+    source = source_plan(workspace, settings, workspace.dataset_folder(which).name)
+    settings = settings if source is None else replace(settings, plan_from=source[1])
     dataset, left_out = complete_cases(
         *(workspace, which), groups=settings.groups, allow_external=settings.allow_external, nifti_geometry=settings.nifti_geometry
     )
@@ -68,17 +71,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         splits = planned_splits(folder / "splits.json", fingerprint, groups, made_before, left_out=left_out.keys())
         _keep_if_trained_on(workspace, dataset.name, splits, left_out)  # before anything is overwritten that those models still need
         keep_fingerprint(folder, measured)
-        plan = make_plan(
-            dataset,
-            fingerprint,
-            preset=settings.preset,
-            memory_gb=settings.memory_gb,
-            spacing=settings.spacing,
-            force_lowres=settings.force_lowres,
-        )
-        plan = replace(
-            plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False)
-        )  # on which it does not depend
+        plan = _planned(dataset, fingerprint, settings, None if source is None else source[0])
         wanted = selected_configurations(settings.configurations, plan)
         of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
         _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
@@ -90,6 +83,21 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
             left_out |= preprocess(workspace, dataset, plan, configuration, workers=settings.workers)
         _keep_left_out(folder / LEFT_OUT, left_out)
     return plan
+
+
+def _planned(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings, source: Plan | None) -> Plan:
+    """The plan by the rules, or that of another dataset, with those settings that it depends on."""
+    if source is None:
+        plan = make_plan(
+            *(dataset, fingerprint),
+            preset=settings.preset,
+            memory_gb=settings.memory_gb,
+            spacing=settings.spacing,
+            force_lowres=settings.force_lowres,
+        )
+    else:
+        plan = plan_like(source, dataset, fingerprint)
+    return replace(plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False))
 
 
 def _keep_left_out(path: Path, left_out: Mapping[str, str]) -> None:
@@ -105,8 +113,10 @@ def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSe
     folder = workspace.dataset_folder(which)
     former = workspace.preprocessed(folder.name) / "plan.json"
     check_unedited(former, "autoseg_plan_and_preprocess", overwrite=settings.overwrite)
-    known = _former_settings(former, settings) if former.is_file() and settings.groups is None else None
-    if known is None or known.groups is None:
+    known = _former_settings(former, settings) if former.is_file() and None in (settings.groups, settings.plan_from) else None
+    if known is not None and known.plan_from is not None and settings.plan_from is None:
+        log.warning("%s: the former plan was taken from %s; for such a plan again, give --plan-from", folder, known.plan_from)
+    if known is None or known.groups is None or settings.groups is not None:
         return settings
     if read_info(folder).get("groups"):
         log.warning("%s: patients are those of dataset.json; the former plan's were found by --groups '%s'", folder, known.groups)

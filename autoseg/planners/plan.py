@@ -91,7 +91,7 @@ def make_plan(
     memory = family.gigabytes if memory_gb is None else float(memory_gb)
     if not memory > 0:
         raise ValueError(f"memory target: expected a positive number of GB, got {memory_gb}")
-    _check_dimensions(dataset, fingerprint)
+    check_dimensions(dataset, fingerprint)
     orientation, turned = _choose_orientation(fingerprint)
     fingerprint = replace(fingerprint, cases=tuple(in_orientation(case, orientation) for case in fingerprint.cases))
     target, why = _choose_spacing(fingerprint, spacing)
@@ -100,7 +100,7 @@ def make_plan(
     planned, reasons = plan_configurations(inputs, family, memory, force_lowres=force_lowres)
     sides = {case.lateral_axis for case in fingerprint.cases}
     lateral = order.index(sides.pop()) if len(sides) == 1 else None
-    configurations, flips = _with_mirroring(planned, dataset, lateral, len(order))
+    configurations, flips = with_mirroring(planned, dataset, lateral, len(order))
     general = (
         *turned,
         Reason("all", "spacing", _numbers(target), why),
@@ -126,7 +126,8 @@ def make_plan(
     )
 
 
-def _check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
+def check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:
+    """Raises a ValueError where there is no case, or where not all have equally many axes."""
     if not fingerprint.cases:
         raise ValueError(f"{dataset.name}: expected at least one readable labelled case to plan for, found none")
     first = fingerprint.cases[0]
@@ -254,7 +255,7 @@ def _configuration(name: str, resolution: _Resolution, inputs: PlanningInput, se
     )
 
 
-def _with_mirroring(
+def with_mirroring(
     planned: dict[str, Configuration], dataset: Dataset, lateral: int | None, axes: int
 ) -> tuple[dict[str, Configuration], list[Reason]]:
     """The configurations with the flips that keep left and right apart, and the reasons (one per number of axes of the patch)."""

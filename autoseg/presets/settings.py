@@ -43,7 +43,8 @@ def plan_settings(name: str | None, **given: Any) -> PlanSettings:
     given = _without_empty(given)
     if name in PAPER_PRESETS:
         preset = PAPER_PRESETS[name]
-        return PlanSettings(**{"configurations": preset.configurations, **preset.plan, **given})
+        rules = {} if "plan_from" in given else preset.plan  # a plan that is taken over stays as it is
+        return PlanSettings(**{"configurations": preset.configurations, **rules, **given})
     if name is not None and name not in PRESETS and ":" not in name:
         raise unknown_name_error("preset", name, [*PRESETS, *PAPER_PRESETS])
     return PlanSettings(**given) if name is None else PlanSettings(preset=name, **given)

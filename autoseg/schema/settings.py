@@ -21,6 +21,7 @@ class PlanSettings:
         memory_gb: Memory target; None means the preset's.
         spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
         force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
+        plan_from: Id or name of a dataset, or the folder of its plan, whose plan is taken over (`planners.plan_from`); None plans anew.
         groups: Regular expression that finds the patient in a case's name.
         allow_external: Let ``dataset.json`` name files outside of the dataset's folder; the home remembers it.
         nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None means as planned before, and
@@ -36,6 +37,7 @@ class PlanSettings:
     memory_gb: float | None = None
     spacing: tuple[float, ...] | None = None
     force_lowres: bool = False
+    plan_from: str | None = None
     groups: str | None = None
     allow_external: bool = False
     nifti_geometry: str | None = None

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 USED = (
     *("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset", "training"),
-    *("groups", "annotated", "windows", "tolerances"),
+    *("groups", "annotated", "sources", "windows", "tolerances"),
 )
 """Keys that mean something here."""
 
@@ -149,6 +149,10 @@ _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training": ('a list of objects such as {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}', _is_decathlon_listing),
     "groups": ('a regular expression, or case -> patient such as {"case_1": "patient_1"}', _is_patients),
     "annotated": ("a list or an object", lambda value: value is None or isinstance(value, (list, dict))),
+    "sources": (
+        'case -> dataset such as {"case_1": "Dataset003_Liver"}',
+        lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+    ),
     "windows": ("an object", lambda value: isinstance(value, dict)),
     "tolerances": ("an object", lambda value: isinstance(value, dict)),
 }

@@ -26,6 +26,7 @@ from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
 from .label_names import parse_labels
 from .patients import WITHOUT_LAST_PART, likely_patients, patients_of
 from .slicer_segmentation import is_segmentation
+from .sources import with_sources
 from .tolerances import parse_tolerances
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ def inspect_dataset(
     case_names = {*patients, *(gap.case for gap in missing)}
     annotated = parse_annotated(info.get("annotated"), case_names, labels, file)
     cases = [replace(case, group=patients[case.name], annotated=annotated.get(case.name), nifti_geometry=nifti_geometry) for case in cases]
+    cases = with_sources(cases, info)
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
     return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)

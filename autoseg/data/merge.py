@@ -6,7 +6,6 @@ An organ keeps the value it has in the first dataset that names it, if that is f
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from .images import ending_of, label_ending, write_label
 from .label_names import IGNORE
 from .label_placement import read_case_label
 from .labels import apply_table, to_internal_values
+from .sources import prefixes
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,6 @@ def merge_datasets(
     return [*_odd_channels(datasets), *(_sentence(source) for source in sources)]
 
 
-def bare_name(dataset: str) -> str:
-    """``Liver`` of ``Dataset003_Liver`` or ``Task03_Liver``; other names as they are."""
-    match = re.fullmatch(r"(?:Dataset|Task)\d+_(.+)", dataset)
-    return match[1] if match else dataset
-
-
 def _check(datasets: Sequence[Dataset], destination: Path) -> None:
     if destination.exists():
         raise ValueError(f"{destination}: expected a new folder for the merged dataset, found one that is there already")
@@ -109,7 +103,7 @@ def _renumbered(datasets: Sequence[Dataset]) -> tuple[dict[str, int], list[_Sour
     labels: dict[str, int] = {}
     spelling: dict[str, str] = {}
     sources = []
-    for dataset, prefix in zip(datasets, _prefixes(datasets), strict=True):
+    for dataset, prefix in zip(datasets, prefixes([one.name for one in datasets]), strict=True):
         declared = dict(zip(dataset.labels.names, (members[0] for members in dataset.labels.members), strict=True))
         declared |= {} if dataset.labels.ignore is None else {IGNORE: dataset.labels.ignore}
         for name, value in declared.items():
@@ -121,15 +115,6 @@ def _renumbered(datasets: Sequence[Dataset]) -> tuple[dict[str, int], list[_Sour
         values = {value: labels[spelling[name.lower()]] for name, value in declared.items()}
         sources.append(_Source(dataset, prefix, organs, values))
     return labels, sources
-
-
-def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
-    """Prefix of the names of each dataset's cases: its bare name, or its full one where two have the same."""
-    bare = [bare_name(dataset.name) for dataset in datasets]
-    if len({name.lower() for name in bare}) == len(bare):
-        return bare
-    full = [dataset.name for dataset in datasets]
-    return full if len(set(full)) == len(full) else [f"{name}_{number}" for number, name in enumerate(full, 1)]
 
 
 def _description(sources: Sequence[_Source], labels: dict[str, int], destination: Path, partial: Path) -> dict[str, Any]:
@@ -154,6 +139,7 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
         "numTraining": len(files),
         "file_ending": first.file_ending,
         "merged_from": [source.dataset.name for source in sources],
+        "sources": {f"{source.prefix}_{case.name}": case.source or source.dataset.name for source, case in cases},
         "dataset": files,
         "groups": _groups(cases),
         "annotated": [{"cases": names, "organs": list(organs)} for organs, names in annotated.items()],

@@ -250,4 +250,6 @@ def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:
     info = {key: value for key, value in read_info(folder).items() if key not in ("training", "test", "dataset", "numTest")}
     if "annotated" in info:
         info["annotated"] = {case.name: case.annotated for case in cases if case.annotated is not None}
+    if "sources" in info:
+        info["sources"] = {case.name: case.source for case in cases if case.source}
     write_json(target / "dataset.json", {**info, "numTraining": len(cases)}, digest=False)

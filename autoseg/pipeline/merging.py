@@ -9,8 +9,9 @@ from pathlib import Path
 from ..data.datasets import load_dataset
 from ..data.descriptions import planned_nifti_geometry, reading_permission
 from ..data.external_files import external_folders, remember_external
-from ..data.merge import bare_name, merge_datasets
+from ..data.merge import merge_datasets
 from ..data.nifti_geometry import check_form
+from ..data.sources import bare_name
 from ..runtime.dataset_folders import list_datasets, matching_names
 from ..runtime.locks import remove_partial_files
 from ..runtime.workspace import find_workspace

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.descriptions import check_files, check_leave, copy_planned_dataset, planned_dataset
 from ..evaluation.folders import mean_dice, table
+from ..planners.measured_dataset import FINGERPRINT
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
 from ..runtime.case_contents import changed_validation_cases, note_contents
@@ -24,8 +25,9 @@ from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
+from ..trainers.case_sampling import with_case_facts
 from ..trainers.corrected_references import needs_validation, score_corrected
-from ..trainers.fine_tuning import check_pretrained, find_pretrained, new_head
+from ..trainers.fine_tuning import check_pretrained, find_pretrained
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_folds,
@@ -198,6 +200,7 @@ def _trainer(
         warn_if_options_differ(run, spec.configuration, settings)
     else:
         record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
+        record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
     trainer_class = lookup(TRAINERS, record.trainer, "trainer")
     if not run.is_started:
@@ -205,7 +208,7 @@ def _trainer(
         record_candidate_region(workspace, spec, record, run.model.folder)
     trainer = trainer_class(record, folders, device=device)
     if not run.is_started:
-        check_pretrained(trainer.network, record.pretrained, new_head(trainer))
+        check_pretrained(trainer.network, record.pretrained, trainer.new_head())
         of_fold = {*record.split.train, *record.split.val}
         note_contents(run.record_file, [case for case in dataset.cases if case.name in of_fold])
         write_json(run.record_file, record)

@@ -74,6 +74,7 @@ class Case:
         annotated: Names of the organs (or regions) that are annotated in its label map; None where all are (`autoseg.data.annotations`).
         digests: Content ids (`autoseg.runtime.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
         nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None refuses the ambiguous ones.
+        source: Dataset that it was merged from; empty where it was not.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Case:
     annotated: tuple[str, ...] | None = None
     digests: tuple[str, ...] = ()
     nifti_geometry: str | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "case")

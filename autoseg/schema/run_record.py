@@ -63,6 +63,8 @@ class RunRecord:
         trainer_options: What only this trainer knows; its `Options` say which there are.
         settings: What the user asked for; None for an ensemble, and in records of version 0.1.0.
         ensemble: Of a learned ensemble: what it is made of.
+        sources: Training case to the dataset that it was merged from; empty where cases are drawn alike (`trainers.case_sampling`).
+        case_weights: Training case to how often it is drawn, relative to others; empty likewise.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -80,6 +82,8 @@ class RunRecord:
     trainer_options: dict[str, Any] = field(default_factory=dict)
     settings: TrainSettings | None = None
     ensemble: EnsembleRecord | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+    case_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.fold, "fold")
@@ -87,6 +91,7 @@ class RunRecord:
             check_name(model, "model")
         check_fold(self.fold)
         check_least("seed", self.seed)
+        expect(all(weight > 0 for weight in self.case_weights.values()), "case_weights", "weights above 0", self.case_weights)
         expect(bool(self.split.train) or self.configuration.name == ENSEMBLE, "split: train", "at least one case", self.split.train)
         both = set(self.split.train) & set(self.split.val)
         expect(self.fold == "all" or not both, "split", "cases that are either trained on or held out", sorted(both))

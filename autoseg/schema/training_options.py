@@ -180,6 +180,7 @@ class TrainingOptions:
         class_weights: Of the cross entropy's classes: background's and every organ's, or background's and one an organ; empty: all 1.
         foreground: Share of a batch that must be centred on an organ.
         organ_slices: Take the other patches of slices from those that show an organ, anywhere in them; of volumes this is refused.
+        case_sampling: Which cases patches come from: name in `autoseg.trainers.case_sampling.CASE_SAMPLINGS`.
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
         supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
@@ -203,6 +204,7 @@ class TrainingOptions:
     class_weights: tuple[float, ...] = ()
     foreground: float = 0.33
     organ_slices: bool = False
+    case_sampling: str = "cases"
     average_decay: float = 0.0
     deep_supervision: bool = True
     supervision: str = "deep"

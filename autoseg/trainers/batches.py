@@ -22,6 +22,7 @@ from ..schema.run_record import RunRecord
 from .augmentation.augment import Augmentation, draw, size_for
 from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
+from .case_sampling import case_draw
 from .label_maps import LabelMaps
 from .losses.target_adaptive import Annotated, after_flip
 from .patch_sampling import draw_sample, is_foreground_slot, moved, read_box, read_patch
@@ -82,6 +83,7 @@ class BatchMaker:
         if not self.cases:
             organs_of_plan = ", ".join(job.plan.labels.names)
             raise NothingAnnotatedError(f"{folders.data}: {organs_of_plan}: annotated in none of the fold's {len(names)} cases")
+        self._draw_case = case_draw(self.cases, job, training=stream == TRAINING)
 
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""
@@ -97,7 +99,9 @@ class BatchMaker:
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation = self._draw(rng)
         load_size, organ_slices = size_for(augmentation), job.options.organ_slices
-        place = draw_sample(rng, self.cases, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
+        name = self._draw_case(rng, number, index)
+        case = {name: self.cases[name]}
+        place = draw_sample(rng, case, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
         # A translation is another place to read, not another way to place what was read.
         place, augmentation = moved(place, augmentation.translation), replace(augmentation, translation=())
         image, maps = self._read(place.case, place.box)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 from ..runtime.checkpoints import load_checkpoint
 from ..runtime.runs import ALL, ModelFolder, Run
 from ..schema import Labels
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from ..schema.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +54,23 @@ def organs_of(pretrained: Path) -> Labels | None:
     return run.record().plan.labels if run.is_started else None
 
 
-def new_head(trainer: Trainer) -> frozenset[str]:
-    """Names of those tensors of a trainer's network that are not taken from its pretrained checkpoint, whose organs are others.
+def new_head(job: RunRecord, network: nn.Module, build: Callable[[RunRecord], nn.Module]) -> frozenset[str]:
+    """Names of those tensors of a network that are not taken from the job's pretrained checkpoint, as its organs are others.
 
     Tensors belong to organs where they have another shape, or stand in a list of another length, in the same network for one organ more:
     the last layers of every output, a network for each organ, the first layer where a previous stage's organs are channels of the input.
     With the same organs in the same order, or with a checkpoint without a ``run.json``, whose organs nobody knows, there are none.
+
+    Args:
+        build: Gives the network of a job.
     """
-    path = trainer.job.pretrained
-    then = None if path is None else organs_of(path)
-    if then is None or _outputs(then) == _outputs(trainer.job.plan.labels):
+    then = None if job.pretrained is None else organs_of(job.pretrained)
+    if then is None or _outputs(then) == _outputs(job.plan.labels):
         return frozenset()
-    other = copy.copy(trainer)
-    other.job = replace(trainer.job, plan=replace(trainer.job.plan, labels=_with_one_more(trainer.job.plan.labels), data_labels=None))
+    plan = replace(job.plan, labels=_with_one_more(job.plan.labels), data_labels=None)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        larger = _shapes(other.build_network())
-    return _differing(_shapes(trainer.network), larger)
+        larger = _shapes(build(replace(job, plan=plan)))
+    return _differing(_shapes(network), larger)
 
 
 def kept_weights(weights: Mapping[str, Tensor], head: Collection[str]) -> dict[str, Tensor]:

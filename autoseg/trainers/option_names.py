@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..runtime.registry import lookup
+from .case_sampling import CASE_SAMPLINGS
 from .losses import LOSSES
 from .losses.deep_supervision import SUPERVISIONS
 from .optimizers import OPTIMIZERS
 from .schedules import SCHEDULES
 
-NAMED: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "supervision": SUPERVISIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+NAMED: dict[str, Mapping[str, Any]] = {
+    "loss": LOSSES,
+    "supervision": SUPERVISIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "case_sampling": CASE_SAMPLINGS,
+}
 """Field of `TrainingOptions` to the table that it is looked up in."""
 
 

@@ -8,6 +8,7 @@ more than the network.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import time
@@ -328,6 +329,16 @@ class Trainer:
     def load_pretrained(self, states: Mapping[str, Any]) -> None:
         """Starts further networks from the final states of another run, where they fit; the main one is loaded already."""
 
+    def new_head(self) -> frozenset[str]:
+        """Names of the network's tensors that are not taken from the pretrained checkpoint, whose organs are others; mostly none."""
+        return new_head(self.job, self.network, self._network_of)
+
+    def _network_of(self, job: RunRecord) -> nn.Module:
+        """The network that this trainer would have for another job."""
+        other = copy.copy(self)
+        other.job = job
+        return other.build_network()
+
     def restore(self) -> None:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
         self.folders.run.mkdir(parents=True, exist_ok=True)
@@ -363,7 +374,7 @@ class Trainer:
         if self.job.pretrained is None:
             return
         states, _ = load_checkpoint(self.job.pretrained, remedy="name another with --pretrained, and --restart")
-        if not self.optimized.load_pretrained(kept_weights(states["network"], new_head(self))):
+        if not self.optimized.load_pretrained(kept_weights(states["network"], self.new_head())):
             raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
         self.load_pretrained(states)
 

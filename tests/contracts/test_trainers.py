@@ -26,7 +26,6 @@ from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import TRAINERS
 from autoseg.trainers import trainer as module
 from autoseg.trainers.batches import TRAINING, VALIDATION, Batch, BatchMaker
-from autoseg.trainers.fine_tuning import new_head
 from autoseg.trainers.run_environment import RUN_ENVIRONMENT
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
@@ -257,7 +256,7 @@ class TestContract:
         trainer, given = build(name, others, elsewhere(folders, "second")), load_checkpoint(source)[0]["network"]
         trainer.restore()
         kept = {key for key, tensor in trainer.network.state_dict().items() if torch.equal(tensor, given[key])}
-        head = new_head(trainer)
+        head = trainer.new_head()
         assert head and kept - head and not {key for key in kept & head if given[key].std() > 0}
         assert kept | head == given.keys()
 

@@ -15,7 +15,8 @@ from autoseg import cli
 from autoseg.data.checks import check_dataset
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_image, read_label, write_image
-from autoseg.data.merge import bare_name, merge_datasets
+from autoseg.data.merge import merge_datasets
+from autoseg.data.sources import bare_name
 from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, merge, plan_and_preprocess, train
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.hardware import StepCost

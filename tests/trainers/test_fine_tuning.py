@@ -19,7 +19,7 @@ from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Budget, Labels
 from autoseg.schema.settings import TrainSettings
-from autoseg.trainers.fine_tuning import _differing, _shapes, check_pretrained, find_pretrained, new_head, width_of
+from autoseg.trainers.fine_tuning import _differing, _shapes, check_pretrained, find_pretrained, width_of
 from autoseg.trainers.run_options import RunFolders, default_options
 from autoseg.trainers.trainer import Trainer
 
@@ -135,7 +135,7 @@ class TestHead:
         trainer = Trainer(dataclasses.replace(make_job(plan), pretrained=source), folders, device=CPU, progress=False)
         trainer.optimized.average = None
         state = torch.get_rng_state()
-        head = new_head(trainer)
+        head = trainer.new_head()
         assert torch.equal(torch.get_rng_state(), state), "the weights of the run are drawn as ever"
         with caplog.at_level(logging.INFO):
             trainer.restore()
@@ -151,7 +151,7 @@ class TestHead:
         (tmp_path / "source" / "run.json").unlink()
         job = dataclasses.replace(make_job(make_plan(labels=labels(liver=1, spleen=2))), pretrained=source)
         trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=CPU, progress=False)
-        assert new_head(trainer) == frozenset()
+        assert trainer.new_head() == frozenset()
         with caplog.at_level(logging.INFO):
             check_pretrained(trainer.network, source)
         assert "No run.json lies beside it" in caplog.text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..inference.fold_agreement import data_of, differing, network_of
 from ..runtime.case_contents import changed_contents, changed_training_cases, in_words
 from ..runtime.provenance import recorded_stamp
-from ..runtime.runs import Run
+from ..runtime.runs import ALL, Run
 from ..runtime.serialization import to_jsonable
 from ..schema import Case, Configuration, Plan, Split
 from ..schema.settings import TrainSettings

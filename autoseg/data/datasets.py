@@ -113,10 +113,9 @@ def inspect_dataset(
     case_names = {*patients, *(gap.case for gap in missing)}
     annotated = parse_annotated(info.get("annotated"), case_names, labels, file)
     cases = [replace(case, group=patients[case.name], annotated=annotated.get(case.name), nifti_geometry=nifti_geometry) for case in cases]
-    cases = with_sources(cases, info)
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
-    return Dataset(folder.name, folder, channels, labels, tuple(cases), ending, windows, tolerances), tuple(missing)
+    return Dataset(folder.name, folder, channels, labels, with_sources(cases, info), ending, windows, tolerances), tuple(missing)
 
 
 def named_files(folder: Path) -> list[Path]:

@@ -10,15 +10,15 @@ from typing import Any
 from ..schema import Case
 
 
-def with_sources(cases: Sequence[Case], info: Mapping[str, Any]) -> list[Case]:
+def with_sources(cases: Sequence[Case], info: Mapping[str, Any]) -> tuple[Case, ...]:
     """Cases with the dataset that they came from, as the entry ``sources`` of ``dataset.json`` says; empty where it says nothing.
 
     Earlier versions wrote only ``merged_from``; there the beginnings of the cases' names tell, which are those of the datasets.
     """
     if "sources" in info:
-        return [replace(case, source=info["sources"].get(case.name, "")) for case in cases]
+        return tuple(replace(case, source=info["sources"].get(case.name, "")) for case in cases)
     merged = [str(one) for one in entry] if isinstance(entry := info.get("merged_from"), list) else []
-    return [replace(case, source=_by_name(case.name, merged)) for case in cases]
+    return tuple(replace(case, source=_by_name(case.name, merged)) for case in cases)
 
 
 def bare_name(dataset: str) -> str:

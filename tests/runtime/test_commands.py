@@ -74,7 +74,7 @@ def test_no_command_that_a_file_leads_to_allows_code() -> None:
 
 
 def test_all_settings_together_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {item.name for item in fields(TrainSettings)} - {"restart", "allow_code"} == set(GIVEN)
+    assert {item.name for item in fields(TrainSettings)} - {"restart", "allow_code", "rate_of_preset"} == set(GIVEN)
     for left_out in (set(TOGETHER), set(TOGETHER.values()) | {"seconds"}):
         settings = TrainSettings(**{name: value for name, value in GIVEN.items() if name not in left_out})
         assert to_jsonable(handed_on(train_command(record(settings)), "train", monkeypatch)[3]) == to_jsonable(settings)

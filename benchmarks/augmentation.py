@@ -111,12 +111,12 @@ def phantom(size: tuple[int, ...], n_labels: int, seed: int = 0) -> tuple[torch.
 
 
 def milliseconds(work: Callable[[int], object], repeats: int) -> float:
-    """Mean time of ``work(0), work(1), ...`` after one call to warm up."""
+    """Mean time of the processor of ``work(0), work(1), ...`` after one call to warm up."""
     work(0)
-    start = time.perf_counter()
+    start = time.process_time()
     for number in range(repeats):
         work(number)
-    return (time.perf_counter() - start) / repeats * 1000
+    return (time.process_time() - start) / repeats * 1000
 
 
 def main() -> None:

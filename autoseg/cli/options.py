@@ -106,6 +106,7 @@ def add_train_options(parser: ArgumentParser) -> None:
     intensities.add_argument("--window", nargs="+", default=[], metavar=("WIDTH", "LEVEL"), help=text)
     text = "normalisation instead of the planned one, e.g. zscore, clip:-200:200, scale:2048; one, or one per channel"
     intensities.add_argument("--normalization", nargs="+", default=[], metavar="SCHEME", help=text)
+    _add_slices(parser)
     _add_budget(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")
     add_device(parser)
@@ -123,6 +124,17 @@ def add_train_options(parser: ArgumentParser) -> None:
     text = "suffix of the model's name, so that trainings with other options are stored side by side"
     parser.add_argument("--tag", default="", metavar="WORD", help=text)
     parser.add_argument("--restart", action="store_true", help="rename an existing run and train from the beginning")
+
+
+def _add_slices(parser: ArgumentParser) -> None:
+    """Adds the options of the grey values and the part of slices that a network sees."""
+    text = "with --window: round to 256 grey values, as an 8-bit image has"
+    parser.add_argument("--window-bits", type=int, choices=(8,), help=text)
+    text = "use only so many pixels (of the image) about the centre of each slice; what lies outside is background"
+    parser.add_argument("--center-crop", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help=text)
+    text = "2d and 2.5d: resample each slice to so many pixels instead of to the planned spacing"
+    parser.add_argument("--slice-shape", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help=text)
+    parser.add_argument("--patch", type=int, nargs="+", metavar="N", help="voxels per axis of a training patch instead of the planned ones")
 
 
 def _add_budget(parser: ArgumentParser) -> None:

@@ -162,7 +162,7 @@ def check_fusable(members: Sequence[Member]) -> None:
     first = members[0].configuration
     for member in members:
         one = member.configuration
-        if (one.dim, one.spacing, one.slices) != (first.dim, first.spacing, first.slices):
+        if _grid_of(one) != _grid_of(first):
             raise ValueError(
                 f"layer fusion: expected members on the same grid, {members[0].name} has {_grid(first)}, {member.name} {_grid(one)}; "
                 "name members of one configuration with --members, or take another kind"
@@ -170,6 +170,10 @@ def check_fusable(members: Sequence[Member]) -> None:
         seen = [what for what in ("previous_stage", "region", "locator") if getattr(one, what) is not None]
         if seen:
             raise ValueError(f"layer fusion: expected members that see the image alone, {member.name} has a {seen[0].replace('_', ' ')}")
+
+
+def _grid_of(one: Configuration) -> tuple[object, ...]:
+    return one.dim, one.spacing, one.slices, one.center_crop, one.slice_shape
 
 
 def _grid(configuration: Configuration) -> str:

@@ -14,7 +14,8 @@ from ..schema import Configuration, Plan
 
 def data_of(plan: Plan, configuration: Configuration) -> dict[str, Any]:
     """All that the data of a run depends on, by what it is: the recipe of preprocessing, and the organs."""
-    found: dict[str, Any] = to_jsonable(recipe_of(plan, configuration)) | {"organs": list(plan.labels.names)}
+    slices = {"center_crop": list(configuration.center_crop), "slice_shape": list(configuration.slice_shape)}
+    found: dict[str, Any] = to_jsonable(recipe_of(plan, configuration)) | slices | {"organs": list(plan.labels.names)}
     return found
 
 

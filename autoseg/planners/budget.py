@@ -77,16 +77,19 @@ def _format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
 
 
-def fit_batch(configuration: Configuration, device_type: str, *, batch: int | None = None) -> tuple[Configuration, str]:
+def fit_batch(
+    configuration: Configuration, device_type: str, *, batch: int | None = None, keep_patch: bool = False
+) -> tuple[Configuration, str]:
     """Fits batch and patch of a configuration to the device; returns it and one sentence why.
 
     On a GPU the plan is kept: it was made for its memory. On a processor memory is plentiful and time is not: few patches a step,
-    and none that reach beyond the median case, since padding costs as much as image. `batch` is the one that the user asked for.
+    and none that reach beyond the median case, since padding costs as much as image. `batch` is the one that the user asked
+    for, and with `keep_patch` the patch is.
 
     Raises:
         ValueError: `batch` is less than one.
     """
-    if device_type == "cpu":
+    if device_type == "cpu" and not keep_patch:
         configuration = without_padding(configuration)
     if batch is not None:
         if batch < 1:

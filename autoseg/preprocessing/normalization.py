@@ -67,7 +67,7 @@ def rgb_to_0_1(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity)
 def window(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, width: float, level: float) -> np.ndarray:
     """The window of a CT viewer: ``level - width / 2`` and all below to 0, ``level + width / 2`` and all above to 1, linear between.
 
-    Crespi et al. 2023 round to 8 bits in between; here the values in between are kept.
+    `window8` rounds them to 8 bits, as Crespi et al. 2023 do; here the values in between are kept.
 
     Raises:
         ValueError: The width is not positive.
@@ -78,6 +78,11 @@ def window(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, 
     result -= np.float32(level - width / 2)
     result /= np.float32(width)
     return result
+
+
+def window8(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, width: float, level: float) -> np.ndarray:
+    """As `window`, rounded to the 256 grey values of an 8-bit image (Crespi et al. 2023), which are then divided by 255."""
+    return np.round(window(array, mask, intensity, width=width, level=level) * np.float32(255)) / np.float32(255)
 
 
 def clip(array: np.ndarray, mask: np.ndarray | None, intensity: Intensity, *, low: float, high: float) -> np.ndarray:
@@ -108,6 +113,7 @@ SCHEMES: dict[str, Scheme] = {function.__name__: function for function in (ct, z
 
 PARAMETRIC: dict[str, tuple[Callable[..., np.ndarray], tuple[str, ...]]] = {
     "window": (window, ("width", "level")),
+    "window8": (window8, ("width", "level")),
     "clip": (clip, ("low", "high")),
     "scale": (scale, ("by",)),
 }

@@ -41,6 +41,7 @@ from .cropping import nonzero_box, slices_of
 from .normalization import find_scheme, reads_statistics
 from .orientation import plan_transform, reorient
 from .resampling import resample_image, resample_labels, resampled_shape
+from .slice_grids import kept_box
 from .storage import Store, StoredRecord
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,14 @@ class Recipe:
     mask_normalization: tuple[bool, ...]
 
 
+@dataclass(frozen=True)
+class SliceRecipe(Recipe):
+    """Of a configuration that sees a part of the slices, or slices of another number of pixels (`slice_grids`)."""
+
+    center_crop: tuple[int, ...]
+    slice_shape: tuple[int, ...]
+
+
 def preprocess_case(
     image: Image, segmentation: np.ndarray | None, plan: Plan, configuration: Configuration, *, case: str = ""
 ) -> tuple[np.ndarray, np.ndarray | None, Trace]:
@@ -99,10 +108,14 @@ def preprocess_case(
     order, flips = plan_transform(image.geometry, plan.transpose, plan.orientation)
     array, spacing = reorient(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
     box, mask = nonzero_box(array)
+    box = kept_box(box, mask.shape, configuration)
     shape_before_crop, inside = mask.shape, slices_of(box)
     array, mask = array[(slice(None),) + inside], mask[inside]
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     shape = resampled_shape(array.shape[-len(spacing) :], spacing, target)
+    if wanted := configuration.slice_shape:
+        pixels = zip(spacing[-2:], array.shape[-2:], wanted, strict=True)
+        shape, target = (*shape[:-2], *wanted), (*target[:-2], *(size * n / new for size, n, new in pixels))
     shape = shape if len(shape) == 3 else (1, *shape)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, or NaN, and found next
         array = _normalise(array, mask, plan, configuration)
@@ -251,7 +264,10 @@ def _patch(configuration: Configuration) -> tuple[int, ...]:
 def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
     """The settings of a plan that preprocessed values depend on."""
     grid, normalization = (configuration.dim, configuration.spacing), (configuration.normalization, configuration.mask_normalization)
-    return _relevant(Recipe(FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization))
+    plain = (FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization)
+    if not (configuration.center_crop or configuration.slice_shape):
+        return _relevant(Recipe(*plain))
+    return _relevant(SliceRecipe(*plain, configuration.center_crop, configuration.slice_shape))
 
 
 def _relevant(recipe: Recipe) -> Recipe:
@@ -271,7 +287,7 @@ def _kept_recipe(folder: Path, recipe: Recipe) -> Recipe | None:
     """The recipe that lies in a folder, where it means the same as `recipe`: those of earlier versions hold all statistics."""
     path = folder / RECIPE
     try:
-        kept = read_json(path, Recipe) if path.exists() else None
+        kept = read_json(path, type(recipe)) if path.exists() else None
     except ValueError:  # of another version, or damaged: its cases are not to be trusted either
         return None
     return kept if kept is not None and value_id(_relevant(kept)) == value_id(recipe) else None

@@ -47,7 +47,7 @@ def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> 
 
 def _suffix(scheme: str) -> str:
     head, _, numbers = scheme.partition(":")
-    if head == "window":
+    if head in ("window", "window8"):
         width, level = (float(number) for number in numbers.split(":"))
-        return f"w{width:g}_l{level:g}"
+        return f"w{width:g}_l{level:g}" + ("_8bit" if head == "window8" else "")
     return safe_file_name(scheme)

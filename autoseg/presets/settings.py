@@ -22,7 +22,7 @@ from . import PAPER_PRESETS
 log = logging.getLogger(__name__)
 
 BUDGET = ("epochs", "iterations", "seconds")
-INTENSITIES = ("window", "normalization")
+INTENSITIES = ("window", "window_bits", "normalization")
 TOGETHER = (BUDGET, INTENSITIES)
 """Settings of which the user's replaces all of the preset's."""
 

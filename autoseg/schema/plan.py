@@ -117,6 +117,8 @@ class Configuration:
         patch_multiple: What the patch's axes stay multiples of when it is cut; empty where it follows from the network's strides.
         locator: Network that finds the box that is segmented; None means the whole volume.
         width: Factor on the planned number of features; less than 1 for a short time budget.
+        center_crop: Pixels about the centre of a slice that are seen, of the image's own; empty means all (`preprocessing.slice_grids`).
+        slice_shape: Pixels to which every slice is resampled in place of `spacing`; empty means none.
     """
 
     name: str
@@ -139,6 +141,8 @@ class Configuration:
     patch_multiple: tuple[int, ...] = ()
     locator: Locator | None = None
     width: float = 1.0
+    center_crop: tuple[int, ...] = ()
+    slice_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (self.name, self.data, *([] if self.previous_stage is None else [self.previous_stage])):
@@ -155,6 +159,9 @@ class Configuration:
         expect(len(schemes) == len(masks) > 0, f"{self.name}: mask_normalization", "one value for each scheme of normalization", masks)
         expect(self.slices % 2 == 1, f"{self.name}: slices", "an odd number", self.slices)
         check_axes(f"{self.name}: mirroring: axes", self.mirroring.axes, self.dim)
+        for what, sizes in (("center_crop", self.center_crop), ("slice_shape", self.slice_shape)):
+            expect(len(sizes) in (0, 2), f"{self.name}: {what}", "two numbers of pixels", sizes)
+            _check_voxels(f"{self.name}: {what}", sizes)
         multiple = self.patch_multiple
         expect(
             len(multiple) in (0, self.dim) and min(multiple, default=1) > 0, f"{self.name}: patch_multiple", "numbers from 1 on", multiple

@@ -63,6 +63,10 @@ class TrainSettings:
         network_options: Its keyword arguments.
         organs: That the model learns, the others are background; empty means all.
         window: Width and level in HU of the CT window, or ``auto`` for that of the organs (`autoseg.data.ct_windows`); None as planned.
+        window_bits: 8 rounds the values in the window to 256 grey values; None keeps them.
+        center_crop: Pixels of the image (rows, columns) about the centre of each slice that are seen; None means all.
+        slice_shape: Pixels (rows, columns) to which each slice is resampled instead of to the planned spacing; of ``2d`` and ``2.5d``.
+        patch: Voxels per axis of the network's input instead of the planned ones.
         normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one, or one a channel.
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
@@ -85,6 +89,10 @@ class TrainSettings:
     network_options: dict[str, Any] = field(default_factory=dict)
     organs: tuple[str, ...] = ()
     window: tuple[float, float] | str | None = None
+    window_bits: int | None = None
+    center_crop: tuple[int, ...] | None = None
+    slice_shape: tuple[int, ...] | None = None
+    patch: tuple[int, ...] | None = None
     normalization: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None

@@ -65,7 +65,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     """
     device = choose_device(settings.device)
     budget = budget_of(settings)
-    configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch)
+    configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch, keep_patch=bool(settings.patch))
     sibling, options = sibling_configuration(run), _options(budget, device.type, configuration.batch_size, settings)
     if options.augmentation.mirror_probability == 0:
         # A network that never learned from mirrored images does not predict them either, in validation or later.

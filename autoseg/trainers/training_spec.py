@@ -15,6 +15,7 @@ from ..networks import network_spec
 from ..planners.budget import patch_multiple
 from ..planners.configurations import selected_configurations
 from ..preprocessing.normalization import find_scheme
+from ..preprocessing.slice_grids import with_center_crop, with_slice_shape
 from ..preprocessing.windows import with_normalization
 from ..runtime.registry import lookup
 from ..runtime.runs import ModelFolder
@@ -64,10 +65,11 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     configuration = replace(plan.configurations[name], region=None)
     configuration = _with_network(configuration, settings)
     configuration, intensities = _with_intensities(configuration, plan.labels, settings, windows or {})
+    configuration, *slices = _with_slices(configuration, settings)
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
-    words, former_words = (tuple(filter(None, (settings.network, one, intensities, settings.tag))) for one in (organs, former))
+    words, former_words = (tuple(filter(None, (settings.network, one, intensities, *slices, settings.tag))) for one in (organs, former))
     configuration = trainer.configure(configuration, plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
@@ -109,13 +111,33 @@ def _with_intensities(
 ) -> tuple[Configuration, str]:
     """The configuration with the window or the normalisation that was asked for, and the word for it."""
     schemes = settings.normalization
+    if settings.window_bits not in (None, 8) or settings.window_bits and settings.window is None:
+        raise ValueError(f"--window-bits: expected 8, together with --window, got {settings.window_bits}")
     if settings.window is not None:
         if schemes:
             raise ValueError("--window and --normalization: expected only one of them")
         auto = settings.window == "auto"
         width, level = common_window(labels.names, windows) if auto else check_window(settings.window, "--window")
-        schemes = (f"window:{width:g}:{level:g}",)
+        schemes = (f"window{settings.window_bits or ''}:{width:g}:{level:g}",)
     return with_normalization(configuration, schemes) if schemes else (configuration, "")
+
+
+def _with_slices(configuration: Configuration, settings: TrainSettings) -> tuple[Configuration, str, str]:
+    """The configuration with the crop, the size of slices and the patch that were asked for, and the words for the first two."""
+    crop = shape = ""
+    if settings.center_crop:
+        configuration, crop = with_center_crop(configuration, settings.center_crop)
+    if settings.slice_shape:
+        configuration, shape = with_slice_shape(configuration, settings.slice_shape)
+    if patch := settings.patch:
+        found = " ".join(map(str, patch))
+        if len(patch) != configuration.dim or any(type(size) is not int or size < 1 for size in patch):
+            raise ValueError(f"--patch: expected {configuration.dim} sizes for {configuration.name}, got {found}")
+        multiple = patch_multiple(configuration) if network_spec(configuration.network).planned else [1] * len(patch)
+        if any(size % one for size, one in zip(patch, multiple, strict=True)):
+            raise ValueError(f"--patch: expected multiples of {' '.join(map(str, multiple))} for this network, got {found}")
+        configuration = replace(configuration, patch_size=tuple(patch))
+    return configuration, crop, shape
 
 
 def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:

@@ -94,7 +94,7 @@ def test_schemes_are_found_by_name() -> None:
     assert [is_for_ct(name) for name in ("window:400:50", "clip:0:1", "scale:2", "ct", "zscore")] == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("name", [*sorted(SCHEMES), "window:10:5", "clip:2:20", "scale:10"])
+@pytest.mark.parametrize("name", [*sorted(SCHEMES), "window:10:5", "window8:10:5", "clip:2:20", "scale:10"])
 def test_schemes_leave_their_input_alone(name: str) -> None:
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     assert find_scheme(name)(values, values > 3, CT).dtype == np.float32
@@ -102,4 +102,4 @@ def test_schemes_leave_their_input_alone(name: str) -> None:
 
 
 def test_every_scheme_with_numbers_is_tried_above() -> None:
-    assert set(PARAMETRIC) == {"window", "clip", "scale"}
+    assert set(PARAMETRIC) == {"window", "window8", "clip", "scale"}

@@ -69,6 +69,7 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     text = "what the best models of an organ are: loss (validation loss), dice, chaos ... (default: dice; multi: chaos)"
     parser.add_argument("--choose-by", metavar="METRIC", help=text)
     parser.add_argument("--per-organ", type=int, default=1, metavar="N", help="best models of each organ that are members (default 1)")
+    parser.add_argument("--freeze", action="store_true", help="fusion: the models' last layers stay as they are, only the head is trained")
     parser.add_argument("--time", type=duration, dest="seconds", metavar="TIME", help="training time of each fold, e.g. 5m")
     parser.add_argument("--iterations", type=int, metavar="N", help="optimisation steps of each fold (default: 200, meta 300)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")

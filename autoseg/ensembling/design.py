@@ -101,7 +101,8 @@ class Design:
             augmentation=_only_flips(),
         )
         names = tuple(member.name for member in self.members)
-        ensemble = EnsembleRecord(self.kind, names, self.reference.name, replace(settings, restart=False), self.stored)
+        trains_last = self.kind == FUSION and not settings.freeze
+        ensemble = EnsembleRecord(self.kind, names, self.reference.name, replace(settings, restart=False), self.stored, trains_last)
         plan = self._plan(configuration)
         return RunRecord(plan, configuration, fold, split, budget, settings.seed, options, self.kind.capitalize(), ensemble=ensemble)
 

@@ -13,11 +13,11 @@ from torch import nn
 from ..inference.volume_predictor import Progress, Volume, VolumePredictor
 from ..trainers.history import History
 from ..trainers.trainer import Trainer
-from .prediction import fuse
+from .prediction import HALVES, fuse
 
 
 class FusionTrainer(Trainer):
-    """As the plain trainer, for the head alone; the networks of the members' same fold stay as they are.
+    """As the plain trainer, for the head and, unless they are frozen, the last layers of the members' networks of the same fold.
 
     Its run lies two folders below the ensemble's model folder, as each fold is fitted in halves (`halves`).
     """
@@ -25,8 +25,10 @@ class FusionTrainer(Trainer):
     def build_network(self) -> nn.Module:
         """The members' networks of this fold under a head that begins as their average."""
         results = self.folders.run.parents[2]
-        members = () if self.job.ensemble is None else self.job.ensemble.members
-        return fuse([results / name for name in members], self.job.fold, self.job.plan.labels, self.device)
+        made_of = self.job.ensemble
+        members, trains_last = ((), False) if made_of is None else (made_of.members, made_of.trains_last)
+        folders = [results / name for name in members]
+        return fuse(folders, self.job.fold, self.job.plan.labels, self.device, trains_last=trains_last)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def check_halves(held_out: Mapping[str, Sequence[str]], patient_of: Mapping[str,
             f"layer fusion: expected held-out cases of two patients or more in each fold, got {found}. Name other folds with --folds, or "
             "take another kind"
         )
+
+
+def joined(states: Sequence[Mapping[str, torch.Tensor]], *, trains_last: bool) -> dict[str, dict[str, torch.Tensor]]:
+    """What a checkpoint holds of the networks fitted on halves of a fold: the mean of heads, else both, whose logits are averaged."""
+    return dict(zip(HALVES, map(dict, states), strict=True)) if trains_last else {"network": averaged(states)}
 
 
 def averaged(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

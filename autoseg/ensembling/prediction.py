@@ -45,6 +45,10 @@ FUSED = "fused"
 """In a checkpoint of that kind: the networks that its head belongs to (`Fusion.key`)."""
 
 
+HALVES = ("half_0", "half_1")
+"""In a checkpoint of that kind whose members' last layers were trained: the networks that were fitted on the halves of a fold."""
+
+
 @dataclass(frozen=True, eq=False)
 class StackedEnsemble(TrainedModel):
     """An ensemble over its members' predictions; each member predicts an image once, also where it is wanted for itself.
@@ -152,7 +156,9 @@ def _fused(
     record, folds = records[0], tuple(one.fold for one in records)
     plan, configuration = record.plan, record.configuration
     members = [folder.parent / name for name in made_of.members]
-    loaders = [partial(_fused_network, folder, members, fold, plan.labels, device) for fold in folds]
+    load = partial(_fused_network, folder, members, plan.labels, device)
+    halves = HALVES if made_of.trains_last else ("network",)
+    loaders = [partial(load, fold=fold, part=part) for fold in folds for part in halves]
     predictor = sliding_window(loaders, configuration, plan.labels, device, options)
     parts = "; ".join(f"{member.name} {checkpoint_key(member, folds)}" for member in members)
     key = f"{checkpoint_key(folder, folds)} of {parts}"
@@ -174,8 +180,10 @@ def _distinct_inputs(members: Sequence[tuple[Plan, Configuration]]) -> dict[str,
     return inputs
 
 
-def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> Fusion:
+def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.device, *, trains_last: bool = False) -> Fusion:
     """Joins the networks of one fold of the models in some folders under a new head, which begins as their average.
+
+    With `trains_last` the last layers of these networks are part of it.
 
     Raises:
         ValueError: A network cannot be cut before its logits; the message names its model.
@@ -183,7 +191,7 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
     members = [_trained_with(folder, fold) for folder in folders]
     channels = len(members[0][0].channels) * members[0][1].slices
     inputs = list(_distinct_inputs(members))
-    branches = []
+    branches, last = [], []
     for folder, (plan, configuration) in zip(folders, members, strict=True):
         network = load_network(ModelFolder(folder).run(fold), plan, configuration, device)
         example = torch.randn((1, channels, *configuration.patch_size), generator=torch.Generator().manual_seed(0)).to(device)
@@ -193,12 +201,15 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
             tap = FeatureTap(network, example)
         except ValueError as error:
             raise ValueError(f"{folder.name}: {error}") from error
+        last.append(tap.last_layers(example) if trains_last else [])
         branches.append(Branch(tap, (first, first + channels), organs, not labels.regions))
-    return Fusion(branches, dim=members[0][1].dim, organs=len(labels.names))
+    return Fusion(branches, dim=members[0][1].dim, organs=len(labels.names), last=last if trains_last else ())
 
 
-def _fused_network(folder: Path, members: Sequence[Path], fold: str, labels: Labels, device: torch.device) -> nn.Module:
-    network = fuse(members, fold, labels, device)
+def _fused_network(
+    folder: Path, members: Sequence[Path], labels: Labels, device: torch.device, *, fold: str, part: str = "network"
+) -> nn.Module:
+    network = fuse(members, fold, labels, device, trains_last=part != "network")
     path = ModelFolder(folder).run(fold).checkpoint
     states, meta = load_checkpoint(path)
     if meta.get(FUSED, network.key) != network.key:
@@ -206,5 +217,5 @@ def _fused_network(folder: Path, members: Sequence[Path], fold: str, labels: Lab
             f"{folder.name}, fold {fold}: {', '.join(one.name for one in members)} were trained again since, and features of other "
             "networks are no use to it. Run the same autoseg_train_ensemble with --restart"
         )
-    load_weights(network, states, "network", path)
+    load_weights(network, states, part, path)
     return network.to(device).eval()

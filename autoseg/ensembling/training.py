@@ -29,8 +29,8 @@ from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from .design import Design
-from .fusion_trainer import CrossFitted, FusionTrainer, average_history, averaged, halves
-from .prediction import FUSED, FUSION, META, UNTRAINED, check_members
+from .fusion_trainer import CrossFitted, FusionTrainer, average_history, halves, joined
+from .prediction import FUSED, FUSION, HALVES, META, UNTRAINED, check_members
 from .stacked_cases import Stacks, write_joined, write_stacks
 
 log = logging.getLogger(__name__)
@@ -133,11 +133,11 @@ def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
 
 
 def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> CrossFitted:
-    """Fits a head on each half of the fold's held-out cases; each judges the other half, and their mean predicts new images."""
+    """Fits the head (and last layers) on each half of the fold's held-out cases; each judges the other half, both predict new images."""
     groups = {case.name: case.group or case.name for case in work.dataset.cases}
     parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
     predictors: dict[str, VolumePredictor] = {}
-    runs = [folders.run / f"half_{number}" for number in range(len(parts))]
+    runs = [folders.run / half for half in HALVES]
     for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
         half = replace(job, split=Split(learnt, judged))
         trainer = FusionTrainer(half, replace(folders, run=run), device=work.device)
@@ -146,5 +146,6 @@ def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> 
     states = [load_checkpoint(Run(run).checkpoint)[0]["network"] for run in runs]
     average_history(folders.run, runs)
     if not Run(folders.run).is_trained:
-        save_checkpoint(Run(folders.run).checkpoint, {"network": averaged(states)}, {"fold": job.fold, FUSED: network.key})
+        trains_last = job.ensemble is not None and job.ensemble.trains_last
+        save_checkpoint(Run(folders.run).checkpoint, joined(states, trains_last=trains_last), {"fold": job.fold, FUSED: network.key})
     return CrossFitted(predictors)

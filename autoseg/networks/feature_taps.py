@@ -15,6 +15,9 @@ from .sizes import crop_to, pad_to_multiple
 
 M = TypeVar("M", bound=nn.Module)
 
+LAST_CONVOLUTIONS = 2
+"""Convolutions with a kernel larger than 1 that count as a network's last layers: those of a block."""
+
 
 class FeatureTap:
     """A network in evaluation mode as features and head: the head's convolution of the features gives the network's logits.
@@ -34,16 +37,38 @@ class FeatureTap:
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
-        self.network = network
+        self.network = network.requires_grad_(False)
         head, features = getattr(network, "head", None), getattr(network, "features", None)
         self._features: Callable[[Tensor], Tensor] | None = features if callable(features) and is_pointwise(head) else None
         self.head = head if self._features is not None and is_pointwise(head) else _last_convolution(network, example)
         self.weight = self.head.weight.detach().flatten(1)
         self.bias = torch.zeros(len(self.weight), device=self.weight.device) if self.head.bias is None else self.head.bias.detach()
 
-    @torch.no_grad()
+    def last_layers(self, example: Tensor) -> list[nn.Module]:
+        """The layers between the last upsampling (or pyramid of dilated convolutions) and the head, in the order of their computation.
+
+        They have two convolutions with a kernel larger than 1 at most.
+        """
+        leaves = [module for module in self.network.modules() if _is_layer(module)]
+        with torch.no_grad(), recorded_outputs(leaves) as calls:
+            self.network(example)
+        before = calls[: next(index for index, (module, _) in reversed([*enumerate(calls)]) if module is self.head)]
+        found: list[nn.Module] = []
+        size: tuple[int, ...] | None = None
+        for module, output in reversed(before):
+            extent = tuple(output.shape[2:])
+            is_pooled = math.prod(extent) == 1  # as within squeeze and excitation
+            size = size if is_pooled or size is not None else extent
+            if _ends_last_layers(module) or (not is_pooled and extent != size):
+                break
+            if sum(_is_larger(one) for one in found) == LAST_CONVOLUTIONS:
+                break
+            found.insert(0, module)
+        first = next((index for index, module in enumerate(found) if isinstance(module, (nn.Conv2d, nn.Conv3d))), len(found))
+        return found[first:]  # a normalisation before it belongs to another part
+
     def features(self, x: Tensor) -> Tensor:
-        """``(B, C, *spatial)`` to the last feature maps before the logits, ``(B, F, *spatial)``."""
+        """``(B, C, *spatial)`` to the last feature maps before the logits, ``(B, F, *spatial)``; gradients reach what requires them."""
         if self._features is not None:
             return self._features(x)
         inputs: list[Tensor] = []
@@ -55,6 +80,22 @@ class FeatureTap:
         finally:
             handle.remove()
         return crop_to(inputs[-1], x.shape[2:])
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own, and no modules in it."""
+    return not any(module.children()) and any(True for _ in module.parameters(recurse=False))
+
+
+def _is_larger(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv2d, nn.Conv3d)) and math.prod(module.kernel_size) > 1
+
+
+def _ends_last_layers(module: nn.Module) -> bool:
+    """Whether what comes before a layer is another part of a network: one that upsamples, or a pyramid of dilated convolutions."""
+    if isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        return True
+    return isinstance(module, (nn.Conv2d, nn.Conv3d)) and _is_larger(module) and max(map(int, module.dilation)) > 1
 
 
 def is_pointwise(module: object) -> TypeGuard[Convolution]:

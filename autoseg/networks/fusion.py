@@ -34,7 +34,10 @@ class Branch:
 
 
 class Fusion(nn.Module):
-    """Frozen networks and one 1x1 convolution over their concatenated features, the only part that is trained and saved.
+    """Networks and one 1x1 convolution over their concatenated features, which is trained and saved.
+
+    With `last`, which holds for each network layers of it (`FeatureTap.last_layers`), these are trained on and saved too, as in the paper.
+    All else stays as it is: other weights, and running statistics everywhere.
 
     It is initialised as the average of the networks' logits: the row of each organ holds the rows of that organ in the heads (minus that of
     background, whose row here is 0, as only differences count), divided by the number of networks with that organ.
@@ -43,8 +46,10 @@ class Fusion(nn.Module):
         ValueError: No network has a certain organ, or only some of them have an output for background.
     """
 
-    def __init__(self, branches: Sequence[Branch], *, dim: int, organs: int) -> None:
+    def __init__(self, branches: Sequence[Branch], *, dim: int, organs: int, last: Sequence[Sequence[nn.Module]] = ()) -> None:
         super().__init__()
+        if last:
+            self.last = nn.ModuleList(nn.ModuleList(layers) for layers in last).requires_grad_(True)
         self.branches = tuple(branches)  # in a tuple, which torch does not look into: neither trained nor saved, always in evaluation mode
         if len({branch.background for branch in branches}) != 1:
             raise ValueError("fusion: expected networks of regions only, or of none, got both")
@@ -71,6 +76,13 @@ class Fusion(nn.Module):
                 row, rest = (weight[output], bias[output]) if not self.first else (weight[output] - weight[0], bias[output] - bias[0])
                 own_weight[organ + self.first, columns] += rest.new_tensor(1 / counts[organ]) * row.reshape(-1, *own_weight.shape[2:])
                 own_bias[organ + self.first] += rest / counts[organ]
+
+    def train(self, mode: bool = True) -> Fusion:
+        """As `nn.Module.train`, for the head alone: the networks' layers stay in evaluation mode."""
+        super().train(mode)
+        if hasattr(self, "last"):
+            self.last.eval()
+        return self
 
     @property
     def key(self) -> str:

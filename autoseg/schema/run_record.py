@@ -28,6 +28,7 @@ class EnsembleRecord:
         reference: The member whose grid, plan and preprocessed cases it works with.
         settings: What the user asked for; None in records of version 0.1.0.
         stored: Form of the predictions that it combines, in validation as in prediction; `EIGHT_BITS` in records of earlier versions.
+        trains_last: Of a fusion: the last layers of its members are trained on in it.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class EnsembleRecord:
     reference: str
     settings: EnsembleSettings | None = None
     stored: str = EIGHT_BITS
+    trains_last: bool = False
 
     def __post_init__(self) -> None:
         expect(self.kind in ("argmax", "logits", "meta", "fusion", "multi"), "kind", "a kind of ensemble", self.kind)

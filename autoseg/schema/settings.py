@@ -174,6 +174,7 @@ class EnsembleSettings:
         choose_by: What the best models of an organ are: ``loss`` (of validation) or a metric; None means ``chaos`` for ``multi``, where
             distances are known, else ``dice``.
         per_organ: Models of an organ that are members where `members` names none.
+        freeze: Of ``fusion``: the members' last layers stay as they are, instead of being trained on.
         allow_code: Modules of your own, or of others, that a name in the members' files may import.
     """
 
@@ -183,6 +184,7 @@ class EnsembleSettings:
     organs: tuple[str, ...] = ()
     choose_by: str | None = None
     per_organ: int = 1
+    freeze: bool = False
     iterations: int | None = None
     seconds: float | None = None
     seed: int = 0

@@ -12,7 +12,7 @@ import torch
 
 from autoseg.ensembling.fusion_trainer import CrossFitted, average_history, check_halves, halves
 from autoseg.inference.volume_predictor import Volume
-from autoseg.networks import build_network
+from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.feature_taps import FeatureTap
 from autoseg.networks.fusion import Branch, Fusion
 from autoseg.trainers.history import History
@@ -70,6 +70,47 @@ def test_only_the_head_is_learnt_and_saved_and_the_networks_stay_in_evaluation()
     torch.optim.SGD(fusion.parameters(), lr=0.1).step()
     assert not torch.equal(fusion.head.weight, start)
     assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items()), "running statistics too"
+
+
+def layers_of(one: torch.nn.Module, size: int = 16) -> list[str]:
+    names = {module: name for name, module in one.named_modules()}
+    return [names[layer] for layer in FeatureTap(one, torch.rand(1, 1, size, size)).last_layers(torch.rand(1, 1, size, size))]
+
+
+def test_the_last_layers_follow_the_last_upsampling() -> None:
+    def trained(found: list[str]) -> list[str]:
+        return sorted({name.rsplit(".", 1)[0] for name in found})
+
+    unet = network(features=[4, 8], strides=[[1, 1], [2, 2]], kernel_sizes=[[3, 3]] * 2, convs_per_stage=[2, 2], decoder_convs=[2])
+    assert all(".up" not in name and name.startswith("decoder") for name in layers_of(unet)), layers_of(unet)
+    assert len(trained(layers_of(unet))) >= 1
+    for name in ("se_resunet", "vgg16_unet", "deeplabv3", "roth_unet"):
+        one = build_network(name, dim=2, in_channels=1, out_channels=2, **NETWORKS[name].small).eval()
+        found = [dict(one.named_modules())[layer] for layer in layers_of(one, 64)]
+        larger = [layer for layer in found if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size != (1, 1)]
+        assert len(larger) <= 2 and (larger or name == "deeplabv3"), name  # whose pyramid is joined by a 1x1 convolution
+        assert all(max(layer.dilation) == 1 for layer in larger)
+        assert sum(p.numel() for layer in found for p in layer.parameters()) < 0.5 * sum(p.numel() for p in one.parameters()), name
+
+
+def test_the_last_layers_are_trained_on_and_saved_and_nothing_else_changes() -> None:
+    one = network("se_resunet", width=4, levels=2, reduction=2, norm="batch")
+    part = branch(one, (0,))
+    last = part.tap.last_layers(torch.rand(1, 1, 16, 16))
+    fusion = Fusion([part], dim=2, organs=1, last=[last]).train()
+    before, plain = copy.deepcopy(one.state_dict()), Fusion([part], dim=2, organs=1)
+    assert torch.equal(fusion(image()), plain(image())), "begins as before"
+    for _ in range(2):
+        fusion(image()).square().mean().backward()
+        torch.optim.SGD(fusion.parameters(), lr=0.1).step()
+    names = {module: name for name, module in one.named_modules()}
+    trained = tuple(f"{names[layer]}." for layer in last)
+    changed = {name for name, value in one.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(trained) and "running" not in name and "num_batches" not in name for name in changed)
+    assert {"head.weight", "head.bias"} < set(fusion.state_dict())
+    again = Fusion([branch(network("se_resunet", width=4, levels=2, reduction=2, norm="batch"), (0,))], dim=2, organs=1)
+    with pytest.raises(RuntimeError, match="last"):
+        again.load_state_dict(fusion.state_dict())
 
 
 def test_organs_without_a_network_and_mixed_outputs_are_refused() -> None:

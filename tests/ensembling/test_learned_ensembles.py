@@ -171,7 +171,7 @@ class TestWhatIsLearnt:
 
     def test_fusion_fits_heads_on_held_out_cases_in_two_halves(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
-        scores = fit(home, "fusion", *members, folds=("0",), iterations=6)["0"]
+        scores = fit(home, "fusion", *members, folds=("0",), iterations=6, freeze=True)["0"]
         run = run_of(home, "fusion")
         assert {score.case for score in scores} == set(splits(home)[0].val)
         one, other = (weights_of(Run(run.folder / f"half_{half}"))["head.weight"] for half in (0, 1))
@@ -179,6 +179,25 @@ class TestWhatIsLearnt:
         assert set(whole) == {"head.weight", "head.bias"}
         assert not torch.equal(one, other)
         assert torch.allclose(whole["head.weight"], (one + other) / 2)
+
+    def test_fusion_trains_the_last_layers_on_and_averages_the_logits_of_its_halves(self, home: Path, tmp_path: Path) -> None:
+        members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, folds="0")
+        files = [results(home) / name / "fold_0" / FINAL_CHECKPOINT for name in members]
+        before = [path.read_bytes() for path in files]
+        fit(home, "fusion", *members, folds=("0",), iterations=6)
+        assert [path.read_bytes() for path in files] == before, "the members themselves stay"
+        run = run_of(home, "fusion")
+        states, _ = load_checkpoint(run.checkpoint)
+        assert set(states) == {"half_0", "half_1"}
+        halves = [weights_of(Run(run.folder / half)) for half in states]
+        assert all(torch.equal(value, states[half][name]) for half, one in zip(states, halves, strict=True) for name, value in one.items())
+        weights = [name for name in halves[0] if name.startswith("last.") and name.endswith("weight")]
+        assert len(weights) >= 2 and not any(torch.equal(halves[0][name], halves[1][name]) for name in weights)
+        model = load_model(folder_of(home, "fusion"), CPU, InferenceOptions())
+        networks = model.predictor.networks
+        image = torch.rand(1, 1, 16, 16)
+        assert len(networks) == 2 and not torch.equal(networks[0](image), networks[1](image))
+        assert predict(home, tmp_path / "out", model=folder_of(home, "fusion").name).max() > 0
 
     def test_the_planned_patients_are_what_the_halves_keep_together(
         self, home: Path, planned: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
+"""``loss(logits, segmentation)``, and where voxels have weights ``loss(logits, segmentation, weight=weight)``."""
 
 
 class DeepSupervision:
@@ -23,18 +24,18 @@ class DeepSupervision:
     def __init__(self, loss: Loss, *, drop_last: bool = True) -> None:
         self.loss, self.drop_last = loss, drop_last
 
-    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor) -> Tensor:
-        """Weighted sum over `outputs`, weights normalised to one."""
+    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Weighted sum over `outputs`, weights normalised to one; `weight` of the voxels follows the label map."""
         if isinstance(outputs, Tensor):
-            return self.loss(outputs, segmentation)
+            return at_scale(self.loss, outputs, segmentation, weight)
         weights = [0.5**i for i in range(len(outputs))]
         if self.drop_last and len(weights) > 1:
             weights[-1] = 0.0
         total = sum(weights)
         terms = [
-            weight / total * self.loss(output, resize_labels(segmentation, output.shape[2:]))
-            for weight, output in zip(weights, outputs, strict=True)
-            if weight
+            share / total * at_scale(self.loss, output, segmentation, weight)
+            for share, output in zip(weights, outputs, strict=True)
+            if share
         ]
         return sum(terms[1:], terms[0])
 
@@ -50,15 +51,23 @@ class PyramidSupervision:
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
 
-    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor) -> Tensor:
-        """Mean over `outputs`."""
+    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean over `outputs`; `weight` of the voxels follows the label map."""
         if isinstance(outputs, Tensor):
-            return self.loss(outputs, segmentation)
-        return torch.stack([self.loss(output, resize_labels(segmentation, output.shape[2:])) for output in outputs]).mean()
+            return at_scale(self.loss, outputs, segmentation, weight)
+        return torch.stack([at_scale(self.loss, output, segmentation, weight) for output in outputs]).mean()
 
 
 SUPERVISIONS = {"deep": DeepSupervision, "pyramid": PyramidSupervision}
 """Name to factory ``(loss) -> loss over one or several outputs``."""
+
+
+def at_scale(loss: Loss, output: Tensor, segmentation: Tensor, weight: Tensor | None) -> Tensor:
+    """A loss of one output against label map and voxel weights ``(B, *spatial)`` of this or a finer resolution."""
+    segmentation = resize_labels(segmentation, output.shape[2:])
+    if weight is None:
+        return loss(output, segmentation)
+    return loss(output, segmentation, weight=resize_labels(weight, output.shape[2:]))
 
 
 def resize_labels(segmentation: Tensor, size: torch.Size) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,16 +19,52 @@ def cross_entropy(logits: Tensor, target: Target, weights: Tensor | None = None)
         weights: Factor of a voxel by its class, background's first, ``(1 + organs,)``; the sum is still divided by the number of voxels
             (Fang & Yan, IEEE TMI 39, 2020, equation 1). Of an organ that may overlap, background's is that of the voxels outside of it.
     """
+    each = _entropies(logits, target)
+    if weights is not None and target.regions is None:
+        each = each * weights[target.classes][:, None]
+    elif weights is not None:
+        each = each * torch.where(target.regions > 0, weights[1:].view(1, -1, *[1] * (logits.ndim - 2)), weights[0])
+    return _mean(each if target.regions is None else each.mean(1, keepdim=True), target.valid)
+
+
+def top_k_cross_entropy(logits: Tensor, target: Target, *, share: float = 0.1) -> Tensor:
+    """Mean cross entropy of the worst voxels of the batch: this share of those that count, at least one.
+
+    Wu, Shen and van den Hengel, arXiv:1605.06885, who call it online bootstrapping. What is easy, as most of the background, adds nothing,
+    so that a lesion of a few voxels is not outvoted. Where organs overlap each channel of a voxel is an entry of its own. With voxel
+    weights the worst are those of the largest weighted cross entropy, and the share is one of the sum of weights.
+
+    Args:
+        logits: ``(B, K, *spatial)``.
+    """
+    entropies = _entropies(logits, target)
+    flat = entropies.flatten()
+    if target.valid is None:
+        return flat.topk(math.ceil(share * len(flat)), sorted=False).values.mean()
+    weight = target.valid.expand_as(entropies).flatten()
+    count = min(len(flat), max(1, math.ceil(share * float(weight.sum()))))
+    worst = (flat * weight).topk(count, sorted=False)
+    return worst.values.sum() / weight[worst.indices].sum().clamp(min=1)
+
+
+def focal_loss(logits: Tensor, target: Target, *, gamma: float = 2.0) -> Tensor:
+    """Mean of ``(1 - p)^gamma`` times the cross entropy ``-log p``, p being the probability of what is right.
+
+    Lin, Goyal, Girshick, He and Dollar, ICCV 2017 (equation 4, gamma 2), without the weights of classes: voxels that the network is sure
+    of count less and less. Binary and averaged over channels where organs overlap.
+
+    Args:
+        logits: ``(B, K, *spatial)``.
+    """
+    entropies = _entropies(logits, target)
+    return _mean(((1 - (-entropies).exp()) ** gamma * entropies).mean(1, keepdim=True), target.valid)
+
+
+def _entropies(logits: Tensor, target: Target) -> Tensor:
+    """Cross entropy of each voxel ``(B, 1, *spatial)``, or of each of its channels ``(B, K, *spatial)`` where organs overlap."""
     if target.regions is None:
-        voxelwise = F.cross_entropy(logits, target.classes, reduction="none")[:, None]
-        if weights is not None:
-            voxelwise = voxelwise * weights[target.classes][:, None]
-    else:
-        each = F.binary_cross_entropy_with_logits(logits, target.regions, reduction="none")
-        if weights is not None:
-            each = each * torch.where(target.regions > 0, weights[1:].view(1, -1, *[1] * (logits.ndim - 2)), weights[0])
-        voxelwise = each.mean(1, keepdim=True)
-    return _mean(voxelwise, target.valid)
+        return F.cross_entropy(logits, target.classes, reduction="none")[:, None]
+    return F.binary_cross_entropy_with_logits(logits, target.regions, reduction="none")
 
 
 def weighted_cross_entropy(logits: Tensor, target: Target) -> Tensor:

@@ -12,6 +12,9 @@ from .targets import Target
 
 SMOOTH = 1e-5
 
+STEEPEST = 1e-6
+"""Loss below which the focal Tversky loss has no slope any more."""
+
 
 def soft_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: bool, skip_background: bool) -> Tensor:
     """One minus the mean soft Dice over channels (and samples, unless `batch_dice`), with smooth 1e-5 in the denominator's favour.
@@ -44,14 +47,47 @@ def generalised_dice_loss(probabilities: Tensor, target: Target, *, batch_dice: 
     return 1 - ((2 * (weights * overlap).sum(-1) + SMOOTH) / ((weights * total).sum(-1) + SMOOTH)).mean()
 
 
+def tversky_loss(
+    probabilities: Tensor,
+    target: Target,
+    *,
+    batch_dice: bool,
+    skip_background: bool,
+    false_negatives: float = 0.7,
+    exponent: float = 1.0,
+) -> Tensor:
+    """One minus the Tversky index, averaged as `soft_dice_loss`: overlap / (overlap + a false positives + b false negatives), a = 1 - b.
+
+    With b above one half a missed voxel costs more than a wrong one, so that small lesions are not given up (Salehi, Erdogmus and
+    Gholipour, MLMI 2017: b = 0.7); with one half each it is the soft Dice loss. With `exponent` 0.75, which is 1 / gamma at the paper's
+    best gamma of 4/3, it is the focal Tversky loss, which weighs organs that are segmented badly (Abraham and Khan, ISBI 2019).
+
+    Args:
+        probabilities: ``(B, K, *spatial)``.
+        skip_background: Leave channel 0 out.
+        false_negatives: b.
+        exponent: Power of one minus the index.
+    """
+    overlap, total, volume = _sums(probabilities, target, batch_dice=batch_dice, first=1 if skip_background else 0)
+    wrong, missed = total - volume - overlap, volume - overlap
+    cost = (1 - false_negatives) * wrong + false_negatives * missed
+    loss = 1 - (overlap + SMOOTH) / (overlap + cost + SMOOTH)
+    if exponent == 1:
+        return loss.mean()
+    # Where nothing is wrong the slope of the power is infinite: below `STEEPEST` it is taken for flat.
+    return (loss.clamp(min=STEEPEST) ** exponent - STEEPEST**exponent).mean()
+
+
 def _sums(probabilities: Tensor, target: Target, *, batch_dice: bool, first: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of each channel from `first` on: overlap, sum of both, and volume of the truth; ``(B, K)``, or ``(K,)`` with `batch_dice`."""
     axes = tuple(range(2, probabilities.ndim))
     truth = target.channels(probabilities.shape[1])
     probabilities, truth = probabilities[:, first:], truth[:, first:]
     if target.valid is not None:
-        probabilities, truth = probabilities * target.valid, truth * target.valid
+        probabilities, counted = probabilities * target.valid, truth * target.valid
+    else:
+        counted = truth
     overlap = (probabilities * truth).sum(axes)
-    volume = truth.sum(axes)
+    volume = counted.sum(axes)
     total = probabilities.sum(axes) + volume
     return (overlap.sum(0), total.sum(0), volume.sum(0)) if batch_dice else (overlap, total, volume)

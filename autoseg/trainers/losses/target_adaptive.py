@@ -37,26 +37,30 @@ class TargetAdaptive:
         loss: ``loss(outputs, segmentation) -> scalar``; outputs are one tensor ``(B, K, *spatial)`` or several.
     """
 
-    def __init__(self, loss: Callable[[Tensor | Sequence[Tensor], Tensor], Tensor], labels: Labels) -> None:
+    def __init__(self, loss: Callable[..., Tensor], labels: Labels) -> None:
         self.loss, self.labels = loss, labels
 
-    def __call__(self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor, annotated: Annotated = ()) -> Tensor:
+    def __call__(
+        self, outputs: Tensor | Sequence[Tensor], segmentation: Tensor, annotated: Annotated = (), weight: Tensor | None = None
+    ) -> Tensor:
         """Scalar loss.
 
         Args:
             outputs: Logits ``(B, K, *spatial)``, or a sequence of them.
             segmentation: ``(B, *spatial)`` internal values; what was not annotated is background there.
             annotated: Of each sample; empty means every organ in all of them.
+            weight: ``(B, *spatial)`` 0 to 1, how much each voxel counts; None means fully.
 
         Raises:
             ValueError: `annotated` has another number of entries than the batch has samples.
         """
-        if all(organs is None for organs in annotated):
-            return self.loss(outputs, segmentation)
-        if isinstance(outputs, Tensor):
-            return self.loss(merge_unlabelled(outputs, annotated, self.labels, segmentation), segmentation)
-        merged = tuple(merge_unlabelled(one, annotated, self.labels, segmentation) for one in outputs)
-        return self.loss(merged, segmentation)
+        if not all(organs is None for organs in annotated):
+            if isinstance(outputs, Tensor):
+                outputs = merge_unlabelled(outputs, annotated, self.labels, segmentation)
+            else:
+                outputs = tuple(merge_unlabelled(one, annotated, self.labels, segmentation) for one in outputs)
+        # A loss of somebody else's need not know of weights.
+        return self.loss(outputs, segmentation) if weight is None else self.loss(outputs, segmentation, weight=weight)
 
 
 def after_flip(organs: tuple[int, ...] | None, mirroring: Mirroring) -> tuple[int, ...] | None:

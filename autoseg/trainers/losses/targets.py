@@ -17,7 +17,7 @@ class Target:
     Attributes:
         classes: ``(B, *spatial)`` class of each voxel, int64 for softmax; with regions the internal value, ignored voxels as background.
         regions: ``(B, K, *spatial)`` float 0/1; overlapping regions only.
-        valid: ``(B, 1, *spatial)`` float 0/1 of voxels that count, or None where all do.
+        valid: ``(B, 1, *spatial)`` float, how much each voxel counts: 0 not at all, 1 fully; None where all count fully.
     """
 
     classes: Tensor
@@ -29,13 +29,20 @@ class Target:
         return self.regions if self.regions is not None else one_hot(self.classes, n_outputs)
 
 
-def make_target(segmentation: Tensor, labels: Labels) -> Target:
-    """Turns an internal label map ``(B, *spatial)`` into what the losses need; ignored voxels are marked invalid."""
+def make_target(segmentation: Tensor, labels: Labels, weight: Tensor | None = None) -> Target:
+    """Turns an internal label map ``(B, *spatial)`` into what the losses need; ignored voxels are marked invalid.
+
+    Args:
+        weight: ``(B, *spatial)`` 0 to 1, how much each voxel counts; a voxel of weight 0 is as one with the ignore label.
+    """
     valid = None
     if labels.internal_ignore is not None:
         annotated = segmentation != labels.internal_ignore
         valid = annotated[:, None].float()
         segmentation = segmentation * annotated
+    if weight is not None:
+        valid = weight[:, None].float() if valid is None else valid * weight[:, None].float()
+        segmentation = segmentation * (weight > 0)
     segmentation = segmentation.clamp(min=0)
     if not labels.regions:
         return Target(segmentation.long(), None, valid)

@@ -116,7 +116,7 @@ def add_train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help=text)
     text = "exponential moving average of the weights, which is used for prediction; 0 switches it off"
     parser.add_argument("--ema", type=float, metavar="DECAY", help=text)
-    parser.add_argument("--loss", metavar="NAME", help="loss instead of the trainer's: dice_ce, generalised_dice, weighted_ce ...")
+    parser.add_argument("--loss", metavar="NAME", help="loss instead of the trainer's: dice_ce, dice_topk, dice_focal, tversky_ce ...")
     for owner in ("network", "trainer", "training"):
         text = f"an option of the {owner}{', also of its augmentation' if owner == 'training' else ''}; repeatable"
         name = "options" if owner == "training" else f"{owner}_options"

@@ -20,10 +20,10 @@ def cross_entropy(logits: Tensor, target: Target, weights: Tensor | None = None)
             (Fang & Yan, IEEE TMI 39, 2020, equation 1). Of an organ that may overlap, background's is that of the voxels outside of it.
     """
     each = _entropies(logits, target)
-    if weights is not None and target.regions is None:
-        each = each * weights[target.classes][:, None]
-    elif weights is not None:
-        each = each * torch.where(target.regions > 0, weights[1:].view(1, -1, *[1] * (logits.ndim - 2)), weights[0])
+    if weights is not None:
+        inside = weights[1:].view(1, -1, *[1] * (logits.ndim - 2))
+        regions = target.regions
+        each = each * (weights[target.classes][:, None] if regions is None else torch.where(regions > 0, inside, weights[0]))
     return _mean(each if target.regions is None else each.mean(1, keepdim=True), target.valid)
 
 

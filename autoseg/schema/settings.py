@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .training_options import nested
+
 FINE_TUNING_RATE = 0.1
 """Share of the learning rate with which weights that were trained before are trained on (Roth et al. 2018)."""
 
@@ -117,7 +119,7 @@ class TrainSettings:
     @property
     def changed_options(self) -> dict[str, Any]:
         """Training options that differ from what suits the length of the run, by the names of `TrainingOptions`."""
-        options = dict(self.options)
+        options = nested(self.options)
         if self.rate_of_preset and self.pretrained is not None and "learning_rate" in options:
             options["learning_rate"] *= FINE_TUNING_RATE
         return options | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})

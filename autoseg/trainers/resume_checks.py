@@ -14,7 +14,6 @@ from ..runtime.runs import ALL, Run
 from ..runtime.serialization import to_jsonable
 from ..schema import Case, Configuration, Plan, Split
 from ..schema.settings import TrainSettings
-from ..schema.training_options import nested
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def _named(plan: Plan, configuration: Configuration, settings: TrainSettings | N
 
 def warn_if_options_differ(run: Run, configuration: Configuration, settings: TrainSettings) -> None:
     """Says where a run was started with other options than are asked for now: it keeps those that it was started with."""
-    record, changes = run.record(), nested(settings.changed_options)
+    record, changes = run.record(), dict(settings.changed_options)
     augmentation = dict(given) if isinstance(given := changes.pop("augmentation", None), Mapping) else {}
     now: dict[str, Any] = {"network options": configuration.network_options, "trainer options": dict(settings.trainer_options)}
     now |= changes | augmentation

@@ -11,7 +11,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
 from ..schema.settings import FINE_TUNING_RATE
-from ..schema.training_options import TrainingOptions, nested
+from ..schema.training_options import AUGMENTATION, TrainingOptions, nested
 from .optimizers import WITHOUT_MOMENTUM
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ def default_options(
     if fine_tunes:
         options = replace(options, learning_rate=options.learning_rate * FINE_TUNING_RATE)
     values = nested(changes or {})
-    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     if isinstance(values.get("augmentation"), Mapping):
         values["augmentation"] = _changed(options.augmentation, values["augmentation"], "augmentation option")
     if values.get("optimizer") == "rmsprop":
@@ -137,5 +136,5 @@ def _changed(options: T, changes: Mapping[str, Any], kind: str) -> T:
     known = {item.name for item in fields(options)}
     for name in changes:
         if name not in known:
-            raise unknown_name_error(kind, name, known)
+            raise unknown_name_error(kind, name, known | AUGMENTATION)
     return replace(options, **changes)

@@ -11,13 +11,15 @@ import torch
 from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 
-from autoseg.schema import Labels, Mirroring
+from autoseg.schema import Budget, Labels, Mirroring
 from autoseg.schema.conventions import OUTSIDE
+from autoseg.schema.settings import TrainSettings
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers.augmentation import spatial
 from autoseg.trainers.augmentation.augment import Augmentation, apply, draw, size_for
 from autoseg.trainers.augmentation.deformation import ControlGrid, DisplacementField, draw_elastic, draw_stretch, spline_weights, stretched
 from autoseg.trainers.augmentation.spatial import SpatialMap, rotation_matrix, shear_matrix, warp
+from autoseg.trainers.run_options import default_options
 
 LABELS = Labels(("kidney_left", "liver", "kidney_right"), ((10,), (20,), (30,)))
 NOTHING = {
@@ -242,3 +244,39 @@ def test_no_rotation_leaves_a_deformed_patch_upright():
     assert augmentation.matrix is None
     assert augmentation.spatial_map.matrix == ((1.0, 0.0), (0.0, 1.0))
     assert np.array_equal(rotation_matrix([0.0]), np.eye(2))
+
+
+class TestOptionsByName:
+    def test_names_of_augmentation_stand_beside_the_others(self):
+        given = {
+            "loss": "ce",
+            "elastic_probability": 0.5,
+            "scale_range": [0.9, 1.1],
+            "augmentation": {"shear_degrees": 5, "elastic_probability": 1},
+        }
+        changed = TrainSettings(options=given).changed_options
+        assert changed == {"loss": "ce", "augmentation": {"shear_degrees": 5, "elastic_probability": 0.5, "scale_range": (0.9, 1.1)}}
+        options = default_options(Budget("iterations", 10, 1), "cpu", batch=2, changes=given)
+        assert options.augmentation == AugmentationOptions(shear_degrees=5, elastic_probability=0.5, scale_range=(0.9, 1.1))
+        assert options.augmentation == default_options(Budget("iterations", 10, 1), "cpu", batch=2, changes=changed).augmentation
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"elastic_probabilty": 1}, "training option: expected one of .*elastic_probability.*mean 'elastic_probability'"),
+            ({"elastic_probability": "often"}, "elastic_probability: expected 0..1, found 'often'"),
+            ({"scale_range": 2}, "scale_range: expected .*found 2"),
+            ({"elastic_voxels": "4"}, "elastic_voxels: expected a number"),
+            ({"elastic_points": 3}, "elastic_points: expected 0, or a whole number from 4 on, found 3"),
+            ({"elastic_spacing": 0}, "elastic_spacing: expected a number above 0"),
+            ({"elastic_distribution": "gauss"}, "elastic_distribution: expected 'uniform' or 'normal'"),
+            ({"distortion_steps": 2.5}, "distortion_steps: expected a whole number"),
+            ({"distortion_limit": 1}, "distortion_limit: expected a share below 1"),
+            ({"shear_degrees": 90}, "shear_degrees: expected an angle below 90"),
+            ({"axis_scale_range": [0, 1]}, "axis_scale_range.* must be above 0"),
+            ({"augmentation": "strong"}, "augmentation: expected options by name, found 'strong'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            default_options(Budget("iterations", 10, 1), "cpu", batch=2, changes=given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -101,6 +101,8 @@ def add_train_options(parser: ArgumentParser) -> None:
     parser.add_argument("-tr", "--trainer", help="trainer: Trainer (default), AdversarialTrainer ..., or module:Class of your own")
     parser.add_argument("--network", metavar="NAME", help="network instead of the planned one; autoseg_networks lists them")
     parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="train on these organs only; the others are background")
+    text = "a model of one organ: one output with sigmoid, or two with softmax (default: as in the paper of the network)"
+    parser.add_argument("--sigmoid", action=BooleanOptionalAction, help=text)
     intensities = parser.add_mutually_exclusive_group()
     text = "CT window in HU, e.g. 400 50; auto: the window of the organ, from dataset.json or as usual for its name"
     intensities.add_argument("--window", nargs="+", default=[], metavar=("WIDTH", "LEVEL"), help=text)

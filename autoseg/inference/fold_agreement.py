@@ -21,7 +21,8 @@ def data_of(plan: Plan, configuration: Configuration) -> dict[str, Any]:
 
 def network_of(configuration: Configuration) -> dict[str, Any]:
     """The network of a run and its options, by what they are."""
-    return {"network": configuration.network, "network_options": to_jsonable(configuration.network_options)}
+    found = {"network": configuration.network, "network_options": to_jsonable(configuration.network_options)}
+    return found | {"outputs": "one, with sigmoid" if configuration.sigmoid else "one a class"}
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

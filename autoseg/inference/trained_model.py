@@ -211,6 +211,7 @@ def load_network(run: Run, plan: Plan, configuration: Configuration, device: tor
         dim=configuration.dim,
         in_channels=plan.in_channels(configuration),
         out_channels=plan.labels.n_outputs,
+        single_output=configuration.sigmoid,
         **without_pretrained(configuration.built_options),
     )
     return _with_weights(network, run, "network", configuration, device)

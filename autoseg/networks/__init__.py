@@ -38,6 +38,7 @@ class NetworkSpec:
         planned: Whether the planner determines features, strides and kernel sizes, with plain convolutions (``convs_per_stage``) or
             residual blocks (``blocks_per_stage``) in the encoder; None for a network with a topology and defaults of its own.
         pointwise_head: Its logits are a 1x1 convolution of its last feature maps, so that it can take part in feature fusion.
+        binary: In its paper it segments one organ by one output with sigmoid; so does a model of one organ here, unless asked otherwise.
     """
 
     factory: str
@@ -46,6 +47,7 @@ class NetworkSpec:
     dims: tuple[int, ...] = (2, 3)
     planned: Literal["plain", "residual"] | None = None
     pointwise_head: bool = True
+    binary: bool = False
 
 
 _CONZE = "Conze et al. 2021, Artificial Intelligence in Medicine"
@@ -66,20 +68,21 @@ NETWORKS: dict[str, NetworkSpec] = {
         small={"features": [8, 12, 16], "blocks_per_stage": [1, 2, 2], "decoder_convs": [1, 1]},
         planned="residual",
     ),
-    "conze_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:conze_unet", paper=_CONZE, small={"features": [8, 12, 16]}),
-    "vgg16_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg16_unet", paper=_CONZE, small=_VGG_SMALL),
-    "vgg19_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg19_unet", paper=_CONZE, small=_VGG_SMALL),
+    "conze_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:conze_unet", paper=_CONZE, small={"features": [8, 12, 16]}, binary=True),
+    "vgg16_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg16_unet", paper=_CONZE, small=_VGG_SMALL, binary=True),
+    "vgg19_unet": NetworkSpec(factory="autoseg.networks.vgg_unet:vgg19_unet", paper=_CONZE, small=_VGG_SMALL, binary=True),
     "vgg19_unetpp": NetworkSpec(
-        factory="autoseg.networks.nested_unet:vgg19_unetpp", paper=f"Zhou et al. 2018, DLMIA; {_CONZE}", small=_VGG_SMALL
+        factory="autoseg.networks.nested_unet:vgg19_unetpp", paper=f"Zhou et al. 2018, DLMIA; {_CONZE}", small=_VGG_SMALL, binary=True
     ),
     "cascaded": NetworkSpec(
         factory="autoseg.networks.cascaded:cascaded",
         paper=_CONZE,
         small={"first": "conze_unet", "first_options": {"features": [8, 8]}, "second": "roth_unet", "second_options": {"width": 4}},
+        binary=True,
     ),
-    "unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:unet_cascade", paper=_CONZE, small={"features": [8, 12]}),
-    "vgg16_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg16_unet_cascade", paper=_CONZE, small=_VGG_SMALL),
-    "vgg19_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg19_unet_cascade", paper=_CONZE, small=_VGG_SMALL),
+    "unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:unet_cascade", paper=_CONZE, small={"features": [8, 12]}, binary=True),
+    "vgg16_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg16_unet_cascade", paper=_CONZE, small=_VGG_SMALL, binary=True),
+    "vgg19_unet_cascade": NetworkSpec(factory="autoseg.networks.cascaded:vgg19_unet_cascade", paper=_CONZE, small=_VGG_SMALL, binary=True),
     "roth_unet": NetworkSpec(
         factory="autoseg.networks.roth_unet:RothUNet",
         paper="Cicek et al. 2016, MICCAI; Roth et al. 2018, Computerized Medical Imaging and Graphics",
@@ -169,7 +172,7 @@ def network_spec(name: str) -> NetworkSpec:
     return NetworkSpec(factory=name, paper="", small={})
 
 
-def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, single_output: bool = False, **options: Any) -> nn.Module:
     """Builds a network with freshly drawn weights (from torch's global generator: seed it to repeat them).
 
     Args:
@@ -177,6 +180,7 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
         dim: Spatial axes, 2 or 3.
         in_channels: Channels of the image (and of a previous stage's one-hot segmentation).
         out_channels: `Labels.n_outputs`.
+        single_output: Of two outputs, background and an organ, only the organ's is a map of the network (`single_output`).
         **options: `Configuration.network_options`, and ``deep_supervision``.
 
     Raises:
@@ -185,15 +189,23 @@ def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, *
         ValueError: The name is unknown.
     """
     factory = import_object(network_spec(name).factory, "network")
-    arguments = {"dim": dim, "in_channels": in_channels, "out_channels": out_channels, **options}
+    if single_output and out_channels != 2:
+        raise ValueError(f"network with one output: expected background and one organ, got {out_channels} outputs")
+    arguments = {"dim": dim, "in_channels": in_channels, "out_channels": 1 if single_output else out_channels, **options}
     try:
         if factory.__module__.startswith(f"{__name__}.") and _sum(list(arguments.values())) > USUAL_SUM:
             _check_size(name, factory, arguments)
-        return factory(**arguments)
+        return _with_background(factory(**arguments)) if single_output else factory(**arguments)
     except NetworkError:  # of a network in this one
         raise
     except REFUSALS as error:
         raise NetworkError(f"network {name!r} cannot be built with options {sorted(options)}: {error}") from error
+
+
+def _with_background(network: nn.Module) -> nn.Module:
+    from .single_output import with_background  # needs torch, which the table does not
+
+    return with_background(network)
 
 
 def _sum(value: Any) -> float:

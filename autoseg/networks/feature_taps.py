@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Convolution
+from .single_output import has_single_output
 from .sizes import crop_to, pad_to_multiple
 
 M = TypeVar("M", bound=nn.Module)
@@ -29,7 +30,7 @@ class FeatureTap:
         example: A batch ``(B, C, *spatial)`` that the network accepts.
 
     Attributes:
-        weight: Of the head, ``(K, F)``.
+        weight: Of the head, ``(K, F)``; background's row is 0 where the network has a single output.
         bias: Of the head, ``(K,)``.
 
     Raises:
@@ -41,8 +42,11 @@ class FeatureTap:
         head, features = getattr(network, "head", None), getattr(network, "features", None)
         self._features: Callable[[Tensor], Tensor] | None = features if callable(features) and is_pointwise(head) else None
         self.head = head if self._features is not None and is_pointwise(head) else _last_convolution(network, example)
-        self.weight = self.head.weight.detach().flatten(1)
-        self.bias = torch.zeros(len(self.weight), device=self.weight.device) if self.head.bias is None else self.head.bias.detach()
+        weight = self.head.weight.detach().flatten(1)
+        bias = torch.zeros(len(weight), device=weight.device) if self.head.bias is None else self.head.bias.detach()
+        if has_single_output(network):
+            weight, bias = (torch.cat((torch.zeros_like(one[:1]), one)) for one in (weight, bias))
+        self.weight, self.bias = weight, bias
 
     def last_layers(self, example: Tensor) -> list[nn.Module]:
         """The layers between the last upsampling (or pyramid of dilated convolutions) and the head, in the order of their computation.
@@ -108,7 +112,7 @@ def is_pointwise(module: object) -> TypeGuard[Convolution]:
 @torch.no_grad()
 def _last_convolution(network: nn.Module, example: Tensor) -> Convolution:
     with recorded_outputs([module for module in network.modules() if is_pointwise(module)]) as calls:
-        logits = network(example)
+        logits = network(example)[:, int(has_single_output(network)) :]
     size = logits.shape[2:]
     for module, output in reversed(calls):
         large_enough = all(have >= want for have, want in zip(output.shape[2:], size, strict=True))

@@ -121,7 +121,7 @@ def _parameters(plan: Plan, one: Configuration) -> int | None:
     shape = {"dim": one.dim, "in_channels": plan.in_channels(one), "out_channels": plan.labels.n_outputs}
     try:
         with torch.device("meta"):
-            network = build_network(one.network, **shape, **without_pretrained(one.built_options))
+            network = build_network(one.network, single_output=one.sigmoid, **shape, **without_pretrained(one.built_options))
     except (ValueError, TypeError, RuntimeError, NotImplementedError, KeyError) as error:
         log.debug("%s: its parameters cannot be counted: %s", one.name, error)
         return None

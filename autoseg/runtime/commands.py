@@ -42,8 +42,8 @@ def _default(item: Field[Any]) -> Any:
 
 def _switch(name: str, value: Any) -> list[str]:
     switch = SWITCHES.get(name, "--" + name.replace("_", "-"))
-    if value is True:
-        return [switch]
+    if isinstance(value, bool):
+        return [switch if value else f"--no-{switch.removeprefix('--')}"]
     if isinstance(value, Mapping):
         return [word for key, one in value.items() for word in (switch, f"{key}={json.dumps(to_jsonable(one))}")]
     values = value if isinstance(value, (tuple, list)) else (value,)

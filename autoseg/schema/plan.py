@@ -119,6 +119,7 @@ class Configuration:
         width: Factor on the planned number of features; less than 1 for a short time budget.
         center_crop: Pixels about the centre of a slice that are seen, of the image's own; empty means all (`preprocessing.slice_grids`).
         slice_shape: Pixels to which every slice is resampled in place of `spacing`; empty means none.
+        sigmoid: Of a model of one organ: the network has one output, the organ's, with sigmoid; else one each for background and organs.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Configuration:
     width: float = 1.0
     center_crop: tuple[int, ...] = ()
     slice_shape: tuple[int, ...] = ()
+    sigmoid: bool = False
 
     def __post_init__(self) -> None:
         for name in (self.name, self.data, *([] if self.previous_stage is None else [self.previous_stage])):

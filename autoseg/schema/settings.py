@@ -69,6 +69,7 @@ class TrainSettings:
         center_crop: Pixels of the image (rows, columns) about the centre of each slice that are seen; None means all.
         slice_shape: Pixels (rows, columns) to which each slice is resampled instead of to the planned spacing; of ``2d`` and ``2.5d``.
         patch: Voxels per axis of the network's input instead of the planned ones.
+        sigmoid: A model of one organ has one output with sigmoid instead of two with softmax; None means as in the paper of its network.
         normalization: Schemes instead of the planned ones (`autoseg.preprocessing.normalization.find_scheme`): one, or one a channel.
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
@@ -95,6 +96,7 @@ class TrainSettings:
     center_crop: tuple[int, ...] | None = None
     slice_shape: tuple[int, ...] | None = None
     patch: tuple[int, ...] | None = None
+    sigmoid: bool | None = None
     normalization: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None

@@ -64,10 +64,11 @@ class AdversarialTrainer(Trainer):
         super().__init__(job, folders, device=device, progress=progress)
         self.options = checked_options(AdversarialOptions, job.trainer_options)
         configuration = job.configuration
+        self._first_map = int(configuration.sigmoid)  # of a network with one output, the organ's alone: background's is its complement
         discriminator = Discriminator(
             dim=configuration.dim,
             in_channels=job.plan.in_channels(configuration),
-            n_maps=self.labels.n_outputs,
+            n_maps=self.labels.n_outputs - self._first_map,
             features=self.options.discriminator_features,
             patch_size=configuration.patch_size,
         )
@@ -92,7 +93,8 @@ class AdversarialTrainer(Trainer):
         with autocast(self.device):
             outputs = self.network(batch.image)
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
-        fake, real = discriminator_maps(logits, batch.segmentation, batch.annotated, self.labels)
+        maps = discriminator_maps(logits, batch.segmentation, batch.annotated, self.labels)
+        fake, real = (one[:, self._first_map :] for one in maps)
         segmentation = self.loss(outputs, batch.segmentation, batch.annotated)
         self.discriminator.requires_grad_(False)
         with autocast(self.device):

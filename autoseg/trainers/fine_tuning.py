@@ -69,7 +69,7 @@ def new_head(job: RunRecord, network: nn.Module, build: Callable[[RunRecord], nn
         return frozenset()
     plan = replace(job.plan, labels=_with_one_more(job.plan.labels), data_labels=None)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        larger = _shapes(build(replace(job, plan=plan)))
+        larger = _shapes(build(replace(job, plan=plan, configuration=replace(job.configuration, sigmoid=False))))
     return _differing(_shapes(network), larger)
 
 

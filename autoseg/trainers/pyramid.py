@@ -121,6 +121,7 @@ def _check_fuses(configuration: Configuration, plan: Plan) -> None:
             dim=configuration.dim,
             in_channels=plan.in_channels(configuration),
             out_channels=plan.labels.n_outputs,
+            single_output=configuration.sigmoid,
             **without_pretrained(configuration.network_options),
         )
     _set_fusing(network, True, configuration)

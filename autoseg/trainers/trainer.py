@@ -105,6 +105,7 @@ class Trainer:
             dim=configuration.dim,
             in_channels=self.job.plan.in_channels(configuration),
             out_channels=self.job.plan.labels.n_outputs,
+            single_output=configuration.sigmoid,
             **options,
         )
 

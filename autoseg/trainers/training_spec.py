@@ -70,7 +70,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
     words, former_words = (tuple(filter(None, (settings.network, one, intensities, *slices, settings.tag))) for one in (organs, former))
-    configuration = trainer.configure(configuration, plan, settings.trainer_options)
+    configuration = trainer.configure(_with_outputs(configuration, plan.labels, settings), plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
     network_spec(configuration.network)  # what the plan names must be there, and allowed, before anything long begins
@@ -138,6 +138,14 @@ def _with_slices(configuration: Configuration, settings: TrainSettings) -> tuple
             raise ValueError(f"--patch: expected multiples of {' '.join(map(str, multiple))} for this network, got {found}")
         configuration = replace(configuration, patch_size=tuple(patch))
     return configuration, crop, shape
+
+
+def _with_outputs(configuration: Configuration, labels: Labels, settings: TrainSettings) -> Configuration:
+    """The configuration with one output, where one organ is learnt and the user or the network's paper has it so."""
+    wanted = settings.sigmoid
+    if wanted is None:
+        wanted = settings.network is not None and network_spec(settings.network).binary
+    return replace(configuration, sigmoid=bool(wanted) and len(labels.names) == 1 and not labels.regions)
 
 
 def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:

@@ -33,6 +33,7 @@ GIVEN: dict[str, Any] = {
     "center_crop": (320, 300),
     "slice_shape": (256, 250),
     "patch": (224, 220),
+    "sigmoid": False,
     "normalization": ("clip:-200:200", "nonorm"),
     "options": {"loss": "ce", "foreground": 0.5, "deep_supervision": False, "augmentation": {"scale_range": [0.8, 1.2]}},
     "epochs": 4,

@@ -58,6 +58,8 @@ class SpatialConfigurationTrainer(Trainer):
         lookup(LOSSES, checked.localisation_loss, "localisation_loss")
         if plan.labels.regions:
             raise ValueError("SpatialConfigurationTrainer: expected organs that exclude each other, got regions that overlap")
+        if configuration.sigmoid:
+            raise ValueError("SpatialConfigurationTrainer: expected outputs for background and organs, got one with sigmoid (--no-sigmoid)")
         if configuration.network != NETWORK:
             if configuration.patch_multiple:
                 raise ValueError(f"SpatialConfigurationTrainer: expected the network {NETWORK!r}, got {configuration.network!r}")

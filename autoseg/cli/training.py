@@ -42,13 +42,13 @@ def train(options: Namespace) -> int:
     3d_lowres that are missing. The exit status is 1 if cases failed; the same command tries them again.
     """
     from ..pipeline import train as function
-    from ..presets.settings import check_paper, explain, train_settings
+    from ..presets.settings import check_paper, train_settings
 
     check_paper(options.preset)
-    explain(options.preset)
     settings = build_training(options, partial(train_settings, options.preset))
     failures: dict[str, str] = {}
-    scores = function(options.dataset, options.configuration, options.fold, settings, home=options.home, failures=failures)
+    begin = partial(function, options.dataset, options.configuration, options.fold, settings, home=options.home)
+    scores = begin(failures=failures, preset=options.preset)
     if not failures:
         return 0
     validated = len({score.case for score in scores})
@@ -104,6 +104,8 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
     add_plan_options(parser)
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to train (default: all)")
+    text = "models of a paper's table to train (default: all), by the paper's names: --preset conze2021 --models UNet v16UNet"
+    parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help=text)
     add_train_options(parser)
     add_allow_code(parser)
 
@@ -114,18 +116,19 @@ def run(options: Namespace) -> int:
 
     The same command resumes after an interruption. The exit status is 1 if cases were left out or failed.
     """
-    from ..pipeline import describe_choice
+    from ..pipeline import describe_choice, describe_experiment
     from ..pipeline import run as function
-    from ..presets.settings import explain, trainings
+    from ..presets.experiment import experiment
     from ..runtime.workspace import find_workspace
 
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
-    explain(options.preset)
-    build = partial(trainings, options.preset, options.dataset, home=options.home, allow_external=options.allow_external)
-    settings = build_training(options, build)
+    build = partial(experiment, options.preset, options.dataset, home=options.home, models=options.models)
+    asked = build_training(options, partial(build, allow_external=options.allow_external))
     failures: dict[str, str] = {}
-    choice = function(options.dataset, plan, settings, folds=folds, home=options.home, failures=failures)
+    choice = function(options.dataset, plan, folds=folds, home=options.home, failures=failures, experiment=asked)
     say(describe_choice(choice))
+    if table := describe_experiment(options.dataset, asked, choice, plan.configurations or (), home=options.home):
+        say(f"\n{table}")
     if not failures:
         return 0
     workspace = find_workspace(options.home, dataset=options.dataset)

@@ -59,31 +59,50 @@ def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
     encoder.load_state_dict({key: _fitting(weights.get(key), key, tuple(tensor.shape), source) for key, tensor in expected.items()})
 
 
+def encoder_of(network: str) -> str | None:
+    """The key of `FILES` whose weights the encoders of a network take, by its name in `NETWORKS`; None for other networks."""
+    return next((vgg for vgg in FILES if network.startswith(vgg)), None)
+
+
 def read_weights(vgg: str, source: str) -> Mapping[str, Any]:
-    """The content of a file of weights, on the processor.
+    """The content of a file of weights, on the processor; arguments and errors as of `find_weights`, and it must be a state dict."""
+    if source == IMAGENET and vgg in FILES and not _cached(vgg).is_file():
+        return _download(vgg)
+    return _read(find_weights(vgg, source))
+
+
+def find_weights(vgg: str, source: str) -> Path:
+    """The file of an encoder's weights.
 
     Args:
         vgg: A key of `FILES`.
         source: ``"imagenet"``: the public file from torch's cache, where it is downloaded to if it is not there (its hash is checked).
-            Anything else is the path of a file.
+            Anything else is the path of a file, or of a folder that holds it under its public name.
 
     Raises:
-        ValueError: `vgg` is unknown; there is no such file and it cannot be downloaded; it is not a state dict.
+        ValueError: `vgg` is unknown; there is no such file and it cannot be downloaded.
     """
     if vgg not in FILES:
         raise unknown_name_error("pretrained encoder", vgg, FILES)
     if source == IMAGENET:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / FILES[vgg]
-        return _read(cached) if cached.is_file() else _download(vgg, cached)
+        if not _cached(vgg).is_file():
+            _download(vgg)
+        return _cached(vgg)
     path = Path(source).expanduser()
+    path = path / FILES[vgg] if path.is_dir() else path
     if not path.is_file():
-        expected = f"None, {IMAGENET!r} or the path of a file like {FILES[vgg]} (public: {URL}{FILES[vgg]})"
+        expected = f"None, {IMAGENET!r} or the path of a file like {FILES[vgg]} or of its folder (public: {URL}{FILES[vgg]})"
         raise ValueError(f"pretrained: expected {expected}, got {source!r}, and there is no file {path.absolute()}")
-    return _read(path)
+    return path
 
 
-def _download(vgg: str, cached: Path) -> Mapping[str, Any]:
-    url = URL + FILES[vgg]
+def _cached(vgg: str) -> Path:
+    """Where torch keeps the public file."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / FILES[vgg]
+
+
+def _download(vgg: str) -> Mapping[str, Any]:
+    url, cached = URL + FILES[vgg], _cached(vgg)
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, HTTPException) as error:

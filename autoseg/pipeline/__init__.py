@@ -12,6 +12,7 @@
     train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
     write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
     draw_overlays            images and label maps -> pictures                                     (../report/overlays.py)
+    describe_experiment      the table of a paper's experiment                                     (experiments.py)
     list_networks            what each network costs                                               (network_table.py)
 
 Each reads the file that the former wrote, can be interrupted at any moment, and goes on where it was when it is called again.
@@ -27,6 +28,7 @@ from ..report.overlays import OverlaySettings, draw_overlays
 from ..schema.settings import EnsembleSettings, PlanSettings, PredictSettings, TrainSettings
 from .choosing import describe_choice, find_best_configuration
 from .ensembles import train_ensemble
+from .experiments import describe_experiment
 from .merging import merge
 from .network_table import describe_networks, list_networks
 from .predicting import predict, predict_each, predict_folder

@@ -12,6 +12,8 @@ from ..data.descriptions import planned_dataset
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
 from ..planners.configurations import selected_configurations
+from ..presets.experiment import Experiment
+from ..presets.explanation import explain
 from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
@@ -24,6 +26,7 @@ from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
+from .total_time import describe_total
 from .training import train
 
 log = logging.getLogger(__name__)
@@ -42,15 +45,17 @@ def run(
     folds: tuple[str, ...] | None = None,
     home: str | Path | None = None,
     failures: MutableMapping[str, str] | None = None,
+    experiment: Experiment | None = None,
 ) -> Choice:
     """Plans, preprocesses, trains every configuration on every fold, and chooses; started again, it goes on where it was.
 
     Args:
         which: Dataset id, name or folder.
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
-        train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained (`presets.trainings`).
+        train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained.
         folds: Names; None means all.
         failures: Gets case -> reason for the cases that were left out, or failed in training; they stop no others.
+        experiment: A paper's, whose trainings replace `train_settings`; the log says what of it runs, and the choice is the paper's.
 
     Returns:
         The choice.
@@ -67,15 +72,26 @@ def run(
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
     several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
+    several = [one or TrainSettings() for one in several] if experiment is None else list(experiment.trainings)
     dataset = planned_dataset(workspace, which)
-    for configuration, settings in itertools.product(configurations, several):  # a mistake in the last must not show after days
-        check_trial(training_spec(plan, configuration, settings or TrainSettings(), windows=dataset.windows), settings or TrainSettings())
-    for configuration, settings, fold in itertools.product(configurations, several, folds):
+    pairs = list(itertools.product(configurations, several))
+    # A mistake in the last must not show after days.
+    trainings = [(settings, training_spec(plan, name, settings, windows=dataset.windows)) for name, settings in pairs]
+    for settings, spec in trainings:
+        check_trial(spec, settings)
+    if experiment is not None:
+        explain(experiment.preset, trainings, windows=dataset.windows, experiment=experiment)
+    log.info("%s.", describe_total(trainings, folds, workspace.results(dataset.name)))
+    for (configuration, settings), fold in itertools.product(pairs, folds):
         try:
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
-    return find_best_configuration(which, home=workspace.home, overwrite=plan_settings.overwrite)  # it may import what the settings allow
+    paper = None if experiment is None else experiment.paper
+    how = {} if paper is None else dict(paper.choice)
+    return find_best_configuration(
+        which, home=workspace.home, overwrite=plan_settings.overwrite, **how
+    )  # it may import what settings allow
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..evaluation.folders import mean_dice, table
 from ..planners.measured_dataset import FINGERPRINT
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.storage import Store
+from ..presets.explanation import explain
 from ..runtime.case_contents import changed_validation_cases, note_contents
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
@@ -55,6 +56,7 @@ def train(
     *,
     home: str | Path | None = None,
     failures: MutableMapping[str, str] | None = None,
+    preset: str | None = None,
 ) -> list[Score]:
     """Trains and validates one fold; goes on where an interrupted run stopped; does nothing where it is finished.
 
@@ -64,6 +66,7 @@ def train(
         fold: Number of the fold, or ``all``.
         failures: Gets case -> reason for the cases that could not be prepared or validated, without which the fold is not finished: they
             are tried again the next time. They are logged in any case, and those of validation lie in ``validation/failures.json``.
+        preset: Name of the paper's preset that the settings come from, of which the log says what runs.
 
     Returns:
         Scores of the fold's validation cases.
@@ -81,6 +84,8 @@ def train(
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(settings, workspace, spec, fold)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
+    spec = _as_begun(spec, run, settings)
+    explain(preset, [(settings, spec)], windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
@@ -103,6 +108,14 @@ def train(
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
     return result
+
+
+def _as_begun(spec: TrainingSpec, run: Run, settings: TrainSettings) -> TrainingSpec:
+    """The outputs of a model's other folds, where nobody asked for one or two: earlier versions gave every network two."""
+    begun = run.siblings() if settings.restart else run.model.runs()
+    if settings.sigmoid is not None or not begun:
+        return spec
+    return replace(spec, configuration=replace(spec.configuration, sigmoid=begun[0].record().configuration.sigmoid))
 
 
 def _is_validated_again(run: Run, dataset: Dataset) -> bool:

@@ -6,20 +6,16 @@ What a preset does not set is as without it (patch, augmentation, flips, samplin
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..data.descriptions import raw_dataset
 from ..planners.patch import PRESETS
 from ..runtime.registry import unknown_name_error
-from ..runtime.workspace import find_workspace
 from ..schema.settings import PlanSettings, TrainSettings
 from ..schema.training_options import nested
 from . import PAPER_PRESETS
-
-log = logging.getLogger(__name__)
+from .paper_preset import PaperPreset, Row
 
 BUDGET = ("epochs", "iterations", "seconds")
 INTENSITIES = ("window", "window_bits", "normalization")
@@ -40,7 +36,7 @@ def plan_settings(name: str | None, **given: Any) -> PlanSettings:
     Raises:
         ValueError: There is no such preset.
     """
-    given = _without_empty(given)
+    given = without_empty(given)
     if name in PAPER_PRESETS:
         preset = PAPER_PRESETS[name]
         rules = {} if "plan_from" in given else preset.plan  # a plan that is taken over stays as it is
@@ -51,55 +47,60 @@ def plan_settings(name: str | None, **given: Any) -> PlanSettings:
 
 
 def train_settings(name: str | None, **given: Any) -> TrainSettings:
-    """The settings of a training: the preset's, and over them the user's.
+    """The settings of one training: the preset's, and over them the user's.
+
+    Of a paper with a table of models it is the last of those with the network and the trainer that the user names (pre-trained ones stand
+    behind those that are not), with its name.
 
     Args:
         name: Of a paper's preset; those of the planner, and None, say nothing here.
-        **given: What the user given, as for `TrainSettings`; None and what is empty mean nothing.
+        **given: As for `TrainSettings`; None and what is empty mean nothing.
     """
-    given = _without_empty(given)
+    given = without_empty(given)
     preset = None if name is None else PAPER_PRESETS.get(name)
     if preset is None:
         return TrainSettings(**given)
-    if "options" in given:
-        given["options"] = nested(given["options"])
-    settings = dict(preset.training) | ({"network": preset.networks[0]} if preset.networks else {})
+    matching = rows_for(preset, given)
+    return settings_for(preset, matching[-1] if preset.rows else matching[0], given)
+
+
+def rows_for(preset: PaperPreset, given: Mapping[str, Any]) -> list[Row]:
+    """The rows with the network, the trainer and the pre-training that the user names; rows without the paper's name where it has none."""
+    rows = list(preset.all_rows)
+    if "network" in given and not (rows := [row for row in rows if row.training.get("network") == given["network"]]):
+        rows = [_nameless(preset.all_rows[-1 if preset.rows else 0], network=given["network"])]
+    former = rows
+    if "trainer" in given:
+        rows = [row for row in rows if preset.settings_of(row).get("trainer", "Trainer") == given["trainer"]]
+    if rows and not given.get("network_options", {}).get("pretrained", True):
+        rows = [row for row in rows if not row.pretrained]
+    # Of rows without a name those of one network are the same.
+    return rows or list({row.training.get("network"): _nameless(row) for row in former}.values())
+
+
+def _nameless(row: Row, **changes: Any) -> Row:
+    """A row that is none of the paper's; options of a network that is not the row's are not its."""
+    training = dict(row.training) | changes
+    if training.get("network") != row.training.get("network"):
+        training.pop("network_options", None)
+    return replace(row, name="", training=training)
+
+
+def settings_for(preset: PaperPreset, row: Row, given: Mapping[str, Any]) -> TrainSettings:
+    """The settings of a row's training, and over them the user's."""
+    settings = preset.settings_of(row)
     for options, owner in BELONGS.items():
         if given.get(owner, settings.get(owner)) != settings.get(owner):
             settings.pop(options, None)
     for group in TOGETHER:
         if any(key in given for key in group):
             settings = {key: value for key, value in settings.items() if key not in group}
+    if "options" in given:
+        given = dict(given) | {"options": nested(given["options"])}
     typed = {**given.get("options", {}), **given}
     of_preset = "learning_rate" in settings.get("options", {}) and "learning_rate" not in typed
-    return TrainSettings(**_merged(settings, given), rate_of_preset=of_preset)
-
-
-def trainings(
-    name: str | None, which: str | int, *, home: str | Path | None = None, allow_external: bool = False, **given: Any
-) -> list[TrainSettings]:
-    """The trainings of a paper's experiment: of each of its networks, and each organ, unless the user says which.
-
-    Args:
-        name: As for `train_settings`.
-        which: Dataset id, name or folder.
-        allow_external: As for `PlanSettings`.
-        **given: As for `train_settings`.
-    """
-    given = _without_empty(given)
-    preset = None if name is None else PAPER_PRESETS.get(name)
-    if preset is None:
-        return [train_settings(name, **given)]
-    networks: Sequence[str | None] = preset.networks or (None,)
-    if "network" in given:
-        networks = (given["network"],)
-    organs: Sequence[tuple[str, ...]] = [given.get("organs", ())]
-    if preset.organ_by_organ and "organs" not in given:
-        # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
-        organs = [
-            (organ,) for organ in raw_dataset(find_workspace(home, dataset=str(which)), which, allow_external=allow_external).labels.names
-        ]
-    return [train_settings(name, **(given | {"network": network, "organs": some})) for some in organs for network in networks]
+    tag = "-".join(filter(None, (row.tag, given.get("tag", ""))))
+    return TrainSettings(**_merged(settings, given) | {"tag": tag, "rate_of_preset": of_preset})
 
 
 def check_paper(name: str | None) -> None:
@@ -112,22 +113,12 @@ def check_paper(name: str | None) -> None:
         raise unknown_name_error("preset of a training", name, PAPER_PRESETS)
 
 
-def explain(name: str | None) -> None:
-    """Logs what a paper's preset asks for, and where it departs from the paper; of other presets nothing."""
-    preset = None if name is None else PAPER_PRESETS.get(name)
-    if preset is None:
-        return
-    log.info("Preset %s, after %s:", name, preset.paper)
-    for setting, reason in preset.why.items():
-        log.info("  %s: %s", setting, reason)
-    log.info("Otherwise than in the paper: %s.", "; ".join(preset.departures))
-
-
 def _merged(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the given ones over them; named values in both are merged likewise."""
     both = {key: _merged(settings[key], given[key]) for key in settings.keys() & given.keys() if isinstance(given[key], Mapping)}
     return {**settings, **given, **both}
 
 
-def _without_empty(given: Mapping[str, Any]) -> dict[str, Any]:
+def without_empty(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user gave: None, no words and no options mean nothing."""
     return {key: value for key, value in given.items() if value is not None and value != () and value != {}}

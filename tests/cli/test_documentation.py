@@ -16,7 +16,7 @@ from autoseg.cli.reference import reference
 from autoseg.cli.tree import COMMANDS, main_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTIONS = {command.name: set(command.parser()._option_string_actions) for command in COMMANDS}
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -89,7 +89,8 @@ def test_readme_is_short_and_names_every_command() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    assert all(f"({page.name})" in index for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert all(f"({page})" in index for page in pages if page != "README.md")
 
 
 def test_the_command_reference_is_current() -> None:

@@ -12,9 +12,11 @@ from factories import ORGANS, make_configuration, make_plan, write_dataset
 from autoseg import cli, pipeline
 from autoseg.cli.options import PAPERS
 from autoseg.networks import NETWORKS, build_network
+from autoseg.networks.imagenet import encoder_of
 from autoseg.pipeline import PlanSettings, TrainSettings
 from autoseg.presets import PAPER_PRESETS
-from autoseg.presets.settings import check_paper, plan_settings, train_settings, trainings
+from autoseg.presets.experiment import experiment
+from autoseg.presets.settings import check_paper, plan_settings, train_settings
 from autoseg.schema import Budget
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import TRAINERS
@@ -43,14 +45,16 @@ def test_the_commands_list_them_all() -> None:
 class TestEach:
     def test_every_setting_is_explained_and_nothing_else(self, name):
         preset = PAPER_PRESETS[name]
-        named = {one for one in ("configurations", "networks", "organ_by_organ") if getattr(preset, one)}
-        assert set(preset.why) == named | set(preset.plan) | set(preset.training)
+        named = {one for one in ("configurations", "networks", "rows", "organ_by_organ") if getattr(preset, one)}
+        of_rows = {key for row in preset.rows for key in row.training} - {"network"}
+        assert set(preset.why) == named | set(preset.plan) | set(preset.training) | of_rows
         assert preset.departures and all(preset.why.values())
 
     def test_names_are_those_of_settings_and_of_things_that_exist(self, name):
         preset, settings = PAPER_PRESETS[name], train_settings(name)
         assert set(preset.plan) <= {one.name for one in fields(PlanSettings)}
-        assert settings.trainer in TRAINERS and set(preset.networks) <= set(NETWORKS)
+        networks = {row.training.get("network") for row in preset.all_rows} - {None}
+        assert settings.trainer in TRAINERS and networks <= set(NETWORKS)
         options = settings.options
         assert options["optimizer"] in OPTIMIZERS and options["schedule"] in SCHEDULES and options.get("loss", "dice_ce") in LOSSES
 
@@ -64,8 +68,9 @@ class TestEach:
 
     def test_each_configuration_makes_a_variant_whose_network_can_be_built(self, name):
         for configuration in PAPER_PRESETS[name].configurations:
-            for network in PAPER_PRESETS[name].networks or (None,):
-                settings = train_settings(name, network=network, network_options={"pretrained": None} if name == "conze2021" else None)
+            for row in PAPER_PRESETS[name].all_rows:
+                options = {"pretrained": None} if encoder_of(row.training.get("network", "")) else None
+                settings = train_settings(name, network=row.training.get("network"), network_options=options)
                 asked = training_spec(CT, configuration, settings)
                 with torch.device("meta"):
                     shape = {"dim": asked.configuration.dim, "in_channels": CT.in_channels(asked.configuration), "out_channels": 3}
@@ -113,6 +118,25 @@ class TestWhatTheUserSaysWins:
         assert train_settings("conze2021", network="vnet").network_options == {}
         assert train_settings("conze2021", network_options={"pretrained": "vgg19.pth"}).network_options == {"pretrained": "vgg19.pth"}
 
+    def test_a_network_that_the_paper_trained_on_imagenet_is_so_too(self) -> None:
+        for network in ("vgg16_unet", "vgg19_unet", "vgg19_unetpp", "vgg16_unet_cascade", "vgg19_unet_cascade"):
+            assert train_settings("conze2021", network=network).network_options == {"pretrained": "imagenet"}, network
+        assert train_settings("conze2021", network="conze_unet").network_options == {}
+
+    def test_a_network_of_the_papers_table_is_the_papers_model(self) -> None:
+        found = [train_settings("conze2021", network=network) for network in ("vgg16_unet", "unet_cascade", "vgg16_unet_cascade")]
+        assert [one.tag for one in found] == ["v16pUNet", "UNet1-1", "cGv16pUNet1-1"]
+        assert [one.trainer for one in found] == ["Trainer", "Trainer", "AdversarialTrainer"]
+        assert train_settings("conze2021", network="vgg16_unet_cascade", trainer="Trainer").tag == "v16pUNet1-1"
+        assert train_settings("conze2021", network="vgg19_unetpp", tag="x").tag == "v19pUNetplus-x"
+
+    def test_what_is_not_pretrained_or_trained_otherwise_has_not_the_papers_name(self) -> None:
+        without = train_settings("conze2021", network="vgg16_unet", network_options={"pretrained": None})
+        assert (without.tag, without.network_options) == ("v16UNet", {"pretrained": None})
+        without = train_settings("conze2021", network="vgg19_unet_cascade", network_options={"pretrained": None})
+        assert (without.tag, without.network_options) == ("", {"pretrained": None})
+        assert train_settings("conze2021", trainer="PyramidTrainer").tag == ""
+
     def test_of_the_planner(self) -> None:
         settings = plan_settings("thaler2021", spacing=(3.0, 3.0, 3.0), configurations=("2d",))
         assert (settings.spacing, settings.configurations) == ((3.0, 3.0, 3.0), ("2d",))
@@ -132,27 +156,28 @@ def test_presets_of_the_planner_stay_what_they_were() -> None:
 
 def test_each_organ_is_trained_with_each_network_unless_the_user_says_which(tmp_path: Path) -> None:
     write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
-    found = [(one.organs, one.network) for one in trainings("crespi2023", 1, home=tmp_path)]
+    found = [(one.organs, one.network) for one in experiment("crespi2023", 1, home=tmp_path).trainings]
     assert found == [((organ,), network) for organ in ("ball", "block") for network in PAPER_PRESETS["crespi2023"].networks]
-    (one,) = trainings("crespi2023", 1, home=tmp_path, organs=("ball", "block"), network="vnet", seed=5)
+    (one,) = experiment("crespi2023", 1, home=tmp_path, organs=("ball", "block"), network="vnet", seed=5).trainings
     assert (one.organs, one.network, one.seed) == (("ball", "block"), "vnet", 5)
-    assert trainings(None, 1, home=tmp_path, seed=2) == [TrainSettings(seed=2)]
-    assert trainings("fang2020", 1, home=tmp_path) == [train_settings("fang2020")]
+    assert experiment(None, 1, home=tmp_path, seed=2).trainings == (TrainSettings(seed=2),)
+    assert experiment("fang2020", 1, home=tmp_path).trainings == (train_settings("fang2020"),)
 
 
 def test_the_commands_hand_them_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
     asked: list = []
     monkeypatch.setattr(pipeline, "train", lambda *given, **_: asked.append(given))
-    monkeypatch.setattr(pipeline, "run", lambda *given, **_: asked.append(given))
+    monkeypatch.setattr(pipeline, "run", lambda *given, **more: asked.append((*given, more["experiment"])))
     monkeypatch.setattr(pipeline, "describe_choice", str)
+    monkeypatch.setattr(pipeline, "describe_experiment", lambda *_, **__: "")
     home = ["--home", str(tmp_path)]
     assert cli.train(["1", "2.5d", "0", "--preset", "fang2020", "--time", "1m", *home]) == 0
     assert asked[-1][3] == train_settings("fang2020", seconds=60.0)
-    assert cli.run(["1", "--preset", "conze2021", "--iterations", "5", *home]) == 0
+    assert cli.run(["1", "--preset", "conze2021", "--iterations", "5", "--models", "UNet", "UNet1-1", *home]) == 0
     assert asked[-1][1] == PlanSettings(configurations=("2d",))
-    assert [one.organs for one in asked[-1][2]] == [("ball",), ("block",)]
-    assert all(one.iterations == 5 and one.trainer == "AdversarialTrainer" for one in asked[-1][2])
+    models = [(one.organs, one.network, one.trainer, one.iterations) for one in asked[-1][2].trainings]
+    assert models == [((organ,), network, "Trainer", 5) for organ in ("ball", "block") for network in ("conze_unet", "unet_cascade")]
     assert cli.train(["1", "2d", "0", *home]) == 0
     assert asked[-1][3] == TrainSettings()
     assert cli.train(["1", "2d", "0", "--preset", "conze2022", *home]) == 2

@@ -1,0 +1,112 @@
+"""What the log says of a preset is what will run: the resolved settings and the plan, not the paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from factories import ORGANS, make_configuration, make_plan
+
+from autoseg.presets import PAPER_PRESETS
+from autoseg.presets.explanation import departures_of, explain, lines_of
+from autoseg.presets.paper_preset import Departure
+from autoseg.presets.settings import train_settings
+from autoseg.trainers.training_spec import training_spec
+
+PLAN = make_plan(
+    make_configuration(2, normalization=("ct",)),
+    make_configuration(normalization=("ct",), spacing=(8.0, 6.0, 6.0)),
+    make_configuration(2, name="2.5d", slices=3, data="2d", normalization=("ct",)),
+    labels=replace(ORGANS, names=("liver", "spleen")),
+    channels=("CT",),
+)
+
+
+def lines(name: str, configuration: str, **given: Any) -> dict[str, str]:
+    """Setting to what is said of it, in a training with a minute's budget."""
+    settings = train_settings(name, **{"seconds": 60.0, "device": "cpu"} | given)
+    spec = training_spec(PLAN, configuration, settings)
+    found = lines_of(PAPER_PRESETS[name], [(settings, spec)], {})
+    return {line.partition(": ")[0]: line.partition("; runs ")[2] for line in found}
+
+
+class TestConze:
+    def test_the_papers_model_runs_as_in_the_paper(self) -> None:
+        said = lines("conze2021", "2d", organs=("liver",))
+        options = said.pop("options")
+        assert options.startswith(
+            "loss dice, optimizer adam, learning_rate 1e-05, schedule constant, augmentation rotation_probability 1, "
+        )
+        assert "shear_degrees 10" in options and "mirror" not in options and "instead" not in options
+        assert said == {
+            "configurations": "2d",
+            "rows": "vgg19_unet_cascade",
+            "organ_by_organ": "one organ a model",
+            "sigmoid": "one output with sigmoid",
+            "trainer": "AdversarialTrainer with vgg19_unet_cascade",
+            "trainer_options": "weight 150",
+            "network_options": "encoder from vgg19-dcbb9e9d.pth",
+            "batch": "3",
+        }  # fmt: skip
+
+    def test_another_network_of_the_paper_is_pretrained_or_the_line_says_that_it_is_not(self) -> None:
+        said = lines("conze2021", "2d", organs=("liver",), network="vgg16_unet")
+        assert said["network_options"] == "encoder from vgg16-397923af.pth" and said["trainer"] == "Trainer with vgg16_unet"
+        said = lines("conze2021", "2d", organs=("liver",), network="vgg19_unet_cascade", network_options={"pretrained": None})
+        assert said["network_options"] == "no pre-training instead of encoder from vgg19-dcbb9e9d.pth"
+        assert lines("conze2021", "2d", network="vnet")["network_options"].startswith("no pre-training")
+
+    def test_several_organs_and_numbers_of_the_user(self) -> None:
+        said = lines("conze2021", "2d", batch=5, learning_rate=1e-4, options={"loss": "dice_ce"})
+        assert said["organ_by_organ"] == "2 organs together (liver, spleen) instead of one organ a model"
+        assert said["sigmoid"] == "3 outputs with softmax"
+        assert said["batch"] == "5 instead of 3"
+        assert said["options"].startswith("loss dice_ce, ") and "learning_rate 0.0001" in said["options"]
+        assert " instead of loss dice, optimizer adam, learning_rate 1e-05" in said["options"]
+
+
+class TestFang:
+    def test_as_in_the_paper(self) -> None:
+        said = lines("fang2020", "2.5d")
+        assert said["configurations"] == "2.5d with 3 slices as channels"
+        assert said["trainer"] == "PyramidTrainer with pipo_fan" and said["normalization"] == "clip:-200:200"
+        assert not [line for line in said.values() if " instead of " in line]
+
+    def test_with_another_trainer_network_and_normalisation(self) -> None:
+        said = lines("fang2020", "2d", trainer="Trainer", network="conze_unet", normalization=("zscore",), batch=7)
+        assert said["configurations"] == "2d instead of 2.5d"
+        assert said["trainer"].startswith("Trainer with conze_unet instead of PyramidTrainer with ")
+        assert said["trainer_options"] == "none instead of fusion_from 0.5"
+        assert said["normalization"] == "zscore instead of clip:-200:200"
+        assert said["batch"] == "7 instead of as planned"
+
+
+def test_thaler_says_the_spacing_of_the_plan() -> None:
+    assert lines("thaler2021", "3d_fullres")["spacing"] == "8 x 6 x 6 mm instead of 2 x 2 x 2 mm"
+    said = lines("thaler2021", "3d_fullres", trainer="Trainer")
+    assert said["trainer"].startswith("Trainer with plain_unet instead of SpatialConfigurationTrainer with scn")
+
+
+def test_a_budget_of_the_user_is_said_instead_of_the_papers() -> None:
+    assert lines("roth2018", "3d_fullres", trainer="Trainer", seconds=90.0)["iterations"] == "90 s instead of 200000 iterations"
+
+
+def test_departures_are_said_where_they_hold() -> None:
+    preset = replace(PAPER_PRESETS["conze2021"], departures=("always", Departure("in 2d", lambda _, spec: spec.configuration.dim == 2)))
+    trainings = [(settings := train_settings("conze2021", network="conze_unet"), training_spec(PLAN, "2d", settings))]
+    assert departures_of(preset, trainings) == ["always", "in 2d"]
+    settings = train_settings("thaler2021")
+    assert departures_of(preset, [(settings, training_spec(PLAN, "3d_fullres", settings))]) == ["always"]
+
+
+def test_models_that_differ_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    several = [train_settings("conze2021", organs=("liver",), network=one, seconds=60.0) for one in ("conze_unet", "vgg16_unet")]
+    with caplog.at_level("INFO"):
+        explain("conze2021", [(one, training_spec(PLAN, "2d", one)) for one in several])
+    assert "network_options: encoders v16p, v19p trained on ImageNet; runs no pre-training (UNet); encoder from vgg16" in caplog.text
+    assert "batch: 3 slices of CT, 5 of MR; runs 3\n" in caplog.text
+    caplog.clear()
+    explain(None, [])
+    explain("resenc_m", [])
+    assert not caplog.text

@@ -85,13 +85,13 @@ def train(
     settings = _checked(settings, workspace, spec, fold)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     spec = _as_begun(spec, run, settings)
-    explain(preset, [(settings, spec)], windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
     if settings.restart or not run.is_started:
         with named_in(plan_file):
             check_trial(spec, settings)
+    explain(preset, [_as_started(spec, run, settings)], windows=dataset.windows)
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
@@ -116,6 +116,14 @@ def _as_begun(spec: TrainingSpec, run: Run, settings: TrainSettings) -> Training
     if settings.sigmoid is not None or not begun:
         return spec
     return replace(spec, configuration=replace(spec.configuration, sigmoid=begun[0].record().configuration.sigmoid))
+
+
+def _as_started(spec: TrainingSpec, run: Run, settings: TrainSettings) -> tuple[TrainSettings, TrainingSpec]:
+    """Settings and plan that will run: of a run that was started before, those that it was started with."""
+    if settings.restart or not run.is_started:
+        return settings, spec
+    record = run.record()
+    return record.settings or settings, replace(spec, plan=record.plan, configuration=record.configuration)
 
 
 def _is_validated_again(run: Run, dataset: Dataset) -> bool:

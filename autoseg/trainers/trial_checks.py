@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,7 +69,8 @@ def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
 def _check_network(spec: TrainingSpec, channels: int, outputs: int, *, deep_supervision: bool) -> None:
     configuration = spec.configuration
     options = {**configuration.built_options, "deep_supervision": deep_supervision}
-    shape = {"dim": configuration.dim, "in_channels": channels, "out_channels": outputs}
+    shape: dict[str, Any] = {"dim": configuration.dim, "in_channels": channels, "out_channels": outputs}
+    shape["single_output"] = configuration.sigmoid
     own = ":" not in configuration.network
     with torch.random.fork_rng(devices=[]):  # weights that are drawn here change no training
         if not own or options != without_pretrained(options):

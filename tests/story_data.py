@@ -136,9 +136,14 @@ def make_decathlon(folder: Path) -> Path:
 def quick_trainings() -> Iterator[None]:
     """Trainings neither measure a step of their network first nor draw learning curves, which takes longer than four iterations."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: StepCost(0.01, 1))
-        patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
+        make_quick(patch)
         yield
+
+
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """As `quick_trainings`, for as long as `patch` lasts."""
+    patch.setattr("autoseg.trainers.run_setup.measure_step", lambda job, device: StepCost(0.01, 1))
+    patch.setattr("autoseg.trainers.history.plot_history", lambda rows, path: path.touch())
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -18,7 +18,7 @@ from autoseg.trainers.trainer import Trainer
 
 TRAINER_OPTIONS: dict[str, dict[str, object]] = {
     "AdversarialTrainer": {"discriminator_features": 2},
-    "SpatialConfigurationTrainer": {"locator_options": {"features": 4, "levels": 2}},
+    "SpatialConfigurationTrainer": {"locator_options": {"features": 4, "levels": 2}, "whole_region": False},
 }
 NETWORK_OPTIONS: dict[str, dict[str, object]] = {
     "PyramidTrainer": {"features": [4, 8], "norm": "instance"},

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .units import assignment, duration, gigabytes, window
+from .units import assignment, duration, gigabytes, spacing, window
 
 if TYPE_CHECKING:
     from ..schema.settings import PlanSettings
@@ -74,8 +74,10 @@ def add_plan_options(parser: ArgumentParser) -> None:
         "--memory", type=gigabytes, dest="memory_gb", metavar="8GB", help="memory target that patch and batch are planned for"
     )
     parser.add_argument("--preset", help=f"default, resenc_m, resenc_l or resenc_xl; or a paper's experiment: {PAPERS}")
-    parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="target spacing z y x in mm instead of the planned one")
+    text = "target spacing z y x in mm instead of the planned one; or a multiple of that, e.g. x2"
+    parser.add_argument("--spacing", nargs="+", metavar="MM", help=text)
     parser.add_argument("--force-lowres", action="store_true", help="plan 3d_lowres and 3d_cascade even where images are small")
+    parser.add_argument("--one-grid", action="store_true", help="plan 3d_lowres and 3d_cascade on the grid of 3d_fullres")
     text = "take over the plan of another dataset (id, name, or the folder of its plan or models), to train its networks on"
     parser.add_argument("--plan-from", metavar="DATASET", help=text)
     add_groups(parser)
@@ -93,6 +95,7 @@ def plan_settings(options: Namespace) -> PlanSettings:
     from ..schema.settings import PlanSettings
 
     given = {name: None if value is False else value for name, value in settings_given(options, PlanSettings).items()}
+    given["spacing"] = spacing(options.spacing)
     return presets.plan_settings(given.pop("preset"), **given)
 
 
@@ -145,6 +148,8 @@ def _add_budget(parser: ArgumentParser) -> None:
     budget.add_argument("--time", type=duration, dest="seconds", metavar="TIME", help=text)
     budget.add_argument("--epochs", type=int, metavar="N", help="epochs of 250 iterations")
     budget.add_argument("--iterations", type=int, metavar="N", help="optimisation steps")
+    text = "optimisation steps of a cascade's first stage (default: what its second stage gets)"
+    budget.add_argument("--first-iterations", type=int, metavar="N", help=text)
 
 
 def settings_given(options: Namespace, kind: type[Any]) -> dict[str, Any]:

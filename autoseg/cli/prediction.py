@@ -9,6 +9,7 @@ from .command import command
 from .failures import cases, finish
 from .options import add_allow_code, add_device, add_nifti_geometry, add_overwrite, add_postprocess, settings_given
 from .output import say
+from .units import steps
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
@@ -22,7 +23,10 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
     text = "no averaging over mirrored images: several times faster, slightly worse"
     parser.add_argument("--no-tta", action="store_false", dest="mirror", help=text)
-    parser.add_argument("--step", type=float, default=0.5, help="distance of tiles as a share of the patch (default 0.5)")
+    text = (
+        "distance of tiles as a share of the patch (default: 0.5, or as the model's trainer says); two numbers: of a cascade's first stage,"
+    )
+    parser.add_argument("--step", type=float, nargs="+", metavar="SHARE", help=f"{text} and of its second")
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
@@ -43,7 +47,7 @@ def predict(options: Namespace) -> int:
     """
     from ..pipeline import PredictSettings, predict_each
 
-    settings = PredictSettings(**settings_given(options, PredictSettings))
+    settings = PredictSettings(**settings_given(options, PredictSettings) | {"step": steps(options.step)})
     done = predict_each(options.input, options.output, settings, home=options.home, overwrite=options.overwrite)
     several = f"Segmentations of {cases(len(done.written))} are in {options.output}"
     one = f"The segmentation of 1 case is in {options.output}"

@@ -52,3 +52,34 @@ def window(words: list[str]) -> tuple[float, float] | str | None:
     except ValueError as error:
         raise ValueError(f"--window: expected WIDTH LEVEL in HU (400 50) or auto, got {' '.join(words)}") from error
     return width, level
+
+
+def steps(values: list[float] | None) -> float | tuple[float, float] | None:
+    """Converts the numbers after ``--step``: one for all models, or two, for a cascade's first stage and for all others; None for none.
+
+    Raises:
+        ValueError: There are more than two.
+    """
+    if not values:
+        return None
+    if len(values) > 2:
+        raise ValueError(f"--step: expected one number, or two for the stages of a cascade, got {' '.join(map(str, values))}")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def spacing(words: list[str] | None) -> tuple[float, ...] | str | None:
+    """Converts the words after ``--spacing`` to millimetres, or keeps a multiple like ``x2``; None where there are none.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    if not words:
+        return None
+    if len(words) == 1 and words[0].startswith("x"):
+        return words[0]
+    try:
+        return tuple(map(float, words))
+    except ValueError as error:
+        raise ValueError(
+            f"--spacing: expected millimetres (2 1 1), or a multiple of the planned spacing (x2), got {' '.join(words)}"
+        ) from error

@@ -12,7 +12,7 @@ from ..data.label_subsets import subset_labels
 from ..data.region_order import check_region_order
 from ..planners.topology import plan_topology
 from ..runtime.runs import ENSEMBLE
-from ..schema import Budget, Configuration, Mirroring, Plan, Split
+from ..schema import Budget, Configuration, Mirroring, Plan, Split, Tiling
 from ..schema.run_record import EIGHT_BITS, LOG_ODDS, EnsembleRecord, RunRecord
 from ..schema.settings import EnsembleSettings
 from ..schema.training_options import AugmentationOptions, TrainingOptions
@@ -149,6 +149,8 @@ class Design:
             patch_multiple=(),
             locator=None,
             width=1.0,
+            context=(),
+            tiling=Tiling(),
         )
 
     def _flips(self) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ def _stacked(
     options = replace(options, folds=folds)
     members = tuple(load_model(folder.parent / name, device, options, loaded=loaded) for name in made_of.members)
     # Flipped images are averaged by the members, and voxels that are seen one by one need no overlapping tiles.
-    options = replace(options, mirror=False, step=options.step if made_of.kind == META else 1.0)
+    options = replace(options, mirror=False, step=options.step if made_of.kind == META else 1.0, first_step=None)
     predictor = sliding_window(loaders, record.configuration, record.plan.labels, device, options)
     parts = "; ".join(f"{member.name} {member.key} {member.predictor.mirror} {member.predictor.step}" for member in members)
     key = f"{checkpoint_key(folder, folds)} of {parts}"
@@ -193,7 +193,8 @@ def fuse(folders: Sequence[Path], fold: str, labels: Labels, device: torch.devic
     inputs = list(_distinct_inputs(members))
     branches, last = [], []
     for folder, (plan, configuration) in zip(folders, members, strict=True):
-        network = load_network(ModelFolder(folder).run(fold), plan, configuration, device)
+        # The networks of a fusion see its one patch: those without padding repeat its borders.
+        network = load_network(ModelFolder(folder).run(fold), plan, replace(configuration, context=()), device)
         example = torch.randn((1, channels, *configuration.patch_size), generator=torch.Generator().manual_seed(0)).to(device)
         first = channels * inputs.index(configuration.data)
         organs = tuple(labels.names.index(name) if name in labels.names else None for name in plan.labels.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..networks import build_network
 from ..preprocessing.cropping import bounding_box, slices_of
 from ..preprocessing.resampling import resample_image
 from ..runtime.hardware import autocast, memory_format, release_memory
-from ..schema import Box, Configuration, Locator
+from ..schema import Box, Configuration, Locator, Plan
 from .low_memory import LowMemoryPredictor
 from .patch_aggregator import background_logits, empty_logits
 from .predictor import Predictor
@@ -28,35 +28,69 @@ from .volume_predictor import Progress, Volume
 log = logging.getLogger(__name__)
 
 COARSE_MM = 6.0
-"""Voxel of the coarse grid, where the largest case then has neither too few nor too many."""
-MAX_VOXELS = (256, 80, 80)
-"""Voxels of the coarse grid along the longest, second and third axis of the largest case, at the most."""
+"""Voxel of the coarse grid; a case that then has too many gets larger ones."""
+MOST_COARSE = (256, 80, 80)
+"""Voxels z, y, x of the coarse grid at the most."""
+MOST_REGION = (160, 128, 160)
+"""Voxels z, y, x of a located region at the most; larger ones are made coarser."""
 MIN_VOXELS = 32
-"""Voxels along the longest axis of the largest case, at the least."""
+"""Voxels along the longest axis of the largest case, and along each axis of a region where the image has them, at the least."""
 MULTIPLE = 16
 """Of the voxels along each axis of the coarse grid."""
 MUCH_LARGER = 2.0
-"""A case of more coarse voxels than this multiple of the largest case that was planned for gets a coarser grid."""
+"""With locators of earlier versions, a case of more coarse voxels than this multiple of the largest that was planned for: it gets a coarser
+grid."""
 
 
-def plan_locator(spacing: Sequence[float], shapes: Sequence[Sequence[int]]) -> Locator:
-    """The coarse grid for a dataset: 6 mm, coarser or finer so that the largest case has 32 to 256 voxels along its longest axis.
+def plan_locator(spacing: Sequence[float], shapes: Sequence[Sequence[int]], *, most: Sequence[int] = MOST_COARSE) -> Locator:
+    """The coarse grid for a dataset: 6 mm, finer where the largest case had fewer than 32 voxels along its longest axis.
 
     No axis gets finer than the image's own spacing in mm. The Gaussian has half a coarse voxel, the paper's 3 mm at 6.
+
+    Args:
+        shapes: Of the cases.
+        most: Voxels along each axis at the most; a case that had more gets a coarser grid of its own (`coarse_shape`).
     """
-    extents = [max(shape[axis] for shape in shapes) * size for axis, size in enumerate(spacing)]
-    edge = max([COARSE_MM, *(extent / most for extent, most in zip(sorted(extents, reverse=True), MAX_VOXELS, strict=True))])
-    edge = min(edge, max(extents) / MIN_VOXELS)
+    longest = max(n * size for shape in shapes for n, size in zip(shape, spacing, strict=True))
+    edge = min(COARSE_MM, longest / MIN_VOXELS)
     coarse = tuple(max(edge, size) for size in spacing)
-    shape = tuple(math.ceil(max(1, round(extent / size)) / MULTIPLE) * MULTIPLE for extent, size in zip(extents, coarse, strict=True))
-    return Locator(coarse, shape, edge / 2)
+    locator = Locator(coarse, (MULTIPLE,) * len(coarse), edge / 2, most=tuple(most))
+    largest = [max(sizes) for sizes in zip(*(coarse_shape(locator, shape, spacing) for shape in shapes), strict=True)]
+    return replace(locator, shape=tuple(math.ceil(n / MULTIPLE) * MULTIPLE for n in largest))
 
 
 def coarse_shape(locator: Locator, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Voxels of a case on the coarse grid; a case that is much larger than those that were planned for gets a coarser one."""
+    """Voxels of a case on the coarse grid; one with more than the locator's most along some axis gets a coarser grid along all."""
     exact = [n * size / coarse for n, size, coarse in zip(shape, spacing, locator.spacing, strict=True)]
+    if locator.most:
+        return fitted_shape(exact, locator.most)
     larger = math.prod(exact) / (MUCH_LARGER * math.prod(locator.shape))
     return tuple(max(1, round(n / max(1.0, larger) ** (1 / 3))) for n in exact)
+
+
+def fitted_shape(sizes: Sequence[float], most: Sequence[int]) -> tuple[int, ...]:
+    """Voxels along each axis, all fewer by the same factor where along some axis there are more than `most`."""
+    factor = max(1.0, *(size / limit for size, limit in zip(sizes, most, strict=True)))
+    return tuple(max(1, round(size / factor)) for size in sizes)
+
+
+def by_anatomy(values: Sequence[int], plan: Plan) -> tuple[int, ...]:
+    """Values of the axes z (to the head), y (to the back) and x, in the order of preprocessed volumes where their orientation is known."""
+    if not plan.orientation:
+        return tuple(values)
+    return tuple(values[["SI", "AP", "LR"].index(_sides(plan.orientation[axis]))] for axis in plan.transpose)
+
+
+def _sides(letter: str) -> str:
+    return next(sides for sides in ("SI", "AP", "LR") if letter in sides)
+
+
+def region_around(box: Box, shape: Sequence[int], margin: int, least: Sequence[int]) -> Box:
+    """A box grown by `margin` on each side, then to `least` voxels, as far as the volume of this shape has them."""
+    grown = []
+    for (low, high), n, fewest in zip(box, shape, least, strict=True):
+        grown.append(_at_least(max(0, low - margin), min(n, high + margin), min(n, fewest), n))
+    return tuple(grown)
 
 
 def to_coarse(image: np.ndarray, locator: Locator, spacing: Sequence[float]) -> np.ndarray:
@@ -114,11 +148,15 @@ class Localiser:
         if inside is None:
             log.warning("%s: no organ was located; the whole volume is segmented", source)
             return None
-        box = []
-        for (low, high), n, m, patch in zip(inside, shape, probability.shape, self.configuration.patch_size, strict=True):
-            start, stop = math.floor(low * n / m) - locator.margin, math.ceil(high * n / m) + locator.margin
-            box.append(_at_least(max(0, start), min(n, stop), min(n, patch), n))
-        return tuple(box)
+        fine = [
+            (math.floor(low * n / m), math.ceil(high * n / m)) for (low, high), n, m in zip(inside, shape, probability.shape, strict=True)
+        ]
+        return region_around(tuple(fine), shape, locator.margin, least_region(self.configuration))
+
+
+def least_region(configuration: Configuration) -> tuple[int, ...]:
+    """Voxels along each axis that a region has at the least: a patch, or the paper's 32 where it is one input."""
+    return (MIN_VOXELS,) * configuration.dim if locator_of(configuration).whole else configuration.patch_size
 
 
 def _at_least(start: int, stop: int, size: int, n: int) -> tuple[int, int]:
@@ -141,7 +179,7 @@ class LocatedPredictor:
         return self.predictor.mirror
 
     @property
-    def step(self) -> float:
+    def step(self) -> float | None:
         """Distance of tiles as a share of the patch."""
         return self.predictor.step
 
@@ -150,6 +188,8 @@ class LocatedPredictor:
         shape = tuple(volume.image.shape[1:])
         box = self.localiser.box(np.asarray(volume.image), source=volume.case)
         release_memory(self.localiser.device)
+        if locator_of(self.predictor.configuration).whole:
+            return self._whole(volume, box or tuple((0, n) for n in shape), progress)
         if box is None:
             return self.predictor.logits(volume, progress=progress)
         log.debug("%s: organs located in %s of %s", volume.case, box, shape)
@@ -158,8 +198,33 @@ class LocatedPredictor:
         inside = self.predictor.logits(Volume(volume.image[:, z, y, x], previous, region, volume.case), progress=progress)
         if inside.shape[1:] == shape:
             return inside
-        result = empty_logits((len(inside), *shape), volume.case)
-        for channel, value in zip(result, background_logits(self.predictor.labels), strict=True):
-            channel.fill_(float(value))
+        result = self._background(shape, volume.case)
         result[:, z, y, x] = inside
         return result
+
+    def _whole(self, volume: Volume, box: Box, progress: Progress | None) -> torch.Tensor:
+        """Logits of the volume, with the box as one input of the network; on a coarser grid where it is larger than the patch."""
+        z, y, x = slices_of(box)
+        region = np.asarray(volume.image[:, z, y, x])
+        shape = fitted_shape(region.shape[1:], self.predictor.configuration.patch_size)
+        log.debug("%s: organs located in %s of %s, seen as %s voxels", volume.case, box, volume.image.shape[1:], shape)
+        one_tile = replace(self.predictor, configuration=replace(self.predictor.configuration, patch_size=shape))
+        inside = one_tile.logits(Volume(_resized(region, shape), case=volume.case), progress=progress)
+        result = self._background(volume.image.shape[1:], volume.case)
+        for channel, logits in zip(result, inside, strict=True):
+            channel[z, y, x] = torch.from_numpy(_resized(logits.float().numpy()[None], region.shape[1:])[0])
+        return result
+
+    def _background(self, shape: Sequence[int], case: str) -> torch.Tensor:
+        """Logits ``(K, *shape)`` of background everywhere."""
+        labels = self.predictor.labels
+        result = empty_logits((labels.n_outputs, *shape), case)
+        for channel, value in zip(result, background_logits(labels), strict=True):
+            channel.fill_(float(value))
+        return result
+
+
+def _resized(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """An array ``(C, Z, Y, X)`` float32 interpolated linearly to other numbers of voxels of the same extent."""
+    cube = (1.0,) * 3  # mixes all axes alike
+    return resample_image(array, shape, spacing=cube, new_spacing=cube, order=1)

@@ -11,8 +11,12 @@ from torch import nn
 
 from ..runtime.hardware import release_memory
 from ..schema import Configuration, Labels
+from .plain_mean import mean_of_folds, probabilities_of
 from .predictor import Predictor
 from .volume_predictor import Progress, Volume, scaled
+
+SLICES = 8
+"""Of a volume whose probabilities are averaged at once."""
 
 
 def use_low_memory(network: nn.Module) -> nn.Module:
@@ -33,16 +37,21 @@ class LowMemoryPredictor:
     labels: Labels
     device: torch.device
     mirror: bool = True
-    step: float = 0.5
+    step: float | None = None
 
     def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
-        """As `Predictor.logits`; the mean over folds is kept in float16."""
+        """As `Predictor.logits`; the mean over folds, of logits or of probabilities, is kept in float16."""
         progress = scaled(progress, 1 / len(self.loaders))
         mean = self._predictor(0).logits(volume, progress=progress)
         release_memory(self.device)
         for fold in range(1, len(self.loaders)):
             logits = self._predictor(fold).logits(volume, progress=progress)
             release_memory(self.device)
+            if self.configuration.tiling.mean == "plain":
+                probable = probabilities_of(self.labels)
+                for slices, part in zip(mean.split(SLICES, 1), logits.split(SLICES, 1), strict=True):
+                    slices.copy_(mean_of_folds(slices, part, fold, probable))
+                continue
             for whole, part in zip(mean, logits, strict=True):  # of a channel at a time, so that only one is ever float32
                 whole.copy_(torch.lerp(whole.float(), part.float(), 1 / (fold + 1)))
         return mean

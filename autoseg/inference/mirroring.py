@@ -9,22 +9,31 @@ import torch
 
 from ..runtime.hardware import autocast, memory_format
 from ..schema import Configuration, Labels
+from .plain_mean import Probabilities
 
 Network = Callable[[torch.Tensor], torch.Tensor]
-"""In evaluation mode: ``(B, C, *patch)`` to logits ``(B, K, *patch)``."""
+"""In evaluation mode: ``(B, C, *input)`` to logits ``(B, K, *patch)``; both have one size where the configuration has no `context`."""
 
 
 def averaged_logits(
-    networks: Sequence[Network], patches: torch.Tensor, configuration: Configuration, labels: Labels, *, mirror: bool
+    networks: Sequence[Network],
+    patches: torch.Tensor,
+    configuration: Configuration,
+    labels: Labels,
+    *,
+    mirror: bool,
+    probable: Probabilities | None = None,
 ) -> torch.Tensor:
     """Mean logits ``(B, K, *patch)`` float32 over networks and, with `mirror`, over all combinations of the configuration's valid flips.
 
-    The patches ``(B, C, *patch)`` are on the networks' device; organs change places when left and right do.
+    The patches ``(B, C, *input)`` are on the networks' device; organs change places when left and right do. With `probable` it is the
+    probabilities that are averaged and given.
 
     Raises:
         ValueError: A network's output has the wrong shape.
     """
-    expected = (len(patches), labels.n_outputs, *patches.shape[2:])
+    context = configuration.context or (0,) * (patches.ndim - 2)
+    expected = (len(patches), labels.n_outputs, *(size - 2 * more for size, more in zip(patches.shape[2:], context, strict=True)))
     total = torch.zeros(expected, device=patches.device)
     axes = configuration.mirroring.axes if mirror else ()
     flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
@@ -40,6 +49,7 @@ def averaged_logits(
                     found = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
                     raise ValueError(f"network in evaluation mode: expected logits of shape {expected}, got {found}")
                 output = output.float().flip(dims)
+                output = output if probable is None else probable.of(output)
                 total += output[:, _swapped_outputs(configuration, labels)] if lateral else output
     return total / (len(flips) * len(networks))
 

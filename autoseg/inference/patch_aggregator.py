@@ -13,6 +13,7 @@ import torch
 
 from ..runtime.hardware import available_memory
 from ..schema import Labels
+from .plain_mean import Probabilities
 from .tiling import gaussian_window
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,22 @@ def background_logits(labels: Labels) -> torch.Tensor:
 class PatchAggregator:
     """Weighted sums of overlapping tiles, held only for the slices that a coming tile can still reach; finished ones go to the result.
 
-    The tiles come sorted along `axis`; `result` is ``(K, Z, Y, X)``, `patch` the voxels of a tile, `source` the case's name.
+    The tiles come sorted along `axis`; `result` is ``(K, Z, Y, X)``, `patch` the voxels of a tile, `source` the case's name. With
+    `probable` the tiles hold probabilities, whose plain mean the result gets as logits.
     """
 
-    def __init__(self, result: torch.Tensor, patch: tuple[int, ...], axis: int, *, device: torch.device, source: str) -> None:
-        self.result, self.patch, self.axis, self.source = result, patch, axis, source
-        self.window = gaussian_window(patch, device=device)
+    def __init__(
+        self,
+        result: torch.Tensor,
+        patch: tuple[int, ...],
+        axis: int,
+        *,
+        device: torch.device,
+        source: str,
+        probable: Probabilities | None = None,
+    ) -> None:
+        self.result, self.patch, self.axis, self.source, self.probable = result, patch, axis, source, probable
+        self.window = gaussian_window(patch, device=device) if probable is None else torch.ones(patch, device=device)
         shape = list(result.shape[1:])
         shape[axis] = patch[axis]
         self.total = torch.zeros((len(result), *shape), device=device)
@@ -83,6 +94,8 @@ class PatchAggregator:
     def _write(self, count: int) -> None:
         mean = self.total.narrow(self.axis + 1, 0, count)
         mean /= self.weight.narrow(self.axis, 0, count)
+        if self.probable is not None:
+            mean = self.probable.logits(mean)
         if self.region is not None:
             # Where no tile was, the mean is NaN; it is outside the region, too.
             outside = ~self.region.narrow(self.axis, self.base, count).to(mean.device)

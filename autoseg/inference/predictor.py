@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 import torch
 
 from ..runtime.hardware import is_out_of_memory
-from ..schema import Configuration, Labels
+from ..schema import Configuration, Labels, Tiling
 from .mirroring import Network, averaged_logits
 from .network_input import NetworkInput, patch_3d
 from .patch_aggregator import PatchAggregator, background_logits, box_at, empty_logits
+from .plain_mean import probabilities_of
 from .tiling import tile_starts
 from .volume_predictor import Progress, Volume
 
@@ -35,7 +36,7 @@ class Predictor:
         configuration: Patch size, number of axes, valid flips; with a ``previous_stage`` `logits` needs that stage's segmentation.
         labels: Give the number of outputs ``K``, and the channels that change places when left and right do.
         mirror: Average over all combinations of the configuration's valid flips.
-        step: Distance of neighbouring tiles as a share of the patch, in (0, 1].
+        step: Distance of neighbouring tiles as a share of the patch, in (0, 1]; None: the configuration's.
         batch: Tiles at once; None: what suits the device.
         computed: Tiles of the last volume that were computed.
         skipped: Those that were not, as they do not touch the candidate region.
@@ -50,25 +51,26 @@ class Predictor:
     _: KW_ONLY
     device: torch.device
     mirror: bool = True
-    step: float = 0.5
+    step: float | None = None
     batch: int | None = None
     computed: int = field(default=0, init=False)
     skipped: int = field(default=0, init=False)
+    tiling: Tiling = field(init=False, repr=False)
     _batch: int = field(init=False, repr=False)
     _aggregator_device: torch.device = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.networks:
             raise ValueError("Predictor: expected at least one network, got none")
-        if not 0 < self.step <= 1:
-            raise ValueError(f"step: expected a share of the patch in (0, 1], got {self.step}")
+        self.tiling = tiling_of(self.configuration, self.step)
+        self.step = self.tiling.step
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch: expected at least 1 tile, got {self.batch}")
         self.device = torch.device(self.device)
         self._aggregator_device = self.device
         planned = self.configuration.batch_size
         if self.device.type == "cpu":
-            planned = CPU_BATCH_VOXELS // int(np.prod(self.configuration.patch_size))
+            planned = CPU_BATCH_VOXELS // int(np.prod(self.configuration.input_size))
         self._batch = self.batch or max(1, planned)
 
     def logits(self, volume: Volume, *, progress: Progress | None = None) -> torch.Tensor:
@@ -81,7 +83,8 @@ class Predictor:
             ValueError: The image has not four axes; `previous` is missing or not expected, or it or `region` is of another shape; a
                 network's output has the wrong shape; or logits are not finite (or beyond float16).
         """
-        inputs, case = NetworkInput.of(volume, self.configuration), volume.case
+        case = volume.case
+        inputs = NetworkInput.of(volume, self.configuration, whole_tiles=self.tiling == Tiling(1.0, "plain"))
         result = empty_logits((self.labels.n_outputs, *inputs.image.shape[1:]), case)
         report = _Report(progress)
         while not self._try(inputs, result, report, case):
@@ -110,7 +113,7 @@ class Predictor:
     @torch.inference_mode()
     def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> None:
         patch, shape, configuration = patch_3d(self.configuration), tuple(inputs.image.shape[1:]), self.configuration
-        every = tile_starts(shape[-configuration.dim :], configuration.patch_size, self.step)
+        every = tile_starts(shape[-configuration.dim :], configuration.patch_size, self.tiling.step)
         if configuration.dim == 2:
             every = [(z, *start) for z in range(shape[0]) for start in every]
         starts = [start for start in every if inputs.touches_region(box_at(start, patch))]
@@ -118,7 +121,8 @@ class Predictor:
         # If the tiles come sorted along an axis, the sums need only reach one patch along it: take the axis where that saves most.
         axis = int(np.argmax([size / edge for size, edge in zip(shape, patch, strict=True)]))
         starts.sort(key=lambda start: start[axis])
-        aggregator = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=case)
+        probable = probabilities_of(self.labels) if self.tiling.mean == "plain" else None
+        aggregator = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=case, probable=probable)
         if inputs.region is not None:
             aggregator.restrict_to(inputs.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):
@@ -126,11 +130,16 @@ class Predictor:
             patches = inputs.batch([box_at(start, patch) for start in chunk], self.labels, self.device, slices=configuration.slices)
             if configuration.dim == 2:
                 patches = patches.squeeze(2)
-            outputs = averaged_logits(self.networks, patches, configuration, self.labels, mirror=self.mirror)
+            outputs = averaged_logits(self.networks, patches, configuration, self.labels, mirror=self.mirror, probable=probable)
             for start, output in zip(chunk, outputs.to(self._aggregator_device), strict=True):
                 aggregator.add(start, output.reshape(-1, *patch))
             report.at((first + len(chunk)) / len(starts))
         aggregator.finish()
+
+
+def tiling_of(configuration: Configuration, step: float | None) -> Tiling:
+    """The tiling of a configuration, with another step where one is asked for; a ValueError for one outside (0, 1]."""
+    return configuration.tiling if step is None else replace(configuration.tiling, step=step)
 
 
 class _Report:

@@ -27,7 +27,7 @@ from .fold_agreement import check_folds_agree
 from .localisation import Localiser, LocatedPredictor, build_locator
 from .logits import Logits
 from .low_memory import LowMemoryPredictor, use_low_memory
-from .predictor import Predictor
+from .predictor import Predictor, tiling_of
 from .volume_predictor import Progress, Volume, predict_preprocessed, scaled
 
 NetworkLoader = Callable[[], nn.Module]
@@ -44,13 +44,15 @@ class InferenceOptions:
     Attributes:
         folds: That are averaged; None means all that are trained.
         mirror: Average over mirrored images too.
-        step: Distance of tiles as a share of the patch.
+        step: Distance of tiles as a share of the patch; None: each model's own, with which it was validated.
+        first_step: The same of the first stage of cascades; None: as `step`.
         low_memory: Hold one network, and compute one tile, at a time.
     """
 
     folds: tuple[str, ...] | None = None
     mirror: bool = True
-    step: float = 0.5
+    step: float | None = None
+    first_step: float | None = None
     low_memory: bool = False
 
 
@@ -128,8 +130,8 @@ def _dependencies(model: TrainedModel) -> Iterator[TrainedModel]:
         yield from _dependencies(one)
 
 
-ModelCache = MutableMapping[tuple[Path, tuple[str, ...]], TrainedModel]
-"""Model folder and folds to the model that was loaded from them."""
+ModelCache = MutableMapping[tuple[Path, tuple[str, ...], float | None], TrainedModel]
+"""Model folder, folds and step of tiles to the model that was loaded from them."""
 
 
 LOADERS = {"networks": "autoseg.inference.trained_model:load_networks", ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble"}
@@ -150,11 +152,12 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     if not folds or any(fold not in available for fold in folds):
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
-    if (folder, folds) not in loaded:
+    key = (folder, folds, options.step)
+    if key not in loaded:
         load: Callable[..., TrainedModel] = lookup(LOADERS, ENSEMBLE if model.is_ensemble else "networks", "kind of model")
         with named_in(model.run(folds[0]).record_file):
-            loaded[folder, folds] = load(folder, folds, device, options, loaded=loaded)
-    return loaded[folder, folds]
+            loaded[key] = load(folder, folds, device, options, loaded=loaded)
+    return loaded[key]
 
 
 def load_networks(
@@ -177,8 +180,10 @@ def load_networks(
     if record.previous_model is not None:
         stage = folder.parent / record.previous_model
         # The first stage predicts with all its folds, whichever of the second's are wanted.
-        previous = load_model(stage, device, replace(options, folds=None), loaded=loaded)
+        step = options.step if options.first_step is None else options.first_step
+        previous = load_model(stage, device, replace(options, folds=None, step=step), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
+    key += "" if previous is None or options.first_step is None else f" {previous.predictor.step}"
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
 
 
@@ -193,10 +198,11 @@ def sliding_window(
     loaders: Sequence[NetworkLoader], configuration: Configuration, labels: Labels, device: torch.device, options: InferenceOptions
 ) -> Predictor | LowMemoryPredictor:
     """A sliding window over the networks of several folds, which are loaded now, or with low memory one by one for each volume."""
+    step = tiling_of(configuration, options.step).step
     if options.low_memory:
-        return LowMemoryPredictor(loaders, configuration, labels, device, options.mirror, options.step)
+        return LowMemoryPredictor(loaders, configuration, labels, device, options.mirror, step)
     networks = [load() for load in loaders]
-    return Predictor(networks, configuration, labels, device=device, mirror=options.mirror, step=options.step)
+    return Predictor(networks, configuration, labels, device=device, mirror=options.mirror, step=step)
 
 
 def load_locator(run: Run, plan: Plan, configuration: Configuration, device: torch.device) -> nn.Module:

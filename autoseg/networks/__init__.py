@@ -172,6 +172,19 @@ def network_spec(name: str) -> NetworkSpec:
     return NetworkSpec(factory=name, paper="", small={})
 
 
+def surroundings_of(name: str, dim: int, options: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+    """What a network with convolutions that do not pad sees around its patch; None where its logits have the input's size.
+
+    It says so by a static method ``surroundings(dim, **options)``, and is then built with ``surrounded=True``, and takes the patch with
+    its surroundings.
+
+    Returns:
+        Per axis: voxels at each side of the patch, the size of its own patch, and the steps in which that may be cut.
+    """
+    tell = getattr(import_object(network_spec(name).factory, "network"), "surroundings", None)
+    return None if tell is None else tell(dim, **options)
+
+
 def build_network(name: str, *, dim: int, in_channels: int, out_channels: int, single_output: bool = False, **options: Any) -> nn.Module:
     """Builds a network with freshly drawn weights (from torch's global generator: seed it to repeat them).
 

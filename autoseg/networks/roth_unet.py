@@ -20,6 +20,8 @@ LEVELS = 4
 DIVISOR = 2 ** (LEVELS - 1)
 MARGIN = 44
 """Voxels that valid convolutions take away at each side of the input."""
+VALID_PATCH = (28, 44, 44)
+"""Voxels z, y, x that the paper's valid convolutions give at once: of 116x132x132, what 12 GB of a GPU held."""
 VALID_REMAINDER = 4
 """Of the sizes, divided by 8, for which every pooling of the valid form meets an even map."""
 
@@ -30,21 +32,26 @@ class RothUNet(PointwiseHeadNetwork):
     In 3D with one input channel: 19,065,696 weights of convolutions without the head, 19,070,498 parameters with two classes. (Cicek et al.
     count 19,069,955 with three channels and classes; the scale and shift of this batch norm are one number per channel more than theirs.)
 
-    With `valid` no convolution pads, as in the paper: 132x132x116 voxels give 44x44x28. Within the pipeline the logits must have the
-    input's size; so `forward` repeats the border voxels outwards (44 voxels a side, more at the end where the size needs it) until the
-    valid output covers the input, and crops it to that. For a patch of 64x64x64 the network then works on 156x156x156. `valid_forward`
-    gives the bare, smaller map, for callers that have real surroundings to put in.
+    With `valid` no convolution pads, as in the paper: 132x132x116 voxels give 44x44x28. With `surrounded`, as the pipeline builds it where
+    the trainer can (`surroundings`), `forward` takes the patch with its real surroundings and gives that bare, smaller map. Without, the
+    logits must have the input's size; so `forward` repeats the border voxels outwards (44 voxels a side, more at the end where the size
+    needs it) until the valid output covers the input, and crops it to that: inside a cascade or a fusion of networks.
 
     Args:
         width: Channels of the first convolution; all others are multiples of it.
         valid: Convolutions without padding.
+        surrounded: With `valid`: the input is the patch and `MARGIN` voxels around it.
         norm: ``batch`` (the paper's) or ``instance``, see `layers.NORMS`.
     """
 
-    def __init__(self, *, width: int = 32, valid: bool = False, norm: str = "batch", **shape: Unpack[NetworkShape]) -> None:
+    def __init__(
+        self, *, width: int = 32, valid: bool = False, surrounded: bool = False, norm: str = "batch", **shape: Unpack[NetworkShape]
+    ) -> None:
         super().__init__(**shape)
+        if surrounded and not valid:
+            raise ValueError("RothUNet: expected valid=True with surrounded=True, as padded convolutions need no surroundings")
         dim, in_channels, out_channels = self.dim, self.in_channels, self.out_channels
-        self.valid, self.multiples = valid, (DIVISOR,) * dim
+        self.valid, self.surrounded, self.multiples = valid, surrounded, (DIVISOR,) * dim
         widths = [width * 2**level for level in range(LEVELS)]
         inputs = (in_channels, *(2 * one for one in widths[:-1]))
         self.encoder = nn.ModuleList(self._stage((below, here, 2 * here), norm=norm) for below, here in zip(inputs, widths, strict=True))
@@ -55,6 +62,15 @@ class RothUNet(PointwiseHeadNetwork):
             self.decoder.append(self._stage((3 * here, here, here), norm=norm))
         self.head = convolution(dim)(2 * width, out_channels, 1)
         self.apply(initialise)
+
+    @staticmethod
+    def surroundings(dim: int, *, valid: bool = False, **_: object) -> tuple[tuple[int, ...], ...] | None:
+        """Of valid convolutions the voxels around a patch at each side, the paper's patch, and the steps in which that may be cut."""
+        return ((MARGIN,) * dim, VALID_PATCH[-dim:], (DIVISOR,) * dim) if valid else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the input's size; with `surrounded` of its inner voxels, see `valid_forward`."""
+        return self.valid_forward(x) if self.surrounded else super().forward(x)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature maps before the logits, ``(B, 2 * width, *spatial)``."""

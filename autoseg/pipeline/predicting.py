@@ -169,7 +169,8 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         labels = workspace.present_plan(dataset).labels
         choice = replace(choice, postprocessing=forced(settings.postprocess, labels, choice.postprocessing))
     members = sorted({name for names in choice.organs.values() for name in names})
-    options = InferenceOptions(mirror=settings.mirror, step=settings.step, low_memory=settings.low_memory)
+    first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)
+    options = InferenceOptions(mirror=settings.mirror, step=step, first_step=first, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     plan = workspace.present_plan(dataset)

@@ -12,7 +12,7 @@ from ..data.descriptions import complete_cases, planned_nifti_geometry, read_des
 from ..data.nifti_geometry import check_form
 from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
-from ..planners.plan import make_plan
+from ..planners.plan import make_plan, with_one_grid
 from ..planners.plan_from import plan_like, source_plan
 from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
 from ..preprocessing.planned_cases import preprocess
@@ -97,6 +97,7 @@ def _planned(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings,
         )
     else:
         plan = plan_like(source, dataset, fingerprint)
+    plan = with_one_grid(plan) if settings.one_grid else plan
     return replace(plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False))
 
 

@@ -82,7 +82,7 @@ def train(
     plan_file = workspace.preprocessed(dataset.name) / "plan.json"
     with named_in(plan_file):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
-    settings = _checked(settings, workspace, spec, fold)
+    settings = _checked(_of_stage(settings, spec), workspace, spec, fold)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     spec = _as_begun(spec, run, settings)
     check_same_model(run, spec.plan, spec.configuration, settings)
@@ -185,6 +185,14 @@ def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, 
     return replace(settings, pretrained=find_pretrained(settings.pretrained))
 
 
+def _of_stage(settings: TrainSettings, spec: TrainingSpec) -> TrainSettings:
+    """The settings with the budget of a cascade's first stage, where this is one and it has its own."""
+    stages = {one.previous_stage for one in spec.plan.configurations.values()}
+    if settings.first_iterations is None or spec.configuration.name not in stages:
+        return settings
+    return replace(settings, iterations=settings.first_iterations, seconds=None, epochs=None)
+
+
 def without_stages(plan: Plan) -> list[str]:
     """Configurations that need no other one's predictions."""
     return [name for name, one in plan.configurations.items() if one.previous_stage is None]
@@ -201,7 +209,7 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]
     folds = folds_that_validate(workspace.splits(dataset.name))
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
-        log.info("%s needs %s's prediction of every case: training its fold %s first, same budget.", configuration.name, stage, fold)
+        log.info("%s needs %s's prediction of every case: training its fold %s first.", configuration.name, stage, fold)
         # Folds of the cascade that are started at once need the same: one trains it, the others wait and find it finished.
         with exclusive_lock(model, f"training fold {fold} of {stage} first", wait=True, name=f".first_stage_{fold}.lock"):
             with exclusive_lock(ModelFolder(model).run(fold).folder, "training", wait=True):

@@ -225,7 +225,7 @@ def _is_worthwhile(smaller: StepCost, cost: StepCost, share: float) -> bool:
 
 
 def _voxels_per_step(configuration: Configuration) -> int:
-    return configuration.batch_size * math.prod(configuration.patch_size)
+    return configuration.batch_size * math.prod(configuration.input_size)
 
 
 def shrink_patch(configuration: Configuration, min_sizes: tuple[float, ...]) -> Configuration | None:

@@ -69,7 +69,7 @@ def make_plan(
     *,
     preset: str = "default",
     memory_gb: float | None = None,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | str | None = None,
     force_lowres: bool = False,
 ) -> Plan:
     """Plans all configurations of a dataset.
@@ -81,7 +81,7 @@ def make_plan(
         fingerprint: Of it.
         preset: Name in `patch.PRESETS`.
         memory_gb: Memory target, GB; None for the preset's own.
-        spacing: Target spacing in mm instead of the rule's, array order of the files.
+        spacing: Target spacing in mm instead of the rule's, array order of the files; or a multiple of the rule's, ``x2``.
         force_lowres: Plan ``3d_lowres`` and the cascade even where they are not worth it.
 
     Raises:
@@ -153,14 +153,49 @@ def _choose_orientation(fingerprint: Fingerprint) -> tuple[str, tuple[Reason, ..
     return orientation, (Reason("all", "orientation", orientation, why),)
 
 
-def _choose_spacing(fingerprint: Fingerprint, requested: Sequence[float] | None) -> tuple[tuple[float, ...], str]:
+def with_one_grid(plan: Plan) -> Plan:
+    """The plan with both stages of the cascade on the grid of ``3d_fullres`` (Roth et al., Comput. Med. Imaging Graph. 66, 2018).
+
+    Raises:
+        ValueError: The images have one slice.
+    """
+    full = plan.configurations.get("3d_fullres")
+    if full is None:
+        raise ValueError(f"--one-grid: expected volumes for a cascade, found images of one slice in {plan.dataset}")
+    last = {name: one for name, one in plan.configurations.items() if name == "2.5d"}
+    first, second = replace(full, name="3d_lowres"), replace(full, name="3d_cascade", previous_stage="3d_lowres")
+    configurations = {name: one for name, one in plan.configurations.items() if name not in last}
+    configurations |= {"3d_lowres": first, "3d_cascade": second} | last
+    reasons = [reason for reason in plan.reasons if reason.configuration not in ("3d_lowres", "3d_cascade")]
+    asked = Reason(
+        "3d_lowres", "spacing", _numbers(full.spacing), "as you asked: both stages of the cascade on one grid, that of 3d_fullres"
+    )
+    return replace(plan, configurations=configurations, reasons=(*reasons, asked))
+
+
+def _choose_spacing(fingerprint: Fingerprint, requested: Sequence[float] | str | None) -> tuple[tuple[float, ...], str]:
     """Target spacing in file order, and why."""
     dim = len(fingerprint.cases[0].shape)
     if requested is None:
         return target_spacing(*spacing_statistics(fingerprint.cases))
+    if isinstance(requested, str):
+        spacing, why = target_spacing(*spacing_statistics(fingerprint.cases))
+        factor = multiple_of(requested)
+        return tuple(factor * size for size in spacing), f"{factor:g} times the {why}, as you asked"
     if len(requested) != dim or not all(np.isfinite(value) and value > 0 for value in requested):
         raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(requested)}")
     return tuple(float(value) for value in requested), "as you asked"
+
+
+def multiple_of(text: str) -> float:
+    """The factor in ``x2``; a ValueError where it is no positive number."""
+    try:
+        factor = float(text.removeprefix("x")) if text.startswith("x") else math.nan
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise ValueError(f"spacing: expected numbers in mm, or a multiple of the planned spacing like x2, got {text!r}")
+    return factor
 
 
 def _planning_input(dataset: Dataset, fingerprint: Fingerprint, target: Sequence[float]) -> PlanningInput:

@@ -17,7 +17,7 @@ from ..schema.training_options import nested
 from . import PAPER_PRESETS
 from .paper_preset import PaperPreset, Row
 
-BUDGET = ("epochs", "iterations", "seconds")
+BUDGET = ("epochs", "iterations", "seconds", "first_iterations")
 INTENSITIES = ("window", "window_bits", "normalization")
 TOGETHER = (BUDGET, INTENSITIES)
 """Settings of which the user's replaces all of the preset's."""

@@ -3,7 +3,7 @@
 # ruff: noqa: F401
 
 from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
-from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason
+from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason, Tiling
 from .run import Budget, Split
 from .run_record import EnsembleRecord, RunEnvironment, RunRecord
 from .scores import (

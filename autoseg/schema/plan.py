@@ -74,6 +74,8 @@ class Locator:
         shape: Of the largest case on that grid, a multiple of 16 an axis.
         sigma: Of the Gaussian that smooths the image before, mm.
         margin: Voxels of the configuration's grid by which the box around its foreground is enlarged on each side.
+        whole: The box is one input of the network, coarser where it is larger than the patch; False: tiles of the patch.
+        most: Voxels of the coarse grid along each axis at the most: larger cases get a coarser one. Empty in files of earlier versions.
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; two outputs, background and any organ.
     """
 
@@ -83,13 +85,35 @@ class Locator:
     margin: int = 16
     network: str = "localisation_unet"
     network_options: dict[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    most: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_voxels("shape of the locator's grid", self.shape)
+        expect(len(self.most) in (0, len(self.shape)) and min(self.most, default=1) > 0, "locator: most", "voxels", self.most)
         check_spacing("locator: spacing", self.spacing, axes=[len(self.shape)])
         check_least("locator: sigma", self.sigma)
         check_least("locator: margin", self.margin)
         _check_options(self.network_options)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the tiles of a sliding window lie, and how those that overlap are joined.
+
+    Attributes:
+        step: Distance of neighbouring tiles as a share of the patch; with 1 those of a plain mean do not overlap.
+        mean: ``gaussian``: logits are averaged, each tile weighted by a Gaussian around its centre; ``plain``: probabilities are averaged,
+            all voxels of a tile alike (Roth et al., Computerized Medical Imaging and Graphics 66, 2018, equation 5).
+    """
+
+    step: float = 0.5
+    mean: str = "gaussian"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step: expected a share of the patch in (0, 1], got {self.step}")
+        expect(self.mean in ("gaussian", "plain"), "mean of tiles", "gaussian or plain", self.mean)
 
 
 @dataclass(frozen=True)
@@ -101,7 +125,8 @@ class Configuration:
         dim: Spatial axes of the network, 2 or 3.
         spacing: Target spacing in mm, transposed axis order; two numbers for ``2d``.
         median_shape: Median case after resampling to `spacing`.
-        patch_size: Voxels per axis of the network's input.
+        patch_size: Voxels per axis that the network segments at once.
+        context: Voxels of surroundings that it sees beyond them at each side, per axis; empty where its input is the patch.
         batch_size: Patches per step, planned for the memory target.
         normalization: Scheme a channel (`autoseg.preprocessing.normalization.SCHEMES`).
         mask_normalization: Per channel: statistics and result inside the non-zero mask only.
@@ -120,6 +145,7 @@ class Configuration:
         center_crop: Pixels about the centre of a slice that are seen, of the image's own; empty means all (`preprocessing.slice_grids`).
         slice_shape: Pixels to which every slice is resampled in place of `spacing`; empty means none.
         sigmoid: Of a model of one organ: the network has one output, the organ's, with sigmoid; else one each for background and organs.
+        tiling: Of whole volumes, in validation, and in prediction where no other is asked for.
     """
 
     name: str
@@ -145,6 +171,8 @@ class Configuration:
     center_crop: tuple[int, ...] = ()
     slice_shape: tuple[int, ...] = ()
     sigmoid: bool = False
+    context: tuple[int, ...] = ()
+    tiling: Tiling = Tiling()
 
     def __post_init__(self) -> None:
         for name in (self.name, self.data, *([] if self.previous_stage is None else [self.previous_stage])):
@@ -164,6 +192,7 @@ class Configuration:
         for what, sizes in (("center_crop", self.center_crop), ("slice_shape", self.slice_shape)):
             expect(len(sizes) in (0, 2), f"{self.name}: {what}", "two numbers of pixels", sizes)
             _check_voxels(f"{self.name}: {what}", sizes)
+        expect(len(self.context) in (0, self.dim) and min(self.context, default=0) >= 0, f"{self.name}: context", "voxels", self.context)
         multiple = self.patch_multiple
         expect(
             len(multiple) in (0, self.dim) and min(multiple, default=1) > 0, f"{self.name}: patch_multiple", "numbers from 1 on", multiple
@@ -171,10 +200,16 @@ class Configuration:
 
     @property
     def built_options(self) -> dict[str, Any]:
-        """Keyword arguments of the network: `network_options` with the features times `width`."""
+        """Keyword arguments of the network: `network_options` with the features times `width`, and that its input has surroundings."""
+        options = self.network_options | ({"surrounded": True} if self.context else {})
         if self.width == 1:
-            return self.network_options
-        return self.network_options | {"features": [round(count * self.width) for count in self.network_options["features"]]}
+            return options
+        return options | {"features": [round(count * self.width) for count in self.network_options["features"]]}
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Voxels per axis of the network's input: the patch and its surroundings."""
+        return tuple(size + 2 * more for size, more in zip(self.patch_size, self.context or (0,) * self.dim, strict=True))
 
     @property
     def sees_previous(self) -> bool:

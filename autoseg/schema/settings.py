@@ -21,8 +21,9 @@ class PlanSettings:
         configurations: To preprocess; None means all of the plan but ``2.5d``.
         preset: ``default``, ``resenc_m``, ``resenc_l`` or ``resenc_xl``.
         memory_gb: Memory target; None means the preset's.
-        spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one.
+        spacing: Target spacing ``(Z, Y, X)`` in mm instead of the planned one, or a multiple of that (``x2``).
         force_lowres: Plan a low resolution and a cascade even where the patch already sees enough.
+        one_grid: Plan both stages of the cascade on the grid of ``3d_fullres``.
         plan_from: Id or name of a dataset, or the folder of its plan, whose plan is taken over (`planners.plan_from`); None plans anew.
         groups: Regular expression that finds the patient in a case's name.
         allow_external: Let ``dataset.json`` name files outside of the dataset's folder; the home remembers it.
@@ -37,8 +38,9 @@ class PlanSettings:
     configurations: tuple[str, ...] | None = None
     preset: str = "default"
     memory_gb: float | None = None
-    spacing: tuple[float, ...] | None = None
+    spacing: tuple[float, ...] | str | None = None
     force_lowres: bool = False
+    one_grid: bool = False
     plan_from: str | None = None
     groups: str | None = None
     allow_external: bool = False
@@ -74,6 +76,7 @@ class TrainSettings:
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         seconds: Budget in wall time.
+        first_iterations: Budget of a cascade's first stage in optimisation steps; None means the same as its second.
         seed: Of every random choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         batch: Patches a step; None means what suits the device.
@@ -102,6 +105,7 @@ class TrainSettings:
     epochs: int | None = None
     iterations: int | None = None
     seconds: float | None = None
+    first_iterations: int | None = None
     seed: int = 0
     device: str = "auto"
     batch: int | None = None
@@ -136,7 +140,7 @@ class PredictSettings:
         model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
         folds: Folds whose networks are averaged; None means all that each model was trained on.
         mirror: Average over mirrored images (test-time augmentation).
-        step: Distance of tiles as a share of the patch.
+        step: Distance of tiles as a share of the patch; two: of a cascade's first stage, and of all others; None: as validated.
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
@@ -150,7 +154,7 @@ class PredictSettings:
     model: str | None = None
     folds: tuple[str, ...] | None = None
     mirror: bool = True
-    step: float = 0.5
+    step: float | tuple[float, float] | None = None
     low_memory: bool = False
     save_probabilities: bool = False
     uncertainty: bool = False

@@ -60,6 +60,8 @@ class AdversarialTrainer(Trainer):
     were not annotated in a sample are part of its background in both (`merge_unlabelled`).
     """
 
+    sees_surroundings = False  # the discriminator sees image and map of one size
+
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         super().__init__(job, folders, device=device, progress=progress)
         self.options = checked_options(AdversarialOptions, job.trainer_options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from ..schema import Box
 from ..schema.conventions import OUTSIDE
 from ..schema.run_record import RunRecord
 from .augmentation.augment import Augmentation, draw, size_for
+from .augmentation.spatial import center_crop
 from .cascade.augmentation import augment_previous
 from .cascade.region_masks import in_region, mark_outside
 from .case_sampling import case_draw
 from .label_maps import LabelMaps
 from .losses.target_adaptive import Annotated, after_flip
-from .patch_sampling import draw_sample, is_foreground_slot, moved, read_box, read_patch
+from .patch_sampling import Sample, draw_sample, is_foreground_slot, moved, read_box, read_patch
 from .run_options import RunFolders
 from .slice_patches import read_slices, repeated
 
@@ -42,7 +43,8 @@ class Batch:
     """Patches ready for the network.
 
     Attributes:
-        image: ``(B, C, *patch)`` float32; in 2.5D a channel's slices lie together; in a cascade the previous stage's organs follow.
+        image: ``(B, C, *input)`` float32, the patch and (for some networks) its surroundings; in 2.5D a channel's slices lie together; in a
+            cascade the previous stage's organs follow.
         segmentation: ``(B, *patch)`` int16 internal values.
         cases: Name of each sample's case.
         annotated: Of each sample the organs that were annotated in its case, as indices into `Labels.names`, or None where all were.
@@ -89,25 +91,35 @@ class BatchMaker:
         """Batch `number` of the stream."""
         size, share = self.job.configuration.batch_size, self.job.options.foreground
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
-        images = torch.stack([image for image, *_ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
-        segmentations = torch.stack([segmentation for _, segmentation, *_ in samples])
+        images = self.stack([image for image, *_ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
+        segmentations = self.stack([segmentation for _, segmentation, *_ in samples])
         _, _, cases, annotated = zip(*samples, strict=True)
         return Batch(images, segmentations, cases, annotated)
+
+    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The samples' images, or label maps, as one tensor."""
+        return torch.stack(tuple(tensors))
+
+    def place(self, rng: np.random.Generator, draw_case: Callable[[], str], *, foreground: bool) -> tuple[Augmentation, Sample]:
+        """Draws what a sample is: a patch and its surroundings in one of the cases, and what is done to it."""
+        configuration, organ_slices = self.job.configuration, self.job.options.organ_slices
+        augmentation = self.augmentation(rng, configuration.input_size)
+        load_size, name = size_for(augmentation), draw_case()
+        case = {name: self.cases[name]}
+        place = draw_sample(rng, case, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
+        # A translation is another place to read, not another way to place what was read.
+        return replace(augmentation, translation=()), moved(place, augmentation.translation)
 
     def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[int, ...] | None]:
         job, configuration = self.job, self.job.configuration
         rng = np.random.default_rng([job.seed, self.stream, number, index])
-        augmentation = self._draw(rng)
-        load_size, organ_slices = size_for(augmentation), job.options.organ_slices
-        name = self._draw_case(rng, number, index)
-        case = {name: self.cases[name]}
-        place = draw_sample(rng, case, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
-        # A translation is another place to read, not another way to place what was read.
-        place, augmentation = moved(place, augmentation.translation), replace(augmentation, translation=())
+        augmentation, place = self.place(rng, lambda: self._draw_case(rng, number, index), foreground=foreground)
         image, maps = self._read(place.case, place.box)
         masked = repeat_per_slice(configuration.mask_normalization, configuration.slices)
         image, maps = maps.augmented(augmentation, image, masked=masked)
         labels = maps.labels if maps.region is None else mark_outside(maps.labels, maps.region, job.plan.labels)
+        if configuration.context:
+            labels = center_crop(labels, configuration.patch_size, 0)
         annotated = self.annotated[place.case]
         if augmentation.relabel:
             annotated = after_flip(annotated, configuration.mirroring)
@@ -118,14 +130,15 @@ class BatchMaker:
             image = torch.cat([image, organs])
         return image, labels, place.case, annotated
 
-    def _draw(self, rng: np.random.Generator) -> Augmentation:
+    def augmentation(self, rng: np.random.Generator, size: Sequence[int]) -> Augmentation:
+        """Draws what is done to a sample of so many voxels per axis: to those of validation nothing."""
         job = self.job
         if self.stream != TRAINING:
-            return Augmentation(job.configuration.patch_size)
+            return Augmentation(tuple(size))
         drawn = draw(
             rng,
             job.options.augmentation,
-            patch_size=job.configuration.patch_size,
+            patch_size=size,
             channels=len(job.plan.channels),
             mirroring=job.configuration.mirroring,
             labels=job.plan.labels,

@@ -37,8 +37,8 @@ def loader_size(job: RunRecord, device: torch.device) -> tuple[int, int]:
     """
     threads = 1 if device.type == "cpu" else max(2, min(MOST_THREADS, cpu_count() - 1))
     configuration = job.configuration
-    voxels = configuration.batch_size * math.prod(configuration.patch_size)
-    batch_bytes = voxels * (4 * job.plan.in_channels(configuration) + 2)
+    image, labels = 4 * job.plan.in_channels(configuration) * math.prod(configuration.input_size), 2 * math.prod(configuration.patch_size)
+    batch_bytes = configuration.batch_size * (image + labels)
     return threads, max(1, min(threads + 1, AHEAD_BYTES // batch_bytes))
 
 

@@ -42,16 +42,16 @@ def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
 
 
 def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Run) -> Configuration:
-    """The configuration with patch and width of the model's other folds, where there are any."""
+    """The configuration with patch, surroundings and width of the model's other folds, where there are any."""
     if sibling is None or (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
-        return configuration
+        return configuration if sibling is None else replace(configuration, context=sibling.context)
     then, planned = ("x".join(map(str, one.patch_size)) for one in (sibling, configuration))
     log.warning(
         "Patch %s and %g times the planned features as in the folds of this model that were started before, not %s and %g; "
         "to change it, move %s away.",
         *(then, sibling.width, planned, configuration.width, run.model.folder),
     )
-    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
+    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width, context=sibling.context)
 
 
 def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None, *, settings: TrainSettings) -> RunRecord:

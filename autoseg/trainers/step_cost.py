@@ -110,6 +110,6 @@ def _cost(job: RunRecord, device: torch.device) -> StepCost:
 def _random_batch(job: RunRecord, device: torch.device) -> Batch:
     configuration, highest = job.configuration, len(job.plan.labels.base_values)
     size, patch = configuration.batch_size, configuration.patch_size
-    image = torch.randn((size, job.plan.in_channels(configuration), *patch), device=device)
+    image = torch.randn((size, job.plan.in_channels(configuration), *configuration.input_size), device=device)
     segmentation = torch.randint(0, highest + 1, (size, *patch), dtype=torch.int16, device=device)
     return Batch(image.to(memory_format=memory_format(configuration.dim)), segmentation, ("random",) * size, (None,) * size)

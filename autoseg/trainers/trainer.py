@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,10 @@ class Trainer:
         loss: Of the network's outputs, internal labels and annotated organs.
         scaler: Of losses in float16, for all networks that are trained.
         iteration, interval, seconds: Number of steps, of validation intervals, and training time so far.
+        sees_surroundings: Whether its step can work with images that reach beyond their label maps (`Configuration.context`).
     """
+
+    sees_surroundings: ClassVar[bool] = True
 
     def __init__(self, job: RunRecord, folders: RunFolders, *, device: torch.device, progress: bool = True) -> None:
         self.job, self.folders, self.device, self.progress = job, folders, device, progress
@@ -154,6 +157,10 @@ class Trainer:
     def prepare(self) -> None:
         """Writes files that the first batch needs; called whenever a run begins or goes on."""
 
+    def batch_maker(self, names: Sequence[str], *, stream: int) -> BatchMaker:
+        """What makes the batches of some cases, see `BatchMaker`."""
+        return BatchMaker(self.job, self.folders, names, stream=stream, device=self.device)
+
     def build_loss(self) -> Callable[[Tensor | Sequence[Tensor], Tensor, Annotated], Tensor]:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
         job = self.job
@@ -190,7 +197,7 @@ class Trainer:
             reset_peak_memory()
             self.restore()
             self.prepare()
-            make = BatchMaker(self.job, self.folders, self.job.split.train, stream=TRAINING, device=self.device)
+            make = self.batch_maker(self.job.split.train, stream=TRAINING)
             threads, ahead = loader_size(self.job, self.device)
             loader = Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads)
             with loader as batches, self._bar() as bar, self._interruption:
@@ -281,7 +288,7 @@ class Trainer:
     @cached_property
     def _scoring_batches(self) -> BatchMaker:
         """Of the validation cases; of the training cases where none of the former was annotated for the organs."""
-        make = partial(BatchMaker, self.job, self.folders, stream=VALIDATION, device=self.device)
+        make = partial(self.batch_maker, stream=VALIDATION)
         try:
             return make(self.job.split.val or self.job.split.train)
         except NothingAnnotatedError as error:

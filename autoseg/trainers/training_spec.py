@@ -11,7 +11,7 @@ from ..data.ct_windows import Window, check_window, common_window
 from ..data.label_subsets import organs_tag, subset_labels
 from ..data.labels import plan_mirroring
 from ..data.region_order import check_region_order
-from ..networks import network_spec
+from ..networks import network_spec, surroundings_of
 from ..planners.budget import patch_multiple
 from ..planners.configurations import selected_configurations
 from ..preprocessing.normalization import find_scheme
@@ -74,9 +74,30 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)
     network_spec(configuration.network)  # what the plan names must be there, and allowed, before anything long begins
+    if trainer.sees_surroundings:
+        configuration = _with_surroundings(configuration, settings.patch or ())
+    if settings.patch and configuration.locator is not None and configuration.locator.whole:
+        configuration = replace(configuration, patch_size=settings.patch)  # of the largest region
     for scheme in configuration.normalization:
         find_scheme(scheme)
     return TrainingSpec(plan, configuration, words, former_words)
+
+
+def _with_surroundings(configuration: Configuration, asked: Sequence[int]) -> Configuration:
+    """The configuration with the patch and the surroundings of a network whose convolutions do not pad; any other as it is.
+
+    Raises:
+        ValueError: The patch that was `asked` for does not fit such a network.
+    """
+    sizes = surroundings_of(configuration.network, configuration.dim, configuration.network_options)
+    if sizes is None:
+        return configuration
+    context, patch, multiple = sizes
+    if any((size - own) % step for size, own, step in zip(asked, patch, multiple, strict=bool(asked))):
+        own, steps = (" ".join(map(str, one)) for one in (patch, multiple))
+        raise ValueError(f"--patch: expected {own} plus or minus multiples of {steps} for this network, got {' '.join(map(str, asked))}")
+    patch = tuple(asked) or patch
+    return replace(configuration, context=context, patch_size=patch, patch_multiple=multiple)
 
 
 def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:

@@ -13,7 +13,7 @@ import torch
 from autoseg.networks import build_network
 from autoseg.planners.memory import conv_elements, label_keys
 from autoseg.planners.patch import PRESETS, Setting, Sizing, network_options, plan_size
-from autoseg.planners.plan import describe, make_plan
+from autoseg.planners.plan import describe, make_plan, with_one_grid
 from autoseg.planners.spacing import median_resampled_shape, spacing_statistics, target_spacing, transpose_order
 from autoseg.planners.topology import plan_topology
 from autoseg.runtime.serialization import read_json, write_json
@@ -231,3 +231,28 @@ def test_every_choice_has_a_reason_in_the_table() -> None:
         assert " x ".join(str(size) for size in configuration.patch_size) in table
     assert {"spacing", "axes", "preset", "normalisation", "flips"} <= {row.what for row in plan.reasons}
     assert all(row.why for row in plan.reasons)
+
+
+def test_a_multiple_of_the_planned_spacing() -> None:
+    planned, twice = (make_plan(dataset(), volumes(), spacing=spacing).configurations["3d_fullres"] for spacing in (None, "x2"))
+    assert twice.spacing == tuple(2 * size for size in planned.spacing) == (6.0, 2.0, 2.0)
+    assert twice.median_shape == tuple(round(size / 2) for size in planned.median_shape)
+    plan = make_plan(dataset(), volumes(), spacing="x1.5")
+    assert any(reason.what == "spacing" and "1.5 times the median over the cases, as you asked" in reason.why for reason in plan.reasons)
+    for wrong in ("2", "xtwo", "x0", "x-1", "xinf"):
+        with pytest.raises(ValueError, match="a multiple of the planned spacing like x2"):
+            make_plan(dataset(), volumes(), spacing=wrong)
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["without a coarse stage", "with one"])
+def test_both_stages_of_a_cascade_on_one_grid(forced: bool) -> None:
+    plan = with_one_grid(make_plan(dataset(), volumes(), force_lowres=forced))
+    full, first, second = (plan.configurations[name] for name in ("3d_fullres", "3d_lowres", "3d_cascade"))
+    assert dataclasses.replace(first, name="3d_fullres") == full
+    assert dataclasses.replace(second, name="3d_fullres", previous_stage=None) == full
+    assert (second.previous_stage, first.data, second.data) == ("3d_lowres", "3d_fullres", "3d_fullres")
+    assert list(plan.configurations) == ["2d", "3d_fullres", "3d_lowres", "3d_cascade", "2.5d"]
+    rows = [reason for reason in plan.reasons if reason.configuration in ("3d_lowres", "3d_cascade")]
+    assert [row.why for row in rows] == ["as you asked: both stages of the cascade on one grid, that of 3d_fullres"]
+    with pytest.raises(ValueError, match="expected volumes for a cascade"):
+        with_one_grid(dataclasses.replace(plan, configurations={"2d": plan.configurations["2d"]}))

@@ -92,7 +92,9 @@ def test_numbers_of_the_papers() -> None:
     assert (thaler.options["learning_rate"], thaler.options["average_decay"]) == (1e-4, 0.999)
     assert plan_settings("thaler2021").spacing == (2.0, 2.0, 2.0)
     assert (roth.trainer, roth.network, roth.options["loss"]) == ("CascadeTrainer", "roth_unet", "weighted_ce")
-    assert plan_settings("roth2018").force_lowres
+    assert (plan_settings("roth2018").spacing, plan_settings("roth2018").one_grid) == ("x2", True)
+    assert (roth.first_iterations, roth.iterations, roth.network_options) == (200_000, 115_000, {"valid": True})
+    assert roth.trainer_options == {"previous_input": False, "first_step": 1.0, "second_step": 0.63, "tile_mean": "plain"}
     assert (crespi.window, crespi.options["learning_rate"]) == ("auto", 1e-3)
 
 
@@ -105,7 +107,7 @@ class TestWhatTheUserSaysWins:
 
     def test_a_budget_replaces_the_budget(self) -> None:
         settings = train_settings("roth2018", seconds=60.0)
-        assert (settings.iterations, settings.seconds) == (None, 60.0)
+        assert (settings.iterations, settings.first_iterations, settings.seconds) == (None, None, 60.0)
 
     def test_intensities_replace_intensities(self) -> None:
         settings = train_settings("crespi2023", normalization=("zscore",))

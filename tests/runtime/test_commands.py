@@ -38,6 +38,7 @@ GIVEN: dict[str, Any] = {
     "options": {"loss": "ce", "foreground": 0.5, "deep_supervision": False, "augmentation": {"scale_range": [0.8, 1.2]}},
     "epochs": 4,
     "iterations": 1_234_567,
+    "first_iterations": 9,
     "seconds": 1_300_000.5,
     "seed": 7,
     "device": "cuda:1",
@@ -122,6 +123,7 @@ def test_an_ensemble_of_all_folds_is_one_command(monkeypatch: pytest.MonkeyPatch
         PlanSettings(groups=r"^p\d+"),
         PlanSettings(groups=r"-(\w+)$", configurations=("2d", "3d_lowres"), preset="resenc_m", memory_gb=6.3, force_lowres=True),
         PlanSettings(spacing=(3.0, 0.1 + 0.2, 1 / 3), configurations=("2d",)),
+        PlanSettings(spacing="x2", one_grid=True),
     ],
 )
 def test_a_command_plans_with_the_recorded_settings(settings: PlanSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

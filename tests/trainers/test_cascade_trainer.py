@@ -80,7 +80,7 @@ class TestRadius:
         with caplog.at_level(logging.INFO):
             job = self.begin(second(), run)
         assert job.configuration.region == CandidateRegion("previous", 0), "this first stage is right everywhere"
-        assert "Candidate region: radius 0, the smallest with 100.00%" in caplog.text
+        assert "Candidate region: radius 0, the smallest with more than 99% of each organ inside" in caplog.text
         kept = read_json(run.run.parent / CANDIDATE_REGION, CandidateRegionChoice)
         assert (kept.radius, len(kept.rows)) == (0, 11)
         assert (run.run.parent / "candidate_region.png").read_bytes()[:4] == b"\x89PNG"

@@ -15,21 +15,26 @@ import torch
 from factories import CASES, ORGANS, REGIONS, SHAPE, make_case, make_configuration, make_geometry, make_job, make_plan, write_store
 from trainer_runs import equal, weights
 
-from autoseg.inference.localisation import LocatedPredictor
+from autoseg.inference.localisation import LocatedPredictor, _resized, region_around
 from autoseg.inference.low_memory import LowMemoryPredictor
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.trained_model import InferenceOptions, load_model
+from autoseg.inference.volume_predictor import Volume
+from autoseg.preprocessing.cropping import bounding_box
 from autoseg.preprocessing.storage import Store, StoredRecord
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Budget, Configuration, Image, Locator
+from autoseg.schema import Budget, Configuration, Image, Locator, Mirroring
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import AugmentationOptions
+from autoseg.trainers.augmentation.augment import Augmentation, apply, draw
+from autoseg.trainers.batches import TRAINING, VALIDATION
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
 from autoseg.trainers.run_options import RunFolders, default_options
 from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
 from autoseg.trainers.spatial_configuration.locator_training import locator_augmentation
+from autoseg.trainers.spatial_configuration.regions import RegionBatches, zoomed
 from autoseg.trainers.spatial_configuration.trainer import SpatialConfigurationTrainer
 from autoseg.trainers.step_cost import _random_batch
 
@@ -47,7 +52,7 @@ def a_job(*, iterations: int = 8, validation_intervals: int = 2, options: dict |
     job = make_job(
         make_plan(small()), iterations=iterations, validation_intervals=validation_intervals, loss="generalised_dice", **training
     )
-    chosen = {"localisation_share": 0.5, "margin": 2, "locator_options": LOCATOR} | (options or {})
+    chosen = {"localisation_share": 0.5, "margin": 2, "locator_options": LOCATOR, "whole_region": False} | (options or {})
     job = dataclasses.replace(job, trainer="SpatialConfigurationTrainer", trainer_options=chosen)
     return dataclasses.replace(job, configuration=SpatialConfigurationTrainer.configure(job.configuration, job.plan, chosen))
 
@@ -59,7 +64,9 @@ def trainer_of(job: RunRecord, folders: RunFolders) -> SpatialConfigurationTrain
 class TestConfigure:
     def test_the_network_multiples_of_32_and_a_locator(self):
         planned = make_configuration(patch_size=(28, 80, 96), median_shape=(30, 200, 240), spacing=(4.0, 1.0, 1.0))
-        chosen = SpatialConfigurationTrainer.configure(planned, make_plan(planned), {"margin": 8, "locator_options": {"features": 16}})
+        chosen = SpatialConfigurationTrainer.configure(
+            planned, make_plan(planned), {"margin": 8, "locator_options": {"features": 16}, "whole_region": False}
+        )
         assert (chosen.network, chosen.network_options) == ("scn", {})
         assert (chosen.patch_size, chosen.patch_multiple) == ((28, 64, 96), (28, 32, 32))
         assert (chosen.locator.spacing, chosen.locator.margin, chosen.locator.network_options) == ((6.0,) * 3, 8, {"features": 16})
@@ -102,6 +109,99 @@ class TestConfigure:
             default_options(short, "cuda", batch=2), loss="generalised_dice"
         )
         assert default_options(long, "cuda", batch=2, suited=suited, changes={"loss": "dice"}).loss == "dice"
+
+
+class TestWholeRegions:
+    def job(self, **options) -> RunRecord:
+        return a_job(options={"whole_region": True, "margin": 1} | options)
+
+    def test_it_is_the_default_and_the_papers_largest_input_or_the_median_image(self):
+        planned = make_configuration(patch_size=(28, 80, 96), median_shape=(30, 200, 240), spacing=(4.0, 1.0, 1.0), batch_size=4)
+        chosen = SpatialConfigurationTrainer.configure(planned, make_plan(planned), {})
+        assert (chosen.patch_size, chosen.patch_multiple, chosen.batch_size) == ((32, 128, 160), (32, 32, 32), 1)
+        assert chosen.locator.whole
+        second = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
+        assert not SpatialConfigurationTrainer.configure(second, make_plan(second), {}).locator.whole, "its organs are of tiles"
+
+    def test_a_sample_is_the_region_around_the_reference(self, folders):
+        job = self.job()
+        make = RegionBatches(job, folders, "abcd", stream=VALIDATION, device=CPU).prepared()
+        image, labels = make_case(0)
+        region = make.regions["a"]
+        around = bounding_box(labels > 0)
+        assert region.box == region_around(around, SHAPE, 1, (32, 32, 32)) == tuple((0, n) for n in SHAPE), (
+            "32 voxels, where there are so many"
+        )
+        for number in range(4):
+            batch = make(number)
+            stored = make.cases[batch.cases[0]]
+            assert torch.equal(batch.image[0], torch.from_numpy(np.asarray(stored.image[:])))
+            assert np.array_equal(batch.segmentation[0], np.asarray(stored.segmentation[:]))
+
+    def test_a_region_is_cut_out_where_the_image_is_larger(self, tmp_path):
+        store = write_store(tmp_path / "data", make_plan(), ["a"], shape=(40, 70, 60))
+        stored = store.load("a")
+        image, labels = np.asarray(stored.image[:]), np.zeros((40, 70, 60), np.int16)
+        labels[4:10, 20:60, 30:34] = 1
+        store.write("a", image, labels, stored.trace, {})
+        job = dataclasses.replace(self.job(), configuration=dataclasses.replace(self.job().configuration, patch_size=(64, 64, 64)))
+        make = RegionBatches(job, RunFolders(tmp_path / "run", tmp_path / "data"), ["a"], stream=VALIDATION, device=CPU).prepared()
+        assert make.regions["a"].box == ((0, 32), (19, 61), (16, 48))
+        batch = make(0)
+        assert np.array_equal(batch.image[0], image[:, 0:32, 19:61, 16:48])
+        assert np.array_equal(batch.segmentation[0], labels[0:32, 19:61, 16:48])
+
+    def test_a_region_that_is_too_large_is_coarser_as_in_prediction(self, tmp_path):
+        store = write_store(tmp_path / "data", make_plan(), ["a"], shape=(40, 70, 60))
+        stored = store.load("a")
+        ramp = sum(
+            np.arange(n, dtype=np.float32).reshape([-1 if axis == k else 1 for k in range(3)]) for axis, n in enumerate((40, 70, 60))
+        )
+        labels = np.zeros((40, 70, 60), np.int16)
+        labels[4:10, 20:60, 30:34] = 1
+        store.write("a", ramp[None], labels, stored.trace, {})
+        job = dataclasses.replace(self.job(), configuration=dataclasses.replace(self.job().configuration, patch_size=(32, 21, 32)))
+        make = RegionBatches(job, RunFolders(tmp_path / "run", tmp_path / "data"), ["a"], stream=VALIDATION, device=CPU).prepared()
+        assert make.regions["a"].shape == (16, 21, 16)
+        batch = make(0)
+        expected = _resized(ramp[None, 0:32, 19:61, 16:48], (16, 21, 16))
+        torch.testing.assert_close(batch.image[0], torch.from_numpy(expected), rtol=1e-5, atol=1e-3)
+        assert (batch.segmentation == 1).sum() == pytest.approx((labels == 1).sum() / 8, rel=0.1)
+
+    def test_augmented_regions_keep_their_size_and_surroundings(self, folders):
+        make = RegionBatches(self.job(), folders, "ab", stream=TRAINING, device=CPU).prepared()
+        shapes = {tuple(make(number).image.shape[2:]) for number in range(6)}
+        assert shapes == {SHAPE}
+
+    def test_deformations_are_those_of_the_region_before_it_is_made_finer(self):
+        """A region that was halved: what the augmentation reads in it, it reads at twice the distance in the image."""
+        options = AugmentationOptions(elastic_probability=1, distortion_probability=1, rotation_probability=1, planar_rotation_degrees=10)
+        for size in ((16, 16, 16), (4, 16, 16)):
+            drawn = draw(np.random.default_rng(0), options, patch_size=size, channels=1, mirroring=Mirroring(), labels=ORGANS)
+            assert drawn.planar == (size[0] == 4)
+            ramp = torch.arange(64.0).reshape(1, 1, 1, 64).expand(1, 64, 64, 64)
+            labels = torch.zeros(64, 64, 64, dtype=torch.int16)
+            usual, _ = apply(
+                Augmentation(size, planar=drawn.planar, matrix=drawn.matrix, stretch=drawn.stretch, elastic=drawn.elastic), ramp, labels
+            )
+            twice = zoomed(drawn, (2.0, 2.0, 2.0))
+            found, _ = apply(Augmentation(size, matrix=twice.matrix, stretch=twice.stretch, elastic=twice.elastic), ramp, labels)
+            torch.testing.assert_close(found - 31.5, 2 * (usual - 31.5), rtol=1e-3, atol=1e-2)
+        assert zoomed(drawn, (1.0, 1.0, 1.0)) == drawn
+
+    def test_regions_of_several_sizes_are_padded_to_one_batch(self, folders):
+        make = RegionBatches(self.job(), folders, "ab", stream=VALIDATION, device=CPU)
+        stacked = make.stack([torch.ones(2, 3, 4, 5), torch.ones(2, 4, 4, 3)])
+        assert stacked.shape == (2, 2, 4, 4, 5)
+        assert stacked.sum() == 2 * (60 + 48)
+
+    def test_the_network_learns_from_whole_regions(self, folders, caplog):
+        trainer = trainer_of(self.job(), folders)
+        with caplog.at_level(logging.INFO):
+            network = trainer.fit()
+        assert "50 % of the steps also train the network that locates the organs" in caplog.text
+        logits = trainer.predictor(network).logits(Volume(make_case(2)[0], case="c"))
+        assert logits.shape == (3, *SHAPE)
 
 
 class TestLoss:

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.serialization import atomic_write, write_json
-from ...schema import CandidateRegion, Configuration, Labels, Plan
+from ...schema import CandidateRegion, Configuration, Labels, Plan, Tiling
 from ...schema.run_record import RunRecord
 from ..plots import plot_recall
 from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
-from .candidate_region import CandidateRegionChoice, choose_candidate_region
+from .candidate_region import ROTHS_RADIUS, CandidateRegionChoice, choose_candidate_region
 from .region_masks import prepare_regions, with_ignore
 
 log = logging.getLogger(__name__)
 
 CANDIDATE_REGION = "candidate_region.json"
 """In a model folder: the radius of its candidate region and the table it was chosen from, plotted in the ``.png`` beside it."""
-
-ROTHS_RADIUS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +32,16 @@ class CascadeOptions:
             second.
         previous_input: The second stage sees the first one's organs as further channels.
         radius: Voxels by which the first stage's organs are dilated; None chooses it from its out-of-fold predictions.
+        first_step, second_step: Distance of tiles of each stage as a share of the patch, in validation and prediction.
+        tile_mean: How overlapping tiles are joined, see `autoseg.schema.Tiling`.
     """
 
     region: bool = True
     previous_input: bool = True
     radius: int | None = None
+    first_step: float = 0.5
+    second_step: float = 0.5
+    tile_mean: str = "gaussian"
 
     def __post_init__(self) -> None:
         for name in ("region", "previous_input"):
@@ -46,6 +49,8 @@ class CascadeOptions:
                 raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
         if self.radius is not None and (isinstance(self.radius, bool) or not isinstance(self.radius, int) or self.radius < 0):
             raise ValueError(f"radius: expected a whole number of voxels, 0 or more, got {self.radius!r}")
+        for step in (self.first_step, self.second_step):
+            Tiling(step, self.tile_mean)
 
 
 class CascadeTrainer(Trainer):
@@ -57,8 +62,10 @@ class CascadeTrainer(Trainer):
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
-        """The configuration with its candidate region; that of a second stage gets its radius when the run begins (`fit_to_data`)."""
+        """The configuration with its tiles and candidate region; a second stage's gets its radius when the run begins (`fit_to_data`)."""
         checked = checked_options(CascadeOptions, options)
+        step = checked.first_step if configuration.previous_stage is None else checked.second_step
+        configuration = replace(configuration, tiling=Tiling(step, checked.tile_mean))
         if configuration.previous_stage is None:
             return replace(configuration, region=CandidateRegion("body") if checked.region else None)
         radius = ROTHS_RADIUS if checked.radius is None else checked.radius

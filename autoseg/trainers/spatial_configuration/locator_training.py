@@ -67,7 +67,7 @@ class LocatorTraining:
             raise ValueError(f"{job.configuration.name}: expected a configuration with a locator, got none")
         self.job, self.device, self.shape = job, device, job.configuration.locator.shape
         self.network = on_device(build_locator(job.configuration, len(job.plan.channels)), device, job.configuration.dim)
-        clip = GradientClip(job.options.gradient_clip, 0.0)
+        clip = GradientClip(job.options.gradient_clip, job.options.relative_clip)
         optimizer = build_optimizer(self.network.parameters(), job.options)
         # No scaler: see `step`.
         self.optimized = OptimizedNetwork(self.network, optimizer, clip=clip, average_decay=job.options.average_decay)
@@ -117,7 +117,7 @@ class LocatorTraining:
 
     def states(self) -> dict[str, Any]:
         """All that is needed to go on."""
-        progress = {"loss": self.loss.cpu(), "steps": torch.tensor(self.steps)}
+        progress = {"loss": self.loss.cpu(), "steps": torch.tensor(self.steps), "clip": self.optimized.clip.average}
         return self.optimized.states("locator") | {"locator_progress": progress}
 
     def load(self, states: Mapping[str, Any]) -> None:
@@ -125,3 +125,4 @@ class LocatorTraining:
         self.optimized.load(states, "locator")
         self.loss = states["locator_progress"]["loss"].to(self.device)
         self.steps = int(states["locator_progress"]["steps"])
+        self.optimized.clip.average = states["locator_progress"].get("clip")  # of which earlier versions knew nothing

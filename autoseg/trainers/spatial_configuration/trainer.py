@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +21,19 @@ from ...runtime.registry import lookup
 from ...schema import Configuration, Mirroring, Plan
 from ...schema.run_record import RunRecord
 from ...schema.training_options import TrainingOptions
-from ..batches import Batch
+from ..batches import Batch, BatchMaker
 from ..losses import LOSSES
 from ..losses.heatmap import sigmoid_cross_entropy
 from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
 from .coarse_cases import prepare_coarse
 from .locator_training import LocatorTraining
-from .options import SpatialConfigurationOptions, with_locator
+from .options import MULTIPLE, SpatialConfigurationOptions, with_locator, with_whole_region
+from .regions import RegionBatches
+
+log = logging.getLogger(__name__)
 
 NETWORK = "scn"
-MULTIPLE = 32
-"""Axes of the patch that are at least as long are multiples of this, which the network else pads to."""
 AVERAGE_DECAY = 0.999
 LEARNING_RATE = 1e-4
 
@@ -49,7 +51,7 @@ class SpatialConfigurationTrainer(Trainer):
 
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
-        """The configuration with the network, patches of multiples of 32 where they are as long, and a locator for volumes.
+        """The configuration with the network, for volumes with a locator and whole regions, else with patches of multiples of 32.
 
         Raises:
             ValueError: An option is unknown or makes no sense, organs overlap, or another network is demanded.
@@ -69,7 +71,9 @@ class SpatialConfigurationTrainer(Trainer):
         # Mirrored anatomy would teach the spatial networks places that no patient has.
         mirroring = configuration.mirroring if checked.mirroring else Mirroring()
         configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None, mirroring=mirroring)
-        return with_locator(configuration, [configuration.median_shape], checked)
+        configuration = with_locator(configuration, [configuration.median_shape], checked, plan)
+        is_whole = configuration.locator is not None and configuration.locator.whole
+        return with_whole_region(configuration, plan) if is_whole else configuration
 
     @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
@@ -81,7 +85,7 @@ class SpatialConfigurationTrainer(Trainer):
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = checked_options(SpatialConfigurationOptions, job.trainer_options)
-        configuration, sibling = with_locator(job.configuration, shapes, options), sibling_configuration(folders.files)
+        configuration, sibling = with_locator(job.configuration, shapes, options, job.plan), sibling_configuration(folders.files)
         if sibling is not None:
             if _locator_settings(sibling) != _locator_settings(configuration):
                 raise ValueError(
@@ -105,9 +109,16 @@ class SpatialConfigurationTrainer(Trainer):
         """Brings the training cases to the coarse grid, where that is not done yet."""
         job, folders = self.job, self.folders
         if self.locator is not None:
+            log.info("%.0f %% of the steps also train the network that locates the organs.", 100 * self.options.localisation_share)
             names = sorted(job.split.train)
             folder = prepare_coarse(folders.run.parent, folders.data, names, job.plan, job.configuration, progress=self.progress)
             self.locator.cases = [path for name in names if (path := folder / f"{name}.npz").is_file()]
+
+    def batch_maker(self, names: Sequence[str], *, stream: int) -> BatchMaker:
+        """Whole regions of the cases, or patches."""
+        if self.job.configuration.locator is None or not self.job.configuration.locator.whole:
+            return super().batch_maker(names, stream=stream)
+        return RegionBatches(self.job, self.folders, names, stream=stream, device=self.device).prepared()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Takes a step of the SpatialConfiguration-Net, before it in some steps one of the locator."""
@@ -158,4 +169,4 @@ class SpatialConfigurationTrainer(Trainer):
 def _locator_settings(configuration: Configuration) -> tuple[Any, ...] | None:
     """The settings of a locator that the user decides on; its grid follows from the cases."""
     locator = configuration.locator
-    return None if locator is None else (locator.network, locator.network_options, locator.margin)
+    return None if locator is None else (locator.network, locator.network_options, locator.margin, locator.whole)

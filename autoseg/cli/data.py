@@ -130,21 +130,29 @@ def _add_merge_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--datasets", nargs="+", required=True, metavar="DATASET", help="two or more datasets: ids, names or folders")
     parser.add_argument("-o", "--out", type=int, required=True, metavar="ID", help="id of the new dataset, which must be free")
     parser.add_argument("--name", help="name of the new dataset (default: those of the datasets joined by _)")
+    text = "what a label becomes: lits:tumor=liver; of unknown side: kits:kidney=left_kidney+right_kidney; none: kits:cyst=background"
+    parser.add_argument("--map", nargs="+", action="extend", default=[], dest="mapping", metavar="DATASET:LABEL=ORGAN", help=text)
     add_external(parser)
     add_nifti_geometry(parser)
 
 
-@command(_add_merge_arguments, "-d 1 2 3 -o 9", "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen")
+@command(
+    _add_merge_arguments,
+    "-d 1 2 3 -o 9",
+    "-d Liver /data/Dataset002_Spleen -o 9 --name Abdomen",
+    "-d LiTS BTCV -o 9 --map lits:tumor=liver",
+)
 def merge(options: Namespace) -> None:
     """Make one partially labelled dataset out of several with different organs.
 
-    Organs of the same name are the same organ. Images are referred to, not copied; label maps are written anew only where their
-    values change.
+    Organs of the same name are the same organ; --map says what becomes of other labels. Images are referred to, not copied; label maps
+    are written anew only where their values change.
     """
     from ..pipeline import merge as function
 
     form = options.nifti_geometry
     given = {"name": options.name, "home": options.home, "allow_external": options.allow_external, "nifti_geometry": form}
+    given["mapping"] = options.mapping
     folder, messages = function(options.datasets, options.out, **given)
     say("\n".join(messages))
     again = f" --nifti-geometry {form}" if form else ""

@@ -1,6 +1,8 @@
 """Partially labelled data: the organs that are annotated in each case, from the ``annotated`` entry of ``dataset.json``.
 
 An organ that is not annotated is neither present nor absent: it is neither learnt as background, nor sampled as foreground, nor scored.
+Organs that were annotated only together (both kidneys as one) are a *union*, written ``left kidney + right kidney``: that one of them is
+there is known, and which is not. The voxels of a union have the value of any of its organs.
 """
 
 from __future__ import annotations
@@ -20,9 +22,15 @@ EXPECTED_FORM = 'an object such as {"case_001": ["liver"]}, or a list of objects
 
 Names = tuple[str, ...]
 
+UNION = " + "
+"""Between the organs of a union in `Case.annotated`."""
+
+Known = int | tuple[int, ...]
+"""What was annotated: an organ as an index into `Labels.names`, or a union as several, ascending."""
+
 
 def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path) -> dict[str, Names]:
-    """Reads the ``annotated`` entry: case -> annotated organs in the order of `Labels.names`; cases in which all organs are stay out.
+    """Reads the ``annotated`` entry: case -> annotated organs in the order of `Labels.names`, then unions; fully annotated cases stay out.
 
     Args:
         entry: Case -> organs; or a list of ``{"cases": ..., "organs": [...]}`` with the names of the cases or a regular expression that
@@ -43,11 +51,21 @@ def parse_annotated(entry: Any, cases: Iterable[str], labels: Labels, file: Path
     return {name: organs for name, organs in found.items() if organs != labels.names}
 
 
-def annotated_indices(annotated: Names | None, labels: Labels) -> tuple[int, ...] | None:
-    """Returns the indices into `Labels.names` of the annotated organs, None where all are; organs that are not in `labels` are ignored."""
+def annotated_indices(annotated: Names | None, labels: Labels) -> tuple[Known, ...] | None:
+    """Returns the indices into `Labels.names` of the annotated organs, then of unions, None where all organs are annotated.
+
+    Organs that are not in `labels` are ignored, and unions of which an organ is not.
+    """
     if annotated is None or set(labels.names) <= set(annotated):
         return None
-    return tuple(index for index, name in enumerate(labels.names) if name in annotated)
+    several = [members_of(entry, labels.names) for entry in annotated]
+    unions = [tuple(sorted(map(labels.names.index, one))) for one in several if len(one) > 1 and set(one) <= set(labels.names)]
+    return *(index for index, name in enumerate(labels.names) if name in annotated), *sorted(unions)
+
+
+def members_of(entry: str, names: Iterable[str]) -> Names:
+    """The organs that an entry of `Case.annotated` stands for: itself, or those of a union; `names` are those of the dataset's organs."""
+    return (entry,) if entry in names else tuple(part.strip() for part in entry.split(UNION.strip()))
 
 
 def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | None) -> dict[str, int]:
@@ -58,11 +76,12 @@ def unannotated_voxels(array: np.ndarray, labels: Labels, annotated: Names | Non
     if annotated is None or annotated_indices(annotated, labels) is None:
         return {}
     counts = value_counts(array)
-    allowed = {value for name, members in zip(labels.names, labels.members, strict=True) if name in annotated for value in members}
+    shown = {name for entry in annotated for name in members_of(entry, labels.names)}
+    allowed = {value for name, members in zip(labels.names, labels.members, strict=True) if name in shown for value in members}
     found = {
         name: sum(counts.get(value, 0) for value in members if value not in allowed)
         for name, members in zip(labels.names, labels.members, strict=True)
-        if name not in annotated
+        if name not in shown
     }
     return {name: count for name, count in found.items() if count}
 
@@ -106,10 +125,22 @@ def _cases(entry: Any, case_names: Sequence[str], file: Path) -> list[str]:
 def _organs(entry: Any, labels: Labels, file: Path) -> Names:
     if not isinstance(entry, list) or not entry:
         raise ValueError(f"{file}: annotated: expected a list of at least one organ, found {entry!r}")
-    for name in entry:
+    several = [members_of(str(one), labels.names) for one in entry]
+    for name in (name for one in several for name in one):
         if name not in labels.names:
-            raise _unknown(f"{file}: annotated: organ", str(name), labels.names)
-    return tuple(name for name in labels.names if name in entry)
+            raise _unknown(f"{file}: annotated: organ", name, labels.names)
+    unions = sorted((sorted(one, key=labels.names.index) for one in several if len(one) > 1), key=lambda one: labels.names.index(one[0]))
+    _check_unions(unions, [one[0] for one in several if len(one) == 1], labels, file)
+    return *(name for name in labels.names if name in entry), *map(UNION.join, unions)
+
+
+def _check_unions(unions: Sequence[Sequence[str]], alone: Sequence[str], labels: Labels, file: Path) -> None:
+    """Refuses unions of regions, which may be regions themselves, and organs that are in two, or also annotated alone."""
+    if unions and labels.regions:
+        raise ValueError(f"{file}: annotated: expected regions, found the union {UNION.join(unions[0])!r}; make it a region in labels")
+    named = [name for one in unions for name in one]
+    if twice := sorted(name for name in set(named) if named.count(name) > 1 or name in alone):
+        raise ValueError(f"{file}: annotated: expected each organ once, alone or in a union of different ones, found {twice[0]!r} twice")
 
 
 def _unknown(kind: str, name: str, valid: Sequence[str]) -> ValueError:

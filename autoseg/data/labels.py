@@ -75,10 +75,14 @@ def to_file_values(array: np.ndarray, labels: Labels) -> np.ndarray:
 
 def organ_mask(array: np.ndarray, labels: Labels, index: int) -> np.ndarray:
     """Mask (bool, same shape) of the organ or region ``labels.names[index]`` in a label map of internal values."""
-    members = labels.internal_members[index]
-    mask = array == members[0]
-    for member in members[1:]:
-        mask |= array == member
+    return values_mask(array, labels.internal_members[index])
+
+
+def values_mask(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Mask (bool, same shape) of the voxels with one of some values, of which there is at least one."""
+    mask = array == values[0]
+    for value in values[1:]:
+        mask |= array == value
     return mask
 
 
@@ -105,7 +109,7 @@ def left_right_pairs(names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...],
     """
     sides: dict[tuple[str, ...], dict[str, list[int]]] = {}
     for index, name in enumerate(names):
-        side, organ = _side_and_organ(name)
+        side, organ = side_and_organ(name)
         if side and not (ASYMMETRIC & set(organ) and not MIRRORED & set(organ)):
             sides.setdefault(tuple(sorted(organ)), {"left": [], "right": []})[side].append(index)
     pairs, unpaired = [], []
@@ -185,7 +189,7 @@ def _swap_keeps_regions(labels: Labels, pairs: Sequence[tuple[int, int]]) -> boo
     )
 
 
-def _side_and_organ(name: str) -> tuple[str, list[str]]:
+def side_and_organ(name: str) -> tuple[str, list[str]]:
     """Side ("left", "right" or "") of an organ's name and its other words, lower case."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     sides, organ = set(), []

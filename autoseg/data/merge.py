@@ -6,7 +6,7 @@ An organ keeps the value it has in the first dataset that names it, if that is f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from ..runtime.outputs import check_outside
 from ..runtime.provenance import file_id, files_of, size_of
 from ..runtime.serialization import atomic_write, write_json
 from ..schema import Case, Dataset
+from .annotations import UNION, members_of
 from .datasets import load_dataset
 from .external_files import Permission
 from .images import ending_of, label_ending, write_label
+from .label_clashes import check_clashes
+from .label_mapping import MappedLabels, Organs, mapped_labels
 from .label_names import IGNORE
 from .label_placement import read_case_label
 from .labels import apply_table, to_internal_values
@@ -29,12 +32,36 @@ from .sources import prefixes
 
 @dataclass(frozen=True)
 class _Source:
-    """One of the datasets: the prefix of its cases' names, and the merged dataset's name of each organ and value of each file value."""
+    """One of the datasets: what becomes of its labels, and the prefix of its cases' names."""
 
-    dataset: Dataset
+    mapped: MappedLabels
     prefix: str
-    organs: dict[str, str]
-    values: dict[int, int]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.mapped.dataset
+
+    def annotated(self, case: Case) -> dict[Organs, tuple[str, ...]]:
+        """What is annotated of a case in the merged dataset, organs and unions, to the labels that it is made of.
+
+        It is known where all labels that become one of its organs were annotated.
+        """
+        names, organs = self.dataset.labels.names, self.mapped.organs
+        claims: dict[Organs, set[str]] = {}
+        for entry in case.annotated or names:
+            parts = members_of(entry, names)
+            new = tuple(dict.fromkeys(organ for part in parts for organ in organs[part]))
+            claims.setdefault(new, set()).update(parts)
+        needed = {new: {name for name in names if organs[name] and set(organs[name]) <= set(new)} for new in claims if new}
+        return {new: tuple(name for name in names if name in claims[new]) for new, labels in needed.items() if labels <= claims[new]}
+
+    def values(self, case: Case, labels: Mapping[str, int]) -> dict[int, int]:
+        """Value in the case's label map to that in the merged one, of labels that were annotated in it; `labels` are the merged ones."""
+        own = self.dataset.labels
+        merged = {label: labels[new[0]] for new, olds in self.annotated(case).items() for label in olds}
+        shown = {name for entry in case.annotated or own.names for name in members_of(entry, own.names)}
+        found = {members[0]: merged.get(name, 0) for name, members in zip(own.names, own.members, strict=True) if name in shown}
+        return found if own.ignore is None else found | {own.ignore: labels[IGNORE]}
 
 
 def merge_datasets(
@@ -43,6 +70,7 @@ def merge_datasets(
     *,
     allow_external: Sequence[Permission] = (),
     nifti_geometry: Sequence[str | None] = (),
+    mapping: Sequence[str] = (),
 ) -> list[str]:
     """Writes a dataset folder that holds the cases of several, each with the organs that were annotated in it.
 
@@ -56,24 +84,28 @@ def merge_datasets(
         allow_external: Of each dataset, as for `load_dataset`; empty means of none. That the new one may read from the folders of the
             others is for the caller to note (`external_files.remember_external`).
         nifti_geometry: Of each dataset (`Case.nifti_geometry`), by which label maps that change are read; empty means None for all.
+        mapping: What becomes of labels (`label_mapping`): ``lits:tumor=liver``, ``kits:kidney=left kidney+right kidney``.
 
     Returns:
         Sentences for the user: what became of each dataset, and what to look at.
 
     Raises:
-        ValueError: Fewer than two different datasets, or they do not fit together (regions, numbers of channels, an organ twice in one), a
-            label map has undeclared values, or the destination exists or lies in one of them.
+        ValueError: Fewer than two different datasets, or they do not fit together (numbers of channels, an organ twice in one, labels that
+            mean different things: `label_clashes`), a label map has undeclared values, or the destination exists or lies in one of them.
     """
     check_outside(destination, map(Path, folders))
     allowed = allow_external or (False,) * len(folders)
     each = zip(folders, allowed, nifti_geometry or (None,) * len(folders), strict=True)
     datasets = [load_dataset(Path(folder), allow_external=one, nifti_geometry=form) for folder, one, form in each]
     _check(datasets, destination)
-    labels, sources = _renumbered(datasets)
+    mapped = mapped_labels(datasets, mapping)
+    check_clashes(mapped)
+    sources = [_Source(one, prefix) for one, prefix in zip(mapped, prefixes([one.name for one in datasets]), strict=True)]
+    labels = _renumbered(sources)
     with atomic_write(destination) as partial:
         partial.mkdir(parents=True)
         write_json(partial / "dataset.json", _description(sources, labels, destination, partial), digest=False)
-    return [*_odd_channels(datasets), *(_sentence(source) for source in sources)]
+    return [*_odd_channels(datasets), *(_sentence(source, labels) for source in sources)]
 
 
 def _check(datasets: Sequence[Dataset], destination: Path) -> None:
@@ -83,11 +115,6 @@ def _check(datasets: Sequence[Dataset], destination: Path) -> None:
         raise ValueError(f"datasets to merge: expected at least two different ones, got {', '.join(one.name for one in datasets)}")
     first = datasets[0]
     for dataset in datasets:
-        if dataset.labels.regions:
-            raise ValueError(
-                f"{dataset.folder}: cannot be merged, as its labels are regions ({', '.join(dataset.labels.names)}); "
-                "expected one value of its own for each organ"
-            )
         if len(dataset.channels) != len(first.channels):
             raise ValueError(
                 f"{dataset.folder}: expected {len(first.channels)} channels as in {first.name} ({', '.join(first.channels)}), "
@@ -98,23 +125,21 @@ def _check(datasets: Sequence[Dataset], destination: Path) -> None:
             raise ValueError(f"{dataset.folder}: expected organs whose names differ in more than case, found {list(dataset.labels.names)}")
 
 
-def _renumbered(datasets: Sequence[Dataset]) -> tuple[dict[str, int], list[_Source]]:
-    """The merged dataset's organs with their values (the ignore label among them), and what that means for each dataset."""
+def _renumbered(sources: Sequence[_Source]) -> dict[str, int]:
+    """The merged dataset's organs with their values, the ignore label among them."""
     labels: dict[str, int] = {}
-    spelling: dict[str, str] = {}
-    sources = []
-    for dataset, prefix in zip(datasets, prefixes([one.name for one in datasets]), strict=True):
-        declared = dict(zip(dataset.labels.names, (members[0] for members in dataset.labels.members), strict=True))
-        declared |= {} if dataset.labels.ignore is None else {IGNORE: dataset.labels.ignore}
+    for source in sources:
+        own = source.dataset.labels
+        declared: dict[str, int] = {}
+        for name, members in zip(own.names, own.members, strict=True):
+            if len(new := source.mapped.organs[name]) == 1:
+                declared.setdefault(new[0], members[0])
+        declared |= {} if own.ignore is None else {IGNORE: own.ignore}
         for name, value in declared.items():
-            merged = spelling.setdefault(name.lower(), name)
             taken = set(labels.values())
             free = value if value not in taken else next(one for one in range(1, len(taken) + 2) if one not in taken)
-            labels.setdefault(merged, free)
-        organs = {name: spelling[name.lower()] for name in dataset.labels.names}
-        values = {value: labels[spelling[name.lower()]] for name, value in declared.items()}
-        sources.append(_Source(dataset, prefix, organs, values))
-    return labels, sources
+            labels.setdefault(name, free)
+    return labels
 
 
 def _description(sources: Sequence[_Source], labels: dict[str, int], destination: Path, partial: Path) -> dict[str, Any]:
@@ -125,14 +150,16 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
     all_organs = tuple(name for name in labels if name != IGNORE)
     for source, case in tqdm(cases, desc="Merging", unit="case"):
         name = f"{source.prefix}_{case.name}"
-        label = _label(source, case, name, destination, partial)
+        label = _label(source, case, name, labels, (destination, partial))
         files[name] = {"images": [_reference(image, destination) for image in case.images], "label": label}
-        organs = {source.organs[organ] for organ in case.annotated or source.dataset.labels.names}
-        if organs != set(all_organs):
-            annotated.setdefault(tuple(organ for organ in all_organs if organ in organs), []).append(name)
+        known = source.annotated(case)
+        if not known:
+            raise ValueError(f"{source.dataset.folder}: case {case.name}: expected an organ that is left by the mapping, found none")
+        if known.keys() != {(organ,) for organ in all_organs}:
+            entries = [organ for organ in all_organs if (organ,) in known] + [UNION.join(one) for one in known if len(one) > 1]
+            annotated.setdefault(tuple(entries), []).append(name)
     first = sources[0].dataset
-    windows = {source.organs[organ]: window for source in reversed(sources) for organ, window in source.dataset.windows.items()}
-    tolerances = {source.organs[organ]: value for source in reversed(sources) for organ, value in source.dataset.tolerances.items()}
+    windows, tolerances = _of_organs(sources, "windows"), _of_organs(sources, "tolerances")
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(first.channels)},
         "labels": {"background": 0, **labels},
@@ -148,17 +175,29 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
     }
 
 
-def _label(source: _Source, case: Case, name: str, destination: Path, partial: Path) -> str:
+def _of_organs(sources: Sequence[_Source], entry: str) -> dict[str, Any]:
+    """An entry of the datasets that gives labels a value each, by the merged organs; the first dataset's counts."""
+    return {
+        organ: value
+        for source in reversed(sources)
+        for label, value in getattr(source.dataset, entry).items()
+        for organ in source.mapped.organs[label]
+    }
+
+
+def _label(source: _Source, case: Case, name: str, merged: Mapping[str, int], folders: tuple[Path, Path]) -> str:
     """Path of the case's label map as ``dataset.json`` names it: its own, or that of a copy with other values."""
     if case.label is None:
         raise ValueError(f"{source.dataset.folder}: case {case.name}: expected a label map, found none")
-    if all(value == merged for value, merged in source.values.items()):
+    destination, partial = folders
+    changes = source.values(case, merged)
+    if all(value == new for value, new in changes.items()):
         return _reference(case.label, destination)
     labels = source.dataset.labels
     label = read_case_label(case, labels)
     internal = to_internal_values(label.array, labels, source=str(case.label))
-    table = [0, *(source.values[value] for value in labels.base_values)]
-    table += [] if labels.ignore is None else [source.values[labels.ignore]]
+    table = [0, *(changes.get(value, 0) for value in labels.base_values)]
+    table += [] if labels.ignore is None else [changes[labels.ignore]]
     values = apply_table(internal, np.array(table, np.min_scalar_type(max(table))), 0)
     written = write_label(partial / "labelsTr" / f"{name}{label_ending(ending_of(case.label))}", values, label.geometry)
     return f"labelsTr/{written.name}"
@@ -215,8 +254,16 @@ def _odd_channels(datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def _sentence(source: _Source) -> str:
-    organs = ", ".join(source.organs[name] for name in source.dataset.labels.names)
-    changes = ", ".join(f"{value} became {merged}" for value, merged in source.values.items() if value != merged)
+def _sentence(source: _Source, labels: Mapping[str, int]) -> str:
+    own, mapped = source.dataset.labels, source.mapped.organs
+    organs = ", ".join(dict.fromkeys(UNION.join(mapped[name]) for name in own.names if mapped[name]))
+    renamed = ", ".join(
+        f"{name} is {UNION.join(new) or 'background'}" for name, new in mapped.items() if tuple(map(str.lower, new)) != (name.lower(),)
+    )
+    values = {members[0]: labels[new[0]] if (new := mapped[name]) else 0 for name, members in zip(own.names, own.members, strict=True)}
+    values |= {} if own.ignore is None else {own.ignore: labels[IGNORE]}
+    changes = ", ".join(f"{value} became {merged}" for value, merged in values.items() if value != merged)
     files = f"label maps written anew ({changes})" if changes else "images and label maps stay where they are"
-    return f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs}; {files}"
+    return (
+        f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs or 'no organ'}{f' ({renamed})' if renamed else ''}; {files}"
+    )

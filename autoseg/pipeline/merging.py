@@ -26,6 +26,7 @@ def merge(
     home: str | Path | None = None,
     allow_external: bool = False,
     nifti_geometry: str | None = None,
+    mapping: Sequence[str] = (),
 ) -> tuple[Path, list[str]]:
     """Makes ``raw/DatasetNNN_<name>`` out of several datasets with different organs (`autoseg.data.merge`).
 
@@ -35,6 +36,7 @@ def merge(
         name: Its name; None joins theirs.
         allow_external: Let the ``dataset.json`` of each name files outside of its folder. That the new one may read theirs is remembered.
         nifti_geometry: See `autoseg.schema.Case`; None means as each dataset was planned. Planning the new one needs it, too.
+        mapping: What becomes of labels, such as ``lits:tumor=liver`` or ``kits:kidney=left kidney+right kidney`` (`data.label_mapping`).
 
     Returns:
         The new folder, and sentences that say what became of each dataset.
@@ -60,6 +62,6 @@ def merge(
     target = workspace.raw / f"Dataset{number:03d}_{name}"
     allowed = [reading_permission(workspace, folder, allow_external=allow_external) for folder in folders]
     forms = [nifti_geometry or planned_nifti_geometry(workspace, folder) for folder in folders]
-    messages = merge_datasets(folders, target, allow_external=allowed, nifti_geometry=forms)
+    messages = merge_datasets(folders, target, allow_external=allowed, nifti_geometry=forms, mapping=mapping)
     remember_external(workspace.home, target, external_folders(load_dataset(target, allow_external=True)))
     return target, messages

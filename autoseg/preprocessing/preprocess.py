@@ -19,7 +19,7 @@ from ..data.annotations import annotated_indices, check_annotated
 from ..data.geometry import geometry_difference
 from ..data.images import PICTURES, count_channels, ending_of, read_case_geometry, read_case_image
 from ..data.label_placement import read_case_label
-from ..data.labels import organ_mask, to_internal_values
+from ..data.labels import to_internal_values, values_mask
 from ..runtime.hardware import GIB
 from ..runtime.migrate.artefacts import stamp_of_0_1_0_fits
 from ..runtime.provenance import (
@@ -182,21 +182,32 @@ def class_locations(
 ) -> dict[str, np.ndarray]:
     """Samples the voxels on which patches may be centred, from internal labels ``(Z, Y, X)``; organs that were not `annotated` have none.
 
+    Those of a union are the voxels of its first organ.
+
     Returns:
         Index of each organ in `Labels.names` as text to ``(N, 3)`` voxels, ascending by draw: all up to `LOCATIONS_AT_LEAST`, or
         `LOCATIONS_SHARE` of them if that is more; ``(0, 3)`` for absent organs. With an ignore label also `ANNOTATED`.
     """
     boxes = ndimage.find_objects(np.maximum(segmentation, 0).astype(np.int32))
     found: dict[str, np.ndarray] = {}
-    annotated_organs = annotated_indices(annotated, labels)
-    for index, members in enumerate(labels.internal_members):
-        members = members if annotated_organs is None or index in annotated_organs else ()
+    shown = _values_shown(labels, annotated)
+    for index in range(len(labels.names)):
+        members = shown.get(index, ())
         parts = [boxes[value - 1] for value in members if value <= len(boxes) and boxes[value - 1] is not None]
         box = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3)) if parts else (slice(0, 0),) * 3
-        found[str(index)] = _draw(organ_mask(segmentation[box], labels, index), [side.start for side in box], rng)
+        found[str(index)] = _draw(values_mask(segmentation[box], members or (0,)), [side.start for side in box], rng)
     if labels.internal_ignore is not None:
         found[ANNOTATED] = _draw(segmentation != labels.internal_ignore, [0, 0, 0], rng)
     return found
+
+
+def _values_shown(labels: Labels, annotated: tuple[str, ...] | None) -> dict[int, tuple[int, ...]]:
+    """Index of each annotated organ to its internal values, of a union that of its first organ to the values of all."""
+    known = annotated_indices(annotated, labels)
+    if known is None:
+        return dict(enumerate(labels.internal_members))
+    several = [one if isinstance(one, tuple) else (one,) for one in known]
+    return {one[0]: tuple(value for index in one for value in labels.internal_members[index]) for one in several}
 
 
 def _draw(mask: np.ndarray, offset: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -71,7 +71,8 @@ class Case:
         images: One file (or DICOM folder) a channel, or one file that holds all channels.
         label: Its label map, None for new cases.
         group: Patient, whose cases stay together in one fold; the case's name where none is given.
-        annotated: Names of the organs (or regions) that are annotated in its label map; None where all are (`autoseg.data.annotations`).
+        annotated: Names of the organs (or regions) that are annotated in its label map, ``a + b`` for organs that are only together; None
+            where all are (`autoseg.data.annotations`).
         digests: Content ids (`autoseg.runtime.provenance`) of `images` in order, then of `label`, as planning recorded them; empty before.
         nifti_geometry: ``sform`` or ``qform``: the reading of NIfTI headers that contradict themselves; None refuses the ambiguous ones.
         source: Dataset that it was merged from; empty where it was not.

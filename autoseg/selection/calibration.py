@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
+from ..data.annotations import members_of
 from ..data.references import reference_of
 from ..inference.logits import Logits
 from ..inference.sampled_probabilities import probabilities_at
@@ -109,12 +110,10 @@ def draw_samples(held_out: HeldOut, n_cases: int, fold: str, case: Case) -> dict
     channels = max(logits.array.shape[0] for logits in predictions.values())
     most = int(np.clip(NUMBERS // (channels * n_cases), FEWEST, MOST))
     points = _drawn(case.name, organs, reference != ignore if ignore is not None else None, most)
-    truth, members = reference[tuple(points)], dict(zip(labels.names, labels.internal_members, strict=True))
+    truth = reference[tuple(points)]
     found = {}
     for name, logits in predictions.items():
-        member_labels = held_out.member_labels[name]
-        is_organ = np.stack([np.isin(truth, members.get(organ, ())) for organ in member_labels.names], axis=1)
-        found[name] = _sample(logits, points, is_organ, member_labels, case)
+        found[name] = _sample(logits, points, truth, labels, held_out.member_labels[name], case)
     return found
 
 
@@ -134,16 +133,43 @@ def _drawn(case: str, organs: np.ndarray, known: np.ndarray | None, most: int) -
     return np.stack(np.unravel_index(places, near.shape)) + np.array([[side.start] for side in box])
 
 
-def _sample(logits: Logits, points: np.ndarray, organs: np.ndarray, labels: Labels, case: Case) -> Sample:
-    """A model's probabilities at voxels, beside what would have been right."""
+def _sample(logits: Logits, points: np.ndarray, truth: np.ndarray, of: Labels, labels: Labels, case: Case) -> Sample:
+    """A model's probabilities at voxels, beside what would have been right; `truth` are the internal values of the labels `of`."""
     shares = probabilities_at([logits], points, labels)
-    known = np.array([case.annotated is None or name in case.annotated for name in labels.names])
+    values = _possible_values(of, case)
+    organs = np.stack([np.isin(truth, values.get(organ, ())) for organ in labels.names], axis=1)
     if labels.regions:
-        inside, truth = shares[:, known].reshape(-1), organs[:, known].reshape(-1)
-        return Sample(np.stack([1 - inside, inside], axis=1), np.stack([~truth, truth], axis=1))
+        known = [case.annotated is None or name in case.annotated for name in labels.names]
+        inside, is_inside = shares[:, known].reshape(-1), organs[:, known].reshape(-1)
+        return Sample(np.stack([1 - inside, inside], axis=1), np.stack([~is_inside, is_inside], axis=1))
+    total = np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return Sample(shares / total, allowed_outcomes(organs, labels.names, case.annotated))
+
+
+def _possible_values(labels: Labels, case: Case) -> dict[str, tuple[int, ...]]:
+    """Organ to the internal values that may stand for it in a case's label map: of an organ of a union those of all of them."""
+    values = dict(zip(labels.names, labels.internal_members, strict=True))
+    unions = [one for entry in case.annotated or () if len(one := members_of(entry, labels.names)) > 1]
+    return values | {organ: tuple(value for one in union for value in values.get(one, ())) for union in unions for organ in union}
+
+
+def allowed_outcomes(organs: np.ndarray, names: Sequence[str], annotated: Sequence[str] | None) -> np.ndarray:
+    """Which outcomes of a softmax would be right at some voxels.
+
+    Args:
+        organs: ``(N, K)`` bool: which of a model's organs `names` a voxel may be, as far as it shows an organ.
+        annotated: `Case.annotated`.
+
+    Returns:
+        ``(N, 1 + K)`` bool, background first: in the background also organs that nobody annotated, and in a union of which the model has
+        only some organs also the background.
+    """
+    unions = [set(one) for entry in annotated or () if len(one := members_of(entry, names)) > 1]
+    known = [annotated is None or name in annotated or any(name in one and one <= set(names) for one in unions) for name in names]
+    in_part = [any(name in one and not one <= set(names) for one in unions) for name in names]
     background = ~organs.any(axis=1, keepdims=True)
-    allowed = np.concatenate([background, organs | (background & ~known)], axis=1)
-    return Sample(shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny), allowed)
+    possible = background | organs[:, in_part].any(axis=1, keepdims=True)
+    return np.concatenate([possible, organs | (background & ~np.array(known))], axis=1)
 
 
 def _describe(calibration: Calibration) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.annotations import annotated_indices
+from ..data.annotations import Known, annotated_indices
 from ..data.label_subsets import organ_indices, translate_labels
 from ..preprocessing.adjacent_slices import repeat_per_slice
 from ..preprocessing.storage import Store, StoredCase, read_array
@@ -47,7 +47,8 @@ class Batch:
             cascade the previous stage's organs follow.
         segmentation: ``(B, *patch)`` int16 internal values.
         cases: Name of each sample's case.
-        annotated: Of each sample the organs that were annotated in its case, as indices into `Labels.names`, or None where all were.
+        annotated: Of each sample the organs (and unions) that were annotated in its case, as indices into `Labels.names`, or None where all
+            were.
     """
 
     image: Tensor
@@ -110,7 +111,7 @@ class BatchMaker:
         # A translation is another place to read, not another way to place what was read.
         return replace(augmentation, translation=()), moved(place, augmentation.translation)
 
-    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[int, ...] | None]:
+    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[Known, ...] | None]:
         job, configuration = self.job, self.job.configuration
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation, place = self.place(rng, lambda: self._draw_case(rng, number, index), foreground=foreground)

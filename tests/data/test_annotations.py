@@ -58,6 +58,7 @@ class TestEntry:
             ),
             (None, {}),
             ({"a_1": ["spleen", "kidney", "liver"]}, {}),
+            ({"a_1": ["spleen+kidney", "liver"]}, {"a_1": ("liver", "kidney + spleen")}),
         ],
     )
     def test_case_by_case_or_by_groups_in_the_order_of_the_labels(self, entry, annotated):
@@ -67,6 +68,9 @@ class TestEntry:
         ("entry", "message"),
         [
             ({"a_1": ["livre"]}, "annotated: organ: expected one of kidney, liver, spleen, got 'livre'.*Did you mean 'liver'"),
+            ({"a_1": ["liver + livre"]}, "annotated: organ: expected one of .*, got 'livre'"),
+            ({"a_1": ["liver + spleen", "liver"]}, "each organ once, alone or in a union .*, found 'liver' twice"),
+            ({"a_1": ["liver + liver"]}, "each organ once"),
             ({"a_3": ["liver"]}, "annotated: case: expected one of a_1, a_2, b_1, got 'a_3'"),
             ({"a_1": []}, "a list of at least one organ, found \\[\\]"),
             ({"a_1": "liver"}, "a list of at least one organ, found 'liver'"),
@@ -94,6 +98,17 @@ def test_indices_are_those_of_the_models_own_organs():
     only = factories.labels(spleen=7)
     assert annotated_indices(("liver", "spleen"), only) is None
     assert annotated_indices(("liver",), only) == ()
+
+
+def test_a_union_of_regions_is_a_region():
+    with pytest.raises(ValueError, match=r"expected regions, found the union 'whole \+ core'; make it a region in labels"):
+        parse_annotated({"a_1": ["whole + core"]}, CASES, REGIONS, FILE)
+
+
+def test_the_voxels_of_a_union_are_allowed_and_patches_are_centred_on_them():
+    assert unannotated_voxels(np.array([0, 2, 5, 7]), ORGANS, ("liver + kidney",)) == {"spleen": 1}
+    shown = class_locations(np.array([[[0, 1, 2, 3]]]), ORGANS, np.random.default_rng(0), annotated=("liver + kidney", "spleen"))
+    assert {key: sorted(voxels[:, 2].tolist()) for key, voxels in shown.items()} == {"0": [1, 2], "1": [], "2": [3]}
 
 
 def test_voxels_of_unannotated_organs():

@@ -154,7 +154,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("labels", "more", "message"),
         [
-            ({"both": [2, 5], "block": [5]}, {"regions_class_order": [2, 5]}, r"regions \(both, block\)"),
+            ({"both": [2, 5], "block": [5]}, {"regions_class_order": [2, 5]}, "'block' lies inside of 'both', a region"),
             ({"ball": 1, "BALL": 2}, {}, "names differ in more than case"),
             ({"ball": 1}, {"channel_names": {"0": "MR", "1": "T2"}}, r"expected 1 channels .*Dataset001_Balls \(MR\), found 2 \(MR, T2\)"),
         ],

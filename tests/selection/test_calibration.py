@@ -10,6 +10,7 @@ import pytest
 from autoseg.selection.calibration import (
     COLDEST,
     Sample,
+    allowed_outcomes,
     calibrate,
     calibration_error,
     fit_temperature,
@@ -77,6 +78,24 @@ def test_what_was_not_annotated_may_be_background() -> None:
     assert negative_log_likelihood(sample, 1.0) == pytest.approx(math.log(2), rel=1e-5)
     assert calibration_error(sample) == pytest.approx(0.5)
     assert negative_log_likelihood(sample, 0.5) == pytest.approx(-math.log(0.125 / 0.375), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "annotated", "organs", "allowed"),
+    [
+        ("lr", None, "l", "l"),
+        ("lrs", ("l",), "", "brs"),
+        ("lrs", ("l + r",), "lr", "lr"),
+        ("lrs", ("l + r",), "", "bs"),
+        ("ls", ("l + r",), "l", "bl"),
+        ("ls", ("l + r", "s"), "", "bl"),
+        ("ls", ("l + r", "s"), "s", "s"),
+    ],
+)
+def test_of_organs_that_were_annotated_together_each_is_right(names, annotated, organs, allowed) -> None:
+    """Organs l, r and s, and background b; a model may have some of them only."""
+    found = allowed_outcomes(np.array([[name in organs for name in names]]), tuple(names), annotated)
+    assert "".join(name for name, is_right in zip("b" + names, found[0], strict=True) if is_right) == allowed
 
 
 def test_a_probability_that_was_rounded_to_zero_costs_much_but_not_everything() -> None:

@@ -273,6 +273,7 @@ class TestCoarseCases:
 
         assert np.array_equal(coarse_labels(labels, None), labels > 0)
         assert np.array_equal(coarse_labels(only_balls, ("ball",)), np.where(labels == 1, 1, FOREGROUND.internal_ignore))
+        assert np.array_equal(coarse_labels(labels, ("ball + block",)), labels > 0), "where their union is not, there is none of them"
         assert np.array_equal(coarse_labels(labels, None), labels > 0)
 
     def test_a_case_in_which_no_organ_of_the_model_was_annotated_is_left_out(self, folders):

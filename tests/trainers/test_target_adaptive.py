@@ -11,12 +11,15 @@ import pytest
 import torch
 from factories import REGIONS, labels, make_job, make_plan, regions, write_store
 
+from autoseg.data.annotations import annotated_indices
 from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.storage import StoredRecord
 from autoseg.schema import Labels, Mirroring, Split
 from autoseg.trainers.losses import LOSSES, build_loss
+from autoseg.trainers.losses.adversarial import discriminator_maps
 from autoseg.trainers.losses.deep_supervision import DeepSupervision, PyramidSupervision
-from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, merge_unlabelled
+from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
+from autoseg.trainers.losses.target_adaptive import TargetAdaptive, after_flip, merge_unlabelled, merge_values
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
@@ -181,6 +184,76 @@ def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, kin
     trainer.fit()
     found = {name: trainer.history.rows[-1][f"dice_{name}"] for name in labels.names}
     assert min(found.values()) > 0.85, found
+
+
+class TestUnion:
+    """Kidney and spleen are annotated only together, the liver not at all; the union fills two of three voxels."""
+
+    segmentation = torch.tensor([[[2, 3, 0]]])
+    annotated = (((1, 2),),)
+
+    @pytest.mark.parametrize(
+        ("name", "annotated", "expected"),
+        [
+            ("ce", ((1, 2),), -(2 * math.log(P[2] + P[3]) + math.log(P[0] + P[1])) / 3),
+            ("ce", (0, (1, 2)), -(2 * math.log(P[2] + P[3]) + math.log(P[0])) / 3),
+            ("dice", ((1, 2),), 1 - ((4 * (P[2] + P[3]) + 1e-5) / (3 * (P[2] + P[3]) + 2 + 1e-5) + 1 + 1) / 3),
+        ],
+    )
+    def test_the_sum_of_the_probabilities_is_compared_with_the_union(self, name, annotated, expected):
+        assert adaptive(name)(LOGITS, self.segmentation, (annotated,)).item() == pytest.approx(expected, abs=2e-6)
+
+    @pytest.mark.parametrize("batch_dice", [False, True])
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_which_of_its_organs_a_voxel_is_taken_for_costs_nothing(self, name, batch_dice):
+        logits, segmentation = batch(ORGANS, 4, 5)
+        segmentation = keep_only(segmentation, 2, 3)
+        changed, mass = logits.clone(), logits[:, [2, 3]].logsumexp(1)
+        changed[:, 2], changed[:, 3] = mass + math.log(0.9), mass + math.log(0.1)
+        loss = adaptive(name, batch_dice=batch_dice)
+        one, two = (loss(some, segmentation, self.annotated * 2).item() for some in (logits, changed))
+        assert one == pytest.approx(two, abs=2e-6)
+        again = torch.where(segmentation == 3, 2, segmentation)
+        assert loss(logits, again, self.annotated * 2).item() == one, "whichever value its voxels have"
+        right = torch.full_like(logits, -9.0)
+        right[:, 3], right[:, 0] = torch.where(segmentation > 0, 9.0, -9.0), torch.where(segmentation > 0, -9.0, 9.0)
+        assert loss(right, segmentation, self.annotated * 2).item() < 0.2 * one
+
+    def test_a_flip_that_exchanges_its_sides_gives_the_same_union(self):
+        mirroring = Mirroring(axes=(0, 1, 2), lateral_axis=2, pairs=((1, 2),))
+        assert after_flip((0, (1, 2)), mirroring) == (0, (1, 2))
+        assert after_flip(((0, 1),), mirroring) == ((0, 2),)
+
+    def test_a_model_of_some_of_its_organs_learns_neither(self):
+        """The kidney alone: a voxel of the union is the kidney or not, and the value that it has says nothing."""
+        kidney = labels(kidney=2)
+        assert annotated_indices(("liver", "kidney + spleen"), kidney) == ()
+        assert annotated_indices(("liver", "kidney + spleen"), ORGANS) == (0, (1, 2))
+        logits = torch.randn(1, 2, 1, 3, requires_grad=True)
+        loss = adaptive("dice_ce", kidney)(logits, torch.tensor([[[1, 1, 0]]]), ((),))
+        loss.backward()
+        assert loss.item() == pytest.approx(0, abs=1e-6) and logits.grad.abs().max() < 1e-6
+
+    def test_values_are_those_of_the_first_organ(self):
+        found = merge_values(torch.tensor([[[1, 2, 3, 0, -1]], [[1, 2, 3, 0, -1]]]), (((1, 2),), None), ORGANS)
+        assert found.tolist() == [[[0, 2, 2, 0, -1]], [[1, 2, 3, 0, -1]]]
+
+    def test_the_maps_of_a_discriminator_agree_where_nothing_is_known(self):
+        logits = torch.full((1, 4, 1, 3), -9.0)
+        for voxel, channel in enumerate((3, 2, 1)):
+            logits[0, channel, 0, voxel] = 9.0
+        fake, real = discriminator_maps(logits, self.segmentation, self.annotated, ORGANS)
+        torch.testing.assert_close(fake, real, atol=1e-6, rtol=0)
+
+    def test_heatmaps_count_where_the_union_is_not(self):
+        logits = torch.tensor([0.5, 1.0, -0.5, 0.25]).view(1, 4, 1, 1).expand(1, 4, 1, 3)
+        # Background where the union is (two voxels), kidney and spleen where it is not (one voxel each).
+        expected = (2 * softplus(0.5) + softplus(-0.5) + softplus(0.25)) / 4
+        assert sigmoid_cross_entropy(logits, self.segmentation, ORGANS, self.annotated).item() == pytest.approx(expected, rel=1e-5)
+
+
+def softplus(value: float) -> float:
+    return math.log(1 + math.exp(value))
 
 
 def test_one_entry_a_sample_is_asked_for():

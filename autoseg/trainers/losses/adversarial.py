@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...schema import Labels
-from .target_adaptive import Annotated, merge_unlabelled
+from .target_adaptive import Annotated, merge_unlabelled, merge_values
 from .targets import make_target
 
 
@@ -41,6 +41,7 @@ def discriminator_maps(logits: Tensor, segmentation: Tensor, annotated: Annotate
         Predicted probabilities and the real 0/1 maps, both ``(B, K, *spatial)`` float32.
     """
     if any(organs is not None for organs in annotated):
+        segmentation = merge_values(segmentation, annotated, labels)
         logits = merge_unlabelled(logits, annotated, labels, segmentation)
     fake = logits.float().sigmoid() if labels.regions else logits.float().softmax(1)
     target = make_target(segmentation, labels)

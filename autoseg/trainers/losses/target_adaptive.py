@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ...data.annotations import Known
 from ...schema import Labels, Mirroring
 from .deep_supervision import resize_labels
 from .targets import make_target
 
-Annotated = tuple[tuple[int, ...] | None, ...]
-"""Of each sample the annotated organs as indices into `Labels.names`, or None where all were."""
+Annotated = tuple[tuple[Known, ...] | None, ...]
+"""Of each sample what was annotated: organs as indices into `Labels.names`, unions of organs as tuples of them; None where all were."""
 
 NEVER = -1e4
 """A logit whose probability is zero in float32 and bfloat16."""
@@ -25,6 +26,10 @@ class TargetAdaptive:
     to background's, so that the network is neither punished nor rewarded for finding them. Where organs overlap (regions) the channels
     of the others are made right everywhere, which costs nothing and gives no gradient. A batch in which every organ is annotated has
     exactly the loss that it has without this.
+
+    Organs that were annotated only together (both kidneys as one) are one class in that sample, with the sum of their probabilities: the
+    network learns where the union is, and is neither punished nor rewarded for the organ that it takes it for (the marginal loss of Shi
+    et al., Medical Image Analysis 70, 2021). In the losses it stands for the first of them, and the others count as not annotated.
 
     The effect on the losses: cross entropy becomes the paper's. In a soft Dice that is averaged over organs and samples, an organ
     without annotation counts as agreement, 1: a constant, so that every annotated organ of every sample keeps the weight that it has
@@ -55,6 +60,7 @@ class TargetAdaptive:
             ValueError: `annotated` has another number of entries than the batch has samples.
         """
         if not all(organs is None for organs in annotated):
+            segmentation = merge_values(segmentation, annotated, self.labels)
             if isinstance(outputs, Tensor):
                 outputs = merge_unlabelled(outputs, annotated, self.labels, segmentation)
             else:
@@ -63,19 +69,49 @@ class TargetAdaptive:
         return self.loss(outputs, segmentation) if weight is None else self.loss(outputs, segmentation, weight=weight)
 
 
-def after_flip(organs: tuple[int, ...] | None, mirroring: Mirroring) -> tuple[int, ...] | None:
-    """The annotated organs of a sample after a flip that exchanges left and right: the partners of those before."""
+def after_flip(organs: tuple[Known, ...] | None, mirroring: Mirroring) -> tuple[Known, ...] | None:
+    """What was annotated in a sample after a flip that exchanges left and right: the partners of the organs before."""
+    if organs is None:
+        return None
     partner = {left: right for pair in mirroring.pairs for left, right in (pair, pair[::-1])}
-    return None if organs is None else tuple(sorted(partner.get(organ, organ) for organ in organs))
+    unions = (tuple(sorted(partner.get(organ, organ) for organ in union)) for union in unions_of(organs))
+    return *sorted(partner.get(organ, organ) for organ in organs if isinstance(organ, int)), *sorted(unions)
 
 
-def unknown_organs(organs: tuple[int, ...] | None, labels: Labels) -> list[int]:
-    """Indices into `Labels.names` of the organs that were not annotated in a sample."""
+def unknown_organs(organs: tuple[Known, ...] | None, labels: Labels) -> list[int]:
+    """Indices into `Labels.names` of the organs that were not annotated by themselves in a sample, those of unions among them."""
     return [] if organs is None else [index for index in range(len(labels.names)) if index not in organs]
+
+
+def unions_of(organs: tuple[Known, ...] | None) -> list[tuple[int, ...]]:
+    """The unions of organs that were annotated in a sample only together."""
+    return [one for one in organs or () if isinstance(one, tuple)]
+
+
+def merge_values(segmentation: Tensor, annotated: Annotated, labels: Labels) -> Tensor:
+    """The label maps ``(B, *spatial)`` of internal values with the first organ of a union in place of all of it.
+
+    Organs that nobody annotated become background, of which their probabilities are part: values of unions of which a model learns only
+    some organs. Regions, which have no unions, stay.
+    """
+    _check_one_each(annotated, segmentation)
+    if labels.regions:
+        return segmentation
+    rows = []
+    for row, organs in zip(segmentation, annotated, strict=True):
+        moves = {} if organs is None else dict.fromkeys(unknown_organs(organs, labels), 0)
+        moves |= {organ: labels.internal_members[union[0]][0] for union in unions_of(organs) for organ in union}
+        merged = row
+        for organ, value in moves.items():
+            merged = merged.masked_fill(row == labels.internal_members[organ][0], value)
+        rows.append(merged)
+    return torch.stack(rows)
 
 
 def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segmentation: Tensor) -> Tensor:
     """Logits whose probabilities of unannotated organs are part of background's (softmax), or equal to the label map (regions).
+
+    Those of a union's organs are part of its first organ's.
 
     Args:
         logits: ``(B, K, *spatial)``.
@@ -87,11 +123,11 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
     Raises:
         ValueError: `annotated` has another number of entries than the batch has samples.
     """
-    if len(annotated) != len(logits):
-        raise ValueError(f"annotated organs: expected one entry for each of {len(logits)} samples, got {len(annotated)}")
+    _check_one_each(annotated, logits)
     unknown = [unknown_organs(organs, labels) for organs in annotated]
     if not labels.regions:
-        return torch.stack([_merged(row.float(), organs) if organs else row.float() for row, organs in zip(logits, unknown, strict=True)])
+        rows = zip(logits, unknown, map(unions_of, annotated), strict=True)
+        return torch.stack([_merged(row.float(), organs, unions) if organs else row.float() for row, organs, unions in rows])
     truth = make_target(resize_labels(segmentation, logits.shape[2:]), labels).channels(logits.shape[1]) > 0
     settled = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
     for sample, organs in enumerate(unknown):
@@ -100,10 +136,20 @@ def merge_unlabelled(logits: Tensor, annotated: Annotated, labels: Labels, segme
     return torch.where(settled.view(*settled.shape, *[1] * (logits.ndim - 2)), certain, logits.float())
 
 
-def _merged(row: Tensor, unknown: list[int]) -> Tensor:
-    """One sample's logits ``(K, *spatial)``, background first."""
+def _check_one_each(annotated: Annotated, batch: Tensor) -> None:
+    if len(annotated) != len(batch):
+        raise ValueError(f"annotated organs: expected one entry for each of {len(batch)} samples, got {len(annotated)}")
+
+
+def _merged(row: Tensor, unknown: list[int], unions: list[tuple[int, ...]]) -> Tensor:
+    """One sample's logits ``(K, *spatial)``, background first; the organs of `unions` are among the `unknown`."""
     channels = list(row)
-    channels[0] = torch.logsumexp(torch.stack([row[0], *(row[index + 1] for index in unknown)]), 0)
-    for index in unknown:
-        channels[index + 1] = torch.full_like(row[0], NEVER)
+    together = {organ for union in unions for organ in union}
+    apart = [organ for organ in unknown if organ not in together]
+    if apart:
+        channels[0] = torch.logsumexp(torch.stack([row[0], *(row[organ + 1] for organ in apart)]), 0)
+    for organ in unknown:
+        channels[organ + 1] = torch.full_like(row[0], NEVER)
+    for union in unions:
+        channels[union[0] + 1] = torch.logsumexp(torch.stack([row[organ + 1] for organ in union]), 0)
     return torch.stack(channels)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ...data.annotations import annotated_indices
+from ...data.annotations import UNION, Known, annotated_indices
 from ...data.label_subsets import translate_labels
 from ...inference.localisation import coarse_shape, to_coarse
 from ...preprocessing.resampling import resample_labels
@@ -52,7 +52,7 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
         forget(out / f"{name}.npz")
         stored = store.load(name)
         image = to_coarse(np.asarray(stored.image[:]), locator, spacing)
-        labels = _foreground(np.asarray(segmentation_of(stored)[:]), plan, partly=organs[name] is not None)
+        labels = _foreground(np.asarray(segmentation_of(stored)[:]), plan, organs[name])
         shape = coarse_shape(locator, labels.shape, spacing)
         labels = resample_labels(labels, shape, spacing=spacing, new_spacing=locator.spacing)
         write_arrays(out / f"{name}.npz", {"image": image, "labels": labels})
@@ -60,16 +60,21 @@ def prepare_coarse(model: Path, data: Path, names: Sequence[str], plan: Plan, co
     return out
 
 
-def _stamp(store: Store, name: str, organs: tuple[int, ...] | None, plan: Plan) -> Stamp:
+def _stamp(store: Store, name: str, organs: tuple[Known, ...] | None, plan: Plan) -> Stamp:
     """What a coarse case is made from, besides the grid of the whole folder: the case, and which of the plan's organs it has annotated."""
-    names = "all" if organs is None else ", ".join(plan.labels.names[index] for index in organs)
+    several = [one if isinstance(one, tuple) else (one,) for one in organs or ()]
+    names = "all" if organs is None else ", ".join(UNION.join(plan.labels.names[index] for index in one) for one in several)
     return Stamp({"case": store.content_id(name)}, {"annotated": names})
 
 
-def _foreground(segmentation: np.ndarray, plan: Plan, *, partly: bool) -> np.ndarray:
-    """All organs as one, in the values of `FOREGROUND`; `partly` where some were not annotated and may be anywhere in the background."""
+def _foreground(segmentation: np.ndarray, plan: Plan, organs: tuple[Known, ...] | None) -> np.ndarray:
+    """All organs as one, in the values of `FOREGROUND`; where some of them were not annotated, they may be anywhere in the background."""
     internal = translate_labels(segmentation.astype(np.int16), plan.stored_labels, plan.labels)
     ignored = internal == plan.labels.internal_ignore if plan.labels.internal_ignore is not None else np.zeros(internal.shape, bool)
-    if partly:
+    known = {index for one in organs or () for index in (one if isinstance(one, tuple) else (one,))}
+    unknown = set() if organs is None else set(range(len(plan.labels.names))) - known
+    if unknown:
         ignored |= internal == 0
+    if not plan.labels.regions:  # values of unions of which the model learns only some organs
+        ignored |= np.isin(internal, [plan.labels.internal_members[index][0] for index in unknown])
     return np.where(ignored, NOT_ANNOTATED, internal > 0).astype(np.int16)

@@ -151,6 +151,7 @@ class Design:
             width=1.0,
             context=(),
             tiling=Tiling(),
+            sigmoid=False,
         )
 
     def _flips(self) -> tuple[int, ...]:

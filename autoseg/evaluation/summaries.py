@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..schema import Score
@@ -60,7 +60,7 @@ def mean_dice(scores: Iterable[Score]) -> float:
 def _summarise(group: list[Score]) -> OrganSummary:
     names = dict.fromkeys(["dice", "iou", *(name for score in group for name in score.other)])
     means = {
-        name: _pooled_dice(group) if name in POOLED else nan_mean(value_of(score, name) for score in group if has_value(score, name))
+        name: pooled_dice(group) if name in POOLED else nan_mean(value_of(score, name) for score in group if has_value(score, name))
         for name in names
     }
     counted = [score for score in group if not math.isnan(score.dice)]
@@ -69,7 +69,7 @@ def _summarise(group: list[Score]) -> OrganSummary:
     return OrganSummary(means, *lowest, cases=len(counted), absent=len(group) - len(counted))
 
 
-def _pooled_dice(group: list[Score]) -> float:
+def pooled_dice(group: Sequence[Score]) -> float:
     """``2 sum TP / sum (2 TP + FP + FN)`` over the cases (LiTS challenge: Bilic et al., Medical Image Analysis 84, 2023)."""
     sizes = [(score.dice, score.n_prediction + score.n_reference) for score in group if not math.isnan(score.dice)]
     total = sum(size for _, size in sizes)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..data.descriptions import planned_dataset
 from ..evaluation.counts import nan_mean
-from ..evaluation.metrics import find_metric, has_value, higher_is_better_score, value_of
+from ..evaluation.metrics import METRICS, find_metric, has_value, higher_is_better_score, value_of
+from ..evaluation.summaries import pooled_dice
 from ..evaluation.tables import align, number
 from ..presets.experiment import Experiment, describe_not_run
 from ..presets.paper_preset import PaperTable
@@ -19,6 +20,7 @@ from ..runtime.runs import ModelFolder
 from ..runtime.workspace import find_workspace
 from ..schema import Choice, Score
 from ..trainers.training_spec import training_spec
+from .paper_ensembles import paper_ensemble_folders
 
 Scores = Mapping[str, Mapping[str, Sequence[Score]]]
 """Model of the paper's table to organ to its scores of the held-out cases."""
@@ -52,12 +54,19 @@ def describe_experiment(
             names[model.name] = label
             for score in _scores_of(model):
                 scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
-    for organ, members in choice.organs.items():
+    for label, model in paper_ensemble_folders(workspace, dataset, experiment, configurations).items():
+        for score in _scores_of(model):
+            scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
+    for organ, members in choice.organs.items() if paper.table.chosen else ():
         found = [score for member in members for score in _scores_of(ModelFolder(results / member)) if score.organ == organ]
         if len(members) == 1 and found:
             scores.setdefault(paper.table.chosen, {})[organ] = found
     chosen = {organ: " + ".join(names.get(name, name) for name in members) for organ, members in choice.organs.items()}
-    return "\n".join(_lines(paper.table, scores, plan.labels.names, chosen) + [f"not run: {one}" for one in describe_not_run(experiment)])
+    if paper.table.averages:
+        lines = _averages(paper.table, scores, plan.labels.names)
+    else:
+        lines = _lines(paper.table, scores, plan.labels.names, chosen)
+    return "\n".join(lines + [f"not run: {one}" for one in describe_not_run(experiment)])
 
 
 def _scores_of(model: ModelFolder) -> list[Score]:
@@ -76,6 +85,27 @@ def _lines(table: PaperTable, scores: Scores, organs: Sequence[str], chosen: Map
                 rows.append([name, *cells, str(len(some)), f"= {chosen[organ]}" if is_chosen else ""])
         lines += [align(rows), ""] if len(rows) > 1 else []
     return [*lines, *_scoreboard(table, scores, [organ for organ in organs if any(organ in one for one in scores.values())])]
+
+
+def _averages(table: PaperTable, scores: Scores, organs: Sequence[str]) -> list[str]:
+    """Each metric averaged over the organs, a row a model, and below the score of each model for each organ."""
+    rows = [["average of the organs", *table.metrics.values(), "cases", ""]]
+    for name, of_organs in scores.items():
+        cells = [number(nan_mean(_over_cases(some, metric) for some in of_organs.values()), metric) for metric in table.metrics]
+        rows.append([name, *cells, str(len({score.case for some in of_organs.values() for score in some})), ""])
+    if len(organs) == 1:
+        return [align(rows)]
+    by_organ = [[table.metrics[table.score], *organs, ""]]
+    for name, of_organs in scores.items():
+        by_organ.append([name, *(number(_over_cases(of_organs.get(organ, ()), table.score), table.score) for organ in organs), ""])
+    return [align(rows), "", align(by_organ)]
+
+
+def _over_cases(scores: Sequence[Score], metric: str) -> float:
+    """A metric over cases: their mean, or that of all their voxels together."""
+    if METRICS[metric].pooled:
+        return pooled_dice(scores)
+    return nan_mean(value_of(score, metric) for score in scores if has_value(score, metric))
 
 
 def _mean_and_deviation(scores: Sequence[Score], metric: str) -> str:

@@ -24,6 +24,7 @@ from ..trainers.training_spec import training_spec
 from ..trainers.trial_checks import check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
+from .paper_ensembles import train_paper_ensembles
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
 from .total_time import describe_total
@@ -82,12 +83,17 @@ def run(
     if experiment is not None:
         explain(experiment.preset, trainings, windows=dataset.windows, experiment=experiment)
     log.info("%s.", describe_total(trainings, folds, workspace.results(dataset.name)))
+    if experiment is not None and experiment.paper is not None and experiment.paper.ensembles:
+        named = ", ".join(one.name for one in experiment.paper.ensembles)
+        log.info("Then the ensembles %s: some hundred steps each a fold, minutes beside the trainings.", named)
     for (configuration, settings), fold in itertools.product(pairs, folds):
         try:
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
     paper = None if experiment is None else experiment.paper
+    if experiment is not None and paper is not None and paper.ensembles:
+        train_paper_ensembles(which, experiment, configurations, home=workspace.home)
     how = {} if paper is None else dict(paper.choice)
     return find_best_configuration(
         which, home=workspace.home, overwrite=plan_settings.overwrite, **how

@@ -117,7 +117,9 @@ def _wanted(preset: PaperPreset, models: Sequence[str], given: Mapping[str, Any]
     options = dict(given.get("network_options", {}))
     options.pop("pretrained", None)  # says where weights are, or that there are none: those models are then listed as not run
     rows = rows_for(preset, dict(given) | {"network_options": options})
-    return [row for row in rows if not models or row.name in models]
+    if models:
+        return [row for row in rows if row.name in models]
+    return [row for row in rows if not row.optional or "network" in given]
 
 
 def _by_organ(preset: PaperPreset, row: Row) -> bool:

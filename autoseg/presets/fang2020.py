@@ -2,38 +2,94 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import augmentations
-from .paper_preset import BARE, PaperPreset
+from .paper_preset import BARE, Departure, PaperPreset, PaperTable, Row
+
+OPTIONS: dict[str, Any] = {
+    "loss": "ce",
+    "optimizer": "rmsprop",
+    "learning_rate": 2e-4,
+    "schedule": "percents",
+    "foreground": 0.0,
+    "organ_slices": True,
+    "augmentation": augmentations.FANG,
+    "case_sampling": "alternating",
+    **BARE,
+}
+
+PYRAMID = {"supervision": "pyramid"}
+"""Deep pyramid supervision to the end, without adaptive fusion."""
+
+
+def _other(name: str, network: str, options: dict[str, Any] | None = None, **network_options: Any) -> Row:
+    """A network that PIPO-FAN is compared with, or without a part of it, trained by the plain trainer."""
+    training = {"trainer": "Trainer", "trainer_options": {}, "network": network, "network_options": network_options}
+    return Row(name=name, training=training | {"options": OPTIONS | (options or {})}, optional=True)
+
+
+def _without_fusion(name: str, **network_options: Any) -> Row:
+    return _other(name, "pipo_fan", PYRAMID, adaptive_fusion=False, **network_options)
+
+
+def _fan(name: str, **network_options: Any) -> Row:
+    return Row(name=name, training={"network_options": network_options}, optional=True)
+
 
 PRESET = PaperPreset(
     paper="Fang & Yan, IEEE Transactions on Medical Imaging 39 (2020)",
     configurations=("2.5d",),
+    rows=(
+        _other("U-Net", "pipo_unet"),
+        _other("ResU-Net", "pipo_resunet"),
+        _other("DenseU-Net", "dense_unet"),
+        _other("DeepLabV3", "deeplabv3", block="basic", blocks=[2, 2, 2, 2]),
+        _without_fusion("PIPO-3-1", input_scales=3, output_scales=1),
+        _without_fusion("PIPO-5-1", output_scales=1),
+        _without_fusion("PIPO-without-ECD", equal_depth=False),
+        _without_fusion("PIPO"),
+        _fan("PIPO-FAN-3-3", input_scales=3, output_scales=3),
+        _fan("PIPO-FAN-5-3", output_scales=3),
+        _fan("PIPO-FAN-without-ECD", equal_depth=False),
+        _fan("PIPO-FAN-ConvBlocks", residual=False),
+        Row(name="PIPO-FAN", training={}),
+    ),
     training={
         "trainer": "PyramidTrainer",
         "trainer_options": {"fusion_from": 0.5},
         "normalization": ("clip:-200:200",),
-        "options": {
-            "loss": "ce",
-            "optimizer": "rmsprop",
-            "learning_rate": 2e-4,
-            "schedule": "percents",
-            "augmentation": augmentations.FANG,
-            "case_sampling": "alternating",
-            **BARE,
-        },
+        "slice_shape": (256, 256),
+        "patch": (224, 224),
+        "options": OPTIONS,
     },
+    choice={"max_members": 1},
+    table=PaperTable(chosen="", metrics={"dice": "Avg. Dice", "global_dice": "Glb. Dice"}, score="dice", averages=True),
     why={
         "configurations": "three adjacent slices as channels",
-        "trainer": "PIPO-FAN: deep pyramid supervision, then adaptive fusion",
-        "trainer_options": "2000 of 4000 epochs for each phase (several organs; one organ: 0.8)",
+        "rows": "PIPO-FAN; --models names the networks and ablations of tables III to VII",
+        "trainer": "PIPO-FAN: deep pyramid supervision, then adaptive fusion; the others are trained throughout alike",
+        "trainer_options": "2000 of 4000 epochs for each phase (several organs; one organ: 2000 of 2500, fusion_from=0.8)",
+        "network_options": "five input and five output scales, equal depth, residual blocks; ablations without one of them",
         "normalization": "HU clipped to -200..200, then zero mean and unit variance",
-        "options": "cross entropy; RMSprop with 2e-4 (one organ: --learning-rate 2e-3), 1 % less every 40 of 4000 epochs; each "
-        "batch from one of the merged datasets, in turn",
+        "slice_shape": "slices resized to 256x256",
+        "patch": "crops of 224x224",
+        "options": "cross entropy; RMSprop with 2e-4 (one organ: 2e-3), 1 % less every 40 of 4000 epochs; slices that show an "
+        "organ; each batch from one of the merged datasets, in turn",
     },
     departures=(
-        "4000 epochs of a patch a volume: the device's default budget instead",
-        "the planned spacing and patch instead of slices halved to 256x256 and patches of 224x224",
-        "class weights of single organs (0.2, 1.2) are not taken",
-        "label maps are pooled to the coarser scales by nearest neighbour",
+        Departure(
+            "4000 epochs of a patch a volume are 4000 x volumes / batch --iterations (one organ: 2500): the default budget instead",
+            lambda settings, spec: settings.iterations is None,
+        ),
+        Departure(
+            "class weights 0.2 and 1.2, a rate of 2e-3 and fusion from 0.8 on of a single organ are options to be given",
+            lambda settings, spec: len(spec.plan.labels.names) == 1 and not settings.options.get("class_weights"),
+        ),
+        Departure(
+            "label maps are pooled to the coarser scales by nearest neighbour; how the paper pools several organs is not told",
+            lambda settings, spec: settings.trainer == "PyramidTrainer" or settings.options.get("supervision") == "pyramid",
+        ),
+        "the size of the batch is not told: the planned one",
     ),
 )

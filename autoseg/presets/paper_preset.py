@@ -33,11 +33,13 @@ class Row:
         name: As the paper calls it; empty for what the paper has no name for.
         training: Values of `TrainSettings`, over those of the preset.
         organ_by_organ: A model an organ; None means as the preset says.
+        optional: ``autoseg_run`` trains it only where ``--models`` (or ``--network``) names it: what a paper compares with.
     """
 
     name: str
     training: Mapping[str, Any]
     organ_by_organ: bool | None = None
+    optional: bool = False
 
     @property
     def tag(self) -> str:
@@ -51,18 +53,28 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleRow:
+    """One ensemble of a paper's table, by the paper's name; `kind` is that of ``autoseg_train_ensemble``."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperTable:
     """The table that the experiment ends with: a row a model and, below, one of the models chosen for each organ.
 
     Attributes:
-        chosen: What the paper calls the models chosen for each organ together.
+        chosen: What the paper calls the models chosen for each organ together; empty where it has no such row.
         metrics: Columns of an organ: name in `evaluation.metrics.METRICS` to the paper's.
         score: Of them the one by which models are ranked, and averaged over organs.
+        averages: Every metric's average over the organs, a row a model, and the score by organ, instead of a block an organ.
     """
 
     chosen: str
     metrics: Mapping[str, str]
     score: str
+    averages: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +90,8 @@ class PaperPreset:
         organ_by_organ: ``autoseg_run`` trains a model an organ.
         plan: Values of `PlanSettings`.
         training: Values of `TrainSettings`.
+        ensembles: That ``autoseg_run`` trains after the models, of those of single organs.
+        members_by: By what their members are chosen, as ``autoseg_train_ensemble --choose-by``.
         choice: Arguments of `pipeline.find_best_configuration` after the trainings.
         table: That ``autoseg_run`` prints at its end.
         why: What the paper has, by setting. The log puts beside it what will run (`explanation`).
@@ -91,6 +105,8 @@ class PaperPreset:
     organ_by_organ: bool = False
     plan: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    ensembles: tuple[EnsembleRow, ...] = ()
+    members_by: str = "loss"
     choice: Mapping[str, Any] = field(default_factory=dict)
     table: PaperTable | None = None
     why: Mapping[str, str]

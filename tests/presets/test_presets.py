@@ -159,9 +159,11 @@ def test_presets_of_the_planner_stay_what_they_were() -> None:
 def test_each_organ_is_trained_with_each_network_unless_the_user_says_which(tmp_path: Path) -> None:
     write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
     found = [(one.organs, one.network) for one in experiment("crespi2023", 1, home=tmp_path).trainings]
-    assert found == [((organ,), network) for organ in ("ball", "block") for network in PAPER_PRESETS["crespi2023"].networks]
-    (one,) = experiment("crespi2023", 1, home=tmp_path, organs=("ball", "block"), network="vnet", seed=5).trainings
-    assert (one.organs, one.network, one.seed) == (("ball", "block"), "vnet", 5)
+    networks = ("deeplabv3", "se_resunet", "pipo_unet")
+    assert found[:6] == [((organ,), network) for organ in ("ball", "block") for network in networks]
+    assert found[6:] == [((), network) for network in reversed(networks)], "and the baselines of all organs"
+    some = experiment("crespi2023", 1, home=tmp_path, organs=("ball", "block"), network="vnet", seed=5).trainings
+    assert [(one.organs, one.network, one.seed) for one in some] == [(("ball",), "vnet", 5), (("block",), "vnet", 5)]
     assert experiment(None, 1, home=tmp_path, seed=2).trainings == (TrainSettings(seed=2),)
     assert experiment("fang2020", 1, home=tmp_path).trainings == (train_settings("fang2020"),)
 
@@ -218,3 +220,41 @@ class TestAugmentation:
         changed = options("roth2018", rotation_degrees=10)
         assert changed == replace(roth, rotation_degrees=10)
         assert options("roth2018", augmentation={"rotation_degrees": 10}) == changed
+
+
+def test_what_fang_compares_with_is_trained_only_where_it_is_named(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+    names = [row.name for row in PAPER_PRESETS["fang2020"].rows]
+    assert experiment("fang2020", 1, home=tmp_path).rows == ("PIPO-FAN",)
+    assert experiment("fang2020", 1, home=tmp_path, models=names).rows == tuple(names)
+    (net,) = experiment("fang2020", 1, home=tmp_path, network="deeplabv3").trainings
+    assert (net.trainer, net.network_options) == ("Trainer", {"block": "basic", "blocks": [2, 2, 2, 2]})
+    assert train_settings("fang2020").tag == "PIPO-FAN"
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("U-Net", 13_395_394),
+        ("PIPO-3-1", 15_981_634),
+        ("PIPO-5-1", 24_740_034),
+        ("PIPO-FAN-3-3", 16_258_566 + 19),
+        ("PIPO-FAN-5-3", 25_016_966 + 19),
+        ("PIPO", 28_270_986),
+        ("PIPO-FAN", 28_270_986 + 19),
+    ],
+)
+def test_the_models_of_table_vii_have_its_parameters(model: str, parameters: int, tmp_path: Path) -> None:
+    """Of one organ; the paper's table does not count the adaptive fusion, which has 19."""
+    write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+    (settings,) = experiment("fang2020", 1, home=tmp_path, models=[model], organs=("liver",)).trainings
+    planned = make_configuration(2, name="2.5d", slices=3, normalization=("ct",), network_options=FIVE_LEVELS)
+    spec = training_spec(replace(CT, configurations={"2.5d": planned}), "2.5d", settings)
+    one = spec.configuration
+    with torch.device("meta"):
+        network = build_network(one.network, dim=2, in_channels=spec.plan.in_channels(one), out_channels=2, **one.network_options)
+    assert sum(weight.numel() for weight in network.parameters()) == parameters
+    assert (one.patch_size, one.slice_shape) == ((224, 224), (256, 256))
+
+
+FIVE_LEVELS = {"features": [4] * 6, "strides": [[1, 1], *[[2, 2]] * 5], "kernel_sizes": [[3, 3]] * 6}

@@ -89,6 +89,7 @@ def _lines(table: PaperTable, scores: Scores, organs: Sequence[str], chosen: Map
 
 def _averages(table: PaperTable, scores: Scores, organs: Sequence[str]) -> list[str]:
     """Each metric averaged over the organs, a row a model, and below the score of each model for each organ."""
+    organs = [organ for organ in organs if any(organ in one for one in scores.values())]
     rows = [["average of the organs", *table.metrics.values(), "cases", ""]]
     for name, of_organs in scores.items():
         cells = [number(nan_mean(_over_cases(some, metric) for some in of_organs.values()), metric) for metric in table.metrics]

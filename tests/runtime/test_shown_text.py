@@ -60,8 +60,8 @@ def test_a_line_feed_in_a_name_breaks_no_line(tmp_path: Path, capsys: pytest.Cap
     assert said.err.splitlines() == [rf"FAILED a\nb: {file.parent}/a\nFAILED b_0000.nii.gz: cannot be read"]
     assert said.out.startswith(r"Done; 1 of 2 cases failed: a\nb (") and said.out.count("\n") == 1
     record = logging.makeLogRecord({"msg": "%s failed: %s", "args": ("a\nb", file)})
-    assert "\n" not in _AboveProgressBars().format(record)
-    assert _AboveProgressBars().format(logging.makeLogRecord({"msg": "scores:\n%s", "args": ("a\nb",)})) == "scores:\na\nb"
+    assert "\n" not in _AboveProgressBars(shown_alike=None).format(record)
+    assert _AboveProgressBars(shown_alike=None).format(logging.makeLogRecord({"msg": "scores:\n%s", "args": ("a\nb",)})) == "scores:\na\nb"
     lines = table([Score("a", "liver\nspleen", 0.5, 1 / 3, 4, 4)]).splitlines()
     assert lines[1].startswith(r"liver\nspleen   0.5")
 

@@ -31,6 +31,8 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)
+    text = "the majority of the label maps of all folds and models, instead of the average of their probabilities"
+    parser.add_argument("--vote", action="store_true", help=text)
     add_postprocess(parser, "instead of what the choice holds for those organs")
     parser.add_argument("--ending", help="file ending of the segmentations, e.g. .nrrd (default: that of each input)")
     add_nifti_geometry(parser)

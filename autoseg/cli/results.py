@@ -23,6 +23,8 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
     rule.add_argument("--cheapest", action="store_const", const="cheapest", dest="rule", help=text)
     text = "exclude candidates that took longer per case in validation, with the networks of one fold"
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help=text)
+    text = "several models vote, and so do their folds in prediction, instead of being averaged"
+    parser.add_argument("--vote", action="store_true", help=text)
     add_postprocess(parser, "without a trial (default: what helps)")
     add_overwrite(parser, "replace choice.json although it was edited")
     add_allow_code(parser)
@@ -39,7 +41,7 @@ def find_best_configuration(options: Namespace) -> None:
     from ..runtime.registry import allowed_code
 
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
-    choose = partial(choose, overwrite=options.overwrite, postprocess=options.postprocess)
+    choose = partial(choose, overwrite=options.overwrite, vote=options.vote, postprocess=options.postprocess)
     choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
     with allowed_code(options.allow_code, typed=[options.metric]):
         say(describe_choice(choice))

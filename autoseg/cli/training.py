@@ -55,13 +55,14 @@ def train(options: Namespace) -> int:
     return finish(f"Trained, and validated on {cases(validated)}", failures, of=validated + len(failures))
 
 
-KINDS = ("argmax", "logits", "meta", "fusion", "multi")
+KINDS = ("argmax", "logits", "meta", "fusion", "multi", "vote")
 
 
 def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
     text = "argmax: the most confident organ; logits: a 1x1 convolution over the models' logits; meta: a small U-Net over them; "
-    text += "fusion: a 1x1 convolution over their last feature maps; multi: each organ from its best model"
+    text += "fusion: a 1x1 convolution over their last feature maps; multi: each organ from its best model; "
+    text += "vote: the majority of models of the same organs"
     parser.add_argument("--kind", required=True, choices=KINDS, help=text)
     parser.add_argument("--members", nargs="+", default=[], metavar="MODEL", help="model folders (default: the best model of each organ)")
     parser.add_argument("--folds", nargs="+", default=[], metavar="FOLD", help="folds to train (default: all that every member has)")

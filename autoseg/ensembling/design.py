@@ -17,7 +17,7 @@ from ..schema.run_record import EIGHT_BITS, LOG_ODDS, EnsembleRecord, RunRecord
 from ..schema.settings import EnsembleSettings
 from ..schema.training_options import AugmentationOptions, TrainingOptions
 from .members import Member
-from .prediction import FUSION, META, UNTRAINED
+from .prediction import FUSION, META, UNTRAINED, VOTE
 from .stacking import Layout, largest_ratio
 
 KINDS = {
@@ -26,6 +26,7 @@ KINDS = {
     META: "autoseg.networks.combiners:MetaUNet",
     FUSION: "autoseg.networks.fusion:Fusion",
     "multi": "autoseg.networks.combiners:MaxConfidence",
+    VOTE: "autoseg.networks.combiners:MajorityVote",
 }
 """Kind of ensemble -> what it puts on top of its members."""
 

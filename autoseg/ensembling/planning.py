@@ -22,7 +22,7 @@ from ..schema.run_record import LOG_ODDS, EnsembleRecord
 from ..schema.settings import EnsembleSettings
 from .design import ITERATIONS, Design, check_fusable
 from .members import Member, base_models, comparable, held_out, named, shared_folds, stored_form
-from .prediction import FUSION, META, UNTRAINED, fuse
+from .prediction import FUSION, META, UNTRAINED, VOTE, fuse
 from .ranking import rank
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ def plan_ensemble(
         found = {fold: ranking.best(candidates, organs, _others(shared, fold)) for fold in shared}
         best = {fold: {organ: one for organ, (one,) in of_fold.items()} for fold, of_fold in found.items()}
         used = {name for chosen in best.values() for name in chosen.values()}
+    elif settings.kind == VOTE:
+        used = {member.name for member in _of_same_organs(candidates, organs, named=bool(settings.members))}
     elif settings.members or former is not None:
         used = {member.name for member in candidates if set(organs) & set(member.labels.names)}
     else:
@@ -99,6 +101,18 @@ def plan_ensemble(
     reads = settings.kind != FUSION
     form = made_of.stored if made_of is not None else stored_form(candidates, shared) if reads else LOG_ODDS
     return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best, form), folds
+
+
+def _of_same_organs(candidates: Sequence[Member], organs: Sequence[str], *, named: bool) -> list[Member]:
+    """Members that may vote with each other; of those that a user named all must, and there are two at least."""
+    able = [one for one in candidates if set(one.labels.names) == set(organs)]
+    order = {one.labels.names for one in able}
+    if len(able) < 2 or len(order) > 1 or (named and len(able) < len(candidates)):
+        found = "; ".join(f"{one.name}: {', '.join(one.labels.names)}" for one in candidates)
+        raise ValueError(
+            f"vote: expected two or more members of the same organs ({', '.join(organs)}), found {found}; name them with --members"
+        )
+    return able
 
 
 def choose_by(settings: EnsembleSettings, plan: Plan) -> str:

@@ -38,7 +38,10 @@ FUSION = "fusion"
 META = "meta"
 """The kind that sees a voxel's surroundings too; all others see voxels one by one."""
 
-UNTRAINED = ("argmax", "multi")
+VOTE = "vote"
+"""The kind whose members, all of the same organs, vote."""
+
+UNTRAINED = ("argmax", "multi", VOTE)
 """Kinds that have nothing to learn."""
 
 FUSED = "fused"

@@ -25,7 +25,12 @@ def calibrated(predictions: Mapping[str, Logits], choice: Choice, member_labels:
 
 
 def apply_selection(
-    predictions: Mapping[str, Logits], choice: Choice, member_labels: Mapping[str, Labels], labels: Labels
+    predictions: Mapping[str, Logits],
+    choice: Choice,
+    member_labels: Mapping[str, Labels],
+    labels: Labels,
+    *,
+    by_fold: Mapping[str, Sequence[Logits]] | None = None,
 ) -> tuple[np.ndarray, int]:
     """The label map of a case.
 
@@ -37,6 +42,7 @@ def apply_selection(
         choice: Organ to members; organs that it lacks are background.
         member_labels: By member.
         labels: Of the dataset.
+        by_fold: Of a choice whose members vote, the predictions of each member's folds, which vote one by one; None: members do.
 
     Returns:
         Label map, int16, in internal values of the dataset and the file's axis order, and the number of voxels that two organs claimed.
@@ -45,10 +51,15 @@ def apply_selection(
     candidates = list(dict.fromkeys(choice.organs.values()))
     if len(candidates) > 1 or len(candidates[0]) > 1:  # the winners of a single model are the same at every temperature
         predictions = calibrated(predictions, choice, member_labels)
-    maps = {
-        members: translate_labels(label_map, member_labels[members[0]], chosen)
-        for members, label_map in _label_maps(predictions, candidates, member_labels).items()
-    }
+    if choice.vote:
+        voters = by_fold or {name: [one] for name, one in predictions.items()}
+        made = {
+            members: export_labels([one for name in members for one in voters[name]], member_labels[members[0]], vote=True)
+            for members in candidates
+        }
+    else:
+        made = _label_maps(predictions, candidates, member_labels)
+    maps = {members: translate_labels(label_map, member_labels[members[0]], chosen) for members, label_map in made.items()}
 
     def confidence(organ: str, voxels: np.ndarray) -> np.ndarray:
         """Mean probability of the organ by its models."""

@@ -46,13 +46,14 @@ class Averages:
         return labels
 
 
-def average_all(models: Mapping[str, Logits], averages: Sequence[Members], labels: Labels) -> Averages:
+def average_all(models: Mapping[str, Logits], averages: Sequence[Members], labels: Labels, *, vote: bool = False) -> Averages:
     """Computes the label maps of averages of models.
 
     Args:
         models: Name to its prediction of the case; of any grids. Each is read twice, slab by slab.
         averages: Names of the members of each.
         labels: Of all models.
+        vote: The majority of the models' label maps instead of their average.
 
     Raises:
         ValueError: The models do not belong together or to `labels`.
@@ -71,7 +72,7 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
     for start in range(0, len(cropped), rows):
         slices = (start, min(start + rows, len(cropped)))
         winner = winners_from_cells(list(grids.values()), cells, slices)
-        voxels, channels = _decide(grids, winner, slices, averages, regions=labels.regions)
+        voxels, channels = _decide(grids, winner, slices, averages, rule={"regions": labels.regions, "vote": vote})
         cropped[slice(*slices)] = values[winner]
         corner = [first + slices[0] * (axis == 0) for axis, (first, _) in enumerate(trace.crop)]
         indices = tuple(index + first for index, first in zip(np.unravel_index(voxels, winner.shape), corner, strict=True))
@@ -82,22 +83,23 @@ def average_all(models: Mapping[str, Logits], averages: Sequence[Members], label
 
 
 def _decide(
-    grids: Mapping[str, Grid], winner: np.ndarray, slices: Interval, averages: Sequence[Members], *, regions: bool
+    grids: Mapping[str, Grid], winner: np.ndarray, slices: Interval, averages: Sequence[Members], *, rule: Mapping[str, bool]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interpolates the undecided voxels of a slab: those where the models agree get their winner, all others 0.
 
-    Returns flat indices in the slab of the voxels where the models disagree, ``(n,)``, and each average's winner there, ``(averages, n)``.
+    `rule` are the options of `winning_channels`. Returns flat indices in the slab of the voxels where the models disagree, ``(n,)``, and
+    each average's winner there, ``(averages, n)``.
     """
     disputed, channels = [np.empty(0, np.int64)], [np.empty((len(averages), 0), np.int16)]
     kinds = {name: grid.kind for name, grid in grids.items()}
     flat = winner.reshape(-1)
     for voxels, corners in undecided_voxels(winner, list(grids.values()), slices, members=len(grids)):
         values = dict(zip(grids, corners, strict=True))
-        alone = np.stack([winning_channels([values[name]], [kinds[name]], regions=regions) for name in grids])
+        alone = np.stack([winning_channels([values[name]], [kinds[name]], regions=rule["regions"]) for name in grids])
         differ = (alone != alone[0]).any(axis=0)
         flat[voxels] = np.where(differ, 0, alone[0])
         disputed.append(voxels[differ])
         values = {name: value[:, differ] for name, value in values.items()}
-        rows = [winning_channels([values[n] for n in names], [kinds[n] for n in names], regions=regions) for names in averages]
+        rows = [winning_channels([values[n] for n in names], [kinds[n] for n in names], **rule) for names in averages]
         channels.append(np.stack(rows) if rows else np.empty((0, int(differ.sum())), np.int16))
     return np.concatenate(disputed), np.concatenate(channels, axis=1)

@@ -97,9 +97,12 @@ class Ensemble:
         by_fold = {name: [predict(model) for model in alone] for name, alone in folds.items()}
         return {name: predict(whole[name]) if name in whole else lazy_mean(by_fold[name]) for name in self.models}, by_fold
 
-    def segment(self, logits: Mapping[str, Logits]) -> np.ndarray:
-        """The merged and post-processed label map in internal values of the dataset and the file's axis order."""
-        label_map, conflicts = apply_selection(logits, self.choice, self.member_labels, self.labels)
+    def segment(self, logits: Mapping[str, Logits], by_fold: Mapping[str, Sequence[Logits]] | None = None) -> np.ndarray:
+        """The merged and post-processed label map in internal values of the dataset and the file's axis order.
+
+        `by_fold` are the predictions of `logits_by_fold`, needed where folds vote.
+        """
+        label_map, conflicts = apply_selection(logits, self.choice, self.member_labels, self.labels, by_fold=by_fold)
         if conflicts:
             log.debug("%d voxels were claimed by two organs and went to the more confident one", conflicts)
         return label_map

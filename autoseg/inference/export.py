@@ -17,11 +17,12 @@ from .merge_labels import internal_regions_class_order
 from .winning_labels import cell_winners, undecided_voxels, winners_from_cells, winning_channels
 
 
-def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
+def export_labels(members: Sequence[Logits], labels: Labels, *, vote: bool = False) -> np.ndarray:
     """The label map of a case: probabilities averaged over `members`, the likeliest organ (regions: each above one half, painted in order).
 
     Each member is interpolated linearly to the file's grid (the nearest slice along `separate_z_axis`), then softmax or sigmoid,
-    then the mean. Members may have different grids.
+    then the mean. Members may have different grids. With `vote` the majority of the members' own label maps instead, and the mean where
+    equally many are for several organs (`winning_channels`).
 
     Returns:
         Internal label map, int16, with the file's axis order and shape.
@@ -33,6 +34,7 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
     trace = members[0].trace
     values = np.array([0, *internal_regions_class_order(labels)], np.int16)
     grids = [Grid.of(member) for member in members]
+    kinds = [grid.kind for grid in grids]
     cells = [cell_winners(grid, regions=labels.regions) for grid in grids]
     segmentation = np.zeros(trace.shape_before_crop, np.int16)
     cropped = segmentation[slices_of(trace.crop)]
@@ -41,7 +43,7 @@ def export_labels(members: Sequence[Logits], labels: Labels) -> np.ndarray:
         slices = (start, min(start + rows, len(cropped)))
         winner = winners_from_cells(grids, cells, slices)
         for voxels, corners in undecided_voxels(winner, grids, slices):
-            winner.reshape(-1)[voxels] = winning_channels(corners, [grid.kind for grid in grids], regions=labels.regions)
+            winner.reshape(-1)[voxels] = winning_channels(corners, kinds, regions=labels.regions, vote=vote)
         cropped[slice(*slices)] = values[winner]
     return to_file_order(segmentation, trace)
 

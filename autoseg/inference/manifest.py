@@ -205,6 +205,7 @@ def models_key(choice: Choice, models: Mapping[str, TrainedModel], labels: Label
     parts += [f"{name} at {choice.calibration[name].temperature}" for name in sorted(models) if name in choice.calibration]
     for organ, steps in sorted(choice.postprocessing.items()):
         parts.append(f"{organ} {steps.min_volume_mm3} {steps.components} {steps.fill_holes}")
+    parts += ["vote"] if choice.vote else []
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

@@ -117,14 +117,14 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
         raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
     geometry = image.geometry
     with _naming_image(image):
-        if files.uncertainty:
+        if files.uncertainty or ensemble.choice.vote:
             logits, by_fold = ensemble.logits_by_fold(image, case=case.name, progress=bar.update)
         else:
             logits, by_fold = ensemble.logits(image, case=case.name, progress=bar.update), None
     del image  # large, and no longer needed: what follows takes memory of its own
     if files.probabilities is not None:
         write_probabilities(files.probabilities, ensemble, logits, write=write)
-    label_map = ensemble.segment(logits)
+    label_map = ensemble.segment(logits, by_fold)
     candidates = ensemble.candidate_predictions(logits, by_fold)
     rows = organ_uncertainties(ensemble, candidates, label_map, write_uncertainty_maps(files, candidates, write=write))
     write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry, write=write)

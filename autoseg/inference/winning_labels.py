@@ -22,8 +22,15 @@ UNDECIDED = -1
 """Mark of the cells whose corners disagree."""
 
 
-def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool) -> np.ndarray:
+TIE_BREAKER = 0.5
+"""Weight of the mean probability beside votes, less than one: it decides between equally many, and nothing else."""
+
+
+def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, regions: bool, vote: bool = False) -> np.ndarray:
     """The output channel of the largest mean probability (regions: 1 + the last above one half, 0 if none).
+
+    With `vote` that of most members, whose own winner is a vote (regions: the last that more than half of them have); of equally many
+    votes the larger mean probability decides.
 
     Takes ``(K, N)`` float32 and the kind of each member, gives ``(N,)`` int16.
     """
@@ -32,12 +39,20 @@ def winning_channels(values: Sequence[torch.Tensor], kinds: Sequence[str], *, re
         # tanh(x/2) is 2p - 1 but keeps its sign next to zero, where p itself would be rounded to one half.
         signs = [(value - 127.5) / 127.5 if kind == "probability8" else torch.tanh(value / 2) for value, kind in pairs]
         signed = reduce(torch.add, signs) / len(pairs)
+        if vote:
+            signed = reduce(torch.add, [torch.where(sign > 0, 1.0, -1.0) for sign in signs]) + TIE_BREAKER * signed
         numbers = torch.arange(1, len(signed) + 1, dtype=torch.int16)[:, None]
         winner = ((signed > 0) * numbers).amax(0)
     elif len(pairs) == 1:
         winner = values[0].max(0).indices
     else:
-        winner = reduce(torch.add, [probability(value, kind, regions=False) for value, kind in pairs]).max(0).indices
+        shares = reduce(torch.add, [probability(value, kind, regions=False) for value, kind in pairs])
+        if vote:
+            shares *= TIE_BREAKER / len(pairs)
+            for value in values:
+                winners = value.max(0).indices[None]
+                shares.scatter_add_(0, winners, torch.ones_like(winners, dtype=shares.dtype))
+        winner = shares.max(0).indices
     return winner.numpy().astype(np.int16)
 
 

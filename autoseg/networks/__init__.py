@@ -146,6 +146,7 @@ NETWORKS: dict[str, NetworkSpec] = {
 
 COMBINERS = (
     "autoseg.networks.combiners:MaxConfidence",
+    "autoseg.networks.combiners:MajorityVote",
     "autoseg.networks.combiners:LogitsConvolution",
     "autoseg.networks.combiners:MetaUNet",
     "autoseg.networks.fusion:Fusion",

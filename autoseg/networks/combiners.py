@@ -53,6 +53,43 @@ class MaxConfidence(Network):
         return torch.stack(organs if self.regions else [torch.zeros_like(organs[0]), *organs], 1)
 
 
+class MajorityVote(Network):
+    """Gives each voxel to the class that most members find there; of equally many votes the larger mean probability decides.
+
+    As three 2D networks, one for each plane, are combined in Zhou et al., LABELS workshop at MICCAI 2016. The logits are the logarithms of
+    shares (regions: log-odds), of votes and, n members together a little less than one vote, of probabilities, which break ties. It has no
+    parameters; all members have the same organs, in the same order.
+
+    Args:
+        channels: For each organ its channels of the stack.
+        members: For each member its first channel and the one after its last.
+    """
+
+    def __init__(self, *, channels: Channels, members: Channels, **shape: Unpack[NetworkShape]) -> None:
+        super().__init__(**shape)
+        check_channels(channels, self.in_channels, self.out_channels)
+        self.members = [tuple(one) for one in members]
+        expected = [[start + organ for start, _ in self.members] for organ in range(len(channels))]
+        if [list(one) for one in channels] != expected:
+            raise ValueError(f"vote: expected members of the same organs, with channels {expected}, got {list(channels)}")
+        self.regions = len(channels) == self.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, M, *spatial)`` to logits ``(B, K, *spatial)``."""
+        ratios = x.float() - MAX_LOG_RATIO
+        of_members = [ratios[:, start:stop] for start, stop in self.members]
+        if self.regions:
+            return torch.stack([self._share(one.sigmoid(), (one > 0).float()) for one in of_members]).mean(0).logit()
+        logits = [torch.cat([torch.zeros_like(one[:, :1]), one], 1) for one in of_members]
+        votes = [torch.zeros_like(one).scatter_(1, one.argmax(1, keepdim=True), 1.0) for one in logits]
+        return torch.stack([self._share(one.softmax(1), vote) for one, vote in zip(logits, votes, strict=True)]).mean(0).log()
+
+    def _share(self, probability: Tensor, vote: Tensor) -> Tensor:
+        """A vote that is 0 or 1 and some of the probability it comes from, which keeps it off both."""
+        weight = 1 / (len(self.members) + 1)
+        return (vote + weight * probability.clamp(1e-6, 1 - 1e-6)) / (1 + weight)
+
+
 def _margins(ratios: Tensor) -> Tensor:
     """Log-ratio of each organ of one member to the likeliest other class, background included: ``(B, N, *spatial)``, same shape."""
     classes = torch.cat([torch.zeros_like(ratios[:, :1]), ratios], 1)

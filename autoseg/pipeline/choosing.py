@@ -51,6 +51,7 @@ def find_best_configuration(
     max_members: int = 3,
     metric: str = "dice",
     max_seconds: float | None = None,
+    vote: bool = False,
     postprocess: Sequence[str] = (),
     allow_code: Sequence[str] = (),
     overwrite: bool = False,
@@ -66,6 +67,7 @@ def find_best_configuration(
         max_members: Largest number of models that are averaged.
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+        vote: Members of a candidate vote instead of being averaged, as their folds do in prediction then.
         postprocess: Post-processing that is taken without a trial: ``largest``, ``none`` or ``kidney=2``
             (`autoseg.inference.postprocessing.forced`).
         allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
@@ -75,8 +77,8 @@ def find_best_configuration(
         ValueError: Nothing is trained yet, nothing is quick enough, rule or metric cannot be chosen by, or the choice was edited.
     """
     _check_unedited(which, home, overwrite=overwrite)
-    settings = ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds, postprocess=tuple(postprocess))
-    choice = _choose(which, home, settings)
+    settings = ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds)
+    choice = _choose(which, home, replace(settings, vote=vote, postprocess=tuple(postprocess)))
     _store(which, home, choice)
     return choice
 
@@ -121,7 +123,7 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     names, folds = comparable(models, organs_of)
     organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds), unstored))}
     cases = common_cases(results, dataset, organs, folds)
-    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored)
+    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored, settings.vote)
     seconds = seconds_of(results, list(organs), folds)
     candidates, scores = scored_candidates(cross_validation, organs, seconds, max_members=max_members, max_seconds=max_seconds)
     uncompared = best_uncompared(cross_validation, models, organs_of, candidates)
@@ -133,7 +135,7 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     choice = with_uncompared(choice, uncompared, plan.labels.names)
     member_folds = {name: voting_folds(models[name]) for members in choice.organs.values() for name in members}
     choice = replace(choice, max_members=max_members, max_seconds=max_seconds, made_from=made_from, member_folds=member_folds)
-    choice = replace(choice, postprocess=settings.postprocess)
+    choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote)
     choice = calibrated_choice(cross_validation, choice)
     return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 
@@ -154,6 +156,7 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
     again = ChoiceSettings(
         metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds, postprocess=before.postprocess
     )
+    again = replace(again, vote=before.vote)
     with named_in(path):  # nobody typed these names
         choice = _choose(which, home, again)
     try:

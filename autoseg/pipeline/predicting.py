@@ -145,8 +145,8 @@ def predict(
         workspace, dataset = _trained_dataset(settings.dataset if model is None else str(model), home)
     ensemble = load_ensemble(workspace, dataset, settings)
     read = _as_image(image, _nifti_geometry(workspace, dataset, settings))
-    logits = ensemble.logits(read)
-    label_map = ensemble.segment(logits)
+    logits, by_fold = ensemble.logits_by_fold(read) if ensemble.choice.vote else (ensemble.logits(read), None)
+    label_map = ensemble.segment(logits, by_fold)
     found = organ_uncertainties(ensemble, ensemble.candidate_predictions(logits), label_map)
     tell_likeness(compare_with_training(found, ensemble.choice, workspace.results(dataset)))
     labels = to_file_values(label_map, ensemble.labels)
@@ -165,6 +165,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
         prepare_device(device)
     root = workspace.results(dataset)
     choice = _choice(workspace, dataset, settings.model)
+    choice = replace(choice, vote=choice.vote or settings.vote)
     if settings.postprocess:
         labels = workspace.present_plan(dataset).labels
         choice = replace(choice, postprocessing=forced(settings.postprocess, labels, choice.postprocessing))
@@ -181,7 +182,7 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     if without:
         log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
     fold_models: dict[str, tuple[TrainedModel, ...]] = {}
-    if settings.uncertainty:
+    if settings.uncertainty or choice.vote:
         alone = {name: [replace(options, folds=(fold,)) for fold in folds[name]] for name in members if len(folds[name]) > 1}
         fold_models = {name: tuple(load_model(root / name, device, one, loaded=loaded) for one in some) for name, some in alone.items()}
     return Ensemble(choice, models, labels, fold_models)

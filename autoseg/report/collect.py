@@ -138,7 +138,7 @@ def _add_scores(found: Scores, name: str, scores: Sequence[Score], metric: str) 
 def read_computed(results: Path, choice: Choice, metric: str) -> Scores:
     """Scores of the candidates that the choice computed and stored case by case (`candidate_scores`): averages."""
     found: Scores = {}
-    for stored in stored_case_scores(results, metric, choice.folds):
+    for stored in stored_case_scores(results, metric, choice.folds, vote=choice.vote):
         for members, scores in stored.scores.items():
             name = candidate_name(members)
             if name in choice.table:

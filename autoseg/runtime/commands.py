@@ -87,6 +87,7 @@ def choice_command(choice: Choice, dataset: str) -> str:
         max_members=choice.max_members,
         metric=choice.metric,
         max_seconds=choice.max_seconds,
+        vote=choice.vote,
         postprocess=choice.postprocess,
     )
     return shlex.join(["autoseg_find_best_configuration", dataset, *words_of(settings)])

@@ -23,7 +23,7 @@ class EnsembleRecord:
     """What a learned ensemble is made of.
 
     Attributes:
-        kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
+        kind: ``argmax``, ``logits``, ``meta``, ``fusion``, ``multi`` or ``vote``.
         members: Names of its models, in the order of its input channels.
         reference: The member whose grid, plan and preprocessed cases it works with.
         settings: What the user asked for; None in records of version 0.1.0.
@@ -39,7 +39,7 @@ class EnsembleRecord:
     trains_last: bool = False
 
     def __post_init__(self) -> None:
-        expect(self.kind in ("argmax", "logits", "meta", "fusion", "multi"), "kind", "a kind of ensemble", self.kind)
+        expect(self.kind in ("argmax", "logits", "meta", "fusion", "multi", "vote"), "kind", "a kind of ensemble", self.kind)
         expect(bool(self.members), "members", "at least one model", self.members)
         expect(len(set(self.members)) == len(self.members), "members", "each model once", self.members)
         expect(self.reference in self.members, "reference", "one of the members", self.reference)

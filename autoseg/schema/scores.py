@@ -274,6 +274,7 @@ class Choice:
         merged: Effect of merging; None where all organs come from one candidate, or overlap.
         max_members: Largest number of models that were averaged.
         max_seconds: Limit in seconds a case above which candidates are left out; None means no limit.
+        vote: Members, and their folds in prediction, vote instead of being averaged.
         postprocess: Post-processing that was asked for instead of tried.
         made_from: ``model/fold`` of everything that was validated then, to the content id of its scores; empty in choices of 0.1.0.
     """
@@ -296,6 +297,7 @@ class Choice:
     merged: OrganMerging | None = None
     max_members: int = 3
     max_seconds: float | None = None
+    vote: bool = False
     postprocess: tuple[str, ...] = ()
     made_from: dict[str, str] = field(default_factory=dict)
 

@@ -144,6 +144,7 @@ class PredictSettings:
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
+        vote: The majority of the label maps of all folds and members, instead of the average of their probabilities.
         postprocess: Post-processing instead of the chosen one (`autoseg.inference.postprocessing.forced`).
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
         nifti_geometry: As in `PlanSettings`; None means as in the plan.
@@ -158,6 +159,7 @@ class PredictSettings:
     low_memory: bool = False
     save_probabilities: bool = False
     uncertainty: bool = False
+    vote: bool = False
     postprocess: tuple[str, ...] = ()
     ending: str | None = None
     nifti_geometry: str | None = None
@@ -175,7 +177,7 @@ class EnsembleSettings:
     """Settings of an ensemble; others than these: see `TrainSettings`.
 
     Attributes:
-        kind: ``argmax``, ``logits``, ``meta``, ``fusion`` or ``multi``.
+        kind: ``argmax``, ``logits``, ``meta``, ``fusion``, ``multi`` or ``vote``.
         members: Names of model folders; none means the best model of each organ by its validation.
         folds: To train; none means all that every member has.
         organs: That it segments; none means all that a member segments.
@@ -215,6 +217,7 @@ class ChoiceSettings:
         rule: Name in `autoseg.selection.choice.RULES`, or ``module:function`` of a `Comparison`.
         max_members: Largest number of models that are averaged.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
+        vote: Members of a candidate vote instead of being averaged, as their folds do in prediction then.
         postprocess: Post-processing that is taken without a trial (`autoseg.inference.postprocessing.forced`).
     """
 
@@ -222,6 +225,7 @@ class ChoiceSettings:
     rule: str = "supported"
     max_members: int = 3
     max_seconds: float | None = None
+    vote: bool = False
     postprocess: tuple[str, ...] = ()
 
 

@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 MOST_AVERAGES = {"overlap": 400, "masks": 24}
 """Averages that are compared, by what the metric needs: voxels are counted for hundreds of label maps at once, surfaces one by one."""
 
+VOTED = " by vote"
+"""After the metric in the name of the folder of what majorities score."""
+
 
 @dataclass(frozen=True)
 class CaseScores:
@@ -124,7 +127,7 @@ def _scores(cross_validation: CrossValidation, candidates: Sequence[Candidate], 
     arguments: dict[HeldOutCase, tuple[list[Candidate], CaseScores]] = {}
     for fold, case in cross_validation.all_cases:
         made_from = _made_from(cross_validation, candidates, fold, case, ids)
-        known = stored[fold, case] = _known(_stored_path(cross_validation.results, cross_validation.metric, fold, case.name), made_from)
+        known = stored[fold, case] = _known(_stored_path(cross_validation.results, _how(cross_validation), fold, case.name), made_from)
         missing = [candidate for candidate in candidates if candidate.members not in known.scores]
         if missing:
             arguments[fold, case] = missing, CaseScores(made_from, known.scores)
@@ -155,7 +158,7 @@ def score_candidates(
             groups.setdefault(labels_as_in(own, labels), []).append(candidate)
     for of_group, averages in groups.items():
         scores |= _score_averages(cross_validation, fold, case, averages, (translate_labels(reference, labels, of_group), of_group))
-    path = _stored_path(cross_validation.results, cross_validation.metric, fold, case.name)
+    path = _stored_path(cross_validation.results, _how(cross_validation), fold, case.name)
     write_json_if_allowed(path, CaseScores(known.made_from, {**known.scores, **scores}))
     return scores
 
@@ -182,7 +185,7 @@ def _score_averages(
     models = {
         name: in_order_of(load_logits(run.validation, case.name), run.model.labels(of_dataset), of_dataset) for name, run in runs.items()
     }
-    together = average_all(models, [candidate.members for candidate in averages], labels)
+    together = average_all(models, [candidate.members for candidate in averages], labels, vote=cross_validation.vote)
     trace = next(iter(models.values())).trace
     reference = np.ascontiguousarray(reorient(reference[None], trace.transpose, trace.flips)[0])
     if reference.shape != together.agreed.shape:
@@ -218,11 +221,15 @@ def _from_counts(
     return found
 
 
-def stored_case_scores(results: Path, metric: str, folds: Sequence[str]) -> Iterator[CaseScores]:
-    """Reads what was computed and stored by a metric, case by case."""
+def stored_case_scores(results: Path, metric: str, folds: Sequence[str], *, vote: bool = False) -> Iterator[CaseScores]:
+    """Reads what was computed and stored by a metric, of averages or with `vote` of majorities, case by case."""
     for fold in folds:
-        for path in sorted(_stored_path(results, metric, fold, "").parent.glob("*.json")):
+        for path in sorted(_stored_path(results, f"{metric}{VOTED}" if vote else metric, fold, "").parent.glob("*.json")):
             yield read_json(path, CaseScores)
+
+
+def _how(cross_validation: CrossValidation) -> str:
+    return f"{cross_validation.metric}{VOTED}" if cross_validation.vote else cross_validation.metric
 
 
 def _stored_path(results: Path, metric: str, fold: str, case: str) -> Path:

@@ -35,6 +35,7 @@ class CrossValidation:
     Attributes:
         cases: Fold to the cases that every model predicted in it.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.
+        vote: Members of a candidate vote instead of being averaged.
         unstored: ``model/fold`` to its scores, where they are others than those stored, as this user may not write them.
     """
 
@@ -44,6 +45,7 @@ class CrossValidation:
     metric: str = "dice"
     tolerances: Mapping[str, float] = field(default_factory=dict)
     unstored: Mapping[str, Sequence[Score]] = field(default_factory=dict)
+    vote: bool = False
 
     @property
     def all_cases(self) -> list[HeldOutCase]:

@@ -33,6 +33,7 @@ from ensemble_models import (
     wrong_in_a_corner,
 )
 from scipy.ndimage import binary_dilation, binary_erosion, label
+from SimpleITK import GetArrayFromImage
 
 import autoseg
 from autoseg import cli
@@ -41,6 +42,7 @@ from autoseg.ensembling import fusion_trainer as fusion
 from autoseg.ensembling import training as ensemble_training
 from autoseg.inference.quantised_logits import load_logits
 from autoseg.inference.trained_model import InferenceOptions, TrainedModel, load_model
+from autoseg.pipeline import PredictSettings
 from autoseg.preprocessing.storage import Store, write_array
 from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.runtime.provenance import record_id, stamp_path
@@ -248,6 +250,37 @@ class TestModelsLikeAnyOther:
         for value, expected in ((data.BALL, 1), (data.BAR, label(whole == data.BAR, np.ones((3, 3, 3)))[1])):
             assert label(largest == value, np.ones((3, 3, 3)))[1] == expected
         assert label(whole == data.BALL, np.ones((3, 3, 3)))[1] > 1
+
+    def test_folds_vote_voxel_by_voxel(self, home: Path, tmp_path: Path) -> None:
+        name = add_model(home, {"ball": right(), "bar": right()}, folds="012")
+        alone = np.stack([predict(home, tmp_path / fold, model=name, folds=(fold,)) for fold in "012"])
+        found = predict(home, tmp_path / "vote", model=name, vote=True)
+        values = np.unique(alone)
+        votes = np.stack([(alone == value).sum(0) for value in values])
+        clear = votes.max(0) > 1
+        assert np.array_equal(found[clear], values[votes.argmax(0)][clear])
+        assert np.any(found != predict(home, tmp_path / "mean", model=name))
+        image = home / "raw" / NAME / "imagesTs" / "case_10_0000.nii.gz"
+        again = autoseg.predict(image, settings=PredictSettings(model=name, mirror=False, device="cpu", vote=True), home=home)
+        assert np.array_equal(GetArrayFromImage(again), found)
+
+    def test_models_vote_as_an_ensemble_and_as_a_choice(self, home: Path, tmp_path: Path) -> None:
+        rash = [
+            {"ball": wrong_in_a_corner(9.0), "bar": right()},
+            {"ball": right(1.0), "bar": right()},
+            {"ball": right(1.0), "bar": right()},
+        ]
+        names = [add_model(home, says, tag=tag, folds="01") for says, tag in zip(rash, "abc", strict=True)]
+        assert mean(fit(home, "vote", *names)["0"], "ball") > 0.95
+        assert mean(fit(home, "argmax", *names)["0"], "ball") < 0.9
+        assert predict(home, tmp_path / "out", model=folder_of(home, "vote").name).shape
+        add_model(home, {"ball": right()}, tag="d", folds="01")
+        with pytest.raises(ValueError, match="two or more members of the same organs"):
+            fit(home, "vote", *names, "2d__Trainer__ball__d")
+        means, votes = (autoseg.find_best_configuration(3, home=home, vote=vote) for vote in (False, True))
+        three = " + ".join(names)
+        assert not means.vote and votes.vote and votes.table[three]["ball"] > 0.95 > means.table[three]["ball"]
+        assert autoseg.find_best_configuration(3, home=home).table[three] == means.table[three], "majorities are stored apart"
 
     @pytest.mark.parametrize("kind", ["logits", "meta", "fusion"])
     def test_predicts_alike_in_little_memory(self, home: Path, tmp_path: Path, kind: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.merge_labels import merge_organs
-from autoseg.networks.combiners import MAX_LOG_RATIO, LogitsConvolution, MaxConfidence, MetaUNet
+from autoseg.networks.combiners import MAX_LOG_RATIO, LogitsConvolution, MajorityVote, MaxConfidence, MetaUNet
 from autoseg.schema import Labels
 
 TWO = Labels(("ball", "bar"), ((1,), (2,)))
@@ -65,6 +65,28 @@ class TestMaxConfidence:
     def test_what_was_padded_is_background(self) -> None:
         network = MaxConfidence(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
         assert network(torch.zeros(1, 2, 3, 3)).softmax(1)[:, 0].min() > 0.99
+
+
+class TestMajorityVote:
+    THREE = {"channels": [[0, 2, 4], [1, 3, 5]], "members": [[0, 2], [2, 4], [4, 6]]}
+
+    def test_most_members_win_however_sure_the_others_are_and_probabilities_break_ties(self) -> None:
+        network = MajorityVote(dim=2, in_channels=6, out_channels=3, **self.THREE)
+        one, two = ([9.0, -1.0, 0.5, 0.4], [-5.0, -5.0, -5.0, -5.0]), ([-0.1, 0.2, -1.0, -3.0], [-5.0, -5.0, 0.2, -0.1])
+        three = ([-0.1, 0.1, -9.0, -9.0], [-9.0, -9.0, -9.0, 3.0])
+        found = network(stack(*one, *two, *three))
+        assert found.argmax(1).flatten().tolist() == [0, 1, 0, 2], "of ties the surest: background, and the second organ"
+        first = found.half().softmax(1)[0, :, 0, 0]
+        assert first[0] > 0.5 > first[1] > first[2], "though the first member is sure of the other organ"
+
+    def test_regions_have_the_majority_each(self) -> None:
+        network = MajorityVote(dim=2, in_channels=6, out_channels=2, **self.THREE)
+        votes = stack([9.0, 1.0], [-9.0, 1.0], [-0.1, 1.0], [-1.0, -9.0], [-0.1, -9.0], [1.0, 0.1])
+        assert (network(votes)[0, :, 0] > 0).tolist() == [[False, True], [False, True]]
+
+    def test_members_of_other_organs_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="members of the same organs"):
+            MajorityVote(dim=2, in_channels=2, out_channels=3, channels=[[0], [1]], members=[[0, 1], [1, 2]])
 
 
 class TestStart:

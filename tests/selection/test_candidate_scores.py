@@ -54,7 +54,9 @@ def home(tmp_path: Path) -> Path:
 def averaged(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, ...]]]:
     """The averages that are computed from now on, case by case."""
     found, real = [], candidate_scores.average_all
-    monkeypatch.setattr(candidate_scores, "average_all", lambda models, some, labels: found.append(some) or real(models, some, labels))
+    monkeypatch.setattr(
+        candidate_scores, "average_all", lambda models, some, labels, **how: found.append(some) or real(models, some, labels, **how)
+    )
     return found
 
 

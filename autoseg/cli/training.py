@@ -31,6 +31,8 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
     parser.add_argument("--preset", help=f"a paper's settings: {PAPERS}; options that are given take precedence")
     add_train_options(parser)
+    text = "learn from the images in imagesUn, too: from the chosen models' predictions of them, weighted by calibrated confidence"
+    parser.add_argument("--pseudo-labels", action="store_true", help=text)
     add_allow_code(parser)
 
 

@@ -124,13 +124,14 @@ def checked_dataset(
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)
     _say_hidden(folder)
     problems = [Problem(m.case, str(m.file), m.kind, m.found, m.expected or "this file") for m in missing]
-    jobs = {case.name: (case, dataset.channels, dataset.labels) for case in dataset.cases}
-    memory = {case.name: case_voxels(case) * _BYTES_PER_VOXEL * len(case.images) for case in dataset.cases}
+    cases = (*dataset.cases, *dataset.unlabelled)
+    jobs = {case.name: (case, dataset.channels, dataset.labels) for case in cases}
+    memory = {case.name: case_voxels(case) * _BYTES_PER_VOXEL * len(case.images) for case in cases}
     results, failures = run_cases(check_case, jobs, workers=workers, title="Checking", memory_per_job=memory)
     for name, reason in failures.items():
         problems.append(Problem(name, str(jobs[name][0].images[0]), UNREADABLE, reason, "a case that can be read"))
     first: dict[str, list[Case]] = {}
-    for case in dataset.cases:
+    for case in cases:
         checked = results.get(case.name, CheckedCase([]))
         problems += checked.problems
         earlier = first.setdefault(checked.digest, []) if checked.digest else []
@@ -141,7 +142,7 @@ def checked_dataset(
             )
         else:
             earlier.append(case)
-    warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(dataset.cases))
+    warn_of_other_units({name: checked.other_units for name, checked in results.items() if checked.other_units}, len(cases))
     geometries = {name: checked.geometry for name, checked in results.items() if checked.geometry is not None}
     return dataset, sorted(problems, key=lambda problem: (problem.case, problem.file)), geometries
 

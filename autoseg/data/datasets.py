@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..runtime.dataset_folders import natural_key
-from ..runtime.failures import reason_of
 from ..runtime.outputs import PREDICT, is_written_by
-from ..runtime.shown_text import in_one_line
 from ..schema import Case, Dataset
 from ..schema.names import check_different, check_name
 from .annotations import parse_annotated
 from .ct_windows import parse_windows
 from .dataset_json import read_channels, read_info, warn_of_keys
-from .dicom import find_dicom_cases, is_dicom_file, is_dicom_folder
+from .dicom import find_dicom_cases, is_dicom_file
 from .external_files import Permission, check_beside, check_data_files, check_external, named_path, with_data_files
+from .folder_files import (
+    UNLABELLED,
+    Item,
+    MissingFile,
+    case_images,
+    commonest,
+    image_items,
+    label_files,
+    same_item,
+    split_channel,
+    unlabelled_cases,
+)
 from .found_cases import FoundCases, named_cases
-from .images import ENDINGS, count_channels, ending_of, label_ending, stem_of
+from .images import ENDINGS, ending_of, label_ending, stem_of
 from .label_names import parse_labels
-from .patients import WITHOUT_LAST_PART, likely_patients, patients_of
+from .patients import WITHOUT_LAST_PART, likely_patients, patients_as_far_as_known, patients_of
 from .slicer_segmentation import is_segmentation
 from .sources import with_sources
 from .tolerances import parse_tolerances
@@ -33,36 +42,6 @@ log = logging.getLogger(__name__)
 
 OTHER_FORMATS = (".nhdr", ".hdr", ".mnc", ".mgz", ".mgh", ".vtk", ".nia", ".par")
 """Endings of medical images that are not read."""
-
-_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
-
-
-@dataclass(frozen=True)
-class MissingFile:
-    """A file that a case should have, or has twice, and what there is instead.
-
-    Attributes:
-        kind: ``missing channel``, ``missing label``, ``two files`` or ``unreadable file``.
-        expected: Where it is not just `file`.
-    """
-
-    case: str
-    kind: str
-    file: Path
-    found: str
-    expected: str = ""
-
-    @property
-    def reason(self) -> str:
-        """What is wrong, without the case's name."""
-        return in_one_line(f"{self.kind}, expected {self.expected or self.file}, found {self.found}")
-
-    def __str__(self) -> str:
-        return f"case {in_one_line(self.case)}: {self.reason}"
-
-
-Item = tuple[str, int | None]
-"""Case and channel of a file; the channel is None where the name does not say it."""
 
 
 def load_dataset(
@@ -100,13 +79,15 @@ def inspect_dataset(
     if not entries:
         _check_folders(folder)
     cases, missing = _listed(entries, channels) if entries else _scanned(folder, channels)
-    check_data_files(cases, folder, allow_external)
+    unlabelled, incomplete = unlabelled_cases(folder, channels, (*(case.name for case in cases), *(gap.case for gap in missing)))
+    check_data_files([*cases, *unlabelled], folder, allow_external)
     if not cases and not missing:
         raise ValueError(
             f"{folder}: expected training cases in {folder / 'imagesTr'} and {folder / 'labelsTr'}, found none; {_content(folder)}"
         )
     if info.get("numTraining") not in (None, len(cases)) and not missing:
         log.warning("%s: dataset.json says %s training cases, found %d", folder, info["numTraining"], len(cases))
+    missing += incomplete
     patients = patients_of(folder, [case.name for case in cases], groups or info.get("groups"))
     if not groups and not info.get("groups"):
         _warn_of_patients(folder, list(patients))
@@ -115,7 +96,10 @@ def inspect_dataset(
     cases = [replace(case, group=patients[case.name], annotated=annotated.get(case.name), nifti_geometry=nifti_geometry) for case in cases]
     ending = _label_ending(str(info.get("file_ending") or ""), cases)
     windows, tolerances = parse_windows(info, labels, file), parse_tolerances(info, labels, file)
-    return Dataset(folder.name, folder, channels, labels, with_sources(cases, info), ending, windows, tolerances), tuple(missing)
+    also = patients_as_far_as_known([case.name for case in unlabelled], groups or info.get("groups"))
+    more = tuple(replace(case, group=also[case.name], nifti_geometry=nifti_geometry) for case in unlabelled)
+    complete = with_sources(cases, info)
+    return Dataset(folder.name, folder, channels, labels, complete, ending, windows, tolerances, more), tuple(missing)
 
 
 def named_files(folder: Path) -> list[Path]:
@@ -125,7 +109,7 @@ def named_files(folder: Path) -> list[Path]:
         ValueError: ``dataset.json`` is wrong.
     """
     listed = [path for images, label in _listed_entries(folder, read_info(folder)).values() for path in (*images, label)]
-    return with_data_files([*listed, *(folder / "imagesTr").glob("*"), *(folder / "labelsTr").glob("*")])
+    return with_data_files([*listed, *(path for part in ("imagesTr", "labelsTr", UNLABELLED) for path in (folder / part).glob("*"))])
 
 
 def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str | None = None) -> FoundCases:
@@ -148,11 +132,11 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     if path.is_file() and is_segmentation(path):
         raise ValueError(f"{path}: expected an image, found a segmentation of Slicer; name the image that it belongs to")
     if path.is_file() and ending_of(path):
-        name = _split_channel(path, len(channels))[0]
-        items, clashes = _image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else ({(name, None): path}, {})
+        name = split_channel(path, len(channels))[0]
+        items, clashes = image_items(path.parent, len(channels), stem=name) if len(channels) > 1 else ({(name, None): path}, {})
     elif path.is_dir() or is_dicom_file(path):
         dicom = find_dicom_cases(path)
-        items, clashes = _image_items(path, len(channels), dicom=False) if path.is_dir() else ({}, {})
+        items, clashes = image_items(path, len(channels), dicom=False) if path.is_dir() else ({}, {})
         predicted = {item: file for item, file in items.items() if is_written_by(file, PREDICT)}
         items = {item: file for item, file in items.items() if item not in predicted}
     elif path.exists():
@@ -162,7 +146,7 @@ def find_new_cases(path: Path, channels: Sequence[str], *, nifti_geometry: str |
     skipped = dicom.skipped | _other_formats(path) | {str(file): f"is a label map, written by {PREDICT}" for file in predicted.values()}
     failed = {**dicom.failed, **_add_dicom(items, dicom.cases, len(channels)), **{name: str(clash) for name, clash in clashes.items()}}
     names = sorted({name for name, _ in items}, key=natural_key)
-    found = {name: _case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
+    found = {name: case_images(path if path.is_dir() else path.parent, name, items, channels) for name in names if name not in failed}
     failed |= {name: str(gap) for name, (_, gap) in found.items() if gap} | _voxels_elsewhere(found)
     cases, unnamed = named_cases({name: images for name, (images, _) in found.items() if name not in failed}, nifti_geometry=nifti_geometry)
     failed |= unnamed
@@ -195,18 +179,13 @@ def _add_dicom(items: dict[Item, Path], cases: Sequence[Case], n_channels: int) 
     """Adds DICOM series to image files by (case, channel); gives the cases of which there are both with the reason that they fail."""
     failed = {}
     for case in cases:
-        key = _split_channel(Path(case.name), n_channels)
-        other = _same_item(items, key, n_channels)
+        key = split_channel(Path(case.name), n_channels)
+        other = same_item(items, key, n_channels)
         if other is None:
             items[key] = case.images[0]
         else:
             failed[key[0]] = f"case {key[0]}: expected one image a channel, found {other} and {case.images[0]}"
     return failed
-
-
-def _same_item(items: Mapping[Item, Path], key: Item, n_channels: int) -> Path | None:
-    """What is there already of a case's channel; of one channel alone the number in the name does not matter."""
-    return items.get(key) or (items.get((key[0], None)) or items.get((key[0], 0)) if n_channels == 1 else None)
 
 
 def _listed_entries(folder: Path, info: Mapping[str, Any]) -> dict[str, tuple[tuple[Path, ...], Path]]:
@@ -243,7 +222,7 @@ def _listed(entries: Mapping[str, tuple[tuple[Path, ...], Path]], channels: Sequ
 
 def hidden_images(folder: Path) -> list[Path]:
     """Files of a dataset that would be images or label maps but for the dot at the beginning of their names (macOS writes ``._case``)."""
-    parts = (folder / part for part in ("imagesTr", "labelsTr"))
+    parts = (folder / part for part in ("imagesTr", "labelsTr", UNLABELLED))
     return [file for part in parts if part.is_dir() for file in sorted(part.iterdir()) if file.name.startswith(".") and ending_of(file)]
 
 
@@ -301,12 +280,12 @@ def missing_files(case: str, images: Sequence[Path], label: Path | None) -> list
 
 def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
     """Cases of ``imagesTr`` and ``labelsTr``; image and label may differ in format."""
-    labels, label_clashes = _label_files(folder / "labelsTr")
-    items, clashes = _image_items(folder / "imagesTr", len(channels), known=set(labels))
-    image_ending, map_ending = (_commonest(map(ending_of, files.values())) for files in (items, labels))
+    labels, label_clashes = label_files(folder / "labelsTr")
+    items, clashes = image_items(folder / "imagesTr", len(channels), known=set(labels))
+    image_ending, map_ending = (commonest(map(ending_of, files.values())) for files in (items, labels))
     cases, missing = [], []
     for name in sorted({name for name, _ in items} | set(labels)):
-        found = ((), clashes[name]) if name in clashes else _case_images(folder / "imagesTr", name, items, channels, usual=image_ending)
+        found = ((), clashes[name]) if name in clashes else case_images(folder / "imagesTr", name, items, channels, usual=image_ending)
         images, gap = found
         gaps = [one for one in (gap, label_clashes.get(name)) if one is not None]
         if name not in labels:
@@ -318,83 +297,7 @@ def _scanned(folder: Path, channels: Sequence[str]) -> tuple[list[Case], list[Mi
     return cases, missing
 
 
-def _label_files(folder: Path) -> tuple[dict[str, Path], dict[str, MissingFile]]:
-    """Case to its label map; and the cases that have two."""
-    files: dict[str, Path] = {}
-    clashes = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if ending_of(file) and not file.name.startswith("."):
-            name = stem_of(file)
-            if name in files:
-                clashes[name] = MissingFile(name, "two files", files[name], f"{files[name]} and {file}", "one label map")
-            files.setdefault(name, file)
-    return files, clashes
-
-
-def _image_items(
-    folder: Path, n_channels: int, *, stem: str | None = None, known: frozenset[str] | set[str] = frozenset(), dicom: bool = True
-) -> tuple[dict[Item, Path], dict[str, MissingFile]]:
-    """Image files and (with `dicom`) DICOM folders directly in a folder by (case, channel); and the cases with two files for one thing.
-
-    A number in the name that is no channel belongs to the case's name, and names of cases that are `known` (labels) are never taken apart.
-    `stem` limits the search to one case.
-    """
-    items: dict[Item, Path] = {}
-    clashes = {}
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)) if folder.is_dir() else []:
-        is_folder = path.is_dir()
-        name = path.name if is_folder else stem_of(path)
-        key = (name, None) if name in known else _split_channel(path, n_channels)
-        # Names first: a folder of another name may hold a whole archive, in which DICOM would be looked for.
-        if path.name.startswith(".") or (stem is not None and key[0] != stem):
-            continue
-        if not (dicom and is_dicom_folder(path) if is_folder else ending_of(path)):
-            continue
-        if is_segmentation(path):
-            log.warning("%s: is a segmentation of Slicer and no image: it is left out", path)
-            continue
-        other = _same_item(items, key, n_channels)
-        if other is not None:
-            clashes[key[0]] = MissingFile(key[0], "two files", other, f"{other} and {path}", "one file a channel")
-        items.setdefault(key, path)
-    return items, clashes
-
-
-def _split_channel(path: Path, n_channels: int) -> tuple[str, int | None]:
-    name = path.name if path.is_dir() else stem_of(path)
-    match = _CHANNEL.match(name)
-    return (match[1], int(match[2])) if match and int(match[2]) < n_channels else (name, None)
-
-
-def _case_images(
-    folder: Path, name: str, items: Mapping[Item, Path], channels: Sequence[str], *, usual: str = ""
-) -> tuple[tuple[Path, ...], MissingFile | None]:
-    """The files of a case in channel order, or what is missing; one file may hold all channels.
-
-    `usual` is the ending of images of which there is no file that shows it.
-    """
-    files = {channel: items[name, channel] for channel in (None, *range(len(channels))) if (name, channel) in items}
-    if all(channel in files for channel in range(len(channels))):
-        return tuple(files[channel] for channel in range(len(channels))), None
-    present = list(files.values())
-    try:
-        if len(present) == 1 and (len(channels) == 1 or count_channels(present[0]) == len(channels)):
-            return (present[0],), None
-    except Exception as error:  # whatever a damaged header leads to is the fault of this case alone
-        return (), MissingFile(name, "unreadable file", present[0], reason_of(error), f"all {len(channels)} channels in {present[0]}")
-    gap = next(channel for channel in range(len(channels)) if channel not in files)
-    ending = ending_of(present[0]) if present else usual
-    found = ", ".join(path.name for path in present) or "nothing"
-    kind = f"missing channel {gap} ({channels[gap]})" if len(channels) > 1 else "missing channel"
-    return (), MissingFile(name, kind, folder / f"{name}_{gap:04d}{ending}", found)
-
-
 def _label_ending(declared: str, cases: Sequence[Case]) -> str:
     """Ending of label maps to write: that of ``dataset.json`` if it can be written, else that of the images."""
     declared = f".{declared.lower().lstrip('.')}"
-    return label_ending(declared if declared in ENDINGS else _commonest(ending_of(case.images[0]) for case in cases))
-
-
-def _commonest(endings: Any) -> str:
-    counts = Counter(ending for ending in endings if ending)
-    return counts.most_common(1)[0][0] if counts else ".nii.gz"
+    return label_ending(declared if declared in ENDINGS else commonest(ending_of(case.images[0]) for case in cases))

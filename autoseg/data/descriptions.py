@@ -24,7 +24,7 @@ def write_description(path: Path, dataset: Dataset, home: Path) -> None:
     """Writes a dataset with paths relative to the home folder; those outside it stay absolute."""
     roots, plain = _home_aliases(home, dataset.folder), to_jsonable(dataset)
     plain["folder"] = _stored_path(dataset.folder, roots)
-    for entry, case in zip(plain["cases"], dataset.cases, strict=True):
+    for entry, case in zip([*plain["cases"], *plain["unlabelled"]], (*dataset.cases, *dataset.unlabelled), strict=True):
         entry["images"] = [_stored_path(image, roots) for image in case.images]
         entry["label"] = None if case.label is None else _stored_path(case.label, roots)
     write_json(path, {"format": dataset.file_format, **plain})
@@ -47,19 +47,23 @@ def read_description(path: Path, *, home: Path, raw: Path) -> Dataset:
     def absolute(file: Path) -> Path:
         return path_in_present_home(home / file, former, raw, copied=copied)
 
-    cases = tuple(
-        replace(case, images=tuple(map(absolute, case.images)), label=None if case.label is None else absolute(case.label))
-        for case in stored.cases
+    cases, unlabelled = (
+        tuple(
+            replace(case, images=tuple(map(absolute, case.images)), label=None if case.label is None else absolute(case.label))
+            for case in some
+        )
+        for some in (stored.cases, stored.unlabelled)
     )
-    return replace(stored, folder=absolute(stored.folder), cases=cases)
+    return replace(stored, folder=absolute(stored.folder), cases=cases, unlabelled=unlabelled)
 
 
 def check_leave(dataset: Dataset, home: Path) -> None:
     """Raises a ValueError where images or label maps of a described dataset lie where the home does not allow it to read."""
-    files = [(case.name, path) for case in dataset.cases for path in (*case.images, *([] if case.label is None else [case.label]))]
+    cases = (*dataset.cases, *dataset.unlabelled)
+    files = [(case.name, path) for case in cases for path in (*case.images, *([] if case.label is None else [case.label]))]
     allowed = allowed_folders(home, dataset.folder)
     check_external(files, dataset.folder, allowed)
-    check_data_files(dataset.cases, dataset.folder, allowed)
+    check_data_files(cases, dataset.folder, allowed)
 
 
 def check_files(dataset: Dataset, home: Path) -> None:

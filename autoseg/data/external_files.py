@@ -85,7 +85,9 @@ def with_data_files(paths: Iterable[Path]) -> list[Path]:
 
 def external_folders(dataset: Dataset) -> tuple[Path, ...]:
     """Folders outside of a dataset's own that hold files of its cases, sorted."""
-    return folders_outside(with_data_files(path for case in dataset.cases for path in case_paths(case)), dataset.folder)
+    return folders_outside(
+        with_data_files(path for case in (*dataset.cases, *dataset.unlabelled) for path in case_paths(case)), dataset.folder
+    )
 
 
 def folders_outside(files: Iterable[Path], folder: Path) -> tuple[Path, ...]:

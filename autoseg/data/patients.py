@@ -41,6 +41,14 @@ def patients_of(folder: Path, names: Sequence[str], groups: Mapping[str, str] | 
     return found
 
 
+def patients_as_far_as_known(names: Sequence[str], groups: Mapping[str, str] | str | None) -> dict[str, str]:
+    """As `patients_of`, a case of which `groups` (that is right) says nothing being a patient of its own: for images without label maps."""
+    if isinstance(groups, str):
+        said = {name: patients_of(Path(), [name], groups) for name in names if re.search(groups, name)}
+        return {name: said.get(name, {}).get(name, name) for name in names}
+    return {name: str((groups or {}).get(name, name)) for name in names}
+
+
 def likely_patients(names: Sequence[str]) -> dict[str, str]:
     """Case to patient where the names look as if patients had several cases (``p01_ED``, ``p01_ES``), by `WITHOUT_LAST_PART`; else empty.
 

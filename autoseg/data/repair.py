@@ -22,6 +22,7 @@ from .checks import DUPLICATE_IMAGE, EMPTY, NOT_FINITE, NOT_ORTHONORMAL, ROUNDIN
 from .dataset_json import read_info
 from .datasets import inspect_dataset
 from .external_files import Permission
+from .folder_files import UNLABELLED
 from .geometry import geometry_difference
 from .images import (
     PICTURES,
@@ -79,7 +80,8 @@ def fix_dataset(
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination}: expected a new or empty folder for the repaired copy")
     dataset, _ = inspect_dataset(folder, allow_external=allow_external, nifti_geometry=nifti_geometry)
-    check_outside(destination, (image for case in dataset.cases for image in case.images))  # folders of DICOM, which may be links
+    cases = (*dataset.cases, *dataset.unlabelled)
+    check_outside(destination, (image for case in cases for image in case.images))  # folders of DICOM, which may be links
     by_case: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_case[problem.case].append(problem)
@@ -90,12 +92,12 @@ def fix_dataset(
     ]
     complete: list[Case] = []
     with atomic_write(destination) as partial:
-        for part in ("imagesTr", "labelsTr"):
+        for part in ("imagesTr", "labelsTr", *([UNLABELLED] if dataset.unlabelled else [])):
             (partial / part).mkdir(parents=True, exist_ok=True)
-        for case in tqdm(dataset.cases, desc="Repairing", unit="case"):
+        for case in tqdm(cases, desc="Repairing", unit="case"):
             if case.name not in lost:
                 message, is_complete = _repair_case(case, by_case[case.name], dataset, partial, geometry=geometry)
-                complete += [case] if is_complete else []
+                complete += [case] if is_complete and case.label is not None else []
                 messages += [message] if message else []
         if not complete:
             raise ValueError(f"{folder}: no case is left after repairing: {'; '.join(messages[:5])}")
@@ -112,6 +114,7 @@ def _is_beyond_repair(problem: Problem, geometry: Reading | None) -> bool:
 def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, target: Path, *, geometry: Reading | None) -> tuple[str, bool]:
     """Copies or rewrites one case; returns what was done in a sentence ("" where nothing was) and whether the case was kept."""
     done: list[str] = []
+    folder = target / ("imagesTr" if case.label is not None else UNLABELLED)
     kinds: dict[str, set[str]] = defaultdict(set)
     for problem in problems:
         kinds[problem.file].add(problem.kind)
@@ -120,11 +123,9 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         for index, path in enumerate(case.images):
             number = f"_{index:04d}" if len(case.images) == len(dataset.channels) else ""
             reference = read_geometry(images[0]) if images else None
-            images.append(
-                _repair_image(path, target / "imagesTr" / f"{case.name}{number}", kinds[str(path)], reference, done, case.nifti_geometry)
-            )
+            images.append(_repair_image(path, folder / f"{case.name}{number}", kinds[str(path)], reference, done, case.nifti_geometry))
         place = read_geometry(images[0]), geometry
-        label = _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], place, done)
+        label = None if case.label is None else _repair_label(case, target / "labelsTr" / case.name, kinds[str(case.label)], place, done)
         checked = check_case(dataclasses.replace(case, images=tuple(images), label=label), dataset.channels, dataset.labels)
         left = [problem for problem in checked.problems if problem.kind != EMPTY and not problem.is_note]
         reason = "; ".join(f"{problem.kind} ({problem.found})" for problem in left)
@@ -136,7 +137,7 @@ def _repair_case(case: Case, problems: Sequence[Problem], dataset: Dataset, targ
         return (f"case {case.name}: {', '.join(done)}" if done else ""), True
     names = {case.name, *(f"{case.name}_{index:04d}" for index in range(len(case.images)))}
     pattern = f"{glob.escape(case.name)}*"
-    for file in (*(target / "imagesTr").glob(pattern), *(target / "labelsTr").glob(pattern)):
+    for file in (*folder.glob(pattern), *(target / "labelsTr").glob(pattern)):
         if (file.name if file.is_dir() else stem_of(file).removesuffix(".json")) in names:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     return f"case {case.name}: left out: {reason}", False

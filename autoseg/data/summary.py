@@ -34,6 +34,7 @@ def dataset_summary(dataset: Dataset, known: Mapping[str, Geometry] | None = Non
         f"{_count(len(dataset.channels), 'channel')} ({', '.join(dataset.channels)})",
         f"spacing {_spread([one.spacing for one in geometries])} mm",
         f"shape {_spread([one.shape for one in geometries])}",
+        *([_count(len(dataset.unlabelled), "unlabelled image")] if dataset.unlabelled else []),
     ]
     return ", ".join(parts)
 

@@ -160,15 +160,24 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     Raises:
         ValueError: The wanted model or folds are not trained.
     """
-    device = choose_device(settings.device)
-    if not settings.low_memory:  # it keeps freed memory, and tries convolutions that need more
-        prepare_device(device)
-    root = workspace.results(dataset)
-    choice = _choice(workspace, dataset, settings.model)
+    choice = models_chosen(workspace, dataset, settings.model)
     choice = replace(choice, vote=choice.vote or settings.vote)
     if settings.postprocess:
         labels = workspace.present_plan(dataset).labels
         choice = replace(choice, postprocessing=forced(settings.postprocess, labels, choice.postprocessing))
+    return chosen_ensemble(workspace, dataset, choice, settings)
+
+
+def chosen_ensemble(workspace: Workspace, dataset: str, choice: Choice, settings: PredictSettings) -> Ensemble:
+    """Loads the models of a choice.
+
+    Raises:
+        ValueError: One of them or a fold of it is not trained, or they do not fit the dataset's plan.
+    """
+    device = choose_device(settings.device)
+    if not settings.low_memory:  # it keeps freed memory, and tries convolutions that need more
+        prepare_device(device)
+    root = workspace.results(dataset)
     members = sorted({name for names in choice.organs.values() for name in names})
     first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)
     options = InferenceOptions(mirror=settings.mirror, step=step, first_step=first, low_memory=settings.low_memory)
@@ -188,7 +197,12 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     return Ensemble(choice, models, labels, fold_models)
 
 
-def _choice(workspace: Workspace, dataset: str, model: str | None) -> Choice:
+def models_chosen(workspace: Workspace, dataset: str, model: str | None = None) -> Choice:
+    """The choice among the trained models, made anew where models were validated after it; or `model` for all of its organs.
+
+    Raises:
+        ValueError: There is no such model, or none to choose from.
+    """
     trained = {model.name: model for model in model_folders(workspace.results(dataset))}
     labels = workspace.present_plan(dataset).labels
     path = workspace.results(dataset) / "choice.json"

@@ -11,7 +11,7 @@ from ..data.dataset_json import read_info
 from ..data.descriptions import complete_cases, planned_nifti_geometry, read_description, write_planned_dataset
 from ..data.nifti_geometry import check_form
 from ..planners.configurations import selected_configurations
-from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset
+from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset, with_unlabelled_ids
 from ..planners.plan import make_plan, with_one_grid
 from ..planners.plan_from import plan_like, source_plan
 from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
@@ -75,6 +75,7 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         wanted = selected_configurations(settings.configurations, plan)
         of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
         _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
+        dataset = with_unlabelled_ids(dataset)
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_splits(folder / "splits.json", splits, left_out=left_out.keys())
         write_json(folder / "plan.json", plan)

@@ -21,7 +21,7 @@ from ..runtime.runs import ModelFolder, Run, started_runs
 from ..runtime.sealing import is_edited
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Dataset, Plan, Score
+from ..schema import Dataset, Plan, PseudoLabels, Score
 from ..schema.settings import TrainSettings
 from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
@@ -43,6 +43,7 @@ from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, training_spec
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
+from .pseudo_labelling import check_pseudo_labels, pseudo_labels_of, with_pseudo_labels
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def train(
     with named_in(plan_file):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(_of_stage(settings, spec), workspace, spec, fold)
+    check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     spec = _as_begun(spec, run, settings)
     check_same_model(run, spec.plan, spec.configuration, settings)
@@ -154,9 +156,10 @@ def _fit_and_validate(
     """What a run does in its locked folder; its networks are gone afterwards, as what comes next in this process may need their memory."""
     failed = preprocess(workspace, dataset, spec.plan, spec.configuration)
     previous = _first_stage(workspace, dataset, spec, run, settings)
+    pseudo = pseudo_labels_of(workspace, dataset, spec, run, settings)
     # Folds that are started at the same time must agree on patch, network and region.
     with exclusive_lock(run.model.folder, "beginning another fold", wait=True):
-        trainer = _trainer(workspace, dataset, spec, run, previous, settings=settings)
+        trainer = _trainer(workspace, dataset, spec, run, (previous, pseudo), settings=settings)
     remove_partial_files(workspace.results(dataset.name))
     copy = workspace.results(dataset.name) / "plan.json"
     if is_edited(copy):
@@ -219,10 +222,19 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
 
 
 def _trainer(
-    workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run: Run, previous: Path | None, *, settings: TrainSettings
+    workspace: Workspace,
+    dataset: Dataset,
+    spec: TrainingSpec,
+    run: Run,
+    learnt_from: tuple[Path | None, PseudoLabels | None],
+    *,
+    settings: TrainSettings,
 ) -> Trainer:
-    """The trainer of a run: as its ``run.json`` says if it was started before, else as the settings and the device ask for."""
-    device = choose_device(settings.device)
+    """The trainer of a run: as its ``run.json`` says if it was started before, else as the settings and the device ask for.
+
+    `learnt_from`: segmentations of the previous stage, and pseudo-labels.
+    """
+    device, (previous, pseudo) = choose_device(settings.device), learnt_from
     if run.is_started:
         record = run.record()
         log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
@@ -230,7 +242,9 @@ def _trainer(
     else:
         record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
         record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
+        record = replace(record, pseudo_labels=pseudo)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
+    folders = with_pseudo_labels(folders, workspace, spec, record.pseudo_labels)
     trainer_class = lookup(TRAINERS, record.trainer, "trainer")
     if not run.is_started:
         record = trainer_class.fit_to_data(record, folders)

@@ -79,6 +79,13 @@ def measured_dataset(workspace: Workspace, dataset: Dataset, *, workers: int | N
     return MeasuredDataset(_with_former_ids(workspace, found), measured.fingerprint, measured.failures)
 
 
+def with_unlabelled_ids(dataset: Dataset) -> Dataset:
+    """The dataset with the content ids of its images without label maps, read now; nothing else of them is measured."""
+    ids = content_ids((path for case in dataset.unlabelled for path in case_paths(case)), what="Identifying images without label maps")
+    identified = (replace(case, digests=tuple(ids[path] for path in case_paths(case))) for case in dataset.unlabelled)
+    return replace(dataset, unlabelled=tuple(identified))
+
+
 def _read(path: Path, dataset: Dataset) -> Fingerprint:
     """The fingerprint of a dataset; a ValueError where it is that of other channels or cases."""
     found = read_json(path, Fingerprint)

@@ -5,7 +5,7 @@
 from .dataset import Case, CaseFingerprint, Dataset, Fingerprint, Intensity, Labels
 from .plan import CandidateRegion, Configuration, Locator, Mirroring, Plan, Reason, Tiling
 from .run import Budget, Split
-from .run_record import EnsembleRecord, RunEnvironment, RunRecord
+from .run_record import EnsembleRecord, PseudoLabels, RunEnvironment, RunRecord
 from .scores import (
     Calibration,
     Candidate,

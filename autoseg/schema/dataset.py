@@ -102,6 +102,8 @@ class Dataset:
         file_ending: Of images without a better hint, with the dot.
         windows: Organ to width and level of its CT window in HU, for organs with an entry in ``dataset.json``.
         tolerances: Organ to the tolerance of surface distances in mm, for organs with an entry in ``dataset.json``.
+        unlabelled: Images without label maps (``imagesUn``), sorted by name: nothing is measured of them, planned by them or validated on
+            them; pseudo-labels are made for them.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -114,11 +116,12 @@ class Dataset:
     file_ending: str = ".nii.gz"
     windows: dict[str, tuple[float, float]] = field(default_factory=dict)
     tolerances: dict[str, float] = field(default_factory=dict)
+    unlabelled: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "dataset")
         check_ending(self.file_ending)
-        check_different((case.name for case in self.cases), f"case of {self.name}")
+        check_different((case.name for case in (*self.cases, *self.unlabelled)), f"case of {self.name}")
         for channel in self.channels:
             check_text(channel, "channel")
 

@@ -10,6 +10,7 @@ from .conventions import FORMAT
 from .names import check_name
 from .plan import ENSEMBLE, Configuration, Plan
 from .run import Budget, Split
+from .scores import Choice
 from .settings import EnsembleSettings, TrainSettings
 from .training_options import TrainingOptions
 from .values import check_fold, check_least, expect
@@ -52,6 +53,26 @@ class EnsembleRecord:
 
 
 @dataclass(frozen=True)
+class PseudoLabels:
+    """The images without label maps that a run learns from, and the models whose predictions it takes for their label maps.
+
+    Attributes:
+        models: Identity of these models, their weights included.
+        choice: Which they are: their members, folds, temperatures and post-processing.
+        cases: Case to the identity of its images.
+    """
+
+    models: str
+    choice: Choice
+    cases: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            check_name(case, "case")
+        expect(bool(self.cases), "pseudo-labels: cases", "at least one", self.cases)
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One fold of one configuration, completely described: the same record gives the same weights on a CPU. Written to ``run.json``.
 
@@ -67,6 +88,7 @@ class RunRecord:
         ensemble: Of a learned ensemble: what it is made of.
         sources: Training case to the dataset that it was merged from; empty where cases are drawn alike (`trainers.case_sampling`).
         case_weights: Training case to how often it is drawn, relative to others; empty likewise.
+        pseudo_labels: Images without label maps that it learns from as well; None where it learns from labelled cases only.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -86,6 +108,7 @@ class RunRecord:
     ensemble: EnsembleRecord | None = None
     sources: dict[str, str] = field(default_factory=dict)
     case_weights: dict[str, float] = field(default_factory=dict)
+    pseudo_labels: PseudoLabels | None = None
 
     def __post_init__(self) -> None:
         check_name(self.fold, "fold")
@@ -97,6 +120,8 @@ class RunRecord:
         expect(bool(self.split.train) or self.configuration.name == ENSEMBLE, "split: train", "at least one case", self.split.train)
         both = set(self.split.train) & set(self.split.val)
         expect(self.fold == "all" or not both, "split", "cases that are either trained on or held out", sorted(both))
+        labelled = {*self.split.train, *self.split.val} & set(() if self.pseudo_labels is None else self.pseudo_labels.cases)
+        expect(not labelled, "pseudo-labels", "cases without label maps", sorted(labelled))
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class TrainSettings:
         learning_rate: At the start; None means the trainer's.
         rate_of_preset: The rate among `options` is that of a paper's preset and was not typed: with `pretrained` a tenth of it is taken.
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
+        pseudo_labels: Learn from the images without label maps too, by the chosen models' predictions of them.
         restart: Move an existing run aside and start again.
         tag: Last part of the model folder's name, to keep trainings apart that differ in an option only.
         allow_code: Modules of your own, or of others, that a name in a plan or run record may import; those of `trainer`, `network`,
@@ -112,6 +113,7 @@ class TrainSettings:
     learning_rate: float | None = None
     rate_of_preset: bool = False
     pretrained: Path | None = None
+    pseudo_labels: bool = False
     restart: bool = False
     tag: str = ""
     allow_code: tuple[str, ...] = ()

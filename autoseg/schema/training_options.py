@@ -181,6 +181,7 @@ class TrainingOptions:
         foreground: Share of a batch that must be centred on an organ.
         organ_slices: Take the other patches of slices from those that show an organ, anywhere in them; of volumes this is refused.
         case_sampling: Which cases patches come from: name in `autoseg.trainers.case_sampling.CASE_SAMPLINGS`.
+        pseudo_share: Share of patches that come from images with pseudo-labels, where the run has some.
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
         supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
@@ -205,6 +206,7 @@ class TrainingOptions:
     foreground: float = 0.33
     organ_slices: bool = False
     case_sampling: str = "cases"
+    pseudo_share: float = 0.5
     average_decay: float = 0.0
     deep_supervision: bool = True
     supervision: str = "deep"
@@ -222,8 +224,9 @@ class TrainingOptions:
             check_least("class_weights", weight)
         if not isinstance(self.organ_slices, bool):
             raise ValueError(f"organ_slices: expected true or false, got {self.organ_slices!r}")
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"foreground: expected a share between 0 and 1, got {self.foreground}")
+        for name in ("foreground", "pseudo_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share between 0 and 1, got {getattr(self, name)}")
         if not self.gradient_clip > 0 or not self.relative_clip >= 0:
             found = f"{self.gradient_clip} and {self.relative_clip}"
             raise ValueError(f"gradient_clip and relative_clip: expected a positive number, and 0 or more, got {found}")

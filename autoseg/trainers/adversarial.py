@@ -84,6 +84,8 @@ class AdversarialTrainer(Trainer):
         )
         self._rate_ratio = rate / job.options.learning_rate
 
+    learns_pseudo_labels = False  # which its discriminator would take for true label maps
+
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
         """The configuration as it is, once the options are checked."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.annotations import Known, annotated_indices
 from ..data.label_subsets import organ_indices, translate_labels
 from ..preprocessing.adjacent_slices import repeat_per_slice
+from ..preprocessing.pseudo_labelled_cases import FULL, PseudoLabelledCase
 from ..preprocessing.storage import Store, StoredCase, read_array
 from ..runtime.hardware import memory_format
 from ..schema import Box
@@ -49,12 +50,14 @@ class Batch:
         cases: Name of each sample's case.
         annotated: Of each sample the organs (and unions) that were annotated in its case, as indices into `Labels.names`, or None where all
             were.
+        weight: ``(B, *patch)`` float32, how much each voxel counts, 0 to 1, where some samples have pseudo-labels; None means fully.
     """
 
     image: Tensor
     segmentation: Tensor
     cases: tuple[str, ...]
     annotated: Annotated
+    weight: Tensor | None = None
 
 
 class BatchMaker:
@@ -83,10 +86,22 @@ class BatchMaker:
         self.annotated = {name: annotated_indices(case.annotated, job.plan.labels) for name, case in self.cases.items()}
         # A case without annotations of any of the organs is of no use.
         self.cases = {name: case for name, case in self.cases.items() if self.annotated[name] != ()}
+        self.pseudo = self._pseudo_labelled(organs)
+        self.annotated |= {name: annotated_indices(case.annotated, job.plan.labels) for name, case in self.pseudo.items()}
         if not self.cases:
             organs_of_plan = ", ".join(job.plan.labels.names)
             raise NothingAnnotatedError(f"{folders.data}: {organs_of_plan}: annotated in none of the fold's {len(names)} cases")
         self._draw_case = case_draw(self.cases, job, training=stream == TRAINING)
+
+    def _pseudo_labelled(self, organs: Sequence[int]) -> dict[str, StoredCase]:
+        """Cases with pseudo-labels for some of the organs, in training; empty where the run has none."""
+        recorded, folders = self.job.pseudo_labels, self.folders
+        if self.stream != TRAINING or recorded is None:
+            return {}
+        if folders.pseudo_labels is None or folders.unlabelled is None:
+            raise ValueError(f"{folders.run}: expected the folders of the pseudo-labels that it learns from, got none")
+        cases = {name: PseudoLabelledCase(folders.pseudo_labels, name, images=folders.unlabelled, organs=organs) for name in recorded.cases}
+        return {name: case for name, case in cases.items() if annotated_indices(case.annotated, self.job.plan.labels) != ()}
 
     def __call__(self, number: int) -> Batch:
         """Batch `number` of the stream."""
@@ -94,8 +109,8 @@ class BatchMaker:
         samples = [self._sample(number, index, is_foreground_slot(index, size, share, number=number)) for index in range(size)]
         images = self.stack([image for image, *_ in samples]).to(memory_format=memory_format(self.job.configuration.dim))
         segmentations = self.stack([segmentation for _, segmentation, *_ in samples])
-        _, _, cases, annotated = zip(*samples, strict=True)
-        return Batch(images, segmentations, cases, annotated)
+        _, _, cases, annotated, weights = zip(*samples, strict=True)
+        return Batch(images, segmentations, cases, annotated, _stacked(weights, segmentations))
 
     def stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """The samples' images, or label maps, as one tensor."""
@@ -105,13 +120,15 @@ class BatchMaker:
         """Draws what a sample is: a patch and its surroundings in one of the cases, and what is done to it."""
         configuration, organ_slices = self.job.configuration, self.job.options.organ_slices
         augmentation = self.augmentation(rng, configuration.input_size)
-        load_size, name = size_for(augmentation), draw_case()
-        case = {name: self.cases[name]}
-        place = draw_sample(rng, case, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
+        load_size, cases = size_for(augmentation), self.pseudo
+        if not cases or rng.random() >= self.job.options.pseudo_share:
+            name = draw_case()
+            cases = {name: self.cases[name]}
+        place = draw_sample(rng, cases, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
         # A translation is another place to read, not another way to place what was read.
         return replace(augmentation, translation=()), moved(place, augmentation.translation)
 
-    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[Known, ...] | None]:
+    def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[Known, ...] | None, Tensor | None]:
         job, configuration = self.job, self.job.configuration
         rng = np.random.default_rng([job.seed, self.stream, number, index])
         augmentation, place = self.place(rng, lambda: self._draw_case(rng, number, index), foreground=foreground)
@@ -119,8 +136,10 @@ class BatchMaker:
         masked = repeat_per_slice(configuration.mask_normalization, configuration.slices)
         image, maps = maps.augmented(augmentation, image, masked=masked)
         labels = maps.labels if maps.region is None else mark_outside(maps.labels, maps.region, job.plan.labels)
+        weight = maps.weight
         if configuration.context:
             labels = center_crop(labels, configuration.patch_size, 0)
+            weight = None if weight is None else center_crop(weight, configuration.patch_size, 0)
         annotated = self.annotated[place.case]
         if augmentation.relabel:
             annotated = after_flip(annotated, configuration.mirroring)
@@ -129,7 +148,7 @@ class BatchMaker:
             if self.stream == TRAINING:
                 organs = augment_previous(rng, organs)
             image = torch.cat([image, organs])
-        return image, labels, place.case, annotated
+        return image, labels, place.case, annotated, weight
 
     def augmentation(self, rng: np.random.Generator, size: Sequence[int]) -> Augmentation:
         """Draws what is done to a sample of so many voxels per axis: to those of validation nothing."""
@@ -149,16 +168,17 @@ class BatchMaker:
     def _read(self, case: str, box: Box) -> tuple[Tensor, LabelMaps]:
         """Image ``(C, *loaded)`` and its label maps."""
         plan, configuration, folders = self.job.plan, self.job.configuration, self.folders
+        stored = self.cases[case] if case in self.cases else self.pseudo[case]
         previous: np.ndarray | None = None
         region: np.ndarray | None = None
         masks: np.ndarray | None = None
         if configuration.slices > 1:
-            image, labels_of_slices = read_slices(self.cases[case], box, configuration.slices)
+            image, labels_of_slices = read_slices(stored, box, configuration.slices)
             labels = labels_of_slices[configuration.slices // 2]
             if any(configuration.mask_normalization):
                 masks = np.where(labels_of_slices < 0, OUTSIDE, 0).astype(np.int16)
         else:
-            image, labels = read_patch(self.cases[case], box, configuration.dim)
+            image, labels = read_patch(stored, box, configuration.dim)
         labels = translate_labels(labels, plan.stored_labels, plan.labels)
         if configuration.sees_previous:
             previous = read_box(self._array(folders.previous_of(case)), box, fill=0)[0].astype(np.int16)
@@ -166,7 +186,10 @@ class BatchMaker:
             previous = np.where(labels == OUTSIDE, OUTSIDE, previous)
         if folders.region is not None:
             region = read_box(self._array(folders.region / f"{case}.b2nd"), box, fill=0).reshape(labels.shape).astype(np.int16)
-        maps = (None if array is None else self._tensor(array) for array in (previous, region, masks))
+        weight: np.ndarray | None = None
+        if isinstance(stored, PseudoLabelledCase):
+            weight = read_box(stored.weights, box, fill=FULL).reshape(labels.shape).astype(np.float32) / FULL
+        maps = (None if array is None else self._tensor(array) for array in (previous, region, masks, weight))
         return self._tensor(image), LabelMaps(self._tensor(labels), *maps)
 
     def _array(self, path: Path) -> Any:
@@ -177,3 +200,12 @@ class BatchMaker:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _stacked(weights: Sequence[Tensor | None], segmentations: Tensor) -> Tensor | None:
+    """The weights of a batch's voxels ``(B, *patch)``, 1 in samples without; None where no sample has any."""
+    if all(one is None for one in weights):
+        return None
+    return torch.stack(
+        [torch.ones(label.shape, device=label.device) if one is None else one for one, label in zip(weights, segmentations, strict=True)]
+    )

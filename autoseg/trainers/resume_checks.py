@@ -103,6 +103,7 @@ def _named(plan: Plan, configuration: Configuration, settings: TrainSettings | N
     named: dict[str, Any] = {"organs": sorted(plan.labels.names)}
     if settings is not None:
         named |= {"trainer": settings.trainer, "network": settings.network, "tag": settings.tag}
+        named |= {"pseudo-labels": settings.pseudo_labels}
     if settings is not None and (settings.normalization or settings.window):
         named |= {"normalization": list(configuration.normalization)}
     return named

@@ -29,12 +29,16 @@ class RunFolders:
         data: Preprocessed cases.
         previous: Segmentations of the previous stage on the grid of `data`; cascades only.
         region: Candidate regions on that grid (`cascade.region_masks`); None where patches are drawn, and losses counted, everywhere.
+        unlabelled: Preprocessed images without label maps; None where the run learns from none.
+        pseudo_labels: Their pseudo-labels.
     """
 
     run: Path
     data: Path
     previous: Path | None = None
     region: Path | None = None
+    unlabelled: Path | None = None
+    pseudo_labels: Path | None = None
 
     @property
     def files(self) -> Run:

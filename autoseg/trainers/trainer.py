@@ -41,7 +41,7 @@ from .interval_means import IntervalMeans
 from .loading import Prefetcher, loader_size
 from .losses import build_loss
 from .losses.deep_supervision import SUPERVISIONS
-from .losses.target_adaptive import Annotated, TargetAdaptive
+from .losses.target_adaptive import TargetAdaptive
 from .optimized_network import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .out_of_memory import explained_out_of_memory
@@ -83,17 +83,17 @@ class Trainer:
         self.network = on_device(self.build_network(), device, job.configuration.dim)
         self.loss = self.build_loss()
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
-        options = job.options
-        clip = GradientClip(options.gradient_clip, options.relative_clip)
+        clip = GradientClip(job.options.gradient_clip, job.options.relative_clip)
         self.optimized = OptimizedNetwork(
-            self.network, self.build_optimizer(), clip=clip, scaler=self.scaler, average_decay=options.average_decay
+            self.network, self.build_optimizer(), clip=clip, scaler=self.scaler, average_decay=job.options.average_decay
         )
         self.history = History(folders.run)
         self.iteration, self.interval, self.seconds = 0, 0, 0.0
-        self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(options)
+        self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(job.options)
         self._scores: dict[str, float] = {}
-        self._scoring_seconds = 0.0
-        self._saved_at = -math.inf
+        self._scoring_seconds, self._saved_at = 0.0, -math.inf
+
+    learns_pseudo_labels = True  # whether `step` counts voxels by `Batch.weight`, and images without label maps have all it reads
 
     # What a trainer is made of: override these to differ
 
@@ -161,7 +161,7 @@ class Trainer:
         """What makes the batches of some cases, see `BatchMaker`."""
         return BatchMaker(self.job, self.folders, names, stream=stream, device=self.device)
 
-    def build_loss(self) -> Callable[[Tensor | Sequence[Tensor], Tensor, Annotated], Tensor]:
+    def build_loss(self) -> Callable[..., Tensor]:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
         job = self.job
         options, batch_dice = job.options, job.configuration.batch_dice
@@ -177,7 +177,7 @@ class Trainer:
         """Takes one optimisation step; the values it returns are averaged over a validation interval into the history."""
         with autocast(self.device):
             outputs = self.network(batch.image)
-        loss = self.loss(outputs, batch.segmentation, batch.annotated)
+        loss = self.loss(outputs, batch.segmentation, batch.annotated, batch.weight)
         self.descend(loss)
         return {"train_loss": loss.detach()}
 

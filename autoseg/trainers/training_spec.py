@@ -69,7 +69,9 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
-    words, former_words = (tuple(filter(None, (settings.network, one, intensities, *slices, settings.tag))) for one in (organs, former))
+    pseudo = ["pseudo"] if settings.pseudo_labels else []
+    further = (*slices, *pseudo, settings.tag)
+    words, former_words = (tuple(filter(None, (settings.network, one, intensities, *further))) for one in (organs, former))
     configuration = trainer.configure(_with_outputs(configuration, plan.labels, settings), plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own
         configuration = replace(configuration, network_options=configuration.network_options | settings.network_options)

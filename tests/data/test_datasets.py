@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from factories import write_info
 
-from autoseg.data import datasets
+from autoseg.data import datasets, folder_files
 from autoseg.runtime.dataset_folders import find_dataset
 from autoseg.schema import Case
 
@@ -131,7 +131,7 @@ class TestLoad:
                 (tmp_path / file).touch()
         write_info(tmp_path)
         asked, ending_of = [], datasets.ending_of
-        monkeypatch.setattr(datasets, "ending_of", lambda path: asked.append(path) or ending_of(path))
+        monkeypatch.setattr(folder_files, "ending_of", lambda path: asked.append(path) or ending_of(path))
         _, missing = datasets.inspect_dataset(tmp_path)
         assert {gap.file.name for gap in missing} >= {"3_image.mha", "3_label_0000.nii.gz"}
         assert len(asked) < 10 * 80
@@ -180,7 +180,7 @@ class TestNewCases:
         for i in (0, 1):
             touch(tmp_path / f"a_000{i}.nii.gz")
         (tmp_path / "archive").mkdir()
-        monkeypatch.setattr(datasets, "is_dicom_folder", lambda path: pytest.fail(f"{path} is searched"))
+        monkeypatch.setattr(folder_files, "is_dicom_folder", lambda path: pytest.fail(f"{path} is searched"))
         assert len(datasets.find_new_cases(tmp_path / "a_0001.nii.gz", ("A", "B")).cases[0].images) == 2
 
     @pytest.mark.parametrize(("file", "name"), [("a_0000.nii.gz", "a"), ("b.v1.nii", "b.v1")])

@@ -60,6 +60,8 @@ class CascadeTrainer(Trainer):
     dilated foreground, outside of which nothing is predicted either.
     """
 
+    learns_pseudo_labels = False  # of whose images there is no candidate region
+
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
         """The configuration with its tiles and candidate region; a second stage's gets its radius when the run begins (`fit_to_data`)."""

@@ -49,6 +49,8 @@ class SpatialConfigurationTrainer(Trainer):
             loss, translation = self.options.localisation_loss, self.options.localisation_translation
             self.locator = LocatorTraining(job, device, loss=loss, translation=translation)
 
+    learns_pseudo_labels = False  # its heatmaps and its locator count all voxels alike
+
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
         """The configuration with the network, for volumes with a locator and whole regions, else with patches of multiples of 32.

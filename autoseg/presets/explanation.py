@@ -19,7 +19,7 @@ from ..trainers.run_setup import budget_of
 from ..trainers.training_spec import TrainingSpec, training_spec
 from . import PAPER_PRESETS
 from .experiment import Experiment, describe_not_run
-from .paper_preset import PaperPreset
+from .paper_preset import PaperPreset, Row
 from .settings import settings_for
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,20 @@ def departures_of(preset: PaperPreset, trainings: Sequence[Training]) -> list[st
 def _as_in_paper(preset: PaperPreset, training: Training, windows: Mapping[str, Window]) -> Training:
     """The training as the preset has it by itself, for the same organs, on the same plan and device."""
     settings, spec = training
-    named = [row for row in preset.rows if settings.tag == row.tag or settings.tag.startswith(f"{row.tag}-")]
-    alike = [row for row in preset.all_rows if row.training.get("network") == settings.network]
-    row = (named or alike or preset.all_rows)[-1 if preset.rows else 0]
+    row = _row_of(preset, settings)
     paper = replace(settings_for(preset, row, {}), organs=settings.organs, device=settings.device)
     try:
         return paper, training_spec(spec.plan, spec.configuration.name, replace(paper, organs=()), windows=windows)
     except ValueError:  # as of a configuration that the paper's trainer cannot work with
         return paper, replace(spec, configuration=replace(spec.configuration, network=paper.network or "its network"))
+
+
+def _row_of(preset: PaperPreset, settings: TrainSettings) -> Row:
+    """The paper's model that a training is: by its name, else by its network."""
+    named = [row for row in preset.rows if settings.tag == row.tag or settings.tag.startswith(f"{row.tag}-")]
+    named = sorted(named, key=lambda row: len(row.tag))  # one name may begin as another
+    alike = [row for row in preset.all_rows if row.training.get("network") == settings.network]
+    return (named or alike or list(preset.all_rows))[-1 if preset.rows else 0]
 
 
 def _in_words(preset: PaperPreset, setting: str, training: Training, paper: Training) -> str:
@@ -106,7 +112,7 @@ def _in_words(preset: PaperPreset, setting: str, training: Training, paper: Trai
     if setting == "configurations":
         expected = value if training[1].configuration.name in preset.configurations else " or ".join(preset.configurations)
     elif setting == "organ_by_organ":
-        expected = ONE_ORGAN
+        expected = value if _row_of(preset, training[0]).organ_by_organ is False else ONE_ORGAN
     else:
         expected = PLANNED[setting](preset.plan[setting]) if setting in PLANNED else words(*paper)
     return value if value == expected else f"{value} instead of {expected}"

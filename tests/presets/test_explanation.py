@@ -11,7 +11,7 @@ from factories import ORGANS, make_configuration, make_plan
 from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.explanation import departures_of, explain, lines_of
 from autoseg.presets.paper_preset import Departure
-from autoseg.presets.settings import train_settings
+from autoseg.presets.settings import settings_for, train_settings
 from autoseg.trainers.training_spec import training_spec
 
 PLAN = make_plan(
@@ -80,6 +80,21 @@ class TestFang:
         assert said["trainer_options"] == "none instead of fusion_from 0.5"
         assert said["normalization"] == "zscore instead of clip:-200:200"
         assert said["batch"] == "7 instead of as planned"
+
+
+def rows_said(name: str, configuration: str, organs: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """What is said of each of a paper's models."""
+    preset, said = PAPER_PRESETS[name], {}
+    for row in preset.rows:
+        settings = settings_for(preset, row, {"organs": organs} if organs and row.organ_by_organ is not False else {})
+        said[row.name] = lines_of(preset, [(settings, training_spec(PLAN, configuration, settings))], {})
+    return said
+
+
+def test_each_model_of_a_table_is_compared_with_itself() -> None:
+    """Also where its name begins with another's; baselines of all organs are the paper's, too."""
+    found = rows_said("fang2020", "2.5d") | rows_said("crespi2023", "2d", ("liver",))
+    assert {name: [line for line in said if " instead of " in line] for name, said in found.items()} == dict.fromkeys(found, [])
 
 
 def test_thaler_says_the_spacing_of_the_plan() -> None:

@@ -38,6 +38,8 @@ def train_paper_ensembles(
     except ValueError as error:
         log.error("No ensembles: %s", error)
         return
+    if rows and experiment.paper is not None:
+        log.info("Members of the ensembles, by %s: %s.", experiment.paper.members_by, ", ".join(rows[0][1].members))
     for row, settings in rows:
         try:
             train_ensemble(which, settings, home=workspace.home)
@@ -69,7 +71,6 @@ def paper_ensembles(
     folds = shared_folds(trained, least=1)
     best = rank(workspace, dataset, trained, folds, paper.members_by).best(trained, organs, folds)
     members = tuple(dict.fromkeys(name for names in best.values() for name in names))
-    log.info("Members of the ensembles, by %s: %s.", paper.members_by, ", ".join(members))
     first = experiment.trainings[0]
     return [
         (

@@ -12,8 +12,11 @@ import story_data
 
 from autoseg import cli
 from autoseg.data.phantom.dataset import make_phantom
+from autoseg.pipeline.experiments import _averages
 from autoseg.presets import PAPER_PRESETS
+from autoseg.presets.paper_preset import PaperTable
 from autoseg.runtime.runs import ModelFolder
+from autoseg.schema import Score
 
 quick_trainings = story_data.quick_trainings
 TINY: dict[str, dict[str, Any]] = {
@@ -41,6 +44,22 @@ def with_tiny_networks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def lines_of(printed: str, name: str) -> list[list[str]]:
     """The cells of the lines of a model."""
     return [line.removeprefix(name).split() for line in re.findall(rf"^{re.escape(name)}  .*$", printed, re.M)]
+
+
+def test_averages_are_over_cases_and_then_over_organs_and_global_dice_over_voxels() -> None:
+    """Organ a: two cases with 2 TP of 4 and of 100; organ b: one case; a model without b is averaged over a."""
+    table = PaperTable(chosen="", metrics={"dice": "Dice", "global_dice": "Global"}, score="dice", averages=True)
+    a = [Score("x", "a", 0.5, 1 / 3, 2, 2), Score("y", "a", 0.9, 0.8, 50, 50)]
+    b = [Score("x", "b", 0.3, 0.2, 10, 10)]
+    lines = _averages(table, {"both": {"a": a, "b": b}, "one": {"a": a}}, ["a", "b", "never"])
+    assert [line.split() for line in "\n".join(lines).splitlines() if line] == [
+        ["average", "of", "the", "organs", "Dice", "Global", "cases"],
+        ["both", "0.5000", f"{((0.5 * 4 + 0.9 * 100) / 104 + 0.3) / 2:.4f}", "2"],
+        ["one", "0.7000", f"{(0.5 * 4 + 0.9 * 100) / 104:.4f}", "2"],
+        ["Dice", "a", "b"],
+        ["both", "0.7000", "0.3000"],
+        ["one", "0.7000", "-"],
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -258,3 +259,11 @@ def test_the_models_of_table_vii_have_its_parameters(model: str, parameters: int
 
 
 FIVE_LEVELS = {"features": [4] * 6, "strides": [[1, 1], *[[2, 2]] * 5], "kernel_sizes": [[3, 3]] * 6}
+
+
+def test_pages_name_models_of_their_papers() -> None:
+    pages = (Path(__file__).parents[2] / "docs" / "papers").glob("*.md")
+    commands = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if " --models " in line]
+    named = [(re.search(r"--preset (\w+)", line)[1], line.partition(" --models ")[2].partition(" --")[0].split()) for line in commands]
+    unknown = {(preset, *models) for preset, models in named if not set(models) <= {row.name for row in PAPER_PRESETS[preset].rows}}
+    assert len(commands) > 4 and not unknown

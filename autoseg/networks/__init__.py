@@ -37,6 +37,7 @@ class NetworkSpec:
         dims: Numbers of spatial axes that it can be built for.
         planned: Whether the planner determines features, strides and kernel sizes, with plain convolutions (``convs_per_stage``) or
             residual blocks (``blocks_per_stage``) in the encoder; None for a network with a topology and defaults of its own.
+        mirrored: It may learn from mirrored images; not a network that learns where organs lie relative to each other.
         pointwise_head: Its logits are a 1x1 convolution of its last feature maps, so that it can take part in feature fusion.
         binary: In its paper it segments one organ by one output with sigmoid; so does a model of one organ here, unless asked otherwise.
     """
@@ -48,6 +49,7 @@ class NetworkSpec:
     planned: Literal["plain", "residual"] | None = None
     pointwise_head: bool = True
     binary: bool = False
+    mirrored: bool = True
 
 
 _CONZE = "Conze et al. 2021, Artificial Intelligence in Medicine"
@@ -139,6 +141,7 @@ NETWORKS: dict[str, NetworkSpec] = {
         paper=f"Payer et al. 2017, STACOM at MICCAI; {_THALER}",
         small={"features": 8, "levels": 3, "spatial_features": 4, "spatial_levels": 2, "downsampling": 2, "dropout": 0.0},
         pointwise_head=False,
+        mirrored=False,
     ),
 }
 """Name -> entry. A network from outside is named ``module:name``, without an entry, see `network_spec`."""

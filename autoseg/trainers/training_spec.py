@@ -173,6 +173,8 @@ def _with_outputs(configuration: Configuration, labels: Labels, settings: TrainS
 
 def _with_network(configuration: Configuration, settings: TrainSettings) -> Configuration:
     """The configuration with the network of the settings, which has the planned options if the planner shapes both networks alike."""
+    if not network_spec(settings.network or configuration.network).mirrored:
+        configuration = replace(configuration, mirroring=Mirroring())
     if settings.network is None:
         return configuration
     kinds = {network_spec(name).planned for name in (settings.network, configuration.network)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from factories import ORGANS, labels, make_configuration, make_job, make_plan
 
-from autoseg.preprocessing.storage import Store, read_array, write_array
+from autoseg.preprocessing.storage import Store, read_array, write_array, write_arrays
 from autoseg.schema.conventions import OUTSIDE
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers import batches as module
@@ -135,6 +135,19 @@ class TestDeformed:
         shifts = np.array([[start - was for (start, _), was in zip(box, (0, 2, 3), strict=True)] for box in boxes])
         assert np.abs(shifts).max() == 3
         assert len({tuple(shift) for shift in shifts.tolist()}) > 8
+
+    def test_a_candidate_region_is_deformed_with_the_organs_in_it(self, maker, folders):
+        region = folders.run.parent / "region"
+        for name in "ab":
+            stored = Store(folders.data).load(name)
+            write_array(region / f"{name}.b2nd", (stored.segmentation[:] > 0).astype(np.uint8))
+            write_arrays(region / f"{name}.npz", dict(stored.locations))
+        job = make_job(make_plan(), augmentation=dataclasses.replace(DEFORMING, rotation_probability=1.0))
+        for number in range(4):
+            inside, everywhere = (maker(job=job, where=where)(number) for where in (dataclasses.replace(folders, region=region), folders))
+            outside = inside.segmentation == len(ORGANS.base_values) + 1
+            assert torch.equal(outside, everywhere.segmentation == 0)
+            assert torch.equal(inside.segmentation[~outside], everywhere.segmentation[~outside])
 
 
 class TestSomeOrgans:

@@ -92,6 +92,9 @@ class TestSpatialConfigurationNet:
             for patch in make(number).image.numpy():
                 assert (np.abs(windows - patch[0]).max(axis=(-3, -2, -1)) == 0).any(), "found in the case as it is"
 
+    def test_nor_does_the_plain_trainer_mirror_this_network(self, begun):
+        assert passes(begun(replace(self.SETTINGS, trainer="Trainer")).configuration) == 1
+
     def test_who_wants_to_compare_may_ask_for_flips(self, begun):
         record = begun(replace(self.SETTINGS, trainer_options={"mirroring": True}))
         assert passes(record.configuration) == 8

@@ -71,7 +71,8 @@ class SpatialConfigurationTrainer(Trainer):
         patch = tuple(size if size < MULTIPLE else MULTIPLE * round(size / MULTIPLE) for size in configuration.patch_size)
         multiple = tuple(MULTIPLE if size % MULTIPLE == 0 else size for size in patch)
         # Mirrored anatomy would teach the spatial networks places that no patient has.
-        mirroring = configuration.mirroring if checked.mirroring else Mirroring()
+        planned = plan.configurations.get(configuration.name, configuration)
+        mirroring = planned.mirroring if checked.mirroring else Mirroring()
         configuration = replace(configuration, patch_size=patch, patch_multiple=multiple, locator=None, mirroring=mirroring)
         configuration = with_locator(configuration, [configuration.median_shape], checked, plan)
         is_whole = configuration.locator is not None and configuration.locator.whole

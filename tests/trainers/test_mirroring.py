@@ -77,7 +77,8 @@ class TestSpatialConfigurationNet:
     SETTINGS = TrainSettings(trainer="SpatialConfigurationTrainer", network="scn", network_options=NETWORK)
 
     def test_neither_network_learns_from_a_flip_and_none_is_predicted(self, begun, folders):
-        record = begun(self.SETTINGS)
+        assert begun(self.SETTINGS).configuration.mirroring == Mirroring(), "nor of whole regions"
+        record = begun(replace(self.SETTINGS, trainer_options={"whole_region": False}))
         assert record.configuration.mirroring == Mirroring()
         assert passes(record.configuration) == 1
         trainer = SpatialConfigurationTrainer(record, folders, device=CPU, progress=False)

@@ -20,7 +20,7 @@ from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
-from ..trainers.training_spec import training_spec
+from ..trainers.training_spec import of_stage, training_spec
 from ..trainers.trial_checks import check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
@@ -78,6 +78,7 @@ def run(
     pairs = list(itertools.product(configurations, several))
     # A mistake in the last must not show after days.
     trainings = [(settings, training_spec(plan, name, settings, windows=dataset.windows)) for name, settings in pairs]
+    trainings = [(of_stage(settings, spec), spec) for settings, spec in trainings]
     for settings, spec in trainings:
         check_trial(spec, settings)
     if experiment is not None:

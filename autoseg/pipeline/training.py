@@ -40,7 +40,7 @@ from ..trainers.resume_checks import (
 from ..trainers.run_options import RunFolders
 from ..trainers.run_setup import new_record, split_of
 from ..trainers.trainer import Trainer
-from ..trainers.training_spec import TrainingSpec, training_spec
+from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .pseudo_labelling import check_pseudo_labels, pseudo_labels_of, with_pseudo_labels
@@ -83,7 +83,7 @@ def train(
     plan_file = workspace.preprocessed(dataset.name) / "plan.json"
     with named_in(plan_file):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
-    settings = _checked(_of_stage(settings, spec), workspace, spec, fold)
+    settings = _checked(of_stage(settings, spec), workspace, spec, fold)
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     spec = _as_begun(spec, run, settings)
@@ -186,14 +186,6 @@ def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, 
             f"one patient cannot be split into such folds; train another configuration ({', '.join(without_stages(plan))})"
         )
     return replace(settings, pretrained=find_pretrained(settings.pretrained))
-
-
-def _of_stage(settings: TrainSettings, spec: TrainingSpec) -> TrainSettings:
-    """The settings with the budget of a cascade's first stage, where this is one and it has its own."""
-    stages = {one.previous_stage for one in spec.plan.configurations.values()}
-    if settings.first_iterations is None or spec.configuration.name not in stages:
-        return settings
-    return replace(settings, iterations=settings.first_iterations, seconds=None, epochs=None)
 
 
 def without_stages(plan: Plan) -> list[str]:

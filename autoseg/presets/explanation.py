@@ -16,7 +16,7 @@ from ..schema.training_options import TrainingOptions
 from ..trainers import TRAINERS
 from ..trainers.run_options import default_options
 from ..trainers.run_setup import budget_of
-from ..trainers.training_spec import TrainingSpec, training_spec
+from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
 from . import PAPER_PRESETS
 from .experiment import Experiment, describe_not_run
 from .paper_preset import PaperPreset, Row
@@ -92,6 +92,7 @@ def _as_in_paper(preset: PaperPreset, training: Training, windows: Mapping[str, 
     settings, spec = training
     row = _row_of(preset, settings)
     paper = replace(settings_for(preset, row, {}), organs=settings.organs, device=settings.device)
+    paper = of_stage(paper, spec)
     try:
         return paper, training_spec(spec.plan, spec.configuration.name, replace(paper, organs=()), windows=windows)
     except ValueError:  # as of a configuration that the paper's trainer cannot work with
@@ -113,8 +114,12 @@ def _in_words(preset: PaperPreset, setting: str, training: Training, paper: Trai
         expected = value if training[1].configuration.name in preset.configurations else " or ".join(preset.configurations)
     elif setting == "organ_by_organ":
         expected = value if _row_of(preset, training[0]).organ_by_organ is False else ONE_ORGAN
+    elif setting in PLANNED:
+        asked = training[1].plan.settings
+        as_asked = asked is not None and getattr(asked, setting) == preset.plan[setting]
+        expected = value if as_asked else PLANNED[setting](preset.plan[setting])
     else:
-        expected = PLANNED[setting](preset.plan[setting]) if setting in PLANNED else words(*paper)
+        expected = words(*paper)
     return value if value == expected else f"{value} instead of {expected}"
 
 
@@ -132,6 +137,12 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else "as planned" if value is None else str(value)
+
+
+def _shares_grid(spec: TrainingSpec) -> bool:
+    """Whether both stages of the plan's cascade have one grid."""
+    stages = [one.spacing for name, one in spec.plan.configurations.items() if name in ("3d_lowres", "3d_cascade")]
+    return len(stages) == 2 and stages[0] == stages[1]
 
 
 def _organs(settings: TrainSettings, spec: TrainingSpec) -> str:
@@ -212,9 +223,15 @@ WORDS: dict[str, Callable[[TrainSettings, TrainingSpec], str]] = {
     "options": _options,
     "spacing": lambda settings, spec: f"{shown(spec.configuration.spacing)} mm",
     "force_lowres": lambda settings, spec: shown("3d_lowres" in spec.plan.configurations),
+    "one_grid": lambda settings, spec: shown(_shares_grid(spec)),
+    "first_iterations": lambda settings, spec: "as the second" if settings.first_iterations is None else str(settings.first_iterations),
     **dict.fromkeys(BUDGETS, _budget),
 }
 """Setting to its value in a training, in words; of others the value itself is shown."""
 
-PLANNED: dict[str, Callable[[Any], str]] = {"spacing": lambda value: f"{shown(value)} mm", "force_lowres": shown}
+PLANNED: dict[str, Callable[[Any], str]] = {
+    "spacing": lambda value: f"{value.removeprefix('x')} times the usual" if isinstance(value, str) else f"{shown(value)} mm",
+    "force_lowres": shown,
+    "one_grid": shown,
+}
 """Settings of planning to the words for the preset's value."""

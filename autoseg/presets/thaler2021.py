@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import augmentations
-from .paper_preset import BARE, PaperPreset
+from .paper_preset import BARE, Departure, PaperPreset
 
 PRESET = PaperPreset(
     paper="Thaler et al., FLARE challenge at MICCAI (2021)",
@@ -37,7 +37,14 @@ PRESET = PaperPreset(
         "iterations": "of the segmentation network (cross-validation: --iterations 100000)",
     },
     departures=(
-        "localisation network: a fifth of the same run's steps instead of 1 000 000 of its own",
+        Departure(
+            "localisation network: a share (a fifth, or localisation_share) of the same run's steps instead of 1 000 000 of its own",
+            lambda settings, spec: spec.configuration.locator is not None,
+        ),
+        Departure(
+            "patches instead of the whole region of interest",
+            lambda settings, spec: spec.configuration.locator is None or not spec.configuration.locator.whole,
+        ),
         "ranges of the augmentation, which are not told: those of the authors' published code for hearts, at 2 mm",
     ),
 )

@@ -85,6 +85,14 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     return TrainingSpec(plan, configuration, words, former_words)
 
 
+def of_stage(settings: TrainSettings, spec: TrainingSpec) -> TrainSettings:
+    """The settings with the budget of a cascade's first stage, where this is one and it has its own."""
+    stages = {one.previous_stage for one in spec.plan.configurations.values()}
+    if settings.first_iterations is None or spec.configuration.name not in stages:
+        return settings
+    return replace(settings, iterations=settings.first_iterations, seconds=None, epochs=None)
+
+
 def _with_surroundings(configuration: Configuration, asked: Sequence[int]) -> Configuration:
     """The configuration with the patch and the surroundings of a network whose convolutions do not pad; any other as it is.
 

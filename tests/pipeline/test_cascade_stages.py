@@ -13,10 +13,9 @@ from autoseg import cli
 from autoseg.cli.units import spacing, steps
 from autoseg.inference.trained_model import InferenceOptions, load_model
 from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, plan_and_preprocess, predict_folder, train
-from autoseg.pipeline.training import _of_stage
 from autoseg.runtime.runs import ModelFolder
 from autoseg.schema import Tiling
-from autoseg.trainers.training_spec import TrainingSpec
+from autoseg.trainers.training_spec import TrainingSpec, of_stage
 
 DATASET = "Dataset003_Tiny"
 CASCADE = TrainSettings(
@@ -89,8 +88,8 @@ def test_a_budget_of_its_own_is_for_a_first_stage_only() -> None:
     low = make_configuration(name="3d_lowres")
     plan = make_plan(make_configuration(2), low, make_configuration(name="3d_cascade", previous_stage="3d_lowres"))
     given = TrainSettings(seconds=60.0, first_iterations=3)
-    first, second, other = (_of_stage(given, TrainingSpec(plan, plan.configurations[name])) for name in ("3d_lowres", "3d_cascade", "2d"))
+    first, second, other = (of_stage(given, TrainingSpec(plan, plan.configurations[name])) for name in ("3d_lowres", "3d_cascade", "2d"))
     assert (first.iterations, first.seconds) == (3, None)
     assert second == other == given
     usual = TrainSettings(iterations=5)
-    assert _of_stage(usual, TrainingSpec(plan, low)) == usual
+    assert of_stage(usual, TrainingSpec(plan, low)) == usual

@@ -12,7 +12,8 @@ from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.explanation import departures_of, explain, lines_of
 from autoseg.presets.paper_preset import Departure
 from autoseg.presets.settings import settings_for, train_settings
-from autoseg.trainers.training_spec import training_spec
+from autoseg.schema.settings import PlanSettings
+from autoseg.trainers.training_spec import of_stage, training_spec
 
 PLAN = make_plan(
     make_configuration(2, normalization=("ct",)),
@@ -104,7 +105,37 @@ def test_thaler_says_the_spacing_of_the_plan() -> None:
 
 
 def test_a_budget_of_the_user_is_said_instead_of_the_papers() -> None:
-    assert lines("roth2018", "3d_fullres", trainer="Trainer", seconds=90.0)["iterations"] == "90 s instead of 200000 iterations"
+    assert lines("roth2018", "3d_fullres", trainer="Trainer", seconds=90.0)["iterations"] == "90 s instead of 115000 iterations"
+
+
+def test_roth_says_the_grids_and_the_budgets_of_both_stages() -> None:
+    full = make_configuration(spacing=(2.0, 2.0, 2.0))
+    stages = (replace(full, name="3d_lowres"), replace(full, name="3d_cascade", previous_stage="3d_lowres"))
+    plan = replace(make_plan(full, *stages), settings=PlanSettings(spacing="x2", one_grid=True))
+    settings = train_settings("roth2018", device="cpu")
+    specs = [training_spec(plan, name, settings) for name in ("3d_lowres", "3d_cascade")]
+    said = lines_of(PAPER_PRESETS["roth2018"], [(of_stage(settings, spec), spec) for spec in specs], {})
+    found = {line.partition(": ")[0]: line.partition("; runs ")[2] for line in said}
+    assert not [line for line in found.values() if " instead of " in line]
+    assert (found["spacing"], found["one_grid"]) == ("2 x 2 x 2 mm", "yes")
+    assert found["iterations"] == "200000 iterations (3d_lowres roth_unet); 115000 iterations (3d_cascade roth_unet)"
+    other = replace(plan, configurations=plan.configurations | {"3d_lowres": replace(full, name="3d_lowres", spacing=(4.0,) * 3)})
+    other = replace(other, settings=PlanSettings(force_lowres=True))
+    short = train_settings("roth2018", device="cpu", seconds=90.0, network_options={"valid": False})
+    (line,) = [
+        one for one in lines_of(PAPER_PRESETS["roth2018"], [(short, training_spec(other, "3d_cascade", short))], {}) if "one_grid" in one
+    ]
+    assert line.endswith("runs no instead of yes")
+    said = lines_of(PAPER_PRESETS["roth2018"], [(short, training_spec(other, "3d_cascade", short))], {})
+    assert any(one.endswith("no pre-training, valid no instead of no pre-training, valid yes") for one in said)
+    assert any(one.startswith("first_iterations") and one.endswith("runs as the second instead of 200000") for one in said)
+
+
+def test_thaler_says_that_patches_stand_for_regions() -> None:
+    for given, expected in (({}, False), ({"trainer_options": {"whole_region": False}}, True)):
+        settings = train_settings("thaler2021", device="cpu", **given)
+        found = departures_of(PAPER_PRESETS["thaler2021"], [(settings, training_spec(PLAN, "3d_fullres", settings))])
+        assert any("patches" in one for one in found) == expected
 
 
 def test_departures_are_said_where_they_hold() -> None:

@@ -62,7 +62,7 @@ def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
     _check_network(spec, plan_channels, outputs, deep_supervision=options.deep_supervision)
     locator = configuration.locator
     if locator is not None:
-        found = replace(configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape)
+        found = replace(configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape, context=())
         _check_network(replace(spec, configuration=found), len(spec.plan.channels), 2, deep_supervision=False)
 
 
@@ -81,7 +81,7 @@ def _check_network(spec: TrainingSpec, channels: int, outputs: int, *, deep_supe
             network = build_network(configuration.network, **shape, **without_pretrained(options))
     try:
         with torch.no_grad():
-            network.train()(torch.empty(2, channels, *configuration.patch_size, device="meta"))
+            network.train()(torch.empty(2, channels, *configuration.input_size, device="meta"))
     except REFUSALS as error:
         patch = "x".join(map(str, configuration.patch_size))
         raise NetworkError(f"network {configuration.network!r}, options {options}: cannot take a patch of {patch}: {error}") from error

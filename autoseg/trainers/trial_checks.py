@@ -62,7 +62,9 @@ def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
     _check_network(spec, plan_channels, outputs, deep_supervision=options.deep_supervision)
     locator = configuration.locator
     if locator is not None:
-        found = replace(configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape, context=())
+        found = replace(
+            configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape, context=()
+        )
         _check_network(replace(spec, configuration=found), len(spec.plan.channels), 2, deep_supervision=False)
 
 

@@ -45,10 +45,7 @@ def test_roths_cascade_from_one_command(home, caplog):
         assert cli.run(["900", "--preset", "roth2018", *TINY, *options]) == 0
     log = caplog.text
     assert "Preset roth2018, after Roth et al." in log
-    assert (
-        "runs 3 iterations (3d_lowres roth_unet); 2 iterations (3d_cascade roth_unet) instead of 115000 iterations" in log
-        or "iterations" in log
-    )
+    assert "runs 3 iterations (3d_lowres roth_unet); 2 iterations (3d_cascade roth_unet) instead of 115000 iterations" in log
     assert "In all 2 trainings" in log
     assert "Recall of the candidate region by its radius in voxels" in log
     results = home / "results" / DATASET
@@ -58,7 +55,8 @@ def test_roths_cascade_from_one_command(home, caplog):
     assert (one.budget.amount, two.budget.amount) == (3, 2)
     assert one.configuration.spacing == two.configuration.spacing
     assert one.configuration.median_shape == two.configuration.median_shape
-    assert (two.configuration.patch_size, two.configuration.input_size) == ((28, 44, 44), (116, 132, 132))
+    assert two.configuration.patch_size == (20, 36, 36), "the paper's 28, 44, 44 exceed these small images"
+    assert two.configuration.input_size == (108, 124, 124)
     assert (one.configuration.tiling, two.configuration.tiling) == (Tiling(1.0, "plain"), Tiling(0.63, "plain"))
     assert (one.configuration.region.source, two.configuration.region.source) == ("body", "previous")
     assert not two.configuration.sees_previous and two.options.foreground == 0

@@ -15,7 +15,13 @@ from autoseg.data.checks import check_dataset
 from autoseg.data.datasets import load_dataset
 from autoseg.data.images import read_image, read_label, write_image
 from autoseg.data.merge import merge_datasets
+from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, merge, plan_and_preprocess, train
+from autoseg.preprocessing.storage import Store
+from autoseg.runtime.hardware import StepCost
+from autoseg.runtime.serialization import read_json
+from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Dataset
+from autoseg.schema.run_record import RunRecord
 
 BALL, BLOCK = 2, 5
 """Values in the label maps of `write_dataset`."""
@@ -227,3 +233,26 @@ class TestRefused:
             merged(raw, [1, 4], "lits:tumor=liver", "1:tumor=x")
         with pytest.raises(ValueError, match="Livers: case a: expected an organ that is left by the mapping"):
             merged(raw, [1, 4], "livers:liver=background")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("trainer", ["Trainer", "AdversarialTrainer", "SpatialConfigurationTrainer"])
+def test_the_story_from_a_dataset_without_sides_to_a_choice(tmp_path, monkeypatch, trainer):
+    """KiTS shows both kidneys as one, BTCV the sides; every fold validates some of both, and scores those that are told apart."""
+    monkeypatch.setattr("autoseg.trainers.run_setup.measure_step", lambda *_: StepCost(seconds=0.01, peak_bytes=1))
+    a_dataset(tmp_path / "raw", 1, "KiTS", {BALL: 1, BLOCK: 1}, {"kidney": 1})
+    a_dataset(tmp_path / "raw", 2, "BTCV", {BALL: 1, BLOCK: 2}, {"kidney_left": 1, "kidney_right": 2})
+    folder, _ = merge([1, 2], 9, name="Both", home=tmp_path, mapping=["kits:kidney=kidney_left+kidney_right"])
+    plan = plan_and_preprocess(9, PlanSettings(configurations=("3d_fullres",), memory_gb=0.2, workers=0), home=tmp_path)
+    assert plan.configurations["3d_fullres"].mirroring.pairs == ((0, 1),)
+    stored = Store(Workspace(tmp_path).preprocessed(folder.name) / "3d_fullres").load("KiTS_a")
+    assert stored.annotated == ("kidney_left + kidney_right",)
+    assert [len(stored.locations[key]) > 0 for key in "01"] == [True, False]
+    options = {"validation_batches": 1, "case_sampling": "alternating"}
+    settings = TrainSettings(iterations=4, batch=2, device="cpu", trainer=trainer, options=options)
+    scores = {fold: train(9, "3d_fullres", fold, settings, home=tmp_path) for fold in range(2)}
+    assert {score.case.split("_")[0] for some in scores.values() for score in some} == {"BTCV"}
+    record = Workspace(tmp_path).results(folder.name) / f"3d_fullres__{trainer}" / "fold_0" / "run.json"
+    assert set(read_json(record, RunRecord).sources.values()) == {"Dataset001_KiTS", "Dataset002_BTCV"}
+    assert set(find_best_configuration(9, home=tmp_path).organs) == {"kidney_left", "kidney_right"}

@@ -12,6 +12,7 @@ import torch
 from factories import CASES, fingerprint_of, labels, make_configuration, make_job, make_plan, write_dataset, write_store
 
 from autoseg.data.datasets import load_dataset
+from autoseg.presets.settings import train_settings
 from autoseg.runtime.serialization import from_jsonable, to_jsonable, write_json
 from autoseg.schema import Split
 from autoseg.schema.run_record import RunRecord
@@ -40,6 +41,10 @@ def drawn(job: RunRecord, batches: int, names: list[str] = NAMES) -> list[list[s
 
 def shares(batches: list[list[str]]) -> Counter[str]:
     return Counter(name.split("_")[0] for batch in batches for name in batch)
+
+
+def test_fang_and_yan_alternate():
+    assert train_settings("fang2020").changed_options["case_sampling"] == "alternating"
 
 
 def test_by_default_the_largest_dataset_is_shown_most():

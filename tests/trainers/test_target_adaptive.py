@@ -186,6 +186,25 @@ def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, kin
     assert min(found.values()) > 0.85, found
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+def test_a_network_learns_what_is_what_from_cases_that_show_it_and_the_rest_from_unions(tmp_path):
+    """Cases a and b show ball and block, c and d both as one; judged on two that show them apart."""
+    plan = make_plan(labels=DATA["organs"])
+    store = write_store(tmp_path / "data", plan, ["a", "b", "c", "d", "e", "f"])
+    for name in "cd":
+        case, annotated = store.load(name), ("ball + block",)
+        values = np.minimum(np.asarray(case.segmentation[:]), 1)
+        locations = class_locations(values, plan.labels, np.random.default_rng(0), annotated=annotated)
+        store.write(name, np.asarray(case.image[:]), values, StoredRecord(case.trace, annotated=annotated), locations)
+    job = make_job(plan, iterations=300, validation_intervals=1, learning_rate=2e-2, validation_batches=8)
+    job = dataclasses.replace(job, split=Split(("a", "b", "c", "d"), ("e", "f")))
+    trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=torch.device("cpu"), progress=False)
+    trainer.fit()
+    found = {name: trainer.history.rows[-1][f"dice_{name}"] for name in plan.labels.names}
+    assert min(found.values()) > 0.75, found
+
+
 class TestUnion:
     """Kidney and spleen are annotated only together, the liver not at all; the union fills two of three voxels."""
 

@@ -21,7 +21,13 @@ log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 
-OWN_RULES = {"memory_gb": "--memory", "spacing": "--spacing", "force_lowres": "--force-lowres", "preset": "--preset"}
+OWN_RULES = {
+    "memory_gb": "--memory",
+    "spacing": "--spacing",
+    "force_lowres": "--force-lowres",
+    "one_grid": "--one-grid",
+    "preset": "--preset",
+}
 """Settings of the planning rules, which a plan that is taken over does not follow, and their switches."""
 
 

@@ -31,7 +31,7 @@ ONE_ORGAN = "one organ a model"
 
 BUDGETS = ("epochs", "iterations", "seconds")
 
-OTHERS = ("organs", "network", "seed", "device", "restart", "tag", "allow_code", "learning_rate", "pretrained", *BUDGETS)
+OTHERS = ("organs", "network", "seed", "device", "restart", "tag", "allow_code", "learning_rate", "rate_of_preset", "pretrained", *BUDGETS)
 """Settings without a line of their own where a preset says nothing of them."""
 
 

@@ -97,6 +97,7 @@ def test_of_a_dataset_of_which_only_the_models_are_there_or_of_a_folder(home, tm
         ({"plan_from": "7"}, r"planned dataset: expected one of Dataset001_First, got '7'"),
         ({"plan_from": "2"}, r"planned dataset: expected one of Dataset001_First, got '2'"),
         ({"plan_from": "1", "spacing": (1.0, 1.0, 1.0), "force_lowres": True}, "expected no --spacing, --force-lowres beside it"),
+        ({"plan_from": "1", "one_grid": True}, "expected no --one-grid beside it"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_before_anything_is_measured(home, settings, message):

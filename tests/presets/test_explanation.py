@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,12 @@ def test_each_model_of_a_table_is_compared_with_itself() -> None:
     """Also where its name begins with another's; baselines of all organs are the paper's, too."""
     found = rows_said("fang2020", "2.5d") | rows_said("crespi2023", "2d", ("liver",))
     assert {name: [line for line in said if " instead of " in line] for name, said in found.items()} == dict.fromkeys(found, [])
+
+
+def test_fine_tuning_says_the_rate_that_runs() -> None:
+    said = lines("conze2021", "2d", pretrained=Path("model"))
+    assert "learning_rate 1e-06" in said["options"] and " instead of loss dice, optimizer adam, learning_rate 1e-05" in said["options"]
+    assert "rate_of_preset" not in lines("conze2021", "2d", learning_rate=1e-3)
 
 
 def test_thaler_says_the_spacing_of_the_plan() -> None:

@@ -19,6 +19,7 @@ from autoseg.runtime.migrate.artefacts import complete_record
 from autoseg.runtime.serialization import read_json, to_jsonable, write_json
 from autoseg.schema import Choice, EnsembleRecord, Plan, Reason, RunRecord
 from autoseg.schema.settings import EnsembleSettings, PlanSettings, TrainSettings
+from autoseg.trainers.trial_checks import checked_training_options
 
 DATASET = "Dataset001_Tiny"
 
@@ -99,6 +100,16 @@ def test_a_run_of_0_1_0_gives_every_resolved_value(monkeypatch: pytest.MonkeyPat
     assert (settings.iterations, settings.seed, settings.batch, settings.learning_rate) == (8, 3, 2, 0.02)
     options = {**settings.options, "learning_rate": settings.learning_rate}
     assert options.items() >= {name: value for name, value in to_jsonable(old.options).items() if name != "augmentation"}.items()
+
+
+def test_momentum_that_earlier_versions_recorded_and_did_not_use_is_none() -> None:
+    job = make_job(make_plan(), optimizer="rmsprop", momentum=0.99)
+    assert complete_record(job).options.momentum == 0, "a run that has no checkpoint yet goes on without it, too"
+    asked = replace(job, settings=TrainSettings(options={"optimizer": "rmsprop", "momentum": 0.99}))
+    assert complete_record(asked) == asked
+    old = complete_record(replace(make_job(make_plan()), settings=None))
+    assert (old.options.optimizer, old.settings.options["momentum"]) == ("adamw", 0.0)
+    assert checked_training_options(replace(old.settings, iterations=8)).momentum == 0, "so its command is not refused"
 
 
 def test_an_ensemble_of_all_folds_is_one_command(monkeypatch: pytest.MonkeyPatch) -> None:

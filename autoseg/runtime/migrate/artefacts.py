@@ -97,8 +97,13 @@ def models_unknown_to_0_1_0(choice: Choice, models: Mapping[str, Sequence[str]])
 def complete_record(record: RunRecord) -> RunRecord:
     """The record of a run with what was asked for and, of an ensemble, what it is made of; version 0.1.0 recorded neither as such.
 
-    What was asked for is then every value that was resolved: it gives the same run, if by a longer command.
+    What was asked for is then every value that was resolved: it gives the same run, if by a longer command. Earlier versions recorded the
+    usual momentum of optimisers that did not use it, RMSprop among them, which has it now.
     """
+    asked = record.settings is not None and "momentum" in record.settings.options
+    optimizer = record.options.optimizer
+    if not asked and (optimizer == "rmsprop" or (record.settings is None and optimizer != "sgd")):
+        record = replace(record, options=replace(record.options, momentum=0.0))
     if record.settings is not None or record.ensemble is not None:
         return record
     options = record.trainer_options

@@ -127,9 +127,9 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     of_members = {name: choice.calibration[name] for name in members if name in choice.calibration}
     if not of_members:
         log.warning("The chosen models' probabilities are not calibrated: they count in pseudo-labels as they are.")
-    rule, steps = choice.rule, choice.postprocessing
-    folds_of_choice = choice.folds if run.fold == ALL else (run.fold,)
-    return Choice(choice.organs, folds_of_choice, {}, 0, rule=rule, member_folds=folds, postprocessing=steps, calibration=of_members)
+    of_choice = choice.folds if run.fold == ALL else (run.fold,)
+    kept = {"rule": choice.rule, "postprocessing": choice.postprocessing, "vote": choice.vote}
+    return Choice(choice.organs, of_choice, {}, 0, member_folds=folds, calibration=of_members, **kept)
 
 
 def _cases_of(workspace: Workspace, dataset: Dataset, run: Run, recorded: PseudoLabels | None) -> list[Case]:

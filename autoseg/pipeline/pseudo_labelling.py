@@ -128,8 +128,9 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     if not of_members:
         log.warning("The chosen models' probabilities are not calibrated: they count in pseudo-labels as they are.")
     of_choice = choice.folds if run.fold == ALL else (run.fold,)
-    kept = {"rule": choice.rule, "postprocessing": choice.postprocessing, "vote": choice.vote}
-    return Choice(choice.organs, of_choice, {}, 0, member_folds=folds, calibration=of_members, **kept)
+    choice = replace(choice, folds=of_choice, member_folds=folds, calibration=of_members)
+    # What it rests on decides on no voxel.
+    return replace(choice, table={}, cases=0, reasons={}, evidence={}, seconds={}, dice_regression={}, merged=None, made_from={})
 
 
 def _cases_of(workspace: Workspace, dataset: Dataset, run: Run, recorded: PseudoLabels | None) -> list[Case]:

@@ -45,7 +45,7 @@ def test_roths_cascade_from_one_command(home, caplog):
         assert cli.run(["900", "--preset", "roth2018", *TINY, *options]) == 0
     log = caplog.text
     assert "Preset roth2018, after Roth et al." in log
-    assert "runs 3 iterations (3d_lowres roth_unet); 2 iterations (3d_cascade roth_unet) instead of 115000 iterations" in log
+    assert "runs 3 iterations instead of 200000 iterations (3d_lowres roth_unet); 2 iterations instead of 115000" in log
     assert "In all 2 trainings" in log
     assert "Recall of the candidate region by its radius in voxels" in log
     results = home / "results" / DATASET

@@ -35,6 +35,7 @@ GIVEN: dict[str, Any] = {
     "slice_shape": (256, 250),
     "patch": (224, 220),
     "sigmoid": False,
+    "pseudo_labels": True,
     "normalization": ("clip:-200:200", "nonorm"),
     "options": {"loss": "ce", "foreground": 0.5, "deep_supervision": False, "augmentation": {"scale_range": [0.8, 1.2]}},
     "epochs": 4,

@@ -19,7 +19,7 @@ from autoseg.trainers import TRAINERS
         ("AdversarialTrainer", {"discriminator_learning_rate": 0}, "discriminator_learning_rate: expected a positive number"),
         ("AdversarialTrainer", {"discriminator_features": 1.5}, "discriminator_features: expected a whole number"),
         ("AdversarialTrainer", {"label_smoothing": 0.5}, "label_smoothing: expected 0 up to below 0.5"),
-        ("CascadeTrainer", {"radios": 3}, "option of CascadeTrainer: expected one of previous_input, radius.*mean 'radius'"),
+        ("CascadeTrainer", {"radios": 3}, "option of CascadeTrainer: expected one of .*previous_input, radius.*mean 'radius'"),
         ("CascadeTrainer", {"radius": -1}, "radius: expected a whole number"),
         ("CascadeTrainer", {"radius": 1.5}, "radius: expected a whole number"),
         ("CascadeTrainer", {"region": "no"}, "region: expected true or false"),

@@ -145,8 +145,8 @@ def weights_of(run: Run) -> dict[str, torch.Tensor]:
     return load_checkpoint(run.checkpoint)[0]["network"]
 
 
-def predict(home: Path, out: Path, **settings: object) -> np.ndarray:
+def predict(home: Path, out: Path, *, case: str = "case_10", **settings: object) -> np.ndarray:
     asked = PredictSettings(mirror=False, device="cpu", **settings)
-    image = home / "raw" / NAME / "imagesTs" / "case_10_0000.nii.gz"
+    image = home / "raw" / NAME / "imagesTs" / f"{case}_0000.nii.gz"
     assert autoseg.predict_folder(image, out, asked, home=home) == {}
-    return read_label(out / "case_10.nii.gz").array
+    return read_label(out / f"{case}.nii.gz").array

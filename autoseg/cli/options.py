@@ -69,7 +69,9 @@ def add_workers(parser: ArgumentParser) -> None:
 
 def add_plan_options(parser: ArgumentParser) -> None:
     """Adds the options of planning and preprocessing."""
-    parser.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="only these (default: all that are planned)")
+    parser.add_argument(
+        "-c", "--configurations", nargs="+", metavar="NAME", help="only these (default: all that are planned); also 2d_coronal, 2d_sagittal"
+    )
     parser.add_argument(
         "--memory", type=gigabytes, dest="memory_gb", metavar="8GB", help="memory target that patch and batch are planned for"
     )

@@ -27,7 +27,7 @@ from .units import duration
 
 def _add_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
-    parser.add_argument("configuration", help="2d, 2.5d, 3d_fullres, 3d_lowres or 3d_cascade, as planned")
+    parser.add_argument("configuration", help="2d, 2.5d, 3d_fullres, 3d_lowres, 3d_cascade, 2d_coronal ..., as planned")
     parser.add_argument("fold", help="number of the fold (0-4), or all to train on every case")
     parser.add_argument("--preset", help=f"a paper's settings: {PAPERS}; options that are given take precedence")
     add_train_options(parser)

@@ -157,7 +157,9 @@ class Design:
 
     def _flips(self) -> tuple[int, ...]:
         """Axes along which every member on this kind of grid may be flipped, but for the one that exchanges left and right."""
-        alike = [one.configuration.mirroring for one in self.members if one.configuration.dim == self.reference.configuration.dim]
+        of_reference = self.reference.configuration
+        same = [one.configuration for one in self.members]
+        alike = [one.mirroring for one in same if (one.dim, one.slice_axis) == (of_reference.dim, of_reference.slice_axis)]
         axes = set.intersection(*(set(one.axes) - {one.lateral_axis} for one in alike))
         return tuple(sorted(axes))
 
@@ -178,7 +180,7 @@ def check_fusable(members: Sequence[Member]) -> None:
 
 
 def _grid_of(one: Configuration) -> tuple[object, ...]:
-    return one.dim, one.spacing, one.slices, one.center_crop, one.slice_shape
+    return one.dim, one.slice_axis, one.spacing, one.slices, one.center_crop, one.slice_shape
 
 
 def _grid(configuration: Configuration) -> str:

@@ -100,7 +100,9 @@ def plan_ensemble(
         raise ValueError(f"{names}: were trained for different labels of {dataset.name}; train them again")
     reads = settings.kind != FUSION
     form = made_of.stored if made_of is not None else stored_form(candidates, shared) if reads else LOG_ODDS
-    return Design(settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared), best, form), folds
+    return Design(
+        settings.kind, tuple(candidates), tuple(organs), _reference(candidates, made_of, shared, settings.kind), best, form
+    ), folds
 
 
 def _of_same_organs(candidates: Sequence[Member], organs: Sequence[str], *, named: bool) -> list[Member]:
@@ -148,9 +150,15 @@ def _organs(requested: Sequence[str], members: Sequence[Member]) -> tuple[str, .
     return tuple(name for name in members[0].record.plan.stored_labels.names if name in (requested or known))
 
 
-def _reference(members: Sequence[Member], made_of: EnsembleRecord | None, folds: Sequence[str]) -> Member:
+def _reference(members: Sequence[Member], made_of: EnsembleRecord | None, folds: Sequence[str], kind: str) -> Member:
     """The member with the finest grid: most voxels of a case that all have; among equals the first."""
     if made_of is not None:
         return next(member for member in members if member.name == made_of.reference)
     case = held_out(members, folds[0])[0]
-    return max(members, key=lambda member: np.prod(read_json(member.model.run(folds[0]).trace(case), Trace).shape))
+    usual = [member for member in members if member.configuration.slice_axis == 0]
+    if not usual and kind != FUSION:
+        names = ", ".join(member.name for member in members)
+        raise ValueError(
+            f"ensemble: expected a member whose cases are stored in the planned order of axes, as 2d or 3d_fullres; got {names}"
+        )
+    return max(usual or members, key=lambda member: np.prod(read_json(member.model.run(folds[0]).trace(case), Trace).shape))

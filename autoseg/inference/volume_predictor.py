@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,20 @@ def predict_preprocessed(
     """Predicts a preprocessed case inside its candidate region; with the previous stage's label map where the configuration follows one."""
     region = candidate_region_mask(configuration, volume.image, volume.previous, source=volume.case)
     previous = volume.previous if configuration.sees_previous else None
-    return Logits(predictor.logits(replace(volume, region=region, previous=previous), progress=progress), trace)
+    logits = predictor.logits(replace(volume, region=region, previous=previous), progress=progress)
+    return Logits(logits, trace) if configuration.slice_axis == 0 else _in_planned_order(logits, trace, configuration.slice_axis)
+
+
+def _in_planned_order(logits: torch.Tensor, trace: Trace, axis: int) -> Logits:
+    """Logits whose slices follow each other along the planned order's `axis`, as those of all other models: that axis back in its place."""
+    places = [int(place) for place in np.argsort([axis, *(other for other in range(3) if other != axis)])]
+    moved: dict[str, Any] = {name: tuple(getattr(trace, name)[place] for place in places) for name in _BY_AXIS}
+    flips = tuple(sorted(places.index(flip) for flip in trace.flips))
+    return Logits(logits.permute(0, *(place + 1 for place in places)), replace(trace, **moved, flips=flips))
+
+
+_BY_AXIS = ("transpose", "shape_before_crop", "crop", "shape", "spacing")
+"""What a `Trace` holds for each axis."""
 
 
 def scaled(progress: Progress | None, factor: float) -> Progress | None:

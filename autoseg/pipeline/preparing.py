@@ -14,6 +14,7 @@ from ..planners.configurations import selected_configurations
 from ..planners.measured_dataset import FINGERPRINT, keep_fingerprint, measured_dataset, with_unlabelled_ids
 from ..planners.plan import make_plan, with_one_grid
 from ..planners.plan_from import plan_like, source_plan
+from ..planners.slice_planes import with_planes
 from ..planners.splits import are_in_file, make_splits, planned_splits, write_splits
 from ..preprocessing.planned_cases import preprocess
 from ..preprocessing.preprocess import Recipe, is_of_other_recipe, recipe_of
@@ -99,6 +100,7 @@ def _planned(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings,
     else:
         plan = plan_like(source, dataset, fingerprint)
     plan = with_one_grid(plan) if settings.one_grid else plan
+    plan = with_planes(plan, settings.configurations, cases=len(fingerprint.cases))
     return replace(plan, settings=replace(settings, workers=None, trust_files=False, allow_external=False, overwrite=False))
 
 

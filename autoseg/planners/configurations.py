@@ -21,5 +21,5 @@ def selected_configurations(configurations: Sequence[str] | None, plan: Plan) ->
 
 
 def default_configurations(plan: Plan) -> list[str]:
-    """Names of the configurations that are trained by default: all planned ones but ``2.5d``."""
-    return [name for name, one in plan.configurations.items() if one.slices == 1]
+    """Names of the configurations that are trained by default: all planned ones but ``2.5d`` and those of slices in other planes."""
+    return [name for name, one in plan.configurations.items() if one.slices == 1 and one.slice_axis == 0]

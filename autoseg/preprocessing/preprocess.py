@@ -105,7 +105,7 @@ def preprocess_case(
     """
     name = case or image.source
     _check(image, segmentation, plan, configuration, name)
-    order, flips = plan_transform(image.geometry, plan.transpose, plan.orientation)
+    order, flips = plan_transform(image.geometry, plan.order_of(configuration), plan.orientation)
     array, spacing = reorient(image.array, order, flips), tuple(image.geometry.spacing[axis] for axis in order)
     box, mask = nonzero_box(array)
     box = kept_box(box, mask.shape, configuration)
@@ -275,7 +275,7 @@ def _patch(configuration: Configuration) -> tuple[int, ...]:
 def recipe_of(plan: Plan, configuration: Configuration) -> Recipe:
     """The settings of a plan that preprocessed values depend on."""
     grid, normalization = (configuration.dim, configuration.spacing), (configuration.normalization, configuration.mask_normalization)
-    plain = (FORMAT, plan.orientation, plan.transpose, plan.stored_labels, plan.intensities, *grid, *normalization)
+    plain = (FORMAT, plan.orientation, plan.order_of(configuration), plan.stored_labels, plan.intensities, *grid, *normalization)
     if not (configuration.center_crop or configuration.slice_shape):
         return _relevant(Recipe(*plain))
     return _relevant(SliceRecipe(*plain, configuration.center_crop, configuration.slice_shape))
@@ -380,7 +380,7 @@ def case_memory(case: Case, plan: Plan, configuration: Configuration) -> int:
         channels = sum(count_channels(path) for path in case.images)
     except Exception:
         return 0
-    order, _ = plan_transform(geometry, plan.transpose, plan.orientation)
+    order, _ = plan_transform(geometry, plan.order_of(configuration), plan.orientation)
     spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)
     target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
     before, after = int(np.prod(shape)), int(np.prod(resampled_shape(shape, spacing, target)))

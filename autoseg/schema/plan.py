@@ -137,6 +137,7 @@ class Configuration:
         data: Folder of preprocessed data it reads (``3d_cascade`` reads ``3d_fullres``).
         previous_stage: Configuration whose segmentation is an input of this one, or None.
         previous_input: That segmentation is an extra input, one channel a foreground label.
+        slice_axis: Of a 2D network on volumes: the axis, in transposed order, along which its slices follow each other.
         slices: Adjacent slices that a 2D network sees as channels, odd; the middle one is segmented (``2.5d``).
         region: Candidate region; None means the whole volume.
         patch_multiple: What the patch's axes stay multiples of when it is cut; empty where it follows from the network's strides.
@@ -164,6 +165,7 @@ class Configuration:
     previous_stage: str | None = None
     previous_input: bool = True
     slices: int = 1
+    slice_axis: int = 0
     region: CandidateRegion | None = None
     patch_multiple: tuple[int, ...] = ()
     locator: Locator | None = None
@@ -188,6 +190,7 @@ class Configuration:
         schemes, masks = self.normalization, self.mask_normalization
         expect(len(schemes) == len(masks) > 0, f"{self.name}: mask_normalization", "one value for each scheme of normalization", masks)
         expect(self.slices % 2 == 1, f"{self.name}: slices", "an odd number", self.slices)
+        expect(self.slice_axis in (range(3) if self.dim == 2 else (0,)), f"{self.name}: slice_axis", "an axis", self.slice_axis)
         check_axes(f"{self.name}: mirroring: axes", self.mirroring.axes, self.dim)
         for what, sizes in (("center_crop", self.center_crop), ("slice_shape", self.slice_shape)):
             expect(len(sizes) in (0, 2), f"{self.name}: {what}", "two numbers of pixels", sizes)
@@ -291,6 +294,18 @@ class Plan:
     def stored_labels(self) -> Labels:
         """The organs of the preprocessed label maps."""
         return self.labels if self.data_labels is None else self.data_labels
+
+    def order_of(self, configuration: Configuration) -> tuple[int, ...]:
+        """As `transpose`, for preprocessed cases of one configuration: the axis of its slices first."""
+        first = configuration.slice_axis
+        return (self.transpose[first], *self.transpose[:first], *self.transpose[first + 1 :])
+
+    def lateral_in(self, configuration: Configuration) -> int | None:
+        """Axis of a configuration's patch from right to left: -1 where the patch lacks it, None where the cases disagree."""
+        if self.lateral_axis is None:
+            return None
+        axes = sorted(range(len(self.transpose)), key=lambda axis: (axis != configuration.slice_axis, axis))
+        return axes.index(self.lateral_axis) - (len(axes) - configuration.dim)
 
     def in_channels(self, configuration: Configuration) -> int:
         """Channels of the network's input: the slices' plus, in a cascade, one per foreground label of the previous stage."""

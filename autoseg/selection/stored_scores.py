@@ -18,7 +18,7 @@ from ..trainers.corrected_references import is_only_judged_anew
 
 log = logging.getLogger(__name__)
 
-COST = {"2d": 0, "2.5d": 1, "3d_lowres": 2, "3d_fullres": 3, "3d_cascade": 4, ENSEMBLE: 5}
+COST = {"2d": 0, "2d_axial": 0, "2d_coronal": 0, "2d_sagittal": 0, "2.5d": 1, "3d_lowres": 2, "3d_fullres": 3, "3d_cascade": 4, ENSEMBLE: 5}
 """Configurations, the cheapest first; unknown ones come last."""
 
 

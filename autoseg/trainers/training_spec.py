@@ -130,10 +130,7 @@ def of_organs(plan: Plan, organs: Sequence[str]) -> tuple[Plan, str]:
 
 def _mirroring(plan: Plan, configuration: Configuration, labels: Labels) -> Mirroring:
     """Flips that are right for these labels: an organ whose partner is not learnt keeps its side."""
-    lateral = configuration.mirroring.lateral_axis
-    if plan.lateral_axis is not None:
-        # A 2D patch of a volume lacks the first axis; if that is the lateral one, this gives -1.
-        lateral = plan.lateral_axis - (len(plan.transpose) - configuration.dim)
+    lateral = configuration.mirroring.lateral_axis if plan.lateral_axis is None else plan.lateral_in(configuration)
     return plan_mirroring(labels, configuration.dim, lateral)[0]
 
 

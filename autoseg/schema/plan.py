@@ -190,7 +190,7 @@ class Configuration:
         schemes, masks = self.normalization, self.mask_normalization
         expect(len(schemes) == len(masks) > 0, f"{self.name}: mask_normalization", "one value for each scheme of normalization", masks)
         expect(self.slices % 2 == 1, f"{self.name}: slices", "an odd number", self.slices)
-        expect(self.slice_axis in (range(3) if self.dim == 2 else (0,)), f"{self.name}: slice_axis", "an axis", self.slice_axis)
+        expect(self.slice_axis in range(3), f"{self.name}: slice_axis", "an axis of a volume", self.slice_axis)
         check_axes(f"{self.name}: mirroring: axes", self.mirroring.axes, self.dim)
         for what, sizes in (("center_crop", self.center_crop), ("slice_shape", self.slice_shape)):
             expect(len(sizes) in (0, 2), f"{self.name}: {what}", "two numbers of pixels", sizes)

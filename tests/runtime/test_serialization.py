@@ -43,7 +43,7 @@ WORDS |= {"orientation": "SPL", "Labels.members": ((3,),), "reference": "Größe
 WORDS |= {"EnsembleRecord.kind": "meta", "Choice.member_folds": {"Größe": ("3",)}, "Split.val": ("other",)}
 WORDS |= {"EnsembleRecord.stored": "log_odds16", "slice_axis": 1, "elastic_distribution": "normal", "Locator.most": (3, 4, 5)}
 WORDS |= {"Tiling.mean": "plain", "elastic_points": 5, "context": (3, 4, 5), "center_crop": (3, 4), "slice_shape": (3, 4)}
-WORDS |= {"PseudoLabels.cases": ("unlabelled",), "unlabelled": (schema.Case("other", (Path("other.nii.gz"),), None),)}
+WORDS |= {"PseudoLabels.cases": {"unlabelled": "Größe"}, "unlabelled": (schema.Case("other", (Path("other.nii.gz"),), None),)}
 """Fields that take certain values only."""
 
 

@@ -40,6 +40,9 @@ WORDS |= {
 }
 WORDS |= {"spacing": (0.1 + 0.2, 1.0, 2.0), "median_shape": (3, 4, 5), "patch_size": (3, 4, 5), "patch_multiple": (1, 2, 2), "ignore": 4}
 WORDS |= {"orientation": "SPL", "Labels.members": ((3,),), "reference": "Größe", "momentum": 0.1 + 0.2}
+WORDS |= {"elastic_distribution": "normal", "Locator.most": (3, 4, 5)}
+WORDS |= {"elastic_points": 4, "context": (3, 4, 5), "center_crop": (3, 4), "slice_shape": (3, 4), "Tiling.mean": "plain", "stored": "log_odds16"}
+WORDS |= {"Dataset.unlabelled": (schema.Case("other", (Path("relative/b.nrrd"),)),)}
 WORDS |= {"EnsembleRecord.kind": "meta", "Choice.member_folds": {"Größe": ("3",)}, "Split.val": ("other",)}
 WORDS |= {"EnsembleRecord.stored": "log_odds16", "slice_axis": 1, "elastic_distribution": "normal", "Locator.most": (3, 4, 5)}
 WORDS |= {"Tiling.mean": "plain", "elastic_points": 5, "context": (3, 4, 5), "center_crop": (3, 4), "slice_shape": (3, 4)}

@@ -94,6 +94,7 @@ def larger_cases(home: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_preprocessing_goes_on(tmp_path: Path) -> None:
     disturbed, reference = tmp_path / "disturbed", tmp_path / "reference"
     larger_cases(disturbed)
@@ -166,6 +167,7 @@ def test_a_run_that_is_being_trained_is_refused(trained: Path, tmp_path: Path, c
 # Prediction
 
 
+@pytest.mark.slow
 def test_killed_prediction_goes_on(trained: Path, tmp_path: Path) -> None:
     home = copy_of(trained, tmp_path, "results")
     new = home / "new"

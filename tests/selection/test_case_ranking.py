@@ -143,6 +143,7 @@ def test_the_table_holds_every_organ_of_every_case(cases: list[Case], tmp_path: 
     assert scored == {"new_0", "new_1"}, "maps are no label maps"
 
 
+@pytest.mark.slow
 def test_from_training_to_the_table_by_the_commands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     home, images = tmp_path / "home", tmp_path / "home" / "raw" / "Dataset003_Tiny" / "imagesTs"
     data.make_volumes(home / "raw" / "Dataset003_Tiny")

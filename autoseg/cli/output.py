@@ -92,6 +92,7 @@ class _AboveProgressBars(logging.StreamHandler):
         self._alike: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Counts a record that is one of many, and says whether it is shown."""
         kind = getattr(record, "one_of_many", "")
         if kind:
             self._alike[kind] += 1

@@ -104,7 +104,7 @@ ASKED = "as asked for"
 """Why of a post-processing that a user forced."""
 
 
-def asked_for(words: Sequence[str], organs: Sequence[str]) -> dict[str, PostProcessing]:
+def requested_steps(words: Sequence[str], organs: Sequence[str]) -> dict[str, PostProcessing]:
     """Post-processing by organ as a user asks for it; one without a step for an organ that is to stay as it is.
 
     Args:
@@ -127,12 +127,12 @@ def asked_for(words: Sequence[str], organs: Sequence[str]) -> dict[str, PostProc
 
 
 def forced(words: Sequence[str], labels: Labels, chosen: Mapping[str, PostProcessing]) -> dict[str, PostProcessing]:
-    """The chosen post-processing by organ, but for the organs that a user's words (`asked_for`) are about.
+    """The chosen post-processing by organ, but for the organs that a user's words (`requested_steps`) are about.
 
     Raises:
-        ValueError: As `asked_for` and `check_postprocessable`.
+        ValueError: As `requested_steps` and `check_postprocessable`.
     """
-    wanted = {organ: steps for organ, steps in {**chosen, **asked_for(words, labels.names)}.items() if describe(steps) != NOTHING}
+    wanted = {organ: steps for organ, steps in {**chosen, **requested_steps(words, labels.names)}.items() if describe(steps) != NOTHING}
     check_postprocessable(labels, wanted)
     return wanted
 

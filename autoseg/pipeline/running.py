@@ -83,22 +83,19 @@ def run(
         check_trial(spec, settings)
     if experiment is not None:
         explain(experiment.preset, trainings, windows=dataset.windows, experiment=experiment)
-    log.info("%s.", describe_total(trainings, folds, workspace.results(dataset.name)))
-    if experiment is not None and experiment.paper is not None and experiment.paper.ensembles:
-        named = ", ".join(one.name for one in experiment.paper.ensembles)
-        log.info("Then the ensembles %s: some hundred steps each a fold, minutes beside the trainings.", named)
+    paper = None if experiment is None else experiment.paper
+    ensembles = [] if paper is None else [one.name for one in paper.ensembles]
+    more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
+    log.info("%s.%s", describe_total(trainings, folds, workspace.results(dataset.name)), more)
     for (configuration, settings), fold in itertools.product(pairs, folds):
         try:
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
-    paper = None if experiment is None else experiment.paper
     if experiment is not None and paper is not None and paper.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home)
     how = {} if paper is None else dict(paper.choice)
-    return find_best_configuration(
-        which, home=workspace.home, overwrite=plan_settings.overwrite, **how
-    )  # it may import what settings allow
+    return find_best_configuration(which, home=workspace.home, overwrite=plan_settings.overwrite, **how)  # may import what settings allow
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def train(
     settings = _checked(of_stage(settings, spec), workspace, spec, fold)
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
-    spec = _as_begun(spec, run, settings)
+    spec = _with_outputs_of_siblings(spec, run, settings)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
@@ -106,13 +106,17 @@ def train(
     with exclusive_lock(run.folder, "training"), named_in(run.record_file if run.is_started else plan_file):
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
     release_memory(choose_device(settings.device))
-    log.info("%s, fold %s, whole volumes:\n%s", run.model.name, fold, table(result, tolerance_mm=dataset.tolerances))
-    if mean_dice(result) < 0.01:
-        log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
+    _tell_scores(run, dataset, result)
     return result
 
 
-def _as_begun(spec: TrainingSpec, run: Run, settings: TrainSettings) -> TrainingSpec:
+def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:
+    log.info("%s, fold %s, whole volumes:\n%s", run.model.name, run.fold, table(result, tolerance_mm=dataset.tolerances))
+    if mean_dice(result) < 0.01:
+        log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
+
+
+def _with_outputs_of_siblings(spec: TrainingSpec, run: Run, settings: TrainSettings) -> TrainingSpec:
     """The outputs of a model's other folds, where nobody asked for one or two: earlier versions gave every network two."""
     begun = run.siblings() if settings.restart else run.model.runs()
     if settings.sigmoid is not None or not begun:

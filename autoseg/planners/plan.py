@@ -88,9 +88,7 @@ def make_plan(
         ValueError: No case, cases of two and three dimensions, an unknown preset, or an impossible memory target or spacing.
     """
     family = lookup(PRESETS, preset, "preset")
-    memory = family.gigabytes if memory_gb is None else float(memory_gb)
-    if not memory > 0:
-        raise ValueError(f"memory target: expected a positive number of GB, got {memory_gb}")
+    memory = _memory_target(family.gigabytes if memory_gb is None else float(memory_gb))
     check_dimensions(dataset, fingerprint)
     orientation, turned = _choose_orientation(fingerprint)
     fingerprint = replace(fingerprint, cases=tuple(in_orientation(case, orientation) for case in fingerprint.cases))
@@ -124,6 +122,12 @@ def make_plan(
         lateral_axis=lateral,
         has_spacing=fingerprint.has_spacing,
     )
+
+
+def _memory_target(gigabytes: float) -> float:
+    if not gigabytes > 0:
+        raise ValueError(f"memory target: expected a positive number of GB, got {gigabytes:g}")
+    return gigabytes
 
 
 def check_dimensions(dataset: Dataset, fingerprint: Fingerprint) -> None:

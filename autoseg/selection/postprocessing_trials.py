@@ -22,7 +22,7 @@ from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
 from ..inference.organ_places import LabelMapPlaces, OrganPlace, organ_places
 from ..inference.organ_statistics import MM3_PER_ML
-from ..inference.postprocessing import apply_postprocessing, asked_for, forced
+from ..inference.postprocessing import apply_postprocessing, forced, requested_steps
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, Geometry, Labels, PostProcessing, Score
 from .cross_validation import CrossValidation, for_each_case
@@ -80,7 +80,7 @@ def choose_postprocessing(
         write_quality_estimates(cross_validation.results, {}, choice.made_from)
         return replace(choice, postprocessing=forced(choice.postprocess, cross_validation.plan.labels, {}))
     held_out = HeldOut(cross_validation.results, cross_validation.plan, replace(choice, postprocessing={}))
-    asked = asked_for(choice.postprocess, cross_validation.plan.labels.names)
+    asked = requested_steps(choice.postprocess, cross_validation.plan.labels.names)
     tries = _tries(workspace, dataset, cross_validation.plan.labels, asked)
     models = len(held_out.member_labels)
     function = partial(try_case, held_out, cross_validation, tries)

@@ -83,10 +83,8 @@ class Trainer:
         self.network = on_device(self.build_network(), device, job.configuration.dim)
         self.loss = self.build_loss()
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
-        clip = GradientClip(job.options.gradient_clip, job.options.relative_clip)
-        self.optimized = OptimizedNetwork(
-            self.network, self.build_optimizer(), clip=clip, scaler=self.scaler, average_decay=job.options.average_decay
-        )
+        clip, decay = GradientClip(job.options.gradient_clip, job.options.relative_clip), job.options.average_decay
+        self.optimized = OptimizedNetwork(self.network, self.build_optimizer(), clip=clip, scaler=self.scaler, average_decay=decay)
         self.history = History(folders.run)
         self.iteration, self.interval, self.seconds = 0, 0, 0.0
         self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(job.options)

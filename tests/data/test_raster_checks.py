@@ -29,7 +29,7 @@ def nrrd(path: Path, place: str) -> Path:
     return path
 
 
-def refused(path: Path, words: str) -> None:
+def raises(path: Path, words: str) -> None:
     for read in (lambda: read_image([path]), lambda: read_label(path), lambda: read_geometry(path), lambda: count_channels(path)):
         with pytest.raises(ValueError, match=words) as error:
             read()
@@ -37,11 +37,11 @@ def refused(path: Path, words: str) -> None:
 
 
 def test_a_file_without_spacing_is_no_file_of_one_millimetre(tmp_path):
-    refused(metaimage(tmp_path / "a.mha", spacing=""), "expected a spacing, in the field ElementSpacing")
+    raises(metaimage(tmp_path / "a.mha", spacing=""), "expected a spacing, in the field ElementSpacing")
     for place in ("", "axis mins: 0 0 0\naxis maxs: 10 12 12\n"):
-        refused(nrrd(tmp_path / "a.nrrd", place), "expected a spacing, .* found in its header: none; add a line")
-    refused(nrrd(tmp_path / "a.nrrd", "spacings: 2 3 nan\n"), "none for axis 3")
-    refused(nrrd(tmp_path / "a.nrrd", PLACED.replace("(2,0,0)", "none")), "none for axis 1")
+        raises(nrrd(tmp_path / "a.nrrd", place), "expected a spacing, .* found in its header: none; add a line")
+    raises(nrrd(tmp_path / "a.nrrd", "spacings: 2 3 nan\n"), "none for axis 3")
+    raises(nrrd(tmp_path / "a.nrrd", PLACED.replace("(2,0,0)", "none")), "none for axis 1")
 
 
 def test_what_says_a_spacing_in_millimetres_is_read(tmp_path):
@@ -56,25 +56,25 @@ def test_what_says_a_spacing_in_millimetres_is_read(tmp_path):
 
 def test_other_units_are_refused(tmp_path):
     for unit in ("cm", "um"):
-        refused(metaimage(tmp_path / "a.mha", f"DistanceUnits = {unit}"), f"expected millimetres, .*DistanceUnits = {unit}")
+        raises(metaimage(tmp_path / "a.mha", f"DistanceUnits = {unit}"), f"expected millimetres, .*DistanceUnits = {unit}")
     for unit in ("m", "cm", "um"):
-        refused(nrrd(tmp_path / "a.nrrd", f'{PLACED}space units: "{unit}" "{unit}" "{unit}"\n'), f"expected millimetres, .*'{unit}'")
-        refused(nrrd(tmp_path / "a.nrrd", f'spacings: 2 3 4\nunits: "{unit}" "{unit}" "{unit}"\n'), f"expected millimetres, .*'{unit}'")
+        raises(nrrd(tmp_path / "a.nrrd", f'{PLACED}space units: "{unit}" "{unit}" "{unit}"\n'), f"expected millimetres, .*'{unit}'")
+        raises(nrrd(tmp_path / "a.nrrd", f'spacings: 2 3 4\nunits: "{unit}" "{unit}" "{unit}"\n'), f"expected millimetres, .*'{unit}'")
 
 
 def test_stored_numbers_that_stand_for_others_are_refused(tmp_path):
-    refused(metaimage(tmp_path / "a.mha", "ElementToIntensityFunctionSlope = 2"), "numbers that are the values, .*Slope = 2")
-    refused(metaimage(tmp_path / "a.mha", "ElementToIntensityFunctionOffset = -1024"), "numbers that are the values, .*Offset = -1024")
+    raises(metaimage(tmp_path / "a.mha", "ElementToIntensityFunctionSlope = 2"), "numbers that are the values, .*Slope = 2")
+    raises(metaimage(tmp_path / "a.mha", "ElementToIntensityFunctionOffset = -1024"), "numbers that are the values, .*Offset = -1024")
     for field in ("old min", "oldmax"):
-        refused(nrrd(tmp_path / "a.nrrd", f"{PLACED}{field}: 3\n"), f"numbers that are the values, .*{field}: 3")
+        raises(nrrd(tmp_path / "a.nrrd", f"{PLACED}{field}: 3\n"), f"numbers that are the values, .*{field}: 3")
     plain = metaimage(tmp_path / "a.mha", "ElementToIntensityFunctionSlope = 1", "ElementToIntensityFunctionOffset = 0")
     np.testing.assert_array_equal(read_image([plain]).array[0], VOLUME)
 
 
 @pytest.mark.parametrize("name", ["TransformMatrix", "Rotation", "Orientation"])
 def test_a_scale_or_shear_in_the_matrix_is_refused(tmp_path, name):
-    refused(metaimage(tmp_path / "a.mha", f"{name} = 2 0 0 0 1 0 0 0 1"), f"axes of length 1, .*{name}.* lengths 2, 1, 1")
-    refused(metaimage(tmp_path / "a.mha", f"{name} = 1 0 0 0.6 0.8 0 0 0 1"), f"orthogonal image axes, .*{name}.*0.6")
+    raises(metaimage(tmp_path / "a.mha", f"{name} = 2 0 0 0 1 0 0 0 1"), f"axes of length 1, .*{name}.* lengths 2, 1, 1")
+    raises(metaimage(tmp_path / "a.mha", f"{name} = 1 0 0 0.6 0.8 0 0 0 1"), f"orthogonal image axes, .*{name}.*0.6")
     turned = metaimage(tmp_path / "a.mha", f"{name} = 0.707 0.707 0 -0.707 0.707 0 0 0 1")
     assert read_image([turned]).geometry.direction == (0.707, -0.707, 0, 0.707, 0.707, 0, 0, 0, 1)
 
@@ -83,7 +83,7 @@ def test_a_sheared_nrrd_and_two_places_are_refused(tmp_path):
     refused_only_on_reading = nrrd(tmp_path / "a.nrrd", PLACED.replace("(2,0,0)", "(2,0.5,0)"))
     with pytest.raises(ValueError, match="orthogonal image axes, .*not orthonormal"):
         read_image([refused_only_on_reading])
-    refused(metaimage(tmp_path / "a.mha", "Offset = 1 2 3", "Position = 4 5 6"), "one place, .*Offset and Position that differ")
+    raises(metaimage(tmp_path / "a.mha", "Offset = 1 2 3", "Position = 4 5 6"), "one place, .*Offset and Position that differ")
 
 
 @pytest.mark.parametrize(("matrix", "fixable"), [("1 0.02 0 0 1 0 0 0 1", True), ("1.02 0 0 0 1 0 0 0 1", False)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from factories import REGIONS, labels
 
-from autoseg.inference.postprocessing import ASKED, Components, apply_postprocessing, asked_for, describe, forced
+from autoseg.inference.postprocessing import ASKED, Components, apply_postprocessing, describe, forced, requested_steps
 from autoseg.preprocessing.cropping import enclosed
 from autoseg.schema import Labels, PostProcessing
 
@@ -114,7 +114,7 @@ def test_what_a_user_asks_for_goes_before_what_was_chosen() -> None:
         (["2", "liver=none"], {"kidneys": two}),
     ):
         assert forced(words, LABELS, chosen) == expected
-    assert asked_for(["liver=none"], LABELS.names) == {"liver": PostProcessing(why=ASKED)}
+    assert requested_steps(["liver=none"], LABELS.names) == {"liver": PostProcessing(why=ASKED)}
     assert forced(["none"], REGIONS, {}) == {}
 
 

@@ -101,7 +101,7 @@ def test_a_whole_results_folder(home: Path) -> None:
 def test_a_report_that_was_copied_without_hidden_files_is_written_again(home: Path) -> None:
     page_of(home)
     shutil.rmtree(home / "results" / DATASET / NOTES)
-    page_of(home)
+    assert "Dataset001_Tiny" in page_of(home)
 
 
 def test_without_a_choice_it_says_how_to_make_one(home: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_lock_that_names_no_process_is_nobodys(pid: object, tmp_path: Path, mo
     monkeypatch.setattr(lock_files, "UNWRITTEN_SECONDS", 0)
     leave_lock(tmp_path, pid=pid)
     with exclusive_lock(tmp_path, "training"):
-        pass
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_lock_that_is_waited_for_is_said_once_and_looked_at_less_and_less(

@@ -117,6 +117,7 @@ def test_files_known_by_a_mark_are_replaced_where_the_hidden_notes_were_not_copi
     refused(path, "did not write it", writer=writer)
     path.write_text("report, copied")
     write(path, "report", writer)
+    assert path.read_text() == "report"
     path.write_text("report, with remarks")
     refused(path, "was changed after", writer=writer)
 

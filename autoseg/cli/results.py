@@ -56,6 +56,7 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tolerance", nargs="+", default=[], metavar="MM", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every case's scores, the means and the comparisons to this file")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case's scores to this file, for a spreadsheet")
+    add_postprocess(parser, "of what is scored, the files stay as they are")
     add_overwrite(parser)
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     add_nifti_geometry(parser)
@@ -80,6 +81,7 @@ def evaluate(options: Namespace) -> int:
         partial=options.partial,
         workers=options.workers,
         nifti_geometry=options.nifti_geometry,
+        postprocess=options.postprocess,
     )
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from functools import partial as bind
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from ..data.label_placement import as_segmented
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
 from ..inference.manifest import written_labels
+from ..inference.postprocessing import apply_postprocessing, forced, requested_steps
 from ..runtime.failures import reason_of
 from ..runtime.worker_pool import worker_count
 from ..schema import Case, Geometry, Image, Labels, Score
@@ -44,7 +46,7 @@ MOST_WORKERS = 4
 """Cases compared at once at most: more only wait for the disk."""
 
 Scorer = Callable[..., list[Score]]
-"""`score_case` with its options."""
+"""`_score` with its options."""
 
 Pair = tuple[str, Path, Path]
 """A case with its reference and its prediction."""
@@ -63,6 +65,7 @@ def evaluate_folders(
     failures: MutableMapping[str, str] | None = None,
     cases: Mapping[str, Case] | None = None,
     nifti_geometry: str | None = None,
+    postprocess: Sequence[str] = (),
 ) -> list[Score]:
     """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
 
@@ -80,19 +83,22 @@ def evaluate_folders(
         tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
         cases: Of the dataset, by name: their images give the spacing of label maps that have none (pictures without a file beside them).
         nifti_geometry: See `Case`.
+        postprocess: Score what predictions would be with this post-processing (`autoseg.inference.postprocessing.requested_steps`); the
+            files stay as they are.
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.
 
     Raises:
-        ValueError: A folder has no label maps, predictions are missing, a metric is unknown, or cases do not fit together (without
-            `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
+        ValueError: A folder has no label maps, predictions are missing, a metric is unknown, organs cannot be post-processed, or cases do
+            not fit together (without `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
+    _check_postprocess(postprocess, labels)
     if reference.exists() and prediction.exists() and reference.samefile(prediction):
         raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
     pairs, problems = _pairs(reference, prediction, partial=partial)
-    score = bind(score_case, metrics=metrics, tolerance_mm=tolerance_mm)
+    score = bind(_score, postprocess=postprocess, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
     written = {} if labels is None else _written_with(pairs)
     compare = bind(_compare, labels=labels, written=written, annotated=annotated or {}, score=score, read=read, cases=cases or {})
@@ -109,7 +115,32 @@ def evaluate_folders(
         return scores
     if not scores:
         raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
+    requested_steps(postprocess, list(dict.fromkeys(one.organ for one in scores)))
     return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
+
+
+def _check_postprocess(words: Sequence[str], labels: Labels | None) -> None:
+    """Refuses (ValueError) what cannot be done; without labels, organs are known only when the files are read."""
+    if labels is None:
+        requested_steps(words, [word.rpartition("=")[0] for word in words])
+    else:
+        forced(words, labels, {})
+
+
+def _score(
+    case: str,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    labels: Labels,
+    *,
+    postprocess: Sequence[str],
+    spacing_mm: Sequence[float] | None,
+    **options: Any,
+) -> list[Score]:
+    """As `score_case`, of the prediction with post-processing; words about organs that the case lacks say nothing of it."""
+    steps = forced([word for word in postprocess if word.rpartition("=")[0] in ("", *labels.names)], labels, {})
+    prediction = apply_postprocessing(prediction, labels, steps, spacing_mm or (1.0,) * prediction.ndim)
+    return score_case(case, prediction, reference, labels, spacing_mm=spacing_mm, **options)
 
 
 def _written_with(pairs: Sequence[Pair]) -> dict[Path, Labels]:

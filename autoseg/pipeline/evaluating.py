@@ -61,12 +61,14 @@ class Evaluation:
     Attributes:
         tolerance_mm: Organ to the tolerance of the NSD, ``""`` for those that are not named.
         comparisons: The first prediction with each of the others.
+        postprocess: Post-processing that the predictions were scored with, which their files do not have.
     """
 
     reference: Path
     tolerance_mm: dict[str, float]
     results: list[Evaluated]
     comparisons: list[Compared]
+    postprocess: tuple[str, ...] = ()
 
     @property
     def failures(self) -> dict[str, str]:
@@ -87,6 +89,7 @@ def evaluate_predictions(
     partial: bool = False,
     workers: int | None = None,
     nifti_geometry: str | None = None,
+    postprocess: Sequence[str] = (),
 ) -> Evaluation:
     """Scores one prediction or several against the same references; of several, the first is compared with each of the others.
 
@@ -96,7 +99,7 @@ def evaluate_predictions(
         dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: every value of a label
             map is an organ.
         home: Home folder.
-        metrics: As `partial` and `workers` see `evaluate_folders`.
+        metrics: As `partial`, `workers` and `postprocess` see `evaluate_folders`.
         nifti_geometry: See `Case`; None means as the dataset was planned.
         tolerances: What goes before the dataset's: ``2`` for every organ, ``liver=3`` for one, in mm.
 
@@ -114,7 +117,7 @@ def evaluate_predictions(
     reading = nifti_geometry or (known.nifti_geometry if known else None)
     cases = None if known is None else _readable_cases(known, find_workspace(home, dataset=dataset).home, reading)
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
-    evaluate = bind(evaluate, cases=cases, nifti_geometry=reading)
+    evaluate = bind(evaluate, cases=cases, nifti_geometry=reading, postprocess=postprocess)
     failures: list[dict[str, str]] = [{} for _ in predictions]
     labels = known.labels if known else None
     found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
@@ -126,7 +129,7 @@ def evaluate_predictions(
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
-    return Evaluation(reference, tolerance, results, compared)
+    return Evaluation(reference, tolerance, results, compared, tuple(postprocess))
 
 
 def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:
@@ -148,6 +151,8 @@ def describe_evaluation(evaluation: Evaluation) -> str:
     for pair in evaluation.comparisons:
         names = str(pair.first), str(pair.second)
         blocks.append(comparison_table(pair.differences, names, tolerance_mm=evaluation.tolerance_mm))
+    if evaluation.postprocess:
+        blocks.append(f"Scored with post-processing ({' '.join(evaluation.postprocess)}), which the files do not have.")
     return "\n\n".join(blocks)
 
 

@@ -62,9 +62,28 @@ def test_tolerance_of_an_organ_that_no_case_annotates(tmp_path, capsys):
     assert "ball" in printed and "block" not in printed
 
 
+def test_predictions_are_scored_with_post_processing_and_stay_as_they_are(folders, capsys):
+    for path in sorted((folders / "right").glob("*.nii.gz")):
+        array = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+        array[5, 11, 10:] = 1
+        write_volume(path, array, spacing=(1.5, 1.0, 3.0))
+    before = {path: path.read_bytes() for path in folders.rglob("*.nii.gz")}
+    found = {}
+    for words in ([], ["none"], ["largest"], ["label 1=2"], ["none", "label 1=largest"]):
+        asked = ["--postprocess", *words] if words else []
+        assert run(folders, "-p", folders / "right", "--json", folders / "x.json", *asked) == 0
+        read = json.loads((folders / "x.json").read_text())
+        found[" ".join(words)] = read["results"][0]["summary"]["label 1"]["means"]["dice"]
+        assert read["postprocess"] == words and ("with post-processing" in capsys.readouterr().out) == bool(words)
+    assert found["largest"] == found["none label 1=largest"] == 1.0 and found[""] == found["none"] == found["label 1=2"] < 1.0
+    assert before == {path: path.read_bytes() for path in folders.rglob("*.nii.gz")}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--postprocess", "largst"), "expected none, largest, or a number"),
+        (("--postprocess", "liver=2"), "expected one of label 1, got 'liver'"),
         (("--tolerance", "liver=2"), "expected one of label 1, got 'liver'"),
         (("--tolerance", "=2"), "found =2"),
         (("--metrics", "dise"), "Did you mean 'dice'"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.ct_windows import Window
 from ..data.descriptions import check_files, check_leave, copy_planned_dataset, planned_dataset
 from ..evaluation.folders import mean_dice, table
 from ..planners.measured_dataset import FINGERPRINT
@@ -86,7 +87,8 @@ def train(
     settings = _checked(of_stage(settings, spec), workspace, spec, fold)
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
-    spec = _with_outputs_of_siblings(spec, run, settings)
+    with named_in(plan_file):
+        spec = _as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
@@ -116,12 +118,23 @@ def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
 
 
-def _with_outputs_of_siblings(spec: TrainingSpec, run: Run, settings: TrainSettings) -> TrainingSpec:
-    """The outputs of a model's other folds, where nobody asked for one or two: earlier versions gave every network two."""
+def _as_siblings(
+    spec: TrainingSpec, run: Run, settings: TrainSettings, plan: Plan, *, windows: Mapping[str, Window] | None
+) -> TrainingSpec:
+    """The spec with what a model's other folds have, where nobody asked for anything: what earlier versions did, beside them and on resume.
+
+    These gave every network two outputs, and trainers had other defaults (`Trainer.options_of_siblings`). `plan` is the dataset's.
+    """
     begun = run.siblings() if settings.restart else run.model.runs()
-    if settings.sigmoid is not None or not begun:
+    if not begun:
         return spec
-    return replace(spec, configuration=replace(spec.configuration, sigmoid=begun[0].record().configuration.sigmoid))
+    first = begun[0].record().configuration
+    options = lookup(TRAINERS, settings.trainer, "trainer").options_of_siblings(settings.trainer_options, first)
+    if options != settings.trainer_options:
+        spec = training_spec(plan, first.name, replace(settings, trainer_options=options), windows=windows)
+    if settings.sigmoid is not None:
+        return spec
+    return replace(spec, configuration=replace(spec.configuration, sigmoid=first.sigmoid))
 
 
 def _as_started(spec: TrainingSpec, run: Run, settings: TrainSettings) -> tuple[TrainSettings, TrainingSpec]:

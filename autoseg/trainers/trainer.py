@@ -126,6 +126,11 @@ class Trainer:
         return configuration
 
     @classmethod
+    def options_of_siblings(cls, options: dict[str, Any], sibling: Configuration) -> dict[str, Any]:
+        """The `options` of a fold that joins others; what nobody asked for is as in the `sibling`, of perhaps an earlier version."""
+        return options
+
+    @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """Completes the job by what depends on the preprocessed cases and a previous stage's segmentations; called once, at the start."""
         return job
@@ -161,10 +166,9 @@ class Trainer:
 
     def build_loss(self) -> Callable[..., Tensor]:
         """The loss of the options over all outputs of the network; organs that a sample lacks annotations of do not count."""
-        job = self.job
-        options, batch_dice = job.options, job.configuration.batch_dice
+        options, batch_dice = self.job.options, self.job.configuration.batch_dice
         loss = build_loss(options.loss, self.labels, batch_dice=batch_dice, class_weights=options.class_weights)
-        supervision = lookup(self.supervisions, job.options.supervision, "supervision")
+        supervision = lookup(self.supervisions, options.supervision, "supervision")
         return TargetAdaptive(supervision(loss), self.labels)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -371,10 +375,8 @@ class Trainer:
             self.iteration, self.seconds = meta["iteration"], meta["seconds"]
             self.interval = meta["round" if "round" in meta else "validation_interval"]  # "round" in autoseg 0.1.0
         self.history.cut(self.interval)
-        intervals = self.job.budget.validation_intervals
-        log.info(
-            "Going on at %.0f %% (iteration %d, validation interval %d of %d).", 100 * self.used, self.iteration, self.interval, intervals
-        )
+        place = (100 * self.used, self.iteration, self.interval, self.job.budget.validation_intervals)
+        log.info("Going on at %.0f %% (iteration %d, validation interval %d of %d).", *place)
 
     def _load_pretrained(self) -> None:
         if self.job.pretrained is None:

@@ -25,13 +25,14 @@ from autoseg.preprocessing.storage import Store, StoredRecord
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT
 from autoseg.runtime.serialization import write_json
-from autoseg.schema import Budget, Configuration, Image, Locator, Mirroring
+from autoseg.schema import Budget, Configuration, Image, Locator, Mirroring, Split
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers.augmentation.augment import Augmentation, apply, draw
 from autoseg.trainers.batches import TRAINING, VALIDATION
 from autoseg.trainers.losses.heatmap import sigmoid_cross_entropy
 from autoseg.trainers.run_options import RunFolders, default_options
+from autoseg.trainers.spatial_configuration import locator_training
 from autoseg.trainers.spatial_configuration.coarse_cases import FOREGROUND, prepare_coarse
 from autoseg.trainers.spatial_configuration.locator_training import locator_augmentation
 from autoseg.trainers.spatial_configuration.regions import RegionBatches, zoomed
@@ -96,7 +97,9 @@ class TestConfigure:
         write_store(folders.data, make_plan(), ["large"], shape=(20, 40, 64))
         assert SpatialConfigurationTrainer.fit_to_data(a_job(), other).configuration.locator == first.configuration.locator
         wider = dataclasses.replace(a_job(), trainer_options={**a_job().trainer_options, "margin": 3})
-        with pytest.raises(ValueError, match="expected the locator .* of the model's other folds"):
+        with pytest.raises(
+            ValueError, match="expected --trainer-option margin=2 as in the model's other folds, got --trainer-option margin=3"
+        ):
             SpatialConfigurationTrainer.fit_to_data(wider, other)
 
     def test_a_long_run_gets_the_papers_optimisation_and_any_the_papers_loss(self):
@@ -288,7 +291,7 @@ class TestCoarseCases:
         stale.write_bytes(b"of before")
         trainer = trainer_of(job, folders)
         trainer.prepare()
-        assert [path.stem for path in trainer.locator.cases] == [second]
+        assert [path.stem for path in trainer.locator.cases.values()] == [second]
 
 
 class TestAugmentation:
@@ -308,8 +311,9 @@ class TestAugmentation:
         locator = dataclasses.replace(job.configuration.locator, shape=(32, 32, 32))
         trainer = trainer_of(dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, locator=locator)), folders)
         trainer.prepare()
-        trainer.locator.cases = trainer.locator.cases[:1]
-        with np.load(trainer.locator.cases[0]) as case:
+        coarse = next(iter(trainer.locator.cases.values())).parent
+        trainer.locator.learn_from(coarse, sorted(job.split.train)[:1])
+        with np.load(trainer.locator.cases[sorted(job.split.train)[0]]) as case:
             stored = np.pad(case["image"][0], 3), np.pad(case["labels"], 3)
         found = set()
         for number in range(10):
@@ -354,6 +358,23 @@ class TestTraining:
             trainer.iteration = number
             trainer.step(batch)
         assert asked == [0, 5, 10, 15, 20]
+
+    @pytest.mark.parametrize(("sampling", "shares"), [("cases", (0.75, 0.25)), ("datasets", (0.5, 0.5)), ("rare_organs", (0.3, 0.7))])
+    def test_the_locator_draws_cases_as_the_options_say(self, folders, sampling, shares, monkeypatch):
+        job = a_job(case_sampling=sampling)
+        names = ("a", "b", "c", "d")
+        sources, weights = dict(zip(names, "1112", strict=True)), dict(zip(names, (1.0, 1.0, 1.0, 7.0), strict=True))
+        job = dataclasses.replace(job, split=Split(names, ()), sources=sources, case_weights=weights)
+        trainer, shown = trainer_of(job, folders), []
+        trainer.prepare()
+        read = locator_training.open_arrays
+        monkeypatch.setattr(locator_training, "open_arrays", lambda path: shown.append(path.stem) or read(path))
+        for step in range(200):
+            trainer.locator.steps = step
+            trainer.locator._sample(5 * step)
+        of_second = shown.count("d") / len(shown)
+        assert of_second == pytest.approx(shares[1], abs=1e-9 if sampling == "datasets" else 0.08)
+        assert min(shown.count(name) for name in names) > 0.05 * len(shown)
 
     def test_a_trial_needs_no_files(self, tmp_path):
         nowhere = RunFolders(tmp_path, tmp_path)

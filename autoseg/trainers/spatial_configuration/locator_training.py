@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ...schema import Configuration
 from ...schema.run_record import RunRecord
 from ...schema.training_options import AugmentationOptions
 from ..augmentation.augment import apply, draw
+from ..case_sampling import CaseDraw, case_draw
 from ..gradient_clipping import GradientClip
 from ..losses import build_loss
 from ..optimized_network import OptimizedNetwork, on_device
@@ -75,7 +76,14 @@ class LocatorTraining:
         self.loss = torch.zeros((), device=device)
         self._augmentation = locator_augmentation(job.options.augmentation, job.configuration, translation=translation)
         self.steps = 0
-        self.cases: list[Path] = []
+        self.cases: dict[str, Path] = {}
+        self._draw_case: CaseDraw
+
+    def learn_from(self, folder: Path, names: Sequence[str]) -> None:
+        """Takes those of the cases that have a coarse volume in `folder`; they are drawn as the options draw the cases of patches."""
+        self.cases = {name: path for name in names if (path := folder / f"{name}.npz").is_file()}
+        one_a_step = replace(self.job, configuration=replace(self.job.configuration, batch_size=1))
+        self._draw_case = case_draw(self.cases, one_a_step, training=True)
 
     def step(self, number: int, learning_rate: float) -> None:
         """Takes a step on one whole volume; `loss` is that step's until the next one.
@@ -100,7 +108,8 @@ class LocatorTraining:
             image = torch.randn((1, len(job.plan.channels), *self.shape), device=self.device)
             return image.to(memory_format=layout), torch.zeros((1, *self.shape), dtype=torch.int16, device=self.device)
         rng = np.random.default_rng([job.seed, LOCALISATION, number])
-        with open_arrays(self.cases[int(rng.integers(len(self.cases)))]) as case:
+        # Turns are counted in steps of the locator, of which most iterations have none.
+        with open_arrays(self.cases[self._draw_case(rng, self.steps, 0)]) as case:
             image, labels = (torch.from_numpy(case[key]).to(self.device) for key in ("image", "labels"))
         augmentation = draw(
             rng,

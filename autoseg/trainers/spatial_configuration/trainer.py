@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,12 @@ class SpatialConfigurationTrainer(Trainer):
         return with_whole_region(configuration, plan) if is_whole else configuration
 
     @classmethod
+    def options_of_siblings(cls, options: dict[str, Any], sibling: Configuration) -> dict[str, Any]:
+        """With patches, where nobody asked for whole regions and the other folds have none: earlier versions knew none."""
+        is_open = "whole_region" not in options and sibling.locator is not None and not sibling.locator.whole
+        return options | {"whole_region": False} if is_open else options
+
+    @classmethod
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """Fits the coarse grid to the largest case; a fold that joins others takes over their locator.
 
@@ -88,12 +95,16 @@ class SpatialConfigurationTrainer(Trainer):
         store = Store(folders.data)
         shapes = [store.load(name).trace.shape for name in store.names()]
         options = checked_options(SpatialConfigurationOptions, job.trainer_options)
+        if job.configuration.locator is not None:
+            options = replace(options, whole_region=job.configuration.locator.whole)
         configuration, sibling = with_locator(job.configuration, shapes, options, job.plan), sibling_configuration(folders.files)
         if sibling is not None:
-            if _locator_settings(sibling) != _locator_settings(configuration):
+            then, now = _locator_settings(sibling), _locator_settings(configuration)
+            if different := [name for name in then if name in now and then[name] != now[name]]:
+                expected, found = (" ".join(f"--trainer-option {name}={one[name]}" for name in different) for one in (then, now))
                 raise ValueError(
-                    f"{folders.run}: expected the locator {_locator_settings(sibling)} of the model's other folds, got "
-                    f"{_locator_settings(configuration)}; ask for the same, or move {folders.run.parent} away"
+                    f"{folders.run}: expected {expected} as in the model's other folds, got {found}; ask for the same, "
+                    f"or move {folders.run.parent} away"
                 )
             configuration = replace(configuration, locator=sibling.locator)
         return replace(job, configuration=configuration)
@@ -115,7 +126,7 @@ class SpatialConfigurationTrainer(Trainer):
             log.info("%.0f %% of the steps also train the network that locates the organs.", 100 * self.options.localisation_share)
             names = sorted(job.split.train)
             folder = prepare_coarse(folders.run.parent, folders.data, names, job.plan, job.configuration, progress=self.progress)
-            self.locator.cases = [path for name in names if (path := folder / f"{name}.npz").is_file()]
+            self.locator.learn_from(folder, names)
 
     def batch_maker(self, names: Sequence[str], *, stream: int) -> BatchMaker:
         """Whole regions of the cases, or patches."""
@@ -169,7 +180,14 @@ class SpatialConfigurationTrainer(Trainer):
             self.locator.optimized.final.load_state_dict(states["locator"])
 
 
-def _locator_settings(configuration: Configuration) -> tuple[Any, ...] | None:
-    """The settings of a locator that the user decides on; its grid follows from the cases."""
+def _locator_settings(configuration: Configuration) -> dict[str, str]:
+    """The settings of a locator that the user decides on, by the names of the trainer's options; its grid follows from the cases."""
     locator = configuration.locator
-    return None if locator is None else (locator.network, locator.network_options, locator.margin, locator.whole)
+    if locator is None:
+        return {"localisation_share": "0"}
+    return {
+        "localisation_share": "more than 0",
+        "locator_options": json.dumps(locator.network_options),
+        "margin": str(locator.margin),
+        "whole_region": json.dumps(locator.whole),
+    }

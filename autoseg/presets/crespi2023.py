@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..trainers.run_setup import budget_of
 from . import augmentations
 from .paper_preset import BARE, Departure, EnsembleRow, PaperPreset, PaperTable, Row
 
@@ -70,6 +71,10 @@ PRESET = PaperPreset(
     departures=(
         "not told: how long the rate waits, what it falls to (a tenth after 10 validation intervals), when training stops (after 50)",
         "not told: grid distortion of 0.3, rotation of 15 degrees, elastic deformation of 4 pixels, each in half of the slices",
+        Departure(
+            "the budget has no more validation intervals than early stopping waits for, so that it never stops training",
+            lambda settings, spec: budget_of(settings).validation_intervals <= settings.changed_options.get("early_stopping", 0),
+        ),
         "slices are resampled to the planned spacing, which is the median of the data; the paper keeps each image's own",
         "cross-validation by patient; ensembles learn from cases that their members were not trained on, and begin as their average",
         Departure(

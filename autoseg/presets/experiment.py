@@ -79,10 +79,12 @@ def experiment(
     if not rows:
         raise ValueError(f"--preset {name}: none of its models can be trained: " + "; ".join(_listed(not_run)))
     organs: Sequence[tuple[str, ...]] = [given.get("organs", ())]
-    if "organs" not in given and any(_by_organ(preset, row) for row in rows):
+    if "organs" not in given and (preset.single or any(_by_organ(preset, row) for row in rows)):
         # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
         dataset = raw_dataset(find_workspace(home, dataset=str(which)), which, allow_external=allow_external)
         organs = [(organ,) for organ in dataset.labels.names]
+        if preset.single and len(organs) == 1:
+            given["organs"] = organs[0]
     elif len(organs[0]) > 1 and preset.rows:
         organs = [(organ,) for organ in organs[0]]  # of the paper's table, a model each
     together = given.get("organs", ())

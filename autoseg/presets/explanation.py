@@ -91,7 +91,7 @@ def _as_in_paper(preset: PaperPreset, training: Training, windows: Mapping[str, 
     """The training as the preset has it by itself, for the same organs, on the same plan and device."""
     settings, spec = training
     row = _row_of(preset, settings)
-    paper = replace(settings_for(preset, row, {}), organs=settings.organs, device=settings.device)
+    paper = replace(settings_for(preset, row, {"organs": settings.organs}), device=settings.device)
     paper = of_stage(paper, spec)
     try:
         return paper, training_spec(spec.plan, spec.configuration.name, replace(paper, organs=()), windows=windows)

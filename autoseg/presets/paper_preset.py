@@ -90,6 +90,7 @@ class PaperPreset:
         organ_by_organ: ``autoseg_run`` trains a model an organ.
         plan: Values of `PlanSettings`.
         training: Values of `TrainSettings`.
+        single: Values over those, also of rows, of a model of one organ that the user names.
         ensembles: That ``autoseg_run`` trains after the models, of those of single organs.
         members_by: By what their members are chosen, as ``autoseg_train_ensemble --choose-by``.
         choice: Arguments of `pipeline.find_best_configuration` after the trainings.
@@ -105,6 +106,7 @@ class PaperPreset:
     organ_by_organ: bool = False
     plan: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    single: Mapping[str, Any] = field(default_factory=dict)
     ensembles: tuple[EnsembleRow, ...] = ()
     members_by: str = "loss"
     choice: Mapping[str, Any] = field(default_factory=dict)

@@ -89,6 +89,11 @@ def _nameless(row: Row, **changes: Any) -> Row:
 def settings_for(preset: PaperPreset, row: Row, given: Mapping[str, Any]) -> TrainSettings:
     """The settings of a row's training, and over them the user's."""
     settings = preset.settings_of(row)
+    if len(given.get("organs", ())) == 1:
+        settings = _merged(settings, {key: value for key, value in preset.single.items() if settings.get(key)})
+    of_paper = settings.get("options", {})
+    if given.get("options", {}).get("loss", of_paper.get("loss")) != of_paper.get("loss"):  # weights are of the paper's loss
+        settings["options"] = {key: value for key, value in of_paper.items() if key != "class_weights"}
     for options, owner in BELONGS.items():
         if given.get(owner, settings.get(owner)) != settings.get(owner):
             settings.pop(options, None)

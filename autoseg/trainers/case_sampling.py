@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.annotations import annotated_indices
 from ..runtime.registry import lookup
 from ..runtime.serialization import read_json
 from ..schema import Dataset, Fingerprint
@@ -101,7 +102,8 @@ def with_case_facts(job: RunRecord, dataset: Dataset, fingerprint_file: Path) ->
         for case in fingerprint.cases
         if case.name in train
     }
-    sources = {case.name: case.source for case in dataset.cases if case.name in train}
+    usable = [one for one in dataset.cases if one.name in train and annotated_indices(one.annotated, job.plan.labels) != ()]
+    sources = {case.name: case.source for case in usable}
     job = replace(job, sources=sources, case_weights=repeat_factors(organs))
     if job.options.case_sampling == "rare_organs":
         _describe_weights(job, organs)

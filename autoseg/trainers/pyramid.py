@@ -106,8 +106,13 @@ class PyramidTrainer(Trainer):
 
 
 def _with_pyramid(configuration: Configuration) -> Configuration:
-    """The configuration with a pyramid of the planned strides, in as many of the paper's five levels as were planned."""
-    strides = [list(stride) for stride in configuration.network_options["strides"][: len(FEATURES)]]
+    """The configuration with a pyramid of the planned strides, in as many of the paper's five levels as were planned.
+
+    Those of slices with a fixed number of pixels are the paper's, as what was planned is for slices of another size.
+    """
+    dim, planned = configuration.dim, configuration.network_options["strides"]
+    halvings = [[1] * dim, *[[2] * dim] * (len(FEATURES) - 1)]
+    strides = halvings if configuration.slice_shape else [list(stride) for stride in planned[: len(FEATURES)]]
     options = {"strides": strides, "features": list(FEATURES[: len(strides)])}
     multiple = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
     return replace(configuration, network=NETWORK, network_options=options, patch_multiple=multiple)

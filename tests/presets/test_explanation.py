@@ -96,6 +96,7 @@ def rows_said(name: str, configuration: str, organs: tuple[str, ...] = ()) -> di
 def test_each_model_of_a_table_is_compared_with_itself() -> None:
     """Also where its name begins with another's; baselines of all organs are the paper's, too."""
     found = rows_said("fang2020", "2.5d") | rows_said("crespi2023", "2d", ("liver",))
+    found |= {f"{name}, one organ": said for name, said in rows_said("fang2020", "2.5d", ("liver",)).items()}
     assert {name: [line for line in said if " instead of " in line] for name, said in found.items()} == dict.fromkeys(found, [])
 
 
@@ -151,6 +152,17 @@ def test_departures_are_said_where_they_hold() -> None:
     assert departures_of(preset, trainings) == ["always", "in 2d"]
     settings = train_settings("thaler2021")
     assert departures_of(preset, [(settings, training_spec(PLAN, "3d_fullres", settings))]) == ["always"]
+
+
+def test_a_budget_too_short_for_early_stopping_is_said() -> None:
+    for given, expected in (
+        ({"seconds": 1200.0}, True),
+        ({"epochs": 60}, False),
+        ({"seconds": 60.0, "options": {"early_stopping": 2}}, False),
+    ):
+        settings = train_settings("crespi2023", device="cpu", organs=("liver",), **given)
+        found = departures_of(PAPER_PRESETS["crespi2023"], [(settings, training_spec(PLAN, "2d", settings))])
+        assert any("never stops" in one for one in found) == expected, given
 
 
 def test_models_that_differ_are_named(caplog: pytest.LogCaptureFixture) -> None:

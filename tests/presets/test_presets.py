@@ -233,6 +233,31 @@ def test_what_fang_compares_with_is_trained_only_where_it_is_named(tmp_path: Pat
     assert train_settings("fang2020").tag == "PIPO-FAN"
 
 
+def test_fangs_models_of_a_single_organ_have_the_papers_values_for_one(tmp_path: Path) -> None:
+    """Section IV-B: 2e-3, weights 0.2 and 1.2, fusion from 2000 of 2500 epochs, 62 falls of the rate."""
+
+    def values(models: list[str], **given: object) -> list[tuple[object, ...]]:
+        found = experiment("fang2020", 1, home=tmp_path, models=models, **given).trainings
+        names = ("learning_rate", "class_weights", "schedule")
+        return [(*(one.changed_options.get(name) for name in names), dict(one.trainer_options)) for one in found]
+
+    write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+    single = (2e-3, (0.2, 1.2), "percents_2500")
+    assert values(["PIPO", "PIPO-FAN"], organs=("ball",)) == [(*single, {}), (*single, {"fusion_from": 0.8})]
+    together = (2e-4, None, "percents", {"fusion_from": 0.5})
+    assert values(["PIPO-FAN"]) == values(["PIPO-FAN"], organs=("ball", "block")) == [together]
+    given = {"options": {"class_weights": (1.0, 1.0)}, "trainer_options": {"fusion_from": 0.7}, "organs": ("ball",)}
+    assert values(["PIPO-FAN"], **given) == [(2e-3, (1.0, 1.0), "percents_2500", {"fusion_from": 0.7})]
+    assert values(["PIPO-FAN"], options={"loss": "dice"}, organs=("ball",))[0][1] is None, (
+        "weights of another loss's terms are not the paper's"
+    )
+    file = write_dataset(tmp_path / "raw" / "Dataset002_One") / "dataset.json"
+    file.write_text(file.read_text().replace('"block": 5', '"ignore": 5').replace('"ball": 2', '"ball": 1'))
+    (one,) = experiment("fang2020", 2, home=tmp_path).trainings
+    assert one.changed_options["class_weights"] == (0.2, 1.2), "where the dataset has only one, nobody need name it"
+    assert train_settings("fang2020", organs=("ball",)).changed_options["learning_rate"] == 2e-3
+
+
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [

@@ -138,6 +138,21 @@ def test_of_a_single_dataset_it_is_said_and_cases_are_drawn_alike(tmp_path, capl
     assert with_case_facts(plain, dataset, Path("not read")) == plain
 
 
+def test_datasets_without_annotations_of_a_models_organs_have_no_share(tmp_path, caplog):
+    """A model of the ball alone sees no case of the dataset that outlines blocks only."""
+    caplog.set_level("INFO")
+    dataset = load_dataset(write_dataset(tmp_path / "Dataset001_Tiny"))
+    measured, _ = fingerprint_of(dataset, workers=0)
+    write_json(tmp_path / "fingerprint.json", measured)
+    of = {"a": ("lits", ("ball",)), "b": ("kits", ("block",)), "c": ("btcv", None), "d": ("btcv", None)}
+    cases = [dataclasses.replace(one, source=of[one.name][0], annotated=of[one.name][1]) for one in dataset.cases]
+    dataset, job = dataclasses.replace(dataset, cases=tuple(cases)), make_job(make_plan(), case_sampling="alternating")
+    job = dataclasses.replace(job, split=Split(CASES[:3], CASES[3:]))
+    alone = dataclasses.replace(job, plan=dataclasses.replace(job.plan, labels=labels(ball=2), data_labels=job.plan.labels))
+    assert set(with_case_facts(alone, dataset, tmp_path / "fingerprint.json").sources.values()) == {"lits", "btcv"}
+    assert "Each dataset gets 50 % of the patches: btcv (1 cases), lits (1 cases)." in caplog.text
+
+
 def test_an_unknown_name_is_refused_before_anything_begins():
     with pytest.raises(ValueError, match="case_sampling: expected one of alternating, cases, datasets, rare_organs, got 'dataset'"):
         check_option_names({"case_sampling": "dataset"})

@@ -39,6 +39,12 @@ class TestConfigure:
         assert configuration.patch_multiple == (8, 16, 16)
         assert PyramidTrainer.configure(make_configuration(2), make_plan(), {}).network_options["features"] == [64, 128]
 
+    def test_of_slices_with_a_fixed_number_of_pixels_it_has_the_papers_levels(self):
+        """What was planned is for slices of another size, and gave small images a smaller network than its ablations."""
+        configuration = PyramidTrainer.configure(make_configuration(2, slice_shape=(64, 64)), make_plan(), {})
+        assert configuration.network_options == {"strides": [[1, 1], *[[2, 2]] * 4], "features": [64, 128, 256, 512, 512]}
+        assert configuration.patch_multiple == (16, 16)
+
     def test_a_network_that_was_asked_for_is_kept_if_it_can_fuse(self):
         asked = {"patch_multiple": (2, 2), "network": "pipo_fan", "network_options": {"input_scales": 3, "output_scales": 2}}
         configuration = make_configuration(2, **asked)

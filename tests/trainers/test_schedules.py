@@ -17,6 +17,7 @@ from autoseg.trainers.schedules import SCHEDULES, learning_rate_factor
         ("plateau", {0: 1, 0.5: 1, 1: 1}),
         ("exponential", {0: 1, 0.5: 0.1, 1: 0.01}),
         # 40 epochs of 4000 are one hundredth.
+        ("percents_2500", {0: 1, 39 / 2500: 1, 40 / 2500: 0.99, 80 / 2500: 0.99**2, 1: 0.99**62}),
         ("percents", {0: 1, 39 / 4000: 1, 40 / 4000: 0.99, 79 / 4000: 0.99, 80 / 4000: 0.99**2, 1: 0.99**100}),
     ],
 )
@@ -51,5 +52,5 @@ def test_warm_up_rises_linearly_and_is_never_zero(name):
 def test_a_schedule_from_outside_the_table():
     with allowed_code(["math"]):
         assert learning_rate_factor("math:sqrt", 0.25) == 0.5
-    with pytest.raises(ValueError, match="schedule: expected one of constant, cosine, exponential, percents, plateau, poly"):
+    with pytest.raises(ValueError, match="schedule: expected one of constant, cosine, exponential, percents, percents_2500, plateau, poly"):
         learning_rate_factor("step", 0.5)

@@ -73,6 +73,8 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--choose-by", metavar="METRIC", help=text)
     parser.add_argument("--per-organ", type=int, default=1, metavar="N", help="best models of each organ that are members (default 1)")
     parser.add_argument("--freeze", action="store_true", help="fusion: the models' last layers stay as they are, only the head is trained")
+    text = "share of the patients whose cases may be learnt from that are learnt from, drawn at random (default 1: all)"
+    parser.add_argument("--share", type=float, default=1.0, metavar="SHARE", help=text)
     parser.add_argument("--time", type=duration, dest="seconds", metavar="TIME", help="training time of each fold, e.g. 5m")
     parser.add_argument("--iterations", type=int, metavar="N", help="optimisation steps of each fold (default: 200, meta 300)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default 0)")

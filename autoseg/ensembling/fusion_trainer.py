@@ -55,6 +55,15 @@ def halves(groups: Mapping[str, str], rng: np.random.Generator) -> tuple[tuple[s
     return tuple(sorted(parts[0])), tuple(sorted(parts[1]))
 
 
+def some_patients(cases: Sequence[str], patients: Mapping[str, str], share: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """The cases of a random share of their patients (`patients`: case to patient), of one at least; in the order of `cases`."""
+    names = sorted({patients.get(case, case) for case in cases})
+    if share == 1 or not names:
+        return tuple(cases)
+    chosen = {names[index] for index in rng.permutation(len(names))[: max(1, round(share * len(names)))]}
+    return tuple(case for case in cases if patients.get(case, case) in chosen)
+
+
 def check_halves(held_out: Mapping[str, Sequence[str]], patient_of: Mapping[str, str]) -> None:
     """Refuses folds (name to held-out cases) that cannot be fitted in halves: a ValueError names those with cases of one patient only."""
     alone = {fold: cases for fold, cases in held_out.items() if len({patient_of.get(case, case) for case in cases}) < 2}

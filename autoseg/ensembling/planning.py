@@ -34,6 +34,7 @@ def ensemble_folder(workspace: Workspace, dataset: Dataset, settings: EnsembleSe
     words = [f"{len(names)}models_{hashlib.sha256('|'.join(names).encode()).hexdigest()[:6]}"] if names else []
     words += [f"{settings.per_organ}each"] if settings.per_organ > 1 else []
     words += [safe_file_name(f"by_{settings.choose_by}")] if settings.choose_by else []
+    words += [f"{settings.share:g}of_patients"] if settings.share != 1 else []
     organs = subset_labels(dataset.labels, settings.organs or dataset.labels.names)
     # The second is how earlier versions named it, which gave organs with like names one folder.
     tags = [organs_tag(organs, dataset.labels.names), organs_tag(organs)] if settings.organs else [""]

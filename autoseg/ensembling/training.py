@@ -29,7 +29,7 @@ from ..trainers.run_options import RunFolders
 from ..trainers.trainer import Trainer
 from ..trainers.validation import validate_fold
 from .design import Design
-from .fusion_trainer import CrossFitted, FusionTrainer, average_history, halves, joined
+from .fusion_trainer import CrossFitted, FusionTrainer, average_history, halves, joined, some_patients
 from .prediction import FUSED, FUSION, HALVES, META, UNTRAINED, check_members
 from .stacked_cases import Stacks, write_joined, write_stacks
 
@@ -58,6 +58,11 @@ class EnsembleTraining:
     def data(self) -> Path:
         """The preprocessed cases that it reads."""
         return self.preprocessed(self.design.data)
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """Case to its patient."""
+        return {case.name: case.group or case.name for case in self.dataset.cases}
 
     def preprocessed(self, data: str) -> Path:
         """A folder of preprocessed cases of the dataset."""
@@ -111,7 +116,8 @@ def _prepare(work: EnsembleTraining, fold: str) -> Split:
     design = work.design
     held_out, others = work.held_out[fold], sorted(name for other, names in work.held_out.items() if other != fold for name in names)
     learns = design.kind not in (*UNTRAINED, FUSION)
-    used = {name: other for other, names in work.held_out.items() if learns or other == fold for name in names}
+    learnt = some_patients(others, work.patients, work.settings.share, np.random.default_rng([work.settings.seed, int(fold), 1]))
+    used = {name: other for other, names in work.held_out.items() for name in names if other == fold or (learns and name in learnt)}
     readers = {member.configuration.data: member.record for member in (*design.members, design.reference)}
     for record in readers.values() if design.kind == FUSION else [design.reference.record]:
         preprocess(work.workspace, work.dataset, record.plan, record.configuration)
@@ -120,7 +126,7 @@ def _prepare(work: EnsembleTraining, fold: str) -> Split:
         write_stacks(used, work.model.folder.parent, stacks, work.data)
     elif len(design.sources) > 1:
         write_joined(held_out, [work.preprocessed(source) for source in design.sources], work.data)
-    return Split(tuple(others) if learns else (), tuple(held_out))
+    return Split(learnt if learns else (), tuple(held_out))
 
 
 def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
@@ -134,11 +140,12 @@ def _untrained(job: RunRecord, folders: RunFolders) -> nn.Module:
 
 def _fit_halves(work: EnsembleTraining, job: RunRecord, folders: RunFolders) -> CrossFitted:
     """Fits the head (and last layers) on each half of the fold's held-out cases; each judges the other half, both predict new images."""
-    groups = {case.name: case.group or case.name for case in work.dataset.cases}
-    parts = halves({name: groups.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
+    patients, share = work.patients, 1.0 if job.ensemble is None or job.ensemble.settings is None else job.ensemble.settings.share
+    parts = halves({name: patients.get(name, name) for name in job.split.val}, np.random.default_rng([job.seed, 0]))
     predictors: dict[str, VolumePredictor] = {}
     runs = [folders.run / half for half in HALVES]
     for run, learnt, judged in zip(runs, parts, reversed(parts), strict=True):
+        learnt = some_patients(learnt, patients, share, np.random.default_rng([job.seed, int(job.fold), 1]))
         half = replace(job, split=Split(learnt, judged))
         trainer = FusionTrainer(half, replace(folders, run=run), device=work.device)
         network = trainer.fit()

@@ -56,6 +56,10 @@ def train_ensemble(
         raise unknown_name_error("kind of ensemble", settings.kind, KINDS)
     if settings.per_organ < 1:
         raise ValueError(f"models an organ: expected at least 1, got {settings.per_organ}")
+    if not 0 < settings.share <= 1:
+        raise ValueError(f"share of the patients: expected a number above 0, up to 1, got {settings.share}")
+    if settings.share != 1 and settings.kind in UNTRAINED:
+        raise ValueError(f"share of the patients: {settings.kind} learns nothing; expected one of the kinds logits, meta and fusion")
     if settings.choose_by not in (None, LOSS):
         higher_is_better_score(0.0, settings.choose_by)
     budget = ensemble_budget(settings)

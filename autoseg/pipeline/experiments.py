@@ -54,7 +54,8 @@ def describe_experiment(
             names[model.name] = label
             for score in _scores_of(model):
                 scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
-    for label, model in paper_ensemble_folders(workspace, dataset, experiment, configurations).items():
+    ensembles, failures = paper_ensemble_folders(workspace, dataset, experiment, configurations)
+    for label, model in ensembles.items():
         for score in _scores_of(model):
             scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
     for organ, members in choice.organs.items() if paper.table.chosen else ():
@@ -66,7 +67,8 @@ def describe_experiment(
         lines = _averages(paper.table, scores, plan.labels.names)
     else:
         lines = _lines(paper.table, scores, plan.labels.names, chosen)
-    return "\n".join(lines + [f"not run: {one}" for one in describe_not_run(experiment)])
+    missing = [*describe_not_run(experiment), *(f"{name}: {reason}" for name, reason in failures.items())]
+    return "\n".join(lines + [f"not run: {one}" for one in missing])
 
 
 def _scores_of(model: ModelFolder) -> list[Score]:

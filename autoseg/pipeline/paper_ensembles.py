@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
 from ..ensembling.design import ITERATIONS
-from ..ensembling.members import base_models, shared_folds
+from ..ensembling.members import Member, base_models, shared_folds
 from ..ensembling.planning import ensemble_folder
+from ..ensembling.prediction import check_members
 from ..ensembling.ranking import rank
 from ..presets.experiment import Experiment
 from ..presets.paper_preset import EnsembleRow
@@ -28,71 +30,108 @@ def train_paper_ensembles(
 ) -> None:
     """Trains the ensembles of a paper's experiment on the folds that all members have; one that cannot be made stops no others.
 
+    They start anew where the trainings did.
+
     Args:
         configurations: That were trained; the members are models of the first.
     """
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
-    try:
-        rows = paper_ensembles(workspace, dataset, experiment, configurations)
-    except ValueError as error:
-        log.error("No ensembles: %s", error)
-        return
-    if rows and experiment.paper is not None:
-        log.info("Members of the ensembles, by %s: %s.", experiment.paper.members_by, ", ".join(rows[0][1].members))
+    rows, failures = paper_ensembles(workspace, dataset, experiment, configurations)
+    for name, reason in failures.items():
+        log.error("%s is not trained: %s", name, reason)
+    said: set[tuple[str, ...]] = set()
+    restart = any(one.restart for one in experiment.trainings)
     for row, settings in rows:
+        if settings.members not in said and experiment.paper is not None:
+            log.info("Members of %s, by %s: %s.", row.name, experiment.paper.members_by, ", ".join(settings.members))
+        said.add(settings.members)
         try:
-            train_ensemble(which, settings, home=workspace.home)
+            train_ensemble(which, replace(settings, restart=restart), home=workspace.home)
         except ValueError as error:
             log.error("%s is not trained: %s", row.name, error)
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """The models of an experiment that are trained.
+
+    Attributes:
+        binary: Models of a single organ.
+        together: Name of the paper's table to model of all organs.
+    """
+
+    binary: list[Member]
+    together: Mapping[str, Member]
+
+
 def paper_ensembles(
     workspace: Workspace, dataset: Dataset, experiment: Experiment, configurations: Sequence[str]
-) -> list[tuple[EnsembleRow, EnsembleSettings]]:
-    """The ensembles of an experiment, whose members are the best model of a single organ for each organ, as the paper chooses them.
+) -> tuple[list[tuple[EnsembleRow, EnsembleSettings]], dict[str, str]]:
+    """The ensembles of an experiment, of the best models of a single organ, as the paper chooses them; and by name why others cannot be."""
+    if experiment.paper is None or not experiment.ensembles:
+        return [], {}
+    trained = _trained(workspace, dataset, experiment, configurations)
+    first, found, failures = experiment.trainings[0], [], {}
+    for row in experiment.ensembles:
+        try:
+            members = _members(workspace, dataset, trained, row, experiment.paper.members_by)
+        except ValueError as error:
+            failures[row.name] = str(error)
+            continue
+        iterations = None if first.iterations is None else min(first.iterations, ITERATIONS.get(row.kind, 1))
+        settings = EnsembleSettings(kind=row.kind, members=members, share=row.share, iterations=iterations)
+        found.append((row, replace(settings, seed=first.seed, device=first.device)))
+    return found, failures
 
-    Raises:
-        ValueError: Members share no fold, or an organ has no model.
-    """
-    paper = experiment.paper
-    if paper is None or not paper.ensembles:
-        return []
+
+def _trained(workspace: Workspace, dataset: Dataset, experiment: Experiment, configurations: Sequence[str]) -> _Trained:
     models, plan = base_models(workspace, dataset.name), workspace.plan(dataset.name)
-    results, trained = workspace.results(dataset.name), []
-    for settings in experiment.trainings:
+    results, binary, together = workspace.results(dataset.name), [], {}
+    of_all = {row.name for row in experiment.paper.rows if row.organ_by_organ is False} if experiment.paper is not None else set()
+    for row, settings in zip(experiment.rows, experiment.trainings, strict=True):
         spec = training_spec(plan, configurations[0], settings, windows=dataset.windows)
         name = spec.model(results, settings.trainer).name
-        if len(spec.plan.labels.names) == 1 and name in models:
-            trained.append(models[name])
-    if not trained:
-        return []
-    organs = tuple(dict.fromkeys(name for one in trained for name in one.labels.names))
-    folds = shared_folds(trained, least=1)
-    best = rank(workspace, dataset, trained, folds, paper.members_by).best(trained, organs, folds)
-    members = tuple(dict.fromkeys(name for names in best.values() for name in names))
-    first = experiment.trainings[0]
-    return [
-        (
-            row,
-            EnsembleSettings(
-                kind=row.kind,
-                members=members,
-                iterations=None if first.iterations is None else min(first.iterations, ITERATIONS.get(row.kind, 1)),
-                seed=first.seed,
-                device=first.device,
-            ),
-        )
-        for row in paper.ensembles
-    ]
+        if name in models and row in of_all:
+            together[row] = models[name]
+        elif name in models and len(spec.plan.labels.names) == 1:
+            binary.append(models[name])
+    return _Trained(binary, together)
+
+
+def _members(workspace: Workspace, dataset: Dataset, trained: _Trained, row: EnsembleRow, by: str) -> tuple[str, ...]:
+    """The members of an ensemble of the paper, each once."""
+    if not trained.binary:
+        raise ValueError("none of the models of a single organ is trained and validated")
+    organs = tuple(dict.fromkeys(name for one in trained.binary for name in one.labels.names))
+    folds = shared_folds(trained.binary, least=1)
+    two_best = rank(workspace, dataset, trained.binary, folds, by).best(trained.binary, organs, folds, number=2)
+    names = [of_organ[0] for of_organ in two_best.values()]
+    if row.redundant:
+        dice = rank(workspace, dataset, trained.binary, folds, "dice")
+        by_dice = sorted(organs, key=lambda organ: dice.value(two_best[organ][0], organ, folds))
+        difficult = by_dice[: max(1, len(organs) // 3)]
+        if alone := [organ for organ in difficult if len(two_best[organ]) < 2]:
+            raise ValueError(f"there is only one model of {', '.join(alone)}, the most difficult of the organs")
+        names += [two_best[organ][1] for organ in difficult]
+    if missing := [name for name in row.also if name not in trained.together]:
+        raise ValueError(f"{', '.join(missing)}, one of its members, is not trained and validated")
+    return tuple(dict.fromkeys([*names, *(trained.together[name].name for name in row.also)]))
 
 
 def paper_ensemble_folders(
     workspace: Workspace, dataset: Dataset, experiment: Experiment, configurations: Sequence[str]
-) -> dict[str, ModelFolder]:
-    """The paper's name of each ensemble that was trained to its model folder."""
-    try:
-        rows = paper_ensembles(workspace, dataset, experiment, configurations)
-    except ValueError:
-        return {}
-    return {row.name: ensemble_folder(workspace, dataset, settings) for row, settings in rows}
+) -> tuple[dict[str, ModelFolder], dict[str, str]]:
+    """The paper's name of each ensemble to its model folder; and why others are not there, or are those of former networks."""
+    rows, failures = paper_ensembles(workspace, dataset, experiment, configurations)
+    folders: dict[str, ModelFolder] = {}
+    for row, settings in rows:
+        model = ensemble_folder(workspace, dataset, settings)
+        try:
+            for run in model.runs():
+                check_members(run)
+        except ValueError as error:
+            failures[row.name] = str(error)
+        else:
+            folders[row.name] = model
+    return folders, failures

@@ -84,7 +84,7 @@ def run(
     if experiment is not None:
         explain(experiment.preset, trainings, windows=dataset.windows, experiment=experiment)
     paper = None if experiment is None else experiment.paper
-    ensembles = [] if paper is None else [one.name for one in paper.ensembles]
+    ensembles = [] if experiment is None else [one.name for one in experiment.ensembles]
     more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
     log.info("%s.%s", describe_total(trainings, folds, workspace.results(dataset.name)), more)
     for (configuration, settings), fold in itertools.product(pairs, folds):
@@ -92,7 +92,7 @@ def run(
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
-    if experiment is not None and paper is not None and paper.ensembles:
+    if experiment is not None and experiment.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home)
     how = {} if paper is None else dict(paper.choice)
     return find_best_configuration(which, home=workspace.home, overwrite=plan_settings.overwrite, **how)  # may import what settings allow

@@ -18,6 +18,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
 TOGETHER: dict[str, Any] = {"window": None, "window_bits": None, "sigmoid": None}
 """Of the models of all organs, which no organ's window suits."""
 
+TRAINED = {"Layer-Fusion": "fusion", "Logits-Conc.": "logits", "Meta-U-Net": "meta"}
+
+
+def _further(experiment: str, **differs: Any) -> tuple[EnsembleRow, ...]:
+    """The ensembles that learn, in one of the paper's further experiments."""
+    return tuple(EnsembleRow(name=f"{experiment}-{name}", kind=kind, optional=True, **differs) for name, kind in TRAINED.items())
+
+
 PRESET = PaperPreset(
     paper="Crespi et al. (2023)",
     configurations=("2d",),
@@ -47,6 +55,9 @@ PRESET = PaperPreset(
         EnsembleRow(name="Layer Fusion", kind="fusion"),
         EnsembleRow(name="Logits Conc.", kind="logits"),
         EnsembleRow(name="Meta U-Net", kind="meta"),
+        *_further("redundant", redundant=True),
+        *_further("multiclass", also=("DeepLabV3",)),
+        *_further("scarce", share=0.2),
     ),
     members_by="loss",
     choice={"max_members": 1},

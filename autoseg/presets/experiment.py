@@ -13,7 +13,7 @@ from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace
 from ..schema.settings import TrainSettings
 from . import PAPER_PRESETS
-from .paper_preset import PaperPreset, Row
+from .paper_preset import EnsembleRow, PaperPreset, Row
 from .settings import rows_for, settings_for, train_settings, without_empty
 
 
@@ -26,12 +26,14 @@ class Experiment:
         trainings: In the order in which they are run.
         rows: Of each training the paper's name of the model; empty where it has none.
         not_run: Model of the paper's table to why it cannot be trained.
+        ensembles: That are trained after them.
     """
 
     preset: str | None
     trainings: tuple[TrainSettings, ...]
     rows: tuple[str, ...] = ()
     not_run: Mapping[str, str] = field(default_factory=dict)
+    ensembles: tuple[EnsembleRow, ...] = ()
 
     @property
     def paper(self) -> PaperPreset | None:
@@ -61,7 +63,7 @@ def experiment(
         name: As for `settings.train_settings`.
         which: Dataset id, name or folder.
         allow_external: As for `PlanSettings`.
-        models: Names of the paper's table; none means all.
+        models: Names of the paper's table; none means all that are not optional, and so do names of ensembles alone for the models.
         **given: As for `settings.train_settings`.
 
     Raises:
@@ -95,6 +97,7 @@ def experiment(
         tuple(settings_for(preset, row, _given_to(row, rows, given) | {"organs": some}) for row, some in found),
         tuple(row.name for row, _ in found),
         not_run,
+        tuple(one for one in preset.ensembles if one.name in models or not one.optional),
     )
 
 
@@ -114,8 +117,9 @@ def describe_not_run(experiment: Experiment) -> list[str]:
 def _wanted(preset: PaperPreset, models: Sequence[str], given: Mapping[str, Any]) -> list[Row]:
     known = [row.name for row in preset.rows]
     for name in models:
-        if name not in known:
-            raise unknown_name_error("model of the paper", name, known)
+        if name not in (everything := [*known, *(one.name for one in preset.ensembles)]):
+            raise unknown_name_error("model of the paper", name, everything)
+    models = [name for name in models if name in known]
     options = dict(given.get("network_options", {}))
     options.pop("pretrained", None)  # says where weights are, or that there are none: those models are then listed as not run
     rows = rows_for(preset, dict(given) | {"network_options": options})

@@ -54,10 +54,23 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleRow:
-    """One ensemble of a paper's table, by the paper's name; `kind` is that of ``autoseg_train_ensemble``."""
+    """One ensemble of a paper's table, of the best model of a single organ for each organ.
+
+    Attributes:
+        name: As the paper calls it.
+        kind: That of ``autoseg_train_ensemble``.
+        redundant: The second best models of the difficult organs are members too.
+        also: Names of models of all organs (`Row`) that are members too.
+        share: As in `EnsembleSettings`.
+        optional: As of a `Row`.
+    """
 
     name: str
     kind: str
+    redundant: bool = False
+    also: tuple[str, ...] = ()
+    share: float = 1.0
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,6 +187,7 @@ class EnsembleSettings:
             distances are known, else ``dice``.
         per_organ: Models of an organ that are members where `members` names none.
         freeze: Of ``fusion``: the members' last layers stay as they are, instead of being trained on.
+        share: Of the patients that a fold may learn from those that it does learn from, drawn at random; at least one.
         allow_code: Modules of your own, or of others, that a name in the members' files may import.
     """
 
@@ -197,6 +198,7 @@ class EnsembleSettings:
     choose_by: str | None = None
     per_organ: int = 1
     freeze: bool = False
+    share: float = 1.0
     iterations: int | None = None
     seconds: float | None = None
     seed: int = 0

@@ -290,5 +290,6 @@ def test_pages_name_models_of_their_papers() -> None:
     pages = (Path(__file__).parents[2] / "docs" / "papers").glob("*.md")
     commands = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if " --models " in line]
     named = [(re.search(r"--preset (\w+)", line)[1], line.partition(" --models ")[2].partition(" --")[0].split()) for line in commands]
-    unknown = {(preset, *models) for preset, models in named if not set(models) <= {row.name for row in PAPER_PRESETS[preset].rows}}
+    known = {name: {one.name for one in (*preset.rows, *preset.ensembles)} for name, preset in PAPER_PRESETS.items()}
+    unknown = {(preset, *models) for preset, models in named if not set(models) <= known[preset]}
     assert len(commands) > 4 and not unknown

@@ -31,20 +31,30 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
 
 
 @command(_add_choice_arguments, "3", "3 --metric nsd_surface --cheapest")
-def find_best_configuration(options: Namespace) -> None:
+def find_best_configuration(options: Namespace) -> int:
     """Choose for every organ the model, or the average of up to three, by cross-validation.
 
-    The evidence and the score to expect on new images are printed; autoseg_predict uses the choice.
+    The evidence and the score to expect on new images are printed; autoseg_predict uses the choice. The exit status is 1 if stored
+    predictions or references of cases are damaged; the choice is made by the others.
     """
+    from ..data.descriptions import planned_dataset
     from ..pipeline import describe_choice
     from ..pipeline import find_best_configuration as function
     from ..runtime.registry import allowed_code
+    from ..runtime.workspace import find_workspace
 
     choose = partial(function, options.dataset, home=options.home, metric=options.metric, rule=options.rule)
     choose = partial(choose, overwrite=options.overwrite, vote=options.vote, postprocess=options.postprocess)
-    choice = choose(max_members=options.max_members, max_seconds=options.max_seconds, allow_code=options.allow_code)
+    failures: dict[str, str] = {}
+    choose = partial(choose, max_members=options.max_members, max_seconds=options.max_seconds, failures=failures)
+    choice = choose(allow_code=options.allow_code)
     with allowed_code(options.allow_code, typed=[options.metric]):
         say(describe_choice(choice))
+    if not failures:
+        return 0
+    dataset = planned_dataset(find_workspace(options.home, dataset=options.dataset), options.dataset)
+    everything = {*(case.name for case in dataset.cases), *failures}
+    return finish(f"\nChosen by {cases(choice.cases)}", failures, of=len(everything))
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def find_best_configuration(
     postprocess: Sequence[str] = (),
     allow_code: Sequence[str] = (),
     overwrite: bool = False,
+    failures: MutableMapping[str, str] | None = None,
 ) -> Choice:
     """Chooses for every organ a model, or an average of models, among those that cover it, by their cross-validation.
 
@@ -72,13 +73,15 @@ def find_best_configuration(
             (`autoseg.inference.postprocessing.forced`).
         allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
         overwrite: Replace a choice that was edited.
+        failures: Gets case -> reason for the held-out cases whose stored predictions or references are damaged; the choice is made by the
+            others. None: they are an error.
 
     Raises:
         ValueError: Nothing is trained yet, nothing is quick enough, rule or metric cannot be chosen by, or the choice was edited.
     """
     _check_unedited(which, home, overwrite=overwrite)
     settings = ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds)
-    choice = _choose(which, home, replace(settings, vote=vote, postprocess=tuple(postprocess)))
+    choice = _choose(which, home, replace(settings, vote=vote, postprocess=tuple(postprocess)), failures)
     _store(which, home, choice)
     return choice
 
@@ -100,7 +103,9 @@ def _store(which: str | int, home: str | Path | None, choice: Choice) -> None:
     copy_planned_dataset(workspace, plan.dataset)
 
 
-def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings) -> Choice:
+def _choose(
+    which: str | int, home: str | Path | None, settings: ChoiceSettings, failures: MutableMapping[str, str] | None = None
+) -> Choice:
     rule, metric, max_members, max_seconds = settings.rule, settings.metric, settings.max_members, settings.max_seconds
     lookup(RULES, rule, "rule of selection")
     higher_is_better_score(0.0, metric)
@@ -118,12 +123,12 @@ def _choose(which: str | int, home: str | Path | None, settings: ChoiceSettings)
     if not knows_spacing(plan):
         unit = "a voxel counts as 1 mm an axis, so that mm³ and ml of this choice are no volumes, and distances cannot be chosen by"
         log.warning("%s: nobody knows the spacing of its images: %s.", dataset.name, unit)
-    unstored = refresh_scores(results, models, dataset)
+    unstored = refresh_scores(results, models, dataset, failures=failures)
     made_from = validated_ids(results, models)
     names, folds = comparable(models, organs_of)
     organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds), unstored))}
     cases = common_cases(results, dataset, organs, folds)
-    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored, settings.vote)
+    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored, settings.vote, failures)
     seconds = seconds_of(results, list(organs), folds)
     candidates, scores = scored_candidates(cross_validation, organs, seconds, max_members=max_members, max_seconds=max_seconds)
     uncompared = best_uncompared(cross_validation, models, organs_of, candidates)

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..data.descriptions import planned_dataset
@@ -55,7 +56,7 @@ def run(
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
         train_settings: See `TrainSettings`; a budget counts for each training. Of several each is trained.
         folds: Names; None means all.
-        failures: Gets case -> reason for the cases that were left out, or failed in training; they stop no others.
+        failures: Gets case -> reason for the cases that were left out, or failed in training or in the choice; they stop no others.
         experiment: A paper's, whose trainings replace `train_settings`; the log says what of it runs, and the choice is the paper's.
 
     Returns:
@@ -95,7 +96,8 @@ def run(
     if experiment is not None and experiment.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home)
     how = {} if paper is None else dict(paper.choice)
-    return find_best_configuration(which, home=workspace.home, overwrite=plan_settings.overwrite, **how)  # may import what settings allow
+    choose = partial(find_best_configuration, which, home=workspace.home, overwrite=plan_settings.overwrite, failures=failures)
+    return choose(**how)  # may import what settings allow
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _scores(cross_validation: CrossValidation, candidates: Sequence[Candidate], 
     for held_out, known in stored.items():
         of_case = {**known.scores, **computed.get(held_out, {})}
         for candidate in candidates:
-            scores[candidate.name] += of_case[candidate.members]
+            scores[candidate.name] += of_case.get(candidate.members, ())
     return scores
 
 
@@ -240,7 +240,11 @@ def _known(path: Path, made_from: Mapping[str, str]) -> CaseScores:
     """What was computed before from the same contents."""
     if not path.is_file():
         return CaseScores()
-    stored = read_json(path, CaseScores)
+    try:
+        stored = read_json(path, CaseScores)
+    except ValueError as error:  # can be computed again
+        log.warning("Scores of averages are computed again: %s", error)
+        return CaseScores()
     known = {name: (state, made_from[name]) for name, state in stored.made_from.items() if name in made_from}
     same = {name for name, (then, now) in known.items() if then == now or state_of_0_1_0_fits(then, now)}
     if "" not in same:

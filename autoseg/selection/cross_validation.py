@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..runtime.runs import ALL, ModelFolder, Run
 from ..runtime.serialization import read_json
 from ..runtime.worker_pool import run_cases
 from ..schema import Case, Labels, Plan, Score
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,6 +39,7 @@ class CrossValidation:
         cases: Fold to the cases that every model predicted in it.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.
         vote: Members of a candidate vote instead of being averaged.
+        failures: Gets case -> reason for the cases whose files are damaged, and the others are compared. None: they are an error.
         unstored: ``model/fold`` to its scores, where they are others than those stored, as this user may not write them.
     """
 
@@ -46,6 +50,7 @@ class CrossValidation:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     unstored: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     vote: bool = False
+    failures: MutableMapping[str, str] | None = None
 
     @property
     def all_cases(self) -> list[HeldOutCase]:
@@ -68,7 +73,8 @@ class CrossValidation:
 
     def scores(self, model: str, fold: str) -> Sequence[Score]:
         """The scores of a model's held-out cases in a fold."""
-        return self.unstored.get(f"{model}/{fold}") or self.run(model, fold).scores()
+        unstored = self.unstored.get(f"{model}/{fold}")
+        return self.run(model, fold).scores() if unstored is None else unstored
 
     def score(
         self, case: Case, prediction: np.ndarray, reference: np.ndarray, labels: Labels, spacing_mm: tuple[float, ...] | None
@@ -80,7 +86,10 @@ class CrossValidation:
     def voxels(self, fold: str, case: Case) -> int:
         """Voxels of a case's label map, from any trace that was stored of it; 0 where none was."""
         path = next(self.results.glob(f"*/fold_{fold}/validation/{case.name}.trace.json"), None)
-        return int(np.prod(read_json(path, dict)["shape_before_crop"])) if path else 0
+        try:
+            return int(np.prod(read_json(path, dict)["shape_before_crop"])) if path else 0
+        except (ValueError, KeyError, TypeError):  # damaged, which whoever needs it will name
+            return 0
 
 
 def for_each_case(
@@ -93,6 +102,8 @@ def for_each_case(
 ) -> dict[HeldOutCase, T]:
     """Calls ``function(fold, case, *arguments)`` for held-out cases, in further processes where there is much to do; case to result.
 
+    A case that fails is missing in what is returned, and named in `CrossValidation.failures`.
+
     Args:
         function: A function of a module, or a `functools.partial` of one.
         what: Title of the progress bar and of the error.
@@ -100,7 +111,7 @@ def for_each_case(
         arguments: The cases to work through instead, with further arguments for each.
 
     Raises:
-        ValueError: A case failed, without which the others are worth nothing; the message names the first that did.
+        ValueError: All cases failed, or one where `CrossValidation.failures` is None; the message names the first that did.
     """
     given = dict.fromkeys(cross_validation.held_out, ()) if arguments is None else arguments
     jobs = {f"fold {fold}, {case.name}": (fold, case, *further) for (fold, case), further in given.items()}
@@ -108,7 +119,13 @@ def for_each_case(
     workers = None if models * sum(voxels) > MANY else 0
     memory = BASE_BYTES + BYTES_A_VOXEL * max(voxels, default=0)
     results, failures = run_cases(function, jobs, workers=workers, title=what, memory_per_job=memory)
-    if failures:
+    known = cross_validation.failures
+    if failures and (known is None or len(failures) == len(cross_validation.all_cases)):
         name, reason = next(iter(failures.items()))
         raise ValueError(f"{what}: {len(failures)} of {len(jobs)} cases failed; the first: {name}: {reason}")
-    return dict(zip(given, results.values(), strict=True))
+    for (_, case), name in zip(given, jobs, strict=True):
+        if known is not None and name in failures:
+            if case.name not in known:
+                log.error("%s: %s is left out: %s", what, name, failures[name])
+            known.setdefault(case.name, failures[name])
+    return {key: results[name] for key, name in zip(given, jobs, strict=True) if name in results}

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ..data.references import reference_of
 from ..evaluation.metrics import higher_is_better_score
 from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
 from ..inference.postprocessing import Components, describe
+from ..runtime.failures import failure_of
 from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
 from ..runtime.serialization import read_json, to_jsonable, write_json_if_allowed
@@ -55,10 +57,11 @@ SAME = 1e-9
 """Differences below this are rounding."""
 
 
-def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ...]]]:
+def organ_shapes(dataset: Dataset, path: Path, *, failures: MutableMapping[str, str] | None = None) -> dict[str, list[tuple[float, ...]]]:
     """Measures the volumes of every organ's parts in each training label that has it, mm³, largest first.
 
-    Measurements are stored in `path`; label maps are read again where their content, or what their values mean, has changed since.
+    Measurements are stored in `path`; label maps are read again where their content, or what their values mean, has changed since. Those
+    that are damaged are left out, and their reasons put into `failures`; where that is None they are an error.
     """
     stored = read_json(path, dict) if path.is_file() else {}
     meaning = value_id(dataset.labels)
@@ -70,12 +73,19 @@ def organ_shapes(dataset: Dataset, path: Path) -> dict[str, list[tuple[float, ..
     missing = [case for case in dataset.cases if case.name not in known]
     if missing:
         with ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
-            measured = pool.map(lambda case: _measure(case, dataset.labels), missing)
+            measured = pool.map(lambda case: _measured(case, dataset.labels, failures), missing)
             found = list(tqdm(measured, desc="Measuring organs", total=len(missing), unit="case"))
-        known |= {case.name: {"made_from": stamps[case.name], "organs": parts} for case, parts in zip(missing, found, strict=True)}
+        parts_of_cases = [(case.name, parts) for case, parts in zip(missing, found, strict=True) if parts is not None]
+        known |= {name: {"made_from": stamps[name], "organs": parts} for name, parts in parts_of_cases}
         write_json_if_allowed(path, known)
-    entries = [known[case.name]["organs"] for case in dataset.cases]
+    entries = [known[case.name]["organs"] for case in dataset.cases if case.name in known]
     return {organ: [tuple(entry[organ]) for entry in entries if entry.get(organ)] for organ in dataset.labels.names}
+
+
+def _measured(case: Case, labels: Labels, failures: MutableMapping[str, str] | None) -> dict[str, tuple[float, ...]] | None:
+    with nullcontext() if failures is None else failure_of(case.name, failures, "is not measured"):
+        return _measure(case, labels)
+    return None
 
 
 def _measure(case: Case, labels: Labels) -> dict[str, tuple[float, ...]]:

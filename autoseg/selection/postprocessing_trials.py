@@ -81,7 +81,7 @@ def choose_postprocessing(
         return replace(choice, postprocessing=forced(choice.postprocess, cross_validation.plan.labels, {}))
     held_out = HeldOut(cross_validation.results, cross_validation.plan, replace(choice, postprocessing={}))
     asked = requested_steps(choice.postprocess, cross_validation.plan.labels.names)
-    tries = _tries(workspace, dataset, cross_validation.plan.labels, asked)
+    tries = _tries(workspace, dataset, cross_validation, asked)
     models = len(held_out.member_labels)
     function = partial(try_case, held_out, cross_validation, tries)
     trials = for_each_case(function, cross_validation, what="Trying post-processing", models=models)
@@ -106,20 +106,22 @@ def choose_postprocessing(
 
 
 def _tries(
-    workspace: Workspace, dataset: Dataset, labels: Labels, asked: Mapping[str, PostProcessing]
+    workspace: Workspace, dataset: Dataset, cross_validation: CrossValidation, asked: Mapping[str, PostProcessing]
 ) -> dict[str, tuple[PostProcessing, ...]]:
     """Organ to what is tried: what was asked for, else what may help."""
     steps = {organ: replace(one, why="") for organ, one in asked.items()}
     given: dict[str, tuple[PostProcessing, ...]] = {organ: () if one == UNCHANGED else (one,) for organ, one in steps.items()}
-    return given if set(given) == set(labels.names) else _proposals(workspace, dataset, labels) | given
+    all_asked = set(given) == set(cross_validation.plan.labels.names)
+    return given if all_asked else _proposals(workspace, dataset, cross_validation) | given
 
 
-def _proposals(workspace: Workspace, dataset: Dataset, labels: Labels) -> dict[str, tuple[PostProcessing, ...]]:
+def _proposals(workspace: Workspace, dataset: Dataset, cross_validation: CrossValidation) -> dict[str, tuple[PostProcessing, ...]]:
     """Organ to what is tried; nothing for regions, which share voxels."""
+    labels = cross_validation.plan.labels
     if labels.regions:
         log.info("No post-processing: the organs of %s overlap, so what is removed from one would be missing in another.", dataset.name)
         return dict.fromkeys(labels.names, ())
-    shapes = organ_shapes(dataset, workspace.preprocessed(dataset.name) / SHAPES)
+    shapes = organ_shapes(dataset, workspace.preprocessed(dataset.name) / SHAPES, failures=cross_validation.failures)
     return {organ: proposals(parts) for organ, parts in shapes.items()}
 
 

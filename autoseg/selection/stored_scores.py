@@ -149,7 +149,8 @@ def scores_of_folds(
     """Model to the scores of those of its folds that are named: those stored, or of ``model/fold`` in `unstored`."""
     scores: dict[str, list[Score]] = {name: [] for name in models}
     for run in _runs(results, models):
-        scores[run.model.name] += (unstored or {}).get(f"{run.model.name}/{run.fold}") or run.scores()
+        own = (unstored or {}).get(f"{run.model.name}/{run.fold}")
+        scores[run.model.name] += run.scores() if own is None else own
     return scores
 
 

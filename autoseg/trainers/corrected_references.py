@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..inference.quantised_logits import has_logits, load_logits
 from ..runtime.case_contents import changed_validation_cases, in_words, predicted_by_others, validated_network
 from ..runtime.commands import train_command
 from ..runtime.disk import WriteError
+from ..runtime.failures import failure_of
 from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import stamp_path
 from ..runtime.runs import ModelFolder, Run
@@ -38,16 +40,18 @@ def corrected_since(results: Path, validated: Mapping[str, Sequence[str]], cases
     return found
 
 
-def refresh_scores(results: Path, validated: Mapping[str, Sequence[str]], dataset: Dataset) -> dict[str, list[Score]]:
+def refresh_scores(
+    results: Path, validated: Mapping[str, Sequence[str]], dataset: Dataset, *, failures: MutableMapping[str, str] | None = None
+) -> dict[str, list[Score]]:
     """`score_corrected` of these models' validated folds; also says which of their training cases changed since.
 
     Returns:
-        ``model/fold`` to its scores, of those that this user may not store.
+        ``model/fold`` to its scores, of those that this user may not store, or that lack a case which cannot be scored again.
     """
     unstored = {}
     for run in _runs(results, validated):
         if run.is_started:
-            scores = score_corrected(run, dataset)
+            scores = score_corrected(run, dataset, failures=failures)
             warn_of_former_contents(run, dataset.cases)
             if not _are_same(scores, run.scores()):
                 unstored[f"{run.model.name}/{run.fold}"] = scores
@@ -70,13 +74,16 @@ def needs_validation(run: Run, cases: Sequence[Case]) -> list[str]:
     return sorted({*predicted_by_others(run, [case.name for case in cases]), *lost})
 
 
-def score_corrected(run: Run, dataset: Dataset) -> list[Score]:
+def score_corrected(run: Run, dataset: Dataset, *, failures: MutableMapping[str, str] | None = None) -> list[Score]:
     """Scores those held-out cases of a validated run again whose label maps were corrected since; keeps all other scores.
 
     Of a case whose image changed the prediction is no longer that of its image: it is named in the log, and its scores stay.
 
+    Args:
+        failures: Gets case -> reason for cases that cannot be scored again; their former scores stay stored. None: they are an error.
+
     Returns:
-        All scores, which were stored where this user may write.
+        All scores but those of such cases, which were stored where this user may write.
 
     Raises:
         ValueError: A label map cannot be read or does not fit its prediction, or nothing is left of that; the message names it.
@@ -87,10 +94,16 @@ def score_corrected(run: Run, dataset: Dataset) -> list[Score]:
         log.warning("%s was validated on former images of %s; train it again with --restart.", run.folder, in_words(others))
     cases = {case.name: case for case in dataset.cases}
     judged |= {name: ("scores",) for name in _interrupted(run) if name in cases}
-    anew = {name: _scores(run, cases[name], dataset) for name in judged}
+    failed: dict[str, str] = {}
+    anew = {}
+    for name in judged:
+        with nullcontext() if failures is None else failure_of(name, failed, "is left out"):
+            anew[name] = _scores(run, cases[name], dataset)
+    if failures is not None:
+        failures.update(failed)
     scores = _merged(run, anew)
     if not anew and _are_same(scores, run.scores()):
-        return scores
+        return [score for score in scores if score.case not in failed]
     try:
         with exclusive_lock(run.folder, "scoring", wait=True):
             # All scores together first: after a kill the notes of the cases still say that they are to be scored again.
@@ -101,9 +114,9 @@ def score_corrected(run: Run, dataset: Dataset) -> list[Score]:
         if not error.is_denied:
             raise
         log.info("%s: cannot be written by this user, so scores that were corrected are not kept.", run.scores_file)
-    if judged:
-        log.warning("%s: scored again, as they were corrected since: %s", run.validation, in_words(judged))
-    return scores
+    if anew:
+        log.warning("%s: scored again, as they were corrected since: %s", run.validation, in_words({name: judged[name] for name in anew}))
+    return [score for score in scores if score.case not in failed]
 
 
 def _interrupted(run: Run) -> list[str]:

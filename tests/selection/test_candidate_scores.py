@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import (
+    DATASET,
     add_model,
     cross_validation_of,
     make_plan,
@@ -23,6 +24,7 @@ from factories import (
     write_labels,
 )
 
+from autoseg import cli
 from autoseg.data.images import read_label
 from autoseg.data.labels import to_file_values
 from autoseg.data.references import reference_of
@@ -33,7 +35,7 @@ from autoseg.pipeline import find_best_configuration
 from autoseg.runtime.provenance import content_id
 from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Candidate, Score
+from autoseg.schema import Candidate, Choice, Score
 from autoseg.selection import candidate_scores, cross_validation
 from autoseg.selection.candidate_scores import scores_of_averages, scores_of_models
 from autoseg.selection.cross_validation import CrossValidation
@@ -187,6 +189,26 @@ def test_files_that_are_gone_or_damaged_are_named(home):
     (folder / "b.b2nd").write_bytes(b"no")
     with pytest.raises(ValueError, match="1 of 2 cases failed; the first: fold 0, b: .*b.b2nd"):
         scores_of_averages(task_of(home), AVERAGES)
+
+
+@pytest.mark.parametrize("damaged", ["b.b2nd", "b.trace.json", "b.nii.gz", "the reference", "what is known"])
+def test_a_choice_goes_on_without_a_damaged_case(home, damaged, capsys):
+    if damaged == "what is known":
+        find_best_configuration(1, home=home)
+    folder = task_of(home).run(MODELS[0], "0").validation
+    reference, known = task_of(home).cases["0"][1].label, home / "results" / DATASET / "candidates/dice/fold_0/b.json"
+    path = {"the reference": reference, "what is known": known}.get(damaged) or folder / damaged
+    path.write_bytes(path.read_bytes()[:40])
+    metric = "chaos" if damaged == "b.nii.gz" else "dice"
+    status = cli.find_best_configuration(["1", "--home", str(home), "--metric", metric])
+    printed = capsys.readouterr()
+    if damaged == "what is known":
+        assert status == 0 and read_json(home / "results" / DATASET / "choice.json", Choice).cases == 2
+        return
+    assert status == 1 and path.name in printed.err
+    assert printed.out.splitlines()[-1].startswith("Chosen by 1 case; 1 of 2 cases failed: b (")
+    choice = read_json(home / "results" / DATASET / "choice.json", Choice)
+    assert choice.cases == 1 and len(choice.organs) == 2
 
 
 def test_models_of_some_organs_are_averaged_among_themselves(home):

@@ -206,7 +206,7 @@ def test_a_choice_goes_on_without_a_damaged_case(home, damaged, capsys):
         assert status == 0 and read_json(home / "results" / DATASET / "choice.json", Choice).cases == 2
         return
     assert status == 1 and path.name in printed.err
-    assert printed.out.splitlines()[-1].startswith("Chosen by 1 case; 1 of 2 cases failed: b (")
+    assert printed.out.splitlines()[-1].startswith("Chosen by 1 case; 1 of 4 cases failed: b (")
     choice = read_json(home / "results" / DATASET / "choice.json", Choice)
     assert choice.cases == 1 and len(choice.organs) == 2
 

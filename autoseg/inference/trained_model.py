@@ -46,6 +46,7 @@ class InferenceOptions:
         mirror: Average over mirrored images too.
         step: Distance of tiles as a share of the patch; None: each model's own, with which it was validated.
         first_step: The same of the first stage of cascades; None: as `step`.
+        stage_folds: Folds of the first stage of cascades; None: all, whichever of the second's are wanted.
         low_memory: Hold one network, and compute one tile, at a time.
     """
 
@@ -53,6 +54,7 @@ class InferenceOptions:
     mirror: bool = True
     step: float | None = None
     first_step: float | None = None
+    stage_folds: tuple[str, ...] | None = None
     low_memory: bool = False
 
 
@@ -179,9 +181,8 @@ def load_networks(
     previous = None
     if record.previous_model is not None:
         stage = folder.parent / record.previous_model
-        # The first stage predicts with all its folds, whichever of the second's are wanted.
         step = options.step if options.first_step is None else options.first_step
-        previous = load_model(stage, device, replace(options, folds=None, step=step), loaded=loaded)
+        previous = load_model(stage, device, replace(options, folds=options.stage_folds, step=step), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     key += "" if previous is None or options.first_step is None else f" {previous.predictor.step}"
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)

@@ -168,8 +168,10 @@ def load_ensemble(workspace: Workspace, dataset: str, settings: PredictSettings)
     return chosen_ensemble(workspace, dataset, choice, settings)
 
 
-def chosen_ensemble(workspace: Workspace, dataset: str, choice: Choice, settings: PredictSettings) -> Ensemble:
-    """Loads the models of a choice.
+def chosen_ensemble(
+    workspace: Workspace, dataset: str, choice: Choice, settings: PredictSettings, *, stage_folds: tuple[str, ...] | None = None
+) -> Ensemble:
+    """Loads the models of a choice; `stage_folds` are those of cascades' first stages, None means all.
 
     Raises:
         ValueError: One of them or a fold of it is not trained, or they do not fit the dataset's plan.
@@ -180,7 +182,7 @@ def chosen_ensemble(workspace: Workspace, dataset: str, choice: Choice, settings
     root = workspace.results(dataset)
     members = sorted({name for names in choice.organs.values() for name in names})
     first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)
-    options = InferenceOptions(mirror=settings.mirror, step=step, first_step=first, low_memory=settings.low_memory)
+    options = InferenceOptions(mirror=settings.mirror, step=step, first_step=first, stage_folds=stage_folds, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     plan = workspace.present_plan(dataset)

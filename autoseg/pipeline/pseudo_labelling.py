@@ -37,6 +37,7 @@ from ..trainers.losses import check_takes_weights
 from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, split_of
 from ..trainers.training_spec import TrainingSpec
+from .first_stage_of_unlabelled import predict_first_stage
 from .predicting import chosen_ensemble, models_chosen
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,11 @@ def check_pseudo_labels(dataset: Dataset, spec: TrainingSpec, settings: TrainSet
             f" {dataset.folder / 'imagesUn'}, named as those in imagesTr, and run autoseg_plan_and_preprocess -d {dataset.name}"
         )
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
-    if not trainer.learns_pseudo_labels or spec.configuration.previous_stage is not None:
-        what = f"{settings.trainer}, {spec.configuration.name}"
-        raise ValueError(f"--pseudo-labels: expected the plain Trainer or PyramidTrainer, and no second stage of a cascade; found {what}")
+    if not trainer.learns_pseudo_labels:
+        known = ", ".join(name for name in TRAINERS if lookup(TRAINERS, name, "trainer").learns_pseudo_labels)
+        raise ValueError(
+            f"--pseudo-labels: expected a trainer that counts some voxels more than others ({known}), found {settings.trainer}"
+        )
     suited = default_options(budget_of(settings), "cpu", batch=1, changes=settings.changed_options, suited=trainer.suited_options)
     check_takes_weights(suited.loss, spec.plan.labels)
 
@@ -75,11 +78,12 @@ def pseudo_labels_of(workspace: Workspace, dataset: Dataset, spec: TrainingSpec,
     check_leave(dataset, workspace.home)
     cases = _cases_of(workspace, dataset, run, recorded)
     failures = preprocess_unlabelled(workspace, replace(dataset, unlabelled=tuple(cases)), spec.plan, spec.configuration)
-    cases = [case for case in cases if case.name not in failures]
+    cases = predict_first_stage(workspace, spec, run, [case for case in cases if case.name not in failures], settings)
     teachers = recorded.choice if recorded else teachers_of(workspace, dataset, run)
     if recorded and not _missing(workspace, dataset, spec, cases, recorded.models):
         return _checked_cases(run, recorded, cases)
-    ensemble = chosen_ensemble(workspace, dataset.name, teachers, PredictSettings(device=settings.device))
+    stage_folds = None if run.fold == ALL else (run.fold,)  # the others know the held-out cases of this fold
+    ensemble = chosen_ensemble(workspace, dataset.name, teachers, PredictSettings(device=settings.device), stage_folds=stage_folds)
     models = models_key(teachers, ensemble.models, ensemble.labels)
     if recorded and models != recorded.models:
         raise ValueError(

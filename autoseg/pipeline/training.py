@@ -44,6 +44,7 @@ from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
+from .first_stage_of_unlabelled import first_stage_folder
 from .pseudo_labelling import check_pseudo_labels, pseudo_labels_of, with_pseudo_labels
 
 log = logging.getLogger(__name__)
@@ -226,7 +227,7 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
         with exclusive_lock(model, f"training fold {fold} of {stage} first", wait=True, name=f".first_stage_{fold}.lock"):
             with exclusive_lock(ModelFolder(model).run(fold).folder, "training", wait=True):
                 pass  # somebody may be training it for itself
-            train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None), home=workspace.home)
+            train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None, pseudo_labels=False), home=workspace.home)
     return prepare_previous(model, folds, names, data, plan)
 
 
@@ -254,6 +255,7 @@ def _trainer(
         record = replace(record, pseudo_labels=pseudo)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
     folders = with_pseudo_labels(folders, workspace, spec, record.pseudo_labels)
+    folders = replace(folders, unlabelled_previous=first_stage_folder(workspace, spec, run, record.previous_model))
     trainer_class = lookup(TRAINERS, record.trainer, "trainer")
     if not run.is_started:
         record = trainer_class.fit_to_data(record, folders)

@@ -58,6 +58,10 @@ class AdversarialTrainer(Trainer):
 
     Where the truth is not known the maps do not differ: ignored voxels are zero in the real and in the predicted ones, and organs that
     were not annotated in a sample are part of its background in both (`merge_unlabelled`).
+
+    A sample with pseudo-labels counts in the segmentation loss by its weights, and in the adversarial one, which needs no truth. The
+    discriminator learns from the others alone, as pseudo-labels are no real maps (Hung et al., BMVC 2018): a batch without any of them
+    moves the segmentation network only.
     """
 
     sees_surroundings = False  # the discriminator sees image and map of one size
@@ -84,28 +88,31 @@ class AdversarialTrainer(Trainer):
         )
         self._rate_ratio = rate / job.options.learning_rate
 
-    learns_pseudo_labels = False  # which its discriminator would take for true label maps
-
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
         """The configuration as it is, once the options are checked."""
         checked_options(AdversarialOptions, options)
         return configuration
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor | None]:
         """Takes a step of the segmentation network, then one of the discriminator."""
         with autocast(self.device):
             outputs = self.network(batch.image)
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         maps = discriminator_maps(logits, batch.segmentation, batch.annotated, self.labels)
         fake, real = (one[:, self._first_map :] for one in maps)
-        segmentation = self.loss(outputs, batch.segmentation, batch.annotated)
+        segmentation = self.loss(outputs, batch.segmentation, batch.annotated, batch.weight)
         self.discriminator.requires_grad_(False)
         with autocast(self.device):
             adversarial = generator_loss(self.discriminator(batch.image, fake))
         self.descend((adversarial + self.options.weight * segmentation) / (1 + self.options.weight))
         self.discriminator.requires_grad_(True)
-        of_discriminator = self._train_discriminator(batch.image, real, fake.detach())
+        pseudo = () if self.job.pseudo_labels is None else self.job.pseudo_labels.cases
+        true = [sample for sample, case in enumerate(batch.cases) if case not in pseudo]
+        of_discriminator: dict[str, Tensor | None] = dict.fromkeys(("discriminator_loss", "score_real", "score_fake"))
+        if true:
+            image, real, fake = (one if len(true) == len(one) else one[true] for one in (batch.image, real, fake.detach()))
+            of_discriminator |= self._train_discriminator(image, real, fake)
         return {"train_loss": segmentation.detach(), "adversarial_loss": adversarial.detach(), **of_discriminator}
 
     def _train_discriminator(self, image: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:

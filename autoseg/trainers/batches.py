@@ -75,12 +75,9 @@ class BatchMaker:
     def __init__(self, job: RunRecord, folders: RunFolders, names: Sequence[str], *, stream: int, device: torch.device) -> None:
         self.job, self.folders, self.stream, self.device = job, folders, stream, device
         self._opened: dict[Path, Any] = {}
-        store = Store(folders.data)
-        ready = {name for name in store.names() if folders.has_previous_of(name)}
+        ready = {name for name in Store(folders.data).names() if folders.has_previous_of(name)}
         organs = organ_indices(job.plan.stored_labels, job.plan.labels)
-        self.cases: dict[str, StoredCase] = {
-            name: in_region(store.load(name, organs=organs), folders.region) for name in names if name in ready
-        }
+        self.cases: dict[str, StoredCase] = {name: in_region(folders.load(name, organs), folders.region) for name in names if name in ready}
         if not self.cases:
             raise ValueError(f"{folders.data}: none of the fold's {len(names)} cases is preprocessed")
         self.annotated = {name: annotated_indices(case.annotated, job.plan.labels) for name, case in self.cases.items()}
@@ -95,12 +92,11 @@ class BatchMaker:
 
     def _pseudo_labelled(self, organs: Sequence[int]) -> dict[str, StoredCase]:
         """Cases with pseudo-labels for some of the organs, in training; empty where the run has none."""
-        recorded, folders = self.job.pseudo_labels, self.folders
+        recorded = self.job.pseudo_labels
         if self.stream != TRAINING or recorded is None:
             return {}
-        if folders.pseudo_labels is None or folders.unlabelled is None:
-            raise ValueError(f"{folders.run}: expected the folders of the pseudo-labels that it learns from, got none")
-        cases = {name: PseudoLabelledCase(folders.pseudo_labels, name, images=folders.unlabelled, organs=organs) for name in recorded.cases}
+        folders = self.folders.of_unlabelled()
+        cases = {name: in_region(folders.load(name, organs), folders.region) for name in recorded.cases}
         return {name: case for name, case in cases.items() if annotated_indices(case.annotated, self.job.plan.labels) != ()}
 
     def __call__(self, number: int) -> Batch:
@@ -167,8 +163,9 @@ class BatchMaker:
 
     def _read(self, case: str, box: Box) -> tuple[Tensor, LabelMaps]:
         """Image ``(C, *loaded)`` and its label maps."""
-        plan, configuration, folders = self.job.plan, self.job.configuration, self.folders
+        plan, configuration = self.job.plan, self.job.configuration
         stored = self.cases[case] if case in self.cases else self.pseudo[case]
+        folders = self.folders if case in self.cases else self.folders.of_unlabelled()
         previous: np.ndarray | None = None
         region: np.ndarray | None = None
         masks: np.ndarray | None = None

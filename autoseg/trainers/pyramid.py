@@ -80,7 +80,7 @@ class PyramidTrainer(Trainer):
         _set_fusing(network, True, self.job.configuration)
         return network
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> Mapping[str, Tensor | None]:
         """Takes one optimisation step of the phase that the budget is in."""
         self._set_phase(self.used >= checked_options(PyramidOptions, self.job.trainer_options).fusion_from)
         return super().step(batch)

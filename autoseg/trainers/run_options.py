@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..preprocessing.pseudo_labelled_cases import PseudoLabelledCase
+from ..preprocessing.storage import Store, StoredCase
 from ..runtime.registry import unknown_name_error
 from ..runtime.runs import Run
 from ..schema import Budget, Configuration
@@ -31,6 +33,8 @@ class RunFolders:
         region: Candidate regions on that grid (`cascade.region_masks`); None where patches are drawn, and losses counted, everywhere.
         unlabelled: Preprocessed images without label maps; None where the run learns from none.
         pseudo_labels: Their pseudo-labels.
+        unlabelled_previous: As `previous`, of these images.
+        unlabelled_region: As `region`, of these images.
     """
 
     run: Path
@@ -39,6 +43,8 @@ class RunFolders:
     region: Path | None = None
     unlabelled: Path | None = None
     pseudo_labels: Path | None = None
+    unlabelled_previous: Path | None = None
+    unlabelled_region: Path | None = None
 
     @property
     def files(self) -> Run:
@@ -54,6 +60,18 @@ class RunFolders:
         if self.previous is None:
             raise ValueError(f"{self.run}: expected segmentations of a previous stage, got none")
         return self.previous / f"{case}.b2nd"
+
+    def of_unlabelled(self) -> RunFolders:
+        """As a run on the images without label maps would have them, their pseudo-labels in place of label maps."""
+        if self.pseudo_labels is None or self.unlabelled is None:
+            raise ValueError(f"{self.run}: expected the folders of the pseudo-labels that it learns from, got none")
+        return replace(self, data=self.pseudo_labels, previous=self.unlabelled_previous, region=self.unlabelled_region)
+
+    def load(self, name: str, organs: Sequence[int] | None) -> StoredCase:
+        """A case of `data` as `Store.load` gives it; of pseudo-labels with its image."""
+        if self.unlabelled is not None and self.data == self.pseudo_labels:
+            return PseudoLabelledCase(self.data, name, images=self.unlabelled, organs=organs)
+        return Store(self.data).load(name, organs=organs)
 
     def has_previous_of(self, case: str) -> bool:
         """Whether the previous stage segmented a case, or there is no previous stage."""

@@ -91,7 +91,7 @@ class Trainer:
         self._scores: dict[str, float] = {}
         self._scoring_seconds, self._saved_at = 0.0, -math.inf
 
-    learns_pseudo_labels = True  # whether `step` counts voxels by `Batch.weight`, and images without label maps have all it reads
+    learns_pseudo_labels = True  # whether `step` counts voxels by `Batch.weight`
 
     # What a trainer is made of: override these to differ
 
@@ -175,8 +175,8 @@ class Trainer:
         """The optimiser of the options over all weights of the network."""
         return build_optimizer(self.network.parameters(), self.job.options)
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Takes one optimisation step; the values it returns are averaged over a validation interval into the history."""
+    def step(self, batch: Batch) -> Mapping[str, Tensor | None]:
+        """Takes one optimisation step; the values it returns are averaged over a validation interval into the history, None left out."""
         with autocast(self.device):
             outputs = self.network(batch.image)
         loss = self.loss(outputs, batch.segmentation, batch.annotated, batch.weight)

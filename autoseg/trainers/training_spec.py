@@ -23,6 +23,9 @@ from ..schema import Configuration, Labels, Mirroring, Plan
 from ..schema.settings import TrainSettings
 from . import TRAINERS
 
+PSEUDO = "pseudo"
+"""Word of a model that learns from pseudo-labels."""
+
 
 @dataclass(frozen=True)
 class TrainingSpec:
@@ -41,9 +44,16 @@ class TrainingSpec:
     former_words: tuple[str, ...] = ()
 
     def model(self, results: Path, trainer: str, configuration: str = "") -> ModelFolder:
-        """Its model folder below ``results/<dataset>``, of another configuration where that is named; that of earlier versions if there."""
-        configuration = configuration or self.configuration.name
-        former, model = (ModelFolder.named(results, configuration, trainer, words) for words in (self.former_words, self.words))
+        """Its model folder below ``results/<dataset>``; that of earlier versions if there.
+
+        Args:
+            configuration: Of another model, a cascade's first stage, which learns from no pseudo-labels.
+        """
+        without = (PSEUDO,) if configuration else ()
+        former, model = (
+            ModelFolder.named(results, configuration or self.configuration.name, trainer, [word for word in words if word not in without])
+            for words in (self.former_words, self.words)
+        )
         is_former = former != model and former.runs() and former.labels(self.plan.labels).names == self.plan.labels.names
         return former if is_former else model
 
@@ -69,7 +79,7 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     trainer = lookup(TRAINERS, settings.trainer, "trainer")
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
-    pseudo = ["pseudo"] if settings.pseudo_labels else []
+    pseudo = [PSEUDO] if settings.pseudo_labels else []
     further = (*slices, *pseudo, settings.tag)
     words, former_words = (tuple(filter(None, (settings.network, one, intensities, *further))) for one in (organs, former))
     configuration = trainer.configure(_with_outputs(configuration, plan.labels, settings), plan, settings.trainer_options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,19 @@ from factories import make_configuration, make_plan
 from autoseg import cli
 from autoseg.cli.units import spacing, steps
 from autoseg.inference.trained_model import InferenceOptions, load_model
-from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, plan_and_preprocess, predict_folder, train
+from autoseg.pipeline import (
+    PlanSettings,
+    PredictSettings,
+    TrainSettings,
+    first_stage_of_unlabelled,
+    plan_and_preprocess,
+    predict_folder,
+    predicting,
+    pseudo_labelling,
+    train,
+)
+from autoseg.pipeline.predicting import models_chosen
+from autoseg.preprocessing.storage import Store, read_array
 from autoseg.runtime.runs import ModelFolder
 from autoseg.schema import Tiling
 from autoseg.trainers.training_spec import TrainingSpec, of_stage
@@ -93,3 +107,35 @@ def test_a_budget_of_its_own_is_for_a_first_stage_only() -> None:
     assert second == other == given
     usual = TrainSettings(iterations=5)
     assert of_stage(usual, TrainingSpec(plan, low)) == usual
+
+
+@pytest.mark.slow
+def test_both_stages_learn_from_pseudo_labels_of_networks_that_have_not_seen_the_held_out_cases(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(home, tmp_path / "home")
+    raw = home / "raw" / DATASET
+    (raw / "imagesUn").mkdir()
+    for number, image in enumerate(sorted((raw / "imagesTr").iterdir())[:2]):
+        shutil.copy(image, raw / "imagesUn" / f"new{number}_0000.nii.gz")
+    settings = PlanSettings(configurations=("3d_lowres", "3d_cascade"), spacing="x2", one_grid=True, memory_gb=0.2, workers=0)
+    plan_and_preprocess(3, settings, home=home)
+    cascade = model(home, "3d_cascade")
+    monkeypatch.setattr(pseudo_labelling, "models_chosen", lambda workspace, dataset: models_chosen(workspace, dataset, cascade.name))
+    loaded = []
+    load = predicting.chosen_ensemble
+    for module in (pseudo_labelling, first_stage_of_unlabelled):
+        monkeypatch.setattr(module, "chosen_ensemble", lambda *a, **more: loaded.append(load(*a, **more)) or loaded[-1])
+    for configuration in ("3d_lowres", "3d_cascade"):
+        train(3, configuration, 0, dataclasses.replace(CASCADE, pseudo_labels=True), home=home)
+        student = ModelFolder(home / "results" / DATASET / f"{configuration}__CascadeTrainer__pseudo").run("0")
+        record = student.record()
+        assert sorted(record.pseudo_labels.cases) == ["new0", "new1"]
+        assert sorted(path.name for path in (student.folder / "region_on_unlabelled").glob("*.b2nd")) == ["new0.b2nd", "new1.b2nd"]
+    assert record.previous_model == "3d_lowres__CascadeTrainer"  # not the student of that stage
+    teachers = [one.models[cascade.name] for one in loaded if cascade.name in one.models]
+    assert [len(one.predictor.networks) for one in teachers] == [1] * len(teachers)
+    assert [len(one.previous.predictor.networks) for one in teachers] == [1] * len(teachers)
+    found = home / "results" / DATASET / "3d_lowres__CascadeTrainer" / "unlabelled_on_3d_fullres" / "fold_0"
+    image = Store(home / "preprocessed" / DATASET / "unlabelled" / "3d_fullres").load("new0").image
+    assert read_array(found / "new0.b2nd").shape == (1, *image.shape[1:])

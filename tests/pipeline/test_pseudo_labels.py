@@ -162,7 +162,10 @@ def test_images_of_held_out_patients_are_left_out(home, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": "AdversarialTrainer", "network": None}, "expected the plain Trainer or PyramidTrainer.*found AdversarialTrainer"),
+        (
+            {"trainer": "SpatialConfigurationTrainer", "network": None},
+            "expected Trainer, PyramidTrainer.*found SpatialConfigurationTrainer",
+        ),
         ({"trainer": "CascadeTrainer", "network": None}, "found CascadeTrainer"),
         ({"options": {"pseudo_share": 1.5}}, "pseudo_share: expected a share between 0 and 1"),
     ],

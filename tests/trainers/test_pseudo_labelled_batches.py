@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from autoseg.preprocessing.preprocess import class_locations
 from autoseg.preprocessing.pseudo_labelled_cases import FULL, write_pseudo_labels
 from autoseg.preprocessing.storage import StoredRecord
 from autoseg.schema import Choice, Mirroring, PseudoLabels
+from autoseg.trainers.adversarial import AdversarialTrainer
 from autoseg.trainers.augmentation.augment import Augmentation
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.label_maps import INTENSITIES, LabelMaps
@@ -96,15 +98,21 @@ def test_none_is_ever_in_a_validation_batch(pseudo_folders):
     assert all(batch.weight is None for batch in batches)
 
 
-@pytest.mark.parametrize("dim", [2, 3])
-def test_a_run_that_is_killed_and_goes_on_has_the_undisturbed_weights(pseudo_folders, dim):
+@pytest.mark.parametrize(("dim", "kind"), [(2, Trainer), (3, Trainer), (2, AdversarialTrainer)])
+def test_a_run_that_is_killed_and_goes_on_has_the_undisturbed_weights(pseudo_folders, dim, kind):
     plan = make_plan(make_configuration(dim))
-    job = dataclasses.replace(make_job(plan, "2d" if dim == 2 else "3d_fullres"), pseudo_labels=RECORDED)
+    job = dataclasses.replace(make_job(plan, "2d" if dim == 2 else "3d_fullres"), pseudo_labels=RECORDED, trainer=kind.__name__)
+    if kind is AdversarialTrainer:
+        job = dataclasses.replace(job, trainer_options={"discriminator_features": 2})
     runs = [elsewhere(pseudo_folders, name) for name in ("undisturbed", "killed", "without")]
-    Trainer(job, runs[0], device=CPU, progress=False).fit()
-    run_until_killed(Trainer(job, runs[1], device=CPU, progress=False), 5)
-    Trainer(job, runs[1], device=CPU, progress=False).fit()
-    Trainer(dataclasses.replace(job, pseudo_labels=None), runs[2], device=CPU, progress=False).fit()
+    kind(job, runs[0], device=CPU, progress=False).fit()
+    run_until_killed(kind(job, runs[1], device=CPU, progress=False), 5)
+    kind(job, runs[1], device=CPU, progress=False).fit()
+    kind(dataclasses.replace(job, pseudo_labels=None), runs[2], device=CPU, progress=False).fit()
+    if kind is AdversarialTrainer:
+        histories = [run.files.history_file.read_text() for run in runs[:2]]
+        of_discriminator = [re.sub(r",[0-9.]+$", "", text, flags=re.M) for text in histories]
+        assert of_discriminator[0] == of_discriminator[1]
     undisturbed, killed, without = map(weights, runs)
     assert equal(undisturbed, killed)
     assert not equal(undisturbed, without)
@@ -120,3 +128,43 @@ def test_a_network_learns_from_pseudo_labels_alone(pseudo_folders):
 def test_a_case_with_a_label_map_is_refused_as_pseudo_labelled():
     with pytest.raises(ValueError, match="pseudo-labels: expected cases without label maps, found .*'a'"):
         dataclasses.replace(make_job(make_plan()), pseudo_labels=dataclasses.replace(RECORDED, cases={"a": "identity"}))
+
+
+class TestDiscriminator:
+    @pytest.fixture
+    def trainer(self, pseudo_folders):
+        job = dataclasses.replace(job_with(), trainer="AdversarialTrainer", trainer_options={"discriminator_features": 2})
+        return AdversarialTrainer(job, pseudo_folders, device=CPU, progress=False)
+
+    def batch(self, trainer, cases):
+        batch = make(trainer.folders, trainer.job)(0)
+        return dataclasses.replace(batch, cases=cases, weight=torch.full(batch.segmentation.shape, 0.5))
+
+    def test_takes_no_pseudo_label_for_a_real_map(self, trainer, monkeypatch):
+        seen = []
+        train = trainer._train_discriminator
+        monkeypatch.setattr(trainer, "_train_discriminator", lambda *arrays: seen.append(arrays) or train(*arrays))
+        batch = self.batch(trainer, ("u1", "a"))
+        values = trainer.step(batch)
+        ((image, real, fake),) = seen
+        assert torch.equal(image, batch.image[1:])
+        assert len(real) == len(fake) == 1
+        assert real.argmax(1).equal(batch.segmentation[1:].clamp(min=0).long())
+        assert values["score_real"] is not None
+
+    def test_stands_still_in_a_batch_of_pseudo_labels_from_which_the_network_learns(self, trainer):
+        before = [{name: tensor.clone() for name, tensor in one.state_dict().items()} for one in (trainer.discriminator, trainer.network)]
+        values = trainer.step(self.batch(trainer, ("u1", "u0")))
+        weights_of = [name for name, _ in trainer.discriminator.named_parameters()]
+        assert all(torch.equal(before[0][name], trainer.discriminator.state_dict()[name]) for name in weights_of)
+        assert not equal(before[1], trainer.network.state_dict())
+        assert [name for name, value in values.items() if value is None] == ["discriminator_loss", "score_real", "score_fake"]
+
+    def test_voxels_count_by_their_weight(self, trainer):
+        batch = self.batch(trainer, ("u1", "u0"))
+        outputs = trainer.network(batch.image)
+        loss = trainer.step(batch)["train_loss"]
+        expected = trainer.loss(outputs, batch.segmentation, batch.annotated, batch.weight)
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-2, atol=1e-2)
+        nothing = dataclasses.replace(batch, weight=torch.zeros_like(batch.weight))
+        assert trainer.step(nothing)["train_loss"] < loss

@@ -5,6 +5,7 @@ Roth et al., Comput. Med. Imaging Graph. 66 (2018).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,14 +31,18 @@ SEED = 4321
 """Of the random choice of those voxels, which is the same for a case whenever it is made."""
 
 
-def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = True) -> Path:
+def prepare_regions(
+    job: RunRecord, folders: RunFolders, *, out: Path | None = None, names: Collection[str] = (), progress: bool = True
+) -> Path:
     """Computes the candidate region of each case of a fold, for all folds of the model; may be interrupted and called again.
 
     Args:
         folders: Of the run, with the segmentations of the previous stage where there is one.
+        out: The folder to write into; None means ``region_on_<data>`` beside the run.
+        names: Of the cases; none means those of the fold.
 
     Returns:
-        ``region_on_<data>`` beside the run: ``<case>.b2nd``, ``(Z, Y, X)`` uint8, and ``<case>.npz``, voxels as in
+        That folder: ``<case>.b2nd``, ``(Z, Y, X)`` uint8, and ``<case>.npz``, voxels as in
         `preprocessing.class_locations`: those of the organs that lie inside, and some of the whole region.
 
     Raises:
@@ -46,14 +51,14 @@ def prepare_regions(job: RunRecord, folders: RunFolders, *, progress: bool = Tru
     region = job.configuration.region
     if region is None:
         raise ValueError(f"{job.configuration.name}: expected a configuration with a candidate region, got none")
-    out = open_folder(folders.run.parent / f"region_on_{folders.data.name}", "region.json", region)
+    out = open_folder(out or folders.run.parent / f"region_on_{folders.data.name}", "region.json", region)
     store, organs = Store(folders.data), organ_indices(job.plan.stored_labels, job.plan.labels)
-    names = [name for name in sorted({*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
+    names = [name for name in sorted(set(names) or {*job.split.train, *job.split.val}) if store.has(name) and folders.has_previous_of(name)]
     stamps = {name: _stamp(name, store, folders) for name in names}
     waiting = [name for name, stamp in stamps.items() if not is_current(out / f"{name}.b2nd", stamp)]
     for name in tqdm(waiting, desc="Candidate regions", unit="case", disable=not progress or not waiting):
         forget(out / f"{name}.b2nd")
-        stored = store.load(name, organs=organs)
+        stored = folders.load(name, organs)
         mask = _mask(job.configuration, stored, folders)
         write_arrays(out / f"{name}.npz", _centres(stored, mask, job.plan.stored_labels))
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...preprocessing.pseudo_labelled_cases import UNLABELLED
 from ...runtime.serialization import atomic_write, write_json
 from ...schema import CandidateRegion, Configuration, Labels, Plan, Tiling
 from ...schema.run_record import RunRecord
@@ -60,8 +61,6 @@ class CascadeTrainer(Trainer):
     dilated foreground, outside of which nothing is predicted either.
     """
 
-    learns_pseudo_labels = False  # of whose images there is no candidate region
-
     @classmethod
     def configure(cls, configuration: Configuration, plan: Plan, options: Mapping[str, Any]) -> Configuration:
         """The configuration with its tiles and candidate region; a second stage's gets its radius when the run begins (`fit_to_data`)."""
@@ -101,9 +100,16 @@ class CascadeTrainer(Trainer):
         return labels if self.job.configuration.region is None else with_ignore(labels)
 
     def prepare(self) -> None:
-        """Computes the training cases' candidate regions, or those that are missing."""
-        if self.job.configuration.region is not None:
-            self.folders = replace(self.folders, region=prepare_regions(self.job, self.folders, progress=self.progress))
+        """Computes the candidate regions of the training cases, also of those with pseudo-labels, or those that are missing."""
+        job, folders = self.job, self.folders
+        if job.configuration.region is None:
+            return
+        self.folders = replace(folders, region=prepare_regions(job, folders, progress=self.progress))
+        if job.pseudo_labels is not None:
+            # Of this fold alone, as pseudo-labels and first stage are those of its own networks.
+            out, names = folders.run / f"region_on_{UNLABELLED}", job.pseudo_labels.cases
+            made = prepare_regions(job, folders.of_unlabelled(), out=out, names=names, progress=self.progress)
+            self.folders = replace(self.folders, unlabelled_region=made)
 
 
 def _like_sibling(sibling: Configuration, wanted: Configuration, any_radius: bool, run: Path) -> Configuration:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 USED = (
     *("channel_names", "modality", "labels", "regions_class_order", "file_ending", "numTraining", "dataset", "training"),
-    *("groups", "annotated", "sources", "windows", "tolerances"),
+    *("groups", "annotated", "sources", "windows", "tolerances", "unlabelled"),
 )
 """Keys that mean something here."""
 
@@ -109,11 +109,13 @@ def _is_listing(value: Any) -> bool:
 
 
 def _names_files(entry: Any) -> bool:
-    if not isinstance(entry, dict):
-        return False
-    images = entry.get("images")
-    several = [images] if isinstance(images, str) else images
-    return isinstance(several, list) and bool(several) and all(map(_is_path, [*several, entry.get("label")]))
+    return isinstance(entry, dict) and _are_paths(entry.get("images")) and _is_path(entry.get("label"))
+
+
+def _are_paths(value: Any) -> bool:
+    """Whether a value can be the path of a file, or a list of some."""
+    several = [value] if isinstance(value, str) else value
+    return isinstance(several, list) and bool(several) and all(map(_is_path, several))
 
 
 def _is_decathlon_listing(value: Any) -> bool:
@@ -152,6 +154,10 @@ _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sources": (
         'case -> dataset such as {"case_1": "Dataset003_Liver"}',
         lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+    ),
+    "unlabelled": (
+        'case -> images without a label map such as {"case_9": ["a.nii.gz"]}',
+        lambda value: isinstance(value, dict) and all(map(_are_paths, value.values())),
     ),
     "windows": ("an object", lambda value: isinstance(value, dict)),
     "tolerances": ("an object", lambda value: isinstance(value, dict)),

@@ -74,12 +74,19 @@ def inspect_dataset(
     file, info = folder / "dataset.json", read_info(folder)
     warn_of_keys(info, file)
     channels, labels = read_channels(info, file), parse_labels(info, file)
-    entries = _listed_entries(folder, info)
+    entries, also_listed = _listed_entries(folder, info), _listed_unlabelled(folder, info)
     check_external(((name, path) for name, (images, label) in entries.items() for path in (*images, label)), folder, allow_external)
+    check_external(((name, path) for name, images in also_listed.items() for path in images), folder, allow_external)
     if not entries:
         _check_folders(folder)
     cases, missing = _listed(entries, channels) if entries else _scanned(folder, channels)
-    unlabelled, incomplete = unlabelled_cases(folder, channels, (*(case.name for case in cases), *(gap.case for gap in missing)))
+    labelled = [*(case.name for case in cases), *(gap.case for gap in missing)]
+    unlabelled, incomplete = unlabelled_cases(folder, channels, labelled)
+    for name, images in also_listed.items():
+        gaps = _gaps(name, images, None, channels)
+        incomplete += gaps
+        unlabelled += [] if gaps else [Case(name, images)]
+    unlabelled.sort(key=lambda case: case.name)
     check_data_files([*cases, *unlabelled], folder, allow_external)
     if not cases and not missing:
         raise ValueError(
@@ -108,7 +115,9 @@ def named_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: ``dataset.json`` is wrong.
     """
-    listed = [path for images, label in _listed_entries(folder, read_info(folder)).values() for path in (*images, label)]
+    info = read_info(folder)
+    listed = [path for images, label in _listed_entries(folder, info).values() for path in (*images, label)]
+    listed += [path for images in _listed_unlabelled(folder, info).values() for path in images]
     return with_data_files([*listed, *(path for part in ("imagesTr", "labelsTr", UNLABELLED) for path in (folder / part).glob("*"))])
 
 
@@ -205,19 +214,35 @@ def _listed_entries(folder: Path, info: Mapping[str, Any]) -> dict[str, tuple[tu
     return {name: (tuple(named_path(folder, one) for one in images), named_path(folder, label)) for name, images, label in sorted(listed)}
 
 
+def _listed_unlabelled(folder: Path, info: Mapping[str, Any]) -> dict[str, tuple[Path, ...]]:
+    """Case to the images that ``dataset.json`` names under ``unlabelled``, as `autoseg_merge` writes it; sorted."""
+    entry = {name: [one] if isinstance(one, str) else one for name, one in info.get("unlabelled", {}).items()}
+    try:
+        for name in entry:
+            check_name(name, "case")
+    except ValueError as error:
+        raise ValueError(f"{folder / 'dataset.json'}: unlabelled: {error}") from error
+    return {name: tuple(named_path(folder, one) for one in images) for name, images in sorted(entry.items())}
+
+
 def _listed(entries: Mapping[str, tuple[tuple[Path, ...], Path]], channels: Sequence[str]) -> tuple[list[Case], list[MissingFile]]:
     """Cases that ``dataset.json`` names with their files."""
     cases, missing = [], []
     for name, (images, label) in entries.items():
-        gaps = missing_files(name, images, label)
-        if not gaps and len(images) not in (1, len(channels)):
-            found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
-            gaps.append(MissingFile(name, "missing channel", images[-1], found))
-        if gaps:
+        if gaps := _gaps(name, images, label, channels):
             missing += gaps
         else:
             cases.append(Case(name, images, label))
     return cases, missing
+
+
+def _gaps(name: str, images: Sequence[Path], label: Path | None, channels: Sequence[str]) -> list[MissingFile]:
+    """What is missing of a case whose files are listed."""
+    gaps = missing_files(name, images, label)
+    if not gaps and len(images) not in (1, len(channels)):
+        found = f"{len(images)} files for the {len(channels)} channels {list(channels)}"
+        gaps.append(MissingFile(name, "missing channel", images[-1], found))
+    return gaps
 
 
 def hidden_images(folder: Path) -> list[Path]:

@@ -75,10 +75,11 @@ def merge_datasets(
     """Writes a dataset folder that holds the cases of several, each with the organs that were annotated in it.
 
     Organs with the same name (upper and lower case are the same, the first spelling stays) are the same organ. A case is called
-    ``<dataset>_<case>`` and its patient likewise; cases that share an image file, or whose image files are all the same byte for byte,
-    count as one patient, so that no fold is trained on what it validates. Images stay where they are: ``dataset.json`` names them, beside
-    the new folder by relative paths, elsewhere by absolute ones. Label maps whose values change are written into ``labelsTr``, and do not
-    follow later changes of the original. The new folder appears when it is complete.
+    ``<dataset>_<case>`` and its patient likewise, also of images without label maps (``unlabelled``); cases that share an image file, or
+    whose image files are all the same byte for byte, count as one patient, so that no fold is trained on what it validates. Images stay
+    where they are: ``dataset.json`` names them, beside the new folder by relative paths, elsewhere by absolute ones. Label maps whose
+    values change are written into ``labelsTr``, and do not follow later changes of the original. The new folder appears when it
+    is complete.
 
     Args:
         allow_external: Of each dataset, as for `load_dataset`; empty means of none. That the new one may read from the folders of the
@@ -145,6 +146,8 @@ def _renumbered(sources: Sequence[_Source]) -> dict[str, int]:
 def _description(sources: Sequence[_Source], labels: dict[str, int], destination: Path, partial: Path) -> dict[str, Any]:
     """The merged ``dataset.json``; label maps that change are written on the way."""
     cases = [(source, case) for source in sources for case in source.dataset.cases]
+    more = [(source, case) for source in sources for case in source.dataset.unlabelled]
+    _check_names([*cases, *more])
     files: dict[str, dict[str, Any]] = {}
     annotated: dict[tuple[str, ...], list[str]] = {}
     all_organs = tuple(name for name in labels if name != IGNORE)
@@ -160,6 +163,7 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
             annotated.setdefault(tuple(entries), []).append(name)
     first = sources[0].dataset
     windows, tolerances = _of_organs(sources, "windows"), _of_organs(sources, "tolerances")
+    unlabelled = {f"{source.prefix}_{case.name}": [_reference(image, destination) for image in case.images] for source, case in more}
     return {
         "channel_names": {str(number): channel for number, channel in enumerate(first.channels)},
         "labels": {"background": 0, **labels},
@@ -168,11 +172,22 @@ def _description(sources: Sequence[_Source], labels: dict[str, int], destination
         "merged_from": [source.dataset.name for source in sources],
         "sources": {f"{source.prefix}_{case.name}": case.source or source.dataset.name for source, case in cases},
         "dataset": files,
-        "groups": _groups(cases),
+        **({"unlabelled": unlabelled} if unlabelled else {}),
+        "groups": _groups([*cases, *more]),
         "annotated": [{"cases": names, "organs": list(organs)} for organs, names in annotated.items()],
         **({"windows": windows} if windows else {}),
         **({"tolerances": tolerances} if tolerances else {}),
     }
+
+
+def _check_names(cases: Sequence[tuple[_Source, Case]]) -> None:
+    """Refuses cases that would have one name: case ``b_c`` of ``A``, and ``c`` of ``A_b``."""
+    seen: dict[str, _Source] = {}
+    for source, case in cases:
+        other = seen.setdefault(f"{source.prefix}_{case.name}".lower(), source)
+        if other is not source:
+            names = f"{other.dataset.name} and {source.dataset.name}"
+            raise ValueError(f"{names}: cases of both would be called {source.prefix}_{case.name}; rename one of the folders")
 
 
 def _of_organs(sources: Sequence[_Source], entry: str) -> dict[str, Any]:
@@ -265,5 +280,6 @@ def _sentence(source: _Source, labels: Mapping[str, int]) -> str:
     changes = ", ".join(f"{value} became {merged}" for value, merged in values.items() if value != merged)
     files = f"label maps written anew ({changes})" if changes else "images and label maps stay where they are"
     return (
-        f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs or 'no organ'}{f' ({renamed})' if renamed else ''}; {files}"
+        f"{source.dataset.name}: {len(source.dataset.cases)} cases with {organs or 'no organ'}{f' ({renamed})' if renamed else ''}"
+        f"{f' and {more} images without label maps' if (more := len(source.dataset.unlabelled)) else ''}; {files}"
     )

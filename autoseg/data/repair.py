@@ -248,7 +248,8 @@ def _copy_rest(folder: Path, target: Path, cases: Sequence[Case]) -> None:
     for part in ("imagesTs", "labelsTs"):
         if (folder / part).is_dir():
             _copy_folder(folder / part, target / part)
-    info = {key: value for key, value in read_info(folder).items() if key not in ("training", "test", "dataset", "numTest")}
+    listings = ("training", "test", "dataset", "unlabelled", "numTest")
+    info = {key: value for key, value in read_info(folder).items() if key not in listings}
     if "annotated" in info:
         info["annotated"] = {case.name: case.annotated for case in cases if case.annotated is not None}
     if "sources" in info:

@@ -104,6 +104,28 @@ class TestMerged:
         assert [case.annotated for case in dataset.cases] == [None, None, ("Ball",), ("Ball",)]  # All_a, All_b, Balls_a, Balls_b
         assert values_of(dataset.cases[0].label) == {0, 1, 7}
 
+    def test_images_without_label_maps_come_along(self, raw):
+        plain = read_image([raw / "Dataset001_Balls/imagesTr/a_0000.nii.gz"])
+        write_image(raw / "Dataset001_Balls/imagesUn/new_0000.nii.gz", plain.array + 7, plain.geometry)
+        shutil.copytree(raw / "Dataset001_Balls/imagesTr", raw / "Dataset002_Blocks/imagesUn")
+        (raw / "Dataset002_Blocks/imagesUn/a_0000.nii.gz").rename(raw / "Dataset002_Blocks/imagesUn/same_0000.nii.gz")
+        (raw / "Dataset002_Blocks/imagesUn/b_0000.nii.gz").unlink()
+        folder, sentences = merged(raw)
+        dataset = load_dataset(folder, allow_external=True)
+        # An image that is labelled elsewhere belongs to the same patient, whose pseudo-labels no fold sees that validates on it.
+        assert [(case.name, case.group) for case in dataset.unlabelled] == [("Balls_new", "Balls_new"), ("Blocks_same", "Balls_anna")]
+        assert read_image(dataset.unlabelled[0].images).array.mean() == pytest.approx(plain.array.mean() + 7, rel=1e-3)
+        assert "2 cases with Ball and 1 images without label maps;" in sentences[0]
+        assert len(dataset.cases) == 4
+        with pytest.raises(ValueError, match="case Balls_new: expected files inside of the dataset's folder"):
+            change_info(folder, dataset={"x": {"images": "x.nii.gz", "label": "y.nii.gz"}}) and load_dataset(folder)
+
+    def test_cases_that_would_have_one_name_are_refused(self, raw):
+        one_organ(raw / "Dataset003_Balls_x", {BALL: 1}, {"Ball": 1}, ("y", "z"))
+        one_organ(raw / "Dataset004_Balls", {BALL: 1}, {"Ball": 1}, ("x_y", "z"))
+        with pytest.raises(ValueError, match="Dataset003_Balls_x and Dataset004_Balls: cases of both would be called Balls_x_y"):
+            merged(raw, "Dataset003_Balls_x", "Dataset004_Balls")
+
     def test_ignore_labels_are_one(self, raw):
         one_organ(raw / "Dataset003_Partly", {BALL: 255, BLOCK: 1}, {"block": 1, "ignore": 255})
         one_organ(raw / "Dataset004_More", {BALL: 9, BLOCK: 255}, {"bump": 255, "ignore": 9})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ..data.ct_windows import Window
 from ..data.descriptions import planned_dataset
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
@@ -19,7 +20,7 @@ from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Choice, Score
+from ..schema import Choice, Plan, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
 from ..trainers.training_spec import of_stage, training_spec
 from ..trainers.trial_checks import check_trial
@@ -28,7 +29,7 @@ from .choosing import describe_choice, find_best_configuration
 from .paper_ensembles import train_paper_ensembles
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
-from .total_time import describe_total
+from .total_time import Training, describe_total
 from .training import train
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def run(
     paper = None if experiment is None else experiment.paper
     ensembles = [] if experiment is None else [one.name for one in experiment.ensembles]
     more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
-    log.info("%s.%s", describe_total(trainings, folds, workspace.results(dataset.name)), more)
+    log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
     for (configuration, settings), fold in itertools.product(pairs, folds):
         try:
             train(which, configuration, fold, settings, home=workspace.home, failures=failures)
@@ -98,6 +99,20 @@ def run(
     how = {} if paper is None else dict(paper.choice)
     choose = partial(find_best_configuration, which, home=workspace.home, overwrite=plan_settings.overwrite, failures=failures)
     return choose(**how)  # may import what settings allow
+
+
+def _total(
+    trainings: Sequence[Training], folds: Sequence[str], workspace: Workspace, plan: Plan, *, windows: Mapping[str, Window] | None
+) -> str:
+    """The total time of some trainings, with those that second stages of cascades among them need of their first, on every fold."""
+    stages = []
+    for settings, spec in trainings:
+        if stage := spec.configuration.previous_stage:
+            settings = replace(settings, restart=False, pretrained=None)
+            first = training_spec(plan, stage, settings, windows=windows)
+            stages.append((of_stage(settings, first), first))
+    every_fold = [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
+    return describe_total(trainings, folds, workspace.results(plan.dataset), first_stages=stages, every_fold=every_fold)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,14 @@ LEAST_MEASURED = ITERATIONS_PER_EPOCH
 """Iterations of a training from which on the time of a step is measured for the total; shorter ones are not worth the measurement."""
 
 
-def describe_total(trainings: Sequence[Training], folds: Sequence[str], results: Path) -> str:
+def describe_total(
+    trainings: Sequence[Training],
+    folds: Sequence[str],
+    results: Path,
+    *,
+    first_stages: Sequence[Training] = (),
+    every_fold: Sequence[str] = (),
+) -> str:
     """One sentence: how many trainings there are, how many of them are finished, and how long the others train in all.
 
     A budget in time is known; of one in iterations a step is measured for each network and patch, as the training itself does, and the
@@ -36,14 +43,14 @@ def describe_total(trainings: Sequence[Training], folds: Sequence[str], results:
     Args:
         folds: Each training is run on each.
         results: ``results/<dataset>``, where finished ones are found.
+        first_stages: That cascades among the trainings need, each on `every_fold`; those that are among the trainings count once.
     """
-    left = [
-        (settings, spec)
-        for settings, spec in trainings
-        for fold in folds
-        if settings.restart or not spec.model(results, settings.trainer).run(fold).is_finished
-    ]
-    count = len(trainings) * len(folds)
+    runs: dict[Path, tuple[Training, bool]] = {}
+    wanted = [(one, fold) for one in trainings for fold in folds] + [(one, fold) for one in first_stages for fold in every_fold]
+    for (settings, spec), fold in wanted:
+        run = spec.model(results, settings.trainer).run(fold)
+        runs.setdefault(run.folder, ((settings, spec), run.is_finished and not settings.restart))
+    left, count = [one for one, is_finished in runs.values() if not is_finished], len(runs)
     done = f", of which {count - len(left)} are finished" if len(left) < count else ""
     measured: dict[str, float | None] = {}
     seconds = [_seconds(settings, spec, measured) for settings, spec in left]

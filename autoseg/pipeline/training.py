@@ -41,7 +41,7 @@ from ..trainers.resume_checks import (
 from ..trainers.run_options import RunFolders
 from ..trainers.run_setup import new_record, split_of
 from ..trainers.trainer import Trainer
-from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
+from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
@@ -203,6 +203,9 @@ def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, 
             f"{spec.configuration.name}: learns from {stage}'s predictions of cases that {stage} was not trained on, and the cases of "
             f"one patient cannot be split into such folds; train another configuration ({', '.join(without_stages(plan))})"
         )
+    if settings.first_iterations is not None and not is_of_cascade(spec):
+        name = spec.configuration.name
+        log.warning("--first-iterations %d changes nothing here: %s is no stage of a cascade.", settings.first_iterations, name)
     return replace(settings, pretrained=find_pretrained(settings.pretrained))
 
 

@@ -16,7 +16,7 @@ from ..schema.training_options import TrainingOptions
 from ..trainers import TRAINERS
 from ..trainers.run_options import default_options
 from ..trainers.run_setup import budget_of
-from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
+from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
 from . import PAPER_PRESETS
 from .experiment import Experiment, describe_not_run
 from .paper_preset import PaperPreset, Row
@@ -186,6 +186,12 @@ def _budget(settings: TrainSettings, spec: TrainingSpec) -> str:
     return f"{budget.amount:g} {'iterations' if budget.kind == 'iterations' else 's'}"
 
 
+def _first_iterations(settings: TrainSettings, spec: TrainingSpec) -> str:
+    if not is_of_cascade(spec):
+        return "no first stage"
+    return "as the second" if settings.first_iterations is None else str(settings.first_iterations)
+
+
 def resolved_options(settings: TrainSettings, spec: TrainingSpec) -> TrainingOptions:
     """The options of a training, as far as they do not depend on the batch that fits the device."""
     device = choose_device(settings.device).type
@@ -224,7 +230,7 @@ WORDS: dict[str, Callable[[TrainSettings, TrainingSpec], str]] = {
     "spacing": lambda settings, spec: f"{shown(spec.configuration.spacing)} mm",
     "force_lowres": lambda settings, spec: shown("3d_lowres" in spec.plan.configurations),
     "one_grid": lambda settings, spec: shown(_shares_grid(spec)),
-    "first_iterations": lambda settings, spec: "as the second" if settings.first_iterations is None else str(settings.first_iterations),
+    "first_iterations": _first_iterations,
     **dict.fromkeys(BUDGETS, _budget),
 }
 """Setting to its value in a training, in words; of others the value itself is shown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import augmentations
-from .paper_preset import PaperPreset
+from .paper_preset import Departure, PaperPreset
 
 PRESET = PaperPreset(
     paper="Roth et al., Computerized Medical Imaging and Graphics 66 (2018)",
@@ -44,7 +44,13 @@ PRESET = PaperPreset(
         "first_iterations": "200 000",
     },
     departures=(
-        "one spacing for all cases, twice the median, instead of half of each image's own voxels",
-        "the first stage's regions of training cases come from folds that did not see them, so that all its folds are trained",
+        Departure(
+            "one spacing for all cases, twice the median, instead of half of each image's own voxels",
+            lambda settings, spec: spec.plan.settings is not None and spec.plan.settings.spacing == "x2",
+        ),
+        Departure(
+            "the first stage's regions of training cases come from folds that did not see them, so that all its folds are trained",
+            lambda settings, spec: spec.configuration.region is not None and spec.configuration.region.source == "previous",
+        ),
     ),
 )

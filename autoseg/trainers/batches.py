@@ -146,14 +146,14 @@ class BatchMaker:
             image = torch.cat([image, organs])
         return image, labels, place.case, annotated, weight
 
-    def augmentation(self, rng: np.random.Generator, size: Sequence[int]) -> Augmentation:
-        """Draws what is done to a sample of so many voxels per axis: to those of validation nothing."""
+    def augmentation(self, rng: np.random.Generator, size: Sequence[int], *, voxel: float = 1.0) -> Augmentation:
+        """Draws what is done to a sample of so many voxels per axis, of `voxel` times the configuration's edge: to validation's nothing."""
         job = self.job
         if self.stream != TRAINING:
             return Augmentation(tuple(size))
         drawn = draw(
             rng,
-            job.options.augmentation,
+            job.options.augmentation.on_grid(1 / voxel),
             patch_size=size,
             channels=len(job.plan.channels),
             mirroring=job.configuration.mirroring,

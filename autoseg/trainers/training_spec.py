@@ -95,6 +95,12 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     return TrainingSpec(plan, configuration, words, former_words)
 
 
+def is_of_cascade(spec: TrainingSpec) -> bool:
+    """Whether the configuration is one of the two stages of a cascade."""
+    one = spec.configuration
+    return one.previous_stage is not None or one.name in {other.previous_stage for other in spec.plan.configurations.values()}
+
+
 def of_stage(settings: TrainSettings, spec: TrainingSpec) -> TrainSettings:
     """The settings with the budget of a cascade's first stage, where this is one and it has its own."""
     stages = {one.previous_stage for one in spec.plan.configurations.values()}

@@ -61,6 +61,11 @@ def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:
     plan_channels, outputs = spec.plan.in_channels(configuration), spec.plan.labels.n_outputs
     _check_network(spec, plan_channels, outputs, deep_supervision=options.deep_supervision)
     locator = configuration.locator
+    if locator is not None and locator.whole and "foreground" in settings.changed_options:
+        raise ValueError(
+            "foreground: expected a training on patches, got one on whole regions, which always show every organ; leave it out, or add "
+            "--trainer-option whole_region=false"
+        )
     if locator is not None:
         found = replace(
             configuration, network=locator.network, network_options=locator.network_options, patch_size=locator.shape, context=()

@@ -45,6 +45,7 @@ LATE = [
     ({**NETWORK, "options": {"momentum": 0.9}}, "momentum: adamw"),
     ({"trainer": "SpatialConfigurationTrainer", "trainer_options": {"localisation_loss": "dyce"}}, "localisation_loss: expected one of"),
     ({"trainer": "SpatialConfigurationTrainer", "trainer_options": {"locator_options": {"levels": "x"}}}, "localisation_unet"),
+    ({"trainer": "SpatialConfigurationTrainer", "options": {"foreground": 0.5}}, "foreground: expected a training on patches"),
     ({**NETWORK, "options": {"class_weights": [0.2, 1.2], "loss": "dice"}}, "class_weights: expected one of the losses ce"),
     ({**NETWORK, "options": {"organ_slices": True}}, r"organ_slices: expected a configuration of slices \(2d, 2.5d\), got 3d_fullres"),
     ({"trainer": "PyramidTrainer", "network_options": {"input_scales": 9}}, "expected 1 to . scales"),

@@ -40,7 +40,8 @@ def test_they_learn_from_patches_like_it_unless_somebody_asks_for_whole_regions(
     assert (first.patch_size, first.patch_multiple, first.batch_size) == (second.patch_size, second.patch_multiple, second.batch_size)
     caplog.clear()
     for fold in (0, 1):
-        autoseg.train(3, "3d_fullres", fold, SHORT, home=tmp_path)
+        autoseg.train(3, "3d_fullres", fold, replace(SHORT, first_iterations=5), home=tmp_path)
+    assert "--first-iterations 5 changes nothing here: 3d_fullres is no stage of a cascade" in caplog.text
     assert "start over with --restart to change that" not in caplog.text
     asked = replace(SHORT, trainer_options=OPTIONS | {"whole_region": True}, restart=True)
     expected = "expected --trainer-option whole_region=false as in the model's other folds, got --trainer-option whole_region=true"

@@ -46,7 +46,7 @@ def test_roths_cascade_from_one_command(home, caplog):
     log = caplog.text
     assert "Preset roth2018, after Roth et al." in log
     assert "runs 3 iterations instead of 200000 iterations (3d_lowres roth_unet); 2 iterations instead of 115000" in log
-    assert "In all 2 trainings" in log
+    assert "In all 6 trainings" in log, "the second stage needs all five folds of the first"
     assert "Recall of the candidate region by its radius in voxels" in log
     results = home / "results" / DATASET
     first, second = (ModelFolder(results / f"{name}__CascadeTrainer__roth_unet") for name in ("3d_lowres", "3d_cascade"))

@@ -66,6 +66,15 @@ def test_finished_trainings_are_not_counted_again(tmp_path: Path) -> None:
     assert describe_total(several, ["0", "1"], tmp_path).startswith("In all 2 trainings, of which 1 are finished: 1 min of")
 
 
+def test_a_cascade_needs_every_fold_of_its_first_stage_once(tmp_path: Path) -> None:
+    plan = make_plan(make_configuration(name="3d_lowres"), make_configuration(name="3d_cascade", previous_stage="3d_lowres"))
+    settings = TrainSettings(seconds=60.0)
+    first, second = ([(settings, training_spec(plan, name, settings))] for name in ("3d_lowres", "3d_cascade"))
+    for several in (second, first + second):
+        said = describe_total(several, ["0"], tmp_path, first_stages=first, every_fold=list("01234"))
+        assert said.startswith("In all 6 trainings: 6 min of training")
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(30, "30 s"), (300, "5 min"), (16500, "4 h 35 min"), (200_000, "2 d 7 h")])
 def test_durations(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

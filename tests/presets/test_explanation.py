@@ -116,6 +116,13 @@ def test_a_budget_of_the_user_is_said_instead_of_the_papers() -> None:
     assert lines("roth2018", "3d_fullres", trainer="Trainer", seconds=90.0)["iterations"] == "90 s instead of 115000 iterations"
 
 
+def test_what_roth_has_of_a_cascade_is_not_claimed_of_a_training_without_one() -> None:
+    settings = train_settings("roth2018", device="cpu")
+    said = lines_of(PAPER_PRESETS["roth2018"], [alone := (settings, training_spec(PLAN, "3d_fullres", settings))], {})
+    assert [line for line in said if line.startswith("first_iterations")] == ["first_iterations: 200 000; runs no first stage"]
+    assert departures_of(PAPER_PRESETS["roth2018"], [alone]) == []
+
+
 def test_roth_says_the_grids_and_the_budgets_of_both_stages() -> None:
     full = make_configuration(spacing=(2.0, 2.0, 2.0))
     stages = (replace(full, name="3d_lowres"), replace(full, name="3d_cascade", previous_stage="3d_lowres"))

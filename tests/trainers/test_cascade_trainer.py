@@ -13,7 +13,7 @@ import torch
 from factories import ORGANS, SHAPE, make_configuration, make_job, make_plan
 
 from autoseg.inference.candidate_region_mask import body_mask, dilated
-from autoseg.preprocessing.storage import Locations, Store, read_array
+from autoseg.preprocessing.storage import Locations, Store, StoredRecord, read_array
 from autoseg.runtime.sealing import is_edited
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
@@ -101,6 +101,49 @@ class TestRadius:
         job = first()
         assert CascadeTrainer.fit_to_data(job, run) == job
         assert not (run.run.parent / CANDIDATE_REGION).exists()
+
+
+class TestClassWeights:
+    """Roth et al., equation 3: classes are counted in the candidate region, not in the patch that is drawn from it."""
+
+    def weighted(self, job: RunRecord, **options: Any) -> RunRecord:
+        return dataclasses.replace(job, options=dataclasses.replace(job.options, loss="weighted_ce", **options))
+
+    def test_they_are_counted_in_the_regions_of_the_training_cases(self, cascade_folders, caplog):
+        with caplog.at_level(logging.INFO):
+            job = CascadeTrainer.fit_to_data(self.weighted(second(radius=1)), cascade_folders)
+        shares = []
+        for name in job.split.train:
+            labels = np.asarray(Store(cascade_folders.data).load(name).segmentation[:])
+            counts = np.bincount(labels[dilated(labels > 0, 1)], minlength=3)
+            shares.append(counts / counts.sum())
+        assert job.options.class_weights == pytest.approx((1 - np.mean(shares, axis=0)) / 2)
+        assert sum(job.options.class_weights) == pytest.approx(1)
+        assert "weighted_ce: the classes weigh, by their shares of the candidate regions, background 0." in caplog.text
+
+    def test_a_patch_of_background_alone_counts(self, folders):
+        job = CascadeTrainer.fit_to_data(self.weighted(first()), folders)
+        trainer = CascadeTrainer(job, folders, device=CPU, progress=False)
+        logits = torch.zeros(1, 3, 2, 2, 2, requires_grad=True)
+        trainer.loss(logits, torch.zeros(1, 2, 2, 2, dtype=torch.int16)).backward()
+        assert (logits.grad[:, 0] < -0.001).all()
+
+    def test_what_the_user_gave_stays_and_other_losses_get_none(self, folders):
+        given = self.weighted(first(), class_weights=(0.2, 0.8))
+        for job in (given, first(), self.weighted(first(region=False))):
+            assert CascadeTrainer.fit_to_data(job, folders).options == job.options
+
+    def test_cases_with_some_organs_annotated_are_left_out(self, folders, caplog):
+        job, store = self.weighted(first()), Store(folders.data)
+        whole = CascadeTrainer.fit_to_data(job, folders).options.class_weights
+        for name, expected in zip(job.split.train, (False, True), strict=True):
+            stored = store.load(name)
+            record = StoredRecord(stored.trace, annotated=("ball",))
+            store.write(name, np.asarray(stored.image[:]), np.asarray(stored.segmentation[:]), record)
+            options = CascadeTrainer.fit_to_data(job, folders).options
+            assert options.class_weights != whole
+            assert (options == job.options) == expected
+        assert "no training case has all organs annotated" in caplog.text
 
 
 class TestMasks:

@@ -94,7 +94,7 @@ def test_class_weights_are_factors_of_the_voxels_of_a_class(kind):
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("dice", (0.2, 1.2), "class_weights: expected one of the losses ce, dice_ce, generalised_dice_ce, got 'dice'"),
+        ("dice", (0.2, 1.2), "class_weights: expected one of the losses ce, dice_ce, generalised_dice_ce, weighted_ce, got 'dice'"),
         ("ce", (0.2,), "class_weights: expected background's and 1 or 2 of organs"),
         ("ce", (1, 1, 1, 1), "class_weights: expected background's and 1 or 2 of organs"),
         ("ce", (0, 0), "not all 0"),

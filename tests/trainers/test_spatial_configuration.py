@@ -115,8 +115,9 @@ class TestConfigure:
 
 
 class TestWholeRegions:
-    def job(self, **options) -> RunRecord:
-        return a_job(options={"whole_region": True, "margin": 1} | options)
+    def job(self, *, augmentation: AugmentationOptions | None = None, **options) -> RunRecord:
+        training = {} if augmentation is None else {"augmentation": augmentation}
+        return a_job(options={"whole_region": True, "margin": 1} | options, **training)
 
     def test_it_is_the_default_and_the_papers_largest_input_or_the_median_image(self):
         planned = make_configuration(patch_size=(28, 80, 96), median_shape=(30, 200, 240), spacing=(4.0, 1.0, 1.0), batch_size=4)
@@ -170,6 +171,26 @@ class TestWholeRegions:
         expected = _resized(ramp[None, 0:32, 19:61, 16:48], (16, 21, 16))
         torch.testing.assert_close(batch.image[0], torch.from_numpy(expected), rtol=1e-5, atol=1e-3)
         assert (batch.segmentation == 1).sum() == pytest.approx((labels == 1).sum() / 8, rel=0.1)
+
+    def test_a_region_with_larger_voxels_is_moved_and_deformed_as_far_in_mm(self, tmp_path):
+        store = write_store(tmp_path / "data", make_plan(), ["a"], shape=(40, 70, 60))
+        stored = store.load("a")
+        labels = np.zeros((40, 70, 60), np.int16)
+        labels[4:10, 20:60, 30:34] = 1
+        store.write("a", np.asarray(stored.image[:]), labels, stored.trace, {})
+        moves = AugmentationOptions(translation_probability=1.0, translation_voxels=6.0, translation_share=0.0, elastic_probability=1.0)
+        job = self.job(augmentation=dataclasses.replace(moves, rotation_probability=0, scale_probability=0))
+        for patch, zoom in (((32, 64, 32), 1), ((32, 21, 32), 2)):
+            one = dataclasses.replace(job, configuration=dataclasses.replace(job.configuration, patch_size=patch))
+            make = RegionBatches(one, RunFolders(tmp_path / "run", tmp_path / "data"), ["a"], stream=TRAINING, device=CPU).prepared()
+            region, shifts, bends = make.regions["a"], [], []
+            assert region.zoom == (zoom,) * 3
+            for seed in range(60):
+                drawn, sample = make.place(np.random.default_rng(seed), lambda: "a", foreground=False)
+                shifts += [(sum(read) - sum(box)) / 2 for read, box in zip(sample.box, region.box, strict=True)]
+                bends.append(zoom * np.abs(drawn.elastic.displacements()).max())
+            assert 5 <= max(np.abs(shifts)) <= 6.5
+            assert 3.5 < max(bends) <= 4, "at most 4 voxels of the volume"
 
     def test_augmented_regions_keep_their_size_and_surroundings(self, folders):
         make = RegionBatches(self.job(), folders, "ab", stream=TRAINING, device=CPU).prepared()

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from ...data.label_subsets import organ_indices
+from ...data.annotations import annotated_indices
+from ...data.label_subsets import organ_indices, translate_labels
 from ...inference.candidate_region_mask import candidate_region_mask
 from ...preprocessing.storage import Locations, Store, StoredCase, read_array, write_array, write_arrays
 from ...runtime.provenance import Stamp, content_id, forget, is_current, record
@@ -64,6 +65,29 @@ def prepare_regions(
         write_array(out / f"{name}.b2nd", mask.astype(np.uint8))
         record(out / f"{name}.b2nd", stamps[name])
     return out
+
+
+def class_shares(job: RunRecord, folders: RunFolders) -> np.ndarray | None:
+    """Share of the candidate region's voxels in background and each organ, ``(1 + organs,)``, mean over a fold's training cases.
+
+    ``N_k / N_C`` of Roth et al. Only cases in which all organs are annotated count; None where there is none.
+
+    Args:
+        folders: With the candidate regions.
+    """
+    if folders.region is None:
+        raise ValueError(f"{folders.run}: expected candidate regions, got none")
+    store, labels, shares = Store(folders.data), job.plan.labels, []
+    for name in (name for name in sorted(job.split.train) if (folders.region / f"{name}.b2nd").is_file()):
+        stored = store.load(name)
+        if annotated_indices(stored.annotated, labels) is not None:
+            continue
+        inside = np.asarray(segmentation_of(stored)[:])[np.asarray(read_array(folders.region / f"{name}.b2nd")[:]) > 0]
+        inside = translate_labels(inside, job.plan.stored_labels, labels).clip(min=0)  # outside of the image's mask is background
+        counts = np.bincount(inside, minlength=1 + len(labels.names))[: 1 + len(labels.names)]  # without ignored voxels
+        if counts.any():
+            shares.append(counts / counts.sum())
+    return np.mean(shares, axis=0) if shares else None
 
 
 def in_region(stored: StoredCase, folder: Path | None) -> StoredCase:

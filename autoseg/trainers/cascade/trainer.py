@@ -16,7 +16,7 @@ from ..plots import plot_recall
 from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
 from .candidate_region import ROTHS_RADIUS, CandidateRegionChoice, choose_candidate_region
-from .region_masks import prepare_regions, with_ignore
+from .region_masks import class_shares, prepare_regions, with_ignore
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,16 @@ class CascadeTrainer(Trainer):
     def fit_to_data(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         """Sets the radius of the candidate region: that of the model's other folds, the user's, or the smallest with enough recall.
 
-        Writes ``candidate_region.json`` and ``.png`` into the model folder.
+        Writes ``candidate_region.json`` and ``.png`` into the model folder. The weights of the classes in the loss ``weighted_ce`` are
+        counted in the candidate regions, unless the user gave some.
 
         Raises:
             ValueError: Other folds of the model have another region than the options demand.
         """
+        return _with_class_weights(cls._with_radius(job, folders), folders)
+
+    @classmethod
+    def _with_radius(cls, job: RunRecord, folders: RunFolders) -> RunRecord:
         configuration, radius = job.configuration, checked_options(CascadeOptions, job.trainer_options).radius
         sibling = sibling_configuration(folders.files)
         if sibling is not None:
@@ -123,6 +128,25 @@ def _like_sibling(sibling: Configuration, wanted: Configuration, any_radius: boo
             f"{wanted.previous_input}; ask for the same, or move {run.parent} away"
         )
     return replace(wanted, region=region)
+
+
+def _with_class_weights(job: RunRecord, folders: RunFolders) -> RunRecord:
+    """The job with the weights ``(1 - N_k / N_C) / (K - 1)`` of background and the organs (Roth et al., equation 3), where they are used.
+
+    Counted in every batch by itself, a patch of background alone would have the weight 0, and nothing would be learned from it. Overlapping
+    organs are weighed in every batch.
+    """
+    options, labels = job.options, job.plan.labels
+    if job.configuration.region is None or options.loss != "weighted_ce" or options.class_weights or labels.regions:
+        return job
+    shares = class_shares(job, replace(folders, region=prepare_regions(job, folders)))
+    if shares is None:
+        log.warning("weighted_ce: no training case has all organs annotated, so that its weights are those of every batch.")
+        return job
+    weights = tuple(float(value) for value in (1 - shares) / len(labels.names))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(("background", *labels.names), weights, strict=True))
+    log.info("weighted_ce: the classes weigh, by their shares of the candidate regions, %s.", told)
+    return replace(job, options=replace(options, class_weights=weights))
 
 
 def _write_choice(path: Path, chosen: CandidateRegionChoice) -> None:

@@ -76,14 +76,27 @@ class GeneralisedDiceCrossEntropy(DiceCrossEntropy):
 
 
 class WeightedCrossEntropy(DiceCrossEntropy):
-    """Cross entropy with weights that balance the classes (`weighted_cross_entropy`), without Dice unless `dice_weight` is set."""
+    """Cross entropy with weights that balance the classes, without Dice unless `dice_weight` is set.
 
-    def __init__(self, labels: Labels, *, batch_dice: bool, dice_weight: float = 0.0, entropy_weight: float = 1.0) -> None:
-        super().__init__(labels, batch_dice=batch_dice, dice_weight=dice_weight, entropy_weight=entropy_weight)
+    The classes are counted in each batch (`weighted_cross_entropy`); `class_weights` are weights that were counted before, as the
+    `CascadeTrainer` does in the candidate regions.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        *,
+        batch_dice: bool,
+        dice_weight: float = 0.0,
+        entropy_weight: float = 1.0,
+        class_weights: Sequence[float] = (),
+    ) -> None:
+        weights = {"dice_weight": dice_weight, "entropy_weight": entropy_weight}
+        super().__init__(labels, batch_dice=batch_dice, class_weights=class_weights, **weights)
 
     def entropy(self, logits: Tensor, target: Target) -> Tensor:
         """The cross entropy."""
-        return weighted_cross_entropy(logits, target)
+        return weighted_cross_entropy(logits, target) if self.class_weights is None else super().entropy(logits, target)
 
 
 class DiceTopK(DiceCrossEntropy):
@@ -156,7 +169,7 @@ LOSSES: dict[str, Callable[..., Callable[..., Tensor]]] = {
 }
 """Name to factory ``(labels, *, batch_dice) -> loss``."""
 
-CLASS_WEIGHTED = ("ce", "dice_ce", "generalised_dice_ce")
+CLASS_WEIGHTED = ("ce", "dice_ce", "generalised_dice_ce", "weighted_ce")
 """Losses with a cross entropy whose classes may be weighted: their factories also take ``class_weights``."""
 
 

@@ -6,6 +6,7 @@ where it exceeds the largest input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -69,7 +70,8 @@ class RegionBatches(BatchMaker):
         """Draws a case and what is done to its region."""
         name = draw_case()
         region = self.regions[name]
-        augmentation = zoomed(self.augmentation(rng, region.shape), region.zoom)
+        voxel = math.prod(region.zoom) ** (1 / len(region.zoom))
+        augmentation = zoomed(self.augmentation(rng, region.shape, voxel=voxel), region.zoom)
         box = []
         for (start, stop), size in zip(region.box, size_for(augmentation), strict=True):
             size += (size - (stop - start)) % 2  # the centres of what is read and of the region must coincide

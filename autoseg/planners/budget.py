@@ -134,6 +134,7 @@ def fit_time_budget(
     measure: Callable[[Configuration], StepCost | None],
     *,
     may_narrow: bool = True,
+    keep_patch: bool = False,
     min_batch: int = MIN_BATCH_SIZE,
 ) -> tuple[Configuration, StepCost, str]:
     """Reduces batch, network width and patch until a time budget has enough steps.
@@ -146,7 +147,8 @@ def fit_time_budget(
         budget: Budgets in iterations change nothing.
         cost: Of a step of `configuration`.
         measure: Cost of a step of another configuration, None where it does not fit into memory.
-        may_narrow: Whether the network may be changed: not where it starts from trained weights.
+        may_narrow: Whether the network may be changed: not where it starts from trained weights, or its features were asked for.
+        keep_patch: Whether the patch was asked for.
         min_batch: The batch is not halved below it.
 
     Returns:
@@ -160,7 +162,7 @@ def fit_time_budget(
     if narrow is not None and budget.amount / now.seconds < STEPS_TO_LEARN_WELL:
         measured = measure(narrow)
         fitted, now = (narrow, measured) if measured is not None and measured.seconds < now.seconds else (fitted, now)
-    min_patch = tuple(size * MIN_PATCH_SHARE for size in configuration.patch_size)
+    min_patch = tuple(size * (1.0 if keep_patch else MIN_PATCH_SHARE) for size in configuration.patch_size)
     fitted, now = _with_fewer_voxels(fitted, now, measure, step_seconds, lambda one: shrink_patch(one, min_patch))
     if fitted is configuration:
         return configuration, cost, ""

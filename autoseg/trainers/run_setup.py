@@ -85,15 +85,20 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         trainer_options=settings.trainer_options,
         settings=replace(settings, restart=False),
     )
-    configuration, reasons = _fitted(job, sibling, device, least_batch=settings.batch or MIN_BATCH_SIZE)
+    configuration, reasons = _fitted(job, sibling, device, settings)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in (batch_why, *reasons):
         log.info("%s.", sentence)
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
 
 
-def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device, *, least_batch: int) -> tuple[Configuration, list[str]]:
-    """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user."""
+def _fitted(
+    job: RunRecord, sibling: Configuration | None, device: torch.device, settings: TrainSettings
+) -> tuple[Configuration, list[str]]:
+    """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user.
+
+    A short time changes nothing that was asked for: batch, patch and features of the network.
+    """
 
     def measured(one: Configuration) -> StepCost | None:
         return measure_step(replace(job, configuration=one), str(device))
@@ -104,9 +109,11 @@ def _fitted(job: RunRecord, sibling: Configuration | None, device: torch.device,
     )
     time_why = ""
     if sibling is None:
-        may_narrow = job.pretrained is None
         configuration, cost, time_why = fit_time_budget(
-            configuration, job.budget, cost, measured, may_narrow=may_narrow, min_batch=least_batch
+            *(configuration, job.budget, cost, measured),
+            may_narrow=job.pretrained is None and "features" not in settings.network_options,
+            keep_patch=bool(settings.patch),
+            min_batch=settings.batch or MIN_BATCH_SIZE,
         )
     reasons = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
     if job.budget.kind == "iterations":

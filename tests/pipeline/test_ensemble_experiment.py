@@ -25,7 +25,7 @@ TINY: dict[str, dict[str, Any]] = {
     "dense_unet": {"growth_rate": 4, "blocks": [2, 2, 2], "stem": 8, "last_features": 8},
     "se_resunet": {"width": 4, "levels": 2, "reduction": 2},
     "deeplabv3": {"width": 4, "blocks": [1, 1, 1, 1], "pyramid_channels": 8},
-    "": {"features": [4, 4, 8, 8]},
+    "": {"features": [4, 4, 8, 8, 8]},
 }
 SLICES = ["--slice-shape", "32", "32", "--patch", "16", "16"]
 QUICK = ["--iterations", "2", "--batch", "2", "--device", "cpu"]
@@ -82,6 +82,7 @@ def test_crespis_models_ensembles_and_table(tmp_path: Path, monkeypatch, capsys,
         "--home",
         str(tmp_path),
     ]
+    command += ["--models", *(row.name for row in PAPER_PRESETS["crespi2023"].rows), "redundant-Layer-Fusion", "multiclass-Meta-U-Net"]
     with caplog.at_level("INFO"):
         assert cli.run(command) == 0
     results, printed = tmp_path / "results/Dataset900_Phantom", capsys.readouterr().out
@@ -92,7 +93,7 @@ def test_crespis_models_ensembles_and_table(tmp_path: Path, monkeypatch, capsys,
     assert len(members) == 2 and all("__binary-" in name for name in members), "the best of each organ among the binary models"
     assert re.search(r"^average of the organs +Dice +Precision +Recall +HD95 .mm. +cases", printed, re.M)
     assert re.search(r"^Dice +liver +spleen", printed, re.M)
-    for name in ("U-Net", "SE-ResUNet", "DeepLabV3", "binary-U-Net", "Argmax", "Layer Fusion", "Logits Conc.", "Meta U-Net"):
+    for name in ("U-Net", "SE-ResUNet", "DeepLabV3", "binary-U-Net", "Argmax", "Layer Fusion", "Logits Conc.", "Meta U-Net", *command[-2:]):
         average, by_organ = lines_of(printed, name)
         assert (len(average), len(by_organ)) == (5, 2), name
     record = ModelFolder(results / members[0]).run("0").record()
@@ -105,7 +106,7 @@ def test_crespis_models_ensembles_and_table(tmp_path: Path, monkeypatch, capsys,
 def test_fangs_network_what_it_is_compared_with_and_its_ablations(tmp_path: Path, monkeypatch, capsys) -> None:
     make_phantom(tmp_path / "raw/Dataset900_Phantom", n_train=5, n_test=0, seed=0, size=0.3)
     with_tiny_networks(monkeypatch, "fang2020")
-    models = [row.name for row in PAPER_PRESETS["fang2020"].rows if not row.name.endswith(("-1", "-3"))]  # of fewer levels here
+    models = [row.name for row in PAPER_PRESETS["fang2020"].rows]
     command = [
         "900",
         "--preset",

@@ -106,6 +106,8 @@ def add_train_options(parser: ArgumentParser) -> None:
     parser.add_argument("-tr", "--trainer", help="trainer: Trainer (default), AdversarialTrainer ..., or module:Class of your own")
     parser.add_argument("--network", metavar="NAME", help="network instead of the planned one; autoseg_networks lists them")
     parser.add_argument("--organs", nargs="+", default=[], metavar="ORGAN", help="train on these organs only; the others are background")
+    text = "of a merged dataset: learn from the cases of these datasets only; all held-out cases are validated"
+    parser.add_argument("--sources", nargs="+", default=[], metavar="DATASET", help=text)
     text = "a model of one organ: one output with sigmoid, or two with softmax (default: as in the paper of the network)"
     parser.add_argument("--sigmoid", action=BooleanOptionalAction, help=text)
     intensities = parser.add_mutually_exclusive_group()

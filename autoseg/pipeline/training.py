@@ -39,7 +39,7 @@ from ..trainers.resume_checks import (
     warn_of_former_contents,
 )
 from ..trainers.run_options import RunFolders
-from ..trainers.run_setup import new_record, split_of
+from ..trainers.run_setup import new_record, of_sources, split_of
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
 from ..trainers.trial_checks import check_trial, checked_training_options
@@ -86,6 +86,7 @@ def train(
     with named_in(plan_file):
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(of_stage(settings, spec), workspace, spec, fold)
+    of_sources(split_of(workspace, dataset.name, fold), dataset, settings, spec.plan.labels)
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     with named_in(plan_file):
@@ -253,7 +254,8 @@ def _trainer(
         log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
         warn_if_options_differ(run, spec.configuration, settings)
     else:
-        record = new_record(spec, split_of(workspace, spec.plan.dataset, run.fold), run, previous, settings=settings)
+        split = of_sources(split_of(workspace, spec.plan.dataset, run.fold), dataset, settings, spec.plan.labels)
+        record = new_record(spec, split, run, previous, settings=settings)
         record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
         record = replace(record, pseudo_labels=pseudo)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)

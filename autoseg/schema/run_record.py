@@ -87,6 +87,7 @@ class RunRecord:
         settings: What the user asked for; None for an ensemble, and in records of version 0.1.0.
         ensemble: Of a learned ensemble: what it is made of.
         sources: Training case to the dataset that it was merged from; empty where cases are drawn alike (`trainers.case_sampling`).
+        scored: Held-out cases whose patches are scored while training; empty means all.
         case_weights: Training case to how often it is drawn, relative to others; empty likewise.
         pseudo_labels: Images without label maps that it learns from as well; None where it learns from labelled cases only.
     """
@@ -107,6 +108,7 @@ class RunRecord:
     settings: TrainSettings | None = None
     ensemble: EnsembleRecord | None = None
     sources: dict[str, str] = field(default_factory=dict)
+    scored: tuple[str, ...] = ()
     case_weights: dict[str, float] = field(default_factory=dict)
     pseudo_labels: PseudoLabels | None = None
 

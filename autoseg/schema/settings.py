@@ -66,6 +66,7 @@ class TrainSettings:
         network: Name in `autoseg.networks.NETWORKS` or ``module:function``; None means the planned one, or the trainer's own.
         network_options: Its keyword arguments.
         organs: That the model learns, the others are background; empty means all.
+        sources: Of a merged dataset those datasets whose cases are learnt from, and scored while training; empty means all.
         window: Width and level in HU of the CT window, or ``auto`` for that of the organs (`autoseg.data.ct_windows`); None as planned.
         window_bits: 8 rounds the values in the window to 256 grey values; None keeps them.
         center_crop: Pixels of the image (rows, columns) about the centre of each slice that are seen; None means all.
@@ -95,6 +96,7 @@ class TrainSettings:
     network: str | None = None
     network_options: dict[str, Any] = field(default_factory=dict)
     organs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     window: tuple[float, float] | str | None = None
     window_bits: int | None = None
     center_crop: tuple[int, ...] | None = None

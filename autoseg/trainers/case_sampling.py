@@ -93,6 +93,9 @@ def with_case_facts(job: RunRecord, dataset: Dataset, fingerprint_file: Path) ->
         dataset: As planned.
         fingerprint_file: Its ``fingerprint.json``, which says which organs are in which case.
     """
+    if job.settings is not None and (wanted_sources := job.settings.sources):
+        val = set(job.split.val)
+        job = replace(job, scored=tuple(one.name for one in dataset.cases if one.name in val and one.source in wanted_sources))
     if job.options.case_sampling == UNIFORM:
         return job
     fingerprint = read_json(fingerprint_file, Fingerprint)

@@ -51,7 +51,10 @@ def check_folds(runs: Iterable[Run], splits: Sequence[Split], path: Path) -> Non
         if record is None or record.ensemble is not None:  # an ensemble's cases are those that its members held out
             continue
         now = splits[int(run.fold)] if run.fold.isdecimal() and int(run.fold) < len(splits) else Split((), ())
-        moved = {*record.split.val} ^ {*now.val} | {*record.split.train} ^ {*now.train}
+        train, now_train = {*record.split.train}, {*now.train}
+        if record.settings is not None and record.settings.sources:  # which left the others out
+            now_train &= train
+        moved = {*record.split.val} ^ {*now.val} | train ^ now_train
         if moved:
             raise ValueError(
                 f"{path}: fold {run.fold}: expected the cases that {run.folder} was started with, found {min(moved)} elsewhere; "
@@ -103,7 +106,7 @@ def _named(plan: Plan, configuration: Configuration, settings: TrainSettings | N
     named: dict[str, Any] = {"organs": sorted(plan.labels.names)}
     if settings is not None:
         named |= {"trainer": settings.trainer, "network": settings.network, "tag": settings.tag}
-        named |= {"pseudo-labels": settings.pseudo_labels}
+        named |= {"pseudo-labels": settings.pseudo_labels, "sources": " ".join(settings.sources)}
     if settings is not None and (settings.normalization or settings.window):
         named |= {"normalization": list(configuration.normalization)}
     return named

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from ..data.annotations import annotated_indices
 from ..planners.budget import MIN_BATCH_SIZE, choose_budget, fit_batch, fit_memory, fit_time_budget
 from ..runtime.hardware import StepCost, choose_device, device_memory, release_memory
-from ..runtime.registry import lookup
+from ..runtime.registry import lookup, unknown_name_error
 from ..runtime.runs import Run
 from ..runtime.workspace import Workspace
-from ..schema import Budget, Configuration, Mirroring, Split
+from ..schema import Budget, Configuration, Dataset, Labels, Mirroring, Split
 from ..schema.run_record import RunRecord
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
@@ -39,6 +40,27 @@ def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
         expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
         raise ValueError(f"fold: expected {expected}, got {fold!r}")
     return splits[int(fold)]
+
+
+def of_sources(split: Split, dataset: Dataset, settings: TrainSettings, labels: Labels) -> Split:
+    """A split without the training cases of other source datasets than those that are asked for; held-out cases stay.
+
+    Raises:
+        ValueError: There is no such source, or no training case of it is annotated for one of the organs.
+    """
+    if not settings.sources:
+        return split
+    known = sorted({case.source for case in dataset.cases if case.source})
+    for name in settings.sources:
+        if name not in known:
+            raise unknown_name_error(f"--sources: source of {dataset.name}", name, known)
+    usable = {one.name for one in dataset.cases if one.source in settings.sources}
+    train = tuple(name for name in split.train if name in usable)
+    if not any(one.name in train and annotated_indices(one.annotated, labels) != () for one in dataset.cases):
+        raise ValueError(
+            f"--sources {' '.join(settings.sources)}: expected training cases with annotations of {', '.join(labels.names)}, found none"
+        )
+    return replace(split, train=train)
 
 
 def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Run) -> Configuration:

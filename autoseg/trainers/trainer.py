@@ -292,7 +292,7 @@ class Trainer:
         """Of the validation cases; of the training cases where none of the former was annotated for the organs."""
         make = partial(self.batch_maker, stream=VALIDATION)
         try:
-            return make(self.job.split.val or self.job.split.train)
+            return make(self.job.scored or self.job.split.val or self.job.split.train)
         except NothingAnnotatedError as error:
             log.warning("%s: scores while training come from training cases.", error)
             return make(self.job.split.train)

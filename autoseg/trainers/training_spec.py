@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.ct_windows import Window, check_window, common_window
-from ..data.label_subsets import organs_tag, subset_labels
+from ..data.label_subsets import organs_tag, safe_file_name, subset_labels
 from ..data.labels import plan_mirroring
 from ..data.region_order import check_region_order
 from ..networks import network_spec, surroundings_of
@@ -80,7 +80,8 @@ def training_spec(plan: Plan, name: str, settings: TrainSettings, *, windows: Ma
     if settings.tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", settings.tag):
         raise ValueError(f"--tag: expected a word of letters, digits, dots and dashes, got {settings.tag!r}")
     pseudo = [PSEUDO] if settings.pseudo_labels else []
-    further = (*slices, *pseudo, settings.tag)
+    sources = ["from_" + "+".join(map(safe_file_name, settings.sources))] if settings.sources else []
+    further = (*slices, *pseudo, *sources, settings.tag)
     words, former_words = (tuple(filter(None, (settings.network, one, intensities, *further))) for one in (organs, former))
     configuration = trainer.configure(_with_outputs(configuration, plan.labels, settings), plan, settings.trainer_options)
     if settings.network is None and settings.network_options:  # of the planned network, or of the trainer's own

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "network": "vnet",
     "network_options": {"features": [8, 16]},
     "organs": ("ball", "left block"),
+    "sources": ("Dataset001_One", "Dataset002_Two"),
     "window": (400.0, -50.5),
     "window_bits": 8,
     "center_crop": (320, 300),

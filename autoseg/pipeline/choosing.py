@@ -69,8 +69,8 @@ def find_best_configuration(
         metric: By which candidates are compared: a name in `autoseg.evaluation.metrics.METRICS`, or ``module:function``.
         max_seconds: Candidates that took longer a case in validation (with the networks of one fold) are left out.
         vote: Members of a candidate vote instead of being averaged, as their folds do in prediction then.
-        postprocess: Post-processing that is taken without a trial: ``largest``, ``none`` or ``kidney=2``
-            (`autoseg.inference.postprocessing.forced`).
+        postprocess: Post-processing that is taken without a trial, and that candidates are compared with: ``largest``, ``none`` or
+            ``kidney=2`` (`autoseg.inference.postprocessing.forced`).
         allow_code: Modules that a name in the dataset's files may import; those of `rule` and `metric` are allowed.
         overwrite: Replace a choice that was edited.
         failures: Gets case -> reason for the held-out cases whose stored predictions or references are damaged; the choice is made by the
@@ -128,7 +128,9 @@ def _choose(
     names, folds = comparable(models, organs_of)
     organs = {name: organs_of[name] for name in with_scores(scores_of_folds(results, dict.fromkeys(names, folds), unstored))}
     cases = common_cases(results, dataset, organs, folds)
-    cross_validation = CrossValidation(results, plan, cases, metric, dataset.tolerances, unstored, settings.vote, failures)
+    cross_validation = CrossValidation(
+        results, plan, cases, metric, dataset.tolerances, unstored, settings.vote, settings.postprocess, failures
+    )
     seconds = seconds_of(results, list(organs), folds)
     candidates, scores = scored_candidates(cross_validation, organs, seconds, max_members=max_members, max_seconds=max_seconds)
     uncompared = best_uncompared(cross_validation, models, organs_of, candidates)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..data.descriptions import planned_dataset
+from ..data.descriptions import planned_dataset, with_references
 from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import METRICS, find_metric, has_value, higher_is_better_score, value_of
 from ..evaluation.summaries import pooled_dice
 from ..evaluation.tables import align, number
+from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment, describe_not_run
 from ..presets.paper_preset import PaperTable
 from ..runtime.registry import allows_code
-from ..runtime.runs import ModelFolder
-from ..runtime.workspace import find_workspace
-from ..schema import Choice, Score
+from ..runtime.runs import ALL, ModelFolder
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Choice, Dataset, Plan, Score, candidate_name
+from ..selection.candidate_scores import scores_of_models
+from ..selection.cross_validation import CrossValidation
+from ..selection.stored_scores import common_cases, scores_of_folds
 from ..trainers.training_spec import training_spec
 from .paper_ensembles import paper_ensemble_folders
 
@@ -44,36 +49,68 @@ def describe_experiment(
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     plan, results = workspace.plan(dataset.name), workspace.results(dataset.name)
-    scores: dict[str, dict[str, list[Score]]] = {}
-    names: dict[str, str] = {}
+    table = _feasible(paper.table, plan)
+    labels_of: dict[str, str] = {}
     for configuration in configurations:
         for row, settings in zip(experiment.rows, experiment.trainings, strict=True):
             spec = training_spec(plan, configuration, settings, windows=dataset.windows)
             model = spec.model(results, settings.trainer)
-            label = " ".join([row or spec.configuration.network, *([configuration] if len(configurations) > 1 else [])])
-            names[model.name] = label
-            for score in _scores_of(model):
-                scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
+            labels_of[model.name] = " ".join([row or spec.configuration.network, *([configuration] if len(configurations) > 1 else [])])
     ensembles, failures = paper_ensemble_folders(workspace, dataset, experiment, configurations)
-    for label, model in ensembles.items():
-        for score in _scores_of(model):
+    labels_of |= {model.name: label for label, model in ensembles.items()}
+    found = _scores_of_models(workspace, dataset, labels_of, table)
+    scores: dict[str, dict[str, list[Score]]] = {}
+    for name, label in labels_of.items():
+        for score in found[name]:
             scores.setdefault(label, {}).setdefault(score.organ, []).append(score)
-    for organ, members in choice.organs.items() if paper.table.chosen else ():
-        found = [score for member in members for score in _scores_of(ModelFolder(results / member)) if score.organ == organ]
-        if len(members) == 1 and found:
-            scores.setdefault(paper.table.chosen, {})[organ] = found
-    chosen = {organ: " + ".join(names.get(name, name) for name in members) for organ, members in choice.organs.items()}
-    if paper.table.averages:
-        lines = _averages(paper.table, scores, plan.labels.names)
-    else:
-        lines = _lines(paper.table, scores, plan.labels.names, chosen)
+    taken = {organ: labels_of[members[0]] for organ, members in choice.organs.items() if len(members) == 1 and members[0] in labels_of}
+    chosen = _chosen(table, scores, taken) if table.chosen else {}
+    for organ, label in chosen.items():
+        scores.setdefault(table.chosen, {})[organ] = scores[label][organ]
+    lines = _averages(table, scores, plan.labels.names) if table.averages else _lines(table, scores, plan.labels.names, chosen)
+    if table.postprocess:
+        lines.append(f"scored with post-processing: {' '.join(table.postprocess)}")
+    if others := {organ: candidate_name(choice.organs[organ]) for organ in chosen if organ in choice.organs and organ not in taken}:
+        names = ", ".join(f"{organ} by {name}" for organ, name in others.items())
+        lines.append(f"autoseg_predict segments {names}: chosen among all models of the dataset, also those that are not of this table")
     missing = [*describe_not_run(experiment), *(f"{name}: {reason}" for name, reason in failures.items())]
     return "\n".join(lines + [f"not run: {one}" for one in missing])
 
 
-def _scores_of(model: ModelFolder) -> list[Score]:
-    """Its scores over all validated folds of the cross-validation."""
-    return [score for fold in model.validated_folds() if fold != "all" for score in model.run(fold).scores()]
+def _feasible(table: PaperTable, plan: Plan) -> PaperTable:
+    """The table without post-processing where organs overlap, and by Dice where nobody knows the spacing."""
+    table = replace(table, postprocess=()) if plan.labels.regions else table
+    return table if knows_spacing(plan) or METRICS[table.score].needs == "overlap" else replace(table, score="dice")
+
+
+def _chosen(table: PaperTable, scores: Scores, taken: Mapping[str, str]) -> dict[str, str]:
+    """Organ to the model of the table that stands for it: that of the choice, else the one of the best mean score."""
+    chosen = {}
+    for organ in dict.fromkeys(organ for of_organs in scores.values() for organ in of_organs):
+        means = {name: _over_cases(of_organs[organ], table.score) for name, of_organs in scores.items() if organ in of_organs}
+        known = {name: higher_is_better_score(mean, table.score) for name, mean in means.items() if not math.isnan(mean)}
+        best = max(known, key=known.__getitem__) if known else next(iter(means))
+        chosen[organ] = taken[organ] if taken.get(organ) in means else best
+    return chosen
+
+
+def _scores_of_models(workspace: Workspace, dataset: Dataset, names: Collection[str], table: PaperTable) -> dict[str, list[Score]]:
+    """Model to its scores over all validated folds of the cross-validation, with the table's post-processing."""
+    results, plan = workspace.results(dataset.name), workspace.plan(dataset.name)
+    folds = {name: tuple(fold for fold in ModelFolder(results / name).validated_folds() if fold != ALL) for name in sorted(names)}
+    found: dict[str, list[Score]] = {name: [] for name in folds}
+    if not table.postprocess:
+        return scores_of_folds(results, folds)
+    dataset = with_references(dataset, workspace.home)
+    for some in filter(None, dict.fromkeys(folds.values())):  # the choice computed the same of models of the same folds
+        models = [name for name, own in folds.items() if own == some]
+        organs = {name: ModelFolder(results / name).labels(plan.labels).names for name in models}
+        cases = common_cases(results, dataset, organs, some)
+        cross_validation = CrossValidation(
+            results, plan, cases, table.score, dataset.tolerances, postprocess=table.postprocess, failures={}
+        )
+        found |= scores_of_models(cross_validation, models)
+    return found
 
 
 def _lines(table: PaperTable, scores: Scores, organs: Sequence[str], chosen: Mapping[str, str]) -> list[str]:

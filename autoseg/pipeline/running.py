@@ -8,14 +8,18 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..data.ct_windows import Window
 from ..data.descriptions import planned_dataset
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
+from ..evaluation.metrics import find_metric
 from ..planners.configurations import selected_configurations
+from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment
 from ..presets.explanation import explain
+from ..presets.paper_preset import PaperPreset
 from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
@@ -30,7 +34,7 @@ from .paper_ensembles import train_paper_ensembles
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
 from .total_time import Training, describe_total
-from .training import train
+from .training import as_started, train
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +88,12 @@ def run(
     for settings, spec in trainings:
         check_trial(spec, settings)
     if experiment is not None:
-        explain(experiment.preset, trainings, windows=dataset.windows, experiment=experiment)
+        results = workspace.results(dataset.name)
+        models = [(settings, spec, spec.model(results, settings.trainer)) for settings, spec in trainings]
+        begun = [as_started(spec, model.run(fold), settings) for settings, spec, model in models for fold in folds]
+        explain(experiment.preset, begun, windows=dataset.windows, experiment=experiment)
     paper = None if experiment is None else experiment.paper
+    how = _choice_of(paper, plan)
     ensembles = [] if experiment is None else [one.name for one in experiment.ensembles]
     more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
     log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
@@ -96,7 +104,6 @@ def run(
             log.error("%s", error)
     if experiment is not None and experiment.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home)
-    how = {} if paper is None else dict(paper.choice)
     choose = partial(find_best_configuration, which, home=workspace.home, overwrite=plan_settings.overwrite, failures=failures)
     return choose(**how)  # may import what settings allow
 
@@ -113,6 +120,22 @@ def _total(
             stages.append((of_stage(settings, first), first))
     every_fold = [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
     return describe_total(trainings, folds, workspace.results(plan.dataset), first_stages=stages, every_fold=every_fold)
+
+
+def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:
+    """Arguments of a paper's choice: no post-processing where organs overlap, and by Dice where nobody knows the spacing."""
+    how = {} if paper is None else dict(paper.choice)
+    metric = how.get("metric", "dice")
+    if not knows_spacing(plan) and find_metric(metric).needs != "overlap":
+        log.info("Otherwise than in the paper: models are chosen by dice, as %s needs a spacing, which nobody knows.", metric)
+        how["metric"] = "dice"
+    if words := " ".join(how.get("postprocess", ())):
+        if plan.labels.regions:
+            log.info("Otherwise than in the paper: no post-processing (%s), as organs of this dataset overlap.", words)
+            del how["postprocess"]
+        else:
+            log.info("Models are chosen, and scored in the paper's table, with post-processing: %s.", words)
+    return how
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def train(
     if settings.restart or not run.is_started:
         with named_in(plan_file):
             check_trial(spec, settings)
-    explain(preset, [_as_started(spec, run, settings)], windows=dataset.windows)
+    explain(preset, [as_started(spec, run, settings)], windows=dataset.windows)
     check_files(dataset, workspace.home)
     # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
@@ -139,7 +139,7 @@ def _as_siblings(
     return replace(spec, configuration=replace(spec.configuration, sigmoid=first.sigmoid))
 
 
-def _as_started(spec: TrainingSpec, run: Run, settings: TrainSettings) -> tuple[TrainSettings, TrainingSpec]:
+def as_started(spec: TrainingSpec, run: Run, settings: TrainSettings) -> tuple[TrainSettings, TrainingSpec]:
     """Settings and plan that will run: of a run that was started before, those that it was started with."""
     if settings.restart or not run.is_started:
         return settings, spec

@@ -19,6 +19,9 @@ def _row(name: str, network: str, *, adversarial: bool = False) -> Row:
     return Row(name=name, training=training)
 
 
+LARGEST = ("largest",)
+"""Post-processing: the largest connected area is kept."""
+
 COLUMNS = {"dice": "Dice", "ravd": "RAVD (%)", "assd_border": "ASSD (mm)", "hd_border": "MSSD (mm)", "chaos": "score"}
 
 PRESET = PaperPreset(
@@ -50,8 +53,8 @@ PRESET = PaperPreset(
         },
         "batch": 3,
     },
-    choice={"metric": "chaos", "rule": "best_mean", "max_members": 1, "postprocess": ("largest",)},
-    table=PaperTable(chosen="MOvpUNet", metrics=COLUMNS, score="chaos"),
+    choice={"metric": "chaos", "rule": "best_mean", "max_members": 1, "postprocess": LARGEST},
+    table=PaperTable(chosen="MOvpUNet", metrics=COLUMNS, score="chaos", postprocess=LARGEST),
     why={
         "configurations": "axial slices, one at a time",
         "rows": "U-Nets, deeper, pre-trained, nested, cascaded, adversarial; MOvpUNet: for each organ the best by CHAOS score",
@@ -70,7 +73,6 @@ PRESET = PaperPreset(
         ),
         "ranges of scaling, rotation, shearing and shifting, which are not told: 0.8 to 1.2, 15 and 10 degrees, a tenth of the patch",
         "the planned patch and spacing instead of whole slices",
-        "the table's scores are without post-processing; the chosen models' largest components are kept in prediction",
         "of VGG-19's last stage all four convolutions are the bottom, of which the paper counts three",
     ),
 )

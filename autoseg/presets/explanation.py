@@ -174,6 +174,7 @@ def _network_options(settings: TrainSettings, spec: TrainingSpec) -> str:
     options, encoder = dict(settings.network_options), encoder_of(spec.configuration.network)
     source = options.pop("pretrained", None)
     start = "no pre-training" if not source else f"encoder from {FILES[encoder]}" if encoder else f"pretrained {source}"
+    start += f", then what fits of {settings.pretrained}" if settings.pretrained is not None else ""
     return start + (f", {shown(options)}" if options else "")
 
 

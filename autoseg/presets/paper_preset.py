@@ -81,12 +81,14 @@ class PaperTable:
         chosen: What the paper calls the models chosen for each organ together; empty where it has no such row.
         metrics: Columns of an organ: name in `evaluation.metrics.METRICS` to the paper's.
         score: Of them the one by which models are ranked, and averaged over organs.
+        postprocess: Post-processing that the models are scored with, as ``autoseg_evaluate --postprocess``; their files stay so.
         averages: Every metric's average over the organs, a row a model, and the score by organ, instead of a block an organ.
     """
 
     chosen: str
     metrics: Mapping[str, str]
     score: str
+    postprocess: tuple[str, ...] = ()
     averages: bool = False
 
 

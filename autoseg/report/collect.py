@@ -70,7 +70,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         choice=choice,
         metric=words,
         better=kind.better,
-        scores=(read_computed(results, choice, metric) if choice else {}) | scores,
+        scores=_by_the_choice(scores, read_computed(results, choice, metric) if choice else {}, choice),
         folds_of=folds_of,
         estimated_dice=read_estimated_dice(results, choice) if choice else {},
         runs=runs,
@@ -135,10 +135,15 @@ def _add_scores(found: Scores, name: str, scores: Sequence[Score], metric: str) 
     return [score.case for score in known]
 
 
+def _by_the_choice(scores: Scores, computed: Scores, choice: Choice | None) -> Scores:
+    """The scores that the choice compared: with post-processing those that it computed of models, too."""
+    return scores | computed if choice is not None and choice.postprocess else computed | scores
+
+
 def read_computed(results: Path, choice: Choice, metric: str) -> Scores:
     """Scores of the candidates that the choice computed and stored case by case (`candidate_scores`): averages."""
     found: Scores = {}
-    for stored in stored_case_scores(results, metric, choice.folds, vote=choice.vote):
+    for stored in stored_case_scores(results, metric, choice.folds, vote=choice.vote, postprocess=choice.postprocess):
         for members, scores in stored.scores.items():
             name = candidate_name(members)
             if name in choice.table:

@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 MOST_AVERAGES = {"overlap": 400, "masks": 24}
 """Averages that are compared, by what the metric needs: voxels are counted for hundreds of label maps at once, surfaces one by one."""
 
-VOTED = " by vote"
-"""After the metric in the name of the folder of what majorities score."""
+VOTED, WITH = " by vote", " with "
+"""After the metric in the name of the folder of what majorities score, and of what is scored with post-processing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def scored_candidates(
     candidates = candidates_for(with_scores(scores), max_members, organs=organs)
     candidates = candidates if max_seconds is None else within_seconds(candidates, seconds, max_seconds)
     candidates = _with_probabilities(cross_validation, candidates)
-    most = MOST_AVERAGES[find_metric(cross_validation.metric).needs]
+    most = MOST_AVERAGES["masks" if cross_validation.postprocessing else find_metric(cross_validation.metric).needs]
     candidates = limit_averages(candidates, scores, cross_validation.metric, most)
     scores |= scores_of_averages(cross_validation, [candidate for candidate in candidates if len(candidate.members) > 1])
     return [candidate for candidate in candidates if scores[candidate.name]], scores
@@ -84,15 +84,19 @@ def scored_candidates(
 def scores_of_models(cross_validation: CrossValidation, models: Sequence[str]) -> dict[str, list[Score]]:
     """Reads the scores of single models; where they lack the metric (older runs), it is computed from the stored label maps.
 
+    So is every metric of validation where predictions are scored with post-processing, which their label maps do not have.
+
     Raises:
         ValueError: A label map that is needed is not there any more.
     """
     wanted = {fold: {case.name for case in cases} for fold, cases in cross_validation.cases.items()}
     stored = {name: [(fold, cross_validation.scores(name, fold)) for fold in wanted] for name in models}
     scores = {name: [one for fold, of_fold in folds for one in of_fold if one.case in wanted[fold]] for name, folds in stored.items()}
-    lacking = [Candidate((name,)) for name in models if not all(has_value(score, cross_validation.metric) for score in scores[name])]
+    other = bool(cross_validation.postprocessing)
+    has_metric = partial(has_value, name=cross_validation.metric)
+    lacking = [Candidate((name,)) for name in models if other or not all(map(has_metric, scores[name]))]
     if lacking:
-        log.info("Computing %s of %s from the stored label maps.", cross_validation.metric, ", ".join(one.name for one in lacking))
+        log.info("Computing %s of %s from the stored label maps.", _how(cross_validation), ", ".join(one.name for one in lacking))
         for name, computed in _scores(cross_validation, lacking, "Scoring models").items():
             judged = {(score.case, score.organ) for score in scores[name]}
             scores[name] = [score for score in computed if (score.case, score.organ) in judged]
@@ -167,13 +171,14 @@ def _score_stored(cross_validation: CrossValidation, fold: str, case: Case, mode
     run, plan = cross_validation.run(model, fold), cross_validation.plan
     path = run.label_map(case.name, plan.file_ending)
     if not path.is_file():
-        metric = cross_validation.metric
+        metric = _how(cross_validation)
         raise ValueError(f"{path}: missing, and {metric} is not among the stored scores; choose by dice, or validate this fold again")
     labels, image = run.model.labels(plan.labels), read_label(path)
     prediction = to_internal_values(image.array, labels, source=str(path))
     place = image.geometry if image.geometry.has_spacing else read_case_geometry(case)
     spacing = place.spacing if place.has_spacing else None
-    return cross_validation.score(case, prediction, translate_labels(reference, plan.labels, labels), labels, spacing)
+    by_all = bool(cross_validation.postprocessing)
+    return cross_validation.score(case, prediction, translate_labels(reference, plan.labels, labels), labels, spacing, by_all=by_all)
 
 
 def _score_averages(
@@ -190,7 +195,7 @@ def _score_averages(
     reference = np.ascontiguousarray(reorient(reference[None], trace.transpose, trace.flips)[0])
     if reference.shape != together.agreed.shape:
         raise ValueError(f"case {case.name}: {case.label}: expected shape {trace.geometry.shape}, as in validation, found another one")
-    if find_metric(cross_validation.metric).needs == "overlap":
+    if find_metric(cross_validation.metric).needs == "overlap" and not cross_validation.postprocessing:
         return _from_counts(cross_validation.metrics, case, together, reference, labels)
     spacing = tuple(trace.geometry.spacing[axis] for axis in trace.transpose) if trace.geometry.has_spacing else None
     flat = reference.reshape(reference.shape[-trace.geometry.dim :])
@@ -221,19 +226,27 @@ def _from_counts(
     return found
 
 
-def stored_case_scores(results: Path, metric: str, folds: Sequence[str], *, vote: bool = False) -> Iterator[CaseScores]:
+def stored_case_scores(
+    results: Path, metric: str, folds: Sequence[str], *, vote: bool = False, postprocess: Sequence[str] = ()
+) -> Iterator[CaseScores]:
     """Reads what was computed and stored by a metric, of averages or with `vote` of majorities, case by case."""
     for fold in folds:
-        for path in sorted(_stored_path(results, f"{metric}{VOTED}" if vote else metric, fold, "").parent.glob("*.json")):
+        for path in sorted(_stored_path(results, how_scored(metric, vote, postprocess), fold, "").parent.glob("*.json")):
             yield read_json(path, CaseScores)
 
 
+def how_scored(metric: str, vote: bool, postprocess: Sequence[str]) -> str:
+    """What candidates are scored by, in words, by which what was computed is stored: ``chaos with largest``."""
+    steps = f"{WITH}{' '.join(postprocess)}" if any(word.rpartition("=")[2] != "none" for word in postprocess) else ""
+    return f"{metric}{VOTED if vote else ''}{steps}"
+
+
 def _how(cross_validation: CrossValidation) -> str:
-    return f"{cross_validation.metric}{VOTED}" if cross_validation.vote else cross_validation.metric
+    return how_scored(cross_validation.metric, cross_validation.vote, cross_validation.postprocess)
 
 
-def _stored_path(results: Path, metric: str, fold: str, case: str) -> Path:
-    return results / "candidates" / safe_file_name(metric) / f"fold_{fold}" / f"{case}.json"
+def _stored_path(results: Path, how: str, fold: str, case: str) -> Path:
+    return results / "candidates" / safe_file_name(how) / f"fold_{fold}" / f"{case}.json"
 
 
 def _known(path: Path, made_from: Mapping[str, str]) -> CaseScores:
@@ -258,7 +271,8 @@ def _made_from(
     """Model (empty: the label map) to what identifies the contents that its scores are made from."""
     organs = cross_validation.plan.labels.names
     tolerances = " ".join(f"{organ}={cross_validation.tolerances.get(organ, TOLERANCE_MM)}" for organ in organs)
-    found = {"": f"{label_id(case)} {'all' if case.annotated is None else ' '.join(case.annotated)} {tolerances}"}
+    steps = "".join(f" {organ}={one.components}" for organ, one in cross_validation.postprocessing.items())
+    found = {"": f"{label_id(case)} {'all' if case.annotated is None else ' '.join(case.annotated)} {tolerances}{steps}"}
     for name in _models(candidates):
         found[name] = " ".join(ids.get(path, "-") for path in _files(cross_validation, name, fold, case))
     return found

@@ -32,7 +32,8 @@ def describe_choice(choice: Choice) -> str:
         lines.append(f"What is expected on new images holds for {IMAGES_LIKE_TRAINING}; autoseg_predict says which look unlike them.")
     unit = find_metric(choice.metric).unit
     title = metric_title(choice.metric) + (f" in {unit}" if unit else "")
-    lines.append(f"{title} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
+    steps = f" with post-processing ({' '.join(choice.postprocess)})" if choice.postprocess else ""
+    lines.append(f"{title}{steps} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
     return "\n".join(lines)
 

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..evaluation.case_scores import score_case
+from ..evaluation.metrics import DEFAULT_METRICS, METRICS
+from ..inference.postprocessing import apply_postprocessing, forced
 from ..runtime.runs import ALL, ModelFolder, Run
 from ..runtime.serialization import read_json
 from ..runtime.worker_pool import run_cases
-from ..schema import Case, Labels, Plan, Score
+from ..schema import Case, Labels, Plan, PostProcessing, Score
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class CrossValidation:
         cases: Fold to the cases that every model predicted in it.
         tolerances: Organ to the tolerance in mm; others have `TOLERANCE_MM`.
         vote: Members of a candidate vote instead of being averaged.
+        postprocess: Post-processing that everything is scored with (`inference.postprocessing.requested_steps`).
         failures: Gets case -> reason for the cases whose files are damaged, and the others are compared. None: they are an error.
         unstored: ``model/fold`` to its scores, where they are others than those stored, as this user may not write them.
     """
@@ -50,6 +53,7 @@ class CrossValidation:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     unstored: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     vote: bool = False
+    postprocess: tuple[str, ...] = ()
     failures: MutableMapping[str, str] | None = None
 
     @property
@@ -67,6 +71,11 @@ class CrossValidation:
         """Metrics to compute beside Dice and IoU, which every score has."""
         return () if self.metric in ("dice", "iou") else (self.metric,)
 
+    @property
+    def postprocessing(self) -> dict[str, PostProcessing]:
+        """Post-processing by organ that everything is scored with."""
+        return forced(self.postprocess, self.plan.labels, {})
+
     def run(self, model: str, fold: str) -> Run:
         """The run that validated a model in a fold."""
         return ModelFolder(self.results / model).run(fold)
@@ -77,10 +86,23 @@ class CrossValidation:
         return self.run(model, fold).scores() if unstored is None else unstored
 
     def score(
-        self, case: Case, prediction: np.ndarray, reference: np.ndarray, labels: Labels, spacing_mm: tuple[float, ...] | None
+        self,
+        case: Case,
+        prediction: np.ndarray,
+        reference: np.ndarray,
+        labels: Labels,
+        spacing_mm: tuple[float, ...] | None,
+        *,
+        by_all: bool = False,
     ) -> list[Score]:
-        """Scores a label map by the metric, one score for each organ that was annotated in the case; arguments as of `score_case`."""
-        scored = partial(score_case, metrics=self.metrics, organs=case.annotated, tolerance_mm=self.tolerances)
+        """Scores a label map by the metric, one score for each organ that was annotated in the case; arguments as of `score_case`.
+
+        With `by_all` also by the default metrics, as in validation.
+        """
+        steps = {organ: one for organ, one in self.postprocessing.items() if organ in labels.names}
+        prediction = apply_postprocessing(prediction, labels, steps, spacing_mm or (1.0,) * prediction.ndim)
+        known = [name for name in DEFAULT_METRICS if by_all and (spacing_mm is not None or METRICS[name].needs == "overlap")]
+        scored = partial(score_case, metrics=(*known, *self.metrics), organs=case.annotated, tolerance_mm=self.tolerances)
         return scored(case.name, prediction, reference, labels, spacing_mm=spacing_mm)
 
     def voxels(self, fold: str, case: Case) -> int:

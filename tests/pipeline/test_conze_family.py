@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import story_data
 import torch
+from oracle_home import DATASET, write_oracle_dataset
 
 from autoseg import cli
 from autoseg.data.phantom.dataset import make_phantom
@@ -48,6 +49,8 @@ def test_the_papers_experiment_from_one_command(tmp_path, monkeypatch, capsys, c
     assert (
         f"not run: v19pUNet, v19pUNet+, v19pUNet1-1, cGv19pUNet1-1: pretrained: expected the ImageNet weights {FILES['vgg19']}" in printed
     )
+    assert printed.count("scored with post-processing: largest") == 1
+    assert "Models are chosen, and scored in the paper's table, with post-processing: largest." in caplog.text
     choice = read_json(results / "choice.json", Choice)
     assert (choice.metric, choice.rule, choice.max_members) == ("chaos", "best_mean", 1)
     assert all(len(members) == 1 for members in choice.organs.values())
@@ -65,6 +68,16 @@ def test_the_papers_experiment_from_one_command(tmp_path, monkeypatch, capsys, c
     states, _ = load_checkpoint(adversarial.checkpoint)
     heads = [weight for name, weight in states["network"].items() if name.endswith("decoder.head.weight")]
     assert [len(one) for one in heads] == [1, 1]
+
+
+@pytest.mark.slow
+def test_organs_that_overlap_are_chosen_without_post_processing(tmp_path, capsys, caplog):
+    write_oracle_dataset(tmp_path / "raw" / DATASET, regions=True)
+    with caplog.at_level("INFO"):
+        assert cli.run(["1", "--preset", "conze2021", "--models", "UNet", "--folds", "0", *TINY, "--home", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "no post-processing (largest), as organs of this dataset overlap" in caplog.text and "post-processing" not in printed
+    assert len(re.findall(r"^MOvpUNet .*= UNet", printed, re.M)) == 2
 
 
 def check_table(printed: str, models: list[str]) -> None:

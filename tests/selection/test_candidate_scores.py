@@ -29,13 +29,15 @@ from autoseg.data.images import read_label
 from autoseg.data.labels import to_file_values
 from autoseg.data.references import reference_of
 from autoseg.evaluation.case_scores import score_case
+from autoseg.evaluation.metrics import has_value, value_of
 from autoseg.inference.export import export_labels
+from autoseg.inference.postprocessing import apply_postprocessing
 from autoseg.inference.quantised_logits import load_logits
-from autoseg.pipeline import find_best_configuration
+from autoseg.pipeline import describe_choice, find_best_configuration
 from autoseg.runtime.provenance import content_id
 from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
-from autoseg.schema import Candidate, Choice, Score
+from autoseg.schema import Candidate, Choice, PostProcessing, Score
 from autoseg.selection import candidate_scores, cross_validation
 from autoseg.selection.candidate_scores import scores_of_averages, scores_of_models
 from autoseg.selection.cross_validation import CrossValidation
@@ -209,6 +211,32 @@ def test_a_choice_goes_on_without_a_damaged_case(home, damaged, capsys):
     assert printed.out.splitlines()[-1].startswith("Chosen by 1 case; 1 of 4 cases failed: b (")
     choice = read_json(home / "results" / DATASET / "choice.json", Choice)
     assert choice.cases == 1 and len(choice.organs) == 2
+
+
+@pytest.mark.parametrize("metric", ["dice", "chaos"])
+def test_candidates_are_compared_with_the_post_processing_that_is_asked_for(home, metric, averaged):
+    words = ("largest", "block=none")
+    raw, task = task_of(home, metric), task_of(home, metric, postprocess=words)
+    found = scores_of_models(task, MODELS) | scores_of_averages(task, AVERAGES)
+    labels, steps = task.plan.labels, {"ball": PostProcessing(components=1)}
+    for candidate in [*(Candidate((name,)) for name in MODELS), *AVERAGES]:
+        for case in task.cases["0"]:
+            prediction = export_labels([load_logits(task.run(name, "0").validation, case.name) for name in candidate.members], labels)
+            cleaned = apply_postprocessing(prediction, labels, steps, (1.0, 1.0, 1.0))
+            reference, spacing = reference_of(case, labels)
+            expected = raw.score(case, cleaned, reference, labels, spacing)
+            own = [score for score in found[candidate.name] if score.case == case.name]
+            assert [value_of(one, metric) for one in own] == pytest.approx([value_of(one, metric) for one in expected])
+    assert not all(
+        score.dice == other.dice for score, other in zip(found[MODELS[0]], scores_of_models(raw, MODELS)[MODELS[0]], strict=True)
+    )
+    assert all(has_value(score, "hd_border") for score in found[MODELS[0]]), "also by the other metrics of validation"
+    del averaged[:]
+    again = scores_of_models(task, MODELS) | scores_of_averages(task, AVERAGES)
+    assert repr(again) == repr(found) and averaged == []
+    choice = find_best_configuration(1, home=home, metric=metric, postprocess=words)
+    mean = np.mean([value_of(score, metric) for score in found[MODELS[1]] if score.organ == "ball"])
+    assert choice.table[MODELS[1]]["ball"] == pytest.approx(mean) and "with post-processing (largest block=none)" in describe_choice(choice)
 
 
 def test_models_of_some_organs_are_averaged_among_themselves(home):

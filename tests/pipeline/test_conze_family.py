@@ -78,6 +78,26 @@ def test_organs_that_overlap_are_chosen_without_post_processing(tmp_path, capsys
     printed = capsys.readouterr().out
     assert "no post-processing (largest), as organs of this dataset overlap" in caplog.text and "post-processing" not in printed
     assert len(re.findall(r"^MOvpUNet .*= UNet", printed, re.M)) == 2
+    caplog.clear()
+    again = ["1", "--preset", "conze2021", "--models", "UNet", "v16UNet", "--folds", "0", *TINY, "--home", str(tmp_path)]
+    with caplog.at_level("INFO"):
+        assert cli.run([*again, "--batch", "1", "--models", "v16UNet"]) == 0
+    assert len(re.findall(r"^MOvpUNet .*= v16UNet", capsys.readouterr().out, re.M)) == 2, "of the models of this experiment"
+    with caplog.at_level("INFO"):
+        assert cli.run([*again, "--batch", "1"]) == 0
+    assert "batch: 3 slices of CT, 5 of MR; runs 2 instead of 3 (UNet); 1 instead of 3 (v16UNet)" in caplog.text, "as they were started"
+
+
+@pytest.mark.slow
+def test_pictures_without_a_spacing_are_chosen_by_dice(tmp_path, capsys, caplog):
+    folder = write_oracle_dataset(tmp_path / "raw" / DATASET, dim=2)
+    for path in folder.glob("*Tr/*.json"):
+        path.unlink()
+    command = ["1", "--preset", "conze2021", "--models", "UNet", "--organs", "organ1", "--folds", "0", *TINY, "--home", str(tmp_path)]
+    with caplog.at_level("INFO"):
+        assert cli.run(command) == 0
+    assert "models are chosen by dice, as chaos needs a spacing, which nobody knows" in caplog.text
+    assert re.search(r"^Dice +organ1", capsys.readouterr().out, re.M)
 
 
 def check_table(printed: str, models: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,19 @@ from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Dataset
 from ..schema.settings import EnsembleSettings
 from ..trainers.training_spec import training_spec
+from ..trainers.validation import NothingValidatedError
 from .ensembles import train_ensemble
 
 log = logging.getLogger(__name__)
 
 
 def train_paper_ensembles(
-    which: str | int, experiment: Experiment, configurations: Sequence[str], *, home: str | Path | None = None
+    which: str | int,
+    experiment: Experiment,
+    configurations: Sequence[str],
+    *,
+    home: str | Path | None = None,
+    failures: MutableMapping[str, str] | None = None,
 ) -> None:
     """Trains the ensembles of a paper's experiment on the folds that all members have; one that cannot be made stops no others.
 
@@ -34,11 +40,12 @@ def train_paper_ensembles(
 
     Args:
         configurations: That were trained; the members are models of the first.
+        failures: As for `train_ensemble`.
     """
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
-    rows, failures = paper_ensembles(workspace, dataset, experiment, configurations)
-    for name, reason in failures.items():
+    rows, not_made = paper_ensembles(workspace, dataset, experiment, configurations)
+    for name, reason in not_made.items():
         log.error("%s is not trained: %s", name, reason)
     said: set[tuple[str, ...]] = set()
     restart = any(one.restart for one in experiment.trainings)
@@ -47,8 +54,8 @@ def train_paper_ensembles(
             log.info("Members of %s, by %s: %s.", row.name, experiment.paper.members_by, ", ".join(settings.members))
         said.add(settings.members)
         try:
-            train_ensemble(which, replace(settings, restart=restart), home=workspace.home)
-        except ValueError as error:
+            train_ensemble(which, replace(settings, restart=restart), home=workspace.home, failures=failures)
+        except (ValueError, NothingValidatedError) as error:
             log.error("%s is not trained: %s", row.name, error)
 
 
@@ -102,7 +109,7 @@ def _trained(workspace: Workspace, dataset: Dataset, experiment: Experiment, con
 def _members(workspace: Workspace, dataset: Dataset, trained: _Trained, row: EnsembleRow, by: str) -> tuple[str, ...]:
     """The members of an ensemble of the paper, each once."""
     if not trained.binary:
-        raise ValueError("none of the models of a single organ is trained and validated")
+        raise ValueError("no model of a single organ is trained and validated on a fold with held-out cases")
     organs = tuple(dict.fromkeys(name for one in trained.binary for name in one.labels.names))
     folds = shared_folds(trained.binary, least=1)
     two_best = rank(workspace, dataset, trained.binary, folds, by).best(trained.binary, organs, folds, number=2)

@@ -103,7 +103,7 @@ def run(
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
     if experiment is not None and experiment.ensembles:
-        train_paper_ensembles(which, experiment, configurations, home=workspace.home)
+        train_paper_ensembles(which, experiment, configurations, home=workspace.home, failures=failures)
     choose = partial(find_best_configuration, which, home=workspace.home, overwrite=plan_settings.overwrite, failures=failures)
     return choose(**how)  # may import what settings allow
 

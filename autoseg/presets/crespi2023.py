@@ -80,13 +80,15 @@ PRESET = PaperPreset(
         "options": "Dice and cross entropy alike; Adam with 1e-3, reduced on plateaus of the smoothed validation loss; early stopping",
     },
     departures=(
-        "not told: how long the rate waits, what it falls to (a tenth after 10 validation intervals), when training stops (after 50)",
-        "not told: grid distortion of 0.3, rotation of 15 degrees, elastic deformation of 4 pixels, each in half of the slices",
+        "not told: plateau_patience, plateau_factor and early_stopping, and how strong and frequent the augmentation is",
         Departure(
             "the budget has no more validation intervals than early stopping waits for, so that it never stops training",
             lambda settings, spec: budget_of(settings).validation_intervals <= settings.changed_options.get("early_stopping", 0),
         ),
-        "slices are resampled to the planned spacing, which is the median of the data; the paper keeps each image's own",
+        Departure(
+            "slices are resampled to the planned spacing; the paper keeps each image's own",
+            lambda settings, spec: not spec.configuration.slice_shape,
+        ),
         "cross-validation by patient; ensembles learn from cases that their members were not trained on, and begin as their average",
         Departure(
             "models of all organs see intensities as planned, as no window is told for them",

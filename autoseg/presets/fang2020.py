@@ -83,7 +83,7 @@ PRESET = PaperPreset(
     },
     departures=(
         Departure(
-            "4000 epochs of a patch a volume are 4000 x volumes / batch --iterations (one organ: 2500): the default budget instead",
+            "4000 epochs of a patch a volume are 4000 x volumes / batch --iterations (one organ: 2500), which were not asked for",
             lambda settings, spec: settings.iterations is None,
         ),
         Departure(
@@ -95,6 +95,6 @@ PRESET = PaperPreset(
             lambda settings, spec: settings.trainer == "PyramidTrainer" or settings.options.get("supervision") == "pyramid",
         ),
         "the table's Dice is that of the label maps without post-processing",
-        "the size of the batch is not told: the planned one",
+        Departure("the size of the batch is not told: the planned one", lambda settings, spec: settings.batch is None),
     ),
 )

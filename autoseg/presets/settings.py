@@ -50,7 +50,7 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     """The settings of one training: the preset's, and over them the user's.
 
     Of a paper with a table of models it is the last of those with the network and the trainer that the user names (pre-trained ones stand
-    behind those that are not), with its name.
+    behind those that are not), with its name; a model of a single organ where one is named, else of all where the paper has such.
 
     Args:
         name: Of a paper's preset; those of the planner, and None, say nothing here.
@@ -61,6 +61,8 @@ def train_settings(name: str | None, **given: Any) -> TrainSettings:
     if preset is None:
         return TrainSettings(**given)
     matching = rows_for(preset, given)
+    if len(given.get("organs", ())) != 1:  # models of all organs where the paper has some
+        matching = [row for row in matching if row.organ_by_organ is False] or matching
     return settings_for(preset, matching[-1] if preset.rows else matching[0], given)
 
 

@@ -19,7 +19,8 @@ from autoseg.runtime.checkpoints import load_checkpoint, save_checkpoint
 from autoseg.runtime.runs import FINAL_CHECKPOINT, ModelFolder
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice
-from autoseg.schema.settings import TrainSettings
+from autoseg.schema.settings import EnsembleSettings, TrainSettings
+from autoseg.trainers.validation import NothingValidatedError
 
 planned = pytest.fixture(scope="module")(planned_once)
 home = pytest.fixture(linked_home)
@@ -96,6 +97,23 @@ def test_names_of_ensembles_ask_for_them_and_for_the_papers_models(tmp_path: Pat
     assert found.ensembles[:4] == usual.ensembles and found.ensembles[4].share == 0.2
     few = experiment("crespi2023", 1, home=home, models=["binary-U-Net", "redundant-Layer-Fusion"], organs=("ball",))
     assert few.rows == ("binary-U-Net",) and few.ensembles[-1].name == "redundant-Layer-Fusion"
+
+
+def test_an_ensemble_none_of_whose_cases_can_be_validated_stops_no_others(home: Path, monkeypatch, caplog) -> None:
+    """As where a disk lost the references; what fails by case is handed on, for the exit status."""
+    found = experiment_of(model(home, "binary-U-Net", 0.2, ball=right()))
+    found = replace(found, ensembles=(found.ensembles[0], replace(found.ensembles[0], name="Another")))
+    asked: list[str] = []
+
+    def fail(which: object, settings: EnsembleSettings, *, failures: dict[str, str], **_: object) -> None:
+        asked.append(settings.kind)
+        failures["case_0"] = "no reference"
+        raise NothingValidatedError("not one of 2 cases could be validated")
+
+    monkeypatch.setattr(paper, "train_ensemble", fail)
+    failures: dict[str, str] = {}
+    paper.train_paper_ensembles(3, found, ["2d"], home=home, failures=failures)
+    assert asked == ["argmax"] * 2 and failures == {"case_0": "no reference"} and "Another is not trained: not one" in caplog.text
 
 
 class TestShareOfPatients:

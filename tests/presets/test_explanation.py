@@ -172,6 +172,18 @@ def test_a_budget_too_short_for_early_stopping_is_said() -> None:
         assert any("never stops" in one for one in found) == expected, given
 
 
+def test_departures_name_no_values_that_do_not_run() -> None:
+    """The user's are in the line of the options."""
+    options = {"plateau_patience": 3, "early_stopping": 7, "distortion_limit": 0.1}
+    settings = train_settings("crespi2023", device="cpu", organs=("liver",), options=options, seconds=36000.0)
+    found = "; ".join(departures_of(PAPER_PRESETS["crespi2023"], [(settings, training_spec(PLAN, "2d", settings))]))
+    assert "not told: plateau_patience" in found and not any(number in found for number in ("10", "50", "0.3", "15"))
+    for given, said in (({"seconds": 60.0, "batch": 4}, False), ({}, True)):
+        settings = train_settings("fang2020", device="cpu", **given)
+        found = "; ".join(departures_of(PAPER_PRESETS["fang2020"], [(settings, training_spec(PLAN, "2.5d", settings))]))
+        assert ("the planned one" in found) == said and "default budget" not in found and "which were not asked for" in found
+
+
 def test_models_that_differ_are_named(caplog: pytest.LogCaptureFixture) -> None:
     several = [train_settings("conze2021", organs=("liver",), network=one, seconds=60.0) for one in ("conze_unet", "vgg16_unet")]
     with caplog.at_level("INFO"):

@@ -96,7 +96,7 @@ def test_numbers_of_the_papers() -> None:
     assert (plan_settings("roth2018").spacing, plan_settings("roth2018").one_grid) == ("x2", True)
     assert (roth.first_iterations, roth.iterations, roth.network_options) == (200_000, 115_000, {"valid": True})
     assert roth.trainer_options == {"previous_input": False, "first_step": 1.0, "second_step": 0.63, "tile_mean": "plain"}
-    assert (crespi.window, crespi.options["learning_rate"]) == ("auto", 1e-3)
+    assert (crespi.window, train_settings("crespi2023", organs=("heart",)).window, crespi.options["learning_rate"]) == (None, "auto", 1e-3)
 
 
 class TestWhatTheUserSaysWins:
@@ -231,6 +231,13 @@ def test_what_fang_compares_with_is_trained_only_where_it_is_named(tmp_path: Pat
     (net,) = experiment("fang2020", 1, home=tmp_path, network="deeplabv3").trainings
     assert (net.trainer, net.network_options) == ("Trainer", {"block": "basic", "blocks": [2, 2, 2, 2]})
     assert train_settings("fang2020").tag == "PIPO-FAN"
+
+
+def test_one_training_of_all_organs_is_a_baseline_and_not_called_binary() -> None:
+    of_all, of_some = (train_settings("crespi2023", network="deeplabv3", organs=organs) for organs in ((), ("lung_left", "lung_right")))
+    assert (of_all.tag, of_some.tag, of_some.window, of_some.sigmoid) == ("DeepLabV3", "DeepLabV3", None, None)
+    one = train_settings("crespi2023", network="deeplabv3", organs=("heart",))
+    assert (one.tag, one.window, one.sigmoid) == ("binary-DeepLabV3", "auto", True)
 
 
 def test_fangs_models_of_a_single_organ_have_the_papers_values_for_one(tmp_path: Path) -> None:

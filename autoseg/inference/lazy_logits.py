@@ -11,6 +11,7 @@ import torch
 
 from ..data.label_subsets import labels_as_in
 from ..schema import Geometry, Labels, Trace
+from .log_odds import StoredLogOdds
 from .logits import Logits
 
 
@@ -33,9 +34,9 @@ class _TemperatureScaled:
         return self.array
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        part = _numbers(self.array[index])
         if self.kind == "logits":
-            return part / np.float32(self.temperature)
+            return _numbers(self.array[index]) / np.float32(self.temperature)
+        part = _numbers(self.array[index]) if self.regions else _complete(self.array, index)
         part /= 255
         power, tiny = np.float32(1 / self.temperature), np.finfo(np.float32).tiny
         rest = np.power(1 - part, power) if self.regions else None
@@ -160,6 +161,20 @@ def on_first_grid(members: Sequence[Logits]) -> list[Logits]:
         return replace(other, geometry=geometry, transpose=order, flips=(), shape_before_crop=tuple(trace.shape), crop=crop)
 
     return [replace(member, trace=on_grid(member.trace)) for member in members]
+
+
+def complete_shares(logits: Logits, labels: Labels) -> Logits:
+    """A prediction whose stored probabilities, where an organ wins, add up to 1 (`log_odds.StoredLogOdds.complete`)."""
+    if labels.regions or logits.kind == "logits":
+        return logits
+    return replace(logits, array=_TemperatureScaled(logits.array, logits.kind, 1.0, labels.regions))
+
+
+def _complete(array: Any, index: Any) -> np.ndarray:
+    """A slice of probabilities times 255 of all channels of a softmax, with what was too small to be stored."""
+    if isinstance(array, _Reordered):
+        return _complete(array.array, index)[list(array.order)]
+    return array.complete(index) if isinstance(array, StoredLogOdds) else _numbers(array[index])
 
 
 def _numbers(part: Any) -> np.ndarray:

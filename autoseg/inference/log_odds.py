@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 
 PROBABILITY_STEPS = 1020
 """Codes from probability 0 to 1, besides those of the log-odds: no probability is off by more than half of one part in so many."""
@@ -48,6 +49,21 @@ class StoredLogOdds:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         found: np.ndarray = _tables()[0][np.asarray(self.codes[index])]
+        return found
+
+    def complete(self, index: Any) -> np.ndarray:
+        """As a slice with all channels of a softmax, but background's share is not 0 where an organ wins: it is what is missing to 1.
+
+        A temperature makes much of it: of two organs that are both sure it must not make two that are certain.
+        """
+        codes = np.asarray(self.codes[index])
+        found, odds = _tables()[0][codes], _tables()[1][codes[1:]]
+        winner = odds.argmax(0)[None]
+        surest = np.take_along_axis(odds, winner, 0)[0]
+        others = found[1:].copy()
+        np.put_along_axis(others, winner, 0, 0)
+        missing = np.maximum(255 * expit(-surest) - others.sum(0), 0)
+        found[0] += np.where((surest > 0) & (found[0] == 0), missing, 0)
         return found
 
     def log_odds(self, index: Any) -> np.ndarray:

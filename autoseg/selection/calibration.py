@@ -23,6 +23,7 @@ from scipy.optimize import minimize_scalar
 
 from ..data.annotations import members_of
 from ..data.references import reference_of
+from ..inference.lazy_logits import complete_shares
 from ..inference.logits import Logits
 from ..inference.sampled_probabilities import probabilities_at
 from ..schema import Calibration, Case, Choice, Labels
@@ -135,7 +136,7 @@ def _drawn(case: str, organs: np.ndarray, known: np.ndarray | None, most: int) -
 
 def _sample(logits: Logits, points: np.ndarray, truth: np.ndarray, of: Labels, labels: Labels, case: Case) -> Sample:
     """A model's probabilities at voxels, beside what would have been right; `truth` are the internal values of the labels `of`."""
-    shares = probabilities_at([logits], points, labels)
+    shares = probabilities_at([complete_shares(logits, labels)], points, labels)
     values = _possible_values(of, case)
     organs = np.stack([np.isin(truth, values.get(organ, ())) for organ in labels.names], axis=1)
     if labels.regions:

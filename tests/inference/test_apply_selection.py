@@ -55,6 +55,21 @@ def plainly(predictions: dict[str, Logits], choice: Choice) -> tuple[np.ndarray,
     return np.where(np.any(claims, axis=0), winner, 0), int((np.sum(claims, axis=0) > 1).sum())
 
 
+def test_of_two_sure_organs_the_surer_wins_in_validation_as_in_prediction():
+    """Logits of 7 and 12 are both 1 in eight bits: with a temperature too, the surer organ wins, not the one that stands first."""
+    labels = {name: subset_labels(LIVER_SPLEEN_AORTA, (name,)) for name in ("liver", "spleen")}
+    choice = Choice({name: (name,) for name in labels}, ("0",), {}, 0, calibration={name: Calibration(2.0) for name in labels})
+    live = {}
+    for name, confidence in (("liver", 7.0), ("spleen", 12.0)):
+        array = np.zeros((2, *GRIDS["finer"].shape), np.float32)
+        array[1] = confidence
+        live[name] = Logits(torch.from_numpy(array), GRIDS["finer"])
+    stored = {name: Logits(StoredLogOdds(quantise(one.array, labels[name])), one.trace, "probability8") for name, one in live.items()}
+    for predictions in (live, stored):
+        found, conflicts = apply_selection(predictions, choice, labels, LIVER_SPLEEN_AORTA)
+        assert conflicts and set(np.unique(found)) == {0, *LIVER_SPLEEN_AORTA.internal_members[1]}
+
+
 @pytest.mark.parametrize("case", ["finer", "slices", "turned", "flat"])
 @pytest.mark.parametrize(
     "organs",

@@ -9,8 +9,9 @@ from factories import ORGANS, REGIONS, labels, make_geometry, whole_trace
 
 from autoseg.inference.export import export_labels, probabilities
 from autoseg.inference.lazy_logits import in_order_of, lazy_mean, on_first_grid, with_temperature
+from autoseg.inference.log_odds import StoredLogOdds
 from autoseg.inference.logits import Logits
-from autoseg.inference.quantised_logits import quantise_8_bits
+from autoseg.inference.quantised_logits import quantise, quantise_8_bits
 from autoseg.schema import Labels, Trace
 
 
@@ -48,6 +49,23 @@ def test_stored_probabilities_get_what_the_logits_would_get(labels: Labels) -> N
     assert precise.any()
     np.testing.assert_allclose(found[:, precise], expected[:, precise], atol=12)
     assert not found[stored.array == 0].any(), "0 stays 0"
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 5.0])
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_of_stored_log_odds_a_temperature_makes_what_it_makes_of_the_logits(outputs: int, temperature: float) -> None:
+    """Also where a model is sure: 7 and 12 are 1 in eight bits, and stay apart at every temperature."""
+    of = ORGANS if outputs == 3 else labels(liver=1)
+    logits = make_logits(outputs=outputs)
+    logits.array[-1, 0, :3] = torch.tensor([7.0, 12.0, 20.0])[:, None]
+    logits.array[:-1, 0, :3] = torch.tensor([0.0, -30.0])[: outputs - 1, None, None]
+    stored = Logits(StoredLogOdds(quantise(logits.array, of)), logits.trace, "probability8")
+    expected = with_temperature(logits, temperature, of).array[:]
+    expected = torch.softmax(torch.from_numpy(expected), 0).numpy()
+    found = with_temperature(stored, temperature, of).array[:] / 255
+    np.testing.assert_allclose(1 - found[-1, 0, :3], 1 - expected[-1, 0, :3], rtol=0.02, atol=2e-7)
+    organ = (expected[1:].max(axis=0) > 0.5) & (outputs == 2)  # of three classes the one that is left may be too small to be stored
+    np.testing.assert_allclose(found[:, organ].max(axis=0), expected[:, organ].max(axis=0), atol=0.01)
 
 
 def test_the_label_map_of_one_model_does_not_change_but_its_confidence_does() -> None:

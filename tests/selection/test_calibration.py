@@ -6,7 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from factories import labels, make_geometry
 
+from autoseg.inference.lazy_logits import complete_shares
+from autoseg.inference.log_odds import StoredLogOdds
+from autoseg.inference.logits import Logits
+from autoseg.inference.quantised_logits import quantise
+from autoseg.inference.sampled_probabilities import probabilities_at
+from autoseg.schema import Trace
 from autoseg.selection.calibration import (
     COLDEST,
     Sample,
@@ -102,6 +109,22 @@ def test_a_probability_that_was_rounded_to_zero_costs_much_but_not_everything() 
     sample = Sample(np.array([[1.0, 0.0]], np.float32), np.array([[False, True]]))
     assert 5 < negative_log_likelihood(sample, 1.0) < 7
     assert negative_log_likelihood(sample, 4.0) < 2
+
+
+def test_the_temperature_of_stored_log_odds_is_that_of_the_logits() -> None:
+    """Voxels of which a model is sure have their cost at every temperature: they are not 1 and 0."""
+    rng = np.random.default_rng(3)
+    odds = np.concatenate([rng.normal(8, 1, 1500), rng.normal(0.5, 1.5, 500)]).astype(np.float32)
+    logits = np.stack([np.zeros_like(odds), odds])
+    right = rng.random(len(odds)) < 1 / (1 + np.exp(-odds / 1.5))
+    shape = (1, 1, len(odds))
+    trace = Trace("a", make_geometry(shape), (0, 1, 2), shape, ((0, 1), (0, 1), (0, len(odds))), shape, (1.0,) * 3)
+    organ = labels(liver=1)
+    stored = Logits(StoredLogOdds(quantise(logits[:, None, None], organ)), trace, "probability8")
+    points = np.stack([np.zeros(len(odds), int), np.zeros(len(odds), int), np.arange(len(odds))])
+    allowed = np.stack([~right, right], axis=1)
+    found = fit_temperature(Sample(probabilities_at([complete_shares(stored, organ)], points, organ), allowed))
+    assert found == pytest.approx(fit_temperature(Sample(softmax(logits.T), allowed)), rel=0.01)
 
 
 def test_temperature_keeps_winner_and_sum() -> None:

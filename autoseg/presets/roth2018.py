@@ -28,6 +28,7 @@ PRESET = PaperPreset(
         "iterations": 115_000,
         "first_iterations": 200_000,
     },
+    choice={"max_members": 1, "postprocess": ("none",)},
     why={
         "configurations": "a first stage inside the body, a second one around what the first found",
         "networks": "their 3D U-Net",

@@ -26,6 +26,7 @@ PRESET = PaperPreset(
         "batch": 1,
         "iterations": 500_000,
     },
+    choice={"postprocess": ("none",)},
     why={
         "configurations": "volumes",
         "spacing": "2 mm, the localisation network's 6 mm is its own",

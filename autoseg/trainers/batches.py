@@ -122,7 +122,18 @@ class BatchMaker:
             cases = {name: self.cases[name]}
         place = draw_sample(rng, cases, configuration, foreground=foreground, load_size=load_size, organ_slices=organ_slices)
         # A translation is another place to read, not another way to place what was read.
-        return replace(augmentation, translation=()), moved(place, augmentation.translation)
+        translated, augmentation = moved(place, augmentation.translation), replace(augmentation, translation=())
+        return augmentation, translated if translated == place or self._shows_region(translated) else place
+
+    def _shows_region(self, sample: Sample) -> bool:
+        """Whether some voxel of a patch lies in the candidate region, outside of which none counts; True where there are no regions."""
+        folders = self.folders if sample.case in self.cases else self.folders.of_unlabelled()
+        if folders.region is None:
+            return True
+        size = self.job.configuration.patch_size
+        centres = [(start + stop) // 2 for start, stop in sample.box]
+        patch = tuple((middle - n // 2, middle - n // 2 + n) for middle, n in zip(centres, (1,) * (3 - len(size)) + size, strict=True))
+        return bool(read_box(self._array(folders.region / f"{sample.case}.b2nd"), patch, fill=0).any())
 
     def _sample(self, number: int, index: int, foreground: bool) -> tuple[Tensor, Tensor, str, tuple[Known, ...] | None, Tensor | None]:
         job, configuration = self.job, self.job.configuration

@@ -20,6 +20,7 @@ from autoseg.runtime.workspace import Workspace
 from autoseg.schema import CandidateRegion
 from autoseg.schema.conventions import ANNOTATED
 from autoseg.schema.run_record import RunRecord
+from autoseg.schema.training_options import AugmentationOptions
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
 from autoseg.trainers.cascade import trainer as cascade
 from autoseg.trainers.cascade.candidate_region import CandidateRegionChoice
@@ -196,6 +197,14 @@ class TestBatches:
         assert {batch.image.shape for batch in batches} == {(2, 3 if previous_input else 1, 8, 8, 8)}
         background, _, _, outside = torch.stack([batch.segmentation for batch in batches]).flatten().bincount()
         assert outside > background > 0
+
+    def test_no_translation_leads_out_of_the_region_altogether(self, cascade_folders):
+        job = second(radius=0)
+        far = AugmentationOptions(translation_probability=1.0, translation_voxels=12.0, translation_share=0.0)
+        job = dataclasses.replace(job, options=dataclasses.replace(job.options, augmentation=far, foreground=0.0))
+        make = BatchMaker(job, with_regions(job, cascade_folders), "abcd", stream=TRAINING, device=CPU)
+        counted = [int((patch != 3).sum()) for number in range(20) for patch in make(number).segmentation]
+        assert min(counted) > 0, "a step on such a patch would learn nothing"
 
     def test_validation_patches_hold_exactly_the_region(self, cascade_folders):
         job = second(radius=1)

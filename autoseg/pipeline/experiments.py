@@ -16,7 +16,7 @@ from ..evaluation.summaries import pooled_dice
 from ..evaluation.tables import align, number
 from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment, describe_not_run
-from ..presets.paper_preset import PaperTable
+from ..presets.paper_preset import PaperTable, words_about
 from ..runtime.registry import allows_code
 from ..runtime.runs import ALL, ModelFolder
 from ..runtime.workspace import Workspace, find_workspace
@@ -78,8 +78,8 @@ def describe_experiment(
 
 
 def _feasible(table: PaperTable, plan: Plan) -> PaperTable:
-    """The table without post-processing where organs overlap, and by Dice where nobody knows the spacing."""
-    table = replace(table, postprocess=()) if plan.labels.regions else table
+    """The table with the post-processing that suits the organs, and by Dice where nobody knows the spacing."""
+    table = replace(table, postprocess=words_about(plan.labels, table.postprocess))
     return table if knows_spacing(plan) or METRICS[table.score].needs == "overlap" else replace(table, score="dice")
 
 

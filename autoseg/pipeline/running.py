@@ -19,7 +19,7 @@ from ..planners.configurations import selected_configurations
 from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment
 from ..presets.explanation import explain
-from ..presets.paper_preset import PaperPreset
+from ..presets.paper_preset import PaperPreset, words_about
 from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
@@ -129,12 +129,12 @@ def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:
     if not knows_spacing(plan) and find_metric(metric).needs != "overlap":
         log.info("Otherwise than in the paper: models are chosen by dice, as %s needs a spacing, which nobody knows.", metric)
         how["metric"] = "dice"
-    if words := " ".join(how.get("postprocess", ())):
+    if words := " ".join(how.pop("postprocess", ())):
         if plan.labels.regions:
             log.info("Otherwise than in the paper: no post-processing (%s), as organs of this dataset overlap.", words)
-            del how["postprocess"]
-        else:
-            log.info("Models are chosen, and scored in the paper's table, with post-processing: %s.", words)
+        elif useful := words_about(plan.labels, words.split()):
+            log.info("Models are chosen, and scored in the paper's table, with post-processing: %s.", " ".join(useful))
+            how["postprocess"] = useful
     return how
 
 

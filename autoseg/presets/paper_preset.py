@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..schema import Labels
 from ..schema.settings import TrainSettings
 from ..trainers.training_spec import TrainingSpec
 
@@ -81,7 +82,8 @@ class PaperTable:
         chosen: What the paper calls the models chosen for each organ together; empty where it has no such row.
         metrics: Columns of an organ: name in `evaluation.metrics.METRICS` to the paper's.
         score: Of them the one by which models are ranked, and averaged over organs.
-        postprocess: Post-processing that the models are scored with, as ``autoseg_evaluate --postprocess``; their files stay so.
+        postprocess: Post-processing that the models are scored with, as ``autoseg_evaluate --postprocess``; their files stay so. Words
+            about organs that a dataset lacks are left out (`words_about`).
         averages: Every metric's average over the organs, a row a model, and the score by organ, instead of a block an organ.
     """
 
@@ -90,6 +92,17 @@ class PaperTable:
     score: str
     postprocess: tuple[str, ...] = ()
     averages: bool = False
+
+
+def words_about(labels: Labels, words: Sequence[str]) -> tuple[str, ...]:
+    """A paper's words of post-processing (``largest``, ``kidney=2``) that are of use for these labels, which write organs as they like.
+
+    Of organs that overlap nothing can be removed.
+    """
+    spelled = {name.casefold(): name for name in labels.names}
+    split = [word.rpartition("=") for word in words]
+    known = [(spelled.get(organ, ""), sign, what) for organ, sign, what in split if not sign or organ in spelled]
+    return () if labels.regions else tuple("".join(parts) for parts in known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,7 @@ def test_fangs_network_what_it_is_compared_with_and_its_ablations(tmp_path: Path
     printed, results = capsys.readouterr().out, tmp_path / "results/Dataset900_Phantom"
     assert re.search(r"^average of the organs +Avg. Dice +Glb. Dice +cases", printed, re.M)
     assert all(len(lines_of(printed, name)) == 2 for name in models)
+    assert "scored with post-processing: largest\n" in printed, "whose kidneys are two organs"
     record = ModelFolder(next(results.glob("2.5d__PyramidTrainer__*PIPO-FAN"))).run("0").record()
     assert (record.configuration.slice_shape, record.configuration.patch_size) == ((32, 32), (16, 16))
     assert record.options.organ_slices and (record.options.optimizer, record.options.momentum) == ("rmsprop", 0.0)

@@ -12,11 +12,13 @@ from factories import ORGANS, make_configuration, make_plan, write_dataset
 
 from autoseg import cli, pipeline
 from autoseg.cli.options import PAPERS
+from autoseg.inference.postprocessing import forced
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.imagenet import encoder_of
 from autoseg.pipeline import PlanSettings, TrainSettings
 from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.experiment import experiment
+from autoseg.presets.paper_preset import words_about
 from autoseg.presets.settings import check_paper, plan_settings, train_settings
 from autoseg.schema import Budget
 from autoseg.schema.training_options import AugmentationOptions
@@ -231,6 +233,19 @@ def test_what_fang_compares_with_is_trained_only_where_it_is_named(tmp_path: Pat
     (net,) = experiment("fang2020", 1, home=tmp_path, network="deeplabv3").trainings
     assert (net.trainer, net.network_options) == ("Trainer", {"block": "basic", "blocks": [2, 2, 2, 2]})
     assert train_settings("fang2020").tag == "PIPO-FAN"
+
+
+def test_fang_keeps_two_components_of_kidneys_that_are_one_organ() -> None:
+    words = PAPER_PRESETS["fang2020"].choice["postprocess"]
+    assert words == PAPER_PRESETS["fang2020"].table.postprocess
+    for names, expected in ((("liver", "Kidneys"), ("largest", "Kidneys=2")), (("liver", "kidney_left"), ("largest",))):
+        labels = replace(ORGANS, names=names)
+        assert words_about(labels, words) == expected
+        assert {organ: steps.components for organ, steps in forced(expected, labels, {}).items()} == {
+            names[0]: 1,
+            names[1]: 2 if names[1] == "Kidneys" else 1,
+        }
+    assert words_about(replace(ORGANS, regions=True), words) == ()
 
 
 def test_one_training_of_all_organs_is_a_baseline_and_not_called_binary() -> None:

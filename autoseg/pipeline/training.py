@@ -196,6 +196,8 @@ def _fit_and_validate(
 def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
     plan, stage = spec.plan, spec.configuration.previous_stage
+    if settings.sigmoid and not spec.configuration.sigmoid:
+        log.warning("--sigmoid: one output is for a model of one organ; this one has %d.", plan.labels.n_outputs)
     checked_training_options(settings)
     check_option_names(settings.changed_options)
     split_of(workspace, plan.dataset, fold)

@@ -71,6 +71,10 @@ PRESET = PaperPreset(
             "6 epochs of 100 augmented images a slice of CT, 20 of MR, the paper's budget, are 6 (20) x 100 x slices / batch --iterations",
             lambda settings, spec: settings.iterations is None,
         ),
+        Departure(
+            "slices with the organ are drawn more often than others (--training-option foreground=0 draws all alike)",
+            lambda settings, spec: settings.options.get("foreground", 1.0) > 0,
+        ),
         "ranges of scaling, rotation, shearing and shifting, which are not told: 0.8 to 1.2, 15 and 10 degrees, a tenth of the patch",
         "the planned patch and spacing instead of whole slices",
         "of VGG-19's last stage all four convolutions are the bottom, of which the paper counts three",

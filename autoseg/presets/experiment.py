@@ -78,6 +78,8 @@ def experiment(
     rows = _wanted(preset, models, given)
     not_run = {row.name: reason for row in rows if row.name and (reason := _missing_weights(row, given))}
     rows = [row for row in rows if row.name not in not_run]
+    if not rows and not not_run:
+        raise ValueError(f"--models {' '.join(models)}: none of them has the network, trainer and pre-training that were named, too")
     if not rows:
         raise ValueError(f"--preset {name}: none of its models can be trained: " + "; ".join(_listed(not_run)))
     organs: Sequence[tuple[str, ...]] = [given.get("organs", ())]

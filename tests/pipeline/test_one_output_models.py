@@ -50,6 +50,12 @@ def test_the_network_has_one_output(home: Path) -> None:
     assert heads(home, "2d__Trainer__unet_cascade__ball") == [2, 2]
 
 
+def test_of_several_organs_it_is_said_that_there_is_an_output_each(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    autoseg.train(3, "2d", 0, replace(ONE, organs=(), sigmoid=True), home=home)
+    assert heads(home, "2d__Trainer__conze_unet") == [3]
+    assert "--sigmoid: one output is for a model of one organ; this one has 3." in caplog.text
+
+
 def test_further_folds_of_a_model_of_an_earlier_version_have_its_outputs(home: Path) -> None:
     autoseg.train(3, "2d", 1, CASCADE, home=home)
     assert heads(home, "2d__Trainer__unet_cascade__ball", 1) == [2, 2]

@@ -83,6 +83,9 @@ def test_some_of_the_models(home: Path) -> None:
         experiment("conze2021", 1, home=home, models=["v16UNett"])
     with pytest.raises(ValueError, match="expected with --preset"):
         experiment(None, 1, home=home, models=["UNet"])
+    for other in ({"network": "vgg16_unet"}, {"trainer": "AdversarialTrainer"}):
+        with pytest.raises(ValueError, match="--models UNet: none of them has the network, trainer and pre-training that were named"):
+            experiment("conze2021", 1, home=home, models=["UNet"], **other)
     assert experiment("conze2021", 1, home=home, organs=("ball", "block"), models=["UNet"]).rows == ("UNet",) * 2, "a model an organ"
     (vnet,) = experiment("conze2021", 1, home=home, organs=("ball",), network="vnet").trainings
     assert (vnet.network, vnet.tag, vnet.network_options) == ("vnet", "", {})

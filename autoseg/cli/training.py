@@ -112,6 +112,8 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     text = "models of a paper's table to train (default: all), by the paper's names: --preset conze2021 --models UNet v16UNet"
     parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help=text)
     add_train_options(parser)
+    text = "then train each model once more, from what the chosen ones make of the images in imagesUn, too, and choose again"
+    parser.add_argument("--pseudo-labels", action="store_true", help=text)
     add_allow_code(parser)
 
 

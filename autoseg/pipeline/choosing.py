@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +104,12 @@ def _store(which: str | int, home: str | Path | None, choice: Choice) -> None:
 
 
 def _choose(
-    which: str | int, home: str | Path | None, settings: ChoiceSettings, failures: MutableMapping[str, str] | None = None
+    which: str | int,
+    home: str | Path | None,
+    settings: ChoiceSettings,
+    failures: MutableMapping[str, str] | None = None,
+    *,
+    without: Collection[str] = (),
 ) -> Choice:
     rule, metric, max_members, max_seconds = settings.rule, settings.metric, settings.max_members, settings.max_seconds
     lookup(RULES, rule, "rule of selection")
@@ -117,6 +122,7 @@ def _choose(
     forced(settings.postprocess, plan.labels, {})
     results = workspace.results(dataset.name)
     models, organs_of = validated_models(results, plan)
+    models = {name: validated for name, validated in models.items() if name not in without}
     if not models:
         raise ValueError(f"{results}: nothing is trained and validated yet. Run: autoseg_train {dataset.name} 3d_fullres 0")
     dataset = with_references(dataset, workspace.home)
@@ -156,20 +162,29 @@ def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:
         ValueError: Nothing is trained yet, or the choice was edited.
     """
     _check_unedited(which, home)
-    workspace = find_workspace(home, dataset=str(which))
-    path = workspace.results(planned_dataset(workspace, which).name) / "choice.json"
-    before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)
-    rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
-    again = ChoiceSettings(
-        metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds, postprocess=before.postprocess
-    )
-    again = replace(again, vote=before.vote)
-    with named_in(path):  # nobody typed these names
-        choice = _choose(which, home, again)
+    choice = choose_without((), which, home=home)
     try:
         _store(which, home, choice)
     except WriteError as error:
         if not error.is_denied:
             raise
+        path = _choice_file(which, home)
         log.info("%s: cannot be written by this user, so this choice is not kept, and the next prediction makes it again.", path)
     return choice
+
+
+def choose_without(models: Collection[str], which: str | int, *, home: str | Path | None = None) -> Choice:
+    """Chooses as `choose_again`, as if some models were not there, and does not store it."""
+    path = _choice_file(which, home)
+    before = read_json(path, Choice) if path.is_file() else Choice({}, (), {}, 0, rule=DEFAULT_RULE)
+    rule = before.rule if before.rule in RULES or ":" in before.rule else DEFAULT_RULE
+    again = ChoiceSettings(
+        metric=before.metric, rule=rule, max_members=before.max_members, max_seconds=before.max_seconds, postprocess=before.postprocess
+    )
+    with named_in(path):  # nobody typed these names
+        return _choose(which, home, replace(again, vote=before.vote), without=models)
+
+
+def _choice_file(which: str | int, home: str | Path | None) -> Path:
+    workspace = find_workspace(home, dataset=str(which))
+    return workspace.results(planned_dataset(workspace, which).name) / "choice.json"

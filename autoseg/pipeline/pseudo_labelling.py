@@ -29,14 +29,17 @@ from ..runtime.locks import exclusive_lock
 from ..runtime.provenance import Stamp, case_ids, case_inputs, reading_setting, value_id
 from ..runtime.registry import lookup
 from ..runtime.runs import ALL, ModelFolder, Run, model_folders
+from ..runtime.sealing import is_edited
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, PseudoLabels
 from ..schema.settings import PredictSettings, TrainSettings
+from ..selection.stored_scores import taught_models
 from ..trainers import TRAINERS
 from ..trainers.losses import check_takes_weights
 from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, split_of
 from ..trainers.training_spec import TrainingSpec
+from .choosing import choose_without
 from .first_stage_of_unlabelled import predict_first_stage
 from .predicting import chosen_ensemble, models_chosen
 
@@ -112,6 +115,9 @@ def with_pseudo_labels(folders: RunFolders, workspace: Workspace, spec: Training
 def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     """The chosen models with the networks of this run's fold alone; those of the model's other folds where some were started.
 
+    They are chosen among those that learnt from label maps alone, so that no model teaches what it was taught, and a run has the same
+    teachers wherever it was interrupted. A choice that the user edited is taken as it is.
+
     Raises:
         ValueError: Nothing is trained yet, or a chosen model lacks the fold.
     """
@@ -119,7 +125,12 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     siblings = [record.pseudo_labels for one in run.siblings() if (record := one.record()).pseudo_labels is not None]
     if not siblings and not model_folders(results):
         raise ValueError(f"{results}: --pseudo-labels: nothing is trained yet; train without it first, on the same folds")
-    choice = siblings[0].choice if siblings else models_chosen(workspace, dataset.name)
+    if siblings:
+        choice = siblings[0].choice
+    elif (taught := taught_models(results)) and not is_edited(results / "choice.json"):
+        choice = choose_without(taught, dataset.name, home=workspace.home)
+    else:
+        choice = models_chosen(workspace, dataset.name)
     members = sorted({name for names in choice.organs.values() for name in names})
     for name in members if run.fold != ALL else ():
         if run.fold not in (trained := ModelFolder(results / name).trained_folds()):

@@ -24,8 +24,9 @@ from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Choice, Plan, Score
+from ..schema import Choice, Dataset, Plan, Score
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
+from ..selection.stored_scores import taught_models
 from ..trainers.training_spec import of_stage, training_spec
 from ..trainers.trial_checks import check_trial
 from ..trainers.validation import NothingValidatedError
@@ -33,10 +34,14 @@ from .choosing import describe_choice, find_best_configuration
 from .paper_ensembles import train_paper_ensembles
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
+from .pseudo_labelling import check_pseudo_labels
 from .total_time import Training, describe_total
 from .training import as_started, train
 
 log = logging.getLogger(__name__)
+
+Pair = tuple[str, TrainSettings]
+"""A configuration and how it is trained."""
 
 DEMO_DATASET = "Dataset900_Phantom"
 DEMO_SPACING = (6.0, 5.0, 5.0)
@@ -56,6 +61,8 @@ def run(
 ) -> Choice:
     """Plans, preprocesses, trains every configuration on every fold, and chooses; started again, it goes on where it was.
 
+    With pseudo-labels each model is trained on the label maps alone first. The chosen ones teach, and the choice is made again among all.
+
     Args:
         which: Dataset id, name or folder.
         plan_settings: See `PlanSettings`; its configurations are the ones that are trained.
@@ -68,6 +75,11 @@ def run(
         The choice.
     """
     plan_settings = plan_settings or PlanSettings()
+    several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
+    several = [one or TrainSettings() for one in several] if experiment is None else list(experiment.trainings)
+    paper = None if experiment is None else experiment.paper
+    if paper is not None and any(one.pseudo_labels for one in several):
+        raise ValueError("--pseudo-labels: is no part of a paper's experiment; expected --preset without it (autoseg_train has it)")
     plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
     failures = {} if failures is None else failures
@@ -78,33 +90,27 @@ def run(
         skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
         configurations = [name for name in configurations if name not in skipped]
         log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
-    several = [train_settings] if train_settings is None or isinstance(train_settings, TrainSettings) else train_settings
-    several = [one or TrainSettings() for one in several] if experiment is None else list(experiment.trainings)
-    dataset = planned_dataset(workspace, which)
+    dataset, results = planned_dataset(workspace, which), workspace.results(plan.dataset)
     pairs = list(itertools.product(configurations, several))
-    # A mistake in the last must not show after days.
-    trainings = [(settings, training_spec(plan, name, settings, windows=dataset.windows)) for name, settings in pairs]
-    trainings = [(of_stage(settings, spec), spec) for settings, spec in trainings]
-    for settings, spec in trainings:
-        check_trial(spec, settings)
+    taught = [pair for pair in pairs if pair[1].pseudo_labels]
+    pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
+    trainings = _checked([*pairs, *taught], plan, dataset)
     if experiment is not None:
-        results = workspace.results(dataset.name)
         models = [(settings, spec, spec.model(results, settings.trainer)) for settings, spec in trainings]
         begun = [as_started(spec, model.run(fold), settings) for settings, spec, model in models for fold in folds]
         explain(experiment.preset, begun, windows=dataset.windows, experiment=experiment)
-    paper = None if experiment is None else experiment.paper
     how = _choice_of(paper, plan)
     ensembles = [] if experiment is None else [one.name for one in experiment.ensembles]
     more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
     log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
-    for (configuration, settings), fold in itertools.product(pairs, folds):
-        try:
-            train(which, configuration, fold, settings, home=workspace.home, failures=failures)
-        except NothingValidatedError as error:  # the choice is made by the other folds
-            log.error("%s", error)
+    _train_all(which, pairs, folds, home=workspace.home, failures=failures)
     if experiment is not None and experiment.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home, failures=failures)
     choose = partial(find_best_configuration, which, home=workspace.home, overwrite=plan_settings.overwrite, failures=failures)
+    if taught:
+        if not taught_models(results):  # else a former run came so far
+            log.info("Chosen without pseudo-labels:\n%s", describe_choice(choose(**how)))
+        _train_all(which, taught, folds, home=workspace.home, failures=failures)
     return choose(**how)  # may import what settings allow
 
 
@@ -115,7 +121,7 @@ def _total(
     stages = []
     for settings, spec in trainings:
         if stage := spec.configuration.previous_stage:
-            settings = replace(settings, restart=False, pretrained=None)
+            settings = replace(settings, restart=False, pretrained=None, pseudo_labels=False)
             first = training_spec(plan, stage, settings, windows=windows)
             stages.append((of_stage(settings, first), first))
     every_fold = [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
@@ -136,6 +142,24 @@ def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:
             log.info("Models are chosen, and scored in the paper's table, with post-processing: %s.", " ".join(useful))
             how["postprocess"] = useful
     return how
+
+
+def _checked(pairs: Sequence[Pair], plan: Plan, dataset: Dataset) -> list[Training]:
+    """What each training will be; a ValueError where one cannot begin: a mistake in the last must not show after days."""
+    trainings = [(settings, training_spec(plan, name, settings, windows=dataset.windows)) for name, settings in pairs]
+    trainings = [(of_stage(settings, spec), spec) for settings, spec in trainings]
+    for settings, spec in trainings:
+        check_trial(spec, settings)
+        check_pseudo_labels(dataset, spec, settings)
+    return trainings
+
+
+def _train_all(which: str | int, pairs: Sequence[Pair], folds: Sequence[str], *, home: Path, failures: MutableMapping[str, str]) -> None:
+    for (configuration, settings), fold in itertools.product(pairs, folds):
+        try:
+            train(which, configuration, fold, settings, home=home, failures=failures)
+        except NothingValidatedError as error:  # the choice is made by the other folds
+            log.error("%s", error)
 
 
 @dataclass(frozen=True)

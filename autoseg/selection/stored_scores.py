@@ -33,6 +33,13 @@ def validated_folds(results: Path) -> dict[str, list[str]]:
     return {name: folds for name, folds in found.items() if folds}
 
 
+def taught_models(results: Path) -> set[str]:
+    """Names of the models that learnt from pseudo-labels, and of the ensembles of some."""
+    records = {model.name: runs[0].record() for model in model_folders(results) if (runs := model.runs())}
+    taught = {name for name, record in records.items() if record.pseudo_labels is not None}
+    return taught | {name for name, record in records.items() if record.ensemble and taught & set(record.ensemble.members)}
+
+
 def validated_models(results: Path, plan: Plan) -> tuple[dict[str, list[str]], dict[str, tuple[str, ...]]]:
     """Model folder name to its validated folds, and to its organs in the order of the plan; cheapest configuration first.
 

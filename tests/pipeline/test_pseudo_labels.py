@@ -12,13 +12,15 @@ from oracle_home import DATASET, MODEL, oracle_case
 
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import write_image
-from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, plan_and_preprocess, pseudo_labelling, train
+from autoseg.pipeline import PlanSettings, TrainSettings, find_best_configuration, plan_and_preprocess, pseudo_labelling, running, train
 from autoseg.preprocessing.planned_cases import preprocess_unlabelled
 from autoseg.preprocessing.pseudo_labelled_cases import FULL, PseudoLabelledCase
+from autoseg.presets.experiment import Experiment
 from autoseg.runtime.hardware import StepCost
 from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
+from autoseg.selection.stored_scores import taught_models
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 STUDENT = MODEL[3] + "__pseudo"
@@ -183,3 +185,38 @@ def test_without_images_or_models_it_says_what_to_do(oracle_home):
     shutil.rmtree(home / "results")
     with pytest.raises(ValueError, match="nothing is trained yet; train without it first"):
         learn(home)
+
+
+def test_a_model_that_was_taught_teaches_none(home):
+    learn(home)
+    assert taught_models(home / "results" / DATASET) == {STUDENT}
+    find_best_configuration(1, home=home)  # among both
+    learn(home, tag="other")
+    assert student(home, name=STUDENT + "__other").record().pseudo_labels.models == student(home).record().pseudo_labels.models
+
+
+def test_run_trains_without_chooses_trains_with_and_chooses_again(home, monkeypatch):
+    shutil.rmtree(home / "results")
+    plan, done = PlanSettings(configurations=("3d_fullres",), workers=0), []
+    monkeypatch.setattr(running, "train", lambda *what, **more: done.append(what[3].pseudo_labels) or train(*what, **more))
+    choose = running.find_best_configuration
+    monkeypatch.setattr(running, "find_best_configuration", lambda *what, **more: done.append("choice") or choose(*what, **more))
+    settings = TrainSettings(iterations=3, batch=2, device="cpu", network="oracle_home:Oracle", pseudo_labels=True)
+    begin = partial(running.run, 1, plan, home=home, folds=("0", "1"))
+    choice = begin(settings)
+    assert done == [False, False, "choice", True, True, "choice"]
+    assert set(choice.table) >= {MODEL[3], STUDENT}
+    teachers = [student(home, fold).record().pseudo_labels.choice for fold in ("0", "1")]
+    assert [one.member_folds for one in teachers] == [{MODEL[3]: ("0",)}, {MODEL[3]: ("1",)}]
+    assert begin(settings).organs == choice.organs
+    assert done[6:] == [False, False, True, True, "choice"]
+
+
+def test_run_refuses_what_cannot_be_taught_before_the_first_training(home):
+    shutil.rmtree(home / "results")
+    plan = PlanSettings(configurations=("3d_fullres",), workers=0)
+    with pytest.raises(ValueError, match="found SpatialConfigurationTrainer"):
+        running.run(1, plan, TrainSettings(trainer="SpatialConfigurationTrainer", pseudo_labels=True), home=home)
+    with pytest.raises(ValueError, match="is no part of a paper's experiment"):
+        running.run(1, plan, home=home, experiment=Experiment("roth2018", (TrainSettings(pseudo_labels=True),)))
+    assert not list((home / "results").rglob("fold_*"))

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..data.annotations import members_of
 from ..data.geometry import geometry_difference
 from ..data.images import ENDINGS, PICTURES, ending_of, read_case_geometry, read_geometry, read_label, stem_of
 from ..data.label_placement import as_segmented
 from ..data.label_subsets import translate_labels
 from ..data.labels import to_internal_values
+from ..data.tolerances import tolerance_of
 from ..inference.manifest import written_labels
 from ..inference.postprocessing import apply_postprocessing, forced, requested_steps
 from ..runtime.failures import reason_of
@@ -77,8 +79,8 @@ def evaluate_folders(
         workers: Cases compared at once; None: one a core, at most four, as far as the memory reaches.
         partial: Score what is there when predictions are missing, instead of refusing.
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
-        annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score. Cases that are
-            missing, or None, have all.
+        annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score, unions of organs
+            one of their own. Cases that are missing, or None, have all.
         failures: Gets case -> reason for the cases that cannot be compared, and the others are scored. None: they are an error.
         tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
         cases: Of the dataset, by name: their images give the spacing of label maps that have none (pictures without a file beside them).
@@ -133,14 +135,35 @@ def _score(
     reference: np.ndarray,
     labels: Labels,
     *,
+    organs: Sequence[str] | None,
     postprocess: Sequence[str],
     spacing_mm: Sequence[float] | None,
     **options: Any,
 ) -> list[Score]:
-    """As `score_case`, of the prediction with post-processing; words about organs that the case lacks say nothing of it."""
+    """As `score_case`, of the prediction with post-processing; words about organs that the case lacks say nothing of it.
+
+    Unions of organs are scored, too, as organs of their own.
+    """
     steps = forced([word for word in postprocess if word.rpartition("=")[0] in ("", *labels.names)], labels, {})
     prediction = apply_postprocessing(prediction, labels, steps, spacing_mm or (1.0,) * prediction.ndim)
-    return score_case(case, prediction, reference, labels, spacing_mm=spacing_mm, **options)
+    scores = score_case(case, prediction, reference, labels, organs=organs, spacing_mm=spacing_mm, **options)
+    unions = [one for one in organs or () if one not in labels.names and set(members_of(one, labels.names)) <= set(labels.names)]
+    for union in unions:
+        scores += _score_union(case, prediction, reference, labels, union=union, spacing_mm=spacing_mm, **options)
+    return scores
+
+
+def _score_union(
+    case: str, prediction: np.ndarray, reference: np.ndarray, labels: Labels, *, union: str, tolerance_mm: Any, **options: Any
+) -> list[Score]:
+    """The score of organs that were annotated only together: of all of them as one; its tolerance is that of the first."""
+    organs = members_of(union, labels.names)
+    values = [value for organ in organs for value in labels.internal_members[labels.names.index(organ)]]
+    found, true = (np.isin(array, values).astype(np.int16) for array in (prediction, reference))
+    if labels.internal_ignore is not None:
+        true[reference == labels.internal_ignore] = 2
+    tolerance = tolerance_of(organs[0], tolerance_mm, TOLERANCE_MM)
+    return score_case(case, found, true, Labels((union,), ((1,),)), ignore=2, tolerance_mm=tolerance, **options)
 
 
 def _written_with(pairs: Sequence[Pair]) -> dict[Path, Labels]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -60,6 +61,7 @@ def validate_fold(
     cases = {case.name: case for case in dataset.cases}
     names = [name for name in (job.split.val or job.split.train) if name in cases]
     scores: list[Score] = []
+    _say_unions([cases[name] for name in names], job.plan.stored_labels.names)
     failures = _not_prepared(names, folders)
     network = checkpoint_id(run.checkpoint) if run.is_trained else ""
     stale = {*predicted_by_others(run, names), *(name for name in names if changed_contents(run.case_scores(name), [cases[name]]))}
@@ -93,6 +95,13 @@ def write_case_scores(run: Run, case: Case, scores: list[Score], *, network: str
     path.unlink(missing_ok=True)  # former scores never stand beside the note of other contents, also after a kill
     note_contents(path, [case], {NETWORK: network} if network else {})
     write_json(path, scores)
+
+
+def _say_unions(cases: Sequence[Case], organs: Sequence[str]) -> None:
+    """Logs what was annotated in held-out cases and has no score: organs of which only the union is known say nothing of a single one."""
+    unions = Counter(entry for case in cases for entry in case.annotated or () if entry not in organs)
+    for union, count in sorted(unions.items()):
+        log.info("%s: annotated only together in %d held-out cases, not scored here; autoseg_evaluate scores them as one.", union, count)
 
 
 def _not_prepared(names: list[str], folders: RunFolders) -> dict[str, str]:

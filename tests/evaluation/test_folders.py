@@ -52,6 +52,24 @@ def test_every_case_and_organ_is_scored(folders):
     assert mean_dice(scores) == pytest.approx((0.875 + 1.0) / 2)
 
 
+def test_organs_that_were_outlined_only_together_are_scored_as_one(tmp_path):
+    """Of a: which of the two a voxel is nobody knows; liver and spleen are found the wrong way round, which costs nothing."""
+    labels = factories.labels(liver=3, spleen=7, ignore=9)
+    reference, prediction = volume(), volume(shift=1)
+    prediction[prediction > 0] = 10 - prediction[prediction > 0]
+    reference[7, 9, 8], prediction[7, 9, 8] = 9, 3
+    for folder, array in (("true", reference), ("found", prediction)):
+        save(tmp_path / folder / "a.nii.gz", array)
+    true, found = tmp_path / "true", tmp_path / "found"
+    options = {"annotated": {"a": ["liver + spleen"]}, "tolerance_mm": {"liver": 7.0}}
+    (score,) = evaluate_folders(true, found, labels, metrics=["nsd_border"], **options)
+    assert (score.organ, score.n_reference, score.n_prediction) == ("liver + spleen", 72, 72)
+    assert score.dice == pytest.approx(2 * 56 / 144)
+    together = factories.regions(both=(3, 7), one=(3,), ignore=9)
+    plain = evaluate_folders(true, found, together, metrics=["nsd_border"], tolerance_mm=7.0)
+    assert (score.dice, score.other) == (plain[0].dice, plain[0].other)
+
+
 @pytest.mark.parametrize("metrics", [None, ("lesion_false_positives", "hd_border")])
 def test_without_labels_the_values_are_the_organs_also_of_cases_that_lack_one(folders, metrics):
     values = Labels(("label 3", "label 7"), ((3,), (7,)))

@@ -258,8 +258,8 @@ def _trainer(
     else:
         split = of_sources(split_of(workspace, spec.plan.dataset, run.fold), dataset, settings, spec.plan.labels)
         record = new_record(spec, split, run, previous, settings=settings)
-        record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
         record = replace(record, pseudo_labels=pseudo)
+        record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)
     folders = with_pseudo_labels(folders, workspace, spec, record.pseudo_labels)
     folders = replace(folders, unlabelled_previous=first_stage_folder(workspace, spec, run, record.previous_model))

@@ -99,14 +99,18 @@ def with_case_facts(job: RunRecord, dataset: Dataset, fingerprint_file: Path) ->
     if job.options.case_sampling == UNIFORM:
         return job
     fingerprint = read_json(fingerprint_file, Fingerprint)
-    wanted, train = set(job.plan.labels.names), set(job.split.train)
-    organs = {
-        case.name: [name for name, voxels in zip(dataset.labels.names, case.voxels, strict=True) if voxels and name in wanted]
+    train = set(job.split.train)
+    # Others are never drawn: their datasets get no share, and no organ is the rarer for them.
+    usable = {one.name: one for one in dataset.cases if one.name in train and annotated_indices(one.annotated, job.plan.labels) != ()}
+    sources = {name: case.source for name, case in usable.items()}
+    present = {
+        case.name: [name for name, voxels in zip(dataset.labels.names, case.voxels, strict=True) if voxels]
         for case in fingerprint.cases
-        if case.name in train
+        if case.name in usable
     }
-    usable = [one for one in dataset.cases if one.name in train and annotated_indices(one.annotated, job.plan.labels) != ()]
-    sources = {case.name: case.source for case in usable}
+    # Of a union nobody knows which of its organs is there.
+    known = {name: set(job.plan.labels.names).intersection(case.annotated or job.plan.labels.names) for name, case in usable.items()}
+    organs = {name: [organ for organ in found if organ in known[name]] for name, found in present.items()}
     job = replace(job, sources=sources, case_weights=repeat_factors(organs))
     if job.options.case_sampling == "rare_organs":
         _describe_weights(job, organs)
@@ -147,11 +151,16 @@ def _describe_sources(job: RunRecord) -> None:
         )
         return
     each = ", ".join(f"{source or 'others'} ({count} cases)" for source, count in sorted(counts.items()))
-    log.info("Each dataset gets %.0f %% of the patches: %s.", 100 / len(counts), each)
+    log.info("Each dataset gets %.0f %% of the %s: %s.", 100 / len(counts), _patches(job), each)
 
 
 def _describe_weights(job: RunRecord, organs: Mapping[str, Collection[str]]) -> None:
     total = sum(job.case_weights.values())
     shares = {one: sum(job.case_weights[name] for name in organs if one in organs[name]) / total for one in job.plan.labels.names}
     cases = {one: sum(one in of_case for of_case in organs.values()) / len(organs) for one in shares}
-    log.info("Patches come from cases with %s.", "; ".join(f"{one}: {shares[one]:.0%} (of the cases {cases[one]:.0%})" for one in shares))
+    what = _patches(job).capitalize()
+    log.info("%s come from cases with %s.", what, "; ".join(f"{one}: {shares[one]:.0%} (of the cases {cases[one]:.0%})" for one in shares))
+
+
+def _patches(job: RunRecord) -> str:
+    return "patches" if job.pseudo_labels is None else "patches with label maps"

@@ -153,6 +153,22 @@ def test_datasets_without_annotations_of_a_models_organs_have_no_share(tmp_path,
     assert "Each dataset gets 50 % of the patches: btcv (1 cases), lits (1 cases)." in caplog.text
 
 
+def test_cases_that_are_never_drawn_and_unions_make_no_organ_rarer_or_less_rare(tmp_path, caplog):
+    caplog.set_level("INFO")
+    dataset = load_dataset(write_dataset(tmp_path / "Dataset001_Tiny"))
+    measured, _ = fingerprint_of(dataset, workers=0)
+    write_json(tmp_path / "fingerprint.json", measured)
+    annotated = {"a": ("ball",), "b": ("block",), "c": ("ball", "block"), "d": ("ball + block",)}
+    cases = tuple(dataclasses.replace(one, annotated=annotated[one.name]) for one in dataset.cases)
+    dataset, job = dataclasses.replace(dataset, cases=cases), make_job(make_plan(), case_sampling="rare_organs")
+    job = dataclasses.replace(job, split=Split(CASES, ()))
+    weights = with_case_facts(job, dataset, tmp_path / "fingerprint.json").case_weights
+    assert weights == {"a": pytest.approx(2**0.5), "b": pytest.approx(2**0.5), "c": pytest.approx(2**0.5), "d": 1.0}
+    alone = dataclasses.replace(job, plan=dataclasses.replace(job.plan, labels=labels(ball=2), data_labels=job.plan.labels))
+    assert with_case_facts(alone, dataset, tmp_path / "fingerprint.json").case_weights == {"a": 1.0, "c": 1.0}
+    assert "Patches come from cases with ball: 100% (of the cases 100%)." in caplog.text
+
+
 def test_an_unknown_name_is_refused_before_anything_begins():
     with pytest.raises(ValueError, match="case_sampling: expected one of alternating, cases, datasets, rare_organs, got 'dataset'"):
         check_option_names({"case_sampling": "dataset"})

@@ -209,8 +209,9 @@ def _make(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, cases: Seq
 def _label(spec: TrainingSpec, case: Case, ensemble: Ensemble, folder: Path, stamp: Stamp) -> float:
     """Stores the pseudo-labels of one case on the grid of its preprocessed image; gives their mean weight."""
     image = read_case_image(case)
-    logits = ensemble.logits(image, case=case.name)
-    label_map = ensemble.segment(logits)
+    votes = ensemble.choice.vote
+    logits, by_fold = ensemble.logits_by_fold(image, case=case.name) if votes else (ensemble.logits(image, case=case.name), None)
+    label_map = ensemble.segment(logits, by_fold)
     confidence = label_confidence(ensemble, label_map, logits)
     _, labels, trace = preprocess_case(image, label_map, spec.plan, spec.configuration, case=case.name)
     if labels is None:

@@ -187,6 +187,16 @@ def test_without_images_or_models_it_says_what_to_do(oracle_home):
         learn(home)
 
 
+def test_where_folds_vote_in_prediction_they_vote_here(home, monkeypatch):
+    chosen = dataclasses.replace(find_best_configuration(1, home=home), vote=True)
+    monkeypatch.setattr(pseudo_labelling, "models_chosen", lambda *_: chosen)
+    seen = []
+    segment = pseudo_labelling.Ensemble.segment
+    monkeypatch.setattr(pseudo_labelling.Ensemble, "segment", lambda *what: seen.append(what[2]) or segment(*what))
+    learn(home)
+    assert [list(by_fold) for by_fold in seen] == [[MODEL[3]]] * 2
+
+
 def test_a_model_that_was_taught_teaches_none(home):
     learn(home)
     assert taught_models(home / "results" / DATASET) == {STUDENT}

@@ -87,9 +87,7 @@ def run(
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
     configurations = selected_configurations(plan_settings.configurations, plan)
     if not workspace.splits(plan.dataset):
-        skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
-        configurations = [name for name in configurations if name not in skipped]
-        log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
+        configurations = _without_second_stages(configurations, plan)
     dataset, results = planned_dataset(workspace, which), workspace.results(plan.dataset)
     pairs = list(itertools.product(configurations, several))
     taught = [pair for pair in pairs if pair[1].pseudo_labels]
@@ -112,6 +110,13 @@ def run(
             log.info("Chosen without pseudo-labels:\n%s", describe_choice(choose(**how)))
         _train_all(which, taught, folds, home=workspace.home, failures=failures)
     return choose(**how)  # may import what settings allow
+
+
+def _without_second_stages(configurations: Sequence[str], plan: Plan) -> list[str]:
+    """What can be trained on a single patient, which the log says."""
+    skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
+    log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
+    return [name for name in configurations if name not in skipped]
 
 
 def _total(

@@ -51,6 +51,15 @@ class TestTopK:
         expected = kept.sort().values[-2:].mean().item()
         assert top_k_cross_entropy(logits, make_target(segmentation, PARTLY)).item() == pytest.approx(expected, rel=1e-5)
 
+    def test_half_of_every_weight_is_the_same_share(self):
+        logits, segmentation = random_batch(ORGANS, 8, 8)
+        weight = torch.rand(segmentation.shape, generator=torch.Generator().manual_seed(1))
+        one, half = (top_k_cross_entropy(logits, make_target(segmentation, ORGANS, some)).item() for some in (weight, weight / 2))
+        assert half == pytest.approx(one, rel=1e-5)
+        same = top_k_cross_entropy(logits, make_target(segmentation, ORGANS, torch.full(segmentation.shape, 0.5))).item()
+        # A tenth of 128 voxels is 12.8: the worst 13.
+        assert same == pytest.approx(top_k_cross_entropy(logits, make_target(segmentation, ORGANS)).item(), rel=1e-5)
+
     def test_a_lesion_of_30_voxels_is_not_outvoted(self):
         """It is missed; all else is right: the cross entropy hardly notices, its worst tenth does."""
         segmentation = torch.zeros(1, 16, 16, 16, dtype=torch.int16)

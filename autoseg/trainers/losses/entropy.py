@@ -32,7 +32,7 @@ def top_k_cross_entropy(logits: Tensor, target: Target, *, share: float = 0.1) -
 
     Wu, Shen and van den Hengel, arXiv:1605.06885, who call it online bootstrapping. What is easy, as most of the background, adds nothing,
     so that a lesion of a few voxels is not outvoted. Where organs overlap each channel of a voxel is an entry of its own. With voxel
-    weights the worst are those of the largest weighted cross entropy, and the share is one of the sum of weights.
+    weights the worst are those of the largest weighted cross entropy, as many as have this share of the sum of weights.
 
     Args:
         logits: ``(B, K, *spatial)``.
@@ -42,9 +42,11 @@ def top_k_cross_entropy(logits: Tensor, target: Target, *, share: float = 0.1) -
     if target.valid is None:
         return flat.topk(math.ceil(share * len(flat)), sorted=False).values.mean()
     weight = target.valid.expand_as(entropies).flatten()
-    count = min(len(flat), max(1, math.ceil(share * float(weight.sum()))))
-    worst = (flat * weight).topk(count, sorted=False)
-    return worst.values.sum() / weight[worst.indices].sum().clamp(min=1)
+    order = (flat * weight).argsort(descending=True)
+    worst, counts = flat[order], weight[order]
+    before = counts.cumsum(0) - counts
+    counts = counts * (before < share * weight.sum())
+    return (worst * counts).sum() / counts.sum().clamp(min=1e-6)
 
 
 def focal_loss(logits: Tensor, target: Target, *, gamma: float = 2.0) -> Tensor:

@@ -135,7 +135,7 @@ def _score(
     reference: np.ndarray,
     labels: Labels,
     *,
-    organs: Sequence[str] | None,
+    organs: Sequence[str] | None = None,
     postprocess: Sequence[str],
     spacing_mm: Sequence[float] | None,
     **options: Any,

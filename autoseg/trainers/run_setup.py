@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,6 +94,8 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     if options.augmentation.mirror_probability == 0:
         # A network that never learned from mirrored images does not predict them either, in validation or later.
         configuration = replace(configuration, mirroring=Mirroring())
+    elif not configuration.mirroring.axes and "mirror_probability" in _augmentation_asked(settings):
+        log.warning("mirror_probability changes nothing here: %s is never shown mirrored images.", configuration.network)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = RunRecord(
         plan=spec.plan,
@@ -112,6 +116,12 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     for sentence in (batch_why, *reasons):
         log.info("%s.", sentence)
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
+
+
+def _augmentation_asked(settings: TrainSettings) -> Mapping[str, Any]:
+    """The options of augmentation that the user, or a preset, names."""
+    asked = settings.changed_options.get("augmentation", {})
+    return asked if isinstance(asked, Mapping) else {}
 
 
 def _fitted(

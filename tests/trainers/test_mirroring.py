@@ -65,6 +65,15 @@ def test_without_flips_in_training_there_are_no_mirrored_passes(begun, given):
     assert passes(record.configuration) == 1
 
 
+@pytest.mark.parametrize("trainer", ["Trainer", "SpatialConfigurationTrainer"])
+def test_flips_that_a_network_cannot_learn_from_are_said_to_change_nothing(begun, trainer, caplog):
+    settings = TrainSettings(trainer=trainer, network="scn", network_options=NETWORK)
+    begun(settings)
+    assert "mirror_probability" not in caplog.text
+    begun(replace(settings, options={"mirror_probability": 0.25}))
+    assert "mirror_probability changes nothing here: scn is never shown mirrored images" in caplog.text
+
+
 def test_nor_in_what_the_model_predicts_later(begun, tmp_path, monkeypatch):
     folder = tmp_path / "3d_fullres__Trainer"
     for fold, options in (("0", {"mirror_probability": 0}), ("1", {})):

@@ -77,6 +77,9 @@ PRESET = PaperPreset(
         ),
         "ranges of scaling, rotation, shearing and shifting, which are not told: 0.8 to 1.2, 15 and 10 degrees, a tenth of the patch",
         "the planned patch and spacing instead of whole slices",
-        "of VGG-19's last stage all four convolutions are the bottom, of which the paper counts three",
+        Departure(
+            "of VGG-19's last stage all four convolutions are the bottom, of which the paper counts three",
+            lambda settings, spec: spec.configuration.network.startswith("vgg19"),
+        ),
     ),
 )

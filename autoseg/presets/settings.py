@@ -84,7 +84,7 @@ def _nameless(row: Row, **changes: Any) -> Row:
     """A row that is none of the paper's; options of a network that is not the row's are not its."""
     training = dict(row.training) | changes
     if training.get("network") != row.training.get("network"):
-        training.pop("network_options", None)
+        training["network_options"] = {}  # nor those of the preset
     return replace(row, name="", training=training)
 
 

@@ -112,6 +112,19 @@ def test_thaler_says_the_spacing_of_the_plan() -> None:
     assert said["trainer"].startswith("Trainer with plain_unet instead of SpatialConfigurationTrainer with scn")
 
 
+def test_options_of_the_papers_network_are_not_given_to_another() -> None:
+    assert train_settings("roth2018", network="conze_unet").network_options == {}
+    said = lines("roth2018", "3d_fullres", network="conze_unet", network_options={"features": [4, 8]})
+    assert said["network_options"] == "no pre-training, features 4 x 8 instead of no pre-training, valid yes"
+
+
+@pytest.mark.parametrize("network", ["vgg16_unet", "vgg19_unet"])
+def test_what_is_told_of_vgg_19_is_told_of_it_alone(network: str) -> None:
+    settings = train_settings("conze2021", organs=("liver",), network=network, options={"foreground": 0.0})
+    found = "; ".join(departures_of(PAPER_PRESETS["conze2021"], [(settings, training_spec(PLAN, "2d", settings))]))
+    assert ("VGG-19" in found) == (network == "vgg19_unet") and "drawn more often" not in found
+
+
 def test_a_budget_of_the_user_is_said_instead_of_the_papers() -> None:
     assert lines("roth2018", "3d_fullres", trainer="Trainer", seconds=90.0)["iterations"] == "90 s instead of 115000 iterations"
 

@@ -68,7 +68,9 @@ def describe_experiment(
     for organ, label in chosen.items():
         scores.setdefault(table.chosen, {})[organ] = scores[label][organ]
     lines = _averages(table, scores, plan.labels.names) if table.averages else _lines(table, scores, plan.labels.names, chosen)
-    if table.postprocess:
+    if not scores:
+        lines = ["no table: none of its models was validated on held-out cases, which fold all does not have"]
+    elif table.postprocess:
         lines.append(f"scored with post-processing: {' '.join(table.postprocess)}")
     if others := {organ: candidate_name(choice.organs[organ]) for organ in chosen if organ in choice.organs and organ not in taken}:
         names = ", ".join(f"{organ} by {name}" for organ, name in others.items())

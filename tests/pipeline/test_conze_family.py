@@ -98,6 +98,8 @@ def test_pictures_without_a_spacing_are_chosen_by_dice(tmp_path, capsys, caplog)
         assert cli.run(command) == 0
     assert "models are chosen by dice, as chaos needs a spacing, which nobody knows" in caplog.text
     assert re.search(r"^Dice +organ1", capsys.readouterr().out, re.M)
+    assert cli.run([*command, "--folds", "all", "--models", "v16UNet"]) == 0
+    assert "no table: none of its models was validated on held-out cases" in capsys.readouterr().out
 
 
 def check_table(printed: str, models: list[str]) -> None:

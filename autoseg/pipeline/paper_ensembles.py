@@ -141,4 +141,6 @@ def paper_ensemble_folders(
             failures[row.name] = str(error)
         else:
             folders[row.name] = model
+            if not model.validated_folds():
+                failures[row.name] = "no fold of it is trained and validated; the log says why"
     return folders, failures

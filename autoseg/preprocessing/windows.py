@@ -36,7 +36,7 @@ def with_normalization(configuration: Configuration, schemes: Sequence[str]) -> 
     if odd or (len(schemes) == 1 and is_for_ct(schemes[0]) and not any(is_ct)):
         raise ValueError(
             f"{(odd or schemes)[0]}: its numbers are Hounsfield units, expected a channel of CT, found normalisation {', '.join(planned)}; "
-            'a channel is CT where channel_names in dataset.json calls it "CT"'
+            'a channel is CT where channel_names in dataset.json calls it "CT"; for others add --normalization zscore'
         )
     if new == planned:
         return configuration, ""

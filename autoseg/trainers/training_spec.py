@@ -161,6 +161,11 @@ def _with_intensities(
     if settings.window is not None:
         if schemes:
             raise ValueError("--window and --normalization: expected only one of them")
+        if "ct" not in configuration.normalization:
+            found = ", ".join(configuration.normalization)
+            raise ValueError(
+                f"--window: is in Hounsfield units, expected a channel of CT, found normalisation {found}; add --normalization zscore"
+            )
         auto = settings.window == "auto"
         width, level = common_window(labels.names, windows) if auto else check_window(settings.window, "--window")
         schemes = (f"window{settings.window_bits or ''}:{width:g}:{level:g}",)

@@ -87,6 +87,18 @@ def test_the_table_has_no_ensembles_of_former_networks(home: Path, caplog: pytes
     assert "\nArgmax" in describe_experiment(3, found, Choice({}, (), {}, 0), ["2d"], home=home)
 
 
+def test_the_table_says_which_ensembles_are_not_there(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A fold of two patients' cases of which one has no stored prediction cannot be fused; the row was left out without a word."""
+    found = experiment_of(model(home, "binary-U-Net", 0.2, ball=right()), kinds="Layer")
+    for fold in "01":
+        case = splits(home)[int(fold)].val[0]
+        (results(home) / f"2d__Trainer__ball__binary-U-Net/fold_{fold}/validation/{case}.b2nd").unlink()
+    paper.train_paper_ensembles(3, found, ["2d"], home=home)
+    assert "Layer Fusion is not trained: layer fusion: expected held-out cases of two patients" in caplog.text
+    table = describe_experiment(3, found, Choice({}, (), {}, 0), ["2d"], home=home)
+    assert "not run: Layer Fusion: no fold of it is trained and validated" in table
+
+
 def test_names_of_ensembles_ask_for_them_and_for_the_papers_models(tmp_path: Path) -> None:
     home = tmp_path
     (home / "raw/Dataset001_Tiny").mkdir(parents=True)

@@ -87,6 +87,14 @@ def test_words_in_the_name_of_the_model() -> None:
     assert (asked.configuration.network, asked.configuration.normalization) == ("vnet", ("window:400:50",))
 
 
+def test_a_window_of_images_without_hounsfield_units_is_refused_with_what_to_take() -> None:
+    """An organ without a usual window was asked for one in dataset.json, which would have been refused then."""
+    plan = replace(PLAN, configurations={"2d": replace(PLAN.configurations["2d"], normalization=("zscore",))})
+    for window in ("auto", (400.0, 50.0)):
+        with pytest.raises(ValueError, match="found normalisation zscore; add --normalization zscore"):
+            training_spec(plan, "2d", TrainSettings(organs=("liver",), window=window))
+
+
 def test_the_organs_own_window() -> None:
     settings = TrainSettings(organs=("liver",), window="auto")
     assert training_spec(PLAN, "2d", settings).configuration.normalization == ("window:400:50",)

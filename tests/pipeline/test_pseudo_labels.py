@@ -97,7 +97,7 @@ def test_they_are_made_once_and_anew_when_the_choice_changed(home, monkeypatch):
         patch.setattr(pseudo_labelling, "_label", nobody)
         learn(home, restart=True)
         choice = find_best_configuration(1, home=home)
-        hotter = {name: dataclasses.replace(one, temperature=3.0) for name, one in choice.calibration.items()}
+        hotter = {name: dataclasses.replace(one, temperature=200.0) for name, one in choice.calibration.items()}
         write_json(file, dataclasses.replace(choice, calibration=hotter), digest=False)  # as if edited by hand
         with pytest.raises(ValueError, match="not one of 2 images"):
             learn(home, tag="other")

@@ -50,6 +50,7 @@ def _writer(name: str, image: Callable[[], sitk.Image] = volume, *, compress: bo
 
 def _stack_writer(compression: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
+        """The volume as a stack of pages in the folder."""
         image = volume()
         if compression == "deflate":
             tifffile.imwrite(folder / "x.tif", sitk.GetArrayFromImage(image), compression="zlib")

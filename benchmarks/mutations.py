@@ -187,6 +187,7 @@ def damage_description(folder: Path, rng: np.random.Generator) -> str:
     @settings(max_examples=3, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(place=st.sampled_from(places), value=values)
     def attempt(place: tuple[Any, ...], value: Any) -> None:
+        """One value of the description replaced by another."""
         changed = json.loads(json.dumps(valid))
         inner = changed
         for key in place[:-1]:

@@ -97,8 +97,7 @@ def evaluate_folders(
     """
     check_metrics(metrics or ())
     _check_postprocess(postprocess, labels)
-    if reference.exists() and prediction.exists() and reference.samefile(prediction):
-        raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
+    _check_different(reference, prediction)
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(_score, postprocess=postprocess, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
@@ -107,10 +106,7 @@ def evaluate_folders(
     results = _compared(compare, pairs, workers)
     of = len(pairs) + len(problems)
     problems |= {pair[0]: result for pair, result in zip(pairs, results, strict=True) if isinstance(result, str)}
-    if problems and (failures is None or len(problems) == of):
-        raise ValueError(f"{len(problems)} of {of} cases cannot be compared:\n" + _shorten(_lines(problems), "\n"))
-    if failures is not None:
-        failures.update(problems)
+    _refuse_or_hand_on(problems, failures, of=of)
     scores = [one for result in results if not isinstance(result, str) for one in result]
     _warn_of_spacing(scores, metrics)
     if labels is not None:
@@ -119,6 +115,19 @@ def evaluate_folders(
         raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
     requested_steps(postprocess, list(dict.fromkeys(one.organ for one in scores)))
     return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
+
+
+def _check_different(reference: Path, prediction: Path) -> None:
+    if reference.exists() and prediction.exists() and reference.samefile(prediction):
+        raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
+
+
+def _refuse_or_hand_on(problems: Mapping[str, str], failures: MutableMapping[str, str] | None, *, of: int) -> None:
+    """Problems of `of` cases into `failures`; an error (ValueError) where nobody takes them, or no case is left."""
+    if problems and (failures is None or len(problems) == of):
+        raise ValueError(f"{len(problems)} of {of} cases cannot be compared:\n" + _shorten(_lines(problems), "\n"))
+    if failures is not None:
+        failures.update(problems)
 
 
 def _check_postprocess(words: Sequence[str], labels: Labels | None) -> None:

@@ -93,14 +93,9 @@ def run(
     taught = [pair for pair in pairs if pair[1].pseudo_labels]
     pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
     trainings = _checked([*pairs, *taught], plan, dataset)
-    if experiment is not None:
-        models = [(settings, spec, spec.model(results, settings.trainer)) for settings, spec in trainings]
-        begun = [as_started(spec, model.run(fold), settings) for settings, spec, model in models for fold in folds]
-        explain(experiment.preset, begun, windows=dataset.windows, experiment=experiment)
-    how = _choice_of(paper, plan)
-    ensembles = [] if experiment is None else [one.name for one in experiment.ensembles]
-    more = f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
+    more = "" if experiment is None else _told(experiment, trainings, folds, results, windows=dataset.windows)
     log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
+    how = _choice_of(paper, plan)
     _train_all(which, pairs, folds, home=workspace.home, failures=failures)
     if experiment is not None and experiment.ensembles:
         train_paper_ensembles(which, experiment, configurations, home=workspace.home, failures=failures)
@@ -110,6 +105,17 @@ def run(
             log.info("Chosen without pseudo-labels:\n%s", describe_choice(choose(**how)))
         _train_all(which, taught, folds, home=workspace.home, failures=failures)
     return choose(**how)  # may import what settings allow
+
+
+def _told(
+    experiment: Experiment, trainings: Sequence[Training], folds: Sequence[str], results: Path, *, windows: Mapping[str, Window] | None
+) -> str:
+    """Says what of the paper runs; gives what follows the trainings, for the line of their total time."""
+    models = [(settings, spec, spec.model(results, settings.trainer)) for settings, spec in trainings]
+    begun = [as_started(spec, model.run(fold), settings) for settings, spec, model in models for fold in folds]
+    explain(experiment.preset, begun, windows=windows, experiment=experiment)
+    ensembles = [one.name for one in experiment.ensembles]
+    return f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
 
 
 def _without_second_stages(configurations: Sequence[str], plan: Plan) -> list[str]:

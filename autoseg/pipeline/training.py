@@ -99,10 +99,7 @@ def train(
             check_trial(spec, settings)
     explain(preset, [as_started(spec, run, settings)], windows=dataset.windows)
     check_files(dataset, workspace.home)
-    # Before anything else, as preprocessing for another plan would replace the data of a run that was started.
-    check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=settings.restart)
-    others = [one for one in started_runs(run.model.folder.parent) if not (settings.restart and one == run)]
-    check_folds(others, workspace.splits(dataset.name), workspace.preprocessed(dataset.name) / "splits.json")
+    _check_goes_on(run, spec, workspace, dataset, restart=settings.restart)
     if settings.restart and run.folder.exists():
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
@@ -112,6 +109,13 @@ def train(
     release_memory(choose_device(settings.device))
     _tell_scores(run, dataset, result)
     return result
+
+
+def _check_goes_on(run: Run, spec: TrainingSpec, workspace: Workspace, dataset: Dataset, *, restart: bool) -> None:
+    """Before anything else, as preprocessing for another plan would replace the data of a run that was started."""
+    check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=restart)
+    others = [one for one in started_runs(run.model.folder.parent) if not (restart and one == run)]
+    check_folds(others, workspace.splits(dataset.name), workspace.preprocessed(dataset.name) / "splits.json")
 
 
 def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:

@@ -94,7 +94,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     if options.augmentation.mirror_probability == 0:
         # A network that never learned from mirrored images does not predict them either, in validation or later.
         configuration = replace(configuration, mirroring=Mirroring())
-    elif not configuration.mirroring.axes and "mirror_probability" in _augmentation_asked(settings):
+    elif not configuration.mirroring.axes and "mirror_probability" in _named_augmentation(settings):
         log.warning("mirror_probability changes nothing here: %s is never shown mirrored images.", configuration.network)
     configuration = _like_sibling(replace(configuration, width=width_of(settings.pretrained)), sibling, run)
     job = RunRecord(
@@ -118,7 +118,7 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
     return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
 
 
-def _augmentation_asked(settings: TrainSettings) -> Mapping[str, Any]:
+def _named_augmentation(settings: TrainSettings) -> Mapping[str, Any]:
     """The options of augmentation that the user, or a preset, names."""
     asked = settings.changed_options.get("augmentation", {})
     return asked if isinstance(asked, Mapping) else {}

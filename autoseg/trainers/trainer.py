@@ -395,6 +395,6 @@ class Trainer:
         if self.job.budget.kind == "time":
             log.info("Training ends at %s.", (datetime.now() + timedelta(seconds=left)).strftime("%H:%M"))
         layout = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
-        what = f"Training {self.job.configuration.name} fold {self.job.fold}"
-        with tqdm(total=100, initial=100 * self.used, desc=what, bar_format=layout, disable=not self.progress) as bar:
+        named = {"desc": f"Training {self.job.configuration.name} fold {self.job.fold}", "initial": 100 * self.used}
+        with tqdm(total=100, **named, bar_format=layout, disable=not self.progress) as bar:
             yield bar

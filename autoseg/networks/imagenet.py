@@ -54,7 +54,9 @@ def load_encoder(encoder: nn.Module, vgg: str, source: str) -> None:
     expected = encoder.state_dict()
     dim = next(iter(expected.values())).dim() - 2
     if dim != 2:
-        raise ValueError(f"pretrained: ImageNet weights are 2D, this network is {dim}D; expected pretrained None, got {source!r}")
+        raise ValueError(
+            f"pretrained: ImageNet weights are 2D, this network is {dim}D; expected none (--network-option pretrained=null), got {source!r}"
+        )
     weights = read_weights(vgg, source)
     encoder.load_state_dict({key: _fitting(weights.get(key), key, tuple(tensor.shape), source) for key, tensor in expected.items()})
 
@@ -91,7 +93,7 @@ def find_weights(vgg: str, source: str) -> Path:
     path = Path(source).expanduser()
     path = path / FILES[vgg] if path.is_dir() else path
     if not path.is_file():
-        expected = f"None, {IMAGENET!r} or the path of a file like {FILES[vgg]} or of its folder (public: {URL}{FILES[vgg]})"
+        expected = f"null, {IMAGENET} or the path of a file like {FILES[vgg]} or of its folder (public: {URL}{FILES[vgg]})"
         raise ValueError(f"pretrained: expected {expected}, got {source!r}, and there is no file {path.absolute()}")
     return path
 
@@ -108,7 +110,8 @@ def _download(vgg: str) -> Mapping[str, Any]:
     except (OSError, RuntimeError, HTTPException) as error:
         raise ValueError(
             f"pretrained: expected the ImageNet weights {FILES[vgg]} at {cached}, found no such file there, and {url} cannot be downloaded "
-            f"({error}). Download it elsewhere and put it there, or give its path as pretrained, or train with pretrained None"
+            f"({error}). Download it elsewhere and put it there, or give its path (--network-option pretrained=PATH), or train "
+            "from scratch (--network-option pretrained=null)"
         ) from error
 
 

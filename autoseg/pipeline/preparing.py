@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +33,20 @@ log = logging.getLogger(__name__)
 
 
 @allows_code()
-def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> Plan:
+def plan_and_preprocess(
+    which: str | int,
+    settings: PlanSettings | None = None,
+    *,
+    home: str | Path | None = None,
+    check: Callable[[Plan, Dataset, Sequence[Split]], object] | None = None,
+) -> Plan:
     """Measures a dataset, plans how to train on it, and preprocesses it.
 
     Args:
         which: Dataset id, name or folder.
         home: Home folder; see `autoseg.runtime.workspace.find_workspace`.
+        check: Is called with the plan, the dataset and its folds before they are written and any case is preprocessed; raises a ValueError
+            where nothing could be trained so.
 
     Returns:
         The plan, which also lies in ``preprocessed/<dataset>/plan.json``. Cases that are incomplete, cannot be read or are unlike the
@@ -77,6 +85,8 @@ def plan_and_preprocess(which: str | int, settings: PlanSettings | None = None, 
         of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
         _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
         dataset = with_unlabelled_ids(dataset)
+        if check is not None:
+            check(plan, dataset, splits)
         write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
         write_splits(folder / "splits.json", splits, left_out=left_out.keys())
         write_json(folder / "plan.json", plan)

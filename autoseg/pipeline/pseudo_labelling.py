@@ -80,9 +80,9 @@ def pseudo_labels_of(workspace: Workspace, dataset: Dataset, spec: TrainingSpec,
         return None
     check_leave(dataset, workspace.home)
     cases = _cases_of(workspace, dataset, run, recorded)
+    teachers = recorded.choice if recorded else teachers_of(workspace, dataset, run)  # first, as they may lack this fold
     failures = preprocess_unlabelled(workspace, replace(dataset, unlabelled=tuple(cases)), spec.plan, spec.configuration)
     cases = predict_first_stage(workspace, spec, run, [case for case in cases if case.name not in failures], settings)
-    teachers = recorded.choice if recorded else teachers_of(workspace, dataset, run)
     if recorded and not _missing(workspace, dataset, spec, cases, recorded.models):
         return _checked_cases(run, recorded, cases)
     stage_folds = None if run.fold == ALL else (run.fold,)  # the others know the held-out cases of this fold
@@ -112,6 +112,17 @@ def with_pseudo_labels(folders: RunFolders, workspace: Workspace, spec: Training
     return replace(folders, unlabelled=images, pseudo_labels=pseudo_label_folder(workspace, name, configuration, pseudo.models))
 
 
+def check_teachers(results: Path, spec: TrainingSpec, run: Run, settings: TrainSettings) -> None:
+    """Refuses (ValueError) to learn from pseudo-labels where nothing is trained that could make them, and nothing will be before."""
+    if settings.pseudo_labels and spec.configuration.previous_stage is None and not run.siblings():
+        _check_anything_trained(results)
+
+
+def _check_anything_trained(results: Path) -> None:
+    if not model_folders(results):
+        raise ValueError(f"{results}: --pseudo-labels: nothing is trained yet; train without it first, on the same folds")
+
+
 def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     """The chosen models with the networks of this run's fold alone; those of the model's other folds where some were started.
 
@@ -123,8 +134,8 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     """
     results = workspace.results(dataset.name)
     siblings = [record.pseudo_labels for one in run.siblings() if (record := one.record()).pseudo_labels is not None]
-    if not siblings and not model_folders(results):
-        raise ValueError(f"{results}: --pseudo-labels: nothing is trained yet; train without it first, on the same folds")
+    if not siblings:
+        _check_anything_trained(results)
     if siblings:
         choice = siblings[0].choice
     elif (taught := taught_models(results)) and not is_edited(results / "choice.json"):

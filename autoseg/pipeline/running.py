@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.ct_windows import Window
+from ..data.dataset_json import read_info
 from ..data.descriptions import planned_dataset
+from ..data.label_names import parse_labels
 from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
 from ..evaluation.metrics import find_metric
@@ -24,11 +26,12 @@ from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
 from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Choice, Dataset, Plan, Score
+from ..schema import Choice, Dataset, Plan, Score, Split
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
 from ..selection.stored_scores import taught_models
+from ..trainers.run_setup import check_fold, of_sources
 from ..trainers.training_spec import of_stage, training_spec
-from ..trainers.trial_checks import check_trial
+from ..trainers.trial_checks import check_names, check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
 from .paper_ensembles import train_paper_ensembles
@@ -80,8 +83,10 @@ def run(
     paper = None if experiment is None else experiment.paper
     if paper is not None and any(one.pseudo_labels for one in several):
         raise ValueError("--pseudo-labels: is no part of a paper's experiment; expected --preset without it (autoseg_train has it)")
-    plan = plan_and_preprocess(which, plan_settings, home=home)
     workspace = find_workspace(home, dataset=str(which))
+    _check_unplanned(workspace.dataset_folder(which), several, folds or ())
+    check = partial(_check_planned, asked=plan_settings.configurations, several=several, folds=folds or ())
+    plan = plan_and_preprocess(which, plan_settings, home=home, check=check)
     failures = {} if failures is None else failures
     failures.update(workspace.left_out(plan.dataset))
     folds = folds or tuple(str(fold) for fold in range(len(workspace.splits(plan.dataset)))) or ("all",)
@@ -153,6 +158,40 @@ def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:
             log.info("Models are chosen, and scored in the paper's table, with post-processing: %s.", " ".join(useful))
             how["postprocess"] = useful
     return how
+
+
+def _check_unplanned(folder: Path, trainings: Sequence[TrainSettings], folds: Sequence[str]) -> None:
+    """Raises a ValueError for an organ, name, option or fold that no plan would make right, before a dataset is measured for it."""
+    labels = parse_labels(read_info(folder), folder / "dataset.json")
+    for settings in trainings:
+        check_names(settings, labels)
+    for fold in folds:
+        if not (fold.isdecimal() or fold == "all"):
+            raise ValueError(f"--folds: expected numbers of folds, or all, got {fold!r}")
+
+
+def _check_planned(
+    plan: Plan,
+    dataset: Dataset,
+    splits: Sequence[Split],
+    *,
+    asked: Sequence[str] | None,
+    several: Sequence[TrainSettings],
+    folds: Sequence[str],
+) -> None:
+    """Raises a ValueError where a training, fold or source cannot be had with this plan, before cases are preprocessed for it.
+
+    Args:
+        asked: Configurations, as in `PlanSettings`.
+        folds: Names; none means all.
+    """
+    chosen = [splits[check_fold(fold, splits)] for fold in folds if fold != "all"]
+    configurations = selected_configurations(asked, plan)
+    if not splits:
+        configurations = [name for name in configurations if plan.configurations[name].previous_stage is None]
+    for settings, spec in _checked(list(itertools.product(configurations, several)), plan, dataset):
+        for split in chosen or splits:
+            of_sources(split, dataset, settings, spec.plan.labels)
 
 
 def _checked(pairs: Sequence[Pair], plan: Plan, dataset: Dataset) -> list[Training]:

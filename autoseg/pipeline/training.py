@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..data.ct_windows import Window
@@ -45,7 +47,7 @@ from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, trai
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
-from .pseudo_labelling import check_pseudo_labels, pseudo_labels_of, with_pseudo_labels
+from .pseudo_labelling import check_pseudo_labels, check_teachers, pseudo_labels_of, with_pseudo_labels
 
 log = logging.getLogger(__name__)
 
@@ -83,19 +85,21 @@ def train(
     dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
     plan_file = workspace.preprocessed(dataset.name) / "plan.json"
-    with named_in(plan_file):
+    by_plan = partial(_named_by_plan, plan_file, settings)
+    with by_plan():
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(of_stage(settings, spec), workspace, spec, fold)
     of_sources(split_of(workspace, dataset.name, fold), dataset, settings, spec.plan.labels)
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
-    with named_in(plan_file):
+    with by_plan():
         spec = _as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
     if settings.restart or not run.is_started:
-        with named_in(plan_file):
+        check_teachers(workspace.results(dataset.name), spec, run, settings)
+        with by_plan():
             check_trial(spec, settings)
     explain(preset, [as_started(spec, run, settings)], windows=dataset.windows)
     check_files(dataset, workspace.home)
@@ -104,7 +108,7 @@ def train(
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
     failures = {} if failures is None else failures
-    with exclusive_lock(run.folder, "training"), named_in(run.record_file if run.is_started else plan_file):
+    with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
     release_memory(choose_device(settings.device))
     _tell_scores(run, dataset, result)
@@ -116,6 +120,11 @@ def _check_goes_on(run: Run, spec: TrainingSpec, workspace: Workspace, dataset: 
     check_resumable(run, spec.plan, spec.configuration, cases=dataset.cases, restart=restart)
     others = [one for one in started_runs(run.model.folder.parent) if not (restart and one == run)]
     check_folds(others, workspace.splits(dataset.name), workspace.preprocessed(dataset.name) / "splits.json")
+
+
+def _named_by_plan(plan_file: Path, settings: TrainSettings) -> AbstractContextManager[None]:
+    """Names the plan in messages about a network, unless the settings name the network."""
+    return named_in(plan_file) if settings.network is None else nullcontext()
 
 
 def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:

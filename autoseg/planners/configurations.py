@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from ..runtime.registry import unknown_name_error
 from ..schema import Plan
 
+PLANNED_ON_REQUEST = {
+    "3d_lowres": "--force-lowres",
+    "3d_cascade": "--force-lowres",
+    "2d_coronal": "-c 2d 2d_coronal",
+    "2d_sagittal": "-c 2d 2d_sagittal",
+}
+"""Configuration that a plan may lack to the option of planning that gives it."""
+
 
 def selected_configurations(configurations: Sequence[str] | None, plan: Plan) -> list[str]:
     """Checks the names of configurations; None selects the default ones.
@@ -16,7 +24,10 @@ def selected_configurations(configurations: Sequence[str] | None, plan: Plan) ->
     """
     for name in configurations or ():
         if name not in plan.configurations:
-            raise unknown_name_error(f"configuration of {plan.dataset}", name, plan.configurations)
+            error = unknown_name_error(f"configuration of {plan.dataset}", name, plan.configurations)
+            option = PLANNED_ON_REQUEST.get(name)
+            hint = f" It is planned where you ask for it: autoseg_plan_and_preprocess -d {plan.dataset} {option}" if option else ""
+            raise ValueError(f"{error}{hint}")
     return list(configurations or default_configurations(plan))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from ..data.ct_windows import Window
@@ -20,7 +22,7 @@ from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, trai
 from . import PAPER_PRESETS
 from .experiment import Experiment, describe_not_run
 from .paper_preset import PaperPreset, Row
-from .settings import settings_for
+from .settings import INTENSITIES, settings_for
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +67,12 @@ def explain(
 def lines_of(preset: PaperPreset, trainings: Sequence[Training], windows: Mapping[str, Window]) -> list[str]:
     """A line a setting: its name, what the paper has, and what runs; where that is not the preset's value, instead of what."""
     of_paper = [_as_in_paper(preset, training, windows) for training in trainings]
+    told = (*preset.why, *OTHERS, *(INTENSITIES if set(INTENSITIES) & preset.why.keys() else ()))  # these have one line together
     changed = {
         item.name
         for (settings, _), paper in zip(trainings, of_paper, strict=True)
         for item in fields(TrainSettings)
-        if item.name not in (*preset.why, *OTHERS) and getattr(settings, item.name) != getattr(paper[0], item.name)
+        if item.name not in told and getattr(settings, item.name) != getattr(paper[0], item.name)
     }
     lines = []
     for setting, text in {**preset.why, **dict.fromkeys(sorted(changed), "as is usual here")}.items():
@@ -93,10 +96,22 @@ def _as_in_paper(preset: PaperPreset, training: Training, windows: Mapping[str, 
     row = _row_of(preset, settings)
     paper = replace(settings_for(preset, row, {"organs": settings.organs}), device=settings.device)
     paper = of_stage(paper, spec)
-    try:
-        return paper, training_spec(spec.plan, spec.configuration.name, replace(paper, organs=()), windows=windows)
-    except ValueError:  # as of a configuration that the paper's trainer cannot work with
-        return paper, replace(spec, configuration=replace(spec.configuration, network=paper.network or "its network"))
+    resolved = partial(training_spec, spec.plan, spec.configuration.name, windows=windows)
+    with suppress(ValueError):
+        return paper, resolved(replace(paper, organs=()))
+    with suppress(ValueError):  # as of images without the Hounsfield units that the paper's grey values are in
+        found = resolved(replace(paper, organs=(), **{name: getattr(settings, name) for name in INTENSITIES}))
+        return paper, replace(found, configuration=replace(found.configuration, normalization=_intensities_asked(paper)))
+    # As of a configuration that the paper's trainer cannot work with.
+    return paper, replace(spec, configuration=replace(spec.configuration, network=paper.network or "its network"))
+
+
+def _intensities_asked(settings: TrainSettings) -> tuple[str, ...]:
+    """Normalisation or window of some settings, as they are where a plan has CT."""
+    if settings.window is None:
+        return settings.normalization
+    numbers = settings.window if isinstance(settings.window, str) else ":".join(f"{number:g}" for number in settings.window)
+    return (f"window{settings.window_bits or ''}:{numbers}",)
 
 
 def _row_of(preset: PaperPreset, settings: TrainSettings) -> Row:

@@ -98,7 +98,8 @@ def named_in(path: Path) -> Iterator[None]:
 def unknown_name_error(kind: str, name: str, valid: Iterable[str]) -> ValueError:
     """Makes the error for a name that is not in a table; its message lists the valid names and suggests the nearest."""
     choices = sorted(valid)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    same = [choice for choice in choices if choice.casefold() == name.casefold()]
+    near = same or difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"{kind}: expected one of {', '.join(choices) or '(none)'}, got {name!r}.{hint}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,15 @@ def split_of(workspace: Workspace, dataset: str, fold: str) -> Split:
     splits = workspace.splits(dataset)
     if fold == "all":
         return Split(workspace.usable_cases(dataset), workspace.usable_cases(dataset))
+    return splits[check_fold(fold, splits)]
+
+
+def check_fold(fold: str, splits: Sequence[Split]) -> int:
+    """The number of a fold by its name; a ValueError where there is no such fold."""
     if not fold.isdecimal() or int(fold) >= len(splits):
         expected = f"0 to {len(splits) - 1} or all" if splits else "all (one patient cannot be split)"
         raise ValueError(f"fold: expected {expected}, got {fold!r}")
-    return splits[int(fold)]
+    return int(fold)
 
 
 def of_sources(split: Split, dataset: Dataset, settings: TrainSettings, labels: Labels) -> Split:

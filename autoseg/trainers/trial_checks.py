@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..networks import build_network
+from ..data.label_subsets import subset_labels
+from ..networks import build_network, network_spec
 from ..networks.imagenet import without_pretrained
 from ..runtime.hardware import choose_device
 from ..runtime.registry import NetworkError, lookup
+from ..schema import Labels
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
+from .fine_tuning import find_pretrained
 from .losses import build_loss
 from .optimizers import build_optimizer
+from .option_names import check_option_names
 from .run_options import default_options
 from .run_setup import budget_of
 from .schedules import learning_rate_factor
@@ -41,6 +45,24 @@ def checked_training_options(settings: TrainSettings) -> TrainingOptions:
     except TypeError as error:  # a word where a number is compared
         given = ", ".join(f"{name}={value!r}" for name, value in changes.items())
         raise ValueError(f"training options: expected values as the defaults, got {given}: {error}") from error
+
+
+def check_names(settings: TrainSettings, labels: Labels) -> None:
+    """Refuses what is wrong whatever the plan will be: before the images of a large dataset are measured and preprocessed for it.
+
+    Args:
+        labels: Of the dataset.
+
+    Raises:
+        ValueError: There is no such organ, network, trainer, training option or checkpoint.
+    """
+    if settings.organs:
+        subset_labels(labels, settings.organs)
+    if settings.network is not None:
+        network_spec(settings.network)
+    checked_training_options(settings)
+    check_option_names(settings.changed_options)
+    find_pretrained(settings.pretrained)
 
 
 def check_trial(spec: TrainingSpec, settings: TrainSettings) -> None:

@@ -134,7 +134,7 @@ def test_a_failed_download_says_which_file_where_and_from_where(hub: Path, monke
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     with pytest.raises(ValueError, match="Download it elsewhere") as caught:
         build("imagenet")
-    for part in (str(error), FILES["vgg16"], str(hub), URL + FILES["vgg16"], "pretrained None"):
+    for part in (str(error), FILES["vgg16"], str(hub), URL + FILES["vgg16"], "pretrained=null"):
         assert part in str(caught.value)
 
 

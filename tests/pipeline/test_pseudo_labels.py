@@ -185,6 +185,7 @@ def test_without_images_or_models_it_says_what_to_do(oracle_home):
     shutil.rmtree(home / "results")
     with pytest.raises(ValueError, match="nothing is trained yet; train without it first"):
         learn(home)
+    assert not (home / "results").exists(), "refused before a folder is made"
 
 
 def test_where_folds_vote_in_prediction_they_vote_here(home, monkeypatch):

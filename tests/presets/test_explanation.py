@@ -13,6 +13,7 @@ from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.explanation import departures_of, explain, lines_of
 from autoseg.presets.paper_preset import Departure
 from autoseg.presets.settings import settings_for, train_settings
+from autoseg.schema import Plan
 from autoseg.schema.settings import PlanSettings
 from autoseg.trainers.training_spec import of_stage, training_spec
 
@@ -25,10 +26,15 @@ PLAN = make_plan(
 )
 
 
-def lines(name: str, configuration: str, **given: Any) -> dict[str, str]:
+MR_PLAN = replace(
+    PLAN, channels=("MR",), configurations={name: replace(one, normalization=("zscore",)) for name, one in PLAN.configurations.items()}
+)
+
+
+def lines(name: str, configuration: str, *, plan: Plan = PLAN, **given: Any) -> dict[str, str]:
     """Setting to what is said of it, in a training with a minute's budget."""
     settings = train_settings(name, **{"seconds": 60.0, "device": "cpu"} | given)
-    spec = training_spec(PLAN, configuration, settings)
+    spec = training_spec(plan, configuration, settings)
     found = lines_of(PAPER_PRESETS[name], [(settings, spec)], {})
     return {line.partition(": ")[0]: line.partition("; runs ")[2] for line in found}
 
@@ -73,6 +79,15 @@ class TestFang:
         said = lines("fang2020", "2.5d")
         assert said["configurations"] == "2.5d with 3 slices as channels"
         assert said["trainer"] == "PyramidTrainer with pipo_fan" and said["normalization"] == "clip:-200:200"
+        assert not [line for line in said.values() if " instead of " in line]
+
+    def test_of_images_without_hounsfield_units_the_normalisation_alone_is_otherwise(self) -> None:
+        said = lines("fang2020", "2.5d", plan=MR_PLAN, normalization=("zscore",))
+        assert said.pop("normalization") == "zscore instead of clip:-200:200"
+        assert said["trainer"] == "PyramidTrainer with pipo_fan"
+        assert not [line for line in said.values() if " instead of " in line]
+        said = lines("crespi2023", "2d", plan=MR_PLAN, normalization=("zscore",), organs=("liver",))
+        assert said.pop("window") == "zscore instead of window8:auto" and said.pop("window_bits") == "as planned instead of 8"
         assert not [line for line in said.values() if " instead of " in line]
 
     def test_with_another_trainer_network_and_normalisation(self) -> None:

@@ -38,6 +38,7 @@ def test_an_unknown_name_is_answered_with_the_valid_ones_and_the_nearest():
     with pytest.raises(ValueError, match="network: expected one of plain, root, text, got 'plane'. Did you mean 'plain'?"):
         lookup(TABLE, "plane", "network")
     assert "Did you mean" not in str(unknown_name_error("network", "zzzzzz", TABLE))
+    assert "Did you mean 'plain'?" in str(unknown_name_error("network", "PLAIN", TABLE))
     assert "(none)" in str(unknown_name_error("model", "x", []))
 
 

@@ -34,13 +34,16 @@ def plan_and_preprocess(options: Namespace) -> int:
     """
     from ..pipeline import plan_and_preprocess as function
     from ..planners.plan import describe
+    from ..presets import PAPER_PRESETS
     from ..runtime.workspace import find_workspace
 
-    plan = function(options.dataset, plan_settings(options), home=options.home)
+    settings = plan_settings(options)
+    plan = function(options.dataset, settings, home=options.home)
     say(describe(plan))
-    names = options.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
+    names = settings.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
     workspace = find_workspace(options.home, dataset=options.dataset)
-    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0{_start(plan, names[-1], workspace)}")
+    paper = f" --preset {options.preset}" if options.preset in PAPER_PRESETS else ""
+    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0{paper}{_start(plan, names[-1], workspace)}")
     left_out = workspace.left_out(plan.dataset)
     if not left_out:
         return 0

@@ -45,8 +45,7 @@ def plan_and_preprocess(
     Args:
         which: Dataset id, name or folder.
         home: Home folder; see `autoseg.runtime.workspace.find_workspace`.
-        check: Is called with the plan, the dataset and its folds before they are written and any case is preprocessed; raises a ValueError
-            where nothing could be trained so.
+        check: Refuses (ValueError) a plan, with the dataset and its folds, before they are written and cases are preprocessed.
 
     Returns:
         The plan, which also lies in ``preprocessed/<dataset>/plan.json``. Cases that are incomplete, cannot be read or are unlike the
@@ -62,8 +61,8 @@ def plan_and_preprocess(
         former = planned_nifti_geometry(workspace, workspace.dataset_folder(which))
         settings = replace(settings, nifti_geometry=former)
     check_form(settings.nifti_geometry)
-    source = source_plan(workspace, settings, workspace.dataset_folder(which).name)
-    settings = settings if source is None else replace(settings, plan_from=source[1])
+    if source := source_plan(workspace, settings, workspace.dataset_folder(which).name):
+        settings = replace(settings, plan_from=source[1])
     dataset, left_out = complete_cases(
         *(workspace, which), groups=settings.groups, allow_external=settings.allow_external, nifti_geometry=settings.nifti_geometry
     )

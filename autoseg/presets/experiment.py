@@ -76,7 +76,8 @@ def experiment(
     if preset is None:
         return Experiment(None, (train_settings(name, **given),), ("",))
     rows = _wanted(preset, models, given)
-    not_run = {row.name: reason for row in rows if row.name and (reason := _missing_weights(row, given))}
+    looked_for: dict[tuple[str, str], str] = {}
+    not_run = {row.name: reason for row in rows if row.name and (reason := _missing_weights(row, given, looked_for))}
     rows = [row for row in rows if row.name not in not_run]
     if not rows and not not_run:
         raise ValueError(f"--models {' '.join(models)}: none of them has the network, trainer and pre-training that were named, too")
@@ -134,19 +135,26 @@ def _by_organ(preset: PaperPreset, row: Row) -> bool:
     return preset.organ_by_organ if row.organ_by_organ is None else row.organ_by_organ
 
 
-def _missing_weights(row: Row, given: Mapping[str, Any]) -> str:
-    """Why a model with a pre-trained encoder cannot be trained; empty where it can, or needs no weights."""
+def _missing_weights(row: Row, given: Mapping[str, Any], looked_for: dict[tuple[str, str], str]) -> str:
+    """Why a model with a pre-trained encoder cannot be trained; empty where it can, or needs no weights.
+
+    Args:
+        looked_for: Gets what came of looking for a file, as a download may take minutes to fail.
+    """
     encoder = encoder_of(row.training.get("network", ""))
     source = given.get("network_options", {}).get("pretrained", row.pretrained)
     if not row.pretrained or encoder is None:
         return ""
     if not source:
         return f"trained without ImageNet's weights it would be another model (pretrained={source} was given)"
-    try:
-        find_weights(encoder, str(source))
-    except ValueError as error:
-        return str(error)
-    return ""
+    key = encoder, str(source)
+    if key not in looked_for:
+        try:
+            find_weights(*key)
+            looked_for[key] = ""
+        except ValueError as error:
+            looked_for[key] = str(error)
+    return looked_for[key]
 
 
 def _given_to(row: Row, rows: Sequence[Row], given: Mapping[str, Any]) -> dict[str, Any]:

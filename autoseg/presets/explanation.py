@@ -243,6 +243,7 @@ WORDS: dict[str, Callable[[TrainSettings, TrainingSpec], str]] = {
     "normalization": _intensities,
     "window": _intensities,
     "options": _options,
+    "sources": lambda settings, spec: ", ".join(settings.sources) or "all datasets",
     "spacing": lambda settings, spec: f"{shown(spec.configuration.spacing)} mm",
     "force_lowres": lambda settings, spec: shown("3d_lowres" in spec.plan.configurations),
     "one_grid": lambda settings, spec: shown(_shares_grid(spec)),

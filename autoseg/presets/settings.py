@@ -116,6 +116,10 @@ def check_paper(name: str | None) -> None:
     Raises:
         ValueError: There is no such preset; the message lists those there are.
     """
+    if name in PRESETS:
+        raise ValueError(
+            f"preset of a training: {name} is one of planning (autoseg_plan_and_preprocess --preset {name}); leave it out here"
+        )
     if name is not None and name not in PAPER_PRESETS:
         raise unknown_name_error("preset of a training", name, PAPER_PRESETS)
 

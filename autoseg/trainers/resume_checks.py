@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..inference.fold_agreement import data_of, differing, network_of
+from ..planners.configurations import planning_command
 from ..runtime.case_contents import changed_contents, changed_training_cases, in_words
 from ..runtime.provenance import recorded_stamp
 from ..runtime.runs import ALL, Run
@@ -32,12 +33,12 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases
     if run.is_started and not restart:
         record = run.record()
         _check_contents(run, cases)
-        _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration), cases)
+        _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration), cases, plan)
         return
     for sibling in run.siblings():
         record = sibling.record()
         now, then = (data_of(p, c) | network_of(c) for p, c in ((plan, configuration), (record.plan, record.configuration)))
-        _compare(sibling, now, then, cases)
+        _compare(sibling, now, then, cases, plan)
         warn_of_former_contents(sibling, cases)
 
 
@@ -131,12 +132,14 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
         )
 
 
-def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterable[Case]) -> None:
+def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterable[Case], plan: Plan) -> None:
     if different := differing(now, then):
         found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
         corrected = changed_contents(run.record_file, cases) if "intensities" in different else {}
         why = f" (what changed since: {in_words(corrected)})" if corrected else ""
+        command = planning_command(run.record().plan)
+        how = f" ({command})" if command not in ("", planning_command(plan)) else ""
         raise ValueError(
             f"{run.record_file}: this run was started {found}{why}. "
-            f"Plan as before, or start over: --restart for a single fold, or move {run.model.folder} away"
+            f"Plan as before{how}, or start over: --restart for a single fold, or move {run.model.folder} away"
         )

@@ -58,6 +58,11 @@ def test_what_this_plan_cannot_do_is_refused_before_cases_are_preprocessed(home,
     ]
 
 
+def test_after_planning_for_a_paper_the_next_command_trains_for_it(home, capsys):
+    assert cli.plan_and_preprocess(["-d", "3", "--preset", "roth2018", "--workers", "0", "--home", str(home)]) == 0
+    assert f"Next: autoseg_train {NAME} 3d_cascade 0 --preset roth2018\n" in capsys.readouterr().out
+
+
 def test_the_plan_is_not_blamed_for_a_network_that_was_named(home, capsys):
     assert cli.plan_and_preprocess(["-d", "3", "-c", "3d_fullres", "--workers", "0", "--home", str(home)]) == 0
     words = ["--network", "vgg16_unet", "--network-option", "pretrained=imagenet", "--iterations", "1", "--device", "cpu"]

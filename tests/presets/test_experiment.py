@@ -57,6 +57,19 @@ def test_without_the_files_pretrained_models_are_not_run_and_never_trained_under
     assert not any(one.network_options for one in found.trainings) and {one.tag for one in found.trainings} == set(WITHOUT)
 
 
+def test_each_file_is_looked_for_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is not there may take minutes to fail."""
+    tried = []
+
+    def fail(url: str, **_: object) -> None:
+        tried.append(url.rpartition("/")[2])
+        raise URLError("timed out")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    assert len(experiment("conze2021", 1, home=home, seconds=300.0).not_run) == 7
+    assert sorted(tried) == sorted(FILES.values())
+
+
 def test_with_the_files_all_are_run(home: Path) -> None:
     folder = write_weights(home / "weights")
     found = experiment("conze2021", 1, home=home, organs=("ball",), network_options={"pretrained": str(folder)})

@@ -115,6 +115,11 @@ def test_each_model_of_a_table_is_compared_with_itself() -> None:
     assert {name: [line for line in said if " instead of " in line] for name, said in found.items()} == dict.fromkeys(found, [])
 
 
+def test_sources_of_a_merged_dataset_are_told() -> None:
+    said = lines("crespi2023", "2d", organs=("liver",), sources=("Dataset001_One",))
+    assert said["sources"] == "Dataset001_One instead of all datasets"
+
+
 def test_fine_tuning_says_the_rate_that_runs() -> None:
     said = lines("conze2021", "2d", pretrained=Path("model"))
     assert "learning_rate 1e-06" in said["options"] and " instead of loss dice, optimizer adam, learning_rate 1e-05" in said["options"]

@@ -154,7 +154,7 @@ def test_presets_of_the_planner_stay_what_they_were() -> None:
     assert train_settings("resenc_m", seed=3) == TrainSettings(seed=3)
     with pytest.raises(ValueError, match="preset: expected one of conze2021, .*resenc_xl.*Did you mean 'fang2020'"):
         plan_settings("fang2021")
-    with pytest.raises(ValueError, match="preset of a training: expected one of conze2021"):
+    with pytest.raises(ValueError, match="preset of a training: resenc_m is one of planning"):
         check_paper("resenc_m")
     check_paper(None)
 
@@ -189,6 +189,8 @@ def test_the_commands_hand_them_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert asked[-1][3] == TrainSettings()
     assert cli.train(["1", "2d", "0", "--preset", "conze2022", *home]) == 2
     assert "Did you mean 'conze2021'?" in capsys.readouterr().err
+    assert cli.train(["1", "2d", "0", "--preset", "resenc_m", *home]) == 2
+    assert "autoseg_plan_and_preprocess --preset resenc_m" in capsys.readouterr().err
 
 
 def test_options_of_the_trainers_own_network_without_naming_it() -> None:

@@ -12,7 +12,7 @@ from autoseg.runtime.case_contents import note_contents
 from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import Case
-from autoseg.schema.settings import TrainSettings
+from autoseg.schema.settings import PlanSettings, TrainSettings
 from autoseg.trainers.resume_checks import (
     check_resumable,
     check_same_model,
@@ -65,6 +65,17 @@ def test_other_data_is_refused_for_the_run_and_its_siblings(started, change, fol
         plan = dataclasses.replace(plan, **change)
     with pytest.raises(ValueError, match=rf"fold_0/run\.json: this run was started with {what} .*--restart"):
         check(run.model.run(fold), plan, configuration)
+
+
+def test_the_command_that_plans_as_before_is_named(started):
+    run, plan = started
+    before = PlanSettings(configurations=("3d_fullres",), spacing=(2.0, 2.0, 2.5), force_lowres=True)
+    write_json(run.record_file, dataclasses.replace(run.record(), plan=dataclasses.replace(plan, settings=before)))
+    now = dataclasses.replace(plan, settings=PlanSettings(spacing="x2"))
+    other = dataclasses.replace(plan.configurations["3d_fullres"], spacing=(9.0, 9.0, 9.0))
+    command = f"autoseg_plan_and_preprocess -d {plan.dataset} -c 3d_fullres --spacing 2 2 2.5 --force-lowres"
+    with pytest.raises(ValueError, match=rf"Plan as before \({command}\), or start over"):
+        check(run, now, other)
 
 
 @pytest.mark.parametrize("fold", ["0", "1"])

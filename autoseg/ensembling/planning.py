@@ -53,6 +53,11 @@ def ensemble_budget(settings: EnsembleSettings) -> Budget:
     return replace(choose_budget("cpu", iterations=steps), why=f"{steps} iterations, the default of {settings.kind}")
 
 
+def least_folds(kind: str) -> int:
+    """How many folds of its members an ensemble needs: those that learn from stored predictions are validated on another fold's."""
+    return 2 if kind in ("logits", META) else 1
+
+
 def plan_ensemble(
     workspace: Workspace, dataset: Dataset, model: ModelFolder, settings: EnsembleSettings, *, replaced: Sequence[Run] = ()
 ) -> tuple[Design, list[str]]:
@@ -66,7 +71,7 @@ def plan_ensemble(
     models = base_models(workspace, dataset.name)
     former = next((run.record() for run in model.runs() if run not in replaced), None)
     made_of = None if former is None else former.ensemble
-    least = 2 if settings.kind in ("logits", META) else 1
+    least = least_folds(settings.kind)
     if made_of is not None:
         candidates = named(models, made_of.members)
         log.info("%s: the members are those of its folds that were started before (others with --restart or --members).", model.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..data.descriptions import planned_dataset
 from ..ensembling.design import ITERATIONS
 from ..ensembling.members import Member, base_models, shared_folds
-from ..ensembling.planning import ensemble_folder
+from ..ensembling.planning import ensemble_folder, least_folds
 from ..ensembling.prediction import check_members
 from ..ensembling.ranking import rank
 from ..presets.experiment import Experiment
@@ -57,6 +57,15 @@ def train_paper_ensembles(
             train_ensemble(which, replace(settings, restart=restart), home=workspace.home, failures=failures)
         except (ValueError, NothingValidatedError) as error:
             log.error("%s is not trained: %s", row.name, error)
+
+
+def describe_ensembles(rows: Sequence[EnsembleRow], folds: int) -> str:
+    """What follows the trainings, said before them: which ensembles can be trained on so many folds with held-out cases, and which not."""
+    fitting = [row.name for row in rows if folds >= least_folds(row.kind)]
+    words = f" Then the ensembles {', '.join(fitting)}: some hundred steps each a fold, minutes beside the trainings." * bool(fitting)
+    if without := [row.name for row in rows if row.name not in fitting]:
+        words += f" Not the ensembles {', '.join(without)}, which learn from held-out cases and need more folds (--folds) than {folds}."
+    return words
 
 
 @dataclass(frozen=True)

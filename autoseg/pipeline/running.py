@@ -25,6 +25,7 @@ from ..presets.paper_preset import PaperPreset, words_about
 from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
+from ..runtime.runs import ALL
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Dataset, Plan, Score, Split
 from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
@@ -34,7 +35,7 @@ from ..trainers.training_spec import of_stage, training_spec
 from ..trainers.trial_checks import check_names, check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
-from .paper_ensembles import train_paper_ensembles
+from .paper_ensembles import describe_ensembles, train_paper_ensembles
 from .predicting import predict_folder
 from .preparing import plan_and_preprocess
 from .pseudo_labelling import check_pseudo_labels
@@ -119,8 +120,8 @@ def _told(
     models = [(settings, spec, spec.model(results, settings.trainer)) for settings, spec in trainings]
     begun = [as_started(spec, model.run(fold), settings) for settings, spec, model in models for fold in folds]
     explain(experiment.preset, begun, windows=windows, experiment=experiment)
-    ensembles = [one.name for one in experiment.ensembles]
-    return f" Then the ensembles {', '.join(ensembles)}: some hundred steps each a fold, minutes beside the trainings." * bool(ensembles)
+    of_models = [{*folds, *model.trained_folds()} - {ALL} for _, _, model in models]
+    return describe_ensembles(experiment.ensembles, min(map(len, of_models), default=0))
 
 
 def _without_second_stages(configurations: Sequence[str], plan: Plan) -> list[str]:

@@ -209,7 +209,7 @@ def _fit_and_validate(
 def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:
     """Refuses what a user got wrong before anything long begins; hands back the settings with the checkpoint that is meant."""
     plan, stage = spec.plan, spec.configuration.previous_stage
-    if settings.sigmoid and not spec.configuration.sigmoid:
+    if settings.sigmoid and not spec.configuration.sigmoid and plan.labels.n_outputs > 1:  # one region has one output anyway
         log.warning("--sigmoid: one output is for a model of one organ; this one has %d.", plan.labels.n_outputs)
     checked_training_options(settings)
     check_option_names(settings.changed_options)

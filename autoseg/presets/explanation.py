@@ -166,7 +166,7 @@ def _organs(settings: TrainSettings, spec: TrainingSpec) -> str:
 
 
 def _outputs(settings: TrainSettings, spec: TrainingSpec) -> str:
-    if spec.configuration.sigmoid:
+    if spec.configuration.sigmoid or spec.plan.labels.n_outputs == 1:
         return "one output with sigmoid"
     return f"{spec.plan.labels.n_outputs} outputs with {'sigmoid' if spec.plan.labels.regions else 'softmax'}"
 

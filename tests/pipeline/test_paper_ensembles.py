@@ -111,6 +111,15 @@ def test_names_of_ensembles_ask_for_them_and_for_the_papers_models(tmp_path: Pat
     assert few.rows == ("binary-U-Net",) and few.ensembles[-1].name == "redundant-Layer-Fusion"
 
 
+def test_ensembles_that_the_folds_do_not_allow_are_not_announced() -> None:
+    rows = PAPER_PRESETS["crespi2023"].ensembles[:4]
+    assert paper.describe_ensembles(rows, 2).startswith(" Then the ensembles Argmax, Layer Fusion, Logits Conc., Meta U-Net: ")
+    said = paper.describe_ensembles(rows, 1)
+    assert "Then the ensembles Argmax, Layer Fusion: " in said and "Not the ensembles Logits Conc., Meta U-Net, which" in said
+    assert "Then" not in paper.describe_ensembles(rows, 0) and "--folds" in paper.describe_ensembles(rows, 0)
+    assert paper.describe_ensembles((), 1) == ""
+
+
 def test_an_ensemble_none_of_whose_cases_can_be_validated_stops_no_others(home: Path, monkeypatch, caplog) -> None:
     """As where a disk lost the references; what fails by case is handed on, for the exit status."""
     found = experiment_of(model(home, "binary-U-Net", 0.2, ball=right()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import ORGANS, make_configuration, make_plan
+from factories import ORGANS, make_configuration, make_plan, regions
 
 from autoseg.presets import PAPER_PRESETS
 from autoseg.presets.explanation import departures_of, explain, lines_of
@@ -113,6 +113,11 @@ def test_each_model_of_a_table_is_compared_with_itself() -> None:
     found = rows_said("fang2020", "2.5d") | rows_said("crespi2023", "2d", ("liver",))
     found |= {f"{name}, one organ": said for name, said in rows_said("fang2020", "2.5d", ("liver",)).items()}
     assert {name: [line for line in said if " instead of " in line] for name, said in found.items()} == dict.fromkeys(found, [])
+
+
+def test_a_single_region_has_one_output_as_in_the_paper() -> None:
+    plan = replace(PLAN, labels=regions(liver=(1, 2)))
+    assert lines("conze2021", "2d", plan=plan, network="conze_unet")["sigmoid"] == "one output with sigmoid"
 
 
 def test_sources_of_a_merged_dataset_are_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ..inference.log_odds import StoredLogOdds
@@ -105,12 +106,13 @@ def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:
     shared = [fold for fold in everything if all(fold in one.records for one in members)]
     if len(shared) >= least:
         return shared
-    wanted = everything if len(everything) >= least else [*everything, str(len(everything))]
+    others = (fold for number in range(least + len(everything)) if (fold := str(number)) not in everything)
+    wanted = [*everything, *islice(others, max(0, least - len(everything)))]
     missing = [one.command(fold) for one in members for fold in wanted if fold not in one.records]
     listed = "\n".join(f"  {command}" for command in missing)
     raise ValueError(
         f"ensemble: expected {least} or more folds that every member was trained and validated on, "
-        f"found {', '.join(shared) or 'none'}. Run:\n{listed}"
+        f"found {'fold ' * bool(shared)}{', '.join(shared) or 'none'}. Run:\n{listed}"
     )
 
 

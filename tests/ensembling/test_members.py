@@ -70,6 +70,13 @@ class TestWhatIsLearntFrom:
         with pytest.raises(ValueError, match="fold 3 needs members"):
             fit(home, "argmax", members[0], folds=("3",))
 
+    def test_of_a_single_fold_that_is_not_the_first_the_next_one_is_listed(self, home: Path) -> None:
+        member = add_model(home, {"ball": right()}, folds="1")
+        with pytest.raises(ValueError, match="trained and validated on, found fold 1. Run:") as caught:
+            fit(home, "logits", member)
+        (line,) = str(caught.value).splitlines()[1:]
+        assert shlex.split(line)[:4] == ["autoseg_train", NAME, "2d", "0"]
+
     def test_probabilities_that_were_removed_are_missed(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         member = add_model(home, {"ball": right()}, folds="01")
         one, other = sorted(splits(home)[0].val)

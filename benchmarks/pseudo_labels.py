@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,9 +69,13 @@ def _copy(case: Case, folder: Path, part: str) -> None:
 
 def trained(options: argparse.Namespace, home: Path) -> dict[str, str]:
     """Trains what is missing; gives what is compared with the model's name."""
-    common = {"seconds": options.time, "iterations": options.iterations, "device": options.device}
+    common: dict[str, Any] = {"seconds": options.time, "iterations": options.iterations, "device": options.device, "batch": options.batch}
+    word = ""
+    if options.features:
+        common |= {"network": "plain_unet", "network_options": {"features": options.features}}
+        word = "__plain_unet"
     twice = {name: None if common[name] is None else 2 * common[name] for name in ("seconds", "iterations")}
-    model = f"{options.configuration}__Trainer"
+    model = f"{options.configuration}__Trainer{word}"
     for fold in options.folds:
         train(NAME, options.configuration, fold, TrainSettings(**common), home=home)
     student = home / "results" / NAME / f"{model}__pseudo"
@@ -109,6 +114,8 @@ def main() -> None:
     budget.add_argument("--iterations", type=int)
     parser.add_argument("--labelled", type=int, default=20)
     parser.add_argument("--folds", nargs="+", default=["0"])
+    parser.add_argument("--features", nargs="+", type=int, help="of a plain U-Net, level by level; the planned network by default")
+    parser.add_argument("--batch", type=int, help="as planned by default")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     home = options.home / "pseudo"

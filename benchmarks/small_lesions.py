@@ -1,8 +1,8 @@
 """What losses and case sampling do for a lesion of 30 voxels: Dice, lesions found and false ones, three seeds each.
 
-    python benchmarks/small_lesions.py --home HOME [--iterations 800] [--seeds 0 1 2] [--only dice_ce dice_topk ...]
+    python benchmarks/small_lesions.py --home HOME [--iterations 1200] [--seeds 0 1 2] [--only dice_ce dice_topk ...]
 
-The phantom is made in HOME: noisy volumes of 24 x 48 x 48 voxels with an organ, and in one of three lesions of exactly 30 voxels each, a
+The phantom is made in HOME: noisy volumes of 16 x 32 x 32 voxels with an organ, and in one of three lesions of exactly 30 voxels each, a
 little darker than the organ; bright specks, which are no lesions, are in all. All models see the same cases, and are judged on the same
 held-out ones. The same command goes on where it was stopped.
 """
@@ -23,7 +23,7 @@ from autoseg.runtime.serialization import write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Geometry, Split
 
-NAME, CONFIGURATION, SHAPE, VOXELS = "Dataset790_SmallLesions", "3d_fullres", (24, 48, 48), 30
+NAME, CONFIGURATION, SHAPE, VOXELS = "Dataset790_SmallLesions", "3d_fullres", (16, 32, 32), 30
 TRAINING, HELD_OUT = 24, 24
 VARIANTS: dict[str, dict[str, Any]] = {
     "dice_ce": {},
@@ -97,7 +97,7 @@ def trained(options: argparse.Namespace, tag: str, seed: int, changes: dict[str,
     """Trains one model, or what is missing of it; gives `lesions`."""
     workspace = Workspace(options.home)
     planned = workspace.plan(NAME).configurations[CONFIGURATION].network_options["features"]
-    small = {"network": "plain_unet", "network_options": {"features": [max(8, n // 2) for n in planned]}}
+    small = {"network": "plain_unet", "network_options": {"features": [max(8, n // 4) for n in planned]}}
     settings = TrainSettings(iterations=options.iterations, batch=options.batch, seed=seed, tag=tag, options=changes, **small)
     train(NAME, CONFIGURATION, 0, settings, home=options.home)
     return lesions(ModelFolder.named(workspace.results(NAME), CONFIGURATION, "Trainer", ("plain_unet", tag)), options.home)
@@ -107,7 +107,7 @@ def main() -> None:
     """Trains what is missing, and prints a row a variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", required=True, type=Path)
-    parser.add_argument("--iterations", type=int, default=800)
+    parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))

@@ -96,8 +96,7 @@ def evaluate_folders(
             not fit together (without `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
-    _check_postprocess(postprocess, labels)
-    _check_different(reference, prediction)
+    _check(reference, prediction, postprocess, labels)
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(_score, postprocess=postprocess, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
@@ -117,11 +116,6 @@ def evaluate_folders(
     return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
 
 
-def _check_different(reference: Path, prediction: Path) -> None:
-    if reference.exists() and prediction.exists() and reference.samefile(prediction):
-        raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
-
-
 def _refuse_or_hand_on(problems: Mapping[str, str], failures: MutableMapping[str, str] | None, *, of: int) -> None:
     """Problems of `of` cases into `failures`; an error (ValueError) where nobody takes them, or no case is left."""
     if problems and (failures is None or len(problems) == of):
@@ -130,8 +124,10 @@ def _refuse_or_hand_on(problems: Mapping[str, str], failures: MutableMapping[str
         failures.update(problems)
 
 
-def _check_postprocess(words: Sequence[str], labels: Labels | None) -> None:
-    """Refuses (ValueError) what cannot be done; without labels, organs are known only when the files are read."""
+def _check(reference: Path, prediction: Path, words: Sequence[str], labels: Labels | None) -> None:
+    """Refuses (ValueError) one thing compared with itself, and post-processing of unknown organs, which without labels the files tell."""
+    if reference.exists() and prediction.exists() and reference.samefile(prediction):
+        raise ValueError(f"{prediction}: is the reference {reference} itself, which agrees with every reference; name the predictions")
     if labels is None:
         requested_steps(words, [word.rpartition("=")[0] for word in words])
     else:

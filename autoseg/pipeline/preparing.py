@@ -68,8 +68,7 @@ def plan_and_preprocess(
     )
     for case, reason in left_out.items():
         log.error("%s is left out: %s", case, reason)
-    folder = workspace.preprocessed(dataset.name)
-    with exclusive_lock(folder, "planning or preprocessing"):
+    with exclusive_lock(folder := workspace.preprocessed(dataset.name), "planning or preprocessing"):
         remove_partial_files(folder)
         measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
         dataset, fingerprint = measured.dataset, measured.fingerprint

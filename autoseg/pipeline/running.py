@@ -99,7 +99,7 @@ def run(
     taught = [pair for pair in pairs if pair[1].pseudo_labels]
     pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
     trainings = _checked([*pairs, *taught], plan, dataset)
-    more = "" if experiment is None else _told(experiment, trainings, folds, results, windows=dataset.windows)
+    more = "" if experiment is None else _explain_experiment(experiment, trainings, folds, results, windows=dataset.windows)
     log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
     how = _choice_of(paper, plan)
     _train_all(which, pairs, folds, home=workspace.home, failures=failures)
@@ -113,7 +113,7 @@ def run(
     return choose(**how)  # may import what settings allow
 
 
-def _told(
+def _explain_experiment(
     experiment: Experiment, trainings: Sequence[Training], folds: Sequence[str], results: Path, *, windows: Mapping[str, Window] | None
 ) -> str:
     """Says what of the paper runs; gives what follows the trainings, for the line of their total time."""

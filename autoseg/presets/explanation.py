@@ -101,12 +101,12 @@ def _as_in_paper(preset: PaperPreset, training: Training, windows: Mapping[str, 
         return paper, resolved(replace(paper, organs=()))
     with suppress(ValueError):  # as of images without the Hounsfield units that the paper's grey values are in
         found = resolved(replace(paper, organs=(), **{name: getattr(settings, name) for name in INTENSITIES}))
-        return paper, replace(found, configuration=replace(found.configuration, normalization=_intensities_asked(paper)))
+        return paper, replace(found, configuration=replace(found.configuration, normalization=_named_intensities(paper)))
     # As of a configuration that the paper's trainer cannot work with.
     return paper, replace(spec, configuration=replace(spec.configuration, network=paper.network or "its network"))
 
 
-def _intensities_asked(settings: TrainSettings) -> tuple[str, ...]:
+def _named_intensities(settings: TrainSettings) -> tuple[str, ...]:
     """Normalisation or window of some settings, as they are where a plan has CT."""
     if settings.window is None:
         return settings.normalization

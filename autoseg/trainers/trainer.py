@@ -53,6 +53,7 @@ from .schedules import learning_rate_factor
 
 log = logging.getLogger(__name__)
 
+BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 SCORING_SHARE = 0.5
@@ -391,10 +392,8 @@ class Trainer:
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[tqdm]:
-        left = (1 - self.used) * self.job.budget.amount
         if self.job.budget.kind == "time":
-            log.info("Training ends at %s.", (datetime.now() + timedelta(seconds=left)).strftime("%H:%M"))
-        layout = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
-        named = {"desc": f"Training {self.job.configuration.name} fold {self.job.fold}", "initial": 100 * self.used}
-        with tqdm(total=100, **named, bar_format=layout, disable=not self.progress) as bar:
+            log.info("Training ends at %s.", f"{datetime.now() + timedelta(seconds=(1 - self.used) * self.job.budget.amount):%H:%M}")
+        what = f"Training {self.job.configuration.name} fold {self.job.fold}"
+        with tqdm(total=100, initial=100 * self.used, desc=what, bar_format=BAR, disable=not self.progress) as bar:
             yield bar

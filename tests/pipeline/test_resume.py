@@ -141,10 +141,10 @@ MOMENTS = {
     "after the first checkpoint": lambda run: (run / LATEST_CHECKPOINT).is_file(),
     "while validating": lambda run: any((run / "validation").glob("case_*.json")),
 }
-SLOW = ("before the first checkpoint", "while validating")
 
 
-@pytest.mark.parametrize("moment", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MOMENTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_training_goes_on_with_equal_weights(trained: Path, tmp_path: Path, moment: str) -> None:
     home = copy_of(trained, tmp_path, "raw", "preprocessed")
     run = home / "results" / DATASET / "2d__Trainer" / "fold_0"

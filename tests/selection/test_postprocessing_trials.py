@@ -202,6 +202,7 @@ class TestCalibration:
         assert found.error_before > better * found.error_after
         assert home.calibrated().calibration[MODEL] == found, "the same voxels are drawn again"
 
+    @pytest.mark.slow
     def test_processes_give_the_same(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         home.validate_all(with_stray_ball)
         expected = home.postprocessed(home.calibrated())

@@ -43,6 +43,7 @@ def test_a_real_step_is_measured_in_a_process_of_its_own():
     assert 2**25 < cost.peak_bytes < 2**30
 
 
+@pytest.mark.slow
 def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(monkeypatch, tmp_path: Path):
     (tmp_path / "own_trainers.py").write_text(OWN_TRAINER)
     monkeypatch.syspath_prepend(str(tmp_path))

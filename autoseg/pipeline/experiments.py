@@ -160,13 +160,7 @@ def _mean_and_deviation(scores: Sequence[Score], metric: str) -> str:
 
 def _scoreboard(table: PaperTable, scores: Scores, organs: Sequence[str]) -> list[str]:
     """Each model's score for each organ and their mean, with its rank among the models in brackets, as the paper ranks them."""
-    means = {
-        name: [
-            nan_mean(value_of(score, table.score) for score in of_organs.get(organ, ()) if has_value(score, table.score))
-            for organ in organs
-        ]
-        for name, of_organs in scores.items()
-    }
+    means = {name: [_over_cases(of_organs.get(organ, ()), table.score) for organ in organs] for name, of_organs in scores.items()}
     columns = {name: [*row, float(np.mean(row))] if len(organs) > 1 else row for name, row in means.items()}
     ranked = [name for name in columns if name != table.chosen]
     rows = [[find_metric(table.score).title, *organs, *(["all organs"] if len(organs) > 1 else []), ""]]

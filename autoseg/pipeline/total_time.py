@@ -56,11 +56,11 @@ def describe_total(
     seconds = [_seconds(settings, spec, measured) for settings, spec in left]
     unknown = [_steps(settings) for (settings, _), one in zip(left, seconds, strict=True) if one is None]
     known = sum(one for one in seconds if one is not None)
-    parts = [in_words(known)] if known or not unknown else []
+    parts = [f"{in_words(known)} of training"] if known or not unknown else []
     if unknown:
-        parts.append(f"the unknown time of {sum(unknown):g} iterations of {len(unknown)} trainings")
+        parts.append(f"the unknown time of {sum(unknown):g} iterations" + f" in {len(unknown)} of them" * bool(known))
     noun = "training" if count == 1 else "trainings"
-    return f"In all {count} {noun}{done}: {' and '.join(parts)} of training, with preprocessing and validation on top"
+    return f"In all {count} {noun}{done}: {' and '.join(parts)}, with preprocessing and validation on top"
 
 
 def in_words(seconds: float) -> str:

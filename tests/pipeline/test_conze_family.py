@@ -42,7 +42,7 @@ def test_the_papers_experiment_from_one_command(tmp_path, monkeypatch, capsys, c
     with caplog.at_level("INFO"):
         assert cli.run(command) == 0
     results, printed = tmp_path / "results/Dataset900_Phantom", capsys.readouterr().out
-    assert "In all 8 trainings: the unknown time of 16 iterations of 8 trainings" in caplog.text
+    assert "In all 8 trainings: the unknown time of 16 iterations, with" in caplog.text
     assert "Not run: v16pUNet, v16pUNet1-1, cGv16pUNet1-1: " in caplog.text and FILES["vgg16"] in caplog.text
     assert len(list(results.glob("2d__*/fold_0/validation/scores.json"))) == 8
     check_table(printed, ["UNet", "v16UNet", "v19UNet", "UNet1-1"])

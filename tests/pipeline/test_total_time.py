@@ -52,7 +52,7 @@ def test_of_iterations_a_step_is_measured_once_for_all_organs_and_folds(tmp_path
 def test_what_nobody_knows_is_called_unknown(tmp_path: Path, asked: list[RunRecord]) -> None:
     several = trainings(TrainSettings(seconds=30.0), TrainSettings(iterations=500, trainer="AdversarialTrainer", device="cpu"))
     said = describe_total(several, ["0"], tmp_path)
-    assert "30 s and the unknown time of 500 iterations of 1 trainings of training" in said
+    assert "30 s of training and the unknown time of 500 iterations in 1 of them" in said
     assert "the unknown time of 5 iterations" in describe_total(trainings(TrainSettings(iterations=5)), ["0"], tmp_path)
     assert len(asked) == 1, "a handful of steps is not worth the measurement"
 

@@ -33,10 +33,18 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     add_train_options(parser)
     text = "learn from the images in imagesUn, too: from the chosen models' predictions of them, weighted by calibrated confidence"
     parser.add_argument("--pseudo-labels", action="store_true", help=text)
+    text = "train until --time in all, also a run that is finished or was started with another --time: it goes on from its networks"
+    parser.add_argument("--longer", action="store_true", help=text)
+    text = "fit network, batch and optimiser to a training of this time, of which --time is the first part (--longer adds the rest)"
+    parser.add_argument("--fit-to", type=duration, dest="fitted_seconds", metavar="TIME", help=text)
+    text = (
+        "score so many held-out patients without mirroring instead of validating the fold; without this option the same command validates"
+    )
+    parser.add_argument("--trial", type=int, metavar="PATIENTS", help=text)
     add_allow_code(parser)
 
 
-@command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu")
+@command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu", "3 2d 0 --time 2h --longer")
 def train(options: Namespace) -> int:
     """Train one fold of one configuration and validate it on whole volumes.
 

@@ -32,6 +32,7 @@ from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.case_sampling import with_case_facts
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.fine_tuning import check_pretrained, find_pretrained
+from ..trainers.longer import check_longer, is_trained_on, with_asked_time
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_folds,
@@ -44,6 +45,7 @@ from ..trainers.run_options import RunFolders
 from ..trainers.run_setup import new_record, of_sources, split_of
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
+from ..trainers.trial import score_trial
 from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
@@ -95,7 +97,9 @@ def train(
     with by_plan():
         spec = _as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
-    if run.is_finished and not settings.restart and not _is_validated_again(run, dataset):
+    check_longer(settings, run)
+    is_trained_further = is_trained_on(run, settings)
+    if run.is_finished and not settings.restart and not is_trained_further and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
     if settings.restart or not run.is_started:
         check_teachers(workspace.results(dataset.name), spec, run, settings)
@@ -110,6 +114,9 @@ def train(
     failures = {} if failures is None else failures
     with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
+    if settings.trial is not None:
+        log.info("%s, fold %s: Dice %.4f of %d held-out cases, without mirroring.", *_of_trial(run, result))
+        return result
     release_memory(choose_device(settings.device))
     _tell_scores(run, dataset, result)
     return result
@@ -131,6 +138,10 @@ def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:
     log.info("%s, fold %s, whole volumes:\n%s", run.model.name, run.fold, table(result, tolerance_mm=dataset.tolerances))
     if mean_dice(result) < 0.01:
         log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
+
+
+def _of_trial(run: Run, scores: list[Score]) -> tuple[str, str, float, int]:
+    return run.model.name, run.fold, mean_dice(scores), len({score.case for score in scores})
 
 
 def _as_siblings(
@@ -199,7 +210,12 @@ def _fit_and_validate(
     else:
         write_json(copy, workspace.plan(dataset.name))
     copy_planned_dataset(workspace, dataset.name)
-    network = trainer.fit()
+    is_longer = is_trained_on(run, settings)
+    network = trainer.fit(longer=is_longer)
+    if is_longer:  # last: until then the run is what it was
+        write_json(run.record_file, trainer.job)
+    if settings.trial is not None:
+        return score_trial(trainer, network, dataset, patients=settings.trial)
     try:
         return validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     finally:
@@ -240,13 +256,14 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     split, store = split_of(workspace, dataset.name, run.fold), Store(data)
     names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]
     folds = folds_that_validate(workspace.splits(dataset.name))
+    alone = replace(settings, restart=False, pretrained=None, pseudo_labels=False, longer=False, trial=None)
     for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
         log.info("%s needs %s's prediction of every case: training its fold %s first.", configuration.name, stage, fold)
         # Folds of the cascade that are started at once need the same: one trains it, the others wait and find it finished.
         with exclusive_lock(model, f"training fold {fold} of {stage} first", wait=True, name=f".first_stage_{fold}.lock"):
             with exclusive_lock(ModelFolder(model).run(fold).folder, "training", wait=True):
                 pass  # somebody may be training it for itself
-            train(dataset.name, stage, fold, replace(settings, restart=False, pretrained=None, pseudo_labels=False), home=workspace.home)
+            train(dataset.name, stage, fold, alone, home=workspace.home)
     return prepare_previous(model, folds, names, data, plan)
 
 
@@ -266,7 +283,13 @@ def _trainer(
     device, (previous, pseudo) = choose_device(settings.device), learnt_from
     if run.is_started:
         record = run.record()
-        log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
+        before, record = record, with_asked_time(record, run, settings)
+        if record is before:
+            log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
+        else:
+            log.info("This run was started before, with %s; it goes on with %s.", before.budget.why, record.budget.why)
+        if record is not before and not run.is_trained:
+            write_json(run.record_file, record)
         warn_if_options_differ(run, spec.configuration, settings)
     else:
         split = of_sources(split_of(workspace, spec.plan.dataset, run.fold), dataset, settings, spec.plan.labels)

@@ -90,6 +90,7 @@ class RunRecord:
         scored: Held-out cases whose patches are scored while training; empty means all.
         case_weights: Training case to how often it is drawn, relative to others; empty likewise.
         pseudo_labels: Images without label maps that it learns from as well; None where it learns from labelled cases only.
+        earlier_budgets: Seconds at which the training had ended before it was trained on (`trainers.longer`), in order.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -111,6 +112,7 @@ class RunRecord:
     scored: tuple[str, ...] = ()
     case_weights: dict[str, float] = field(default_factory=dict)
     pseudo_labels: PseudoLabels | None = None
+    earlier_budgets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.fold, "fold")

@@ -77,6 +77,9 @@ class TrainSettings:
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         seconds: Budget in wall time.
+        fitted_seconds: Budget in wall time that network, batch and optimiser are fitted to, where `seconds` is only its first part.
+        longer: Train a run with a budget in time on until `seconds` in all, also a finished one (`trainers.longer`).
+        trial: Held-out patients that are scored instead of a validation (`trainers.trial`); None validates.
         first_iterations: Budget of a cascade's first stage in optimisation steps; None means the same as its second.
         seed: Of every random choice.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
@@ -108,6 +111,9 @@ class TrainSettings:
     epochs: int | None = None
     iterations: int | None = None
     seconds: float | None = None
+    fitted_seconds: float | None = None
+    longer: bool = False
+    trial: int | None = None
     first_iterations: int | None = None
     seed: int = 0
     device: str = "auto"

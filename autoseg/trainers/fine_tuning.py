@@ -42,6 +42,17 @@ def find_pretrained(path: Path | None) -> Path | None:
     return file
 
 
+def first_weights(run: Run, pretrained: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The states that a training starts from: the final ones of a trained run, with how far that came; else pretrained ones, or None."""
+    if run.is_trained:
+        states, meta = load_checkpoint(run.checkpoint)
+        log.info("Training on from iteration %d, after %.0f s of training.", meta["iteration"], meta["seconds"])
+        return states, meta
+    if pretrained is None:
+        return None, None
+    return load_checkpoint(pretrained, remedy="name another with --pretrained, and --restart")[0], None
+
+
 def width_of(pretrained: Path | None) -> float:
     """Share of the planned features that the network of a checkpoint was built with, as the ``run.json`` beside it says; 1 without one."""
     run = None if pretrained is None else Run(pretrained.parent)

@@ -98,9 +98,9 @@ class PyramidTrainer(Trainer):
         if "pyramid" in states:
             self._set_phase(states["pyramid"]["fuses"])
 
-    def fit(self) -> nn.Module:
+    def fit(self, *, longer: bool = False) -> nn.Module:
         """Trains, and returns the network that predicts, which fuses; so does every network that is built from the checkpoint."""
-        network = super().fit()
+        network = super().fit(longer=longer)
         _set_fusing(network, True, self.job.configuration)
         return network
 

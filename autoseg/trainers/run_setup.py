@@ -93,9 +93,9 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         RuntimeError: Not even the smallest step fits on this device, or, where other folds of the model have a patch, that patch.
     """
     device = choose_device(settings.device)
-    budget = budget_of(settings)
+    budget, fitted = budget_of(settings), fitted_budget(settings)
     configuration, batch_why = fit_batch(spec.configuration, device.type, batch=settings.batch, keep_patch=bool(settings.patch))
-    sibling, options = sibling_configuration(run), _options(budget, device.type, configuration.batch_size, settings)
+    sibling, options = sibling_configuration(run), _options(fitted, device.type, configuration.batch_size, settings)
     if options.augmentation.mirror_probability == 0:
         # A network that never learned from mirrored images does not predict them either, in validation or later.
         configuration = replace(configuration, mirroring=Mirroring())
@@ -114,13 +114,13 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         pretrained=settings.pretrained,
         previous_model=None if previous is None else previous.parent.name,
         trainer_options=settings.trainer_options,
-        settings=replace(settings, restart=False),
+        settings=replace(settings, restart=False, longer=False, trial=None),
     )
     configuration, reasons = _fitted(job, sibling, device, settings)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in (batch_why, *reasons):
         log.info("%s.", sentence)
-    return replace(job, configuration=configuration, options=_options(budget, device.type, configuration.batch_size, settings))
+    return replace(job, configuration=configuration, options=_options(fitted, device.type, configuration.batch_size, settings))
 
 
 def _named_augmentation(settings: TrainSettings) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ def _fitted(
     time_why = ""
     if sibling is None:
         configuration, cost, time_why = fit_time_budget(
-            *(configuration, job.budget, cost, measured),
+            *(configuration, fitted_budget(settings), cost, measured),
             may_narrow=job.pretrained is None and "features" not in settings.network_options,
             keep_patch=bool(settings.patch),
             min_batch=settings.batch or MIN_BATCH_SIZE,
@@ -166,7 +166,19 @@ def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettin
 def budget_of(settings: TrainSettings) -> Budget:
     """How long to train: what the user asks for, or the default of the device."""
     device = choose_device(settings.device)
-    return choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
+    budget = choose_budget(device.type, epochs=settings.epochs, iterations=settings.iterations, seconds=settings.seconds)
+    if settings.fitted_seconds is None or settings.seconds is None:
+        return budget
+    whole = fitted_budget(settings)
+    intervals = max(1, round(whole.validation_intervals * budget.amount / whole.amount))  # as long as those of the whole
+    return replace(budget, validation_intervals=intervals)
+
+
+def fitted_budget(settings: TrainSettings) -> Budget:
+    """The budget that network, batch and optimiser are fitted to: that of the training, or the longer one of which it is the first part."""
+    if settings.fitted_seconds is None or settings.seconds is None:
+        return budget_of(replace(settings, fitted_seconds=None))
+    return budget_of(replace(settings, seconds=max(settings.seconds, settings.fitted_seconds), fitted_seconds=None))
 
 
 def _duration(seconds: float) -> str:

@@ -53,14 +53,17 @@ SCHEDULES = {
 }
 
 
-def learning_rate_factor(name: str, progress: float, *, warmup: float = 0.0) -> float:
+def learning_rate_factor(name: str, progress: float, *, warmup: float = 0.0, start: float = 0.0) -> float:
     """Factor for the learning rate.
 
     Args:
         name: Of `SCHEDULES`, or ``module:function``.
         progress: Share of the budget used, 0..1.
         warmup: Share of the budget over which the factor rises linearly from near zero.
+        start: Progress at which a training of trained networks began (`trainers.longer`), whose optimiser has no moments yet; `warmup` is
+            then the share of the rest.
     """
     progress = min(max(progress, 0.0), 1.0)
     factor = lookup(SCHEDULES, name, "schedule")(progress)
-    return factor if progress >= warmup else factor * max(progress / warmup, 0.01)
+    since, rising = progress - start, warmup * (1 - start)
+    return factor if since >= rising else factor * max(since / rising, 0.01)

@@ -34,7 +34,7 @@ from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
 from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
-from .fine_tuning import kept_weights, new_head
+from .fine_tuning import first_weights, kept_weights, new_head
 from .gradient_clipping import GradientClip
 from .history import History
 from .interval_means import IntervalMeans
@@ -90,10 +90,9 @@ class Trainer:
         self.iteration, self.interval, self.seconds = 0, 0, 0.0
         self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(job.options)
         self._scores: dict[str, float] = {}
-        self._scoring_seconds, self._saved_at = 0.0, -math.inf
+        self._scoring_seconds, self._saved_at, self._start = 0.0, -math.inf, 0.0
 
     learns_pseudo_labels = True  # whether `step` counts voxels by `Batch.weight`
-
     # What a trainer is made of: override these to differ
 
     def build_network(self) -> nn.Module:
@@ -190,13 +189,12 @@ class Trainer:
 
     # The loop
 
-    def fit(self) -> nn.Module:
-        """Trains until the budget is used up, from where an interrupted run stopped, and returns the network to predict with.
+    def fit(self, *, longer: bool = False) -> nn.Module:
+        """Trains until the budget is used up, from where an interrupted run stopped (or, `longer`, a trained one); gives the final network.
 
-        Raises:
-            KeyboardInterrupt: A signal came; a checkpoint of that very step is written, unless a second one came meanwhile.
+        A signal ends it with KeyboardInterrupt, after a checkpoint of that very step, unless a second one comes meanwhile.
         """
-        if not self.folders.files.is_trained:
+        if longer or not self.folders.files.is_trained:
             reset_peak_memory()
             self.restore()
             self.prepare()
@@ -230,7 +228,7 @@ class Trainer:
         end = (self.interval + 1) / self.job.budget.validation_intervals
         while self.used < min(end, 1 - 1e-9) or means.count == 0:
             before = self.used
-            factor = learning_rate_factor(options.schedule, before, warmup=options.warmup) * self._plateau.factor
+            factor = learning_rate_factor(options.schedule, before, warmup=options.warmup, start=self._start) * self._plateau.factor
             self.optimized.learning_rate = options.learning_rate * factor
             # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
             with explained_out_of_memory(self.job.configuration, self.device):
@@ -356,9 +354,8 @@ class Trainer:
         remove_partial_files(self.folders.run)
         path = self.folders.files.latest_checkpoint
         if not path.is_file():
-            self.history.cut(0)
             remove_run_environment(self.folders.run)
-            self._load_pretrained()
+            self._begin()
             return
         # Onto the processor first: what belongs on the device goes there when it is taken over, and Adam's step counts stay where they are.
         remedy = "put a copy of it back, or remove it: the same command then trains from the beginning, as with --restart"
@@ -379,13 +376,17 @@ class Trainer:
         place = (100 * self.used, self.iteration, self.interval, self.job.budget.validation_intervals)
         log.info("Going on at %.0f %% (iteration %d, validation interval %d of %d).", *place)
 
-    def _load_pretrained(self) -> None:
-        if self.job.pretrained is None:
-            return
-        states, _ = load_checkpoint(self.job.pretrained, remedy="name another with --pretrained, and --restart")
-        if not self.optimized.load_pretrained(kept_weights(states["network"], self.new_head())):
-            raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was it trained with the same plan?")
-        self.load_pretrained(states)
+    def _begin(self) -> None:
+        """Starts from the pretrained weights that the job names, or from a shorter training's that goes on (`trainers.longer`)."""
+        states, meta = first_weights(self.folders.files, self.job.pretrained)
+        if meta is not None:
+            self.iteration, self.seconds, self.interval = meta["iteration"], meta["seconds"], meta["validation_interval"]
+            self._start = self.used
+        self.history.cut(self.interval)
+        if states is not None:
+            if not self.optimized.load_pretrained(kept_weights(states["network"], frozenset() if meta else self.new_head())):
+                raise ValueError(f"--pretrained {self.job.pretrained}: not one weight fits this network; was its plan the same?")
+            self.load_pretrained(states)
 
     def _meta(self) -> dict[str, object]:
         return {"iteration": self.iteration, "validation_interval": self.interval, "seconds": self.seconds, "fold": self.job.fold}

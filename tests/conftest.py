@@ -39,6 +39,12 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences stay in one line, so that tests find them whole; how lines wrap is tested for itself."""
+    monkeypatch.setenv("COLUMNS", "10000")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_modules() -> Iterator[None]:
     """Networks and trainers of the tests may be imported, as with ``--allow-code``; what is refused is tested with other names."""

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 from .command import command
 from .failures import cases, finish
-from .options import DATASET, add_allow_code, add_external, add_groups, add_nifti_geometry, add_plan_options, add_workers, plan_settings
+from .options import (
+    DATASET,
+    add_all,
+    add_allow_code,
+    add_external,
+    add_groups,
+    add_nifti_geometry,
+    add_overwrite,
+    add_plan_options,
+    add_workers,
+    plan_settings,
+)
 from .output import say
 
 if TYPE_CHECKING:
@@ -73,35 +84,40 @@ def _add_check_arguments(parser: ArgumentParser) -> None:
     add_external(parser)
     add_nifti_geometry(parser)
     add_workers(parser)
+    add_all(parser, "list every finding of every case (default: equal ones together)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every finding of every case to this file, for a spreadsheet")
+    add_overwrite(parser)
 
 
 @command(_add_check_arguments, "-d 3", "-d 3 --fix", "-d 3 --fix --geometry image")
 def check(options: Namespace) -> int:
-    """List every problem of every case of a dataset; with --fix, write a repaired copy beside it.
+    """List the problems of all cases of a dataset; with --fix, write a repaired copy beside it.
 
-    The exit status is 1 if there are problems; with --fix, if cases had to be left out. Headers that contradict themselves and are read
-    by the rule of docs/data.md are listed, too.
+    Equal findings are told once, with the number of their cases. The exit status is 1 if there are problems; with --fix, if cases had to
+    be left out. Headers that contradict themselves and are read by the rule of docs/data.md are listed, too.
     """
     from ..data.checks import SETTLED, checked_dataset
     from ..data.descriptions import planned_nifti_geometry, reading_permission
+    from ..data.problem_groups import write_problems
     from ..data.summary import dataset_summary
     from ..pipeline import fix_dataset
-    from ..runtime.shown_text import in_one_line
-    from ..runtime.workspace import find_workspace, fixed_name
+    from ..runtime.outputs import Outputs
+    from ..runtime.workspace import find_workspace, fixed_name, home_folders
 
     workspace = find_workspace(options.home, dataset=options.dataset)
     folder = workspace.dataset_folder(options.dataset)
     allowed = reading_permission(workspace, folder, allow_external=options.allow_external)
     reading = {"groups": options.groups, "allow_external": allowed}
     reading["nifti_geometry"] = options.nifti_geometry or planned_nifti_geometry(workspace, folder)
+    outputs = Outputs(
+        "autoseg_check", inputs=(), protected=home_folders(options.home, dataset=options.dataset), overwrite=options.overwrite
+    )
+    outputs.check({"--csv": [options.csv]} if options.csv is not None else {})
     dataset, found, geometries = checked_dataset(folder, workers=options.workers, **reading)
+    if options.csv is not None:
+        write_problems(options.csv, found, write=outputs.write)
     problems, notes = [one for one in found if not one.is_note], [one for one in found if one.is_note]
-    for note in notes:
-        say(in_one_line(f"{note.case}: {note.kind}: {note.file}: {note.found}; {note.expected}"))
-    for problem in problems:
-        say(in_one_line(f"{problem.case}: {problem.kind}{' (--fix can repair it)' if problem.fixable else ''}"))
-        for what, text in (("file", problem.file), ("found", problem.found), ("expected", problem.expected)):
-            say(f"  {what:<9} {in_one_line(text)}")
+    _print_problems([*notes, *problems], everything=options.all)
     if not problems and not (options.fix and notes):
         settled = sum(note.kind == SETTLED for note in notes)
         kinds = f"; {settled} contradictory headers are read by the rule" if settled else ""
@@ -120,6 +136,30 @@ def check(options: Namespace) -> int:
     if left_out:
         say(f"{left_out} case{'s were' if left_out > 1 else ' was'} left out.")
     return int(bool(left_out))
+
+
+ALSO = 8
+"""Cases that a group of equal findings names."""
+
+
+def _print_problems(problems: Sequence[Problem], *, everything: bool) -> None:
+    """Prints equal findings together, or each by itself."""
+    from ..data.problem_groups import ProblemGroup, grouped
+    from ..runtime.shown_text import in_one_line
+
+    for group in [ProblemGroup((one,)) for one in problems] if everything else grouped(problems):
+        one, number, cases_of = group.example, len(group.problems), group.cases
+        if one.is_note and number == 1:
+            say(in_one_line(f"{one.case}: {one.kind}: {one.file}: {one.found}; {one.expected}"))
+            continue
+        title = f"{one.case}: {one.kind}" if number == 1 else f"{number} x {one.kind}, e.g. {one.case}"
+        repair = f" (--fix can repair {'it' if number == 1 else 'them'})" if one.fixable else ""
+        say(in_one_line(title + repair + (f"; {group.hint}" if group.hint else "")))
+        for what, text in (("file", one.file), ("found", one.found), ("expected", one.expected)):
+            say(f"  {what:<9} {in_one_line(text)}")
+        if len(cases_of) > 1:
+            more = f" and {len(cases_of) - 1 - ALSO} more (--all, --csv)" if len(cases_of) - 1 > ALSO else ""
+            say(f"  {'also':<9} {in_one_line(', '.join(cases_of[1 : 1 + ALSO]))}{more}")
 
 
 def _print_numbers(folder: Path, problems: Sequence[Problem]) -> None:

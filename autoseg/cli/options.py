@@ -37,6 +37,11 @@ def add_groups(parser: ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")
 
 
+def add_all(parser: ArgumentParser, text: str) -> None:
+    """Adds ``--all``, which prints what is left out otherwise."""
+    parser.add_argument("--all", action="store_true", help=text)
+
+
 def add_overwrite(parser: ArgumentParser, text: str = "") -> None:
     """Adds ``--overwrite``; `text` is its help where it is about other files than outputs."""
     text = text or "replace files that this command did not write, or that were changed since; never its inputs"

@@ -15,14 +15,16 @@ from pathlib import PurePath
 from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
 from ..runtime.shown_text import in_one_line, printable
+from ..runtime.text_table import wrapped
 
 SHOWN_ALIKE = 3
 """Messages of a kind that may come once a file which are shown before the rest is only counted."""
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Prints text, to stderr for errors; what files brought cannot steer the terminal."""
-    print(printable(text), file=sys.stderr if error else sys.stdout)
+def say(text: str, *, error: bool = False, wrap: bool = True) -> None:
+    """Prints text, to stderr for errors, in lines that fit the terminal; what files brought cannot steer the terminal."""
+    shown = printable(text)
+    print(wrapped(shown) if wrap else shown, file=sys.stderr if error else sys.stdout)
 
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -109,7 +111,7 @@ class _AboveProgressBars(logging.StreamHandler):
         if isinstance(record.args, tuple) and len(record.args) > 1 and "\n" not in str(record.msg):  # others are whole tables
             record = copy(record)
             record.args = tuple(in_one_line(one) if isinstance(one, (str, PurePath, Exception)) else one for one in record.args or ())
-        return printable(super().format(record))
+        return wrapped(printable(super().format(record)))
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .command import command
 from .failures import cases, finish
-from .options import DATASET, add_allow_code, add_nifti_geometry, add_overwrite, add_postprocess
+from .options import DATASET, add_all, add_allow_code, add_nifti_geometry, add_overwrite, add_postprocess
 from .output import say
 
 
@@ -68,6 +68,7 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every case's scores to this file, for a spreadsheet")
     add_postprocess(parser, "of what is scored, the files stay as they are")
     add_overwrite(parser)
+    add_all(parser, "print every metric and test (default: Dice, NSD, HD95 and the worst case, or --metrics)")
     parser.add_argument("--partial", action="store_true", help="score the cases that are predicted, although others are missing")
     add_nifti_geometry(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="cases compared at once (default: one per core, at most four)")
@@ -95,7 +96,7 @@ def evaluate(options: Namespace) -> int:
     )
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):
-        say(describe_evaluation(evaluation))
+        say(describe_evaluation(evaluation, everything=options.all))
     if not evaluation.failures:
         return 0
     scored = sum(one.cases for one in evaluation.results)

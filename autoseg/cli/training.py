@@ -98,7 +98,6 @@ def train_ensemble(options: Namespace) -> int:
     It is trained on the models' predictions of cases that they were not trained on. An interrupted run resumes; a finished one is not
     trained again. The exit status is 1 if cases failed; the same command tries them again.
     """
-    from ..evaluation.folders import table
     from ..pipeline import EnsembleSettings
     from ..pipeline import train_ensemble as function
 
@@ -106,7 +105,6 @@ def train_ensemble(options: Namespace) -> int:
     settings = EnsembleSettings(**settings_given(options, EnsembleSettings))
     scores = function(options.dataset, settings, home=options.home, failures=failures)
     everything = [score for fold_scores in scores.values() for score in fold_scores]
-    say(table(everything))
     if not failures:
         return 0
     validated = len({score.case for score in everything})
@@ -166,7 +164,7 @@ def networks(options: Namespace) -> None:
     from ..pipeline import describe_networks, list_networks
 
     rows = list_networks(options.names, in_channels=options.channels, out_channels=options.classes, dim=options.dim, patch=options.patch)
-    say(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows))
+    say(json.dumps([row.to_json() for row in rows], indent=1) if options.json else describe_networks(rows), wrap=not options.json)
 
 
 def _add_demo_arguments(parser: ArgumentParser) -> None:

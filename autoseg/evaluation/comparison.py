@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import rankdata
 
+from ..runtime.text_table import aligned, wrapped
 from ..schema import Score
 from .metrics import find_metric, value_of
 from .statistics import DECIMALS, bootstrap_interval, holm, paired_t, per_group, wilcoxon
-from .tables import align, caption, number, with_unit
+from .tables import caption, number, with_unit
 
 COMPARED_METRICS = ("dice", "hd95_surface", "assd_surface", "nsd_surface")
 """Metrics that are compared by default."""
@@ -90,26 +91,35 @@ def compare_scores(
 
 
 def comparison_table(
-    differences: Sequence[Difference], names: tuple[str, str], *, tolerance_mm: float | Mapping[str, float] | None = None
+    differences: Sequence[Difference],
+    names: tuple[str, str],
+    *,
+    tolerance_mm: float | Mapping[str, float] | None = None,
+    metrics: Sequence[str] | None = None,
+    width: int | None = None,
 ) -> str:
     """Differences as text, a block a metric: both means, the difference with its interval, p-values, and which is better.
 
-    `names` are those of the two predictions, `tolerance_mm` is the one that the scores were made with, for the caption.
+    Args:
+        names: Of the two predictions.
+        tolerance_mm: The one that the scores were made with, for the caption.
+        metrics: Only these blocks, and of the tests the corrected one; None: all of both.
+        width: Characters a line; None: that of the terminal.
     """
+    everything, shown = metrics is None, [one for one in differences if metrics is None or one.metric in metrics]
+    tests = ["p", "p (Holm)", "t: p", "p (Holm)"] if everything else ["p (Holm)"]
     lines = [f"A = {names[0]}", f"B = {names[1]}"]
-    for metric in dict.fromkeys(one.metric for one in differences):
-        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "t: p", "p (Holm)", "better"]]
-        rows += [_row(one) for one in differences if one.metric == metric]
-        lines += ["", align(rows)]
-    organs = list(dict.fromkeys(one.organ for one in differences))
-    lines += [
-        "",
-        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ), t: p by "
-        f"Student's paired t-test, corrected for {len(organs)} organs; better: where Wilcoxon's corrected p is below {LEVEL:g} and mean "
-        "and ranks agree.",
-        *caption(list(dict.fromkeys(one.metric for one in differences)), organs, tolerance_mm),
-    ]
-    return "\n".join(lines)
+    for metric in dict.fromkeys(one.metric for one in shown):
+        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", *tests, "better"]]
+        rows += [_row(one, everything=everything) for one in shown if one.metric == metric]
+        lines += ["", aligned(rows, width)]
+    organs, known = list(dict.fromkeys(one.organ for one in shown)), list(dict.fromkeys(one.metric for one in shown))
+    student = ", t: p by Student's paired t-test" if everything else ""
+    about = (
+        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ){student}, "
+        f"corrected for {len(organs)} organs; better: where Wilcoxon's corrected p is below {LEVEL:g} and mean and ranks agree."
+    )
+    return "\n".join([*lines, "", *(wrapped(line, width) for line in [about, *caption(known, organs, tolerance_mm)])])
 
 
 def _difference(
@@ -141,11 +151,11 @@ def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
     return "second" if direction * mean > 0 else "first"
 
 
-def _row(result: Difference) -> list[str]:
+def _row(result: Difference, *, everything: bool) -> list[str]:
     better = {"first": "A", "second": "B"}.get(result.better, "")
     means = [number(value, result.metric) for value in (result.first, result.second)]
     sign = "+" if result.difference > 0 else ""
     interval = f"[{number(result.low, result.metric)}, {number(result.high, result.metric)}]" if not math.isnan(result.low) else "-"
-    p_values = (result.p_value, result.corrected, result.t_p_value, result.t_corrected)
+    p_values = (result.p_value, result.corrected, result.t_p_value, result.t_corrected) if everything else (result.corrected,)
     tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in p_values]
     return [result.organ, str(result.cases), *means, sign + number(result.difference, result.metric), interval, *tests, better]

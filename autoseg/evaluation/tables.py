@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..data.tolerances import tolerance_of
-from ..runtime.shown_text import in_one_line, spreadsheet_cell
+from ..runtime.shown_text import spreadsheet_cell
+from ..runtime.text_table import aligned, wrapped
 from ..schema import Score
 from .components import MATCH_IOU
 from .counts import nan_mean
@@ -26,22 +27,41 @@ DEFINITIONS = {
 ABSENT = "Means over the cases; absent: cases without the organ in both, left out. A missed organ is as far away as the image is large."
 
 
-def table(scores: Sequence[Score], *, tolerance_mm: float | Mapping[str, float] | None = None) -> str:
+SHOWN_METRICS = ("dice", "nsd_surface", "hd95_surface")
+"""Columns of a table that is not asked for others: overlap, surfaces, and the distance of the worst of them."""
+
+
+def table(
+    scores: Sequence[Score],
+    *,
+    tolerance_mm: float | Mapping[str, float] | None = None,
+    metrics: Sequence[str] | None = SHOWN_METRICS,
+    width: int | None = None,
+) -> str:
     """The means as text: one line an organ, the mean of the organs below, ``-`` where there is no value, and what the columns mean.
 
-    `tolerance_mm` is the one that the scores were made with, for the caption; None where it is not known.
+    Args:
+        tolerance_mm: The one that the scores were made with, for the caption; None where it is not known.
+        metrics: The columns, as far as the scores hold them; None: all that they hold, and the number of cases without the organ.
+        width: Characters a line; None: `shown_width`.
     """
     summaries = summary(scores)
-    metrics = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
-    columns = [_title(name) for name in metrics]
-    rows = [["organ", *(title for title, _, _ in columns), "cases", "absent", "worst Dice"]]
-    rows += [["", *line, "", "", ""] for line in zip(*((unit, kind) for _, unit, kind in columns), strict=True) if any(line)]
+    held = list(dict.fromkeys(name for one in summaries.values() for name in one.means))
+    shown = held if metrics is None else [name for name in metrics if name in held]
+    columns = [_title(name) for name in shown]
+    absent = ["absent"] if metrics is None or any(one.absent for one in summaries.values()) else []
+    rows = [["organ", *(title for title, _, _ in columns), "cases", *absent, "worst case (Dice)"]]
+    rows += [
+        ["", *line, "", *("" for _ in absent), ""] for line in zip(*((unit, kind) for _, unit, kind in columns), strict=True) if any(line)
+    ]
     for organ, one in summaries.items():
-        numbers = [number(one.means.get(name, math.nan), name) for name in metrics]
-        rows.append([organ, *numbers, str(one.cases), str(one.absent), f"{number(one.worst, 'dice')} {one.worst_case}".strip()])
-    overall = [number(nan_mean(one.means.get(name, math.nan) for one in summaries.values()), name) for name in metrics]
-    rows.append(["mean of organs", *overall, "", "", ""])
-    return "\n".join([align(rows), *caption(metrics, list(summaries), tolerance_mm)])
+        numbers = [number(one.means.get(name, math.nan), name) for name in shown]
+        worst = f"{number(one.worst, 'dice')} {one.worst_case}".strip()
+        rows.append([organ, *numbers, str(one.cases), *(str(one.absent) for _ in absent), worst])
+    if len(summaries) > 1:
+        overall = [number(nan_mean(one.means.get(name, math.nan) for one in summaries.values()), name) for name in shown]
+        rows.append(["mean of organs", *overall, "", *("" for _ in absent), ""])
+    return "\n".join([aligned(rows, width), *(wrapped(line, width) for line in caption(shown, list(summaries), tolerance_mm))])
 
 
 def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float | Mapping[str, float] | None) -> list[str]:
@@ -86,15 +106,6 @@ def with_unit(name: str) -> str:
     """A metric's name with its unit, if it has one."""
     unit = _metric(name).unit
     return f"{name} ({unit})" if unit else name
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width; first and last to the left, numbers to the right."""
-    columns = []
-    for i, column in enumerate(zip(*(map(in_one_line, row) for row in rows), strict=True)):
-        adjust, width = (str.ljust if i in (0, len(rows[0]) - 1) else str.rjust), max(map(len, column))
-        columns.append([adjust(cell, width) for cell in column])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _title(name: str) -> tuple[str, str, str]:

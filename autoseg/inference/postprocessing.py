@@ -150,10 +150,16 @@ def describe(postprocessing: PostProcessing) -> str:
     """The steps in words, in their order."""
     steps = []
     if postprocessing.min_volume_mm3 > 0:
-        steps.append(f"components below {postprocessing.min_volume_mm3:.4g} mm³ removed")
+        steps.append(f"components below {volume_in_words(postprocessing.min_volume_mm3)} removed")
     if postprocessing.components is not None:
         several = f"{postprocessing.components} largest components" if postprocessing.components > 1 else "largest component"
         steps.append(f"only the {several} kept")
     if postprocessing.fill_holes:
         steps.append("holes filled")
     return ", ".join(steps) or NOTHING
+
+
+def volume_in_words(volume_mm3: float) -> str:
+    """A volume to three digits: in ml from 1 ml on, else in mm³."""
+    value, unit = (volume_mm3 / 1000, "ml") if volume_mm3 >= 1000 else (volume_mm3, "mm³")
+    return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"

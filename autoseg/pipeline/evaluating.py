@@ -16,7 +16,7 @@ from ..evaluation.folders import evaluate_folders
 from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics, has_value
 from ..evaluation.summaries import OrganSummary, summary
-from ..evaluation.tables import csv_text, table
+from ..evaluation.tables import SHOWN_METRICS, csv_text, table
 from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.serialization import write_json
@@ -62,6 +62,7 @@ class Evaluation:
         tolerance_mm: Organ to the tolerance of the NSD, ``""`` for those that are not named.
         comparisons: The first prediction with each of the others.
         postprocess: Post-processing that the predictions were scored with, which their files do not have.
+        metrics: That were asked for; none are the usual ones.
     """
 
     reference: Path
@@ -69,6 +70,7 @@ class Evaluation:
     results: list[Evaluated]
     comparisons: list[Compared]
     postprocess: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     @property
     def failures(self) -> dict[str, str]:
@@ -129,7 +131,7 @@ def evaluate_predictions(
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
-    return Evaluation(reference, tolerance, results, compared, tuple(postprocess))
+    return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()))
 
 
 def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:
@@ -141,18 +143,21 @@ def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) ->
     return {case.name: replace(case, nifti_geometry=nifti_geometry) for case in dataset.cases}
 
 
-def describe_evaluation(evaluation: Evaluation) -> str:
-    """The tables of every prediction and of the comparisons."""
-    several = len(evaluation.results) > 1
+def describe_evaluation(evaluation: Evaluation, *, everything: bool = False) -> str:
+    """The tables of every prediction and of the comparisons: Dice, NSD and HD95, or the metrics that were asked for; or every one."""
+    several, asked = len(evaluation.results) > 1, ("dice", *evaluation.metrics) if evaluation.metrics else SHOWN_METRICS
+    shown = None if everything else tuple(dict.fromkeys(asked))
     blocks = []
     for one in evaluation.results:
-        text = table(one.scores, tolerance_mm=evaluation.tolerance_mm)
+        text = table(one.scores, tolerance_mm=evaluation.tolerance_mm, metrics=shown)
         blocks.append(f"{one.prediction}\n\n{text}" if several else text)
     for pair in evaluation.comparisons:
         names = str(pair.first), str(pair.second)
-        blocks.append(comparison_table(pair.differences, names, tolerance_mm=evaluation.tolerance_mm))
+        blocks.append(comparison_table(pair.differences, names, tolerance_mm=evaluation.tolerance_mm, metrics=shown))
     if evaluation.postprocess:
         blocks.append(f"Scored with post-processing ({' '.join(evaluation.postprocess)}), which the files do not have.")
+    if not everything and any(set(one.other) - set(asked) for some in evaluation.results for one in some.scores):
+        blocks.append("Further metrics: --all; of every case: --csv FILE, --json FILE.")
     return "\n\n".join(blocks)
 
 

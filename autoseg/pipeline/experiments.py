@@ -13,12 +13,13 @@ from ..data.descriptions import planned_dataset, with_references
 from ..evaluation.counts import nan_mean
 from ..evaluation.metrics import METRICS, find_metric, has_value, higher_is_better_score, value_of
 from ..evaluation.summaries import pooled_dice
-from ..evaluation.tables import align, number
+from ..evaluation.tables import number
 from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment, describe_not_run
 from ..presets.paper_preset import PaperTable, words_about
 from ..runtime.registry import allows_code
 from ..runtime.runs import ALL, ModelFolder
+from ..runtime.text_table import aligned, wrapped
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Dataset, Plan, Score, candidate_name
 from ..selection.candidate_scores import scores_of_models
@@ -76,7 +77,7 @@ def describe_experiment(
         names = ", ".join(f"{organ} by {name}" for organ, name in others.items())
         lines.append(f"autoseg_predict segments {names}: chosen among all models of the dataset, also those that are not of this table")
     missing = [*describe_not_run(experiment), *(f"{name}: {reason}" for name, reason in failures.items())]
-    return "\n".join(lines + [f"not run: {one}" for one in missing])
+    return "\n".join([*lines, *(wrapped(f"not run: {one}") for one in missing)])
 
 
 def _feasible(table: PaperTable, plan: Plan) -> PaperTable:
@@ -124,7 +125,7 @@ def _lines(table: PaperTable, scores: Scores, organs: Sequence[str], chosen: Map
                 is_chosen = name == table.chosen
                 cells = [_mean_and_deviation(some, metric) for metric in table.metrics]
                 rows.append([name, *cells, str(len(some)), f"= {chosen[organ]}" if is_chosen else ""])
-        lines += [align(rows), ""] if len(rows) > 1 else []
+        lines += [aligned(rows), ""] if len(rows) > 1 else []
     return [*lines, *_scoreboard(table, scores, [organ for organ in organs if any(organ in one for one in scores.values())])]
 
 
@@ -136,11 +137,11 @@ def _averages(table: PaperTable, scores: Scores, organs: Sequence[str]) -> list[
         cells = [number(nan_mean(_over_cases(some, metric) for some in of_organs.values()), metric) for metric in table.metrics]
         rows.append([name, *cells, str(len({score.case for some in of_organs.values() for score in some})), ""])
     if len(organs) == 1:
-        return [align(rows)]
+        return [aligned(rows)]
     by_organ = [[table.metrics[table.score], *organs, ""]]
     for name, of_organs in scores.items():
         by_organ.append([name, *(number(_over_cases(of_organs.get(organ, ()), table.score), table.score) for organ in organs), ""])
-    return [align(rows), "", align(by_organ)]
+    return [aligned(rows), "", aligned(by_organ)]
 
 
 def _over_cases(scores: Sequence[Score], metric: str) -> float:
@@ -170,7 +171,7 @@ def _scoreboard(table: PaperTable, scores: Scores, organs: Sequence[str]) -> lis
             for i, value in enumerate(row)
         ]
         rows.append([name, *cells, ""])
-    return [align(rows)]
+    return [aligned(rows)]
 
 
 def _rank(column: int, name: str, columns: Mapping[str, Sequence[float]], among: Sequence[str], table: PaperTable) -> str:

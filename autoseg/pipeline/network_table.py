@@ -11,6 +11,7 @@ from ..networks.network_cost import NetworkCost, measure
 from ..planners.patch import network_options
 from ..planners.topology import plan_topology
 from ..runtime.registry import allows_code
+from ..runtime.text_table import aligned
 
 DEFAULT_PATCH = {2: (128, 128), 3: (64, 64, 64)}
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -107,10 +108,8 @@ def describe_networks(rows: Sequence[NetworkRow]) -> str:
         block = [row for row in rows if row.dim == dim]
         cells = [("network", "parameters", "FLOPs", "conv elements", "paper")]
         cells += [(row.name, *_costs(row.cost), row.paper or "-") for row in block]
-        widths = [max(len(line[column]) for line in cells) for column in range(4)]
-        lines = ["  ".join([line[0].ljust(widths[0]), *(line[i].rjust(widths[i]) for i in (1, 2, 3)), line[4]]).rstrip() for line in cells]
         patch = "x".join(map(str, block[0].patch))
-        blocks.append("\n".join([f"{dim}D, forward pass of one patch of {patch}", *lines]))
+        blocks.append("\n".join([f"{dim}D, forward pass of one patch of {patch}", aligned(cells)]))
     problems = [f"{row.name} in {row.dim}D: {row.problem}" for row in rows if row.problem]
     return "\n\n".join(blocks + ["\n".join(problems)] if problems else blocks)
 

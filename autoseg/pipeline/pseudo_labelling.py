@@ -23,6 +23,7 @@ from ..preprocessing.planned_cases import preprocess_unlabelled
 from ..preprocessing.preprocess import SEED, class_locations, preprocess_case, recipe_of
 from ..preprocessing.pseudo_labelled_cases import is_stored, pseudo_label_folder, to_grid, unlabelled_folder, write_pseudo_labels
 from ..preprocessing.storage import Store, StoredRecord
+from ..runtime.commands import train_command
 from ..runtime.failures import failure_of
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock
@@ -145,9 +146,11 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     members = sorted({name for names in choice.organs.values() for name in names})
     for name in members if run.fold != ALL else ():
         if run.fold not in (trained := ModelFolder(results / name).trained_folds()):
+            begun = ModelFolder(results / name).runs()
+            remedy = f"Run: {train_command(begun[0].record(), fold=run.fold)}" if begun else "Train that fold of it first"
             raise ValueError(
                 f"{name}: --pseudo-labels: expected its fold {run.fold} to be trained, as other folds' networks know the held-out cases of"
-                f" this one; found {', '.join(trained) or 'none'}. Train that fold of it first"
+                f" this one; found {', '.join(trained) or 'none'}. {remedy}"
             )
     folds = {name: choice.member_folds.get(name) or choice.folds if run.fold == ALL else (run.fold,) for name in members}
     of_members = {name: choice.calibration[name] for name in members if name in choice.calibration}

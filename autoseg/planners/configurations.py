@@ -28,6 +28,8 @@ def selected_configurations(configurations: Sequence[str] | None, plan: Plan) ->
             error = unknown_name_error(f"configuration of {plan.dataset}", name, plan.configurations)
             option = PLANNED_ON_REQUEST.get(name)
             hint = f" It is planned where you ask for it: autoseg_plan_and_preprocess -d {plan.dataset} {option}" if option else ""
+            if name.startswith("3d") and len(plan.transpose) == 2:
+                hint = f" 3D configurations, also those of a preset, need volumes; the images of {plan.dataset} are 2D."
             raise ValueError(f"{error}{hint}")
     return list(configurations or default_configurations(plan))
 

@@ -12,6 +12,8 @@ import numpy as np
 from ..data.labels import plan_mirroring
 from ..preprocessing.normalization import default_scheme
 from ..runtime.registry import lookup
+from ..runtime.shown_text import in_one_line
+from ..runtime.text_table import shown_width
 from ..schema import Configuration, Dataset, Fingerprint, Mirroring, Plan, Reason
 from .memory import label_keys
 from .patch import PRESETS, Preset, Setting, Sizing, plan_size
@@ -187,7 +189,8 @@ def _choose_spacing(fingerprint: Fingerprint, requested: Sequence[float] | str |
         factor = multiple_of(requested)
         return tuple(factor * size for size in spacing), f"{factor:g} times the {why}, as you asked"
     if len(requested) != dim or not all(np.isfinite(value) and value > 0 for value in requested):
-        raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(requested)}")
+        volumes = "; the images are 2D, and a spacing of three numbers (also a preset's) is for volumes" if len(requested) > dim else ""
+        raise ValueError(f"spacing: expected {dim} positive numbers in mm, got {tuple(requested)}{volumes}")
     return tuple(float(value) for value in requested), "as you asked"
 
 
@@ -336,16 +339,14 @@ def _numbers(values: Sequence[float], separator: str = " x ") -> str:
     return separator.join(f"{value:.4g}" for value in values)
 
 
-def describe(plan: Plan, *, width: int = 120) -> str:
-    """The plan's reasons as a table for the terminal, at most `width` characters a line."""
-    rows = [("configuration", "what", "value", "why"), *((row.configuration, row.what, row.value, row.why) for row in plan.reasons)]
-    columns = [max(len(row[column]) for row in rows) for column in range(3)]
-    indent = sum(columns) + 6
-    lines = []
-    for row in rows:
-        start = "  ".join(cell.ljust(size) for cell, size in zip(row, columns, strict=False))
-        wrapped = textwrap.wrap(row[3], max(20, width - indent)) or [""]
-        lines.append(f"{start}  {wrapped[0]}".rstrip())
-        lines += [" " * indent + line for line in wrapped[1:]]
-    lines.insert(1, "-" * min(width, max(len(line) for line in lines)))
+def describe(plan: Plan, *, width: int | None = None) -> str:
+    """The plan's choices with their reasons for the terminal, configuration by configuration, at most `width` characters a line."""
+    width, size = width or shown_width(), max((len(row.what) for row in plan.reasons), default=0)
+    lines: list[str] = []
+    for configuration in dict.fromkeys(row.configuration for row in plan.reasons):
+        lines.append(in_one_line(f"{configuration} configurations" if configuration.startswith("all") else configuration))
+        for row in (one for one in plan.reasons if one.configuration == configuration):
+            text = in_one_line(f"{row.value}: {row.why}" if row.value else row.why)
+            indent = " " * (size + 4)
+            lines += textwrap.wrap(text, width, initial_indent=f"  {row.what:<{size}}  ", subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
-from ..runtime.shown_text import in_one_line
+from ..runtime.text_table import aligned, shown_width
 from ..schema import CandidateComparison, Choice, Evidence, candidate_name
 from ..schema.scores import IMAGES_LIKE_TRAINING
 from .evidence import metric_title
@@ -70,12 +70,11 @@ def _row(name: str, one: CandidateComparison, chosen: str, choice: Choice) -> tu
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, names to the left and numbers to the right; columns without any number are left out."""
-    names, means, *others = zip(*(map(in_one_line, row) for row in rows), strict=True)
+    """Columns as wide as the terminal allows, indented by two; columns without any number are left out."""
+    names, means, *others = zip(*rows, strict=True)
     numbers = [means, *(column for column in others if any(cell not in ("", "-") for cell in column[1:]))]
-    left = [cell.ljust(max(map(len, names))) for cell in names]
-    right = [[cell.rjust(max(map(len, column))) for cell in column] for column in numbers]
-    return [f"  {'  '.join(cells)}".rstrip() for cells in zip(left, *right, strict=True)]
+    table = aligned(list(zip(names, *numbers, [""] * len(names), strict=True)), shown_width() - 2)
+    return [f"  {line}".rstrip() for line in table.split("\n")]
 
 
 def _merging(choice: Choice) -> list[str]:

@@ -179,10 +179,10 @@ def test_organ_that_no_case_has_does_not_spoil_the_mean():
 def test_table_lines_up():
     lines = table([one("a", "liver", 0.5), one("b", "liver", 1.0), one("a", "left kidney", math.nan)]).splitlines()
     assert lines == [
-        "organ             Dice     IoU  cases  absent  worst Dice",
-        "liver           0.7500  0.7500      2       0  0.5000 a",
-        "left kidney          -       -      0       1  -",
-        "mean of organs  0.7500  0.7500",
+        "organ             Dice  cases  absent  worst case (Dice)",
+        "liver           0.7500      2       0  0.5000 a",
+        "left kidney          -      0       1  -",
+        "mean of organs  0.7500",
     ]
 
 

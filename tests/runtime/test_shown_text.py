@@ -63,7 +63,7 @@ def test_a_line_feed_in_a_name_breaks_no_line(tmp_path: Path, capsys: pytest.Cap
     assert "\n" not in _AboveProgressBars(shown_alike=None).format(record)
     assert _AboveProgressBars(shown_alike=None).format(logging.makeLogRecord({"msg": "scores:\n%s", "args": ("a\nb",)})) == "scores:\na\nb"
     lines = table([Score("a", "liver\nspleen", 0.5, 1 / 3, 4, 4)]).splitlines()
-    assert lines[1].startswith(r"liver\nspleen   0.5")
+    assert lines[1].startswith(r"liver\nspleen  0.5")
 
 
 def test_a_table_stays_aligned() -> None:

@@ -4,8 +4,10 @@ The pipeline's functions are importable from here (``autoseg.plan_and_preprocess
 loaded when first used, so that importing this package, and the commands' ``--help``, do not wait for torch.
 """
 
+# ruff: noqa: F401
+
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,29 @@ _FUNCTIONS = (
     "PredictSettings",
     "TrainSettings",
 )
+
+if TYPE_CHECKING:  # for editors, type checkers and the documentation
+    from .pipeline import (
+        EnsembleSettings,
+        OverlaySettings,
+        PlanSettings,
+        PredictSettings,
+        TrainSettings,
+        check_dataset,
+        demo,
+        draw_overlays,
+        evaluate_folders,
+        find_best_configuration,
+        fix_dataset,
+        merge,
+        plan_and_preprocess,
+        predict,
+        predict_folder,
+        run,
+        train,
+        train_ensemble,
+        write_report,
+    )
 
 __all__ = ["__version__", *_FUNCTIONS]
 

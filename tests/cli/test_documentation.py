@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import autoseg
 from autoseg import cli
 from autoseg.cli.reference import reference
 from autoseg.cli.tree import COMMANDS, main_parser
@@ -104,3 +105,11 @@ def test_tests_that_are_named_are_there(page: Path) -> None:
         source = (ROOT / file).read_text(encoding="utf-8")
         for name in names.split("::"):
             assert re.search(rf"^\s*(def|class) {name}\b", source, re.MULTILINE), f"{file}::{names}"
+
+
+def test_the_python_interface_is_documented() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert {name for name in autoseg.__all__ if name != "__version__"} <= set(re.findall(r"^::: autoseg\.(\w+)$", page, re.MULTILINE))
+    source = (ROOT / "autoseg" / "__init__.py").read_text(encoding="utf-8")
+    for_editors = source.partition("if TYPE_CHECKING:")[2].partition("__all__")[0]
+    assert set(re.findall(r"^        (\w+),$", for_editors, re.MULTILINE)) == set(autoseg._FUNCTIONS)

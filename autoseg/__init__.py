@@ -18,6 +18,7 @@ _FUNCTIONS = (
     "evaluate_folders",
     "find_best_configuration",
     "fix_dataset",
+    "load_model",
     "merge",
     "plan_and_preprocess",
     "predict",

@@ -19,6 +19,8 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     )
     add_overwrite(parser)
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
+    text = "models in a folder anywhere, without a home: results of a dataset, one model, or one fold; it may be renamed or a copy"
+    parser.add_argument("-m", "--model", type=Path, dest="folder", metavar="FOLDER", help=text)
     parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
     text = "no averaging over mirrored images: several times faster, slightly worse"

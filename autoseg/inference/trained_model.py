@@ -156,8 +156,10 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     loaded = {} if loaded is None else loaded
     key = (folder, folds, options.step)
     if key not in loaded:
-        load: Callable[..., TrainedModel] = lookup(LOADERS, ENSEMBLE if model.is_ensemble else "networks", "kind of model")
-        with named_in(model.run(folds[0]).record_file):
+        run = model.run(folds[0])
+        combines = model.is_ensemble or run.record().ensemble is not None  # the folder may have another name
+        load: Callable[..., TrainedModel] = lookup(LOADERS, ENSEMBLE if combines else "networks", "kind of model")
+        with named_in(run.record_file):
             loaded[key] = load(folder, folds, device, options, loaded=loaded)
     return loaded[key]
 
@@ -181,6 +183,8 @@ def load_networks(
     previous = None
     if record.previous_model is not None:
         stage = folder.parent / record.previous_model
+        if not ModelFolder(stage).trained_folds():
+            raise ValueError(f"{folder}: its first stage {record.previous_model} is not trained, or was not copied with it: {stage}")
         step = options.step if options.first_step is None else options.first_step
         previous = load_model(stage, device, replace(options, folds=options.stage_folds, step=step), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")

@@ -7,6 +7,7 @@
     train                    one fold: fit, then validate on whole volumes                         (training.py)
     find_best_configuration  cross-validation scores -> the best model for each organ              (choosing.py)
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
+    load_model               the same with networks that stay loaded                               (predicting.py)
     evaluate_folders         label maps against references                                         (evaluating.py)
     run, demo                all of it                                                             (running.py)
     train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
@@ -31,7 +32,7 @@ from .ensembles import train_ensemble
 from .experiments import describe_experiment
 from .merging import merge
 from .network_table import describe_networks, list_networks
-from .predicting import predict, predict_each, predict_folder
+from .predicting import load_model, predict, predict_each, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report
 from .running import demo, run

@@ -25,7 +25,8 @@ from ..runtime.workspace import Workspace
 from ..schema import Case, Choice
 from ..schema.settings import PredictSettings, TrainSettings
 from ..trainers.training_spec import TrainingSpec
-from .predicting import chosen_ensemble
+from .chosen_models import chosen_ensemble
+from .model_source import source_of_dataset
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def predict_first_stage(workspace: Workspace, spec: TrainingSpec, run: Run, case
     if out is None:
         raise ValueError(f"{run.folder}: expected a first stage, found none")
     choice = Choice(dict.fromkeys(stage.labels(spec.plan.labels).names, (stage.name,)), (_fold(stage, run),), {}, 0)
-    ensemble = chosen_ensemble(workspace, spec.plan.dataset, choice, PredictSettings(device=settings.device))
+    ensemble = chosen_ensemble(source_of_dataset(workspace, spec.plan.dataset), choice, PredictSettings(device=settings.device))
     key = models_key(choice, ensemble.models, ensemble.labels)
     store, failures = Store(unlabelled_folder(workspace, spec.plan.dataset, spec.configuration)), dict[str, str]()
     out.mkdir(parents=True, exist_ok=True)

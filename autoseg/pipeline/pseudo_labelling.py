@@ -41,8 +41,9 @@ from ..trainers.run_options import RunFolders, default_options
 from ..trainers.run_setup import budget_of, split_of
 from ..trainers.training_spec import TrainingSpec
 from .choosing import choose_without
+from .chosen_models import chosen_ensemble, models_chosen
 from .first_stage_of_unlabelled import predict_first_stage
-from .predicting import chosen_ensemble, models_chosen
+from .model_source import source_of_dataset
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ def pseudo_labels_of(workspace: Workspace, dataset: Dataset, spec: TrainingSpec,
     if recorded and not _missing(workspace, dataset, spec, cases, recorded.models):
         return _checked_cases(run, recorded, cases)
     stage_folds = None if run.fold == ALL else (run.fold,)  # the others know the held-out cases of this fold
-    ensemble = chosen_ensemble(workspace, dataset.name, teachers, PredictSettings(device=settings.device), stage_folds=stage_folds)
+    source = source_of_dataset(workspace, dataset.name)
+    ensemble = chosen_ensemble(source, teachers, PredictSettings(device=settings.device), stage_folds=stage_folds)
     models = models_key(teachers, ensemble.models, ensemble.labels)
     if recorded and models != recorded.models:
         raise ValueError(
@@ -142,7 +144,7 @@ def teachers_of(workspace: Workspace, dataset: Dataset, run: Run) -> Choice:
     elif (taught := taught_models(results)) and not is_edited(results / "choice.json"):
         choice = choose_without(taught, dataset.name, home=workspace.home)
     else:
-        choice = models_chosen(workspace, dataset.name)
+        choice = models_chosen(source_of_dataset(workspace, dataset.name))
     members = sorted({name for names in choice.organs.values() for name in names})
     for name in members if run.fold != ALL else ():
         if run.fold not in (trained := ModelFolder(results / name).trained_folds()):

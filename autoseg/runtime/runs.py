@@ -170,7 +170,8 @@ class ModelFolder:
     """One configuration trained by one trainer, over all folds.
 
     Attributes:
-        folder: ``results/<dataset>/<configuration>__<trainer>``, with further words where something differs from the plan.
+        folder: ``results/<dataset>/<configuration>__<trainer>``, with further words where something differs from the plan. Also
+            the folder of one fold that was copied elsewhere under another name: a model of that fold alone.
     """
 
     folder: Path
@@ -197,19 +198,25 @@ class ModelFolder:
 
     def run(self, fold: str) -> Run:
         """One of its folds, whether it is there or not."""
-        return Run(self.folder / f"fold_{fold}")
+        return Run(self.folder) if self._is_run else Run(self.folder / f"fold_{fold}")
 
     def runs(self) -> list[Run]:
         """Its folds that are started, sorted by name."""
-        return [Run(path.parent) for path in sorted(self.folder.glob(f"fold_*/{RECORD}"))]
+        return [Run(self.folder)] if self._is_run else [Run(path.parent) for path in sorted(self.folder.glob(f"fold_*/{RECORD}"))]
 
     def trained_folds(self) -> list[str]:
         """Names of its folds that are trained, sorted."""
+        if self._is_run:
+            return [run.record().fold for run in self.runs() if run.is_trained]
         return sorted(path.parent.name.removeprefix("fold_") for path in self.folder.glob(f"fold_*/{FINAL_CHECKPOINT}"))
 
     def validated_folds(self) -> list[str]:
         """Names of its folds that are trained and validated, sorted."""
         return [fold for fold in self.trained_folds() if self.run(fold).is_validated]
+
+    @property
+    def _is_run(self) -> bool:
+        return (self.folder / RECORD).is_file()
 
     def labels(self, default: Labels) -> Labels:
         """The organs that its networks segment; `default` where no run is recorded."""

@@ -147,6 +147,7 @@ class PredictSettings:
 
     Attributes:
         dataset: Id, name or folder of the dataset whose models predict; None means the only one that is trained.
+        folder: Folder of models anywhere, instead of a dataset of the home: results of a dataset, one model, or one fold.
         model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
         folds: Folds whose networks are averaged; None means all that each model was trained on.
         mirror: Average over mirrored images (test-time augmentation).
@@ -162,6 +163,7 @@ class PredictSettings:
     """
 
     dataset: str | None = None
+    folder: str | Path | None = None
     model: str | None = None
     folds: tuple[str, ...] | None = None
     mirror: bool = True

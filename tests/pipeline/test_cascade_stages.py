@@ -18,14 +18,14 @@ from autoseg.pipeline import (
     PlanSettings,
     PredictSettings,
     TrainSettings,
+    chosen_models,
     first_stage_of_unlabelled,
     plan_and_preprocess,
     predict_folder,
-    predicting,
     pseudo_labelling,
     train,
 )
-from autoseg.pipeline.predicting import models_chosen
+from autoseg.pipeline.chosen_models import models_chosen
 from autoseg.preprocessing.storage import Store, read_array
 from autoseg.runtime.runs import ModelFolder
 from autoseg.schema import Tiling
@@ -121,9 +121,9 @@ def test_both_stages_learn_from_pseudo_labels_of_networks_that_have_not_seen_the
     settings = PlanSettings(configurations=("3d_lowres", "3d_cascade"), spacing="x2", one_grid=True, memory_gb=0.2, workers=0)
     plan_and_preprocess(3, settings, home=home)
     cascade = model(home, "3d_cascade")
-    monkeypatch.setattr(pseudo_labelling, "models_chosen", lambda workspace, dataset: models_chosen(workspace, dataset, cascade.name))
+    monkeypatch.setattr(pseudo_labelling, "models_chosen", lambda source: models_chosen(source, cascade.name))
     loaded = []
-    load = predicting.chosen_ensemble
+    load = chosen_models.chosen_ensemble
     for module in (pseudo_labelling, first_stage_of_unlabelled):
         monkeypatch.setattr(module, "chosen_ensemble", lambda *a, **more: loaded.append(load(*a, **more)) or loaded[-1])
     for configuration in ("3d_lowres", "3d_cascade"):

@@ -21,7 +21,8 @@ from autoseg import cli
 from autoseg.data.descriptions import planned_dataset
 from autoseg.data.images import read_image, read_label, write_image, write_label
 from autoseg.data.references import reference_of
-from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, predicting, preparing
+from autoseg.pipeline import PlanSettings, PredictSettings, TrainSettings, chosen_models, preparing
+from autoseg.pipeline.model_source import source_of_dataset
 from autoseg.pipeline.preparing import plan_and_preprocess
 from autoseg.pipeline.reporting import read_report
 from autoseg.planners import fingerprint
@@ -273,7 +274,7 @@ class TestCopies:
         return copy_with_one_time(trained, tmp_path / "copy")
 
     def test_prediction_neither_chooses_nor_predicts_again(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(predicting, "choose_again", None)
+        monkeypatch.setattr(chosen_models, "choose_again", None)
         for path in (copy / "results").rglob("scores.json"):
             os.utime(path, ns=(2 * 10**18, 2 * 10**18))
         before = data.snapshot(copy), contents(copy)
@@ -281,7 +282,7 @@ class TestCopies:
         assert (data.snapshot(copy), contents(copy)) == before
 
     def test_results_alone_predict_in_another_home(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(predicting, "choose_again", None)
+        monkeypatch.setattr(chosen_models, "choose_again", None)
         other = tmp_path / "other"
         results = copy_with_one_time(trained / "results" / DATASET, other / "results" / DATASET)
         before = data.snapshot(results)
@@ -326,9 +327,9 @@ class TestChoice:
 
     @pytest.fixture
     def chosen(self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(predicting, "load_model", lambda folder, *_, **__: folder)
-        monkeypatch.setattr(predicting, "check_channels", lambda *_: None)
-        monkeypatch.setattr(predicting, "Ensemble", lambda choice, *_: choice)
+        monkeypatch.setattr(chosen_models, "load_model", lambda folder, *_, **__: folder)
+        monkeypatch.setattr(chosen_models, "check_channels", lambda *_: None)
+        monkeypatch.setattr(chosen_models, "Ensemble", lambda choice, *_: choice)
         return copy_with_one_time(trained, tmp_path / "copy")
 
     def scores(self, home: Path) -> Path:
@@ -337,7 +338,7 @@ class TestChoice:
     def is_made_again(self, home: Path) -> bool:
         path = home / "results" / DATASET / "choice.json"
         before = path.stat().st_mtime_ns
-        predicting.load_ensemble(Workspace(home), DATASET, FAST)
+        chosen_models.load_ensemble(source_of_dataset(Workspace(home), DATASET), FAST)
         return path.stat().st_mtime_ns != before
 
     def missing(self, home: Path) -> list[str]:

@@ -1,0 +1,187 @@
+"""Trained models that stay loaded, and predict any number of images: in memory, or from files to files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from ..data.array_images import from_array, in_order_of_array, is_array_with_place
+from ..data.datasets import find_new_cases
+from ..data.images import files_read, images_below, read_image
+from ..data.labels import to_file_values
+from ..data.sitk_images import from_sitk, to_sitk
+from ..inference.ensemble import Ensemble
+from ..inference.logits import Logits
+from ..inference.postprocessing import describe
+from ..inference.prediction import predict_cases
+from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
+from ..runtime.outputs import Outputs, check_not_among
+from ..runtime.registry import allowed_code
+from ..schema import Case, Geometry, Image
+from ..schema.settings import PredictSettings
+from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, is_table, tell_likeness
+from .model_source import ModelSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PredictedCases:
+    """What became of the images of one prediction.
+
+    Attributes:
+        written: Cases that have their label maps, now or from an earlier call.
+        failures: Case -> reason for the others.
+        skipped: What is no image of a case, item -> reason; no fault.
+    """
+
+    written: tuple[str, ...]
+    failures: dict[str, str]
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """Trained models with their networks in memory, as `autoseg.load_model` returns them.
+
+    Threads may share one: a call waits until the former has ended, since the networks use all processors anyway.
+
+    Attributes:
+        source: Where the models lie.
+        settings: What they were loaded with.
+        ensemble: The chosen models with their networks.
+    """
+
+    source: ModelSource
+    settings: PredictSettings
+    ensemble: Ensemble
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that an image must have, in this order."""
+        return self.ensemble.channels
+
+    @property
+    def organs(self) -> dict[str, tuple[int, ...]]:
+        """The organs that are segmented, each with its values in label maps; a region has those of all that lies in it."""
+        labels = self.ensemble.labels
+        return {name: values for name, values in zip(labels.names, labels.members, strict=True) if name in self.ensemble.choice.organs}
+
+    def predict(self, image: Any, *, probabilities: bool = False) -> Any:
+        """Segments one image and returns the label map as the same kind of thing.
+
+        Args:
+            image: A path (file or DICOM folder), a list of paths (one a channel), a SimpleITK image, or an array with what it lacks:
+                ``(array, spacing)`` with an array ``(Z, Y, X)`` or ``(C, Z, Y, X)`` and its spacing in mm in array order, whose axes must
+                run as in most training images; ``(array, affine)`` with an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` and the matrix
+                ``(4, 4)`` to right, anterior, superior in mm, as nibabel and MONAI have them.
+            probabilities: Return each organ's calibrated probability too.
+
+        Returns:
+            For a path or a SimpleITK image a SimpleITK label image with the input's geometry; for ``(array, spacing)`` or ``(array,
+            affine)`` a tuple of the label array without channels and what was given with it. Values are the dataset's own label values.
+            With `probabilities` a tuple of that and a dictionary from each organ's name to its probabilities on the same grid, float32,
+            as a SimpleITK image or an array.
+
+        Raises:
+            ValueError: The image does not fit the model.
+        """
+        with self._lock, allowed_code(self.settings.allowed_modules):
+            ensemble, read = self.ensemble, self._read(image)
+            logits, by_fold = ensemble.logits_by_fold(read) if ensemble.choice.vote else (ensemble.logits(read), None)
+            label_map = ensemble.segment(logits, by_fold)
+            found = organ_uncertainties(ensemble, ensemble.candidate_predictions(logits), label_map)
+            tell_likeness(compare_with_training(found, ensemble.choice, self.source.results))
+            result = _as_given(to_file_values(label_map, ensemble.labels), image, read.geometry)
+            result = (result, image[1]) if is_array_with_place(image) else result
+            if not probabilities:
+                return result
+            shares = _probabilities(ensemble, logits, read.geometry.shape)
+            return result, {organ: _as_given(one, image, read.geometry) for organ, one in shares.items()}
+
+    def predict_folder(self, images: str | Path, out: str | Path, *, overwrite: bool = False) -> dict[str, str]:
+        """As `predict_each`; returns case -> reason for the cases that failed; all others are written."""
+        return self.predict_each(images, out, overwrite=overwrite).failures
+
+    def predict_each(self, images: str | Path, out: str | Path, *, overwrite: bool = False) -> PredictedCases:
+        """Segments every case of a folder (or one file, or one DICOM series) into another folder, or one image into a file.
+
+        Arguments, result and errors are those of `autoseg.pipeline.predict_each`.
+        """
+        with self._lock, allowed_code(self.settings.allowed_modules):
+            return _predict_each(self, Path(images), Path(out), overwrite=overwrite)
+
+    def _read(self, image: Any) -> Image:
+        read = _as_image(image, self.source.nifti_geometry(self.settings))
+        if len(read.array) != len(self.channels):
+            expected = f"{len(self.channels)} channels ({', '.join(self.channels)})" if len(self.channels) > 1 else "1 channel"
+            raise ValueError(f"{read.source}: expected {expected} as in training, found {len(read.array)}")
+        return read
+
+
+def _as_image(image: Any, nifti_geometry: str | None) -> Image:
+    if is_array_with_place(image):
+        return from_array(*image)
+    if isinstance(image, (str, Path, list, tuple)):
+        paths = [Path(path) for path in ([image] if isinstance(image, (str, Path)) else image)]
+        return read_image(paths, nifti_geometry=nifti_geometry)
+    if isinstance(image, np.ndarray):
+        raise ValueError("image: an array needs its spacing in mm or its affine: predict((array, (2.5, 0.8, 0.8)))")
+    read = from_sitk(image)
+    return Image(read.array.astype(np.float32), read.geometry, read.source)
+
+
+def _as_given(volume: np.ndarray, image: Any, geometry: Geometry) -> Any:
+    """A volume ``(Z, Y, X)`` as an array in the order of the array that was given, else as a SimpleITK image."""
+    return in_order_of_array(volume, image[1]) if is_array_with_place(image) else to_sitk(volume, geometry)
+
+
+def _probabilities(ensemble: Ensemble, logits: Mapping[str, Logits], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Organ to its calibrated probabilities on the file's grid; organs that no model segments are missing."""
+    found = {organ: np.zeros(shape if len(shape) == 3 else (1, *shape), np.float32) for organ in ensemble.choice.organs}
+    for index, start, slab in ensemble.probabilities(logits):
+        found[ensemble.labels.names[index]][start : start + len(slab)] = slab
+    return {organ: volume.reshape(shape) for organ, volume in found.items()}
+
+
+def _predict_each(model: LoadedModel, images: Path, out: Path, *, overwrite: bool) -> PredictedCases:
+    ensemble, settings, source = model.ensemble, model.settings, model.source
+    found = find_new_cases(images, ensemble.channels, nifti_geometry=source.nifti_geometry(settings))
+    for item, reason in found.skipped.items():
+        log.warning("%s: skipped: %s", item, reason)
+    for case, reason in found.failed.items():
+        log.error("%s failed: %s", case, reason)
+    if not found.cases:
+        return PredictedCases((), found.failed, found.skipped)
+    destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
+    outputs = _outputs(images, destination, found.cases, source.protected, overwrite=overwrite)
+    chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
+    log.info("%d cases with models of %s: %s", len(cases), source.name, chosen)
+    if ensemble.choice.postprocessing:
+        log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
+    failures = predict_cases(cases, destination, ensemble, outputs)
+    conclude_prediction(destination, cases, ensemble, source.results, write=outputs.write)
+    written = tuple(case.name for case in cases if case.name not in failures)
+    return PredictedCases(written, {**found.failed, **failures}, found.skipped)
+
+
+def _outputs(images: Path, destination: Destination, cases: Sequence[Case], protected: Sequence[Path], *, overwrite: bool) -> Outputs:
+    """Decides which files a prediction may write.
+
+    Raises:
+        ValueError: The label maps would lie among the images, which they would be taken for the next time.
+    """
+    check_not_among(destination.folders, {"images": images})
+    inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
+    inputs += [images] if images.is_file() else images_below(images)  # also those of cases that failed
+    outputs = Outputs("autoseg_predict", inputs=inputs, protected=protected, overwrite=overwrite, is_own=is_table)
+    if destination.has_table(len(cases)):
+        outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})
+    return outputs

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # for editors, type checkers and the documentation
         evaluate_folders,
         find_best_configuration,
         fix_dataset,
+        load_model,
         merge,
         plan_and_preprocess,
         predict,

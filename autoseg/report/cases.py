@@ -17,6 +17,7 @@ from ..inference.quantised_logits import has_logits
 from ..schema import Case, Dataset, Labels, candidate_members
 from ..selection.held_out import HeldOut, check_same_grid
 from .content import CasePicture, Plane, Report
+from .directions import directions_of
 from .views import Cut, cuts, grey, upright, upright_spacing, window_for
 
 MAX_WORST = 4
@@ -56,10 +57,15 @@ def worst_of_organs(report: Report, values: dict[str, dict[str, float]], shown: 
 
 
 def case_values(report: Report, organ: str) -> dict[str, float]:
-    """Case to the score of the organ's candidate; where it is an average that is not known case by case, the mean of its members' scores.
+    """Case to the Dice of the final result where that is compared and known, so that a case has one Dice all over the report.
 
+    Else to the score of the organ's candidate; where it is an average that is not known case by case, the mean of its members' scores.
     Without a choice the first model that has scores of the organ stands in.
     """
+    return {**_candidate_values(report, organ), **report.final.get(organ, {})}
+
+
+def _candidate_values(report: Report, organ: str) -> dict[str, float]:
     chosen = report.chosen_name(organ)
     known = report.scores.get(chosen, {}).get(organ)
     if known is not None:
@@ -119,9 +125,9 @@ def _planes(dataset: Dataset, labels: Labels, case: Case, reference: np.ndarray,
     either = np.where(true > 0, true, np.maximum(predicted, 0))
     window, window_words = window_for(volume, either > 0, dataset.channels[0], labels.names, dataset.windows)
     planes = []
-    for cut in cuts(either, spacing):
+    for cut in cuts(either, spacing, directions_of(geometry)):
         masks = (_masks(cut, true, labels), _masks(cut, predicted, labels))
-        planes.append(Plane(cut.title, grey(cut.of(volume), window), cut.pixel, *masks))
+        planes.append(Plane(cut.title, grey(cut.of(volume), window), cut.pixel, *masks, cut.edges))
     return tuple(planes), window_words
 
 

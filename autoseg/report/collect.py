@@ -23,11 +23,11 @@ from ..runtime.workspace import Workspace
 from ..schema import Choice, Dataset, Fingerprint, Plan, Score, Split, candidate_members, candidate_name
 from ..selection.candidate_scores import stored_case_scores
 from ..selection.held_out import HeldOut
-from ..selection.quality_estimation import read_estimated_dice
+from ..selection.quality_estimation import read_estimated_dice, read_final_dice
 from ..selection.stored_scores import not_in_choice, validated_folds
 from ..trainers.corrected_references import corrected_since
 from .cases import case_values, draw_case, has_predictions, pick_cases, ranked_cases, worst_of_organs
-from .content import DatasetFacts, Missing, Report
+from .content import CasePicture, DatasetFacts, Missing, Report
 from .runs import commands, count_parameters, hashes, read_runs, versions
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def read_report(workspace: Workspace, name: str, dataset: Dataset | None) -> Rep
         metric=words,
         better=kind.better,
         scores=_by_the_choice(scores, read_computed(results, choice, metric) if choice else {}, choice),
+        final=read_final_dice(results, choice) if choice and metric == "dice" else {},
         folds_of=folds_of,
         estimated_dice=read_estimated_dice(results, choice) if choice else {},
         runs=runs,
@@ -221,7 +222,19 @@ def with_pictures(workspace: Workspace, report: Report, dataset: Dataset, n: int
             missing.append(Missing(f"a picture: {error}"))
     if known and not ranked:
         missing.append(Missing("pictures of cases: their stored predictions were removed; validate again"))
-    return replace(report, pictures=tuple(pictures), missing=tuple(missing))
+    return replace(_with_drawn_dice(report, pictures), pictures=tuple(pictures), missing=tuple(missing))
+
+
+def _with_drawn_dice(report: Report, pictures: Sequence[CasePicture]) -> Report:
+    """The report with the Dice of the drawn results as that of their cases, where it is Dice that is compared and nobody stored it."""
+    if report.choice is not None and report.choice.metric != "dice":
+        return report
+    final = {organ: dict(of_cases) for organ, of_cases in report.final.items()}
+    for picture in pictures:
+        for organ, dice in picture.values.items():
+            if math.isfinite(dice):
+                final.setdefault(organ, {}).setdefault(picture.case, dice)
+    return replace(report, final=final)
 
 
 def _first_models(report: Report) -> Choice:

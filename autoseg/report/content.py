@@ -79,6 +79,7 @@ class Plane:
         pixel: mm from row to row and from column to column.
         reference: Organ to bool mask of the same shape; organs that are not in the slice are missing.
         prediction: The same.
+        edges: Letters of the patient's sides at the top, bottom, left and right; empty where nobody knows.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Plane:
     pixel: tuple[float, float]
     reference: dict[str, np.ndarray] = field(default_factory=dict)
     prediction: dict[str, np.ndarray] = field(default_factory=dict)
+    edges: tuple[str, str, str, str] = ("", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Report:
         metric: Title and unit of the score that is compared.
         better: Its direction: ``higher``, ``lower``, or ``zero`` for a signed error.
         scores: Candidate to organ to case to the score; averages of models only where they are known case by case.
+        final: Organ to case to the Dice of the final result, merged and post-processed, where it is what is compared; those that are known.
         folds_of: Case to the fold in which it was held out.
         estimated_dice: Organ to the estimated and the true Dice of held-out cases.
         files: Name to SHA-256 of the files that the results depend on.
@@ -142,6 +145,7 @@ class Report:
     metric: str = "Dice"
     better: str = "higher"
     scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    final: dict[str, dict[str, float]] = field(default_factory=dict)
     folds_of: dict[str, str] = field(default_factory=dict)
     runs: tuple[RunFacts, ...] = ()
     pictures: tuple[CasePicture, ...] = ()

@@ -25,6 +25,7 @@ from ..runtime.outputs import Outputs, check_not_among
 from ..runtime.registry import unknown_name_error
 from ..runtime.workspace import find_workspace, home_folders
 from ..schema import Dataset, Image, Labels
+from .directions import directions_of
 from .overlay_figure import overlay
 from .views import surroundings, upright, upright_spacing, window_for
 
@@ -112,7 +113,7 @@ def draw_overlays(
         with failure_of(case, problems, "is not drawn"):
             of_case = {kind: of_kind[case] for kind, of_kind in maps.items() if case in of_kind}
             with outputs.write(path) as partial:
-                _draw(files[case], of_case, partial, dataset, settings)
+                _draw(case, files[case], of_case, partial, dataset, settings=settings)
             drawn.append(path)
     return drawn, problems
 
@@ -236,7 +237,9 @@ def describe_problems(problems: Mapping[str, str], shown: int = 10) -> list[str]
     return [f"Not drawn, {reason}: {', '.join(cases[:shown])}{rest[reason]}" for reason, cases in cases_of.items()]
 
 
-def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: Dataset | None, settings: OverlaySettings) -> None:
+def _draw(
+    case: str, paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: Dataset | None, *, settings: OverlaySettings
+) -> None:
     image = read_image(paths, nifti_geometry=settings.nifti_geometry)
     channel = settings.channel if len(image.array) > 1 else 0  # a file with one channel holds just the one that was selected
     if channel >= len(image.array):
@@ -268,6 +271,8 @@ def _draw(paths: Sequence[Path], maps: Mapping[str, Path], path: Path, dataset: 
         members=labels.internal_members,
         window=window,
         box=surroundings(organs, spacing) if settings.zoom else None,
+        directions=directions_of(image.geometry),
+        case=case,
     )
 
 

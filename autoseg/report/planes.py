@@ -26,6 +26,7 @@ def plane_view(case: str, plane: Plane) -> dict[str, Any]:
     seen = ", ".join(sorted({*plane.reference, *plane.prediction})) or "no organ"
     return {
         "title": plane.title,
+        "edges": [(place, side) for place, side in zip(("top", "bottom", "left", "right"), plane.edges, strict=True) if side],
         "width": round(width, 2),
         "height": round(height, 2),
         "share": round(width / height, 4),

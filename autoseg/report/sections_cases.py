@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .cases import case_values, ranked_cases
@@ -31,8 +32,27 @@ def cases_section(report: Report) -> dict[str, Any] | None:
         values = [column.get(case, math.nan) for column in columns]
         cells = [(value, _depth(report.higher_is_worse_score(value), known)) for value, known in zip(values, ranges, strict=True)]
         rows.append({"case": case, "fold": report.folds_of.get(case, "–"), "mean": mean, "cells": cells})
-    pictures = [(picture, [plane_view(picture.case, plane) for plane in picture.planes]) for picture in report.pictures]
-    return {"pictures": pictures, "rows": rows[:MAX_LISTED], "more": rows[MAX_LISTED:]}
+    pictures = [
+        (
+            replace(picture, values={organ: report.final.get(organ, {}).get(picture.case, dice) for organ, dice in picture.values.items()}),
+            [plane_view(picture.case, plane) for plane in picture.planes],
+        )
+        for picture in report.pictures
+    ]
+    final = all(column.keys() <= report.final.get(organ, {}).keys() for organ, column in zip(report.organs, columns, strict=True))
+    return {"pictures": pictures, "legend": _legend(report), "rows": rows[:MAX_LISTED], "more": rows[MAX_LISTED:], "final": final}
+
+
+def _legend(report: Report) -> dict[str, Any]:
+    """What the pictures show: whether predictions, references and letters of directions, and which organs."""
+    planes = [plane for picture in report.pictures for plane in picture.planes]
+    drawn = {organ for plane in planes for organ in (*plane.prediction, *plane.reference)}
+    return {
+        "prediction": any(plane.prediction for plane in planes),
+        "reference": any(plane.reference for plane in planes),
+        "directions": any(any(plane.edges) for plane in planes),
+        "organs": [organ for organ in report.organs if organ in drawn],
+    }
 
 
 def _depth(error: float, column: list[float]) -> int:

@@ -24,7 +24,9 @@ def curves_section(report: Report, colours: Mapping[str, str]) -> dict[str, Any]
     if not models:
         return None
     losses = _loss_range([run for runs in models.values() for run in runs])
-    return {"models": [_model_curves(name, runs, losses, colours) for name, runs in models.items()]}
+    seen = {key for runs in models.values() for run in runs for row in run.history for key, value in row.items() if not math.isnan(value)}
+    organs = [organ for organ in colours if f"dice_{organ}" in seen]
+    return {"models": [_model_curves(name, runs, losses, colours) for name, runs in models.items()], "organs": organs}
 
 
 def _loss_range(runs: Sequence[RunFacts]) -> tuple[float, float]:
@@ -69,7 +71,14 @@ def comparison_section(report: Report) -> dict[str, Any] | None:
     """All candidates of every organ with their cases, intervals and tests."""
     if not report.scores and report.choice is None:
         return None
-    return {"organs": [_organ_comparison(report, organ) for organ in report.organs]}
+    organs = [_organ_comparison(report, organ) for organ in report.organs]
+    rows = [row for organ in organs for table in organ["tables"] for row in table["rows"]]
+    legend = {
+        "points": any(row["points"] for row in rows),
+        "box": any(row["box"] for row in rows),
+        "interval": any(math.isfinite(row["compared"].low) for row in rows),
+    }
+    return {"organs": organs, "legend": legend}
 
 
 def _organ_comparison(report: Report, organ: str) -> dict[str, Any]:

@@ -11,12 +11,7 @@ from ..data.ct_windows import SOFT_TISSUE, Window, find_window
 from ..preprocessing.normalization import default_scheme
 from ..preprocessing.orientation import orientation_of, orientation_transform, reorient
 from ..schema import Box, Geometry
-
-UPRIGHT = "SPL"
-"""Axes that grow to the head, to the back and to the left: the axial plane as usual, patient's left on the right of the picture."""
-
-PLANES = ("axial", "coronal", "sagittal")
-"""Name of the plane across each axis of a volume in this orientation."""
+from .directions import UPRIGHT, Directions
 
 MARGIN_MM = 12.0
 MARGIN_SHARE = 0.3
@@ -26,15 +21,23 @@ LEAST_CT_WIDTH = 350.0
 """HU; a narrower window shows noise."""
 
 
+UNKNOWN = Directions()
+"""Of a volume of which no file says how it lies."""
+
+NO_EDGES = ("", "", "", "")
+"""Of a picture that has no place in a patient."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """A slice through a volume.
 
     Attributes:
         axis: Across it; None for a 2D image.
-        title: Plane, and which slice of how many.
+        title: Plane, which slice of how many, and where that lies.
         box: Rows and columns that are shown, before turning the head up.
         pixel: mm from row to row and from column to column.
+        edges: Letters of the patient's sides at the top, bottom, left and right; empty where nobody knows.
     """
 
     axis: int | None
@@ -42,6 +45,7 @@ class Cut:
     title: str
     box: Box
     pixel: tuple[float, float]
+    edges: tuple[str, str, str, str] = NO_EDGES
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -69,26 +73,33 @@ def upright_spacing(geometry: Geometry) -> tuple[float, ...]:
     return tuple(geometry.spacing[axis] for axis in order)
 
 
-def cuts(labels: np.ndarray, spacing: Sequence[float]) -> list[Cut]:
+def cuts(labels: np.ndarray, spacing: Sequence[float], directions: Directions = UNKNOWN) -> list[Cut]:
     """The slices that show most of the organs, cropped to their surroundings: three of a volume, the image itself in 2D.
 
     Args:
         labels: ``(Z, Y, X)`` or ``(Y, X)``; what is above 0 is an organ.
+        spacing: mm.
+        directions: Of the volume as it is displayed.
     """
     box = surroundings(labels > 0, spacing)
     if labels.ndim == 2:
         return [best_cut(labels, None, spacing, box)]
-    return [best_cut(labels, axis, spacing, box) for axis in range(3) if min(np.delete(labels.shape, axis)) > 1]
+    return [best_cut(labels, axis, spacing, box, directions) for axis in range(3) if min(np.delete(labels.shape, axis)) > 1]
 
 
-def best_cut(labels: np.ndarray, axis: int | None, spacing: Sequence[float], box: Box) -> Cut:
+def best_cut(labels: np.ndarray, axis: int | None, spacing: Sequence[float], box: Box, directions: Directions = UNKNOWN) -> Cut:
     """The `best_slice` across an axis, cropped to a box; a 2D image itself for None."""
     if axis is None:
         return Cut(None, 0, "", box, (spacing[0], spacing[1]))
     index = best_slice(labels, axis)
     rows, columns = (i for i in range(3) if i != axis)
-    title = f"{PLANES[axis]} {index + 1} / {labels.shape[axis]}"
-    return Cut(axis, index, title, (box[rows], box[columns]), (spacing[rows], spacing[columns]))
+    place = directions.place(axis, index)
+    title = f"{directions.planes[axis]} {index + 1} / {labels.shape[axis]}" + (f", {place}" if place else "")
+    edges = NO_EDGES
+    if directions.sides:
+        vertical, horizontal = directions.sides[rows], directions.sides[columns]
+        edges = (*(vertical[::-1] if axis in (1, 2) else vertical), *horizontal)  # the head is up
+    return Cut(axis, index, title, (box[rows], box[columns]), (spacing[rows], spacing[columns]), edges)
 
 
 def best_slice(labels: np.ndarray, axis: int) -> int:

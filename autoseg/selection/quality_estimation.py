@@ -129,3 +129,16 @@ def read_estimated_dice(results: Path, choice: Choice) -> dict[str, tuple[Estima
         if known := tuple(one for one in points if not math.isnan(one.estimated + one.true)):
             found[organ] = known
     return found
+
+
+def read_final_dice(results: Path, choice: Choice) -> dict[str, dict[str, float]]:
+    """Organ to held-out case to the Dice of what the choice makes of it: merged and post-processed, as a new image would be segmented.
+
+    Cases without the organ in prediction and reference are left out; empty where nobody computed it, or for another choice.
+    """
+    path = existing_file(results / QUALITY_ESTIMATES)
+    if not path.is_file() or _are_of_another_choice(path, choice):
+        return {}
+    stored = read_json(path, dict[str, list[QualityEstimate]])
+    found = {organ: {one.case: one.true_dice for one in estimates if not math.isnan(one.true_dice)} for organ, estimates in stored.items()}
+    return {organ: of_cases for organ, of_cases in found.items() if of_cases and organ in choice.organs}

@@ -95,6 +95,7 @@ def test_a_whole_results_folder(home: Path) -> None:
     assert "Best" in page and "Worst" in page and "Median" in page
     assert len(PICTURE.findall(page)) == 3 * 3
     assert "ball <b>1.000</b>" in page, "drawn from the stored probabilities, which are right"
+    assert len(re.findall(r"<span [^>]*>1\.000</span>", page)) >= 3, "the table of cases agrees with the pictures"
     assert "Not in this report" not in page
 
 

@@ -268,3 +268,24 @@ def test_large_slices_are_embedded_small() -> None:
     assert small.startswith("data:image/png;base64,")
     assert large.startswith("data:image/jpeg;base64,")
     assert len(large) < 500_000
+
+
+def test_a_case_has_one_dice_that_of_the_final_result(report: Report) -> None:
+    """Post-processing, averaging and merging change a case's Dice: caption and table agree on what comes out in the end."""
+    final = {"liver": dict.fromkeys(data.CASES, 0.9871)}
+    shown = section(page_of(report, final=final), "cases")
+    assert shown.count("0.987") == len(data.CASES) + len(report.pictures) and "0.810" not in shown
+
+
+def test_legends_name_what_is_there(report: Report) -> None:
+    shown = section(page_of(report), "cases")
+    legend = shown[: shown.index("Best")]
+    assert "liver" in legend and "spleen" not in legend, "no picture shows a spleen"
+    assert "reference: dashed" in legend and "Radiological" not in legend, "these planes have no direction"
+    planes = tuple(replace(plane, reference={}, edges=("A", "P", "R", "L")) for plane in report.pictures[0].planes)
+    alone = section(page_of(report, pictures=(replace(report.pictures[0], planes=planes),)), "cases")
+    assert "reference: dashed" not in alone and "hide references" not in alone and "patient's right (R) is on the left" in alone
+    runs = tuple(
+        replace(run, history=tuple({k: v for k, v in row.items() if k != "dice_spleen"} for row in run.history)) for run in report.runs
+    )
+    assert "spleen, Dice" in section(page_of(report), "curves") and "spleen, Dice" not in section(page_of(report, runs=runs), "curves")

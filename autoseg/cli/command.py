@@ -47,7 +47,9 @@ class Command:
         parser.formatter_class = _Formatter
         text = "folder with raw/ preprocessed/ results/ (default: AUTOSEG_HOME, or the nearest folder upwards with raw/)"
         parser.add_argument("--home", type=Path, metavar="FOLDER", help=text)
-        parser.add_argument("--verbose", action="store_true", help="print more messages, and the traceback of an error")
+        amount = parser.add_mutually_exclusive_group()
+        amount.add_argument("--verbose", action="store_true", help="print more messages, and the traceback of an error")
+        amount.add_argument("--quiet", action="store_true", help="print warnings and errors only; the exit status says the rest")
         self.add_arguments(parser)
         parser.set_defaults(run=self.run, prog=parser.prog)
         return parser

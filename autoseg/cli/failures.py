@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..runtime.shown_text import in_one_line
 from .output import say
+
+if TYPE_CHECKING:
+    from ..pipeline.dry_run import DryRun
 
 SHOWN = 3
 """Cases that the last line names before the rest is only counted."""
@@ -20,6 +24,13 @@ def finish(result: str, failures: Mapping[str, str], *, of: int, what: str = "fa
         say(in_one_line(f"FAILED {case}: {reason}"), error=True)
     say(result + (f"; {counted(failures, of=of, what=what)}" if failures else ""))
     return 1 if failures else 0
+
+
+def say_dry_run(found: DryRun) -> int:
+    """Prints what would be done; returns the exit status, 1 where cases would fail."""
+    for line in found.lines:
+        say(line)
+    return finish("Nothing was written (--dry-run)", found.failures, of=found.cases, what="would fail")
 
 
 def counted(failures: Mapping[str, str], *, of: int, what: str = "failed") -> str:

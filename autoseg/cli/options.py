@@ -32,6 +32,12 @@ def add_allow_code(parser: ArgumentParser) -> None:
     parser.add_argument("--allow-code", action="append", default=[], metavar="MODULE", help=text)
 
 
+def add_dry_run(parser: ArgumentParser) -> None:
+    """Adds ``--dry-run``."""
+    text = "say what would be done, with the inputs that were found and the files that would be written or replaced, and write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+
+
 def add_groups(parser: ArgumentParser) -> None:
     """Adds ``--groups``."""
     parser.add_argument("--groups", metavar="REGEX", help="regular expression that finds the patient in a case's name")

@@ -8,9 +8,11 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from copy import copy
 from pathlib import PurePath
+from typing import Any
 
 from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
@@ -21,8 +23,16 @@ SHOWN_ALIKE = 3
 """Messages of a kind that may come once a file which are shown before the rest is only counted."""
 
 
+_QUIET: ContextVar[bool] = ContextVar("the command prints warnings and errors only", default=False)
+
+
 def say(text: str, *, error: bool = False, wrap: bool = True) -> None:
-    """Prints text, to stderr for errors, in lines that fit the terminal; what files brought cannot steer the terminal."""
+    """Prints text, to stderr for errors, in lines that fit the terminal; what files brought cannot steer the terminal.
+
+    With ``--quiet`` errors only.
+    """
+    if _QUIET.get() and not error:
+        return
     shown = printable(text)
     print(wrapped(shown) if wrap else shown, file=sys.stderr if error else sys.stdout)
 
@@ -56,10 +66,12 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 def _run(options: argparse.Namespace) -> int:
     handler = _AboveProgressBars(shown_alike=None if options.verbose else SHOWN_ALIKE)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("autoseg").setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    level = logging.DEBUG if options.verbose else logging.WARNING if options.quiet else logging.INFO
+    logging.getLogger("autoseg").setLevel(level)
     try:
         try:
-            return options.run(options) or 0
+            with _quiet() if options.quiet else contextlib.nullcontext():
+                return options.run(options) or 0
         finally:
             handler.count_the_others()
     except BrokenPipeError:
@@ -73,6 +85,25 @@ def _run(options: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):  # the terminal may be closed
             print(f"\n{options.prog}: interrupted; the same command resumes from here.", file=sys.stderr, flush=True)
         return 128 + error.number if isinstance(error, Terminated) else 130
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block no progress bar is drawn, and `say` prints errors only."""
+    from tqdm import tqdm
+
+    begin, token = tqdm.__init__, _QUIET.set(True)
+
+    def begin_hidden(bar: tqdm, *args: Any, **options: Any) -> None:
+        """As tqdm's, without being shown whatever the options say."""
+        begin(bar, *args, **{**options, "disable": True})
+
+    tqdm.__init__ = begin_hidden
+    try:
+        yield
+    finally:
+        tqdm.__init__ = begin
+        _QUIET.reset(token)
 
 
 def _discard_output() -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .command import command
-from .failures import cases, finish
-from .options import add_allow_code, add_device, add_nifti_geometry, add_overwrite, add_postprocess, settings_given
+from .failures import cases, finish, say_dry_run
+from .options import add_allow_code, add_device, add_dry_run, add_nifti_geometry, add_overwrite, add_postprocess, settings_given
 from .output import say
-from .units import steps
+from .units import duration, steps
+
+if TYPE_CHECKING:
+    from ..schema.settings import PredictSettings
 
 
 def _add_predict_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("-i", "--input", type=Path, required=True, help="folder of images, one file, a DICOM series, or a folder of series")
+    images = parser.add_mutually_exclusive_group(required=True)
+    text = "images: folders of them, files, DICOM series, folders of series, or patterns like 'scans/*/T1.nii.gz'; one or several"
+    images.add_argument("-i", "--input", type=Path, nargs="+", metavar="PATH", help=text)
+    text = "serve a folder into which images fall: each is segmented when it is complete, with the model kept loaded, until Ctrl-C"
+    images.add_argument("--watch", type=Path, metavar="FOLDER", help=text)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PATH", help="folder for the segmentations; a file for one image"
     )
+    parser.add_argument("--every", type=duration, metavar="TIME", help="with --watch: time between two looks at the folder (default 5s)")
     add_overwrite(parser)
     parser.add_argument("-d", "--dataset", help="trained dataset (needed only when several are trained)")
     text = "models in a folder anywhere, without a home: results of a dataset, one model, or one fold; it may be renamed or a copy"
@@ -40,9 +50,12 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     add_nifti_geometry(parser)
     add_device(parser)
     add_allow_code(parser)
+    add_dry_run(parser)
 
 
-@command(_add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o segmentation.nii.gz -d 3 --no-tta")
+@command(
+    _add_predict_arguments, "-i in -o out", "-i scan.nii.gz -o segmentation.nii.gz -d 3 --no-tta", "--watch incoming -o out -m my_model"
+)
 def predict(options: Namespace) -> int:
     """Segment new images.
 
@@ -50,13 +63,37 @@ def predict(options: Namespace) -> int:
     cases failed.
     """
     from ..pipeline import PredictSettings, predict_each
+    from ..pipeline.dry_prediction import dry_prediction
 
     settings = PredictSettings(**settings_given(options, PredictSettings) | {"step": steps(options.step)})
+    if options.watch is not None and options.dry_run:
+        raise ValueError("--dry-run: expected images (-i), as nobody knows what will fall into the folder of --watch")
+    if options.watch is not None:
+        return _watch(options, settings)
+    if options.every is not None:
+        raise ValueError("--every: is the time between two looks at the folder of --watch, and nothing without it")
+    if options.dry_run:
+        return say_dry_run(dry_prediction(options.input, options.output, settings, home=options.home, overwrite=options.overwrite))
     done = predict_each(options.input, options.output, settings, home=options.home, overwrite=options.overwrite)
-    several = f"Segmentations of {cases(len(done.written))} are in {options.output}"
-    one = f"The segmentation of 1 case is in {options.output}"
-    result = {0: "No segmentation was written", 1: one}.get(len(done.written), several)
-    return finish(result, done.failures, of=len(done.written) + len(done.failures))
+    return finish(_written(len(done.written), options.output), done.failures, of=len(done.written) + len(done.failures))
+
+
+def _watch(options: Namespace, settings: PredictSettings) -> int:
+    """Serves a folder until the command is interrupted, which is its regular end."""
+    from ..pipeline import load_model
+    from ..pipeline.watching import LOOK_SECONDS, Watch
+
+    watch = Watch(load_model(None, settings, home=options.home), options.watch, options.output, options.overwrite)
+    say(f"Watching {options.watch}; Ctrl-C ends it.")
+    with suppress(KeyboardInterrupt):
+        watch.serve(options.every or LOOK_SECONDS)
+    result = f"Stopped watching {options.watch}. {_written(len(watch.written), options.output)}"
+    return finish(result, watch.failures, of=len(watch.written) + len(watch.failures))
+
+
+def _written(count: int, output: Path) -> str:
+    several = f"Segmentations of {cases(count)} are in {output}"
+    return {0: "No segmentation was written", 1: f"The segmentation of 1 case is in {output}"}.get(count, several)
 
 
 def _add_overlay_arguments(parser: ArgumentParser) -> None:

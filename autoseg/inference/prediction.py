@@ -42,12 +42,9 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
     Raises:
         ValueError: A file that must not be replaced lies where one is to be written; nothing was written.
     """
-    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels), ensemble.labels)
-    files = {case.name: destination.files_of(case) for case in cases}
-    failures = _clashes(cases, files)
+    manifest, files, failures = checked_files(cases, destination, ensemble, outputs)
     for name, reason in failures.items():
         log.error("%s failed: %s", name, reason)
-    outputs.check({case.name: _unsafe(case, files[case.name], manifest, outputs) for case in cases if case.name not in failures})
     for folder in (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else [])):
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
@@ -56,13 +53,28 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
         with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
             for number, case in enumerate(cases):
                 with failure_of(case.name, failures):
-                    if case.name not in failures and not _is_kept(case, files[case.name], manifest, outputs):
+                    if case.name not in failures and not is_kept(case, files[case.name], manifest, outputs):
                         manifest.begin(case, overwrite=outputs.overwrite)
                         manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
                 bar.update(number + 1 - bar.n)
     finally:
         manifest.publish()
     return failures
+
+
+def checked_files(
+    cases: Sequence[Case], destination: Destination, ensemble: Ensemble, outputs: Outputs
+) -> tuple[Manifest, dict[str, PredictionFiles], dict[str, str]]:
+    """What is noted of a folder of predictions, the files of each case there, and the cases whose files would be the same, with the reason.
+
+    Raises:
+        ValueError: A file that must not be replaced lies where one is to be written.
+    """
+    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels), ensemble.labels)
+    files = {case.name: destination.files_of(case) for case in cases}
+    failures = _clashes(cases, files)
+    outputs.check({case.name: _unsafe(case, files[case.name], manifest, outputs) for case in cases if case.name not in failures})
+    return manifest, files, failures
 
 
 def _clashes(cases: Sequence[Case], files: Mapping[str, PredictionFiles]) -> dict[str, str]:
@@ -84,7 +96,7 @@ def _unsafe(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Out
     return [] if done else unsafe
 
 
-def _is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Outputs) -> bool:
+def is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Outputs) -> bool:
     """Whether a case is done and its files stay as they are."""
     if not manifest.done(case, files.all):
         return False
@@ -107,14 +119,19 @@ def _naming_image(image: Image) -> Iterator[None]:
         raise ValueError(f"{error} ({image.source}, voxels from {low:.3g} to {high:.3g})") from error
 
 
+def read_new_image(case: Case, channels: int) -> Image:
+    """Reads a case that is to be predicted; a ValueError where it cannot be read, or has another number of channels."""
+    image = read_case_image(case)
+    if len(image.array) != channels:
+        raise ValueError(f"{image.source}: expected {channels} channels as in training, found {len(image.array)}")
+    return image
+
+
 def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: tqdm, write: Writer) -> list[OrganUncertainty]:
     """Writes the files of a case; returns what is known of each organ without a reference."""
     reset_peak_memory()
     started = time.monotonic()
-    image = read_case_image(case)
-    expected = len(next(iter(ensemble.models.values())).plan.channels)
-    if len(image.array) != expected:
-        raise ValueError(f"{image.source}: expected {expected} channels as in training, found {len(image.array)}")
+    image = read_new_image(case, len(ensemble.channels))
     geometry = image.geometry
     with _naming_image(image):
         if files.uncertainty or ensemble.choice.vote:

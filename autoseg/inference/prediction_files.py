@@ -59,6 +59,7 @@ class Destination:
         uncertainty: Also ``uncertainty/<case>_entropy<ending>`` and ``..._disagreement<ending>`` (`uncertainty.uncertainty_maps`; as
             float 0..1, in formats of pictures as 0..255), and each organ's uncertainty in the manifest.
         single: A user named the file of the only case: the manifest lies in a hidden folder, not beside it.
+        keeps_table: More cases will come: the table of what to check first is kept from the first on.
     """
 
     folder: Path
@@ -66,10 +67,11 @@ class Destination:
     probabilities: bool = False
     uncertainty: bool = False
     single: bool = False
+    keeps_table: bool = False
 
     def has_table(self, cases: int) -> bool:
-        """Whether a table says what to check first: with the maps, and wherever there are several cases to choose from."""
-        return self.uncertainty or cases > 1
+        """Whether a table says what to check first: with the maps, and wherever there are, or will be, several cases to choose from."""
+        return self.uncertainty or self.keeps_table or cases > 1
 
     @property
     def manifest(self) -> Path:

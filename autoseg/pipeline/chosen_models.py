@@ -35,7 +35,15 @@ def load_ensemble(source: ModelSource, settings: PredictSettings) -> Ensemble:
     Raises:
         ValueError: The wanted model or folds are not trained.
     """
-    choice = models_chosen(source, settings.model)
+    return ensemble_of(source, models_chosen(source, settings.model), settings)
+
+
+def ensemble_of(source: ModelSource, choice: Choice, settings: PredictSettings) -> Ensemble:
+    """Loads the models of a choice as the settings ask for, which may vote, or have other post-processing.
+
+    Raises:
+        ValueError: As of `chosen_ensemble`.
+    """
     choice = replace(choice, vote=choice.vote or settings.vote)
     if settings.postprocess:
         choice = replace(choice, postprocessing=forced(settings.postprocess, source.plan.labels, choice.postprocessing))
@@ -78,6 +86,14 @@ def models_chosen(source: ModelSource, model: str | None = None) -> Choice:
     Raises:
         ValueError: There is no such model, or none to choose from.
     """
+    if (choice := present_choice(source, model)) is not None:
+        return choice
+    log.info("Choosing the best configuration for each organ of %s first.", source.name)
+    return choose_again(source.name, home=source.home)
+
+
+def present_choice(source: ModelSource, model: str | None = None) -> Choice | None:
+    """As `models_chosen`; None where the choice must be made anew first, for which the log says why."""
     path, model = source.results / "choice.json", source.model or model
     trained = {one.name: one for one in ([ModelFolder(source.results / source.model)] if source.model else model_folders(source.results))}
     if model is None and path.is_file():
@@ -93,12 +109,11 @@ def models_chosen(source: ModelSource, model: str | None = None) -> Choice:
             log.info("%s was made before these were validated: %s", path, ", ".join(newer))
         if gone:
             log.warning("%s was made for organs that the dataset no longer has: %s", path, ", ".join(gone))
-    if model is not None or source.planned_home is None:
-        if model is None and len(trained) > 1:
-            raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
-        return _choice_of_one(source, trained, model)
-    log.info("Choosing the best configuration for each organ of %s first.", source.name)
-    return choose_again(source.name, home=source.planned_home.home)
+    if model is None and source.planned_home is not None:
+        return None
+    if model is None and len(trained) > 1:
+        raise ValueError(f"{path}: not there, and neither is the data to make it from. Say with -c which model: {', '.join(trained)}")
+    return _choice_of_one(source, trained, model)
 
 
 def _choice_of_one(source: ModelSource, trained: Mapping[str, ModelFolder], model: str | None) -> Choice:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..data.array_images import from_array, in_order_of_array, is_array_with_place
-from ..data.datasets import find_new_cases
+from ..data.found_cases import FoundCases
+from ..data.given_inputs import Given, find_cases_in, given_inputs
 from ..data.images import files_read, images_below, read_image
 from ..data.labels import to_file_values
 from ..data.sitk_images import from_sitk, to_sitk
@@ -93,7 +95,7 @@ class LoadedModel:
         Raises:
             ValueError: The image does not fit the model.
         """
-        with self._lock, allowed_code(self.settings.allowed_modules):
+        with self.in_use():
             ensemble, read = self.ensemble, self._read(image)
             logits, by_fold = ensemble.logits_by_fold(read) if ensemble.choice.vote else (ensemble.logits(read), None)
             label_map = ensemble.segment(logits, by_fold)
@@ -106,17 +108,31 @@ class LoadedModel:
             shares = _probabilities(ensemble, logits, read.geometry.shape)
             return result, {organ: _as_given(one, image, read.geometry) for organ, one in shares.items()}
 
-    def predict_folder(self, images: str | Path, out: str | Path, *, overwrite: bool = False) -> dict[str, str]:
+    def predict_folder(self, images: Given, out: str | Path, *, overwrite: bool = False) -> dict[str, str]:
         """As `predict_each`; returns case -> reason for the cases that failed; all others are written."""
         return self.predict_each(images, out, overwrite=overwrite).failures
 
-    def predict_each(self, images: str | Path, out: str | Path, *, overwrite: bool = False) -> PredictedCases:
-        """Segments every case of a folder (or one file, or one DICOM series) into another folder, or one image into a file.
+    def predict_each(self, images: Given, out: str | Path, *, overwrite: bool = False) -> PredictedCases:
+        """Segments every case of folders, files and DICOM series into a folder, or one image into a file.
 
         Arguments, result and errors are those of `autoseg.pipeline.predict_each`.
         """
+        inputs = given_inputs(images)
+        found = find_cases_in(inputs, self.channels, nifti_geometry=self.source.nifti_geometry(self.settings))
+        for item, reason in found.skipped.items():
+            log.warning("%s: skipped: %s", item, reason)
+        for case, reason in found.failed.items():
+            log.error("%s failed: %s", case, reason)
+        if not found.cases:
+            return PredictedCases((), found.failed, found.skipped)
+        tell_models(self, f"{len(found.cases)} case{'s' if len(found.cases) > 1 else ''}")
+        return predict_found(self, found, [*inputs.paths, *inputs.folders], Path(out), overwrite=overwrite)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within the block no other thread predicts, and names in the models' files may import what settings allow."""
         with self._lock, allowed_code(self.settings.allowed_modules):
-            return _predict_each(self, Path(images), Path(out), overwrite=overwrite)
+            yield
 
     def _read(self, image: Any) -> Image:
         read = _as_image(image, self.source.nifti_geometry(self.settings))
@@ -151,36 +167,57 @@ def _probabilities(ensemble: Ensemble, logits: Mapping[str, Logits], shape: tupl
     return {organ: volume.reshape(shape) for organ, volume in found.items()}
 
 
-def _predict_each(model: LoadedModel, images: Path, out: Path, *, overwrite: bool) -> PredictedCases:
-    ensemble, settings, source = model.ensemble, model.settings, model.source
-    found = find_new_cases(images, ensemble.channels, nifti_geometry=source.nifti_geometry(settings))
-    for item, reason in found.skipped.items():
-        log.warning("%s: skipped: %s", item, reason)
-    for case, reason in found.failed.items():
-        log.error("%s failed: %s", case, reason)
-    if not found.cases:
-        return PredictedCases((), found.failed, found.skipped)
-    destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
-    outputs = _outputs(images, destination, found.cases, source.protected, overwrite=overwrite)
-    chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in ensemble.choice.organs.items())
-    log.info("%d cases with models of %s: %s", len(cases), source.name, chosen)
-    if ensemble.choice.postprocessing:
-        log.info("Post-processing: %s", "; ".join(f"{organ}: {describe(steps)}" for organ, steps in ensemble.choice.postprocessing.items()))
-    failures = predict_cases(cases, destination, ensemble, outputs)
-    conclude_prediction(destination, cases, ensemble, source.results, write=outputs.write)
+def describe_models(model: LoadedModel, what: str = "Predicting") -> list[str]:
+    """Which models segment which organ, and what is done to their label maps, a line each."""
+    choice = model.ensemble.choice
+    chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in choice.organs.items())
+    steps = "; ".join(f"{organ}: {describe(steps)}" for organ, steps in choice.postprocessing.items())
+    return [f"{what} with models of {model.source.name}: {chosen}", *([f"Post-processing: {steps}"] if steps else [])]
+
+
+def tell_models(model: LoadedModel, what: str = "Predicting") -> None:
+    """Logs `describe_models`."""
+    for line in describe_models(model, what):
+        log.info("%s", line)
+
+
+def check_destination(out: Path, images: Sequence[Path]) -> None:
+    """Refuses (ValueError) to write label maps among images, for which they would be taken the next time."""
+    for path in images:
+        check_not_among([out], {"images": path})
+
+
+def predict_found(
+    model: LoadedModel, found: FoundCases, images: Sequence[Path], out: Path, *, overwrite: bool = False, keeps_table: bool = False
+) -> PredictedCases:
+    """Segments cases that were found among some images, into a folder or file.
+
+    Args:
+        images: Folders and files that are read, into which nothing is written.
+        keeps_table: Write the table of what to check first for a single case too, as more will come.
+
+    Raises:
+        ValueError: Files must not be replaced, or label maps would lie among the images; nothing was written.
+    """
+    with model.in_use():
+        ensemble, settings = model.ensemble, model.settings
+        destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
+        destination = replace(destination, keeps_table=keeps_table)
+        outputs = prediction_outputs(images, destination, found.cases, model.source.protected, overwrite=overwrite)
+        failures = predict_cases(cases, destination, ensemble, outputs)
+        conclude_prediction(destination, cases, ensemble, model.source.results, write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)
     return PredictedCases(written, {**found.failed, **failures}, found.skipped)
 
 
-def _outputs(images: Path, destination: Destination, cases: Sequence[Case], protected: Sequence[Path], *, overwrite: bool) -> Outputs:
-    """Decides which files a prediction may write.
-
-    Raises:
-        ValueError: The label maps would lie among the images, which they would be taken for the next time.
-    """
-    check_not_among(destination.folders, {"images": images})
+def prediction_outputs(
+    images: Sequence[Path], destination: Destination, cases: Sequence[Case], protected: Sequence[Path], *, overwrite: bool
+) -> Outputs:
+    """Decides which files a prediction may write; a ValueError where label maps would lie among the images."""
+    for folder in destination.folders:
+        check_destination(folder, images)
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
-    inputs += [images] if images.is_file() else images_below(images)  # also those of cases that failed
+    inputs += images_below(*images)  # also those of cases that failed
     outputs = Outputs("autoseg_predict", inputs=inputs, protected=protected, overwrite=overwrite, is_own=is_table)
     if destination.has_table(len(cases)):
         outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})

@@ -47,6 +47,11 @@ class ModelSource:
         return self.workspace if there else None
 
     @property
+    def home(self) -> Path | None:
+        """Folder of the home; None for models that lie elsewhere."""
+        return None if self.workspace is None else self.workspace.home
+
+    @property
     def protected(self) -> tuple[Path, ...]:
         """Folders in which prediction never replaces a file of others."""
         of_home = self.workspace.folders if self.workspace is not None else ()

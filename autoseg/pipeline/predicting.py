@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..data.given_inputs import Given
 from ..runtime.registry import allows_code
 from ..schema.settings import PredictSettings
 from .chosen_models import load_ensemble
@@ -34,19 +35,20 @@ def load_model(
 
 
 def predict_folder(
-    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
+    source: Given, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
 ) -> dict[str, str]:
     """As `predict_each`; returns case -> reason for the cases that failed; all others are written."""
     return predict_each(source, out, settings, home=home, overwrite=overwrite).failures
 
 
 def predict_each(
-    source: str | Path, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
+    source: Given, out: str | Path, settings: PredictSettings | None = None, *, home: str | Path | None = None, overwrite: bool = False
 ) -> PredictedCases:
-    """Segments every case of a folder (or one file, or one DICOM series) into another folder, or one image into a file.
+    """Segments every case of folders, files and DICOM series into a folder, or one image into a file.
 
     Args:
-        source: Images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder of series.
+        source: A folder of images ``case_0000.nii.gz`` ... (the suffix is optional for one channel), one file, a DICOM series, or a folder
+            of series; a pattern (``scans/*/T1.nii.gz``); or several of these.
         out: Gets one label map a case, with its input's geometry. A prediction that was interrupted goes on. With
             `PredictSettings.uncertainty` also ``uncertainty/`` with two maps a case; of several cases ``autoseg_uncertainty.csv``, the
             table of what to check first. A name with an image's ending, ``seg.nii.gz``, is the file of the only case.
@@ -56,8 +58,8 @@ def predict_each(
         What was written, and what failed for which reason: one bad case never stops the others.
 
     Raises:
-        ValueError: No images, no trained model, several trained datasets to choose from, or files that must not be replaced; nothing was
-            written then.
+        ValueError: No images, two of one name, no trained model, several trained datasets to choose from, or files that must not be
+            replaced; nothing was written then.
     """
     return load_model(None, settings, home=home).predict_each(source, out, overwrite=overwrite)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
-from autoseg.cli.output import SHOWN_ALIKE, _AboveProgressBars
+from autoseg.cli.command import command
+from autoseg.cli.failures import finish
+from autoseg.cli.output import SHOWN_ALIKE, _AboveProgressBars, say
 from autoseg.runtime.shown_text import one_of_many
 from autoseg.runtime.worker_pool import run_cases
 
@@ -39,3 +43,26 @@ def test_of_messages_that_come_once_a_file_the_first_are_shown_and_the_rest_coun
     assert (sum(line.endswith("is odd") for line in lines), sum(line.endswith("failed") for line in lines)) == (shown, 9)
     expected = f"{KIND}: 9 messages, of which {SHOWN_ALIKE} are shown (all with --verbose)\n" if shown_alike else ""
     assert capsys.readouterr().err == expected
+
+
+def test_quiet_commands_print_warnings_and_errors_only(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("autoseg.cli.test")
+
+    @command(lambda parser: None)
+    def work(options: argparse.Namespace) -> int:
+        """Do something."""
+        log.info("what is done")
+        log.warning("what is odd")
+        say("the result")
+        list(tqdm([1], desc="a bar", disable=False))
+        return finish("the last line", {"a": "is damaged"}, of=2)
+
+    assert work(["--quiet"]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "FAILED a: is damaged\n")
+    assert [record.message for record in caplog.records] == ["what is odd"]
+    assert work([]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == "the result" and "the last line" in printed.out and "a bar" in printed.err
+    with pytest.raises(SystemExit):
+        work(["--quiet", "--verbose"])

@@ -14,7 +14,10 @@ from scipy.stats import rankdata, ttest_1samp
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
 SMALLEST_TEST = 6
-"""Pairs that must differ for a test: with five even five wins out of five have p = 0.0625."""
+"""Pairs that must differ for a two-sided test: with five even five wins out of five have p = 0.0625."""
+
+SMALLEST_ONE_SIDED_TEST = 5
+"""As `SMALLEST_TEST` for a one-sided test: five wins out of five have p = 0.031, four out of four 0.0625."""
 
 EXACT = 50
 """Up to so many pairs the distribution of the rank sum is counted out; beyond, the normal approximation is as good."""
@@ -23,19 +26,24 @@ DECIMALS = 10
 """Differences are rounded to so many: noise of the arithmetic shall neither break a tie nor decide a test."""
 
 
-def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p-value of the paired signed-rank test (Wilcoxon, Biometrics Bulletin 1945).
+def wilcoxon(differences: Sequence[float] | np.ndarray, *, one_sided: bool = False) -> float:
+    """P-value of the paired signed-rank test (Wilcoxon, Biometrics Bulletin 1945).
 
     Pairs that are equal are dropped, as in Wilcoxon's paper, and so are NaN. Equal differences share their mean rank. Up to `EXACT` pairs
     the p-value is exact, also with shared ranks: it counts all signs that the ranks could have had. It is NaN where fewer than
-    `SMALLEST_TEST` pairs differ, since no p-value below 0.05 is possible there.
+    `SMALLEST_TEST` (`SMALLEST_ONE_SIDED_TEST`) pairs differ, since no p-value below 0.05 is possible there.
+
+    Args:
+        differences: ``(pairs,)``.
+        one_sided: Tests against differences above 0 alone; else against differences of either sign.
     """
     values = np.round(np.asarray(differences, np.float64), DECIMALS)
     values = values[~np.isnan(values) & (values != 0)]
-    if len(values) < SMALLEST_TEST:
+    if len(values) < (SMALLEST_ONE_SIDED_TEST if one_sided else SMALLEST_TEST):
         return math.nan
     if len(values) > EXACT:
-        return float(scipy_wilcoxon(values, zero_method="wilcox", method="approx").pvalue)
+        alternative = "greater" if one_sided else "two-sided"
+        return float(scipy_wilcoxon(values, zero_method="wilcox", method="approx", alternative=alternative).pvalue)
     # Mean ranks are multiples of one half: doubled, the sums can be counted in an array.
     ranks = np.rint(2 * rankdata(np.abs(values))).astype(np.int64)
     ways = np.zeros(int(ranks.sum()) + 1)
@@ -43,8 +51,10 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     for rank in ranks:
         ways[rank:] += ways[:-rank].copy()
     positive = int(ranks[values > 0].sum())
-    smaller = min(positive, int(ranks.sum()) - positive)
-    return float(min(1.0, 2 * ways[: smaller + 1].sum() / 2.0 ** len(ranks)))
+    negative = int(ranks.sum()) - positive
+    if one_sided:
+        return float(ways[: negative + 1].sum() / 2.0 ** len(ranks))
+    return float(min(1.0, 2 * ways[: min(positive, negative) + 1].sum() / 2.0 ** len(ranks)))
 
 
 def paired_t(differences: Sequence[float] | np.ndarray) -> float:

@@ -27,6 +27,11 @@ def in_one_line(text: object) -> str:
     return printable(str(text)).replace("\n", r"\n")
 
 
+def number_of(n: int, noun: str) -> str:
+    """A number of things: ``1 case``, ``2 cases``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def spreadsheet_cell(text: str) -> str:
     """A name as a cell of a CSV file: one that a spreadsheet would take for a formula begins with an apostrophe; numbers stay."""
     cell = in_one_line(text)

@@ -68,6 +68,8 @@ def choose(
 ) -> Choice:
     """Chooses a candidate for each organ among those that cover it; an organ that none covers is named in a warning and left out.
 
+    No average that has a member with a Dice of 0 for the organ in all cases is compared: what has not learnt it takes part in no average.
+
     Only cases that every candidate was validated on are compared. A case in which neither reference nor prediction has the organ
     has no value (NaN) and is left out of that candidate's mean; a false alarm there counts as the worst. An organ is judged on the cases in
     which it was annotated: those that every candidate has a score of it for. Where there is none, the first candidate is taken, with a
@@ -99,7 +101,9 @@ def choose(
             continue
         for name, mean in comparison.means.items():
             table[name][organ] = mean
-        winner, reasons[organ] = decide(comparison)
+        winner, reason = decide(comparison)
+        failed = failed_members(scores, comparison.candidates, organ)
+        reasons[organ] = f"{reason}; {', '.join(failed)}: Dice 0 in all cases, so in no average" if failed else reason
         evidence[organ] = evidence_for(comparison, winner, decide)
         chosen[organ] = winner.members
     if lacking := [organ for organ in organs if organ not in chosen]:
@@ -125,6 +129,8 @@ def _comparisons(
     found, incomplete = {}, set()
     for number, organ in enumerate(organs):
         able = tuple(candidate for candidate in ranked if candidate.covers(organ))
+        failed = failed_members(scores, able, organ)
+        able = tuple(candidate for candidate in able if len(candidate.members) == 1 or not set(failed) & set(candidate.members))
         if not able:
             continue
         of_able = {one.name: values[one.name] for one in able}
@@ -145,6 +151,13 @@ def _comparisons(
     for counts in sorted(incomplete):
         log.warning("The models are compared on the %d of %d cases that all of them were validated on.", *counts)
     return found
+
+
+def failed_members(scores: Mapping[str, Sequence[Score]], candidates: Sequence[Candidate], organ: str) -> list[str]:
+    """Members of the candidates whose Dice of an organ is 0 in all cases that have one, in the order of their candidates."""
+    members = dict.fromkeys(name for candidate in candidates for name in candidate.members)
+    dice = {name: [score.dice for score in scores.get(name, ()) if score.organ == organ and not math.isnan(score.dice)] for name in members}
+    return [name for name, of_cases in dice.items() if of_cases and not any(of_cases)]
 
 
 def _simplest_first(candidates: Sequence[Candidate], seconds: Mapping[str, float]) -> list[Candidate]:

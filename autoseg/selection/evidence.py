@@ -23,6 +23,8 @@ RIVAL = 0.05
 class Comparison:
     """The values of all candidates for one organ on the same cases, by which a rule decides.
 
+    Patients, not cases, are the unit of means, intervals and tests: of one with several cases the mean over them counts, once.
+
     Attributes:
         candidates: The simplest first: fewest members, then fewest seconds, then the order that was given.
         values: Candidate name to its metric ``(cases,)``; NaN where the organ is absent from both reference and prediction.
@@ -47,13 +49,13 @@ class Comparison:
 
     @cached_property
     def means(self) -> dict[str, float]:
-        """Candidate name to the mean of its values over the cases; NaN where it has none."""
-        return {name: nan_mean(values) for name, values in self.values.items()}
+        """Candidate name to the mean of its values over the patients; NaN where it has none."""
+        return {name: nan_mean(self.of_patients(values)) for name, values in self.values.items()}
 
     @cached_property
     def mean_higher_is_better(self) -> dict[str, float]:
         """Candidate name to the mean of those; infinite without any: no case has the organ, and the candidate predicted none."""
-        means = {name: nan_mean(values) for name, values in self.higher_is_better.items()}
+        means = {name: nan_mean(self.of_patients(values)) for name, values in self.higher_is_better.items()}
         return {name: math.inf if math.isnan(mean) else mean for name, mean in means.items()}
 
     @property
@@ -86,7 +88,11 @@ class Comparison:
 
     def differences(self, one: Candidate, other: Candidate) -> np.ndarray:
         """Differences by which the first is better, ``(patients,)``: a patient's cases (`by_case`) averaged."""
-        return per_group(self.by_case(one, other), self.patients or None)
+        return self.of_patients(self.by_case(one, other))
+
+    def of_patients(self, values: np.ndarray) -> np.ndarray:
+        """Values of cases ``(cases,)`` as one number a patient, the mean over its cases: ``(patients,)``, NaN for one without any."""
+        return per_group(values, self.patients or None)
 
     def p_value(self, one: Candidate, other: Candidate) -> float:
         """P-value of the paired test over patients; NaN where too few patients do (`statistics.wilcoxon`)."""
@@ -94,8 +100,8 @@ class Comparison:
 
     def intervals(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """95 % bootstrap intervals of the mean values, drawn over patients: lower and upper ends, ``(names,)`` each."""
-        table = np.stack([np.asarray(self.values[name], np.float64) for name in names], axis=1)
-        return bootstrap_intervals(table, rng=np.random.default_rng(self.seed), groups=self.patients or None)
+        table = np.stack([self.of_patients(self.values[name]) for name in names], axis=1)
+        return bootstrap_intervals(table, rng=np.random.default_rng(self.seed))
 
     def shown(self, value: float) -> str:
         """Writes a value of the metric with as many decimals as it deserves, and its unit."""
@@ -125,6 +131,16 @@ def perfect_value(metric: str) -> float:
     return float(metric_function(wanted)(pair if wanted.needs == "masks" else pair.overlap))
 
 
+def worthwhile(dice: float, metric: str, mean: float) -> float:
+    """The difference in a metric that is worth as much as one in Dice.
+
+    The same share of the perfect value, of a metric that has one; of distances and errors, whose perfect value is 0, five times that share of
+    the mean, as a Dice of 0.8 has 0.2 left to gain.
+    """
+    perfect = abs(perfect_value(metric))
+    return dice * perfect if perfect else 5 * dice * abs(mean)
+
+
 Rule = Callable[[Comparison], tuple[Candidate, str]]
 """Decides for one organ: the winner among ``comparison.candidates``, and one sentence that says why."""
 
@@ -142,7 +158,7 @@ def evidence_for(comparison: Comparison, chosen: Candidate, rule: Rule) -> Evide
     compared = {}
     for candidate, lower, upper in zip(comparison.candidates, low.tolist(), high.tolist(), strict=True):
         name = candidate.name
-        difference = nan_mean(comparison.by_case(chosen, candidate)) if candidate is not chosen else math.nan
+        difference = nan_mean(comparison.differences(chosen, candidate)) if candidate is not chosen else math.nan
         compared[name] = CandidateComparison(comparison.means[name], lower, upper, difference, *p_values.get(name, (math.nan, math.nan)))
     return Evidence(chosen.name, len(comparison.cases), compared, nested_estimate(comparison, chosen, rule))
 
@@ -170,8 +186,9 @@ def nested_estimate(comparison: Comparison, chosen: Candidate, rule: Rule) -> Ne
         winner, _ = rule(comparison.subset(~held_out))
         values[held_out] = comparison.values[winner.name][held_out]
         winners[name] = winner.name
-    mean, n_known = nan_mean(values), int(np.count_nonzero(~np.isnan(values)))
-    low, high = bootstrap_interval(values, rng=np.random.default_rng(comparison.seed), groups=comparison.patients or None)
+    n_known, values = int(np.count_nonzero(~np.isnan(values))), comparison.of_patients(values)
+    mean = nan_mean(values)
+    low, high = bootstrap_interval(values, rng=np.random.default_rng(comparison.seed))
     if n_known:
         wider = math.sqrt(1 + _share_of_choice(comparison, chosen, values) / (len(names) - 1) * len(names))
         low, high = max(mean - wider * (mean - low), np.nanmin(values)), min(mean + wider * (high - mean), np.nanmax(values))
@@ -179,7 +196,7 @@ def nested_estimate(comparison: Comparison, chosen: Candidate, rule: Rule) -> Ne
 
 
 def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarray) -> float:
-    """Share, 0..1, of the variance of `values` by which the candidates differ that cannot be told apart from the chosen one.
+    """Share, 0..1, of the variance of `values` of patients by which the candidates differ that cannot be told apart from the chosen one.
 
     Two candidates whose values are independent differ with twice the variance of each: their share is 1.
     """
@@ -188,7 +205,7 @@ def _share_of_choice(comparison: Comparison, chosen: Candidate, values: np.ndarr
     whole = _variance(values)
     if not rivals or not whole > 0:
         return 0.0
-    parts = [_variance(comparison.by_case(chosen, rival)) / 2 for rival in rivals]
+    parts = [_variance(comparison.differences(chosen, rival)) / 2 for rival in rivals]
     return min(1.0, float(np.nanmean(parts)) / whole) if not np.isnan(parts).all() else 0.0
 
 

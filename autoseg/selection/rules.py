@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..evaluation.statistics import SMALLEST_TEST, holm
+from ..runtime.shown_text import number_of
 from ..schema import Candidate
-from .evidence import Comparison, metric_title
+from .evidence import Comparison, metric_title, worthwhile
 
 TIE = 1e-6
 """Mean values closer than this are equal."""
 
 LEVEL = 0.05
 """A corrected p-value below this is support."""
+
+LEAD = 0.02
+"""Lead in Dice, or as much of another metric (`worthwhile`), that replaces the simplest candidate where the patients are too few to test."""
 
 
 def best_mean(comparison: Comparison) -> tuple[Candidate, str]:
@@ -47,13 +52,13 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
     3. If that winner is a single model, and the two single models with the best means cannot be told apart by the paired test, their
        average is taken instead of either, provided that it is a candidate and its mean is not below both of theirs nor the winner's.
 
-    Where fewer than `statistics.SMALLEST_TEST` patients have the organ there is no test: the best mean is taken, and the sentence says so.
+    Where fewer than `statistics.SMALLEST_TEST` patients have the organ there is no test, and a mean of so few says little: the reference
+    stays unless another candidate is better in every patient, and by `LEAD` on average.
     """
     if len(comparison.candidates) == 1 or comparison.n_patients == 0:
         return best_mean(comparison)
     if comparison.n_patients < SMALLEST_TEST:
-        winner, sentence = best_mean(comparison)
-        return winner, f"{sentence}; too few cases for a test, so the best mean is taken"
+        return _without_test(comparison)
     reference, *others = comparison.candidates
     tests = holm([comparison.p_value(candidate, reference) for candidate in others])
     corrected = {candidate.name: float(p) for candidate, p in zip(others, tests, strict=True)}
@@ -64,14 +69,35 @@ def supported(comparison: Comparison) -> tuple[Candidate, str]:
         return together
     sentence = _sentence(comparison, winner)
     if able:
-        number = f"{len(others)} {'comparison' if len(others) == 1 else 'comparisons'}"
-        found = f"{_p(corrected[winner.name])} corrected for {number}"
+        found = f"{_p(corrected[winner.name])} corrected for {number_of(len(others), 'comparison')}"
         return winner, f"{sentence}; better than {_named(comparison, reference)}, {found}"
     rival = _best(comparison, others)
     if comparison.mean_higher_is_better[rival.name] - comparison.mean_higher_is_better[reference.name] <= TIE:
         return winner, f"{sentence}; the simplest, and none is better (next is {_named(comparison, rival)})"
     found = f"{_named(comparison, rival)}, corrected {_p(corrected[rival.name])}"
     return winner, f"{sentence}; the simplest, and none is better beyond luck (the best mean is that of {found})"
+
+
+def _without_test(comparison: Comparison) -> tuple[Candidate, str]:
+    """The simplest candidate, unless another one leads by enough and in every patient; of those that do the best mean."""
+    reference, *others = comparison.candidates
+    least = worthwhile(LEAD, comparison.metric, comparison.means[reference.name])
+    leads = {one.name: comparison.differences(one, reference) for one in others}
+    apart = {name: of_patients[~np.isnan(of_patients)] for name, of_patients in leads.items()}
+    able = [one for one in others if (apart[one.name] > TIE).all() and apart[one.name].mean() >= least - TIE]
+    winner = _best(comparison, able) if able else reference
+    n = comparison.n_patients
+    few = f"{_sentence(comparison, winner)}; {number_of(n, 'patient')} {'is' if n == 1 else 'are'} too few for a test"
+    needed = f"at least {comparison.shown(least)}"
+    if able:
+        lead = comparison.shown(float(apart[winner.name].mean()))
+        return winner, f"{few}, but it is better than {_named(comparison, reference)} in every one, by {lead} on average ({needed} needed)"
+    rival = _best(comparison, others)
+    better, lead = int((apart[rival.name] > TIE).sum()), float(apart[rival.name].mean())
+    if lead <= TIE:
+        return winner, f"{few}; the simplest, and none is better (next is {_named(comparison, rival)})"
+    found = f"{_named(comparison, rival)} leads by {comparison.shown(lead)} and is better in {better} of {n}"
+    return winner, f"{few}, so the simplest stays: {found}; {needed} and every patient are needed"
 
 
 def cheapest(comparison: Comparison) -> tuple[Candidate, str]:
@@ -131,9 +157,11 @@ def _sentence(comparison: Comparison, winner: Candidate) -> str:
     mean = comparison.means[winner.name]
     if math.isnan(mean):
         return f"{winner.name}: no validation case has this organ, and it predicted none"
-    n_cases = int(np.count_nonzero(~np.isnan(comparison.higher_is_better[winner.name])))
-    found = f"mean {metric_title(comparison.metric)} {comparison.shown(mean)}"
-    return f"{winner.name}: {found} over {n_cases} {'case' if n_cases == 1 else 'cases'}"
+    known = ~np.isnan(comparison.higher_is_better[winner.name])
+    cases = number_of(int(np.count_nonzero(known)), "case")
+    if comparison.patients:
+        cases = f"{number_of(len(set(itertools.compress(comparison.patients, known))), 'patient')} ({cases})"
+    return f"{winner.name}: mean {metric_title(comparison.metric)} {comparison.shown(mean)} over {cases}"
 
 
 def _named(comparison: Comparison, candidate: Candidate) -> str:

@@ -25,7 +25,7 @@ def chosen(table, organs=("liver",), candidates=(FLAT, DEEP), **options):
 
 def test_an_organ_is_chosen_among_the_candidates_that_cover_it(caplog):
     candidates = candidates_for(["all", "liver_only"], organs={"all": ("liver", "spleen"), "liver_only": ("liver",)})
-    table = {"all": scores(liver=[0.7, 0.8], spleen=[0.6, 0.6]), "liver_only": scores(liver=[0.9, 0.8])}
+    table = {"all": scores(liver=[0.7, 0.8], spleen=[0.6, 0.6]), "liver_only": scores(liver=[0.8, 0.9])}
     choice = chosen(table, ["liver", "spleen", "aorta", "vein"], candidates)
     assert choice.organs == {"liver": ("liver_only",), "spleen": ("all",)}
     assert choice.table == {
@@ -55,7 +55,8 @@ def test_each_organ_gets_its_own_best():
     assert choice.table["3d"] == {"liver": pytest.approx(0.85), "spleen": pytest.approx(0.8)}
     assert (choice.cases, choice.folds, choice.rule) == (2, ("0", "1"), "supported")
     assert choice.reasons["spleen"] == (
-        "2d + 3d: mean Dice 0.8500 over 2 cases; next is 3d with 0.8000; too few cases for a test, so the best mean is taken"
+        "2d + 3d: mean Dice 0.8500 over 2 cases; 2 patients are too few for a test, but it is better than 2d with 0.6000 in every one, "
+        "by 0.2500 on average (at least 0.0200 needed)"
     )
 
 
@@ -170,10 +171,26 @@ def test_patients_are_what_is_tested():
     assert chosen(table).evidence["liver"].compared["2d"].p_value == pytest.approx(2 / 64)
     together = chosen(table, patient_of={f"c{i}": f"p{i // 2}" for i in range(6)})
     assert math.isnan(together.evidence["liver"].compared["2d"].p_value)
-    assert "too few cases for a test" in together.reasons["liver"]
+    assert "3 patients are too few for a test" in together.reasons["liver"]
 
 
 @pytest.mark.parametrize(("seconds", "best"), [({}, "2d"), ({"2d": 9.0, "3d": 2.0}, "3d"), ({"3d": 2.0}, "2d")])
 def test_seconds_decide_which_is_the_simplest(seconds, best):
     choice = chosen({"2d": scores(liver=[0.9] * 8), "3d": scores(liver=[0.9] * 8)}, seconds=seconds)
     assert (choice.organs["liver"], choice.seconds) == ((best,), seconds)
+
+
+def test_a_model_whose_organ_is_zero_in_all_cases_joins_no_average_of_it():
+    """The 3D model has not learnt the aorta: an average with it must not win by luck, nor be the average that is taken instead of a tie."""
+    flat, deep = np.linspace(0.5, 0.9, 12), np.linspace(0.52, 0.88, 12)
+    table = {"2d": scores(liver=flat, aorta=flat), "3d": scores(liver=deep, aorta=[0.0] * 11 + [math.nan])}
+    table["2d + 3d"] = scores(liver=flat + 0.05, aorta=flat + 0.05)
+    choice = chosen(table, ["liver", "aorta"], [FLAT, DEEP, BOTH])
+    assert choice.organs == {"liver": ("2d", "3d"), "aorta": ("2d",)}
+    assert set(choice.evidence["aorta"].compared) == {"2d", "3d"}
+    assert choice.reasons["aorta"].endswith("; 3d: Dice 0 in all cases, so in no average")
+    assert "in no average" not in choice.reasons["liver"]
+    almost = table | {"3d": scores(liver=deep, aorta=[0.0] * 11 + [0.1])}
+    assert chosen(almost, ["aorta"], [FLAT, DEEP, BOTH]).organs["aorta"] == ("2d", "3d")
+    for rule in ("best_mean", "cheapest"):
+        assert chosen(table, ["aorta"], [FLAT, DEEP, BOTH], rule=rule).organs["aorta"] == ("2d",)

@@ -89,3 +89,20 @@ def test_a_case_without_the_organ_counts_for_nobody():
     assert [evidence.compared[name].mean for name in ("m0", "m1")] == pytest.approx([0.6, 0.45])
     assert evidence.compared["m1"].difference == pytest.approx(1 / 4), "the false alarm costs it a whole Dice"
     assert evidence.expected.cases == 3
+
+
+def test_patients_not_cases_are_the_unit_of_means_intervals_and_tests():
+    """One patient of twelve frames against seven of one: by frames m0 is better, by patients m1."""
+    frames = np.r_[np.full(12, 0.9), np.linspace(0.5, 0.56, 7)]
+    other = np.r_[np.full(12, 0.8), np.linspace(0.6, 0.66, 7)]
+    patients = ("p",) * 12 + tuple("abcdefg")
+    given = numbered([frames, other], patients=patients, folds=("0",) * 12 + ("1",) * 7)
+    assert given.means == pytest.approx({"m0": (0.9 + 7 * 0.53) / 8, "m1": (0.8 + 7 * 0.63) / 8})
+    winner, why = best_mean(given)
+    assert winner.name == "m1" and "over 8 patients (19 cases)" in why
+    evidence = evidence_for(given, winner, best_mean)
+    assert evidence.compared["m0"].difference == pytest.approx((-0.1 + 7 * 0.1) / 8)
+    low, high = given.intervals(["m0", "m1"])
+    plain = numbered([[0.9, *frames[12:]], [0.8, *other[12:]]])
+    assert np.array_equal((low, high), plain.intervals(["m0", "m1"])), "as if each patient had one case"
+    assert evidence.expected.mean == pytest.approx(np.mean([0.8, *frames[12:]])), "chosen on the other fold: m1 for p, m0 for the rest"

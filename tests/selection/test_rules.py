@@ -45,7 +45,24 @@ TABLES = {
         "low + 3d",
         "",
     ),
-    "few cases": (supported, {"2d": [0.5] * 5, "3d": [0.6] * 5}, "3d", "too few cases for a test, so the best mean is taken"),
+    "few, a lead in every patient": (
+        supported,
+        {"2d": [0.5] * 5, "3d": [0.6] * 5},
+        "3d",
+        "5 patients are too few for a test, but it is better than 2d with 0.5000 in every one, by 0.1000 on average (at least 0.0200 needed)",
+    ),
+    "few, a large lead that one patient makes": (
+        supported,
+        {"2d": [0.5] * 5, "3d": [0.49, 0.9, 0.9, 0.9, 0.9]},
+        "2d",
+        "5 patients are too few for a test, so the simplest stays: 3d with 0.8180 leads by 0.3180 and is better in 4 of 5; at least 0.0200",
+    ),
+    "few, a small lead": (supported, {"2d": [0.5] * 4, "3d": [0.519] * 4}, "2d", "leads by 0.0190 and is better in 4 of 4"),
+    "few, exactly enough": (supported, {"2d": [0.5] * 4, "3d": [0.52] * 4}, "3d", ""),
+    "few, several lead": (supported, {"2d": [0.5] * 3, "3d": [0.6] * 3, "2d + 3d": [0.61] * 3}, "2d + 3d", ""),
+    "few, none leads": (supported, {"2d": [0.5] * 3, "3d": [0.4] * 3}, "2d", "the simplest, and none is better (next is 3d with 0.4000)"),
+    "one patient": (supported, {"2d": [0.5], "3d": [0.51]}, "2d", "1 patient is too few for a test"),
+    "few, false alarms": (supported, {"2d": [0.5, 0.0], "3d": [0.53, math.nan]}, "3d", "by 0.5150 on average"),
     "too few differences": (supported, {"2d": [0.5] * 7, "3d": [0.5] * 4 + [0.6] * 3}, "2d", ""),
     "alarms": (supported, {"2d": [0.0, math.nan] * 5, "3d": NONE}, "3d", ""),
     "only alarms": (supported, {"2d": [0.0] * 10, "3d": NONE}, "3d", ""),
@@ -74,6 +91,29 @@ def test_the_number_of_candidates_counts():
     assert pair.p_value(pair.candidates[1], pair.candidates[0]) < 0.05
     weak = {f"w{i}": BASE + 0.001 * np.random.default_rng(i).normal(size=20) for i in range(60)}
     assert winner_of(supported, two | weak)[0] == "2d"
+
+
+def test_frames_of_few_patients_are_few():
+    """Six frames of three patients, better in each: the test over frames would say p = 0.031."""
+    values = {"2d": [0.5] * 6, "3d": [0.51] * 6}
+    assert winner_of(supported, values)[0] == "3d"
+    name, why = winner_of(supported, values, patients=tuple("aabbcc"))
+    assert name == "2d" and "3 patients are too few" in why
+    assert winner_of(supported, {"2d": [0.5] * 6, "3d": [0.4, 0.64] * 3}, patients=tuple("aabbcc"))[0] == "3d", "better in each on average"
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "best"),
+    [
+        ("hd95_surface", 10.0, 9.1, "2d"),
+        ("hd95_surface", 10.0, 8.9, "3d"),
+        ("chaos", 80.0, 81.9, "2d"),
+        ("chaos", 80.0, 82.1, "3d"),
+    ],
+)
+def test_a_lead_worth_two_hundredths_of_dice_in_another_metric(metric, before, after, best):
+    """A tenth of a mean distance, two points of a hundred."""
+    assert winner_of(supported, {"2d": [before] * 4, "3d": [after] * 4}, metric=metric)[0] == best
 
 
 def test_lower_is_better_where_the_metric_says_so():

@@ -134,8 +134,8 @@ def perfect_value(metric: str) -> float:
 def worthwhile(dice: float, metric: str, mean: float) -> float:
     """The difference in a metric that is worth as much as one in Dice.
 
-    The same share of the perfect value, of a metric that has one; of distances and errors, whose perfect value is 0, five times that share of
-    the mean, as a Dice of 0.8 has 0.2 left to gain.
+    The same share of the perfect value, of a metric that has one; of distances and errors, whose perfect value is 0, five times that
+    share of the mean, as a Dice of 0.8 has 0.2 left to gain.
     """
     perfect = abs(perfect_value(metric))
     return dice * perfect if perfect else 5 * dice * abs(mean)

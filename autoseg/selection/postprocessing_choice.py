@@ -1,13 +1,15 @@
 """The choice of an organ's post-processing: proposals from the shapes in the training labels, decided on the cross-validation.
 
-The rule, for every organ by itself: each proposal is compared with leaving the predictions as they are, case by case (patient by patient
-where cases belong together). A proposal is accepted where the mean gain is above 0 and
+The rule, for every organ by itself: every proposal is compared with leaving the predictions as they are, patient by patient, by a one-sided
+paired test at p < 0.05, as two questions. Which components are kept is a fixed-sequence test (Maurer, Hothorn & Lehmacher 1995; Westfall &
+Krishen, Journal of Statistical Planning and Inference 2001): the proposals stand in the order in which the training labels make them
+likely, before any prediction is looked at, none is corrected for their number, and the first that fails ends the sequence. Whether holes
+are filled is a test of its own.
 
-- six or more cases change: the paired test says p < 0.05, corrected for the number of different proposals, and no case loses more than the
-  changed ones gain on average;
-- fewer change, too few for any test: no case loses and at least one gains.
-
-Of those accepted the one that gains most is taken; among equals the simplest.
+- A proposal that changes fewer than three patients, or that does the same as one before it, is not tested, and ends nothing: that depends
+  on how much changes and not on the signs, which alone are random under the hypothesis of the test.
+- One that passes is kept where its mean gain is worth the trouble (0.002 in Dice). Of several the first in order is taken, unless a later
+  one gains as much more again. Both questions' answers are taken together where that gains at least as much as either.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +30,15 @@ from tqdm import tqdm
 from ..data.labels import organ_mask, union_of_boxes
 from ..data.references import reference_of
 from ..evaluation.metrics import higher_is_better_score
-from ..evaluation.statistics import SMALLEST_TEST, holm, per_group, wilcoxon
+from ..evaluation.statistics import per_group, wilcoxon
 from ..inference.postprocessing import Components, describe
 from ..runtime.failures import failure_of
 from ..runtime.hardware import cpu_count
 from ..runtime.provenance import Stamp, annotated_setting, label_id, value_id
 from ..runtime.serialization import read_json, to_jsonable, write_json_if_allowed
+from ..runtime.shown_text import number_of
 from ..schema import Case, Dataset, Labels, PostProcessing
+from .evidence import worthwhile
 
 SHAPES = "organ_shapes.json"
 """In ``preprocessed/<dataset>``: case to the stamp of what was measured and, for each organ, the volumes of its parts in mm³."""
@@ -51,7 +56,13 @@ QUANTILE = 0.95
 """Share of the training labels that have no more components than the larger proposal keeps."""
 
 LEVEL = 0.05
-"""Level of the paired test."""
+"""Level of the one-sided paired test."""
+
+FEWEST_CHANGED = 3
+"""Patients that must change for a proposal to be tested."""
+
+SMALLEST_GAIN = 0.002
+"""Mean gain in Dice, or as much of another metric (`worthwhile`), below which a proposal is not worth keeping."""
 
 SAME = 1e-9
 """Differences below this are rounding."""
@@ -107,20 +118,86 @@ def parts_of(sizes_mm3: Sequence[float]) -> tuple[float, ...]:
 
 
 def proposals(parts_mm3: Sequence[Sequence[float]]) -> tuple[PostProcessing, ...]:
-    """Proposes post-processing for an organ by the volumes of its parts (`parts_of`) in each training label, simplest first.
+    """Proposes post-processing for an organ by the volumes of its parts (`parts_of`) in each training label, the likeliest to help first.
 
-    Holes filled; small components removed; as many components kept as most labels have, and as all but the strangest have; both of these
-    also with holes filled. Empty where no label has the organ.
+    As many components kept as most labels have; as many as all but the strangest have; small components removed; holes filled, alone and
+    with each of these. Empty where no label has the organ. A number of components that is not that of most labels is not tried first.
     """
     known = [parts for parts in parts_mm3 if len(parts)]
     if not known:
         return ()
     counts = Counter(len(parts) for parts in known)
-    usual = max(counts, key=lambda count: (counts[count], -count))
+    usual = [count for count, n in counts.items() if 2 * n > len(known)]
     most = int(np.quantile([len(parts) for parts in known], QUANTILE, method="inverted_cdf"))
     smallest = SMALLEST_SHARE * min(min(parts) for parts in known)
-    steps = [PostProcessing(components=count) for count in dict.fromkeys((usual, most))] + [PostProcessing(min_volume_mm3=smallest)]
-    return (PostProcessing(fill_holes=True), *steps, *(replace(step, fill_holes=True) for step in steps))
+    steps = [PostProcessing(components=count) for count in dict.fromkeys((*usual, most))] + [PostProcessing(min_volume_mm3=smallest)]
+    return (*steps, PostProcessing(fill_holes=True), *(replace(step, fill_holes=True) for step in steps))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One proposal beside the predictions as they are.
+
+    Attributes:
+        before: Of each patient ``(patients,)`` the metric without it, as `after` with it.
+    """
+
+    proposal: PostProcessing
+    before: np.ndarray
+    after: np.ndarray
+    metric: str
+
+    @cached_property
+    def gains(self) -> np.ndarray:
+        """Of each patient ``(patients,)``, above 0 where the proposal is better."""
+        return higher_is_better_score(self.after, self.metric) - higher_is_better_score(self.before, self.metric)
+
+    @property
+    def mean_gain(self) -> float:
+        """Over the patients."""
+        return float(self.gains.mean()) if len(self.gains) else 0.0
+
+    @property
+    def needed(self) -> float:
+        """Mean gain from which it is worth keeping."""
+        return worthwhile(SMALLEST_GAIN, self.metric, float(self.before.mean()))
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether enough patients change."""
+        return int(np.count_nonzero(np.abs(self.gains) > SAME)) >= FEWEST_CHANGED
+
+    @cached_property
+    def p_value(self) -> float:
+        """Of the one-sided paired test; NaN where so few patients change that it cannot be below `LEVEL`."""
+        return wilcoxon(self.gains, one_sided=True)
+
+    def described(self) -> str:
+        """What it is, and the numbers."""
+        better, worse = (int(np.count_nonzero(sign * self.gains > SAME)) for sign in (1, -1))
+        change = f"{self.before.mean():.4f} -> {self.after.mean():.4f}" if len(self.gains) else "unknown"
+        counts = f"{better} better and {worse} worse" + (f" (by {-self.gains.min():.2g} at most)" if worse else "")
+        test = "too few change for p < 0.05" if math.isnan(self.p_value) else f"one-sided p = {self.p_value:.2g}"
+        over = number_of(len(self.gains), "patient")
+        return f"{describe(self.proposal)}: mean {self.metric} {change} over {over}, {counts}, {test}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was selected for an organ.
+
+    Attributes:
+        tested: In order, without what changes too few patients to be tested.
+        kept: Of these, or two of them together; None where nothing helps.
+    """
+
+    tested: tuple[Trial, ...]
+    kept: Trial | None
+
+    @property
+    def postprocessing(self) -> PostProcessing | None:
+        """What is kept, with its reason in `PostProcessing.why`."""
+        return None if self.kept is None else replace(self.kept.proposal, why=self.kept.described())
 
 
 def select_postprocessing(
@@ -130,50 +207,55 @@ def select_postprocessing(
     metric: str = "dice",
     perfect: float = 1.0,
     groups: Sequence[Hashable] | None = None,
-) -> PostProcessing | None:
-    """Selects the post-processing that helps an organ, with its reason in `PostProcessing.why`, by this module's rule; None without any.
+) -> Selection:
+    """Selects the post-processing that helps an organ by this module's rule.
 
     Args:
         before: ``(cases,)`` the metric without post-processing; NaN where the organ is absent from prediction and reference.
-        after: Proposal to the same with it, simplest proposal first.
+        after: Proposal to the same with it, in the order in which they are tested.
         metric: Its name, which says whether high or low values are good.
         perfect: Its value for a prediction that agrees: what an absent organ counts as once its false alarm is removed.
         groups: Of each case the patient.
+
+    Raises:
+        ValueError: `groups` has another length than `before`.
     """
-    if not after:
-        return None
-    gains = {one: _gains(before, values, metric, perfect, groups) for one, values in after.items()}
-    different = {gain.round(9).tobytes(): one for one, gain in reversed(gains.items()) if np.any(np.abs(gain) > SAME)}
-    tried = [one for one in gains if one in different.values()]  # of proposals with the same effect the simplest
-    corrected = holm([wilcoxon(gains[one]) for one in tried])
-    accepted = {one: float(gains[one].mean()) for one, p in zip(tried, corrected, strict=True) if _is_accepted(gains[one], p)}
-    if not accepted:
-        return None
-    winner = next(one for one, gain in accepted.items() if max(accepted.values()) - gain <= SAME)
-    p_value = float(corrected[tried.index(winner)])
-    known = ~np.isnan(before)
-    change = " -> ".join(f"{_filled(values, perfect)[known].mean():.4f}" for values in (before, after[winner]))
-    support = "too few change for a test" if math.isnan(p_value) else f"p = {p_value:.2g} corrected for {len(tried)} tried"
-    cases = f"{known.sum()} {'case' if known.sum() == 1 else 'cases'}"
-    counts = f"{np.sum(gains[winner] > SAME)} better and {np.sum(gains[winner] < -SAME)} worse"
-    return replace(winner, why=f"{describe(winner)}: mean {metric} {change} over {cases}, {counts}, {support}")
+    was = _of_patients(before, before, perfect, groups)
+    trials = [Trial(proposal, was, _of_patients(values, before, perfect, groups), metric) for proposal, values in after.items()]
+    components = _in_sequence([trial for trial in trials if not trial.proposal.fill_holes])
+    holes = _in_sequence([trial for trial in trials if trial.proposal == PostProcessing(fill_holes=True)])
+    answers = [answer for answer in map(_kept, (components, holes)) if answer is not None]
+    if len(answers) == 2:
+        together = replace(answers[0].proposal, fill_holes=True)
+        answers = [*(trial for trial in trials if trial.proposal == together), *answers]
+    return Selection((*components, *holes), max(answers, key=lambda trial: round(trial.mean_gain, 9), default=None))
 
 
-def _gains(before: np.ndarray, after: np.ndarray, metric: str, perfect: float, groups: Sequence[Hashable] | None) -> np.ndarray:
-    """Gain of each patient, ``(patients,)``; 0 where nothing changed."""
-    was, now = _filled(before, perfect), _filled(after, perfect)
-    return per_group(higher_is_better_score(now, metric) - higher_is_better_score(was, metric), groups)
+def _in_sequence(trials: Sequence[Trial]) -> list[Trial]:
+    """Those of one question that are tested, up to the first that fails, without what does the same as one before."""
+    tested: list[Trial] = []
+    for trial in trials:
+        if not trial.is_tested or any(np.allclose(trial.gains, one.gains, rtol=0, atol=SAME) for one in tested):
+            continue
+        tested.append(trial)
+        if not trial.p_value < LEVEL:
+            break
+    return tested
 
 
-def _filled(values: np.ndarray, perfect: float) -> np.ndarray:
+def _kept(tested: Sequence[Trial]) -> Trial | None:
+    """Of those that pass the first that gains enough, or a later one that gains as much more again."""
+    kept = None
+    for trial in tested:
+        gain = trial.mean_gain - (kept.mean_gain if kept else 0.0)
+        if trial.p_value < LEVEL and gain >= trial.needed - SAME:
+            kept = trial
+    return kept
+
+
+def _of_patients(values: np.ndarray, before: np.ndarray, perfect: float, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """One value a patient, the mean over its cases that have the organ in reference or prediction: ``(patients,)`` without others."""
     array = np.asarray(values, np.float64)
-    return np.where(np.isnan(array), perfect, array)
-
-
-def _is_accepted(gains: np.ndarray, p_value: float) -> bool:
-    changed = gains[np.abs(gains) > SAME]
-    if gains.mean() <= 0:
-        return False
-    if len(changed) < SMALLEST_TEST:
-        return bool((changed >= 0).all())
-    return bool(p_value < LEVEL and -changed.min() <= changed.mean())
+    filled = np.where(np.isnan(array), perfect, array)
+    of_patients = per_group(np.where(np.isnan(np.asarray(before, np.float64)), np.nan, filled), groups)
+    return of_patients[~np.isnan(of_patients)]

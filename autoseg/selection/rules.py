@@ -20,7 +20,7 @@ LEVEL = 0.05
 """A corrected p-value below this is support."""
 
 LEAD = 0.02
-"""Lead in Dice, or as much of another metric (`worthwhile`), that replaces the simplest candidate where the patients are too few to test."""
+"""Lead in Dice, or as much of another metric (`worthwhile`), that replaces the simplest candidate where a test is impossible."""
 
 
 def best_mean(comparison: Comparison) -> tuple[Candidate, str]:

@@ -49,7 +49,7 @@ TABLES = {
         supported,
         {"2d": [0.5] * 5, "3d": [0.6] * 5},
         "3d",
-        "5 patients are too few for a test, but it is better than 2d with 0.5000 in every one, by 0.1000 on average (at least 0.0200 needed)",
+        "5 patients are too few for a test, but it is better than 2d with 0.5000 in every one, by 0.1000 on average (at least 0.0200",
     ),
     "few, a large lead that one patient makes": (
         supported,

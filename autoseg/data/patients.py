@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 WITHOUT_LAST_PART = r"^(.+)[_-][^_-]+$"
@@ -59,3 +60,36 @@ def likely_patients(names: Sequence[str]) -> dict[str, str]:
     sizes = Counter(patients.values()).values()
     fits = len(patients) == len(names) and len(sizes) > 1 and all(2 <= size <= MAX_CASES for size in sizes)
     return patients if fits else {}
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The patients of the cases that are to be compared.
+
+    Attributes:
+        of_case: Case to patient.
+        known_from: How, for the reader of a table; empty where nothing is known, and each case is a patient.
+    """
+
+    of_case: Mapping[str, str]
+    known_from: str = ""
+
+
+def patients_to_compare(names: Sequence[str], *known: tuple[str, Mapping[str, str]]) -> Patients:
+    """The patients by which the scores of cases are compared, since two frames of a patient are no two patients.
+
+    Args:
+        names: Of the cases.
+        known: Where patients are known from, in words, and case to patient; what goes before the others first: what a user named, the
+            dataset, what predictions recorded. Patients of cases that none of them names are guessed from the names (`likely_patients`).
+    """
+    found: dict[str, str] = {}
+    sources = []
+    for source, patients in known:
+        new = {name: patients[name] for name in names if name in patients and name not in found}
+        found |= new
+        sources += [source] * bool(new)
+    guessed = likely_patients([name for name in names if name not in found])
+    sources += ["guessed from the names of the cases"] * bool(guessed)
+    found |= {name: patient for name, patient in guessed.items() if name not in found}
+    return Patients({name: found.get(name, name) for name in names}, ", ".join(sources))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 from ..inference.log_odds import StoredLogOdds
@@ -79,10 +79,13 @@ def named(models: Mapping[str, Member], names: Sequence[str]) -> list[Member]:
     return [models[name] for name in dict.fromkeys(names)]
 
 
-def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least: int = 1) -> list[Member]:
-    """Models that share folds; those of the fewest folds are left out, with a warning, until the others share enough.
+def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, organs: Sequence[str] = (), least: int = 1) -> list[Member]:
+    """Models that share folds: as many organs, then models, then folds as there are; the others are left out, with a warning.
 
     All must have the given folds; `least` shared ones are enough, and where no models share so many, all are given back.
+
+    Args:
+        organs: That count; none means all.
 
     Raises:
         ValueError: There are none.
@@ -91,19 +94,31 @@ def comparable(models: Mapping[str, Member], folds: Sequence[str] = (), *, least
     if not able:
         wanted = f"model with fold {', '.join(folds)}" if folds else "model"
         raise ValueError(f"ensemble: expected a trained and validated {wanted}, found none. Run: autoseg_train DATASET CONFIGURATION FOLD")
-    left = sorted(able, key=lambda one: (-len(one.records), one.name))
-    while left and len(set.intersection(*(set(one.records) for one in left))) < least:
-        left = left[:-1]
-    for one in able if left else ():
-        if one not in left:
-            log.warning("%s is no member: its folds (%s) are too few.", one.name, ", ".join(one.records))
-    return sorted(left or able, key=lambda one: one.name)
+
+    def worth(members: Sequence[Member]) -> tuple[int, int, int]:
+        known = {organ for one in members for organ in one.labels.names}
+        return len(known & set(organs or known)), len(members), len(_folds_of_all(members))
+
+    everything = sorted({fold for one in able for fold in one.records}, key=int)
+    groups = [[one for one in able if set(shared) <= set(one.records)] for shared in combinations(everything, least)]
+    kept = max(filter(None, groups), key=worth, default=able)
+    shared = _folds_of_all(kept)
+    for one in models.values() if shared else ():
+        if one not in kept:
+            commands = "\n".join(f"  {one.command(fold)}" for fold in shared if fold not in one.records)
+            words = one.name, ", ".join(one.records), ", ".join(shared), commands
+            log.warning("%s is no member: it was trained on fold %s, the members share fold %s. To have it, run:\n%s", *words)
+    return sorted(kept, key=lambda one: one.name)
+
+
+def _folds_of_all(members: Sequence[Member]) -> list[str]:
+    """Folds that every member has."""
+    return sorted(set.intersection(*(set(one.records) for one in members)), key=int)
 
 
 def shared_folds(members: Sequence[Member], *, least: int) -> list[str]:
     """The folds that every member has; where they are fewer than `least`, ValueError lists the commands that train what is missing."""
-    everything = sorted({fold for one in members for fold in one.records}, key=int)
-    shared = [fold for fold in everything if all(fold in one.records for one in members)]
+    everything, shared = sorted({fold for one in members for fold in one.records}, key=int), _folds_of_all(members)
     if len(shared) >= least:
         return shared
     others = (fold for number in range(least + len(everything)) if (fold := str(number)) not in everything)

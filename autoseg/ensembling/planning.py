@@ -78,7 +78,7 @@ def plan_ensemble(
     elif settings.members:
         candidates = named(models, settings.members)
     else:
-        candidates = comparable(models, settings.folds, least=least)
+        candidates = comparable(models, settings.folds, organs=settings.organs, least=least)
     shared = shared_folds(candidates, least=least)
     folds = _wanted_folds(settings.folds, candidates, shared)
     organs = _organs(settings.organs, candidates) if former is None else former.plan.labels.names

@@ -28,12 +28,13 @@ class Difference:
 
     Attributes:
         cases: In which both have a value. A false alarm where the other rightly finds nothing is in the means of a table, but not here.
-        first: Mean of the first prediction over these cases.
-        difference: Second minus first, mean over the cases; `low` and `high` are the ends of its 95 % bootstrap interval.
-        p_value: Of Wilcoxon's signed-rank test; NaN where too few cases differ.
+        first: Mean of the first prediction over the patients of these cases, of each the mean over its cases.
+        difference: Second minus first, mean over the patients; `low` and `high` are the ends of its 95 % bootstrap interval.
+        p_value: Of Wilcoxon's signed-rank test over patients; NaN where too few differ.
         corrected: The same, corrected for the number of organs (Holm 1979).
-        t_p_value: Of Student's paired t-test; NaN where there are fewer than two cases, or all differ alike.
+        t_p_value: Of Student's paired t-test; NaN where there are fewer than two patients, or all differ alike.
         t_corrected: The same, corrected for the number of organs.
+        patients: Of these cases.
         better: ``first`` or ``second`` where the corrected p-value is below `LEVEL` and the mean and the test's ranks favour the same; else
             empty. A signed error and what only describes a prediction have no better one.
     """
@@ -51,6 +52,7 @@ class Difference:
     better: str = ""
     t_p_value: float = math.nan
     t_corrected: float = math.nan
+    patients: int = 0
 
 
 def compare_scores(
@@ -97,6 +99,7 @@ def comparison_table(
     tolerance_mm: float | Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
     width: int | None = None,
+    patients: str = "",
 ) -> str:
     """Differences as text, a block a metric: both means, the difference with its interval, p-values, and which is better.
 
@@ -105,18 +108,21 @@ def comparison_table(
         tolerance_mm: The one that the scores were made with, for the caption.
         metrics: Only these blocks, and of the tests the corrected one; None: all of both.
         width: Characters a line; None: that of the terminal.
+        patients: How they are known, for the caption.
     """
     everything, shown = metrics is None, [one for one in differences if metrics is None or one.metric in metrics]
     tests = ["p", "p (Holm)", "t: p", "p (Holm)"] if everything else ["p (Holm)"]
+    grouped = any(one.patients < one.cases for one in shown)
+    unit = f"patients ({patients})" if grouped and patients else "patients" if grouped else "cases"
     lines = [f"A = {names[0]}", f"B = {names[1]}"]
     for metric in dict.fromkeys(one.metric for one in shown):
-        rows = [[with_unit(metric), "cases", "A", "B", "B - A", "95 % interval", *tests, "better"]]
-        rows += [_row(one, everything=everything) for one in shown if one.metric == metric]
+        rows = [[with_unit(metric), "patients" if grouped else "cases", "A", "B", "B - A", "95 % interval", *tests, "better"]]
+        rows += [_row(one, everything=everything, grouped=grouped) for one in shown if one.metric == metric]
         lines += ["", aligned(rows, width)]
     organs, known = list(dict.fromkeys(one.organ for one in shown)), list(dict.fromkeys(one.metric for one in shown))
     student = ", t: p by Student's paired t-test" if everything else ""
     about = (
-        f"Paired over the cases; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few cases differ){student}, "
+        f"Paired over the {unit}; interval by bootstrap, p by Wilcoxon's signed-rank test (- where too few differ){student}, "
         f"corrected for {len(organs)} organs; better: where Wilcoxon's corrected p is below {LEVEL:g} and mean and ranks agree."
     )
     return "\n".join([*lines, "", *(wrapped(line, width) for line in [about, *caption(known, organs, tolerance_mm)])])
@@ -130,14 +136,14 @@ def _difference(
     if not known:
         return Difference(organ, metric, 0, *(math.nan,) * 5)
     groups = [patients.get(case, case) for case, *_ in known]
-    values = np.array([both for _, *both in known])
-    apart = values[:, 1] - values[:, 0]
-    low, high = bootstrap_interval(apart, rng=rng, groups=groups)
-    patient_wise, mean = per_group(apart, groups), float(apart.mean())
-    first_mean, second_mean = values.mean(axis=0).tolist()
-    favoured = _favoured(patient_wise, mean, metric)
-    test, t_test = wilcoxon(patient_wise), paired_t(patient_wise)
-    return Difference(organ, metric, len(values), first_mean, second_mean, mean, low, high, test, better=favoured, t_p_value=t_test)
+    of_first, of_second = (per_group([row[place] for row in known], groups) for place in (1, 2))
+    apart = of_second - of_first
+    low, high = bootstrap_interval(apart, rng=rng)
+    mean = float(apart.mean())
+    means, tests = (float(of_first.mean()), float(of_second.mean())), (wilcoxon(apart), paired_t(apart))
+    favoured = _favoured(apart, mean, metric)
+    found = Difference(organ, metric, len(known), *means, mean, low, high, tests[0], better=favoured, t_p_value=tests[1])
+    return replace(found, patients=len(apart))
 
 
 def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
@@ -151,11 +157,12 @@ def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
     return "second" if direction * mean > 0 else "first"
 
 
-def _row(result: Difference, *, everything: bool) -> list[str]:
+def _row(result: Difference, *, everything: bool, grouped: bool) -> list[str]:
     better = {"first": "A", "second": "B"}.get(result.better, "")
     means = [number(value, result.metric) for value in (result.first, result.second)]
     sign = "+" if result.difference > 0 else ""
     interval = f"[{number(result.low, result.metric)}, {number(result.high, result.metric)}]" if not math.isnan(result.low) else "-"
     p_values = (result.p_value, result.corrected, result.t_p_value, result.t_corrected) if everything else (result.corrected,)
     tests = ["-" if math.isnan(value) else f"{value:.4f}" for value in p_values]
-    return [result.organ, str(result.cases), *means, sign + number(result.difference, result.metric), interval, *tests, better]
+    count = str(result.patients if grouped else result.cases)
+    return [result.organ, count, *means, sign + number(result.difference, result.metric), interval, *tests, better]

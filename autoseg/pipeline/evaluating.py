@@ -10,6 +10,7 @@ from pathlib import Path
 from ..data.descriptions import check_leave, planned_dataset
 from ..data.images import ending_of, images_below
 from ..data.nifti_geometry import check_form
+from ..data.patients import patients_to_compare
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
 from ..evaluation.folders import evaluate_folders
@@ -63,6 +64,7 @@ class Evaluation:
         comparisons: The first prediction with each of the others.
         postprocess: Post-processing that the predictions were scored with, which their files do not have.
         metrics: That were asked for; none are the usual ones.
+        patients: How the patients of the cases are known, by which comparisons are tested; empty where each case is one.
     """
 
     reference: Path
@@ -71,6 +73,7 @@ class Evaluation:
     comparisons: list[Compared]
     postprocess: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    patients: str = ""
 
     @property
     def failures(self) -> dict[str, str]:
@@ -115,7 +118,6 @@ def evaluate_predictions(
     if known:
         _check_organs(tolerance, known.labels.names)
     annotated = {case.name: case.annotated for case in known.cases} if known else None
-    patients = {case.name: case.group or case.name for case in known.cases} if known else None
     reading = nifti_geometry or (known.nifti_geometry if known else None)
     cases = None if known is None else _readable_cases(known, find_workspace(home, dataset=dataset).home, reading)
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
@@ -126,12 +128,15 @@ def evaluate_predictions(
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
     held = [name for name in COMPARED_METRICS if all(has_value(score, name) for scores in found for score in scores)]
-    compare = bind(compare_scores, metrics=metrics or held, patients=patients)
+    of_dataset = {case.name: case.group or case.name for case in known.cases} if known else {}
+    cases_found = sorted({score.case for scores in found for score in scores})
+    patients = patients_to_compare(cases_found, ("those of the dataset", of_dataset))
+    compare = bind(compare_scores, metrics=metrics or held, patients=patients.of_case)
     several = zip(predictions, found, failures, strict=True)
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
-    return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()))
+    return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()), patients.known_from)
 
 
 def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:
@@ -151,9 +156,10 @@ def describe_evaluation(evaluation: Evaluation, *, everything: bool = False) -> 
     for one in evaluation.results:
         text = table(one.scores, tolerance_mm=evaluation.tolerance_mm, metrics=shown)
         blocks.append(f"{one.prediction}\n\n{text}" if several else text)
+    describe = bind(comparison_table, tolerance_mm=evaluation.tolerance_mm, metrics=shown, patients=evaluation.patients)
     for pair in evaluation.comparisons:
         names = str(pair.first), str(pair.second)
-        blocks.append(comparison_table(pair.differences, names, tolerance_mm=evaluation.tolerance_mm, metrics=shown))
+        blocks.append(describe(pair.differences, names))
     if evaluation.postprocess:
         blocks.append(f"Scored with post-processing ({' '.join(evaluation.postprocess)}), which the files do not have.")
     if not everything and any(set(one.other) - set(asked) for some in evaluation.results for one in some.scores):

@@ -13,7 +13,7 @@ from test_datasets import make, tr
 
 from autoseg.data.dataset_json import misspelled_keys
 from autoseg.data.datasets import inspect_dataset, load_dataset
-from autoseg.data.patients import WITHOUT_LAST_PART, likely_patients, patients_of
+from autoseg.data.patients import WITHOUT_LAST_PART, likely_patients, patients_of, patients_to_compare
 from autoseg.preprocessing.storage import Store
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Case, CaseFingerprint, Dataset, Labels, Plan, Score, Split
@@ -353,3 +353,16 @@ class TestLikelyPatients:
         load_dataset(tmp_path / "d", groups=".+")
         load_dataset(make(tmp_path / "d", [], groups="^p.."))
         assert not caplog.text
+
+
+def test_patients_of_scores_are_those_that_are_known_and_else_guessed_from_the_names() -> None:
+    frames = ["p1_a", "p1_b", "p2_a", "p2_b"]
+    assert patients_to_compare(frames).of_case == {"p1_a": "p1", "p1_b": "p1", "p2_a": "p2", "p2_b": "p2"}
+    assert patients_to_compare(frames).known_from == "guessed from the names of the cases"
+    assert patients_to_compare(["case_1", "case_2"]).of_case == {"case_1": "case_1", "case_2": "case_2"}
+    assert patients_to_compare(["case_1", "case_2"]).known_from == ""
+    named, recorded = ("named", dict.fromkeys(frames[:2], "x")), ("recorded", dict.fromkeys(frames[1:3], "y"))
+    found = patients_to_compare(frames, named, recorded)
+    assert (found.of_case, found.known_from) == ({"p1_a": "x", "p1_b": "x", "p2_a": "y", "p2_b": "p2_b"}, "named, recorded")
+    of_dataset = ("those of the dataset", {"other": "o"})
+    assert patients_to_compare(frames, of_dataset) == patients_to_compare(frames), "test images are not in the dataset"

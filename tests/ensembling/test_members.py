@@ -56,8 +56,22 @@ class TestWhatIsLearntFrom:
         few = add_model(home, {"ball": right()}, tag="few", folds="0")
         with caplog.at_level(logging.WARNING, "autoseg"):
             fit(home, "logits", folds=("0",), iterations=1)
-        assert f"{few} is no member: its folds (0) are too few" in caplog.text
+        assert (
+            f"{few} is no member: it was trained on fold 0, the members share fold 0, 1. To have it, run:\n  autoseg_train" in caplog.text
+        )
         assert run_of(home, "logits").record().ensemble.members == (member,)
+
+    def test_a_model_on_other_folds_does_not_drive_the_others_out(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """The one of most folds shares none with the other two: it is the one that is left out, and named with what is missing."""
+        members = add_model(home, {"ball": right()}, folds="01"), add_model(home, {"bar": right()}, folds="01")
+        other = add_model(home, {"ball": right()}, tag="other", folds="234")
+        with caplog.at_level(logging.WARNING, "autoseg"):
+            assert list(fit(home, "argmax")) == ["0", "1"]
+        assert set(run_of(home, "argmax").record().ensemble.members) == set(members)
+        (said,) = [record.getMessage() for record in caplog.records if "is no member" in record.getMessage()]
+        assert said.startswith(f"{other} is no member: it was trained on fold 2, 3, 4, the members share fold 0, 1. To have it, run:")
+        commands = [shlex.split(line) for line in said.splitlines()[1:]]
+        assert [command[3] for command in commands] == ["0", "1"] and all("other" in command for command in commands)
 
     def test_missing_folds_are_listed_with_the_command_that_trains_them(self, home: Path) -> None:
         members = add_model(home, {"ball": right()}, folds="0"), add_model(home, {"bar": right()}, tag="wide", folds="1")

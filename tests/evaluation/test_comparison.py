@@ -58,6 +58,12 @@ def test_cases_of_a_patient_are_one_observation():
     together = compare(first, second, patients={f"case_{number}": f"patient_{number // 2}" for number in range(12)})
     assert alone.p_value == pytest.approx(2 / 2**12) and together.p_value == pytest.approx(2 / 2**6)
     assert together.cases == 12 and together.difference == alone.difference
+    assert (alone.patients, together.patients) == (12, 6)
+    assert " patients " in comparison_table([together], ("one", "other")) and "over the cases" in comparison_table(
+        [alone], ("one", "other")
+    )
+    many = {f"case_{number}": "one" if number < 9 else f"patient_{number}" for number in range(12)}
+    assert compare(first, second, patients=many).difference == pytest.approx(np.mean([5, 10, 11, 12]) / 16), "once, however many cases"
 
 
 def test_metric_that_the_scores_lack_is_named():

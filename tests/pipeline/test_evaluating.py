@@ -42,6 +42,23 @@ def test_two_predictions_are_compared(folders, capsys):
     assert len(rows) == 14 and float(rows[0]["hd_border (mm)"]) == 1.5
 
 
+@pytest.mark.parametrize(("frames", "patients"), [("fg", 3), ("f", 6)])
+def test_frames_of_a_patient_are_one_observation_without_a_dataset(tmp_path, capsys, frames, patients):
+    """Six frames of three patients, better in each: over frames the test would say p = 0.031."""
+    for number in range(6):
+        array = np.zeros((6, 12 + number, 12), np.uint8)
+        array[1:4, 3 : 8 + number % 3, 3:9] = 1
+        name = f"p{number // len(frames)}_{frames[number % len(frames)]}.nii.gz"
+        for folder, some in (("labels", array), ("moved", np.roll(array, 1, axis=2)), ("right", array)):
+            write_volume(tmp_path / folder / name, some)
+    assert run(tmp_path, "-p", tmp_path / "moved", tmp_path / "right", "--metrics", "hd_border", "--json", tmp_path / "x.json") == 0
+    (found,) = json.loads((tmp_path / "x.json").read_text())["comparisons"][0]["differences"]
+    assert (found["cases"], found["patients"]) == (6, patients)
+    assert found["p_value"] == (None if patients == 3 else pytest.approx(2 / 64))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("Paired over the patients (guessed from the names of the cases)" in printed) == (patients == 3)
+
+
 def test_tolerance_and_metrics_are_the_users(folders, capsys):
     assert run(folders, "-p", folders / "moved", "--metrics", "nsd_border", "--tolerance", "1.5") == 0
     printed = capsys.readouterr().out

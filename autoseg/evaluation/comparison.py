@@ -135,8 +135,8 @@ def _difference(
     known = [row for row in rows if not (math.isnan(row[1]) or math.isnan(row[2]))]
     if not known:
         return Difference(organ, metric, 0, *(math.nan,) * 5)
-    groups = [patients.get(case, case) for case, *_ in known]
-    of_first, of_second = (per_group([row[place] for row in known], groups) for place in (1, 2))
+    groups, values = [patients.get(case, case) for case, *_ in known], np.array([both for _, *both in known])
+    of_first, of_second = (per_group(column, groups) for column in values.T)
     apart = of_second - of_first
     low, high = bootstrap_interval(apart, rng=rng)
     mean = float(apart.mean())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..evaluation.counts import nan_mean
 from ..evaluation.statistics import SMALLEST_TEST, holm
 from ..runtime.shown_text import number_of
 from ..schema import Candidate
@@ -82,21 +83,21 @@ def _without_test(comparison: Comparison) -> tuple[Candidate, str]:
     """The simplest candidate, unless another one leads by enough and in every patient; of those that do the best mean."""
     reference, *others = comparison.candidates
     least = worthwhile(LEAD, comparison.metric, comparison.means[reference.name])
-    leads = {one.name: comparison.differences(one, reference) for one in others}
-    apart = {name: of_patients[~np.isnan(of_patients)] for name, of_patients in leads.items()}
-    able = [one for one in others if (apart[one.name] > TIE).all() and apart[one.name].mean() >= least - TIE]
+    apart = {one.name: comparison.differences(one, reference) for one in others}
+    leads = {name: nan_mean(of_patients) for name, of_patients in apart.items()}
+    able = [one for one in others if not (apart[one.name] <= TIE).any() and leads[one.name] >= least - TIE]
     winner = _best(comparison, able) if able else reference
     n = comparison.n_patients
     few = f"{_sentence(comparison, winner)}; {number_of(n, 'patient')} {'is' if n == 1 else 'are'} too few for a test"
     needed = f"at least {comparison.shown(least)}"
     if able:
-        lead = comparison.shown(float(apart[winner.name].mean()))
+        lead = comparison.shown(leads[winner.name])
         return winner, f"{few}, but it is better than {_named(comparison, reference)} in every one, by {lead} on average ({needed} needed)"
     rival = _best(comparison, others)
-    better, lead = int((apart[rival.name] > TIE).sum()), float(apart[rival.name].mean())
-    if lead <= TIE:
+    if not leads[rival.name] > TIE:
         return winner, f"{few}; the simplest, and none is better (next is {_named(comparison, rival)})"
-    found = f"{_named(comparison, rival)} leads by {comparison.shown(lead)} and is better in {better} of {n}"
+    better = f"leads by {comparison.shown(leads[rival.name])} and is better in {np.count_nonzero(apart[rival.name] > TIE)} of {n}"
+    found = f"{_named(comparison, rival)} {better}"
     return winner, f"{few}, so the simplest stays: {found}; {needed} and every patient are needed"
 
 

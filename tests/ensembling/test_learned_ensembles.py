@@ -435,10 +435,11 @@ class TestMembersThatChanged:
         assert not list(results(home).glob("ensemble__*/fold_*/run.json"))
 
 
-def test_the_command_prints_the_scores(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_tells_the_scores(home: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     add_model(home, {"ball": right()}, folds="0")
     options = ["--folds", "0", "--device", "cpu", "--home", str(home)]
-    assert cli.train_ensemble(["3", "--kind", "argmax", *options]) == 0
-    assert "ball" in capsys.readouterr().out
+    with caplog.at_level(logging.INFO):
+        assert cli.train_ensemble(["3", "--kind", "argmax", *options]) == 0
+    assert "whole volumes" in caplog.text and "ball" in caplog.text
     assert cli.train_ensemble(["3", "--kind", "meta", *options]) == 2
     assert "autoseg_train" in capsys.readouterr().err

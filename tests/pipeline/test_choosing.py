@@ -85,7 +85,7 @@ def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home
     for model in MODELS:
         add_model(home, model, fold="1", cases="cd")
     options: dict[str, object] = {}
-    for module, name in ((choosing, "choose"), (postprocessing_trials, "trials_in_order")):
+    for module, name in ((choosing, "choose"), (postprocessing_trials, "select_postprocessing")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, real=real, **named: options.update(named) or real(*given, **named))
     find_best_configuration(1, home=home)

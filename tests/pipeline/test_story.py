@@ -93,9 +93,10 @@ def test_choice_compares_every_model_and_average(home: Path) -> None:
     assert len(choice.table) == 4 + 6 + 4
     assert choice.folds == ("0",)
     for organ in ("ball", "bar"):
-        best = max(row[organ] for row in choice.table.values())
-        assert choice.table[" + ".join(choice.organs[organ])][organ] == pytest.approx(best, abs=1e-6)
-        assert choice.reasons[organ]
+        means = {name: row[organ] for name, row in choice.table.items() if organ in row}  # none of averages with what has not learnt it
+        chosen = means[" + ".join(choice.organs[organ])]
+        assert chosen == pytest.approx(max(means.values()), abs=1e-6) or len(choice.organs[organ]) == 1
+        assert "too few for a test" in choice.reasons[organ]
 
 
 def test_predictions_lie_exactly_on_their_images(home: Path, predicted: Path) -> None:

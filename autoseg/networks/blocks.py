@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from . import convolutions
+from . import convolutions, normalisation
 from .sizes import crop_to, pad_to_multiple
 
 Sizes = Sequence[Sequence[int]]
@@ -112,7 +112,7 @@ def transposed_convolution(dim: int) -> Callable[..., nn.ConvTranspose2d | nn.Co
 
 def instance_norm(dim: int, channels: int) -> nn.Module:
     """Instance normalisation with learned scale and shift (Ulyanov et al., arXiv 1607.08022)."""
-    return (nn.InstanceNorm3d if dim == 3 else nn.InstanceNorm2d)(channels, eps=1e-5, affine=True)
+    return (normalisation.InstanceNorm3d if dim == 3 else normalisation.InstanceNorm2d)(channels, eps=1e-5, affine=True)
 
 
 def activation() -> nn.Module:
@@ -120,9 +120,22 @@ def activation() -> nn.Module:
     return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
 
 
+class ConvUnit(nn.Sequential):
+    """Convolution and instance normalisation (`conv_norm`), and the activation, which the normalisation takes along."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As that of its parts one after the other."""
+        parts, act = self[0], self[1]
+        if isinstance(parts, nn.Sequential) and isinstance(act, nn.LeakyReLU):
+            norm = parts[1]
+            if isinstance(norm, normalisation.InstanceNorm2d | normalisation.InstanceNorm3d):
+                return norm.activated(parts[0](input), act.negative_slope)
+        return super().forward(input)
+
+
 def conv_unit(dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
     """Convolution, instance normalisation, LeakyReLU; with odd kernels the output's size is ``ceil(size / stride)``. No stride means 1."""
-    return nn.Sequential(conv_norm(dim, channels, kernel, stride), activation())
+    return ConvUnit(conv_norm(dim, channels, kernel, stride), activation())
 
 
 def conv_norm(dim: int, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:

@@ -7,6 +7,8 @@ here: they are the smallest part of the work.
 The bf16 gradients of a 3D convolution that looks at one slice only (kernel 1x3x3) over slices of some 50 000 voxels write beyond their
 memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over
 all slices; in channels-last layout this is a view and costs nothing.
+
+Some weight gradients in float32 are matrix products (`weight_gradients`), which are faster.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .weight_gradients import OneChannelConvolution, UpConvolution
 
 SMALL = 256
 """Voxels of an input, per channel, up to which a processor computes in fp32 under autocast."""
@@ -34,11 +38,18 @@ class _SmallInFp32(nn.Module):
 class Conv2d(_SmallInFp32, nn.Conv2d):
     """`torch.nn.Conv2d`, safe in mixed precision."""
 
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None and _learns_from_one_channel(self, x):
+            return OneChannelConvolution.apply(x, weight, bias)
+        return super()._conv_forward(x, weight, bias)
+
 
 class Conv3d(_SmallInFp32, nn.Conv3d):
     """`torch.nn.Conv3d`, safe in mixed precision."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None and _learns_from_one_channel(self, x):
+            return OneChannelConvolution.apply(x, weight, bias)
         single_slice = (self.kernel_size[0], self.stride[0]) == (1, 1) and self.padding_mode == "zeros"
         if x.device.type != "cpu" or not single_slice or isinstance(self.padding, str) or self.padding[0] != 0 or x.ndim != 5:
             return super()._conv_forward(x, weight, bias)
@@ -50,6 +61,53 @@ class Conv3d(_SmallInFp32, nn.Conv3d):
 class ConvTranspose2d(_SmallInFp32, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d`, safe in mixed precision."""
 
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As torch's."""
+        if output_size is None and _learns_to_double(self, input):
+            return UpConvolution.apply(input, self.weight, self.bias)
+        return super().forward(input, output_size)
+
 
 class ConvTranspose3d(_SmallInFp32, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d`, safe in mixed precision."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """As torch's."""
+        if output_size is None and _learns_to_double(self, input):
+            return UpConvolution.apply(input, self.weight, self.bias)
+        return super().forward(input, output_size)
+
+
+def _learns_from_one_channel(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    """Whether the weight gradient that is to come is one of those of `OneChannelConvolution`."""
+    if not _plain(layer) or layer.in_channels != 1 or max(layer.stride) > 1 or x.requires_grad:
+        return False
+    padding = tuple(edge // 2 for edge in layer.kernel_size)
+    return layer.padding == padding and all(edge % 2 for edge in layer.kernel_size) and _learns(layer, x)
+
+
+def _learns_to_double(layer: nn.ConvTranspose2d | nn.ConvTranspose3d, x: Tensor) -> bool:
+    """Whether the weight gradient that is to come is one of those of `UpConvolution`."""
+    if not _plain(layer) or layer.bias is None or layer.kernel_size != layer.stride:
+        return False
+    return not any((*layer.output_padding, *layer.padding)) and _learns(layer, x)
+
+
+def _plain(layer: nn.modules.conv._ConvNd) -> bool:
+    numbers = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+    return numbers and layer.groups == 1 and max(layer.dilation) == 1
+
+
+def _learns(layer: nn.modules.conv._ConvNd, x: Tensor) -> bool:
+    """Whether float32 weights get a gradient on a processor, outside of mixed precision, and in channels-last layout."""
+    layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+    return (
+        x.device.type == "cpu"
+        and x.dim() == layer.weight.dim()
+        and x.dtype == layer.weight.dtype == torch.float32
+        and torch.is_grad_enabled()
+        and layer.weight.requires_grad
+        and not torch.is_autocast_enabled("cpu")
+        and x.is_contiguous(memory_format=layout)
+        and layer.weight.is_contiguous(memory_format=layout)
+    )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.registry import unknown_name_error
+from . import normalisation
 from .blocks import convolution
 
 
@@ -48,11 +49,11 @@ class _AnySize(nn.modules.instancenorm._InstanceNorm):
         return x * self.weight.view(shape) + self.bias.view(shape)
 
 
-class InstanceNorm2d(_AnySize, nn.InstanceNorm2d):
+class InstanceNorm2d(_AnySize, normalisation.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d` for any size."""
 
 
-class InstanceNorm3d(_AnySize, nn.InstanceNorm3d):
+class InstanceNorm3d(_AnySize, normalisation.InstanceNorm3d):
     """`torch.nn.InstanceNorm3d` for any size."""
 
 

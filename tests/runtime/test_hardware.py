@@ -95,6 +95,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch):
+    monkeypatch.setattr(machine, "_is_bf16_faster", lambda: True)
     for supported, expected in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
         assert autocast_dtype(CPU) is expected
@@ -104,6 +105,17 @@ def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: pytest.fail("an installation without mkldnn has no such op"))
     assert autocast_dtype(CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("processor", "tiles", "faster"),
+    [("GenuineIntel", True, True), ("GenuineIntel", False, False), ("AuthenticAMD", False, True), (None, False, True)],
+)
+def test_intels_processors_compute_in_float32_unless_they_have_matrix_tiles(monkeypatch, processor, tiles, faster):
+    pretend_files(monkeypatch, {"/proc/cpuinfo": f"vendor_id\t: {processor}\n\nvendor_id : other"} if processor else {})
+    monkeypatch.setattr(machine.platform, "processor", lambda: "aarch64")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert machine._is_bf16_faster.__wrapped__() is faster
 
 
 @pytest.mark.parametrize(

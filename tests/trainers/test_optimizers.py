@@ -98,3 +98,20 @@ def test_every_optimiser_starts_with_the_learning_rate_and_finds_the_bottom_of_a
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_optimizer([weight()], TrainingOptions(**options))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "adam"])
+def test_steps_in_one_pass_are_those_of_the_plain_formula(name):
+    options = TrainingOptions(optimizer=name, learning_rate=0.01, momentum=0.9, weight_decay=0.01)
+    weights = [torch.randn(7, 5), torch.randn(3), torch.randn(4)]
+    ours, plain = ([torch.nn.Parameter(one.clone()) for one in weights] for _ in range(2))
+    one, other = build_optimizer(ours, options), build_optimizer(plain, options)
+    other.param_groups[0]["fused"] = False
+    assert one.param_groups[0]["fused"] is True
+    for step in range(4):
+        for index, (a, b) in enumerate(zip(ours, plain, strict=True)):
+            # The last learns in some steps only, as the parts of some networks do.
+            a.grad = b.grad = None if index == 2 and step in (0, 2) else torch.randn_like(a)
+        one.step()
+        other.step()
+    torch.testing.assert_close(ours, plain)

@@ -1,0 +1,85 @@
+"""Instance normalisation and the LeakyReLU behind it, in few passes over memory where torch takes many.
+
+On a processor `torch.nn.functional.instance_norm` turns a batch in channels-last layout into channels-first and gives its result so: the
+convolution behind it turns it back, and both passes, which move single numbers, take longer than the normalisation. Here each sample is
+normalised as a batch of its own by torch's batch normalisation, which works in either layout; the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+IDENTITY = 1.0
+"""Slope of a LeakyReLU that changes nothing."""
+
+
+class _ActivatedNorm(torch.autograd.Function):
+    """LeakyReLU of the instance normalisation of a channels-last batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        y = torch.empty_like(x)
+        statistics = []
+        for sample, normalised in zip(x.split(1), y.split(1), strict=True):
+            mean, scale = (torch.empty(0, dtype=weight.dtype) for _ in range(2))
+            torch.native_batch_norm(sample, weight, bias, None, None, True, 0.0, eps, out=(normalised, mean, scale))
+            statistics.append((mean, scale))
+        if slope != IDENTITY:
+            F.leaky_relu_(y, slope)
+        ctx.save_for_backward(x, weight, y if slope != IDENTITY else None, *(value for pair in statistics for value in pair))
+        ctx.eps, ctx.slope = eps, slope
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y, *statistics = ctx.saved_tensors
+        gradient = gradients[0].contiguous(memory_format=_channels_last(x))
+        if y is not None:
+            # From the result: the slope is positive, so its sign is that of what went in, which is not kept.
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, y, ctx.slope, True)
+        parts = [
+            torch.ops.aten.native_batch_norm_backward(g, sample, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
+            for g, sample, mean, scale in zip(gradient.split(1), x.split(1), statistics[::2], statistics[1::2], strict=True)
+        ]
+        of_x, of_weight, of_bias = zip(*parts, strict=True)
+        return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None, None
+
+
+class _LayoutKept(nn.modules.instancenorm._InstanceNorm):
+    """Mixin in front of an instance normalisation class: keeps the channels-last layout on processors, and takes the activation along."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, C, *spatial)``, same shape."""
+        return self.activated(input, IDENTITY)
+
+    def activated(self, x: Tensor, slope: float) -> Tensor:
+        """LeakyReLU, with this slope for negative values (above 0), of the normalised ``(B, C, *spatial)``."""
+        if _pays(x) and self.affine and not self.track_running_stats:
+            return _ActivatedNorm.apply(x, self.weight, self.bias, self.eps, slope)
+        normalised = super().forward(x)
+        return normalised if slope == IDENTITY else F.leaky_relu_(normalised, slope)
+
+
+class InstanceNorm2d(_LayoutKept, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d` that keeps the layout."""
+
+
+class InstanceNorm3d(_LayoutKept, nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d` that keeps the layout."""
+
+
+def _pays(x: Tensor) -> bool:
+    """Whether torch's own would change the layout of a batch; False too while a network is traced, which sees torch's operations only."""
+    if x.device.type != "cpu" or x.dim() not in (4, 5) or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    return not x.is_contiguous() and x.is_contiguous(memory_format=_channels_last(x)) and x[0, 0].numel() > 1
+
+
+def _channels_last(x: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.dim() == 5 else torch.channels_last

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from ..planners.budget import ITERATIONS_PER_EPOCH, fit_batch
-from ..runtime.hardware import choose_device
+from ..planners.budget import ITERATIONS_PER_EPOCH
 from ..runtime.serialization import to_jsonable
-from ..schema import Split
-from ..schema.run_record import RunRecord
+from ..runtime.shown_text import duration
 from ..schema.settings import TrainSettings
-from ..schema.training_options import TrainingOptions
 from ..trainers.run_setup import budget_of
-from ..trainers.step_cost import measure_step
+from ..trainers.time_estimates import predicted_step
 from ..trainers.training_spec import TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -56,22 +52,11 @@ def describe_total(
     seconds = [_seconds(settings, spec, measured) for settings, spec in left]
     unknown = [_steps(settings) for (settings, _), one in zip(left, seconds, strict=True) if one is None]
     known = sum(one for one in seconds if one is not None)
-    parts = [f"{in_words(known)} of training"] if known or not unknown else []
+    parts = [f"{duration(known)} of training"] if known or not unknown else []
     if unknown:
         parts.append(f"the unknown time of {sum(unknown):g} iterations" + f" in {len(unknown)} of them" * bool(known))
     noun = "training" if count == 1 else "trainings"
     return f"In all {count} {noun}{done}: {' and '.join(parts)}, with preprocessing and validation on top"
-
-
-def in_words(seconds: float) -> str:
-    """A duration in the two units that suit it."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    hours, days = minutes // 60, minutes // 1440
-    if days:
-        return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def _steps(settings: TrainSettings) -> float:
@@ -87,7 +72,8 @@ def _seconds(settings: TrainSettings, spec: TrainingSpec, measured: dict[str, fl
         return None
     key = _same_cost(settings, spec)
     if key not in measured:
-        measured[key] = _measured_step(settings, spec)
+        cost = predicted_step(settings, spec)
+        measured[key] = None if cost is None else cost.seconds
     step = measured[key]
     return None if step is None else step * budget.amount
 
@@ -103,27 +89,3 @@ def _same_cost(settings: TrainSettings, spec: TrainingSpec) -> str:
         "device": settings.device,
     }
     return json.dumps(to_jsonable(facts), sort_keys=True)
-
-
-def _measured_step(settings: TrainSettings, spec: TrainingSpec) -> float | None:
-    """Seconds of a step, measured in a process of its own; None where it cannot be taken, of which the training will say why."""
-    device = choose_device(settings.device)
-    configuration, _ = fit_batch(spec.configuration, device.type, batch=settings.batch)
-    job = RunRecord(
-        plan=spec.plan,
-        configuration=configuration,
-        fold="0",
-        split=Split(("random",), ()),
-        budget=budget_of(settings),
-        seed=settings.seed,
-        options=TrainingOptions(),
-        trainer=settings.trainer,
-        trainer_options=settings.trainer_options,
-        settings=replace(settings, restart=False),
-    )
-    try:
-        cost = measure_step(job, str(device))
-    except (ValueError, RuntimeError) as error:
-        log.debug("A step of %s was not measured: %s", configuration.name, error)
-        return None
-    return None if cost is None else cost.seconds

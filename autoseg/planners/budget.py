@@ -34,6 +34,8 @@ MIN_PATCH_SHARE = 0.5
 """Smallest share of the planned patch, per axis: below it context is worth more than steps."""
 MEMORY_SHARE = 0.85
 """Share of the device's free memory that a measured step may use; the rest is for fragmentation and other programs."""
+PROBING_SHARE = 0.1
+"""Most of a time budget that trying steps takes before the training, whatever they cost."""
 
 
 def choose_budget(device_type: str, *, epochs: int | None = None, iterations: int | None = None, seconds: float | None = None) -> Budget:
@@ -67,6 +69,11 @@ def choose_budget(device_type: str, *, epochs: int | None = None, iterations: in
         return Budget("time", CPU_SECONDS, _time_intervals(CPU_SECONDS), f"two hours, the default on a processor; {change}")
     why = f"{REFERENCE_EPOCHS} epochs of {ITERATIONS_PER_EPOCH} iterations, the default on a GPU; {change}"
     return Budget("iterations", REFERENCE_EPOCHS * ITERATIONS_PER_EPOCH, REFERENCE_EPOCHS, why)
+
+
+def probing_limit(budget: Budget) -> float | None:
+    """Seconds that trying steps may take before a training; None without a budget in time."""
+    return PROBING_SHARE * budget.amount if budget.kind == "time" else None
 
 
 def _time_intervals(seconds: float) -> int:
@@ -215,7 +222,7 @@ def _with_fewer_voxels(
         cost, last_cost = (min(pair, key=lambda one: one.seconds) for pair in zip((cost, last_cost), again, strict=True))
     per_voxel = max(0.0, cost.seconds - last_cost.seconds) / (voxels[0] - voxels[-1])
     for size, n in zip(sizes[:0:-1], voxels[:0:-1], strict=True):
-        between = dataclasses.replace(cost, seconds=last_cost.seconds + per_voxel * (n - voxels[-1]))
+        between = dataclasses.replace(cost, seconds=last_cost.seconds + per_voxel * (n - voxels[-1]), tile_seconds=0.0)
         if _is_worthwhile(between, cost, n / voxels[0]):
             return size, last_cost if n == voxels[-1] else between
     return configuration, cost

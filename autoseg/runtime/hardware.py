@@ -28,12 +28,16 @@ class StepCost:
     """Time and memory of one training step.
 
     Attributes:
-        seconds: Of a step, warmed up.
-        peak_bytes: Largest memory held during it (on a processor: of the whole process).
+        seconds: Of a step, warmed up; of a run whose steps differ their mean.
+        peak_bytes: Largest memory held during it (on a processor: of the whole process); 0 where it was not seen.
+        tile_seconds: Of predicting one tile with the same network, without mirrored copies; 0 where that was not measured.
+        measured: Whether such steps were taken; False where time ran out, and other steps, or none, tell what it should be.
     """
 
     seconds: float
     peak_bytes: int
+    tile_seconds: float = 0.0
+    measured: bool = True
 
 
 def current_environment(device: torch.device) -> RunEnvironment:
@@ -95,11 +99,13 @@ def _listed_bytes(file: str, name: str) -> int | None:
     return None
 
 
-def peak_memory() -> int:
-    """Peak resident size of this process, bytes."""
+def peak_memory(process: int | None = None) -> int:
+    """Peak resident size of this process, bytes; of another one, by its number, 0 where the system does not tell."""
     # Linux hands ru_maxrss on to a child through fork and exec: there it would be the parent's.
-    if (listed := _listed_bytes("/proc/self/status", "VmHWM")) is not None:
+    if (listed := _listed_bytes(f"/proc/{process or 'self'}/status", "VmHWM")) is not None:
         return listed
+    if process is not None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

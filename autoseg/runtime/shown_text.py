@@ -15,6 +15,17 @@ def one_of_many(kind: str) -> dict[str, str]:
     return {"one_of_many": kind}
 
 
+def duration(seconds: float) -> str:
+    """A duration in the two units that suit it."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
 def printable(text: str) -> str:
     """Text for a terminal: control characters (but line feeds), escape sequences and direction marks as ``\\x1b``, the rest as it is."""
     from ..schema.names import is_unprintable  # the room of values needs numpy, which `--help` has no use for

@@ -13,7 +13,7 @@ from .run import Budget, Split
 from .scores import Choice
 from .settings import EnsembleSettings, TrainSettings
 from .training_options import TrainingOptions
-from .values import check_fold, check_least, expect
+from .values import check_axes, check_fold, check_least, expect
 
 EIGHT_BITS, LOG_ODDS = "probability8", "log_odds16"
 """Forms of a member's prediction that an ensemble reads: as validation of earlier versions stored it, and as it is stored now."""
@@ -73,6 +73,23 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True)
+class ValidationSettings:
+    """How held-out cases are predicted where full validation would take too long (`trainers.validation_plan`).
+
+    Attributes:
+        mirror_axes: Spatial axes of the patch that are flipped: some of those that prediction flips, or none.
+        step: Distance of neighbouring tiles as a share of the patch.
+    """
+
+    mirror_axes: tuple[int, ...] = ()
+    step: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_axes("validation: mirror_axes", self.mirror_axes, 3)
+        expect(0 < self.step <= 1, "validation: step", "a share of the patch in (0, 1]", self.step)
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One fold of one configuration, completely described: the same record gives the same weights on a CPU. Written to ``run.json``.
 
@@ -91,6 +108,7 @@ class RunRecord:
         case_weights: Training case to how often it is drawn, relative to others; empty likewise.
         pseudo_labels: Images without label maps that it learns from as well; None where it learns from labelled cases only.
         earlier_budgets: Seconds at which the training had ended before it was trained on (`trainers.longer`), in order.
+        validation: How its held-out cases are predicted where that is not as in prediction; None where it is.
     """
 
     file_format: ClassVar[int] = FORMAT
@@ -113,6 +131,7 @@ class RunRecord:
     case_weights: dict[str, float] = field(default_factory=dict)
     pseudo_labels: PseudoLabels | None = None
     earlier_budgets: tuple[float, ...] = ()
+    validation: ValidationSettings | None = None
 
     def __post_init__(self) -> None:
         check_name(self.fold, "fold")

@@ -87,6 +87,7 @@ class TrainSettings:
         learning_rate: At the start; None means the trainer's.
         rate_of_preset: The rate among `options` is that of a paper's preset and was not typed: with `pretrained` a tenth of it is taken.
         pretrained: Checkpoint to start from, or the folder of a fold or model that has one.
+        validation: ``auto``: with fewer mirrored copies and tiles where that would take longer than half of `seconds`; ``full``: never.
         pseudo_labels: Learn from the images without label maps too, by the chosen models' predictions of them.
         restart: Move an existing run aside and start again.
         tag: Last part of the model folder's name, to keep trainings apart that differ in an option only.
@@ -121,6 +122,7 @@ class TrainSettings:
     learning_rate: float | None = None
     rate_of_preset: bool = False
     pretrained: Path | None = None
+    validation: str = "auto"
     pseudo_labels: bool = False
     restart: bool = False
     tag: str = ""

@@ -11,20 +11,22 @@ from typing import Any
 import torch
 
 from ..data.annotations import annotated_indices
-from ..planners.budget import MIN_BATCH_SIZE, choose_budget, fit_batch, fit_memory, fit_time_budget
+from ..planners.budget import MIN_BATCH_SIZE, choose_budget, fit_batch, fit_memory, fit_time_budget, probing_limit
 from ..runtime.hardware import StepCost, choose_device, device_memory, release_memory
 from ..runtime.registry import lookup, unknown_name_error
 from ..runtime.runs import Run
+from ..runtime.shown_text import duration
 from ..runtime.workspace import Workspace
 from ..schema import Budget, Configuration, Dataset, Labels, Mirroring, Split
-from ..schema.run_record import RunRecord
+from ..schema.run_record import RunRecord, ValidationSettings
 from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
 from .fine_tuning import width_of
 from .run_options import default_options, sibling_configuration
-from .step_cost import measure_step
+from .step_cost import Probe, measure_step
 from .training_spec import TrainingSpec
+from .validation_plan import FULL, CaseSize, as_validated, describe, plan_validation, predicted_validation, validation_limit
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +85,14 @@ def _like_sibling(configuration: Configuration, sibling: Configuration | None, r
     return replace(configuration, patch_size=sibling.patch_size, width=sibling.width, context=sibling.context)
 
 
-def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None, *, settings: TrainSettings) -> RunRecord:
+def new_record(
+    spec: TrainingSpec, split: Split, run: Run, previous: Path | None, *, settings: TrainSettings, held_out: Sequence[CaseSize] = ()
+) -> RunRecord:
     """The record of a run that starts: what was asked for, made to fit device and budget.
 
     Args:
         previous: Segmentations of a cascade's first stage, in that stage's model folder; None without one.
+        held_out: Sizes of the cases that will validate it, for whose validation time is planned too.
 
     Raises:
         RuntimeError: Not even the smallest step fits on this device, or, where other folds of the model have a patch, that patch.
@@ -116,11 +121,28 @@ def new_record(spec: TrainingSpec, split: Split, run: Run, previous: Path | None
         trainer_options=settings.trainer_options,
         settings=replace(settings, restart=False, longer=False, trial=None),
     )
-    configuration, reasons = _fitted(job, sibling, device, settings)
+    configuration, cost, reasons = _fitted(job, sibling, device, settings)
+    limit = None if settings.validation == FULL else validation_limit(fitted)
+    validation, validation_why = _validation(replace(job, configuration=configuration), run, cost, held_out, limit=limit)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
-    for sentence in (batch_why, *reasons):
+    for sentence in filter(None, (batch_why, *reasons, validation_why)):
         log.info("%s.", sentence)
-    return replace(job, configuration=configuration, options=_options(fitted, device.type, configuration.batch_size, settings))
+    options = _options(fitted, device.type, configuration.batch_size, settings)
+    return replace(job, configuration=configuration, options=options, validation=validation)
+
+
+def _validation(
+    job: RunRecord, run: Run, cost: StepCost, held_out: Sequence[CaseSize], *, limit: float | None
+) -> tuple[ValidationSettings | None, str]:
+    """How a run's held-out cases are predicted, and why: as those of the model's other folds, or as a limit of seconds allows."""
+    outputs, siblings = job.plan.labels.n_outputs, run.siblings()
+    if not siblings or job.settings is None or job.settings.validation == FULL:
+        return plan_validation(job.configuration, held_out, cost, outputs=outputs, limit=limit)
+    settings = siblings[0].record().validation
+    alike = as_validated(replace(job, validation=settings))
+    took = duration(predicted_validation(alike, held_out, cost, outputs=outputs))
+    how = f", with {describe(alike)} as in the model's other folds" if settings else ""
+    return settings, f"Validation will then take about {took}{how}" if held_out else ""
 
 
 def _named_augmentation(settings: TrainSettings) -> Mapping[str, Any]:
@@ -131,14 +153,15 @@ def _named_augmentation(settings: TrainSettings) -> Mapping[str, Any]:
 
 def _fitted(
     job: RunRecord, sibling: Configuration | None, device: torch.device, settings: TrainSettings
-) -> tuple[Configuration, list[str]]:
-    """The job's configuration made to fit memory and time by real steps on the device, and what to tell the user.
+) -> tuple[Configuration, StepCost, list[str]]:
+    """The job's configuration made to fit memory and time by real steps on the device, the cost of its step, and what to tell the user.
 
     A short time changes nothing that was asked for: batch, patch and features of the network.
     """
+    probe = Probe(str(device), limit=probing_limit(job.budget), progress=True)
 
     def measured(one: Configuration) -> StepCost | None:
-        return measure_step(replace(job, configuration=one), str(device))
+        return measure_step(replace(job, configuration=one), probe)
 
     release_memory(device)  # a training before this one may have left some
     configuration, cost, memory_why = fit_memory(
@@ -152,10 +175,13 @@ def _fitted(
             keep_patch=bool(settings.patch),
             min_batch=settings.batch or MIN_BATCH_SIZE,
         )
-    reasons = [why for why in (memory_why, time_why, f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB") if why]
+    step = f"A step takes {cost.seconds:.3g} s and {cost.peak_bytes / 1e9:.1f} GB"
+    if not cost.measured:
+        step = f"A step takes about {cost.seconds:.3g} s, estimated: steps were tried for a tenth of --time, {duration(probe.limit)}"
+    reasons = [why for why in (memory_why, time_why, step) if why]
     if job.budget.kind == "iterations":
-        reasons.append(f"It will take about {_duration(job.budget.amount * cost.seconds)}")
-    return configuration, reasons
+        reasons.append(f"It will take about {duration(job.budget.amount * cost.seconds)}")
+    return configuration, cost, reasons
 
 
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
@@ -179,8 +205,3 @@ def fitted_budget(settings: TrainSettings) -> Budget:
     if settings.fitted_seconds is None or settings.seconds is None:
         return budget_of(replace(settings, fitted_seconds=None))
     return budget_of(replace(settings, seconds=max(settings.seconds, settings.fitted_seconds), fitted_seconds=None))
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

@@ -50,6 +50,7 @@ from .plateau import Plateau
 from .run_environment import record_run_environment, remove_run_environment
 from .run_options import RunFolders
 from .schedules import learning_rate_factor
+from .validation_plan import as_validated
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class Trainer:
         self._scoring_seconds, self._saved_at, self._start = 0.0, -math.inf, 0.0
 
     learns_pseudo_labels = True  # whether `step` counts voxels by `Batch.weight`
+    step_kinds: Mapping[int, float] = {0: 1.0}  # number of an iteration to the share of all that cost as much: here all are alike
+
     # What a trainer is made of: override these to differ
 
     def build_network(self) -> nn.Module:
@@ -155,13 +158,12 @@ class Trainer:
 
     def predictor(self, network: nn.Module) -> VolumePredictor:
         """The predictor of whole volumes with the trained `network`."""
-        return Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
+        return Predictor([network], as_validated(self.job), self.job.plan.labels, device=self.device)
 
     def prepare(self) -> None:
         """Writes files that the first batch needs; called whenever a run begins or goes on."""
 
     def batch_maker(self, names: Sequence[str], *, stream: int) -> BatchMaker:
-        """What makes the batches of some cases, see `BatchMaker`."""
         return BatchMaker(self.job, self.folders, names, stream=stream, device=self.device)
 
     def build_loss(self) -> Callable[..., Tensor]:
@@ -343,9 +345,7 @@ class Trainer:
         return new_head(self.job, self.network, self._network_of)
 
     def _network_of(self, job: RunRecord) -> nn.Module:
-        """The network that this trainer would have for another job."""
-        other = copy.copy(self)
-        other.job = job
+        (other := copy.copy(self)).job = job
         return other.build_network()
 
     def restore(self) -> None:

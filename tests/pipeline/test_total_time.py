@@ -8,10 +8,13 @@ import pytest
 from factories import make_configuration, make_plan
 
 from autoseg.pipeline import total_time
-from autoseg.pipeline.total_time import describe_total, in_words
+from autoseg.pipeline.total_time import describe_total
 from autoseg.runtime.hardware import StepCost
+from autoseg.runtime.shown_text import duration
 from autoseg.schema import RunRecord
 from autoseg.schema.settings import TrainSettings
+from autoseg.trainers import time_estimates
+from autoseg.trainers.step_cost import Probe
 from autoseg.trainers.training_spec import training_spec
 
 PLAN = make_plan(make_configuration(2))
@@ -26,13 +29,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunRecord]:
     """The jobs of which a step was measured: half a second, and in 3D nobody knows."""
     jobs: list[RunRecord] = []
 
-    def measure(job: RunRecord, device: str) -> StepCost | None:
+    def measure(job: RunRecord, probe: Probe) -> StepCost | None:
         jobs.append(job)
         if job.trainer == "AdversarialTrainer":
             raise RuntimeError("a trial step failed")
         return StepCost(0.5, 1)
 
-    monkeypatch.setattr(total_time, "measure_step", measure)
+    monkeypatch.setattr(time_estimates, "measure_step", measure)
     return jobs
 
 
@@ -77,4 +80,4 @@ def test_a_cascade_needs_every_fold_of_its_first_stage_once(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("seconds", "words"), [(30, "30 s"), (300, "5 min"), (16500, "4 h 35 min"), (200_000, "2 d 7 h")])
 def test_durations(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert duration(seconds) == words

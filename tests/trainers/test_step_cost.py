@@ -16,7 +16,7 @@ from autoseg.runtime.processes import is_alive
 from autoseg.runtime.registry import allowed_code
 from autoseg.schema.run_record import RunRecord
 from autoseg.trainers import step_cost as trial
-from autoseg.trainers.step_cost import measure_step
+from autoseg.trainers.step_cost import Probe, measure_step
 
 OWN_TRAINER = """
 import torch
@@ -37,7 +37,7 @@ def job(**changes) -> RunRecord:
 
 def test_a_real_step_is_measured_in_a_process_of_its_own():
     parents = bytearray(b"x") * 2**30  # its own memory is measured, not what its parent holds
-    cost = measure_step(job(), "cpu")
+    cost = measure_step(job(), Probe("cpu"))
     assert len(parents) == 2**30
     assert cost.seconds > 0
     assert 2**25 < cost.peak_bytes < 2**30
@@ -47,7 +47,7 @@ def test_a_real_step_is_measured_in_a_process_of_its_own():
 def test_a_trainer_of_ones_own_is_found_and_its_own_step_measured(monkeypatch, tmp_path: Path):
     (tmp_path / "own_trainers.py").write_text(OWN_TRAINER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    plain, hungry = (measure_step(dataclasses.replace(job(), trainer=name), "cpu") for name in ("Trainer", "own_trainers:Hungry"))
+    plain, hungry = (measure_step(dataclasses.replace(job(), trainer=name), Probe("cpu")) for name in ("Trainer", "own_trainers:Hungry"))
     assert hungry.peak_bytes - plain.peak_bytes > 500 * 2**20
 
 
@@ -64,34 +64,36 @@ class Boundless(torch.nn.Module):
 
 def test_a_step_that_needs_more_memory_than_there_is_gives_none():
     with allowed_code([__name__]):
-        assert measure_step(job(network=f"{__name__}:Boundless", network_options={}), "cpu") is None
+        assert measure_step(job(network=f"{__name__}:Boundless", network_options={}), Probe("cpu")) is None
 
 
 def test_another_failure_carries_its_reason():
     with pytest.raises(RuntimeError, match="trial step of 2d failed.*expected one of .*plain_unet"):
-        measure_step(job(network="plane_unet"), "cpu")
+        measure_step(job(network="plane_unet"), Probe("cpu"))
 
 
 @pytest.mark.parametrize("code", [-9, 137, trial.OUT_OF_MEMORY])
 def test_a_process_that_the_system_kills_did_not_fit(monkeypatch, code):
-    monkeypatch.setattr(trial, "_in_child", lambda request: (code, "", ""))
-    assert measure_step(job(), "cpu") is None
+    monkeypatch.setattr(trial._Trial, "_listen", lambda *_: code)
+    assert measure_step(job(), Probe("cpu")) is None
 
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_step_measured_has_the_jobs_loss_and_optimiser(regions):
     labels = dataclasses.replace(ORGANS, regions=regions, regions_class_order=(2, 5) if regions else (), ignore=9)
     second = make_configuration(name="3d_cascade", previous_stage="3d_lowres")
-    cost = trial._cost(make_job(make_plan(second, labels=labels), "3d_cascade", optimizer="sgd"), trial.choose_device("cpu"))
-    assert cost.seconds > 0
+    job = make_job(make_plan(second, labels=labels), "3d_cascade", optimizer="sgd")
+    said = list(trial.measured(job, trial.choose_device("cpu")))
+    assert [one["seconds"] > 0 for one in said if "step" in one] == [True] * trial.STEPS
+    assert said[-1]["tile"] > 0
 
 
 PARENT = """
 import sys
 sys.path.insert(0, {tests!r})
 from factories import make_configuration, make_job, make_plan
-from autoseg.trainers.step_cost import measure_step
-measure_step(make_job(make_plan(make_configuration(2, patch_size=(2048, 2048))), "2d"), "cpu")
+from autoseg.trainers.step_cost import Probe, measure_step
+measure_step(make_job(make_plan(make_configuration(2, patch_size=(2048, 2048))), "2d"), Probe("cpu"))
 """
 
 

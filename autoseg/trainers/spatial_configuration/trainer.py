@@ -27,6 +27,7 @@ from ..losses import LOSSES
 from ..losses.heatmap import sigmoid_cross_entropy
 from ..run_options import RunFolders, checked_options, sibling_configuration
 from ..trainer import Trainer
+from ..validation_plan import as_validated
 from .coarse_cases import prepare_coarse
 from .locator_training import LocatorTraining
 from .options import MULTIPLE, SpatialConfigurationOptions, with_locator, with_whole_region
@@ -49,6 +50,7 @@ class SpatialConfigurationTrainer(Trainer):
         if job.configuration.locator is not None:
             loss, translation = self.options.localisation_loss, self.options.localisation_translation
             self.locator = LocatorTraining(job, device, loss=loss, translation=translation)
+        self.step_kinds = self._kinds()
 
     learns_pseudo_labels = False  # its heatmaps and its locator count all voxels alike
 
@@ -136,9 +138,8 @@ class SpatialConfigurationTrainer(Trainer):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Takes a step of the SpatialConfiguration-Net, before it in some steps one of the locator."""
-        share, number = self.options.localisation_share, self.iteration
-        if self.locator is not None and math.ceil((number + 1) * share) > math.ceil(number * share):
-            self.locator.step(number, self.optimized.learning_rate)
+        if self.locator is not None and self._trains_locator(self.iteration):
+            self.locator.step(self.iteration, self.optimized.learning_rate)
         if not isinstance(self.network, SpatialConfigurationNet):
             raise ValueError(f"SpatialConfigurationTrainer: expected a SpatialConfiguration-Net, got {type(self.network).__name__}")
         with autocast(self.device):
@@ -150,9 +151,20 @@ class SpatialConfigurationTrainer(Trainer):
         located = {} if self.locator is None else {"localisation_loss": self.locator.loss}
         return {"train_loss": loss.detach(), **located}
 
+    def _trains_locator(self, number: int) -> bool:
+        """Whether an iteration is one of the share, spread evenly, that train the locator too."""
+        share = self.options.localisation_share
+        return math.ceil((number + 1) * share) > math.ceil(number * share)
+
+    def _kinds(self) -> Mapping[int, float]:
+        """`step_kinds`: iterations that train the locator too, as the first does, and those that do not."""
+        share = 0.0 if self.locator is None else self.options.localisation_share
+        without = next((number for number in range(1, 1000) if not self._trains_locator(number)), None)
+        return {0: share, without: 1 - share} if 0 < share < 1 and without is not None else {0: 1.0}
+
     def predictor(self, network: nn.Module) -> VolumePredictor:
         """The predictor of the located box."""
-        inside = Predictor([network], self.job.configuration, self.job.plan.labels, device=self.device)
+        inside = Predictor([network], as_validated(self.job), self.job.plan.labels, device=self.device)
         if self.locator is None:
             return inside
         locator = self.locator.optimized.final.eval()

@@ -58,9 +58,12 @@ def find_best_configuration(options: Namespace) -> int:
 
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("-r", "--reference", type=Path, required=True, help="folder (or file) of reference label maps")
-    parser.add_argument("-p", "--prediction", type=Path, required=True, nargs="+", help="folders (or files) of predicted label maps")
+    parser.add_argument("-r", "--reference", type=Path, required=True, help="folder of reference label maps, or one file")
+    text = "folders of predicted label maps, or single files, whose references are found by name"
+    parser.add_argument("-p", "--prediction", type=Path, required=True, nargs="+", help=text)
     parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
+    text = "whose cases are of one patient: a CSV or JSON file, case -> patient, or a regular expression that finds the patient in a name"
+    parser.add_argument("--groups", metavar="FILE", help=f"{text} (default: the dataset's, else as noted with the predictions)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="besides Dice and IoU; an unknown name lists the known ones")
     text = "mm within which surfaces count as the same (NSD): 2 for all organs, liver=3 for one (default: the dataset's, else 1)"
     parser.add_argument("--tolerance", nargs="+", default=[], metavar="MM", help=text)
@@ -93,6 +96,7 @@ def evaluate(options: Namespace) -> int:
         workers=options.workers,
         nifti_geometry=options.nifti_geometry,
         postprocess=options.postprocess,
+        groups=options.groups,
     )
     write_evaluation(evaluation, outputs, json=options.json, csv=options.csv)
     with allowed_code(typed=options.metrics or ()):

@@ -26,6 +26,7 @@ __all__ = [
     "is_dicom_file",
     "is_dicom_folder",
     "is_series",
+    "patient_of",
     "read_geometry",
     "read_volume",
     "series_files",
@@ -84,6 +85,14 @@ def series_files(path: Path) -> list[Path]:
         if not path.is_dir():
             raise
         return list(files_in(path))
+
+
+def patient_of(path: Path) -> str:
+    """The patient's number in the headers of the one volume that `path` means; empty where they, or the volume, are not there."""
+    try:
+        return _one_series(path).patient
+    except ValueError:
+        return ""
 
 
 def find_dicom_cases(path: Path) -> FoundCases:

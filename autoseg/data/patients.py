@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,6 +50,50 @@ def patients_as_far_as_known(names: Sequence[str], groups: Mapping[str, str] | s
         said = {name: patients_of(Path(), [name], groups) for name in names if re.search(groups, name)}
         return {name: said.get(name, {}).get(name, name) for name in names}
     return {name: str((groups or {}).get(name, name)) for name in names}
+
+
+def read_groups(words: str) -> Mapping[str, str] | str:
+    """What a user gave as ``--groups``: a file of cases and their patients (``.csv``, ``.tsv``, ``.json``), or a regular expression.
+
+    A table has two columns, or some called ``case`` and ``patient``; JSON is an object, case -> patient.
+
+    Raises:
+        ValueError: The file is not there, or is none of these.
+    """
+    path = Path(words).expanduser()
+    if path.suffix.lower() not in (".csv", ".tsv", ".json"):
+        return words
+    if not path.is_file():
+        raise ValueError(f"--groups {path}: expected a file of cases and patients, found nothing")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return _groups_of_json(text) if path.suffix.lower() == ".json" else _groups_of_table(text)
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"--groups {path}: expected cases and their patients (columns case and patient, or an object): {error}") from error
+
+
+def _groups_of_json(text: str) -> dict[str, str]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(patient, (str, int)) for patient in found.values()):
+        raise ValueError("found something else than case -> patient")
+    return {case: str(patient) for case, patient in found.items()}
+
+
+def _groups_of_table(text: str) -> dict[str, str]:
+    """The first line tells what separates columns, and whether they have names."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    mark = max(",;\t", key=lines[0].count) if lines else ","
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+    names = [cell.casefold() for cell in rows[0]] if rows else []
+    named = {"case", "patient"} <= set(names)
+    case, patient = (names.index("case"), names.index("patient")) if named else (0, 1)
+    rows = rows[1:] if named else rows
+    if not rows:
+        raise ValueError("found no rows")
+    for number, row in enumerate(rows, 1):
+        if len(row) <= max(case, patient):
+            raise ValueError(f"row {number} has {len(row)} column{'' if len(row) == 1 else 's'}")
+    return {row[case]: row[patient] for row in rows}
 
 
 def likely_patients(names: Sequence[str]) -> dict[str, str]:

@@ -55,8 +55,8 @@ Pair = tuple[str, Path, Path]
 
 
 def evaluate_folders(
-    reference: Path,
-    prediction: Path,
+    reference: str | Path,
+    prediction: str | Path,
     labels: Labels | None = None,
     *,
     workers: int | None = None,
@@ -69,7 +69,9 @@ def evaluate_folders(
     nifti_geometry: str | None = None,
     postprocess: Sequence[str] = (),
 ) -> list[Score]:
-    """Compares the label maps of two folders (or two files). Formats may differ: a case is a file name without its ending.
+    """Compares the label maps of two folders, two files, or a file and what has its name in a folder.
+
+    Formats may differ: a case is a file name without its ending.
 
     Args:
         reference: Folder of the true label maps, or one file.
@@ -96,6 +98,7 @@ def evaluate_folders(
             not fit together (without `failures`: one, with: all); every such case is named. Without `labels`: no file has an organ.
     """
     check_metrics(metrics or ())
+    reference, prediction = Path(reference).expanduser(), Path(prediction).expanduser()
     _check(reference, prediction, postprocess, labels)
     pairs, problems = _pairs(reference, prediction, partial=partial)
     score = bind(_score, postprocess=postprocess, metrics=metrics, tolerance_mm=tolerance_mm)
@@ -203,6 +206,10 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> tuple[list[tu
     if reference.is_file() and prediction.is_file():
         return [(stem_of(reference), reference, prediction)], {}
     true, guess = _label_files(reference), _label_files(prediction)
+    if prediction.is_file():
+        true = _of_name(true, stem_of(prediction), reference, prediction, "reference")
+    elif reference.is_file():
+        guess = _of_name(guess, stem_of(reference), prediction, reference, "prediction")
     missing, extra = sorted(true.keys() - guess), sorted(guess.keys() - true)
     common = sorted(true.keys() & guess)
     if not common:
@@ -226,8 +233,20 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> tuple[list[tu
     return pairs, problems
 
 
+def _of_name(files: Mapping[str, list[Path]], name: str, folder: Path, file: Path, what: str) -> dict[str, list[Path]]:
+    """The files in a folder that belong to one file outside; a ValueError where none does."""
+    if name not in files:
+        raise ValueError(
+            f"{file}: expected a {what} of that name in {folder}, found none called {name}; there are {_shorten(sorted(files))}. "
+            "Name the file itself instead of its folder"
+        )
+    return {name: files[name]}
+
+
 def _label_files(folder: Path) -> dict[str, list[Path]]:
-    """Case name -> its files, of all images in `folder`."""
+    """Case name -> its files, of all images in `folder`, or of the one file that is named instead."""
+    if folder.is_file() and ending_of(folder):
+        return {stem_of(folder): [folder]}
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder of label maps, found {'a file' if folder.is_file() else 'nothing'}")
     found: dict[str, list[Path]] = {}

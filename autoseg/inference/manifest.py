@@ -75,6 +75,8 @@ class Manifest:
     def add(self, case: Case, files: Sequence[Path], findings: Sequence[Any] | None = None) -> None:
         """Notes what was made of a case; `findings` are kept for the table of all cases, those of an earlier time where it is None."""
         entry = {"models": self.key, "input": self._input(case), "source": _source(case), "files": [], **self._entry(case)}
+        if case.group not in (None, case.name):
+            entry["patient"] = case.group
         if self.labels is not None:
             entry["labels"] = value_id(self.labels)
         entry["files"] = sorted({*entry["files"], *map(self._name, files)})
@@ -157,6 +159,16 @@ def written_labels(folder: Path) -> dict[str, Labels]:
             labels = {key: from_jsonable(one, Labels) for key, one in _labels_in(path).items()}
             cases = read_json(path, dict)["cases"].values() if labels else ()
             found |= {name: labels[case["labels"]] for case in cases if case.get("labels") in labels for name in case.get("files", [])}
+    return found
+
+
+def recorded_cases(prediction: Path) -> dict[str, dict[str, Any]]:
+    """What is noted of the cases in a folder of predictions, or of a label map in one; empty where nothing is, or not by this program."""
+    folder = prediction if prediction.is_dir() else prediction.parent
+    found: dict[str, dict[str, Any]] = {}
+    for manifest in (folder / NOTES / MANIFEST, folder / MANIFEST):
+        with contextlib.suppress(ValueError):
+            found |= {**_entries_in(manifest), **_entries_of_cases(_case_files(manifest))}
     return found
 
 

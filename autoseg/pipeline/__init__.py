@@ -1,6 +1,6 @@
 """The story, one function a command:
 
-    check_dataset            what is wrong with the data, case by case
+    check_dataset            what is wrong with the data, case by case                             (checking.py)
     describe_dataset         what the dataset is, in one line
     merge                    datasets with different organs -> one that is partially labelled      (merging.py)
     plan_and_preprocess      dataset -> fingerprint -> plan -> folds -> preprocessed cases         (preparing.py)
@@ -21,12 +21,12 @@ Each reads the file that the former wrote, can be interrupted at any moment, and
 
 # ruff: noqa: F401
 
-from ..data.checks import check_dataset
 from ..data.repair import fix_dataset
 from ..data.summary import describe_dataset
 from ..evaluation.folders import evaluate_folders
 from ..report.overlays import OverlaySettings, draw_overlays
 from ..schema.settings import EnsembleSettings, PlanSettings, PredictSettings, TrainSettings
+from .checking import check_dataset
 from .choosing import describe_choice, find_best_configuration
 from .ensembles import train_ensemble
 from .experiments import describe_experiment

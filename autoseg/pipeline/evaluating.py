@@ -23,6 +23,7 @@ from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.serialization import write_json
 from ..runtime.workspace import find_workspace, home_folders
 from ..schema import Case, Dataset, Score
+from .known_patients import known_patients
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def evaluate_predictions(
     workers: int | None = None,
     nifti_geometry: str | None = None,
     postprocess: Sequence[str] = (),
+    groups: str | None = None,
 ) -> Evaluation:
     """Scores one prediction or several against the same references; of several, the first is compared with each of the others.
 
@@ -106,6 +108,8 @@ def evaluate_predictions(
         home: Home folder.
         metrics: As `partial`, `workers` and `postprocess` see `evaluate_folders`.
         nifti_geometry: See `Case`; None means as the dataset was planned.
+        groups: Whose cases are of one patient, for the tests of comparisons (`read_groups`): a file ``.csv`` or ``.json``, or a regular
+            expression. None: as the dataset, or the notes beside the predictions, say.
         tolerances: What goes before the dataset's: ``2`` for every organ, ``liver=3`` for one, in mm.
 
     Raises:
@@ -128,9 +132,8 @@ def evaluate_predictions(
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
     held = [name for name in COMPARED_METRICS if all(has_value(score, name) for scores in found for score in scores)]
-    of_dataset = {case.name: case.group or case.name for case in known.cases} if known else {}
     cases_found = sorted({score.case for scores in found for score in scores})
-    patients = patients_to_compare(cases_found, ("those of the dataset", of_dataset))
+    patients = patients_to_compare(cases_found, *known_patients(cases_found, predictions, groups=groups, dataset=known))
     compare = bind(compare_scores, metrics=metrics or held, patients=patients.of_case)
     several = zip(predictions, found, failures, strict=True)
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]

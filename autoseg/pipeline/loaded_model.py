@@ -28,6 +28,7 @@ from ..runtime.registry import allowed_code
 from ..schema import Case, Geometry, Image
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, is_table, tell_likeness
+from .known_patients import with_patients
 from .model_source import ModelSource
 
 log = logging.getLogger(__name__)
@@ -204,6 +205,7 @@ def predict_found(
         destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
         destination = replace(destination, keeps_table=keeps_table)
         outputs = prediction_outputs(images, destination, found.cases, model.source.protected, overwrite=overwrite)
+        cases = with_patients(cases, model.source.plan)
         failures = predict_cases(cases, destination, ensemble, outputs)
         conclude_prediction(destination, cases, ensemble, model.source.results, write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from factories import write_dataset, write_volume
 
+from autoseg import evaluate_folders
 from autoseg.cli import evaluate
 
 
@@ -109,3 +110,30 @@ def test_predictions_are_scored_with_post_processing_and_stay_as_they_are(folder
 def test_what_does_not_exist_is_answered(folders, arguments, message, capsys):
     assert run(folders, "-p", folders / "moved", *arguments) != 0
     assert message in capsys.readouterr().err
+
+
+def test_one_file_is_compared_with_what_has_its_name_in_a_folder(folders, capsys):
+    assert run(folders, "-p", folders / "moved" / "case_2.nii.gz") == 0
+    assert "0.8333" in capsys.readouterr().out
+    assert evaluate([str(one) for one in ("-r", folders / "labels" / "case_2.nii.gz", "-p", folders / "moved", folders / "right")]) == 0
+    other = shutil.copy(folders / "moved" / "case_2.nii.gz", folders / "seg.nii.gz")
+    assert run(folders, "-p", other) == 2
+    said = capsys.readouterr().err
+    assert "expected a reference of that name" in said and "none called seg" in said and "case_0" in said
+
+
+def test_folders_in_python_are_what_a_user_has(folders):
+    scores = evaluate_folders(str(folders / "labels"), str(folders / "moved"))
+    assert scores == evaluate_folders(folders / "labels", folders / "moved") and len(scores) == 7
+
+
+def test_patients_are_those_of_the_user(folders, capsys):
+    table = folders / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"case_{number},p{number // 4}\n" for number in range(7)))
+    words = ("-p", folders / "moved", folders / "right", "--json", folders / "x.json", "--groups")
+    assert run(folders, *words, table) == 0
+    dice = next(one for one in json.loads((folders / "x.json").read_text())["comparisons"][0]["differences"] if one["metric"] == "dice")
+    assert dice["p_value"] is None or dice["p_value"] > 0.4, "two patients tell nothing"
+    table.write_text("case_0,p")
+    assert run(folders, *words, table) == 2
+    assert "expected a patient for every case" in capsys.readouterr().err

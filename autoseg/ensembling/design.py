@@ -99,6 +99,7 @@ class Design:
             foreground=0.67,
             deep_supervision=False,
             validation_batches=4,
+            validation_tiles=16,
             augmentation=_only_flips(),
         )
         names = tuple(member.name for member in self.members)

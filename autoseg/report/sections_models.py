@@ -58,7 +58,7 @@ def _model_curves(name: str, runs: Sequence[RunFacts], losses: tuple[float, floa
     loss = curve_figure(
         loss_curves, x_max=x_max, y_range=losses, name=f"loss {name}", label=f"{name}, folds {folds}: loss over the iterations"
     )
-    label = f"{name}, folds {folds}: Dice of validation patches over the iterations"
+    label = f"{name}, folds {folds}: Dice of held-out cases over the iterations"
     dice = curve_figure(dice_curves, x_max=x_max, y_range=(0, 1), name=f"dice {name}", label=label)
     return {"name": name, "folds": folds, "figures": {"Loss": loss, "Validation Dice": dice}}
 

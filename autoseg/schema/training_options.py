@@ -185,7 +185,8 @@ class TrainingOptions:
         average_decay: Decay of an exponential moving average of the weights, which then validates and predicts; 0 switches it off.
         deep_supervision: Loss on the decoder's coarser outputs too.
         supervision: How these count: name in `autoseg.trainers.losses.deep_supervision.SUPERVISIONS`.
-        validation_batches: Batches of patches scored after every validation interval.
+        validation_batches: Batches of patches after every validation interval for the validation loss.
+        validation_tiles: Tiles of whole held-out cases after every validation interval for the Dice that is shown.
         augmentation: Probabilities and ranges.
     """
 
@@ -211,6 +212,7 @@ class TrainingOptions:
     deep_supervision: bool = True
     supervision: str = "deep"
     validation_batches: int = 50
+    validation_tiles: int = 64
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
     def __post_init__(self) -> None:
@@ -220,6 +222,7 @@ class TrainingOptions:
             check_share(name, getattr(self, name))
         check_least("weight_decay", self.weight_decay)
         check_least("validation_batches", self.validation_batches, 1)
+        check_least("validation_tiles", self.validation_tiles, 1)
         for weight in self.class_weights:
             check_least("class_weights", weight)
         if not isinstance(self.organ_slices, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from .losses.target_adaptive import Annotated, after_flip
 from .patch_sampling import Sample, draw_sample, is_foreground_slot, moved, read_box, read_patch
 from .run_options import RunFolders
 from .slice_patches import read_slices, repeated
+
+log = logging.getLogger(__name__)
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers; a validation batch never shares draws with a training batch."""
@@ -208,6 +211,15 @@ class BatchMaker:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def scoring_batches(make: Callable[[Sequence[str]], BatchMaker], job: RunRecord) -> BatchMaker:
+    """Batches of the held-out cases; of the training cases where none of the former was annotated for the organs."""
+    try:
+        return make(job.scored or job.split.val or job.split.train)
+    except NothingAnnotatedError as error:
+        log.warning("%s: scores while training come from training cases.", error)
+        return make(job.split.train)
 
 
 def _stacked(weights: Sequence[Tensor | None], segmentations: Tensor) -> Tensor | None:

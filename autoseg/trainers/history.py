@@ -44,7 +44,7 @@ class History:
         self.rows = self.rows[:validation_intervals]
 
     def warn_if_collapsed(self) -> None:
-        """Logs a warning, once, where an organ was found in no validation patch for several validation intervals."""
+        """Logs a warning, once, where an organ was found in no held-out case for several validation intervals."""
         recent = self.rows[-INTERVALS_BEFORE_WARNING:]
         if self._warned or len(recent) < INTERVALS_BEFORE_WARNING:
             return
@@ -53,7 +53,7 @@ class History:
         if lost:
             self._warned = True
             log.warning(
-                "%s: not found in any validation patch for %d validation intervals. Training goes on; if it stays so, give it more --time, "
+                "%s: not found in any held-out case for %d validation intervals. Training goes on; if it stays so, give it more --time, "
                 "a smaller --learning-rate, or look at these labels with autoseg_check.",
                 ", ".join(lost),
                 INTERVALS_BEFORE_WARNING,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plot_history(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Plots a training: losses, Dice of the validation patches, and the learning rate, over its validation intervals.
+    """Plots a training: losses, Dice of held-out cases, and the learning rate, over its validation intervals.
 
     Args:
         rows: One a validation interval. Plotted are columns with ``loss`` in their name, ``mean_dice``, ``dice_<organ>`` and

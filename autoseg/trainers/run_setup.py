@@ -127,7 +127,8 @@ def new_record(
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in filter(None, (batch_why, *reasons, validation_why)):
         log.info("%s.", sentence)
-    options = _options(fitted, device.type, configuration.batch_size, settings)
+    steps = fitted.amount / cost.seconds if fitted.kind == "time" else None
+    options = _options(fitted, device.type, configuration.batch_size, settings, steps=steps)
     return replace(job, configuration=configuration, options=options, validation=validation)
 
 
@@ -184,9 +185,10 @@ def _fitted(
     return configuration, cost, reasons
 
 
-def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings) -> TrainingOptions:
+def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings, *, steps: float | None = None) -> TrainingOptions:
     suited, fine_tunes = lookup(TRAINERS, settings.trainer, "trainer").suited_options, settings.pretrained is not None
-    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=settings.changed_options, suited=suited)
+    changes = settings.changed_options
+    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=changes, suited=suited, steps=steps)
 
 
 def budget_of(settings: TrainSettings) -> Budget:

@@ -7,13 +7,12 @@ more than the network.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -33,7 +32,7 @@ from ..runtime.registry import lookup, unknown_name_error
 from ..schema import Configuration, Labels, Plan
 from ..schema.run_record import RunRecord
 from ..schema.training_options import TrainingOptions
-from .batches import TRAINING, VALIDATION, Batch, BatchMaker, NothingAnnotatedError
+from .batches import TRAINING, VALIDATION, Batch, BatchMaker, scoring_batches
 from .fine_tuning import first_weights, kept_weights, new_head
 from .gradient_clipping import GradientClip
 from .history import History
@@ -45,16 +44,17 @@ from .losses.target_adaptive import TargetAdaptive
 from .optimized_network import OptimizedNetwork, on_device
 from .optimizers import build_optimizer
 from .out_of_memory import explained_out_of_memory
-from .patch_scores import score_patches
+from .patch_loss import patch_loss
 from .plateau import Plateau
+from .progress_bar import training_bar
 from .run_environment import record_run_environment, remove_run_environment
 from .run_options import RunFolders
 from .schedules import learning_rate_factor
 from .validation_plan import as_validated
+from .volume_scores import score_volumes, scored_blocks, without_overlap
 
 log = logging.getLogger(__name__)
 
-BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 SCORING_SHARE = 0.5
@@ -203,7 +203,7 @@ class Trainer:
             make = self.batch_maker(self.job.split.train, stream=TRAINING)
             threads, ahead = loader_size(self.job, self.device)
             loader = Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads)
-            with loader as batches, self._bar() as bar, self._interruption:
+            with loader as batches, training_bar(self.job, self.used, progress=self.progress) as bar, self._interruption:
                 while (self.used < 1 or self._means.count) and not self._plateau.has_ended:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
@@ -249,7 +249,7 @@ class Trainer:
         self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, learning_rate=rate, **row)
 
     def finish_interval(self, bar: tqdm) -> None:
-        """Scores validation patches, writes history, plot and checkpoint."""
+        """Scores held-out cases, writes history, plot and checkpoint."""
         started = time.monotonic()
         row = self.history.finish(**self._score_if_time(), seconds=self.seconds)
         before, self.interval = self.used, self.interval + 1
@@ -269,11 +269,11 @@ class Trainer:
         return SCORING_SHARE * left if self.job.budget.kind == "time" and left > 0 else math.inf
 
     def _score_if_time(self) -> dict[str, float]:
-        """The scores of the validation patches, or NaN for each where they would take too much of what is left of the budget."""
+        """Loss and Dice of held-out cases, or NaN for each where they would take too much of what is left of the budget."""
         if self._scoring_seconds > self._seconds_to_spare():
             return dict.fromkeys(self._scores, math.nan)
         started = time.monotonic()
-        self._scores = self._score_patches()
+        self._scores = {**self._score_patches(), **self._score_volumes()}
         self._scoring_seconds = time.monotonic() - started
         return self._scores
 
@@ -281,22 +281,24 @@ class Trainer:
         threads, ahead = loader_size(self.job, self.device)
         batches = Prefetcher(self._scoring_batches, stop=self.job.options.validation_batches, ahead=ahead, threads=threads)
         with explained_out_of_memory(self.job.configuration, self.device), batches:
-            return score_patches(self.final_network().eval(), self._interruptible(batches), self.loss, self.labels, self.device)
+            return {"validation_loss": patch_loss(self.final_network().eval(), self._interruptible(batches), self.loss, self.device)}
 
-    def _interruptible(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            yield batch
+    def _score_volumes(self) -> dict[str, float]:
+        """Dice of whole held-out cases: of the same few after every interval, of many more after the last."""
+        job, make, quick = self.job, self._scoring_batches, without_overlap(self.job.configuration)
+        is_last = self.used >= 1 - 1e-9 or self.interval + 1 >= job.budget.validation_intervals
+        with explained_out_of_memory(job.configuration, self.device):
+            predictor = self._for(replace(job, configuration=quick, validation=None)).predictor(self.final_network().eval())
+            return score_volumes(predictor, self._interruptible(scored_blocks(make.cases, job, is_last=is_last)), make)
+
+    def _interruptible(self, items: Iterable[Any]) -> Iterator[Any]:
+        for one in items:
+            yield one
             self._end_if_signalled()
 
     @cached_property
     def _scoring_batches(self) -> BatchMaker:
-        """Of the validation cases; of the training cases where none of the former was annotated for the organs."""
-        make = partial(self.batch_maker, stream=VALIDATION)
-        try:
-            return make(self.job.scored or self.job.split.val or self.job.split.train)
-        except NothingAnnotatedError as error:
-            log.warning("%s: scores while training come from training cases.", error)
-            return make(self.job.split.train)
+        return scoring_batches(partial(self.batch_maker, stream=VALIDATION), self.job)
 
     def final_network(self) -> nn.Module:
         """The network that validates and predicts: the moving average where there is one."""
@@ -345,8 +347,14 @@ class Trainer:
         return new_head(self.job, self.network, self._network_of)
 
     def _network_of(self, job: RunRecord) -> nn.Module:
-        (other := copy.copy(self)).job = job
-        return other.build_network()
+        """The network that this trainer would have for another job."""
+        return self._for(job).build_network()
+
+    def _for(self, job: RunRecord) -> Trainer:
+        """This trainer, with its networks, as that of another job."""
+        other = copy.copy(self)
+        other.job = job
+        return other
 
     def restore(self) -> None:
         """Continues from the latest checkpoint, or starts from pretrained weights where the job names some."""
@@ -390,11 +398,3 @@ class Trainer:
 
     def _meta(self) -> dict[str, object]:
         return {"iteration": self.iteration, "validation_interval": self.interval, "seconds": self.seconds, "fold": self.job.fold}
-
-    @contextlib.contextmanager
-    def _bar(self) -> Iterator[tqdm]:
-        if self.job.budget.kind == "time":
-            log.info("Training ends at %s.", f"{datetime.now() + timedelta(seconds=(1 - self.used) * self.job.budget.amount):%H:%M}")
-        what = f"Training {self.job.configuration.name} fold {self.job.fold}"
-        with tqdm(total=100, initial=100 * self.used, desc=what, bar_format=BAR, disable=not self.progress) as bar:
-            yield bar

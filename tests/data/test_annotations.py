@@ -28,7 +28,6 @@ from autoseg.schema import Mirroring, Plan, Score, Split
 from autoseg.selection.candidates import candidates_for
 from autoseg.selection.choice import choose
 from autoseg.trainers.batches import TRAINING, VALIDATION, BatchMaker
-from autoseg.trainers.patch_scores import PatchScores
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 
@@ -264,7 +263,8 @@ class TestScoringWhileTraining:
         read = BatchMaker.__call__
         monkeypatch.setattr(BatchMaker, "__call__", lambda maker, number: seen.update((found := read(maker, number)).cases) or found)
         for _ in range(2):
-            assert "dice_block" in trainer._score_patches()
+            assert math.isfinite(trainer._score_patches()["validation_loss"])
+            assert not math.isnan(trainer._score_volumes()["dice_block"])
         assert seen == scored
         assert caplog.text.count("scores while training come from training cases") == (held_out == ("a",))
 
@@ -274,24 +274,6 @@ class TestScoringWhileTraining:
 
 
 class TestScores:
-    def test_patch_scores_leave_out_unannotated_organs_found_or_not(self):
-        labels = factories.labels(ball=1, block=2)
-        segmentation = torch.tensor([[[1, 0]], [[1, 2]]])
-        # Everywhere the block is found: in the first sample, of which nobody annotated it, that is no false alarm.
-        logits = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1).expand(2, 3, 1, 2)
-        for annotated, block in ((((0,), None), 2 / 3), ((), 2 / 5), (((0,), (0,)), math.nan)):
-            scores = PatchScores(labels)
-            scores.add(logits, segmentation, torch.tensor(0.0), annotated=annotated)
-            result = scores.result()
-            assert result["dice_block"] == pytest.approx(block, nan_ok=True)
-            assert result["dice_ball"] == 0
-
-    def test_patch_scores_of_regions(self):
-        scores = PatchScores(REGIONS)
-        scores.add(torch.ones(2, 2, 1, 2), torch.tensor([[[2, 0]], [[2, 0]]]), torch.tensor(0.0), annotated=((0,), None))
-        assert scores.result()["dice_core"] == pytest.approx(2 / 3)
-        assert scores.result()["dice_whole"] == pytest.approx(4 / 6)
-
     def test_tables_are_means_over_the_cases_that_have_an_organ(self, tmp_path):
         dataset = load_dataset(write_dataset(tmp_path / "Dataset001_Tiny"))
         truth = dataset.folder / "labelsTr"

@@ -141,6 +141,8 @@ def add_train_options(parser: ArgumentParser) -> None:
         text = f"an option of the {owner}{', also of its augmentation' if owner == 'training' else ''}; repeatable"
         name = "options" if owner == "training" else f"{owner}_options"
         parser.add_argument(f"--{owner}-option", action="append", default=[], dest=name, type=assignment, metavar="NAME=VALUE", help=text)
+    text = "auto: fewer mirrored copies and tiles in validation where it would take longer than half of --time; full: never (default auto)"
+    parser.add_argument("--validation", choices=("auto", "full"), default="auto", help=text)
     text = "suffix of the model's name, so that trainings with other options are stored side by side"
     parser.add_argument("--tag", default="", metavar="WORD", help=text)
     parser.add_argument("--restart", action="store_true", help="rename an existing run and train from the beginning")

@@ -100,7 +100,7 @@ def run(
     pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
     trainings = _checked([*pairs, *taught], plan, dataset)
     more = "" if experiment is None else _explain_experiment(experiment, trainings, folds, results, windows=dataset.windows)
-    log.info("%s.%s", _total(trainings, folds, workspace, plan, windows=dataset.windows), more)
+    log.info("%s.%s", describe_total(trainings, folds, workspace, plan, windows=dataset.windows), more)
     how = _choice_of(paper, plan)
     _train_all(which, pairs, folds, home=workspace.home, failures=failures)
     if experiment is not None and experiment.ensembles:
@@ -129,20 +129,6 @@ def _without_second_stages(configurations: Sequence[str], plan: Plan) -> list[st
     skipped = [name for name in configurations if plan.configurations[name].previous_stage is not None]
     log.info("One patient cannot be split into folds: trained on all cases%s.", f", without {', '.join(skipped)}" if skipped else "")
     return [name for name in configurations if name not in skipped]
-
-
-def _total(
-    trainings: Sequence[Training], folds: Sequence[str], workspace: Workspace, plan: Plan, *, windows: Mapping[str, Window] | None
-) -> str:
-    """The total time of some trainings, with those that second stages of cascades among them need of their first, on every fold."""
-    stages = []
-    for settings, spec in trainings:
-        if stage := spec.configuration.previous_stage:
-            settings = replace(settings, restart=False, pretrained=None, pseudo_labels=False)
-            first = training_spec(plan, stage, settings, windows=windows)
-            stages.append((of_stage(settings, first), first))
-    every_fold = [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
-    return describe_total(trainings, folds, workspace.results(plan.dataset), first_stages=stages, every_fold=every_fold)
 
 
 def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:

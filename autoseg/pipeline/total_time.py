@@ -1,21 +1,28 @@
-"""How long the trainings of a command will take in all, said before the first begins."""
+"""How long the trainings of a command will take with all that goes with them, said before the first begins."""
 
 from __future__ import annotations
 
 import json
-import logging
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+from ..data.ct_windows import Window
 from ..planners.budget import ITERATIONS_PER_EPOCH
-from ..runtime.serialization import to_jsonable
+from ..planners.measured_dataset import FINGERPRINT
+from ..preprocessing.storage import Store
+from ..runtime.hardware import StepCost
+from ..runtime.runs import ALL
+from ..runtime.serialization import read_json, to_jsonable
 from ..runtime.shown_text import duration
+from ..runtime.workspace import Workspace
+from ..schema import CaseFingerprint, Fingerprint, Plan
 from ..schema.settings import TrainSettings
-from ..trainers.run_setup import budget_of
-from ..trainers.time_estimates import predicted_step
-from ..trainers.training_spec import TrainingSpec
-
-log = logging.getLogger(__name__)
+from ..trainers.run_setup import budget_of, fitted_budget
+from ..trainers.time_estimates import case_size, predicted_preprocessing, predicted_probing, predicted_step
+from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
+from ..trainers.validation_plan import FULL, predicted_validation, validation_limit
 
 Training = tuple[TrainSettings, TrainingSpec]
 
@@ -23,59 +30,134 @@ LEAST_MEASURED = ITERATIONS_PER_EPOCH
 """Iterations of a training from which on the time of a step is measured for the total; shorter ones are not worth the measurement."""
 
 
+@dataclass
+class Ahead:
+    """Seconds of what is to come, summed over trainings.
+
+    Attributes:
+        training: Of those whose time is known.
+        unknown: Iterations of the others, one number a training.
+        probing, validation: Together of all.
+        at_most: Whether these are bounds, shares of the training time.
+        is_whole: Whether the validation of each training is in the sum.
+        preprocessing: Of what is not preprocessed yet, by the folder that it goes to.
+    """
+
+    training: float = 0.0
+    unknown: list[float] = field(default_factory=list)
+    probing: float = 0.0
+    validation: float = 0.0
+    at_most: bool = False
+    is_whole: bool = True
+    preprocessing: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of everything that is known."""
+        return self.training + self.probing + self.validation + sum(self.preprocessing.values())
+
+    def in_words(self, now: datetime) -> str:
+        """What takes how long, and when it is done."""
+        parts = [f"{duration(self.training)} of training"] if self.training or not self.unknown else []
+        if self.unknown:
+            some = f" in {len(self.unknown)} of them" * bool(self.training)
+            parts.append(f"the unknown time of {sum(self.unknown):g} iterations{some}")
+        if self.unknown or not self.is_whole:
+            return f"{' and '.join(parts)}, with preprocessing and validation on top"
+        bound = "at most" if self.at_most else "about"
+        parts += [f"{bound} {duration(self.probing)} of trying steps and {duration(self.validation)} of validation"]
+        if before := sum(self.preprocessing.values()):
+            parts.append(f"about {duration(before)} of preprocessing")
+        return f"{', '.join(parts)}: done by about {clock(now, self.seconds)}"
+
+
+def clock(now: datetime, seconds: float) -> str:
+    """The time of day in so many seconds, with the day where that is not today."""
+    end = now + timedelta(seconds=seconds)
+    return f"{end:%H:%M}" if end.date() == now.date() else f"{end:%a %d %b %H:%M}"
+
+
 def describe_total(
     trainings: Sequence[Training],
     folds: Sequence[str],
-    results: Path,
+    workspace: Workspace,
+    plan: Plan,
     *,
-    first_stages: Sequence[Training] = (),
-    every_fold: Sequence[str] = (),
+    windows: Mapping[str, Window] | None = None,
+    now: datetime | None = None,
 ) -> str:
-    """One sentence: how many trainings there are, how many of them are finished, and how long the others train in all.
+    """One sentence: how many trainings there are, how many are finished, and how long the others take with all that goes with them.
 
-    A budget in time is known; of one in iterations a step is measured for each network and patch, as the training itself does, and the
-    total is that of the plan's batch. Preprocessing and validation come on top.
+    A budget in time is known, and bounds trying steps and validation. Of one in iterations a step and a tile are measured for each network
+    and patch, as the training itself does, and the total is that of the plan's batch. First stages that cascades among the trainings need,
+    on every fold, are counted; those that are among the trainings count once.
 
     Args:
-        folds: Each training is run on each.
-        results: ``results/<dataset>``, where finished ones are found.
-        first_stages: That cascades among the trainings need, each on `every_fold`; those that are among the trainings count once.
+        trainings: Each is run on each of the folds.
+        now: When it begins; None means now.
     """
-    runs: dict[Path, tuple[Training, bool]] = {}
-    wanted = [(one, fold) for one in trainings for fold in folds] + [(one, fold) for one in first_stages for fold in every_fold]
-    for (settings, spec), fold in wanted:
+    results, every_fold = workspace.results(plan.dataset), [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
+    first = [(stage, fold) for stage in _first_stages(trainings, plan, windows) for fold in every_fold]
+    left: dict[str, tuple[Training, str]] = {}
+    for (settings, spec), fold in [*((one, fold) for one in trainings for fold in folds), *first]:
         run = spec.model(results, settings.trainer).run(fold)
-        runs.setdefault(run.folder, ((settings, spec), run.is_finished and not settings.restart))
-    left, count = [one for one, is_finished in runs.values() if not is_finished], len(runs)
-    done = f", of which {count - len(left)} are finished" if len(left) < count else ""
-    measured: dict[str, float | None] = {}
-    seconds = [_seconds(settings, spec, measured) for settings, spec in left]
-    unknown = [_steps(settings) for (settings, _), one in zip(left, seconds, strict=True) if one is None]
-    known = sum(one for one in seconds if one is not None)
-    parts = [f"{duration(known)} of training"] if known or not unknown else []
-    if unknown:
-        parts.append(f"the unknown time of {sum(unknown):g} iterations" + f" in {len(unknown)} of them" * bool(known))
-    noun = "training" if count == 1 else "trainings"
-    return f"In all {count} {noun}{done}: {' and '.join(parts)}, with preprocessing and validation on top"
+        left.setdefault(str(run.folder), ((settings, spec), "" if run.is_finished and not settings.restart else fold))
+    waiting = [(one, fold) for one, fold in left.values() if fold]
+    ahead = _ahead(waiting, workspace, plan)
+    count, finished = len(left), len(left) - len(waiting)
+    done = f", of which {finished} are finished" if finished else ""
+    return f"In all {count} training{'s' * (count > 1)}{done}: {ahead.in_words(now or datetime.now())}"
 
 
-def _steps(settings: TrainSettings) -> float:
-    return budget_of(settings).amount
+def _first_stages(trainings: Sequence[Training], plan: Plan, windows: Mapping[str, Window] | None) -> list[Training]:
+    stages = []
+    for settings, spec in trainings:
+        if stage := spec.configuration.previous_stage:
+            alone = replace(settings, restart=False, pretrained=None, pseudo_labels=False, longer=False, trial=None)
+            first = training_spec(plan, stage, alone, windows=windows)
+            stages.append((of_stage(alone, first), first))
+    return stages
 
 
-def _seconds(settings: TrainSettings, spec: TrainingSpec, measured: dict[str, float | None]) -> float | None:
-    """How long a training takes; None where nobody knows."""
-    budget = budget_of(settings)
+def _ahead(waiting: Sequence[tuple[Training, str]], workspace: Workspace, plan: Plan) -> Ahead:
+    """The sum over trainings, each with its fold."""
+    ahead, measured = Ahead(), dict[str, StepCost | None]()
+    file, splits = workspace.preprocessed(plan.dataset) / FINGERPRINT, workspace.splits(plan.dataset)
+    cases = {case.name: case for case in read_json(file, Fingerprint).cases} if file.is_file() else {}
+    for (settings, spec), fold in waiting:
+        names = (splits[int(fold)].val if fold.isdecimal() and int(fold) < len(splits) else ()) if fold != ALL else tuple(cases)
+        _add(ahead, settings, spec, [cases[name] for name in names if name in cases], measured)
+        data = spec.configuration.data
+        if data not in ahead.preprocessing:
+            there = set(Store(workspace.preprocessed(plan.dataset) / data).names())
+            missing = [case for name, case in cases.items() if name not in there]
+            ahead.preprocessing[data] = predicted_preprocessing(spec.plan, spec.configuration, missing)
+    return ahead
+
+
+def _add(
+    ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Sequence[CaseFingerprint], measured: dict[str, StepCost | None]
+) -> None:
+    """Adds a training with its trial steps and its validation."""
+    budget, limit = budget_of(settings), validation_limit(fitted_budget(settings))
+    ahead.probing += predicted_probing(settings)
     if budget.kind == "time":
-        return budget.amount
-    if budget.amount < LEAST_MEASURED:
-        return None
+        ahead.training += budget.amount
+        ahead.at_most = True
+        ahead.validation += limit or 0.0
+        ahead.is_whole &= settings.validation != FULL
+        return
     key = _same_cost(settings, spec)
     if key not in measured:
-        cost = predicted_step(settings, spec)
-        measured[key] = None if cost is None else cost.seconds
-    step = measured[key]
-    return None if step is None else step * budget.amount
+        measured[key] = predicted_step(settings, spec) if budget.amount >= LEAST_MEASURED else None
+    cost = measured[key]
+    if cost is None:
+        ahead.unknown.append(budget.amount)
+        return
+    ahead.training += cost.seconds * budget.amount
+    sizes = [case_size(spec.plan, spec.configuration, case) for case in held_out]
+    ahead.validation += predicted_validation(spec.configuration, sizes, cost, outputs=spec.plan.labels.n_outputs)
+    ahead.is_whole &= bool(held_out) and math.isfinite(ahead.validation)
 
 
 def _same_cost(settings: TrainSettings, spec: TrainingSpec) -> str:

@@ -43,6 +43,7 @@ from ..trainers.resume_checks import (
 )
 from ..trainers.run_options import RunFolders
 from ..trainers.run_setup import new_record, of_sources, split_of
+from ..trainers.time_estimates import stored_sizes
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
 from ..trainers.trial import score_trial
@@ -50,6 +51,7 @@ from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
 from .pseudo_labelling import check_pseudo_labels, check_teachers, pseudo_labels_of, with_pseudo_labels
+from .total_time import describe_total
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,9 @@ def train(
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
     failures = {} if failures is None else failures
+    if not run.is_started and (settings.seconds is not None or spec.configuration.previous_stage is not None):
+        plan = workspace.plan(dataset.name)
+        log.info("%s.", describe_total([(settings, spec)], [fold], workspace, plan, windows=dataset.windows))
     with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
     if settings.trial is not None:
@@ -293,7 +298,8 @@ def _trainer(
         warn_if_options_differ(run, spec.configuration, settings)
     else:
         split = of_sources(split_of(workspace, spec.plan.dataset, run.fold), dataset, settings, spec.plan.labels)
-        record = new_record(spec, split, run, previous, settings=settings)
+        data = workspace.preprocessed(spec.plan.dataset) / spec.configuration.data
+        record = new_record(spec, split, run, previous, settings=settings, held_out=stored_sizes(data, split.val or split.train))
         record = replace(record, pseudo_labels=pseudo)
         record = with_case_facts(record, dataset, workspace.preprocessed(spec.plan.dataset) / FINGERPRINT)
     folders = RunFolders(run.folder, workspace.preprocessed(spec.plan.dataset) / record.configuration.data, previous)

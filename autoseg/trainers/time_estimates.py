@@ -10,10 +10,12 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..planners.budget import fit_batch, probing_limit
 from ..preprocessing.orientation import orientation_transform
 from ..preprocessing.resampling import resampled_shape
+from ..preprocessing.storage import Store
 from ..runtime.hardware import StepCost, choose_device, cpu_count
 from ..schema import CaseFingerprint, Configuration, Plan, Split
 from ..schema.run_record import RunRecord
@@ -96,3 +98,10 @@ def case_size(plan: Plan, configuration: Configuration, case: CaseFingerprint) -
     new = (*new[:-2], *configuration.slice_shape) if configuration.slice_shape else new
     new = new if len(new) == 3 else (1, *new)
     return CaseSize(tuple(new), round(math.prod(case.shape) / max(case.relative_size, 1e-6)))
+
+
+def stored_sizes(folder: Path, names: Sequence[str]) -> list[CaseSize]:
+    """The sizes of those cases that are preprocessed in a folder."""
+    store = Store(folder)
+    traces = [store.load(name).trace for name in names if store.has(name)]
+    return [CaseSize(tuple(trace.shape), math.prod(trace.geometry.shape)) for trace in traces]

@@ -13,11 +13,12 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from ...runtime.registry import unknown_name_error
 from ...runtime.serialization import Writer, atomic_write, write_json
 from ...schema import Geometry
 from ..images import write_image, write_label
 from .anatomy import ORGANS, paint_abdomen
-from .patient import Patient, draw_patient
+from .patient import PHASES, Patient, draw_patient
 from .shapes import Canvas, Space, column, smooth_field
 
 log = logging.getLogger(__name__)
@@ -25,22 +26,34 @@ log = logging.getLogger(__name__)
 AIR = -1000.0
 
 
-def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: float = 1.0, write: Writer = atomic_write) -> None:
+def make_phantom(
+    folder: Path,
+    *,
+    n_train: int,
+    n_test: int,
+    seed: int,
+    size: float = 1.0,
+    phase: str | None = None,
+    write: Writer = atomic_write,
+) -> None:
     """Writes a dataset in nnU-Net's layout: ``imagesTr labelsTr imagesTs labelsTs dataset.json``.
 
-    Case i depends only on `seed`, `size` and i, so a larger dataset contains the smaller one's first cases.
+    Case i depends only on `seed`, `size`, `phase` and i, so a larger dataset contains the smaller one's first cases.
 
     Args:
         folder: Dataset folder, made if missing, by convention ``.../raw/Dataset900_Phantom``.
         size: Voxels per axis against the usual 28-40 x 96-128 x 96-128; half as many make a test eight times quicker.
+        phase: ``native``, ``arterial`` or ``portal``, of all scans: organs of one phase are much easier to learn; None draws it.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or there is no such phase.
     """
+    if phase is not None and phase not in PHASES:
+        raise unknown_name_error("phase", phase, PHASES)
     if n_train < 1 or n_test < 0 or not 0.15 <= size <= 4:
         raise ValueError(f"phantom: expected n_train >= 1, n_test >= 0 and size in 0.15..4, got {n_train}, {n_test} and {size}")
     for i in tqdm(range(n_train + n_test), desc="phantom", unit="case"):
-        image, label, geometry = phantom_case(np.random.default_rng((seed, i)), size=size)
+        image, label, geometry = phantom_case(np.random.default_rng((seed, i)), size=size, phase=phase)
         part, name = ("Tr" if i < n_train else "Ts"), f"phantom_{i:03d}"
         write_image(folder / f"images{part}" / f"{name}_0000.nii.gz", image[None], geometry, write=write)
         write_label(folder / f"labels{part}" / f"{name}.nii.gz", label, geometry, write=write)
@@ -56,9 +69,9 @@ def make_phantom(folder: Path, *, n_train: int, n_test: int, seed: int, size: fl
     log.info("%d training and %d test cases written to %s", n_train, n_test, folder)
 
 
-def phantom_case(rng: np.random.Generator, *, size: float = 1.0) -> tuple[np.ndarray, np.ndarray, Geometry]:
+def phantom_case(rng: np.random.Generator, *, size: float = 1.0, phase: str | None = None) -> tuple[np.ndarray, np.ndarray, Geometry]:
     """One CT ``(Z, Y, X)`` int16 in HU, its labels ``(Z, Y, X)`` uint8 (`ORGANS` from 1), and where the voxels lie."""
-    patient = draw_patient(rng)
+    patient = draw_patient(rng, phase=phase)
     geometry = _draw_geometry(rng, patient, size)
     scanner = _coordinates(geometry)
     space = _deform(rng, scanner, patient, geometry)

@@ -81,8 +81,11 @@ MOBILE = {"liver": 6.0, "spleen": 6.0, "kidney_right": 7.0, "kidney_left": 7.0, 
 """Standard deviation of each organ's place, mm."""
 
 
-def draw_patient(rng: np.random.Generator) -> Patient:
-    """Draws one patient; about one in twelve has lost a kidney, one in three has liver lesions, one in four a renal cyst."""
+def draw_patient(rng: np.random.Generator, *, phase: str | None = None) -> Patient:
+    """Draws one patient; about one in twelve has lost a kidney, one in three has liver lesions, one in four a renal cyst.
+
+    With a `phase`, one of `PHASES`, it is scanned in that one; else the phase is drawn, too.
+    """
     body = rng.normal(1, 0.05)
     sizes = {organ: float(np.clip(rng.normal(1, 0.08), 0.82, 1.2)) for organ in MOBILE}
     sizes["stomach"] = float(rng.uniform(0.72, 1.15))
@@ -92,7 +95,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         scale=as_point(np.clip(body * rng.normal(1, 0.03), 0.85, 1.12) for _ in range(3)),
         fat=float(rng.uniform(8, 30)),
         visceral_fat=float(rng.uniform(-108, -85)),
-        tissue=_draw_tissue(rng),
+        tissue=_draw_tissue(rng, phase),
         offsets={organ: as_point(np.clip(rng.normal(0, sd, 3), -1.6 * sd, 1.6 * sd)) for organ, sd in MOBILE.items()},
         sizes=sizes,
         kidneys=(lost > 0.04, not 0.04 <= lost <= 0.08),
@@ -106,9 +109,10 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     )
 
 
-def _draw_tissue(rng: np.random.Generator) -> Tissue:
+def _draw_tissue(rng: np.random.Generator, phase: str | None) -> Tissue:
     phases = list(PHASES.values())
-    base = phases[rng.choice(len(phases), p=[share for share, _ in phases])][1]
+    drawn = phases[rng.choice(len(phases), p=[share for share, _ in phases])]  # also where it is given: all else is drawn alike then
+    base = (drawn if phase is None else PHASES[phase])[1]
     values = {name: float(value * rng.normal(1, 0.07)) for name, value in vars(base).items()}
     if rng.random() < 0.15:
         values["liver"] -= rng.uniform(15, 40)  # fatty liver

@@ -53,8 +53,6 @@ TRIAL_VOXELS = 2**18
 NETWORK_ERROR = f"{NetworkError.__module__}.{NetworkError.__qualname__}: "
 """How the last line of a traceback begins where a network cannot be built."""
 
-BAR = "{desc}: {elapsed} of at most {postfix}"
-
 
 class Probe:
     """Measures steps of several configurations of a training, each in a separate process, in a limited time.
@@ -108,8 +106,8 @@ class Probe:
     def _bar(self, job: RunRecord, seconds: float) -> tqdm:
         one = job.configuration
         what = f"Trying steps of {one.name}, batch {one.batch_size}, patch {'x'.join(map(str, one.patch_size))}"
-        most = "a minute" if seconds == math.inf else f"{seconds:.0f} s"
-        return tqdm(desc=what, bar_format=BAR, postfix=most, disable=not self.progress, leave=False)
+        most = " so far" if seconds == math.inf else f" of at most {seconds:.0f} s"
+        return tqdm(bar_format=f"{what}: {{elapsed}}{most}", disable=not self.progress, leave=False)
 
 
 def measure_step(job: RunRecord, probe: Probe) -> StepCost | None:

@@ -465,3 +465,14 @@ def test_fine_tuning_takes_over_the_locator_too(folders, tmp_path, caplog):
     for network in (trainer.locator.network, trainer.locator.optimized.final):
         assert equal(network.state_dict(), weights(folders, "locator"))
     assert "weights of the locator" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "kinds"), [(0.2, {0: 0.2, 1: 0.8}), (0.9, {0: 0.9, 9: 0.1}), (1.0, {0: 1.0})])
+def test_what_a_step_costs_is_measured_with_and_without_the_locator(folders, share, kinds):
+    trainer = trainer_of(a_job(options={"localisation_share": share}), folders)
+    assert trainer.step_kinds == pytest.approx(kinds)
+    for number in kinds:
+        trained = trainer.locator.steps
+        trainer.iteration = number
+        trainer.step(_random_batch(trainer.job, CPU))
+        assert (trainer.locator.steps > trained) == (number == 0)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import json
+import queue
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +118,85 @@ def test_the_process_ends_with_its_parent():
     while is_alive(int(found[0])):
         assert time.monotonic() < end, "the child outlives its parent"
         time.sleep(0.05)
+
+
+class Fake:
+    """In place of a trial's process: says what a list holds, each after some seconds of a clock that it moves."""
+
+    def __init__(self, clock: list[float], said: Sequence[tuple[float, dict[str, Any]]], status: int = 0) -> None:
+        self.clock, self.said, self.status = clock, list(said), status
+
+    def get(self, timeout: float) -> bytes | None:
+        if not self.said:
+            return None
+        seconds, line = self.said[0]
+        if seconds > timeout:
+            self.clock[0] += timeout
+            self.said[0] = (seconds - timeout, line)
+            raise queue.Empty
+        self.clock[0] += seconds
+        self.said.pop(0)
+        return json.dumps(line).encode()
+
+
+def probe_of(monkeypatch: pytest.MonkeyPatch, *trials: Sequence[tuple[float, dict[str, Any]]], limit: float) -> tuple[Probe, list[float]]:
+    """A probe whose trials say this, one after the other, and its clock."""
+    clock, waiting = [0.0], list(trials)
+    monkeypatch.setattr(trial.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(trial, "start_child", lambda *_, **__: contextlib.nullcontext(Child()))
+    monkeypatch.setattr(trial, "_lines", lambda _: Fake(clock, waiting.pop(0)))
+    return Probe("cpu", limit=limit), clock
+
+
+class Child:
+    """A process that has ended, or will when it is asked to."""
+
+    pid, stdin, stdout = 2**30, io.BytesIO(), None
+
+    def wait(self) -> int:
+        return 0
+
+    def kill(self) -> None:
+        pass
+
+
+READY = (1.0, {"shares": {0: 1.0}})
+
+
+def step(seconds: float, number: int = 0) -> tuple[float, dict[str, Any]]:
+    return seconds, {"step": number, "seconds": seconds}
+
+
+def test_trying_steps_ends_in_time_however_long_the_first_one_is(monkeypatch):
+    probe, clock = probe_of(monkeypatch, [READY, step(1000.0)], [READY, step(1000.0)], limit=10.0)
+    planned, half = job(), job(patch_size=(8, 4))
+    first = measure_step(planned, probe)
+    assert (first.measured, first.seconds) == (False, 5.0), "no less than was waited for it"
+    assert clock[0] == pytest.approx(6.0), "the rest is left for a smaller step"
+    second = measure_step(half, probe)
+    assert not second.measured
+    assert clock[0] == pytest.approx(10.0)
+    third = measure_step(half, probe)
+    assert third.seconds == pytest.approx(first.seconds / 2, rel=0.3), "by the voxels"
+    assert clock[0] == pytest.approx(10.0), "without another process"
+
+
+def test_what_was_measured_before_time_was_over_is_used(monkeypatch):
+    probe, clock = probe_of(monkeypatch, [READY, step(2.0), step(1.5), step(1000.0)], limit=10.0)
+    cost = measure_step(job(), probe)
+    assert (cost.measured, cost.seconds, cost.tile_seconds) == (True, 1.5, 0.0)
+    assert clock[0] == pytest.approx(6.0)
+
+
+def test_the_cost_is_the_mean_of_steps_of_all_kinds(monkeypatch):
+    kinds = (0.0, {"shares": {0: 0.2, 1: 0.8}})
+    said = [kinds, step(9.0, 1), step(1.0, 1), step(9.0), step(6.0), (0.0, {"peak": 7}), (0.1, {"tile": 0.25})]
+    cost = measure_step(job(), probe_of(monkeypatch, said, limit=100.0)[0])
+    assert (cost.seconds, cost.peak_bytes, cost.tile_seconds) == (pytest.approx(0.8 * 1.0 + 0.2 * 6.0), 7, 0.25)
+
+
+def test_how_long_it_takes_is_shown(monkeypatch, capsys):
+    probe, _ = probe_of(monkeypatch, [READY, step(1.0)], limit=10.0)
+    probe.progress = True
+    measure_step(job(), probe)
+    assert "Trying steps of 2d, batch 2, patch 8x8: 00:00 of at most 6 s" in capsys.readouterr().err

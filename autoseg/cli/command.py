@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..runtime.text_table import wrapped
 from .output import execute
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -69,9 +70,9 @@ def command(add_arguments: Callable[[argparse.ArgumentParser], None], *examples:
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the examples as they are, and wraps the description."""
+    """Keeps the lines of the examples apart, and wraps the description."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("examples:"):
-            return super()._fill_text(text, width, indent)
+            return wrapped(text, width)
         return argparse.HelpFormatter._fill_text(self, text, width, indent)

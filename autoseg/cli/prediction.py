@@ -43,6 +43,8 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)
+    text = "also write each organ's mean intensity (HU of CT) and estimated Dice into volumes.csv"
+    parser.add_argument("--statistics", action="store_true", help=text)
     text = "the majority of the label maps of all folds and models, instead of the average of their probabilities"
     parser.add_argument("--vote", action="store_true", help=text)
     add_postprocess(parser, "instead of what the choice holds for those organs")

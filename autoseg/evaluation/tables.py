@@ -24,7 +24,9 @@ DEFINITIONS = {
 }
 """Second line of a column's title -> what it means."""
 
-ABSENT = "Means over the cases; absent: cases without the organ in both, left out. A missed organ is as far away as the image is large."
+MEANS = "Means over the cases. A missed organ is as far away as the image is large."
+
+ABSENT = "absent: cases without the organ in both, left out of the means"
 
 
 SHOWN_METRICS = ("dice", "nsd_surface", "hd95_surface")
@@ -61,7 +63,8 @@ def table(
     if len(summaries) > 1:
         overall = [number(nan_mean(one.means.get(name, math.nan) for one in summaries.values()), name) for name in shown]
         rows.append(["mean of organs", *overall, "", *("" for _ in absent), ""])
-    return "\n".join([aligned(rows, width), *(wrapped(line, width) for line in caption(shown, list(summaries), tolerance_mm))])
+    notes = [*caption(shown, list(summaries), tolerance_mm), *([ABSENT] if absent else [])]
+    return "\n".join([aligned(rows, width), *(wrapped(line, width) for line in notes)])
 
 
 def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float | Mapping[str, float] | None) -> list[str]:
@@ -73,7 +76,7 @@ def caption(metrics: Sequence[str], organs: Sequence[str], tolerance_mm: float |
         lines.append(f"NSD: share within {_tolerances(organs, tolerance_mm)}")
     if any(name.startswith("lesion_") for name in known):
         lines.append(f"lesions: components that touch by a corner at least; two match from an IoU of {MATCH_IOU:g} on")
-    return [*lines, ABSENT] if lines else []
+    return [*lines, MEANS] if lines else []
 
 
 def csv_text(scores: Mapping[str, Sequence[Score]]) -> str:

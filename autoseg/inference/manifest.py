@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -31,11 +32,13 @@ class Manifest:
 
     So an interrupted prediction goes on, and old results never pass for new. Each case has a file of its own in the hidden folder, since
     one file of all cases would have to be written anew for each of them; `publish` writes that at the end. Commands that predict into one
-    folder at the same time share it: each changes the entries of its own cases only. It notes the `labels`, too.
+    folder at the same time share it: each changes the entries of its own cases only. It notes the `labels`, too, and how good the
+    models were in validation, organ by organ (`validated`).
     """
 
-    def __init__(self, path: Path, key: str, labels: Labels | None = None) -> None:
+    def __init__(self, path: Path, key: str, labels: Labels | None = None, *, validated: Mapping[str, float] | None = None) -> None:
         self.path, self.key, self.labels = path, key, labels
+        self._validated = {organ: round(dice, 4) if math.isfinite(dice) else None for organ, dice in (validated or {}).items()}
         self._inputs: dict[str, str] = {}
         self._published = _entries_in(path)
 
@@ -82,6 +85,8 @@ class Manifest:
         entry["files"] = sorted({*entry["files"], *map(self._name, files)})
         if findings is not None:
             entry["findings"] = to_jsonable(list(findings))
+        if self._validated:
+            entry["validation_dice"] = self._validated
         self._write(case.name, entry)
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..schema import Labels, PostProcessing
 from .export import probabilities
 from .lazy_logits import crop_logits, on_first_grid
 from .logits import Logits
+from .organ_measures import MM3_PER_ML
 from .organ_places import OrganPlace
 from .postprocessing import apply_postprocessing
 
@@ -25,8 +26,6 @@ LOW = 0.1
 
 BINS = 1000
 """Of the histogram that the low probability is read from."""
-
-MM3_PER_ML = 1000
 
 
 @dataclass(frozen=True)

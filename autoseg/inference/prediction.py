@@ -7,27 +7,36 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.images import read_case_image, write_label
-from ..data.labels import to_file_values
+from ..data.images import read_case_image, read_label, write_label
+from ..data.labels import to_file_values, to_internal_values
 from ..runtime.failures import failure_of
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
 from ..runtime.outputs import Outputs, clashes
-from ..runtime.serialization import Writer
+from ..runtime.serialization import Writer, from_jsonable
 from ..schema import Case, Image
 from .ensemble import Ensemble
 from .manifest import Manifest, models_key
+from .organ_measures import measure_organs
 from .prediction_files import UNCERTAINTY, Destination, PredictionFiles, organ_uncertainties, write_probabilities, write_uncertainty_maps
 from .uncertainty import OrganUncertainty
 
 log = logging.getLogger(__name__)
 
 
-def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ensemble, outputs: Outputs) -> dict[str, str]:
+def predict_cases(
+    cases: Sequence[Case],
+    destination: Destination,
+    ensemble: Ensemble,
+    outputs: Outputs,
+    *,
+    validated: Mapping[str, float] | None = None,
+) -> dict[str, str]:
     """Segments cases one by one; those that the same models finished before are kept, also where somebody corrected their files since.
 
     Args:
@@ -35,6 +44,7 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
         destination: Where the files go, and which are wanted.
         ensemble: Models and choice.
         outputs: Decides which files may be written; asked of all before the first is.
+        validated: Organ to its mean Dice in validation, which is noted of each case.
 
     Returns:
         Case to reason, for the cases that failed; the others are written all the same. Of cases whose files would be the same, all fail.
@@ -42,7 +52,7 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
     Raises:
         ValueError: A file that must not be replaced lies where one is to be written; nothing was written.
     """
-    manifest, files, failures = checked_files(cases, destination, ensemble, outputs)
+    manifest, files, failures = checked_files(cases, destination, ensemble, outputs, validated=validated)
     for name, reason in failures.items():
         log.error("%s failed: %s", name, reason)
     for folder in (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else [])):
@@ -53,7 +63,9 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
         with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
             for number, case in enumerate(cases):
                 with failure_of(case.name, failures):
-                    if case.name not in failures and not is_kept(case, files[case.name], manifest, outputs):
+                    if case.name not in failures and is_kept(case, files[case.name], manifest, outputs):
+                        _measure_again(case, files[case.name], ensemble, manifest, outputs)
+                    elif case.name not in failures:
                         manifest.begin(case, overwrite=outputs.overwrite)
                         manifest.add(case, files[case.name].all, _predict_case(case, files[case.name], ensemble, bar, outputs.write))
                 bar.update(number + 1 - bar.n)
@@ -63,14 +75,15 @@ def predict_cases(cases: Sequence[Case], destination: Destination, ensemble: Ens
 
 
 def checked_files(
-    cases: Sequence[Case], destination: Destination, ensemble: Ensemble, outputs: Outputs
+    cases: Sequence[Case], destination: Destination, ensemble: Ensemble, outputs: Outputs, *, validated: Mapping[str, float] | None = None
 ) -> tuple[Manifest, dict[str, PredictionFiles], dict[str, str]]:
     """What is noted of a folder of predictions, the files of each case there, and the cases whose files would be the same, with the reason.
 
     Raises:
         ValueError: A file that must not be replaced lies where one is to be written.
     """
-    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels), ensemble.labels)
+    key = models_key(ensemble.choice, ensemble.models, ensemble.labels)
+    manifest = Manifest(destination.manifest, key, ensemble.labels, validated=validated)
     files = {case.name: destination.files_of(case) for case in cases}
     failures = _clashes(cases, files)
     outputs.check({case.name: _unsafe(case, files[case.name], manifest, outputs) for case in cases if case.name not in failures})
@@ -107,6 +120,26 @@ def is_kept(case: Case, files: PredictionFiles, manifest: Manifest, outputs: Out
     return not (changed and outputs.overwrite)
 
 
+def _measure_again(case: Case, files: PredictionFiles, ensemble: Ensemble, manifest: Manifest, outputs: Outputs) -> None:
+    """Measures the organs of a case that was predicted before, where its label map was corrected, or more is wanted than was noted."""
+    rows = [from_jsonable(one, OrganUncertainty) for one in manifest.findings([case])]
+    lacking = [one for one in rows if one.measures is None or (files.statistics and not one.measures.mean)]
+    if not rows or not (lacking or outputs.changed(files.label_map)):
+        return
+    try:
+        image = read_case_image(case) if files.statistics else None
+        stored = read_label(files.label_map)
+        label_map = to_internal_values(stored.array, ensemble.labels, source=str(files.label_map))
+        geometry = stored.geometry if image is None else image.geometry
+        if label_map.shape != geometry.shape:
+            raise ValueError(f"expected the shape {geometry.shape} of the image, found {label_map.shape}")
+        measures = measure_organs(label_map, ensemble.labels, geometry, image)
+    except (ValueError, OSError) as error:
+        log.warning("%s: its organs cannot be measured again, and their volumes are those of the prediction: %s", case.name, error)
+        return
+    manifest.add(case, files.all, [replace(one, measures=measures.get(one.organ)) for one in rows])
+
+
 @contextmanager
 def _naming_image(image: Image) -> Iterator[None]:
     """Adds the file and its range of intensities to errors of the networks, which know the case's name only."""
@@ -138,12 +171,15 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
             logits, by_fold = ensemble.logits_by_fold(image, case=case.name, progress=bar.update)
         else:
             logits, by_fold = ensemble.logits(image, case=case.name, progress=bar.update), None
+    kept = image if files.statistics else None
     del image  # large, and no longer needed: what follows takes memory of its own
     if files.probabilities is not None:
         write_probabilities(files.probabilities, ensemble, logits, write=write)
     label_map = ensemble.segment(logits, by_fold)
     candidates = ensemble.candidate_predictions(logits, by_fold)
     rows = organ_uncertainties(ensemble, candidates, label_map, write_uncertainty_maps(files, candidates, write=write))
+    measures = measure_organs(label_map, ensemble.labels, geometry, kept)
+    rows = [replace(one, measures=measures.get(one.organ)) for one in rows]
     write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry, write=write)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)

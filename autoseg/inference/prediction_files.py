@@ -18,8 +18,9 @@ from ..schema.settings import PredictSettings
 from .ensemble import Ensemble
 from .logits import Logits
 from .manifest import MANIFEST
+from .organ_measures import MM3_PER_ML
 from .organ_places import organ_places
-from .organ_statistics import MM3_PER_ML, OrganStatistics, organ_statistics
+from .organ_statistics import OrganStatistics, organ_statistics
 from .uncertainty import LEVELS, CandidatePrediction, OrganUncertainty, along_organ, uncertainty_maps
 
 UNCERTAINTY = "uncertainty"
@@ -31,11 +32,16 @@ STACKS = (".tif", ".tiff")
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """Files of one case: label map, where wanted a NumPy array of probabilities, and the maps of entropy and of disagreement."""
+    """Files of one case: label map, where wanted a NumPy array of probabilities, and the maps of entropy and of disagreement.
+
+    Attributes:
+        statistics: Whether the intensities of the image in each organ are wanted, too.
+    """
 
     label_map: Path
     probabilities: Path | None = None
     uncertainty: tuple[Path, ...] = ()
+    statistics: bool = False
 
     @property
     def all(self) -> list[Path]:
@@ -60,6 +66,7 @@ class Destination:
             float 0..1, in formats of pictures as 0..255), and each organ's uncertainty in the manifest.
         single: A user named the file of the only case: the manifest lies in a hidden folder, not beside it.
         keeps_table: More cases will come: the table of what to check first is kept from the first on.
+        statistics: Also each organ's intensities and estimated Dice in the table of volumes.
     """
 
     folder: Path
@@ -68,6 +75,7 @@ class Destination:
     uncertainty: bool = False
     single: bool = False
     keeps_table: bool = False
+    statistics: bool = False
 
     def has_table(self, cases: int) -> bool:
         """Whether a table says what to check first: with the maps, and wherever there are, or will be, several cases to choose from."""
@@ -89,7 +97,7 @@ class Destination:
         array = self.folder / f"{case.name}_probabilities.npy" if self.probabilities else None
         names = ("entropy", "disagreement") if self.uncertainty else ()
         maps = tuple(self.folder / UNCERTAINTY / f"{case.name}_{name}{ending}" for name in names)
-        return PredictionFiles(self.folder / f"{case.name}{ending}", array, maps)
+        return PredictionFiles(self.folder / f"{case.name}{ending}", array, maps, self.statistics)
 
 
 def destination_of(out: Path, cases: Sequence[Case], settings: PredictSettings, *, dim: int) -> tuple[Destination, list[Case]]:
@@ -99,7 +107,8 @@ def destination_of(out: Path, cases: Sequence[Case], settings: PredictSettings, 
         ValueError: Label maps of `dim` axes cannot be written with the ending, or one file is named for several cases.
     """
     ending = None if settings.ending is None else written_ending(settings.ending, dim)
-    wanted = Destination(folder=out, ending=ending, probabilities=settings.save_probabilities, uncertainty=settings.uncertainty)
+    maps = {"probabilities": settings.save_probabilities, "uncertainty": settings.uncertainty}
+    wanted = Destination(folder=out, ending=ending, statistics=settings.statistics, **maps)
     if not ending_of(out) or out.is_dir():
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out}: expected a folder for the label maps, found a file")

@@ -19,6 +19,7 @@ from ..data.labels import organ_mask
 from ..schema import Labels
 from .export import probabilities
 from .logits import Logits
+from .organ_measures import OrganMeasures
 from .organ_statistics import OrganStatistics
 
 LEVELS = 255
@@ -58,6 +59,7 @@ class OrganUncertainty:
         entropy: Mean along the organ: in its mask and one voxel around; NaN where it is empty.
         disagreement: The same of the disagreement.
         statistics: By which its Dice is estimated; None in what version 0.1.0 predicted.
+        measures: Its size and intensities in the label map as it was written; None in what earlier versions predicted.
     """
 
     case: str
@@ -67,6 +69,7 @@ class OrganUncertainty:
     entropy: float = math.nan
     disagreement: float = math.nan
     statistics: OrganStatistics | None = None
+    measures: OrganMeasures | None = None
 
 
 def uncertainty_maps(candidates: Sequence[CandidatePrediction]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from ..runtime.failures import failure_of
 from ..runtime.registry import allows_code
 from ..schema import Case
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import RANKED_CASES
+from ..selection.prediction_tables import tables_of
 from .chosen_models import ensemble_of, present_choice
 from .dry_run import DryRun, would_write
 from .loaded_model import LoadedModel, describe_models, prediction_outputs
@@ -55,7 +55,7 @@ def _cases(model: LoadedModel, found: FoundCases, images: Sequence[Path], out: P
     """A line for each case: its images, its label map, and what would become of that."""
     dim = len(next(iter(model.ensemble.models.values())).plan.transpose)
     destination, cases = destination_of(out, found.cases, model.settings, dim=dim)
-    outputs = prediction_outputs(images, destination, found.cases, model.source.protected, overwrite=overwrite)
+    outputs = prediction_outputs(images, destination, cases, model.source.protected, overwrite=overwrite)
     manifest, files, clashing = checked_files(cases, destination, model.ensemble, outputs)
     found.failed.update(clashing)
     lines = []
@@ -64,7 +64,7 @@ def _cases(model: LoadedModel, found: FoundCases, images: Sequence[Path], out: P
             with failure_of(case.name, {}):
                 kept = is_kept(case, files[case.name], manifest, outputs)
                 lines.append(_line(case, files[case.name].all, "kept, as it is made from this image by these models" if kept else ""))
-    return [*lines, *_tables(destination, len(cases))]
+    return [*lines, *_tables(destination, cases)]
 
 
 def _without_models(
@@ -74,16 +74,16 @@ def _without_models(
     if not found.cases:
         return []
     destination, cases = destination_of(out, found.cases, settings, dim=len(models.plan.transpose))
-    outputs = prediction_outputs(images, destination, found.cases, models.protected, overwrite=overwrite)
+    outputs = prediction_outputs(images, destination, cases, models.protected, overwrite=overwrite)
     files = {case.name: destination.files_of(case) for case in cases}
     outputs.check({name: one.with_sidecars for name, one in files.items()})
-    return [*(_line(case, files[case.name].all, "") for case in cases), *_tables(destination, len(cases))]
+    return [*(_line(case, files[case.name].all, "") for case in cases), *_tables(destination, cases)]
 
 
-def _tables(destination: Destination, cases: int) -> list[str]:
+def _tables(destination: Destination, cases: Sequence[Case]) -> list[str]:
     """What is written beside the label maps."""
-    table = [destination.folder / RANKED_CASES] if destination.has_table(cases) else []
-    return would_write(*table, destination.manifest)
+    tables = [path for paths in tables_of(destination, cases).values() for path in paths]
+    return would_write(*tables, destination.manifest)
 
 
 def _line(case: Case, files: Sequence[Path], kept: str) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,7 +28,9 @@ from ..runtime.outputs import Outputs, check_not_among
 from ..runtime.registry import allowed_code
 from ..schema import Case, Geometry, Image
 from ..schema.settings import PredictSettings
-from ..selection.case_ranking import RANKED_CASES, compare_with_training, conclude_prediction, is_table, tell_likeness
+from ..selection.case_ranking import compare_with_training, tell_likeness
+from ..selection.prediction_tables import conclude_prediction, is_table, tables_of
+from ..selection.validated_dice import in_words, validated_dice
 from .known_patients import with_patients
 from .model_source import ModelSource
 
@@ -76,6 +79,11 @@ class LoadedModel:
         """The organs that are segmented, each with its values in label maps; a region has those of all that lies in it."""
         labels = self.ensemble.labels
         return {name: values for name, values in zip(labels.names, labels.members, strict=True) if name in self.ensemble.choice.organs}
+
+    @cached_property
+    def validation_dice(self) -> dict[str, float]:
+        """Organ to its mean Dice over held-out cases of the training data; NaN where nobody knows. Below 0.5 an organ was not learnt."""
+        return validated_dice(self.ensemble.choice, self.source.results)
 
     def predict(self, image: Any, *, probabilities: bool = False) -> Any:
         """Segments one image and returns the label map as the same kind of thing.
@@ -170,8 +178,9 @@ def _probabilities(ensemble: Ensemble, logits: Mapping[str, Logits], shape: tupl
 
 def describe_models(model: LoadedModel, what: str = "Predicting") -> list[str]:
     """Which models segment which organ, and what is done to their label maps, a line each."""
-    choice = model.ensemble.choice
-    chosen = "; ".join(f"{organ} by {' + '.join(members)}" for organ, members in choice.organs.items())
+    choice, validated = model.ensemble.choice, model.validation_dice
+    dice = {organ: f" (validation Dice {in_words(validated[organ])})" for organ in choice.organs}
+    chosen = "; ".join(f"{organ} by {' + '.join(members)}{dice[organ]}" for organ, members in choice.organs.items())
     steps = "; ".join(f"{organ}: {describe(steps)}" for organ, steps in choice.postprocessing.items())
     return [f"{what} with models of {model.source.name}: {chosen}", *([f"Post-processing: {steps}"] if steps else [])]
 
@@ -204,10 +213,11 @@ def predict_found(
         ensemble, settings = model.ensemble, model.settings
         destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
         destination = replace(destination, keeps_table=keeps_table)
-        outputs = prediction_outputs(images, destination, found.cases, model.source.protected, overwrite=overwrite)
+        outputs = prediction_outputs(images, destination, cases, model.source.protected, overwrite=overwrite)
         cases = with_patients(cases, model.source.plan)
-        failures = predict_cases(cases, destination, ensemble, outputs)
-        conclude_prediction(destination, cases, ensemble, model.source.results, write=outputs.write)
+        validated = model.validation_dice
+        failures = predict_cases(cases, destination, ensemble, outputs, validated=validated)
+        conclude_prediction(destination, cases, ensemble, model.source.results, validated=validated, write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)
     return PredictedCases(written, {**found.failed, **failures}, found.skipped)
 
@@ -221,6 +231,5 @@ def prediction_outputs(
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
     inputs += images_below(*images)  # also those of cases that failed
     outputs = Outputs("autoseg_predict", inputs=inputs, protected=protected, overwrite=overwrite, is_own=is_table)
-    if destination.has_table(len(cases)):
-        outputs.check({"table of what to check first": [destination.folder / RANKED_CASES]})
+    outputs.check(tables_of(destination, cases))
     return outputs

@@ -8,12 +8,12 @@ from typing import Any
 from ..data.given_inputs import Given
 from ..runtime.registry import allows_code
 from ..schema.settings import PredictSettings
+from ..selection.validated_dice import warn_of_low_dice
 from .chosen_models import load_ensemble
 from .loaded_model import LoadedModel, PredictedCases
 from .model_source import find_source, source_meant
 
 
-@allows_code()
 def load_model(
     model: str | int | Path | None = None, settings: PredictSettings | None = None, *, home: str | Path | None = None
 ) -> LoadedModel:
@@ -29,7 +29,13 @@ def load_model(
     Raises:
         ValueError: There is no such model; the message says what was found instead.
     """
-    settings = settings or PredictSettings()
+    loaded = _loaded(model, settings or PredictSettings(), home)
+    warn_of_low_dice(loaded.validation_dice)
+    return loaded
+
+
+@allows_code()
+def _loaded(model: str | int | Path | None, settings: PredictSettings, home: str | Path | None) -> LoadedModel:
     source = find_source(settings, home) if model is None else source_meant(model, settings, home)
     return LoadedModel(source, settings, load_ensemble(source, settings))
 
@@ -61,7 +67,8 @@ def predict_each(
         ValueError: No images, two of one name, no trained model, several trained datasets to choose from, or files that must not be
             replaced; nothing was written then.
     """
-    return load_model(None, settings, home=home).predict_each(source, out, overwrite=overwrite)
+    # At its end it warns of organs that were not learnt.
+    return _loaded(None, settings or PredictSettings(), home).predict_each(source, out, overwrite=overwrite)
 
 
 def predict(

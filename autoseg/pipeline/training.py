@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from ..runtime.case_contents import changed_validation_cases, note_contents
 from ..runtime.hardware import choose_device, release_memory
 from ..runtime.locks import exclusive_lock, remove_partial_files
 from ..runtime.registry import allows_code, lookup, named_in
-from ..runtime.runs import ModelFolder, Run, started_runs
+from ..runtime.runs import ModelFolder, Run, read_history, started_runs
 from ..runtime.sealing import is_edited
 from ..runtime.serialization import write_json
 from ..runtime.workspace import Workspace, find_workspace
@@ -32,6 +33,7 @@ from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.case_sampling import with_case_facts
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.fine_tuning import check_pretrained, find_pretrained
+from ..trainers.learning_checks import not_learnt
 from ..trainers.longer import check_longer, is_trained_on, with_asked_time
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
@@ -141,8 +143,11 @@ def _named_by_plan(plan_file: Path, settings: TrainSettings) -> AbstractContextM
 
 def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:
     log.info("%s, fold %s, whole volumes:\n%s", run.model.name, run.fold, table(result, tolerance_mm=dataset.tolerances))
-    if mean_dice(result) < 0.01:
-        log.warning("This network has learned nothing yet: give it more --time, or look at the labels with autoseg_check.")
+    last = (read_history(run.history_file) or [{}])[-1]
+    budget = run.record().budget if run.is_started else None
+    steps, seconds = int(last.get("iteration", 0)), last.get("seconds", math.nan)
+    for line in not_learnt(result, steps=steps, seconds=seconds, budget=budget):
+        log.warning("%s", line)
 
 
 def _of_trial(run: Run, scores: list[Score]) -> tuple[str, str, float, int]:

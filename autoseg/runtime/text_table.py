@@ -21,8 +21,8 @@ LEAST_NAME = 14
 GAP = "  "
 """Between two columns."""
 
-COMMAND = re.compile(r"(?P<before>.*\b(?:Run|Next|again|run):) (?P<command>autoseg[_ ]\S.*)")
-"""A line that ends with a command to copy."""
+COMMAND = re.compile(r"(?P<before>.*\b(?:Run|Next|again|run):|) +(?P<command>autoseg[_ ]\S.*)")
+"""A line that ends with a command to copy, or is one, indented."""
 
 
 def shown_width() -> int:
@@ -44,8 +44,10 @@ def _wrapped_line(line: str, width: int) -> list[str]:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     if found := COMMAND.fullmatch(line):
-        lines = _paragraph(found["command"], width - 2, indent, indent + "  ")
-        return [*_paragraph(found["before"], width, "", indent), *(f"{one} \\" for one in lines[:-1]), lines[-1]]
+        first = indent if found["before"] else indent[2:]
+        lines = _paragraph(found["command"], width - 2, first, first + "  ")
+        before = _paragraph(found["before"], width, "", indent) if found["before"] else []
+        return [*before, *(f"{one} \\" for one in lines[:-1]), lines[-1]]
     return _paragraph(line, width, "", indent)
 
 
@@ -104,6 +106,8 @@ def _block(first: Sequence[str], numbers: Sequence[Sequence[str]], last: Sequenc
         texts[widest] -= 1
     widths, lines = [texts[0], *sizes, *texts[1:]], []
     for number, name in enumerate(first):
+        if not name and not any(column[number] for column in (*numbers, *last)):
+            continue  # a line of units that none of this block's columns has
         if len(name) > texts[0] and (numbers or last):
             lines += broken(name, width)
             name = ""

@@ -157,6 +157,7 @@ class PredictSettings:
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
+        statistics: Also each organ's intensities and estimated Dice in the table of volumes.
         vote: The majority of the label maps of all folds and members, instead of the average of their probabilities.
         postprocess: Post-processing instead of the chosen one (`autoseg.inference.postprocessing.forced`).
         ending: Of written files, ``.nrrd`` or ``nrrd``; None means each input's own.
@@ -173,6 +174,7 @@ class PredictSettings:
     low_memory: bool = False
     save_probabilities: bool = False
     uncertainty: bool = False
+    statistics: bool = False
     vote: bool = False
     postprocess: tuple[str, ...] = ()
     ending: str | None = None

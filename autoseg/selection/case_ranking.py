@@ -8,16 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..inference.ensemble import Ensemble
-from ..inference.manifest import Manifest, models_key
 from ..inference.organ_statistics import OrganStatistics
-from ..inference.prediction_files import Destination
 from ..inference.uncertainty import OrganUncertainty
-from ..runtime.serialization import Writer, atomic_write, from_jsonable
+from ..runtime.serialization import Writer, atomic_write
 from ..runtime.shown_text import spreadsheet_cell
-from ..schema import Case, Choice
+from ..schema import Choice
 from .dice_regression import estimated_dice
 from .likeness import Likeness, describe_likeness, likeness
 from .quality_estimation import read_estimated_dice
@@ -68,33 +64,7 @@ def tell_likeness(found: Likeness) -> None:
         log.warning("%s", line)
 
 
-def conclude_prediction(
-    destination: Destination, cases: Sequence[Case], ensemble: Ensemble, results: Path, *, write: Writer = atomic_write
-) -> None:
-    """Tells how good a prediction looks without references, and where there is much to check, writes the table of what to check first:
-    all cases that these models predicted into the folder, also in earlier calls.
-
-    Args:
-        cases: That were predicted; those that failed have no estimate.
-        results: ``results/<dataset>``, with the cross-validation that the choice comes from.
-    """
-    manifest = Manifest(destination.manifest, models_key(ensemble.choice, ensemble.models, ensemble.labels))
-    found = compare_with_training(_uncertainties(manifest.findings(cases)), ensemble.choice, results)
-    if destination.has_table(len(cases)):
-        path = destination.folder / RANKED_CASES
-        with manifest.locked():  # or, of two calls that end together, the table of one would lack the other's cases
-            everything = _uncertainties(manifest.all_findings())
-            of_all = compare_with_training(everything, ensemble.choice, results)
-            write_ranked_cases(path, everything, ensemble.choice, of_all, write=write)
-        log.info("What to check first: %s", path)
-    tell_likeness(found)
-
-
-def _uncertainties(findings: Sequence[Any]) -> list[OrganUncertainty]:
-    return [from_jsonable(one, OrganUncertainty) for one in findings]
-
-
-def is_table(path: Path) -> bool:
+def is_ranking(path: Path) -> bool:
     """Whether a file is such a table, by its name and its first line."""
     if path.name != RANKED_CASES:
         return False

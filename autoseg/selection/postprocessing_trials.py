@@ -20,8 +20,8 @@ from ..data.references import reference_image
 from ..evaluation.counts import dice
 from ..evaluation.masks import TOLERANCE_MM, MaskPair, diagonal, grow_box
 from ..evaluation.metrics import find_metric, metric_function
+from ..inference.organ_measures import MM3_PER_ML
 from ..inference.organ_places import LabelMapPlaces, OrganPlace, organ_places
-from ..inference.organ_statistics import MM3_PER_ML
 from ..inference.postprocessing import apply_postprocessing, forced, requested_steps
 from ..runtime.workspace import Workspace
 from ..schema import Case, Choice, Dataset, Geometry, Labels, PostProcessing, Score

@@ -23,6 +23,7 @@ from ..schema.settings import TrainSettings
 from ..schema.training_options import TrainingOptions
 from . import TRAINERS
 from .fine_tuning import width_of
+from .learning_checks import too_few_steps
 from .run_options import default_options, sibling_configuration
 from .step_cost import Probe, measure_step
 from .training_spec import TrainingSpec
@@ -127,6 +128,8 @@ def new_record(
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
     for sentence in filter(None, (batch_why, *reasons, validation_why)):
         log.info("%s.", sentence)
+    if warning := too_few_steps(fitted, cost.seconds, fine_tunes=job.pretrained is not None):
+        log.warning("%s.", warning)
     steps = fitted.amount / cost.seconds if fitted.kind == "time" else None
     options = _options(fitted, device.type, configuration.batch_size, settings, steps=steps)
     return replace(job, configuration=configuration, options=options, validation=validation)

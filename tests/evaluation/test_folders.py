@@ -183,6 +183,7 @@ def test_table_lines_up():
         "liver           0.7500      2       0  0.5000 a",
         "left kidney          -      0       1  -",
         "mean of organs  0.7500",
+        "absent: cases without the organ in both, left out of the means",
     ]
 
 

@@ -28,7 +28,8 @@ def test_head_names_unit_and_definition():
         "surface: distances between surface elements, weighted by their area, as in the package surface-distance",
         "border: distances between border voxels, as in the CHAOS challenge (whose score uses them too)",
         "NSD: share within 1 mm (liver 3 mm)",
-        "Means over the cases; absent: cases without the organ in both, left out. A missed organ is as far away as the image is large.",
+        "Means over the cases. A missed organ is as far away as the image is large.",
+        "absent: cases without the organ in both, left out of the means",
     ]
 
 

@@ -92,9 +92,8 @@ def test_one_image_is_written_to_the_file_that_is_named(home: Path, scans: Path,
     out = tmp_path / "new/seg.nii.gz"
     for _ in range(2):
         assert run(cli.predict, "-i", scans / "a.nii.gz", "-o", out, "--home", home, "--uncertainty") == 0
-    assert set(contents(out.parent)) == {
-        *("seg.nii.gz", "autoseg_uncertainty.csv", "uncertainty/seg_entropy.nii.gz", "uncertainty/seg_disagreement.nii.gz")
-    }
+    maps = {"uncertainty/seg_entropy.nii.gz", "uncertainty/seg_disagreement.nii.gz"}
+    assert set(contents(out.parent)) == {"seg.nii.gz", "seg_volumes.csv", "autoseg_uncertainty.csv", *maps}
     assert np.array_equal(read_label(out).array, oracle_case(0)[1])
     assert run(cli.predict, "-i", scans / "b.nii.gz", "-o", out, "--home", home) == 0
     assert np.array_equal(read_label(out).array, oracle_case(1)[1]), "what the same command wrote is replaced"
@@ -117,8 +116,9 @@ def test_corrected_label_maps_stay(home: Path, scans: Path, tmp_path: Path, capl
     out, corrected = tmp_path / "out", tmp_path / "out/b.nii.gz"
     predict_folder(scans, out, home=home)
     shutil.copyfile(tmp_path / "references/b.nii.gz", corrected)
-    before = contents(out)
     assert predict_folder(scans, out, home=home) == {}
+    before = contents(out)
+    assert before["b.nii.gz"] == (tmp_path / "references/b.nii.gz").read_bytes() and b"b,organ2,0,0," in before["volumes.csv"]
     assert "b.nii.gz was changed after it had been predicted, and is kept" in caplog.text
     with pytest.raises(ValueError, match=r"b\.nii\.gz: was changed after autoseg_predict had written it.*--overwrite"):
         predict_folder(scans, out, PredictSettings(mirror=False), home=home)  # another way to predict: all cases anew

@@ -64,3 +64,8 @@ def test_the_width_is_the_terminals_and_eighty_in_a_pipe(said: str | None, width
         monkeypatch.setenv("COLUMNS", said)
     monkeypatch.setattr("os.get_terminal_size", lambda descriptor: (_ for _ in ()).throw(OSError()))
     assert shown_width() == width
+
+
+def test_an_indented_command_can_be_copied_too() -> None:
+    lines = wrapped("examples:\n  autoseg overlay -i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png", 60).splitlines()
+    assert lines == ["examples:", "  autoseg overlay -i scan.nii.gz -p out/scan.nii.gz -r \\", "    reference.nii.gz -o scan.png"]

@@ -25,7 +25,8 @@ from autoseg.inference.uncertainty import OrganUncertainty
 from autoseg.pipeline import evaluate_folders
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Calibration, Case, Choice, DiceRegression, Image, PostProcessing
-from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, conclude_prediction, is_table, ranked
+from autoseg.selection.case_ranking import COLUMNS, RANKED_CASES, ranked
+from autoseg.selection.prediction_tables import conclude_prediction, is_table
 
 NAN = float("nan")
 FAST = ("--device", "cpu", "--no-tta", "--uncertainty")

@@ -17,6 +17,7 @@ from ..data.labels import to_file_values, to_internal_values
 from ..runtime.failures import failure_of
 from ..runtime.hardware import peak_gpu_memory, peak_memory, reset_peak_memory
 from ..runtime.locks import remove_partial_files
+from ..runtime.made_folders import made_folder
 from ..runtime.outputs import Outputs, clashes
 from ..runtime.serialization import Writer, from_jsonable
 from ..schema import Case, Image
@@ -55,9 +56,24 @@ def predict_cases(
     manifest, files, failures = checked_files(cases, destination, ensemble, outputs, validated=validated)
     for name, reason in failures.items():
         log.error("%s failed: %s", name, reason)
-    for folder in (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else [])):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(folder)
+    folders = (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else []))
+    with made_folder(*folders):
+        for folder in folders:
+            remove_partial_files(folder)
+        _predict_all(cases, files, ensemble, outputs, manifest=manifest, failures=failures)
+    return failures
+
+
+def _predict_all(
+    cases: Sequence[Case],
+    files: Mapping[str, PredictionFiles],
+    ensemble: Ensemble,
+    outputs: Outputs,
+    *,
+    manifest: Manifest,
+    failures: dict[str, str],
+) -> None:
+    """Predicts the cases that are not among `failures` and not current, and notes them; those that fail are put there."""
     layout = "{desc}: {n:.1f}/{total} cases |{bar:24}| {elapsed} so far, {remaining} left"
     try:
         with tqdm(total=len(cases), desc="Predicting", bar_format=layout) as bar:
@@ -71,7 +87,6 @@ def predict_cases(
                 bar.update(number + 1 - bar.n)
     finally:
         manifest.publish()
-    return failures
 
 
 def checked_files(

@@ -31,6 +31,7 @@ from ..selection.stored_scores import (
     seconds_of,
     validated_ids,
     validated_models,
+    validated_otherwise,
     voting_folds,
     with_scores,
 )
@@ -148,7 +149,8 @@ def _choose(
     choice = with_uncompared(choice, uncompared, plan.labels.names)
     member_folds = {name: voting_folds(models[name]) for members in choice.organs.values() for name in members}
     choice = replace(choice, max_members=max_members, max_seconds=max_seconds, made_from=made_from, member_folds=member_folds)
-    choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote)
+    validated = validated_otherwise(results, list(organs), folds)
+    choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote, validated=validated)
     choice = calibrated_choice(cross_validation, choice)
     return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 

@@ -58,7 +58,6 @@ def predict_first_stage(workspace: Workspace, spec: TrainingSpec, run: Run, case
     ensemble = chosen_ensemble(source_of_dataset(workspace, spec.plan.dataset), choice, PredictSettings(device=settings.device))
     key = models_key(choice, ensemble.models, ensemble.labels)
     store, failures = Store(unlabelled_folder(workspace, spec.plan.dataset, spec.configuration)), dict[str, str]()
-    out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out, "predicting by the first stage", wait=True):
         remove_partial_files(out)
         stamps = {

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .disk import WriteError, explained_write_errors, while_open_elsewhere
 from .lock_files import STALE_SECONDS, UNWRITTEN_SECONDS, FoundLock, Holder, guarded, server_time
+from .made_folders import missing_folders, remove_if_empty
 from .processes import Machine, is_alive, own_start
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def exclusive_lock(folder: Path, activity: str, *, wait: bool = False, name: str
     Of a holder on another machine it takes up to some minutes to see whether it lives; that is said meanwhile.
 
     Args:
-        folder: Made if missing; holds a file ``.lock`` meanwhile.
+        folder: Made if missing, and then removed again if nothing is written there; holds a file ``.lock`` meanwhile.
         activity: For the message that another process gets ("training" ...).
         wait: Wait for the other process instead of refusing.
         name: Of the file, where only a part of the folder is locked.
@@ -60,15 +61,18 @@ def exclusive_lock(folder: Path, activity: str, *, wait: bool = False, name: str
         ValueError: Another living process holds it; the message says which.
         WriteError: Nothing can be written there.
     """
-    path = folder / name
-    with explained_write_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock = _Lock(path, Holder.new(activity))
+    path, missing = folder / name, missing_folders(folder)
     try:
-        lock.acquire(wait=wait)
-        yield
+        with explained_write_errors(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = _Lock(path, Holder.new(activity))
+        try:
+            lock.acquire(wait=wait)
+            yield
+        finally:
+            lock.release()
     finally:
-        lock.release()
+        remove_if_empty(missing)
 
 
 class _Lock:
@@ -108,7 +112,11 @@ class _Lock:
             raise
 
     def _is_created(self) -> bool:
-        return _created(self._path, self._holder.content) and self._is_confirmed()
+        try:
+            return _created(self._path, self._holder.content) and self._is_confirmed()
+        except FileNotFoundError:  # who held it before wrote nothing, and removed the folder that it had made
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return False
 
     def _is_taken_over(self, found: FoundLock) -> bool:
         """Replaces the lock of a dead process. Only who holds the lock on that very lock may: of several takers one wins."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ..schema import candidate_members, candidate_name
 from .disk import WriteError, explained_write_errors, put_in_place
 from .locks import partial_name
+from .made_folders import missing_folders, remove_if_empty
 from .migrate.names import upgrade, upgrade_objects
 from .sealing import with_digest, without_digest
 
@@ -50,7 +51,7 @@ def atomic_write(path: Path, *, size: int = 0) -> Iterator[Path]:
         WriteError: The disk is full, read-only or broken.
         ValueError: The system does not let the former file be replaced, as it is open in another program.
     """
-    partial = path.with_name(partial_name(path.name))
+    partial, missing = path.with_name(partial_name(path.name)), missing_folders(path.parent)
     try:
         with explained_write_errors(path, partial=partial, size=size):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,7 @@ def atomic_write(path: Path, *, size: int = 0) -> Iterator[Path]:
         else:
             with suppress(OSError):  # on a disk that is mounted read-only also of a file that is not there
                 partial.unlink(missing_ok=True)
+        remove_if_empty(missing)
 
 
 def to_jsonable(value: Any) -> Any:

@@ -276,6 +276,7 @@ class Choice:
         max_seconds: Limit in seconds a case above which candidates are left out; None means no limit.
         vote: Members, and their folds in prediction, vote instead of being averaged.
         postprocess: Post-processing that was asked for instead of tried.
+        validated: Model to how its held-out cases were predicted, of all that were compared, where that was not in full for each of them.
         made_from: ``model/fold`` of everything that was validated then, to the content id of its scores; empty in choices of 0.1.0.
     """
 
@@ -299,6 +300,7 @@ class Choice:
     max_seconds: float | None = None
     vote: bool = False
     postprocess: tuple[str, ...] = ()
+    validated: dict[str, str] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

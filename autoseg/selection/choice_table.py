@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..evaluation.metrics import find_metric, higher_is_better_score
 from ..runtime.text_table import aligned, shown_width
@@ -28,6 +28,7 @@ def describe_choice(choice: Choice) -> str:
         lines += [_expectation(evidence, choice.metric)] if evidence is not None else []
         lines.append("")
     lines += _merging(choice)
+    lines += [f"{words}\n"] if (words := unlike_validation(choice.validated)) else []
     if any(evidence.expected is not None for evidence in choice.evidence.values()):
         lines.append(f"What is expected on new images holds for {IMAGES_LIKE_TRAINING}; autoseg_predict says which look unlike them.")
     unit = find_metric(choice.metric).unit
@@ -36,6 +37,20 @@ def describe_choice(choice: Choice) -> str:
     lines.append(f"{title}{steps} over {choice.cases} validation cases of fold {', '.join(map(str, choice.folds))}; rule {choice.rule}.")
     lines.append("* = chosen. Behind by: mean difference to the chosen one; p: paired test over patients; corrected: for all candidates.")
     return "\n".join(lines)
+
+
+def unlike_validation(validated: Mapping[str, str]) -> str:
+    """Warns of models that were not validated as new images are predicted (`Choice.validated`); empty where all were."""
+    if not validated:
+        return ""
+    ways = "; ".join(f"{name}: {words}" for name, words in validated.items())
+    if len(validated) == 1:
+        beside = "new images are predicted in full"
+    elif len(set(validated.values())) == 1:
+        beside = "all alike, so they can be compared; new images are predicted in full"
+    else:
+        beside = "with fewer mirrored copies or tiles scores are a little lower, so small differences between these models say nothing"
+    return f"Validation was shortened, as the time was short ({ways}): {beside}."
 
 
 def number(value: float, metric: str) -> str:

@@ -15,6 +15,7 @@ from ..runtime.provenance import file_id
 from ..runtime.runs import ALL, ENSEMBLE, ModelFolder, Run, model_folders
 from ..schema import Case, Choice, Dataset, Plan, Score
 from ..trainers.corrected_references import is_only_judged_anew
+from ..trainers.validation_plan import as_validated, describe
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +172,18 @@ def seconds_of(results: Path, models: Sequence[str], folds: Sequence[str]) -> di
 
     found = {name: seconds(ModelFolder(results / name)) for name in models}
     return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def validated_otherwise(results: Path, models: Sequence[str], folds: Sequence[str]) -> dict[str, str]:
+    """Model to how its held-out cases were predicted, in words, of models some of which were not in full, as time was short; else empty.
+
+    Ensembles, which read their members' predictions, are left out.
+    """
+    started = {name: [run for fold in folds if (run := ModelFolder(results / name).run(fold)).is_started] for name in models}
+    jobs = {name: [job for run in runs if (job := run.record()).ensemble is None] for name, runs in started.items()}
+    reduced = {name for name, of_model in jobs.items() if any(job.validation is not None for job in of_model)}
+    words = {name: dict.fromkeys(describe(as_validated(job)) for job in of_model) for name, of_model in jobs.items()}
+    return {name: " or ".join(some) for name, some in words.items() if reduced and some}
 
 
 def _needed(run: Run) -> list[str]:

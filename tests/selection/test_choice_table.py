@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,11 @@ def test_a_single_fold_says_that_there_is_no_estimate():
 def test_a_choice_without_evidence_can_still_be_described():
     text = describe_choice(Choice({"liver": ("2d__T",)}, ("all",), {}, 0, {"liver": "2d__T: the only model of it"}))
     assert text.splitlines()[:2] == ["liver  ->  2d__T", "  why: 2d__T: the only model of it"]
+
+
+def test_models_that_were_validated_otherwise_are_named():
+    choice = choice_of({"2d": BASE, "3d": BASE})
+    assert "Validation was shortened" not in describe_choice(choice)
+    told = describe_choice(replace(choice, validated={"2d": "4 mirrored copies", "3d": "no mirrored copies"}))
+    assert "(2d: 4 mirrored copies; 3d: no mirrored copies)" in told and "small differences between these models say nothing" in told
+    assert "can be compared" in describe_choice(replace(choice, validated=dict.fromkeys(("2d", "3d"), "no mirrored copies")))

@@ -10,7 +10,8 @@ from factories import make_plan, record_run
 from autoseg.runtime.runs import ModelFolder
 from autoseg.runtime.serialization import write_json
 from autoseg.schema import EnsembleRecord, Score
-from autoseg.selection.stored_scores import scores_of_folds, seconds_of
+from autoseg.schema.run_record import ValidationSettings
+from autoseg.selection.stored_scores import scores_of_folds, seconds_of, validated_otherwise
 from autoseg.selection.uncompared import mean_scores_of_each
 
 
@@ -51,3 +52,15 @@ def test_scores_of_another_version_are_named(tmp_path):
     write_json(ModelFolder(tmp_path / "2d__T").run("0").scores_file, [{"case": "a", "organ": "liver", "hausdorff": 3.0}])
     with pytest.raises(ValueError, match="scores.json: damaged, or from another version"):
         scores_of_folds(tmp_path, {"2d__T": ["0"]})
+
+
+def test_models_that_were_not_validated_in_full_are_told_beside_those_that_were(tmp_path):
+    add_run(tmp_path, "3d_fullres__T", [])
+    add_run(tmp_path, "ensemble__Meta", [], ensemble=EnsembleRecord("meta", ("3d_fullres__T",), "3d_fullres__T"))
+    names = ["3d_fullres__T", "3d_fullres__Short", "ensemble__Meta"]
+    assert validated_otherwise(tmp_path, names, ["0", "1"]) == {}
+    add_run(tmp_path, "3d_fullres__Short", [], validation=ValidationSettings((), 0.75))
+    assert validated_otherwise(tmp_path, names, ["0", "1"]) == {
+        "3d_fullres__T": "8 mirrored copies and tiles 0.5 of the patch apart",
+        "3d_fullres__Short": "no mirrored copies and tiles 0.75 of the patch apart",
+    }

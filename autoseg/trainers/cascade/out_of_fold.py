@@ -51,7 +51,6 @@ def prepare_previous(model: Path, folds: Mapping[str, str], names: Sequence[str]
         ValueError: Not one case has a prediction.
     """
     out = model / f"predicted_on_{data.name}"
-    out.mkdir(parents=True, exist_ok=True)
     remove_partial_files(out)
     missing = cases_without_prediction(model, folds, names)
     if missing:

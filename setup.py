@@ -64,7 +64,7 @@ setup(
     project_urls={"Rules that it follows (nnU-Net)": "https://doi.org/10.1038/s41592-020-01008-z"},
     python_requires=">=3.11",
     packages=find_packages(include=["autoseg", "autoseg.*"]),
-    package_data={"autoseg": ["py.typed"], "autoseg.report": ["templates/*"]},
+    package_data={"autoseg": ["py.typed"], "autoseg.networks": ["*.c", "*.h"], "autoseg.report": ["templates/*"]},
     install_requires=[
         "torch>=2.10",
         "typing_extensions>=4.10",

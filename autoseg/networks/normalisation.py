@@ -2,17 +2,27 @@
 
 On a processor `torch.nn.functional.instance_norm` turns a batch in channels-last layout into channels-first and gives its result so: the
 convolution behind it turns it back, and both passes, which move single numbers, take longer than the normalisation. Here each sample is
-normalised as a batch of its own by torch's batch normalisation, which works in either layout; the numbers are the same.
+normalised as a batch of its own by torch's batch normalisation, which works in either layout; the numbers are the same. Where the C source
+beside this file is translated (`native`), both directions take two passes over memory, the activation among them.
 """
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from .native import avx512_library, call
+
+SOURCE = Path(__file__).with_name("normalisation.c")
+
+CHANNELS = 16
+"""Channels of a batch that the source takes come in multiples of this."""
 
 IDENTITY = 1.0
 """Slope of a LeakyReLU that changes nothing."""
@@ -51,6 +61,55 @@ class _ActivatedNorm(torch.autograd.Function):
         return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None, None
 
 
+class _NormInTwoPasses(torch.autograd.Function):
+    """The same, in float32, for a multiple of 16 channels, by the translated source."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        shape, y = _shape(x), torch.empty_like(x)
+        mean, scale = torch.empty((2, len(x), x.shape[1]))
+        call(SOURCE, "statistics", x, _parts(x), mean, scale, *shape, ctypes.c_float(eps), torch.get_num_threads())
+        factor = weight * scale
+        term = bias - mean * factor
+        call(SOURCE, "apply", x, factor, term, y, *shape, ctypes.c_float(slope), torch.get_num_threads())
+        ctx.save_for_backward(x, factor, term, mean, scale)
+        ctx.slope = slope
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, factor, term, mean, scale = ctx.saved_tensors
+        shape, gradient, result, parts = _shape(x), _in_rows(gradients[0]), torch.empty_like(x), _parts(x)
+        steps = (ctypes.c_long(gradient.stride(-1)), ctypes.c_long(gradient.stride(0)), ctypes.c_float(ctx.slope), torch.get_num_threads())
+        call(SOURCE, "sums", gradient, x, factor, term, mean, parts, *shape, *steps)
+        plain, product = parts.sum(1, dtype=torch.float64).unbind(1)
+        by_x = -factor * scale**2 * product / x[0, 0].numel()
+        constant = -factor * plain / x[0, 0].numel() - by_x * mean
+        call(SOURCE, "descend", gradient, x, factor, term, by_x.float(), constant.float(), result, *shape, *steps)
+        return result, (product * scale).sum(0).float(), plain.sum(0).float(), None, None
+
+
+def _shape(x: Tensor) -> tuple[Any, ...]:
+    return ctypes.c_long(len(x)), ctypes.c_long(x[0, 0].numel()), x.shape[1]
+
+
+def _parts(x: Tensor) -> Tensor:
+    """Room for two numbers a channel of each chunk of voxels."""
+    chunks = call(SOURCE, "chunks", *_shape(x)[1:])
+    return torch.empty((len(x), chunks, 2, x.shape[1]))
+
+
+def _in_rows(gradient: Tensor) -> Tensor:
+    """The gradient as it is, if its voxels follow each other at equal distances, as in a part of a concatenation; else a copy."""
+    steps = [gradient.stride(-1)]
+    for edge in reversed(gradient.shape[3:]):
+        steps.append(steps[-1] * edge)
+    if gradient.stride(1) == 1 and list(gradient.stride()[2:]) == steps[::-1]:
+        return gradient
+    return gradient.contiguous(memory_format=_channels_last(gradient))
+
+
 class _LayoutKept(nn.modules.instancenorm._InstanceNorm):
     """Mixin in front of an instance normalisation class: keeps the channels-last layout on processors, and takes the activation along."""
 
@@ -61,7 +120,9 @@ class _LayoutKept(nn.modules.instancenorm._InstanceNorm):
     def activated(self, x: Tensor, slope: float) -> Tensor:
         """LeakyReLU, with this slope for negative values (above 0), of the normalised ``(B, C, *spatial)``."""
         if _pays(x) and self.affine and not self.track_running_stats:
-            return _ActivatedNorm.apply(x, self.weight, self.bias, self.eps, slope)
+            translated = x.dtype == torch.float32 and x.shape[1] % CHANNELS == 0 and avx512_library(SOURCE) is not None
+            norm = _NormInTwoPasses if translated else _ActivatedNorm
+            return norm.apply(x, self.weight, self.bias, self.eps, slope)
         normalised = super().forward(x)
         return normalised if slope == IDENTITY else F.leaky_relu_(normalised, slope)
 

@@ -32,7 +32,7 @@ class OneChannelConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         values = _voxels_by_channels(gradients[0])
         of_weight = torch.bmm(_neighbours(x, weight.shape[2:]), values).sum(0)
-        return None, of_weight.t().reshape(weight.shape), values.sum((0, 1))
+        return None, of_weight.t().reshape(weight.shape), _sum(values.flatten(0, 1))
 
 
 class UpConvolution(torch.autograd.Function):
@@ -57,8 +57,13 @@ class UpConvolution(torch.autograd.Function):
         blocks = _blocks(gradient, stride)
         product = _voxels_by_channels(x).flatten(0, 1).t() @ blocks
         of_weight = product.unflatten(1, (*stride, gradient.shape[1])).movedim(-1, 1)
-        of_bias = blocks.sum(0).unflatten(0, (math.prod(stride), gradient.shape[1])).sum(0)
+        of_bias = _sum(blocks).unflatten(0, (math.prod(stride), gradient.shape[1])).sum(0)
         return of_x, of_weight, of_bias
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """The sum of the rows of a matrix, many times as fast as by torch's own."""
+    return (rows.new_ones(1, len(rows)) @ rows)[0]
 
 
 def _voxels_by_channels(x: Tensor) -> Tensor:

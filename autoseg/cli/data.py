@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import command
-from .failures import cases, finish
+from .failures import cases, finish, say_dry_run
 from .options import (
     DATASET,
     add_all,
     add_allow_code,
+    add_dry_run,
     add_external,
     add_groups,
     add_nifti_geometry,
@@ -34,6 +35,7 @@ def _add_plan_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help=DATASET)
     add_plan_options(parser)
     add_allow_code(parser)
+    add_dry_run(parser)
 
 
 @command(_add_plan_arguments, "-d 3", "-d /data/Dataset003_Liver -c 2d 3d_fullres --memory 12GB")
@@ -44,11 +46,14 @@ def plan_and_preprocess(options: Namespace) -> int:
     and 3d_cascade. The exit status is 1 if cases were left out.
     """
     from ..pipeline import plan_and_preprocess as function
+    from ..pipeline.dry_training import dry_plan
     from ..planners.plan import describe
     from ..presets import PAPER_PRESETS
     from ..runtime.workspace import find_workspace
 
     settings = plan_settings(options)
+    if options.dry_run:
+        return say_dry_run(dry_plan(options.dataset, settings, home=options.home))
     plan = function(options.dataset, settings, home=options.home)
     say(describe(plan))
     names = settings.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]

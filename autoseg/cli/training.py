@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from .command import command
-from .failures import cases, finish
+from .failures import cases, finish, say_dry_run
 from .options import (
     DATASET,
     PAPERS,
     add_allow_code,
     add_device,
+    add_dry_run,
     add_overwrite,
     add_plan_options,
     add_train_options,
@@ -42,6 +43,7 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--trial", type=int, metavar="PATIENTS", help=text)
     add_allow_code(parser)
+    add_dry_run(parser)
 
 
 @command(_add_train_arguments, "3 3d_fullres 0", "3 2d all --time 20m --device cpu", "3 2d 0 --time 2h --longer")
@@ -52,10 +54,14 @@ def train(options: Namespace) -> int:
     3d_lowres that are missing. The exit status is 1 if cases failed; the same command tries them again.
     """
     from ..pipeline import train as function
+    from ..pipeline.dry_training import dry_training
     from ..presets.settings import check_paper, train_settings
 
     check_paper(options.preset)
     settings = build_training(options, partial(train_settings, options.preset))
+    if options.dry_run:
+        asked = (options.dataset, options.configuration, options.fold, settings)
+        return say_dry_run(dry_training(*asked, home=options.home, preset=options.preset))
     failures: dict[str, str] = {}
     begin = partial(function, options.dataset, options.configuration, options.fold, settings, home=options.home)
     scores = begin(failures=failures, preset=options.preset)
@@ -89,6 +95,7 @@ def _add_ensemble_arguments(parser: ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--restart", action="store_true", help="rename existing runs and train from the beginning")
     add_allow_code(parser)
+    add_dry_run(parser)
 
 
 @command(_add_ensemble_arguments, "3 --kind logits", "3 --kind meta --members 2d__Trainer__liver 2d__Trainer__spleen 3d_fullres__Trainer")
@@ -100,9 +107,12 @@ def train_ensemble(options: Namespace) -> int:
     """
     from ..pipeline import EnsembleSettings
     from ..pipeline import train_ensemble as function
+    from ..pipeline.dry_training import dry_ensemble
 
     failures: dict[str, str] = {}
     settings = EnsembleSettings(**settings_given(options, EnsembleSettings))
+    if options.dry_run:
+        return say_dry_run(dry_ensemble(options.dataset, settings, home=options.home))
     scores = function(options.dataset, settings, home=options.home, failures=failures)
     everything = [score for fold_scores in scores.values() for score in fold_scores]
     if not failures:
@@ -121,6 +131,7 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     text = "then train each model once more, from what the chosen ones make of the images in imagesUn, too, and choose again"
     parser.add_argument("--pseudo-labels", action="store_true", help=text)
     add_allow_code(parser)
+    add_dry_run(parser)
 
 
 @command(_add_run_arguments, "3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")
@@ -131,12 +142,15 @@ def run(options: Namespace) -> int:
     """
     from ..pipeline import describe_choice, describe_experiment
     from ..pipeline import run as function
+    from ..pipeline.dry_training import dry_run
     from ..presets.experiment import experiment
     from ..runtime.workspace import find_workspace
 
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
     build = partial(experiment, options.preset, options.dataset, home=options.home, models=options.models)
-    asked = build_training(options, partial(build, allow_external=options.allow_external))
+    asked = build_training(options, partial(build, allow_external=options.allow_external, dry=options.dry_run))
+    if options.dry_run:
+        return say_dry_run(dry_run(options.dataset, plan, asked, folds=folds, home=options.home))
     failures: dict[str, str] = {}
     choice = function(options.dataset, plan, folds=folds, home=options.home, failures=failures, experiment=asked)
     say(describe_choice(choice))

@@ -105,27 +105,39 @@ def _stored_path(path: Path, roots: Sequence[Path]) -> str:
 
 
 def raw_dataset(
-    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False, nifti_geometry: str | None = None
+    workspace: Workspace,
+    which: str | int,
+    *,
+    groups: str | None = None,
+    allow_external: bool = False,
+    nifti_geometry: str | None = None,
+    dry: bool = False,
 ) -> Dataset:
     """The dataset (by id, name or folder) as its own folder describes it today, for what comes before planning.
 
     It has the complete cases; see `complete_cases`.
     """
-    return complete_cases(workspace, which, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry)[0]
+    return complete_cases(workspace, which, groups=groups, allow_external=allow_external, nifti_geometry=nifti_geometry, dry=dry)[0]
 
 
 def complete_cases(
-    workspace: Workspace, which: str | int, *, groups: str | None = None, allow_external: bool = False, nifti_geometry: str | None = None
+    workspace: Workspace,
+    which: str | int,
+    *,
+    groups: str | None = None,
+    allow_external: bool = False,
+    nifti_geometry: str | None = None,
+    dry: bool = False,
 ) -> tuple[Dataset, dict[str, str]]:
     """A dataset as its own folder describes it today, of the complete cases, and what the others lack or have twice, by case.
 
-    With `allow_external` it may name files outside of its folder, now and later: the home remembers where.
+    With `allow_external` it may name files outside of its folder, now and later: the home remembers where, unless `dry`.
 
     Raises:
         ValueError: ``dataset.json`` is wrong, or no case is complete.
     """
     folder = workspace.dataset_folder(which)
-    permission = reading_permission(workspace, folder, allow_external=allow_external)
+    permission = allow_external if dry and allow_external else reading_permission(workspace, folder, allow_external=allow_external)
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=permission, nifti_geometry=nifti_geometry)
     if not dataset.cases:
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.descriptions import check_files, planned_dataset
-from ..ensembling.design import KINDS
+from ..ensembling.design import KINDS, Design
 from ..ensembling.fusion_trainer import check_halves
 from ..ensembling.members import check_planned_as_trained, held_out, shared_folds
 from ..ensembling.planning import ensemble_budget, ensemble_folder, plan_ensemble
@@ -23,9 +24,9 @@ from ..evaluation.metrics import higher_is_better_score
 from ..runtime.hardware import choose_device, prepare_device
 from ..runtime.locks import exclusive_lock
 from ..runtime.registry import allows_code, unknown_name_error
-from ..runtime.runs import Run
-from ..runtime.workspace import find_workspace
-from ..schema import Score
+from ..runtime.runs import ModelFolder, Run
+from ..runtime.workspace import Workspace, find_workspace
+from ..schema import Budget, Dataset, Score
 from ..schema.settings import EnsembleSettings
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,52 @@ def train_ensemble(
     Raises:
         ValueError: An unknown kind, member, fold or organ; members that lack folds, or that this kind cannot combine.
     """
+    asked = ensemble_to_train(which, settings, home=home)
+    workspace, dataset, model, folds = asked.workspace, asked.dataset, asked.model, asked.folds
+    log.info("%s: %s of %s; fold %s.", model.name, settings.kind, ", ".join(one.name for one in asked.design.members), ", ".join(folds))
+    device = choose_device(settings.device)
+    prepare_device(device)
+    for run in asked.replaced:  # last, so that what is refused leaves them where they are
+        with exclusive_lock(run.folder, "training"):
+            run.put_aside()
+    work = EnsembleTraining(workspace, dataset, asked.design, model, asked.cases, asked.budget, settings, device)
+    scores = {fold: train_fold(work, fold) for fold in folds}
+    if failures is not None:
+        failures.update({case: reason for fold in folds for case, reason in model.run(fold).failures().items()})
+    everything = [score for of_fold in scores.values() for score in of_fold]
+    log.info("%s, whole volumes:\n%s", model.name, table(everything, tolerance_mm=dataset.tolerances))
+    return scores
+
+
+@dataclass(frozen=True)
+class AskedEnsemble:
+    """An ensemble as a user asked for it, with what is to be trained of it.
+
+    Attributes:
+        folds: That are wanted.
+        waiting: Those of them that are not finished, or start anew.
+        replaced: Runs that are put aside, so that they start anew.
+        cases: Fold to the cases that the members predicted without having been trained on them.
+        budget: Of a fold.
+    """
+
+    workspace: Workspace
+    dataset: Dataset
+    model: ModelFolder
+    design: Design
+    folds: list[str]
+    waiting: list[str]
+    replaced: list[Run]
+    cases: dict[str, list[str]]
+    budget: Budget
+
+
+def ensemble_to_train(which: str | int, settings: EnsembleSettings, *, home: str | Path | None = None) -> AskedEnsemble:
+    """Which members, organs and folds an ensemble has, and what is left to train of it; nothing is written.
+
+    Raises:
+        ValueError: As of `train_ensemble`.
+    """
     if settings.kind not in KINDS:
         raise unknown_name_error("kind of ensemble", settings.kind, KINDS)
     if settings.per_organ < 1:
@@ -69,7 +116,6 @@ def train_ensemble(
     replaced = [Run(path) for path in sorted(model.folder.glob("fold_*"))] if settings.restart else []
     replaced = [run for run in replaced if not settings.folds or run.fold in settings.folds]
     design, folds = plan_ensemble(workspace, dataset, model, settings, replaced=replaced)
-    log.info("%s: %s of %s; fold %s.", model.name, settings.kind, ", ".join(one.name for one in design.members), ", ".join(folds))
     waiting = [fold for fold in folds if model.run(fold) in replaced or not is_done(model.run(fold), dataset)]
     needed = waiting if settings.kind in (*UNTRAINED, FUSION) else shared_folds(design.members, least=2)
     cases = {fold: held_out(design.members, fold) for fold in needed} if waiting else {}
@@ -78,15 +124,4 @@ def train_ensemble(
             check_halves(cases, {case.name: case.group or case.name for case in dataset.cases})
         check_files(dataset, workspace.home)
         check_planned_as_trained(design.members, workspace.plan(dataset.name))
-    device = choose_device(settings.device)
-    prepare_device(device)
-    for run in replaced:  # last, so that what is refused leaves them where they are
-        with exclusive_lock(run.folder, "training"):
-            run.put_aside()
-    work = EnsembleTraining(workspace, dataset, design, model, cases, budget, settings, device)
-    scores = {fold: train_fold(work, fold) for fold in folds}
-    if failures is not None:
-        failures.update({case: reason for fold in folds for case, reason in model.run(fold).failures().items()})
-    everything = [score for of_fold in scores.values() for score in of_fold]
-    log.info("%s, whole volumes:\n%s", model.name, table(everything, tolerance_mm=dataset.tolerances))
-    return scores
+    return AskedEnsemble(workspace, dataset, model, design, folds, waiting, replaced, cases, budget)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..data.dataset_json import read_info
@@ -25,7 +26,7 @@ from ..runtime.runs import Run, started_runs
 from ..runtime.sealing import check_unedited
 from ..runtime.serialization import read_json, write_json
 from ..runtime.workspace import DESCRIPTION, LEFT_OUT, Workspace, find_workspace
-from ..schema import Dataset, Fingerprint, Plan, Split
+from ..schema import Configuration, Dataset, Fingerprint, Plan, Split
 from ..schema.settings import PlanSettings
 from ..trainers.resume_checks import check_folds
 
@@ -54,48 +55,112 @@ def plan_and_preprocess(
     Raises:
         ValueError: Not one case can be used, the dataset's description is wrong, or the plan was edited; the message names case and file.
     """
-    settings = settings or PlanSettings()
+    workspace, dataset, asked, left_out = _dataset_to_plan(which, settings or PlanSettings(), home)
+    with exclusive_lock(folder := workspace.preprocessed(dataset.name), "planning or preprocessing"):
+        remove_partial_files(folder)
+        made = _made_plan(workspace, dataset, asked, left_out)
+        dataset, plan, left_out = made.dataset, made.plan, made.left_out
+        if check is not None:
+            check(plan, dataset, made.splits)
+        write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
+        write_splits(folder / "splits.json", made.splits, left_out=left_out.keys())
+        write_json(folder / "plan.json", plan)
+        _keep_left_out(folder / LEFT_OUT, left_out)
+        for configuration in made.configurations:
+            left_out |= preprocess(workspace, dataset, plan, configuration, workers=asked.settings.workers)
+        _keep_left_out(folder / LEFT_OUT, left_out)
+    return plan
+
+
+@allows_code()
+def plan_only(
+    which: str | int,
+    settings: PlanSettings | None = None,
+    *,
+    home: str | Path | None = None,
+    check: Callable[[Plan, Dataset, Sequence[Split]], object] | None = None,
+) -> MadePlan:
+    """The plan that `plan_and_preprocess` would make with the same arguments, after the same checks; nothing is written."""
+    workspace, dataset, asked, left_out = _dataset_to_plan(which, settings or PlanSettings(), home, dry=True)
+    made = _made_plan(workspace, dataset, asked, left_out, dry=True)
+    if check is not None:
+        check(made.plan, made.dataset, made.splits)
+    return made
+
+
+@dataclass(frozen=True)
+class MadePlan:
+    """A plan with what it was made for.
+
+    Attributes:
+        dataset: With the content ids of its files.
+        fingerprint: Its measurements.
+        left_out: Case -> reason for those that cannot be used.
+        configurations: Whose data are to be preprocessed.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    fingerprint: Fingerprint
+    splits: list[Split]
+    left_out: dict[str, str]
+    configurations: list[Configuration]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Settings of planning with what earlier ones add, and the plan of another dataset that is to be taken over."""
+
+    settings: PlanSettings
+    source: Plan | None
+
+
+def _dataset_to_plan(
+    which: str | int, settings: PlanSettings, home: str | Path | None, *, dry: bool = False
+) -> tuple[Workspace, Dataset, _Asked, dict[str, str]]:
+    """The home, the dataset's complete cases, what is asked for, and why other cases are left out."""
     workspace = find_workspace(home, dataset=str(which))
-    settings = _with_former_groups(workspace, which, settings)
+    settings = with_former_groups(workspace, which, settings)
     if settings.nifti_geometry is None:
         former = planned_nifti_geometry(workspace, workspace.dataset_folder(which))
         settings = replace(settings, nifti_geometry=former)
     check_form(settings.nifti_geometry)
     if source := source_plan(workspace, settings, workspace.dataset_folder(which).name):
         settings = replace(settings, plan_from=source[1])
-    dataset, left_out = complete_cases(
-        *(workspace, which), groups=settings.groups, allow_external=settings.allow_external, nifti_geometry=settings.nifti_geometry
-    )
+    complete = partial(complete_cases, workspace, which, groups=settings.groups, nifti_geometry=settings.nifti_geometry)
+    dataset, left_out = complete(allow_external=settings.allow_external, dry=dry)
     for case, reason in left_out.items():
         log.error("%s is left out: %s", case, reason)
-    with exclusive_lock(folder := workspace.preprocessed(dataset.name), "planning or preprocessing"):
-        remove_partial_files(folder)
-        measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
-        dataset, fingerprint = measured.dataset, measured.fingerprint
-        groups = {case.name: case.group or case.name for case in dataset.cases}
-        left_out |= measured.failures
-        made_before = _splits_made_before(workspace, dataset.name)
-        splits = planned_splits(folder / "splits.json", fingerprint, groups, made_before, left_out=left_out.keys())
-        _keep_if_trained_on(workspace, dataset.name, splits, left_out)  # before anything is overwritten that those models still need
+    return workspace, dataset, _Asked(settings, None if source is None else source[0]), left_out
+
+
+def _made_plan(
+    workspace: Workspace,
+    dataset: Dataset,
+    asked: _Asked,
+    left_out: dict[str, str],
+    *,
+    dry: bool = False,
+) -> MadePlan:
+    """Measures a dataset, keeps the result unless `dry`, and plans; refuses what models that are there do not allow."""
+    settings, folder = asked.settings, workspace.preprocessed(dataset.name)
+    measured = measured_dataset(workspace, dataset, workers=settings.workers, trust_files=settings.trust_files)
+    dataset, fingerprint = measured.dataset, measured.fingerprint
+    groups = {case.name: case.group or case.name for case in dataset.cases}
+    left_out = left_out | measured.failures
+    made_before = splits_made_before(workspace, dataset.name)
+    splits = planned_splits(folder / "splits.json", fingerprint, groups, made_before, left_out=left_out.keys(), dry=dry)
+    _keep_if_trained_on(workspace, dataset.name, splits, left_out)  # before anything is overwritten that those models still need
+    if not dry:
         keep_fingerprint(folder, measured)
-        plan = _planned(dataset, fingerprint, settings, None if source is None else source[0])
-        wanted = selected_configurations(settings.configurations, plan)
-        of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
-        _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
-        dataset = with_unlabelled_ids(dataset)
-        if check is not None:
-            check(plan, dataset, splits)
-        write_planned_dataset(workspace, dataset)  # with the plan and not before: what is refused must leave the former two together
-        write_splits(folder / "splits.json", splits, left_out=left_out.keys())
-        write_json(folder / "plan.json", plan)
-        _keep_left_out(folder / LEFT_OUT, left_out)
-        for configuration in of_data.values():
-            left_out |= preprocess(workspace, dataset, plan, configuration, workers=settings.workers)
-        _keep_left_out(folder / LEFT_OUT, left_out)
-    return plan
+    plan = plan_of(dataset, fingerprint, settings, asked.source)
+    wanted = selected_configurations(settings.configurations, plan)
+    of_data = {plan.configurations[name].data: plan.configurations[plan.configurations[name].data] for name in wanted}
+    _keep_if_being_trained(workspace, dataset, {data: recipe_of(plan, one) for data, one in of_data.items()})
+    return MadePlan(plan, with_unlabelled_ids(dataset), fingerprint, splits, left_out, list(of_data.values()))
 
 
-def _planned(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings, source: Plan | None) -> Plan:
+def plan_of(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings, source: Plan | None) -> Plan:
     """The plan by the rules, or that of another dataset, with those settings that it depends on."""
     if source is None:
         plan = make_plan(
@@ -120,7 +185,7 @@ def _keep_left_out(path: Path, left_out: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _with_former_groups(workspace: Workspace, which: str | int, settings: PlanSettings) -> PlanSettings:
+def with_former_groups(workspace: Workspace, which: str | int, settings: PlanSettings) -> PlanSettings:
     """The settings with the expression for patients that the former plan was made with, where neither they nor the dataset name any."""
     folder = workspace.dataset_folder(which)
     former = workspace.preprocessed(folder.name) / "plan.json"
@@ -153,7 +218,7 @@ def _former_settings(former: Path, settings: PlanSettings) -> PlanSettings | Non
         ) from error
 
 
-def _splits_made_before(workspace: Workspace, dataset: str) -> list[Split] | None:
+def splits_made_before(workspace: Workspace, dataset: str) -> list[Split] | None:
     """The folds that planning made for the former description and fingerprint; None where there are none."""
     folder = workspace.preprocessed(dataset)
     if not ((folder / DESCRIPTION).is_file() and (folder / FINGERPRINT).is_file()):

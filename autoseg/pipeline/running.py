@@ -85,8 +85,8 @@ def run(
     if paper is not None and any(one.pseudo_labels for one in several):
         raise ValueError("--pseudo-labels: is no part of a paper's experiment; expected --preset without it (autoseg_train has it)")
     workspace = find_workspace(home, dataset=str(which))
-    _check_unplanned(workspace.dataset_folder(which), several, folds or ())
-    check = partial(_check_planned, asked=plan_settings.configurations, several=several, folds=folds or ())
+    check_unplanned(workspace.dataset_folder(which), several, folds or ())
+    check = partial(check_planned, asked=plan_settings.configurations, several=several, folds=folds or ())
     plan = plan_and_preprocess(which, plan_settings, home=home, check=check)
     failures = {} if failures is None else failures
     failures.update(workspace.left_out(plan.dataset))
@@ -98,7 +98,7 @@ def run(
     pairs = list(itertools.product(configurations, several))
     taught = [pair for pair in pairs if pair[1].pseudo_labels]
     pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
-    trainings = _checked([*pairs, *taught], plan, dataset)
+    trainings = checked_trainings([*pairs, *taught], plan, dataset)
     more = "" if experiment is None else _explain_experiment(experiment, trainings, folds, results, windows=dataset.windows)
     log.info("%s.%s", describe_total(trainings, folds, workspace, plan, windows=dataset.windows), more)
     how = _choice_of(paper, plan)
@@ -147,7 +147,7 @@ def _choice_of(paper: PaperPreset | None, plan: Plan) -> dict[str, Any]:
     return how
 
 
-def _check_unplanned(folder: Path, trainings: Sequence[TrainSettings], folds: Sequence[str]) -> None:
+def check_unplanned(folder: Path, trainings: Sequence[TrainSettings], folds: Sequence[str]) -> None:
     """Raises a ValueError for an organ, name, option or fold that no plan would make right, before a dataset is measured for it."""
     labels = parse_labels(read_info(folder), folder / "dataset.json")
     for settings in trainings:
@@ -157,7 +157,7 @@ def _check_unplanned(folder: Path, trainings: Sequence[TrainSettings], folds: Se
             raise ValueError(f"--folds: expected numbers of folds, or all, got {fold!r}")
 
 
-def _check_planned(
+def check_planned(
     plan: Plan,
     dataset: Dataset,
     splits: Sequence[Split],
@@ -176,12 +176,12 @@ def _check_planned(
     configurations = selected_configurations(asked, plan)
     if not splits:
         configurations = [name for name in configurations if plan.configurations[name].previous_stage is None]
-    for settings, spec in _checked(list(itertools.product(configurations, several)), plan, dataset):
+    for settings, spec in checked_trainings(list(itertools.product(configurations, several)), plan, dataset):
         for split in chosen or splits:
             of_sources(split, dataset, settings, spec.plan.labels)
 
 
-def _checked(pairs: Sequence[Pair], plan: Plan, dataset: Dataset) -> list[Training]:
+def checked_trainings(pairs: Sequence[Pair], plan: Plan, dataset: Dataset) -> list[Training]:
     """What each training will be; a ValueError where one cannot begin: a mistake in the last must not show after days."""
     trainings = [(settings, training_spec(plan, name, settings, windows=dataset.windows)) for name, settings in pairs]
     trainings = [(of_stage(settings, spec), spec) for settings, spec in trainings]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -86,12 +86,68 @@ def train(
         NothingValidatedError: Of these not one could be validated.
         ValueError: Unknown configuration or fold, or no plan yet; the message gives the command.
     """
-    settings = settings or TrainSettings()
+    asked = asked_training(which, configuration, fold, settings or TrainSettings(), home=home)
+    workspace, dataset, spec, run, settings = asked.workspace, asked.dataset, asked.spec, asked.run, asked.settings
+    if asked.is_finished and not _is_validated_again(run, dataset):
+        return _finished(run, dataset, spec, settings, home=workspace.home)
+    check_begins(asked, preset)
+    by_plan = partial(_named_by_plan, asked.plan_file, settings)
+    if settings.restart and run.folder.exists():
+        with exclusive_lock(run.folder, "training"):
+            run.put_aside()
+    failures = {} if failures is None else failures
+    if not run.is_started and (settings.seconds is not None or spec.configuration.previous_stage is not None):
+        plan = workspace.plan(dataset.name)
+        log.info("%s.", describe_total([(settings, spec)], [run.fold], workspace, plan, windows=dataset.windows))
+    with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
+        result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
+    if settings.trial is not None:
+        log.info("%s, fold %s: Dice %.4f of %d held-out cases, without mirroring.", *_of_trial(run, result))
+        return result
+    release_memory(choose_device(settings.device))
+    _tell_scores(run, dataset, result)
+    return result
+
+
+@dataclass(frozen=True)
+class AskedTraining:
+    """A training as a user asked for it, checked as far as the plan and the settings tell.
+
+    Attributes:
+        spec: Plan and configuration after network, organs, window and trainer were applied to them.
+        run: The fold, started before or not.
+        settings: Of this stage of a cascade, with the checkpoint that is meant.
+    """
+
+    workspace: Workspace
+    dataset: Dataset
+    spec: TrainingSpec
+    run: Run
+    settings: TrainSettings
+
+    @property
+    def plan_file(self) -> Path:
+        """The plan that the training follows."""
+        return self.workspace.preprocessed(self.dataset.name) / "plan.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train; cases may have to be validated again."""
+        return self.run.is_finished and not self.settings.restart and not is_trained_on(self.run, self.settings)
+
+
+def asked_training(
+    which: str | int, configuration: str, fold: str | int, settings: TrainSettings, *, home: str | Path | None = None
+) -> AskedTraining:
+    """What a training would be; nothing is written.
+
+    Raises:
+        ValueError: It cannot be had: an unknown configuration, fold or name, no plan, or another model of that name.
+    """
     workspace = find_workspace(home, dataset=str(which))
     dataset = planned_dataset(workspace, which)
     fold = str(int(fold)) if str(fold).isdecimal() else str(fold)
-    plan_file = workspace.preprocessed(dataset.name) / "plan.json"
-    by_plan = partial(_named_by_plan, plan_file, settings)
+    by_plan = partial(_named_by_plan, workspace.preprocessed(dataset.name) / "plan.json", settings)
     with by_plan():
         spec = training_spec(workspace.plan(dataset.name), configuration, settings, windows=dataset.windows)
     settings = _checked(of_stage(settings, spec), workspace, spec, fold)
@@ -102,31 +158,19 @@ def train(
         spec = _as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     check_longer(settings, run)
-    is_trained_further = is_trained_on(run, settings)
-    if run.is_finished and not settings.restart and not is_trained_further and not _is_validated_again(run, dataset):
-        return _finished(run, dataset, spec, settings, home=workspace.home)
+    return AskedTraining(workspace, dataset, spec, run, settings)
+
+
+def check_begins(asked: AskedTraining, preset: str | None = None) -> None:
+    """Refuses (ValueError) a training that cannot begin or go on; the log says what of a paper's `preset` runs."""
+    workspace, dataset, spec, run, settings = asked.workspace, asked.dataset, asked.spec, asked.run, asked.settings
     if settings.restart or not run.is_started:
         check_teachers(workspace.results(dataset.name), spec, run, settings)
-        with by_plan():
+        with _named_by_plan(asked.plan_file, settings):
             check_trial(spec, settings)
     explain(preset, [as_started(spec, run, settings)], windows=dataset.windows)
     check_files(dataset, workspace.home)
     _check_goes_on(run, spec, workspace, dataset, restart=settings.restart)
-    if settings.restart and run.folder.exists():
-        with exclusive_lock(run.folder, "training"):
-            run.put_aside()
-    failures = {} if failures is None else failures
-    if not run.is_started and (settings.seconds is not None or spec.configuration.previous_stage is not None):
-        plan = workspace.plan(dataset.name)
-        log.info("%s.", describe_total([(settings, spec)], [fold], workspace, plan, windows=dataset.windows))
-    with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
-        result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
-    if settings.trial is not None:
-        log.info("%s, fold %s: Dice %.4f of %d held-out cases, without mirroring.", *_of_trial(run, result))
-        return result
-    release_memory(choose_device(settings.device))
-    _tell_scores(run, dataset, result)
-    return result
 
 
 def _check_goes_on(run: Run, spec: TrainingSpec, workspace: Workspace, dataset: Dataset, *, restart: bool) -> None:
@@ -265,16 +309,25 @@ def _first_stage(workspace: Workspace, dataset: Dataset, spec: TrainingSpec, run
     data = workspace.preprocessed(dataset.name) / configuration.data
     split, store = split_of(workspace, dataset.name, run.fold), Store(data)
     names = [name for name in sorted({*split.train, *split.val}) if store.has(name)]
-    folds = folds_that_validate(workspace.splits(dataset.name))
-    alone = replace(settings, restart=False, pretrained=None, pseudo_labels=False, longer=False, trial=None)
-    for fold in sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int):
+    for fold in first_stage_folds(workspace, spec, model, names):
         log.info("%s needs %s's prediction of every case: training its fold %s first.", configuration.name, stage, fold)
         # Folds of the cascade that are started at once need the same: one trains it, the others wait and find it finished.
         with exclusive_lock(model, f"training fold {fold} of {stage} first", wait=True, name=f".first_stage_{fold}.lock"):
             with exclusive_lock(ModelFolder(model).run(fold).folder, "training", wait=True):
                 pass  # somebody may be training it for itself
-            train(dataset.name, stage, fold, alone, home=workspace.home)
-    return prepare_previous(model, folds, names, data, plan)
+            train(dataset.name, stage, fold, of_first_stage(settings), home=workspace.home)
+    return prepare_previous(model, folds_that_validate(workspace.splits(dataset.name)), names, data, plan)
+
+
+def of_first_stage(settings: TrainSettings) -> TrainSettings:
+    """The settings with which a cascade trains its first stage."""
+    return replace(settings, restart=False, pretrained=None, pseudo_labels=False, longer=False, trial=None)
+
+
+def first_stage_folds(workspace: Workspace, spec: TrainingSpec, model: Path, names: Sequence[str]) -> list[str]:
+    """The folds of a cascade's first stage, in the folder `model`, that must be trained before its second can learn from some cases."""
+    folds = folds_that_validate(workspace.splits(spec.plan.dataset))
+    return sorted({folds[name] for name in cases_without_prediction(model, folds, names) if name in folds}, key=int)
 
 
 def _trainer(

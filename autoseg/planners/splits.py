@@ -61,6 +61,7 @@ def planned_splits(
     made_before: Sequence[Split] | None,
     *,
     left_out: Collection[str] = (),
+    dry: bool = False,
 ) -> list[Split]:
     """The folds that are there already, or new ones; a file that a person wrote or changed is used or refused, never replaced.
 
@@ -73,6 +74,7 @@ def planned_splits(
         made_before: What `make_splits` gave for the former plan, by which a file of earlier versions, which wrote no stamp, is known;
             None where there is no former plan.
         left_out: Cases of the dataset that cannot be used; of a user's folds they are taken out here, and stay in the file.
+        dry: Write no stamp for a file of earlier versions.
 
     Raises:
         ValueError: The user's file is wrong, or does not fit the cases and patients.
@@ -83,7 +85,8 @@ def planned_splits(
     if _is_made(path, splits, made_before):
         reason = _misfit(splits, fingerprint, groups)
         if not reason:
-            _record(path)
+            if not dry:
+                _record(path)
             return splits or make_splits(fingerprint, groups)
         log.warning("%s: does not fit the dataset (%s); the cases are divided into folds again", path, reason)
         return make_splits(fingerprint, groups)

@@ -248,6 +248,13 @@ def preprocess_dataset(
     return failures
 
 
+def cases_to_preprocess(dataset: Dataset, plan: Plan, configuration: Configuration, folder: Path) -> list[Case]:
+    """The cases that `preprocess_dataset` would preprocess; nothing is written."""
+    recipe = recipe_of(plan, configuration)
+    kept = _kept_recipe(folder, recipe) if folder.is_dir() else None
+    return list(dataset.cases) if kept is None else _not_current(Store(folder), dataset.cases, [recipe, kept], keep_stamps=False)
+
+
 def _preprocess_and_store(case: Case, plan: Plan, configuration: Configuration, folder: Path) -> None:
     case = _identified(case)
     image = read_case_image(case)
@@ -322,7 +329,7 @@ def _keep_recipe(store: Store, recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _not_current(store: Store, cases: Sequence[Case], recipes: Sequence[Recipe]) -> list[Case]:
+def _not_current(store: Store, cases: Sequence[Case], recipes: Sequence[Recipe], *, keep_stamps: bool = True) -> list[Case]:
     """The cases that are not there as their files and the recipe, in one of its forms, would make them now."""
     records = {case.name: record for case in cases if (record := _stored_record(store, case)) is not None}
     unknown = [case for case in cases if not case.digests and case.name in records and records[case.name].made_from is not None]
@@ -331,7 +338,7 @@ def _not_current(store: Store, cases: Sequence[Case], recipes: Sequence[Recipe])
     for case in cases:
         known = replace(case, digests=tuple(ids[path] for path in case_paths(case))) if case in unknown else case
         record = records.get(case.name)
-        if record is None or not _is_current(store, known, record, recipes):
+        if record is None or not _is_current(store, known, record, recipes, keep_stamps=keep_stamps):
             waiting.append(case)
     return waiting
 
@@ -344,13 +351,13 @@ def _stored_record(store: Store, case: Case) -> StoredRecord | None:
         return None
 
 
-def _is_current(store: Store, case: Case, record: StoredRecord, recipes: Sequence[Recipe]) -> bool:
-    """Whether a case was preprocessed from the files that it has now; one of version 0.1.0 gets its stamp if its sizes agree."""
+def _is_current(store: Store, case: Case, record: StoredRecord, recipes: Sequence[Recipe], *, keep_stamps: bool) -> bool:
+    """Whether a case was preprocessed from the files that it has now; one of version 0.1.0 gets its stamp, to keep, if its sizes agree."""
     if record.made_from is not None:
         return any(record.made_from == stamp_of(case, recipe) for recipe in recipes)
     if not stamp_of_0_1_0_fits(record.stamp, case):
         return False
-    if case.digests:
+    if case.digests and keep_stamps:
         store.write_record(case.name, replace(record, made_from=stamp_of(case, recipes[0]), stamp=""))
     return True
 

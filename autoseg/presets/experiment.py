@@ -52,6 +52,7 @@ def experiment(
     *,
     home: str | Path | None = None,
     allow_external: bool = False,
+    dry: bool = False,
     models: Sequence[str] = (),
     **given: Any,
 ) -> Experiment:
@@ -63,6 +64,7 @@ def experiment(
         name: As for `settings.train_settings`.
         which: Dataset id, name or folder.
         allow_external: As for `PlanSettings`.
+        dry: Do not keep in the home what `allow_external` allows.
         models: Names of the paper's table; none means all that are not optional, and so do names of ensembles alone for the models.
         **given: As for `settings.train_settings`.
 
@@ -86,7 +88,7 @@ def experiment(
     organs: Sequence[tuple[str, ...]] = [given.get("organs", ())]
     if "organs" not in given and (preset.single or any(_by_organ(preset, row) for row in rows)):
         # `run` plans anew after this, so that the organs are those of the raw dataset, not of a former plan.
-        dataset = raw_dataset(find_workspace(home, dataset=str(which)), which, allow_external=allow_external)
+        dataset = raw_dataset(find_workspace(home, dataset=str(which)), which, allow_external=allow_external, dry=dry)
         organs = [(organ,) for organ in dataset.labels.names]
         if preset.single and len(organs) == 1:
             given["organs"] = organs[0]

@@ -118,9 +118,7 @@ def _held_out(split: Split) -> str:
 
 def _how_long(settings: TrainSettings) -> str:
     budget = budget_of(settings)
-    return f"Training: {duration(budget.amount) if budget.kind == 'time' else f'{budget.amount:g} iterations'}" + (
-        f" ({budget.why})" if budget.why else ""
-    )
+    return f"Training: {budget.why or (duration(budget.amount) if budget.kind == 'time' else f'{budget.amount:g} iterations')}"
 
 
 def _becomes(run: Run, *, restart: bool) -> str:

@@ -20,7 +20,7 @@ COMMANDS = (
     "demo",
 )
 EXTRAS = {
-    "test": ["pytest>=8", "hypothesis>=6.100", "surface-distance>=0.1"],
+    "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "surface-distance>=0.1"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "nbconvert>=7.16", "ruff>=0.6"],
     "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "pandas>=2.2"],
 }

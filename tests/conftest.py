@@ -13,8 +13,21 @@ import torch
 from factories import make_case, make_configuration, make_job, make_plan, write_dataset, write_previous, write_store
 from oracle_home import HomeFactory, copied_homes, shared_homes
 
+from autoseg.runtime.hardware import cpu_count
 from autoseg.runtime.registry import allowed_code
 from autoseg.trainers.run_options import RunFolders
+
+MOST_PROCESSES = 4
+"""Each takes about a gigabyte of memory, and the longest files set the time from here on."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Runs the whole suite in several processes, each file in one of them; parts of it, and slow tests, in one, as those processes do."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    alone = hasattr(config, "workerinput") or config.option.collectonly or config.option.usepdb or config.option.keyword
+    if whole and not alone and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses, config.option.dist = min(cpu_count(), MOST_PROCESSES), "loadfile"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[2]
 MOVED = {
@@ -20,6 +22,7 @@ MOVED = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "licence.md",
+    "docs/notebook.ipynb": "notebook.md",
 }
 """Path in the repository -> path in the site, of pages that do not lie in the site as in docs/."""
 
@@ -29,14 +32,18 @@ LINK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 """A link within the repository; or code, in which there are none."""
+STYLE = re.compile(r"<style scoped>.*?</style>\n?", re.DOTALL)
+"""What pandas adds to each table; the site has a style of its own."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages of `MOVED`."""
+    """Adds the pages of `MOVED`, and the pictures of the notebook."""
     for path, page in MOVED.items():
         if (old := files.get_file_from_path(path.removeprefix("docs/"))) and path.startswith("docs/"):
             files.remove(old)
-        text = (ROOT / path).read_text(encoding="utf-8")
+        text, pictures = _notebook(ROOT / path) if path.endswith(".ipynb") else ((ROOT / path).read_text(encoding="utf-8"), {})
+        for name, content in pictures.items():
+            files.append(File.generated(config, name, content=content))
         files.append(File.generated(config, page, content=_as_page(path, text)))
     return files
 
@@ -63,3 +70,10 @@ def _as_page(path: str, text: str) -> str:
     if path == "README.md":
         return f"---\nhide: [navigation]\n---\n\n{text}"  # there is no other page beside it
     return f"# Licence\n\n```text\n{text}\n```\n" if path == "LICENSE" else text
+
+
+def _notebook(path: Path) -> tuple[str, dict[str, bytes]]:
+    """The notebook with its stored outputs as Markdown, and its pictures by name."""
+    template = {"output_filename_template": "notebook_{cell_index}_{index}{extension}"}
+    text, resources = MarkdownExporter(config=Config({"ExtractOutputPreprocessor": template})).from_filename(str(path))
+    return STYLE.sub("", text).replace('<table border="1" class="dataframe">', "<table>"), resources["outputs"]

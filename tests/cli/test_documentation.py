@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from oracle_home import HomeFactory
 
 import autoseg
 from autoseg import cli
@@ -94,6 +95,11 @@ def test_every_page_is_in_the_index() -> None:
     assert all(f"({page})" in index for page in pages if page != "README.md")
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+
+
 def test_the_command_reference_is_current() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert page == reference(), "write it anew: python -m autoseg.cli.reference > docs/commands.md"
@@ -113,3 +119,16 @@ def test_the_python_interface_is_documented() -> None:
     source = (ROOT / "autoseg" / "__init__.py").read_text(encoding="utf-8")
     for_editors = source.partition("if TYPE_CHECKING:")[2].partition("__all__")[0]
     assert set(re.findall(r"^        (\w+),$", for_editors, re.MULTILINE)) == set(autoseg._FUNCTIONS)
+
+
+def test_every_file_that_is_written_is_explained(shared_oracle_home: HomeFactory) -> None:
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "autoseg").rglob("*.py"))
+    literals = set(re.findall(r'"([A-Za-z_]+\.(?:json|csv|png|html|pt|npz|b2nd|lock))"', sources))
+    assert literals <= set(re.findall(r"[\w.]+", page))
+    spans = [span.rpartition("/")[2] for span in re.findall(r"`([^`\n]+)`", page)]
+    known = [re.compile(re.sub("CASE|NAME", ".+", re.escape(span).replace("\\.\\.\\.", ".+"))) for span in spans if span]
+    home = shared_oracle_home()
+    written = [file for part in ("preprocessed", "results") for file in (home / part).rglob("*") if file.is_file()]
+    assert len(written) > 20
+    assert not [str(file) for file in written if not any(one.fullmatch(file.name) for one in known)]

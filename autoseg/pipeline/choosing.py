@@ -36,6 +36,7 @@ from ..selection.stored_scores import (
     with_scores,
 )
 from ..selection.uncompared import best_uncompared, with_uncompared
+from ..selection.validated_dice import validated_dice, warn_of_low_dice
 from ..trainers.corrected_references import refresh_scores
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def find_best_configuration(
     settings = ChoiceSettings(metric=metric, rule=rule, max_members=max_members, max_seconds=max_seconds)
     choice = _choose(which, home, replace(settings, vote=vote, postprocess=tuple(postprocess)), failures)
     _store(which, home, choice)
+    warn_of_low_dice(validated_dice(choice, _choice_file(which, home).parent))
     return choice
 
 

@@ -9,11 +9,15 @@ from datetime import datetime, timedelta
 
 from tqdm import tqdm
 
+from ..runtime.text_table import shown_width
 from ..schema.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
-BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed} so far, {remaining} left {postfix}"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+"""In 80 columns with loss and Dice behind it; a wider terminal also shows the time so far."""
+
+WIDE_BAR, WIDE = BAR.replace("{remaining}", "{elapsed} so far, {remaining}"), 100
 
 
 @contextlib.contextmanager
@@ -22,5 +26,6 @@ def training_bar(job: RunRecord, used: float, *, progress: bool) -> Iterator[tqd
     if job.budget.kind == "time":
         log.info("Training ends at %s.", f"{datetime.now() + timedelta(seconds=(1 - used) * job.budget.amount):%H:%M}")
     what = f"Training {job.configuration.name} fold {job.fold}"
-    with tqdm(total=100, initial=100 * used, desc=what, bar_format=BAR, disable=not progress) as bar:
+    form = WIDE_BAR if shown_width() >= WIDE else BAR
+    with tqdm(total=100, initial=100 * used, desc=what, bar_format=form, ncols=shown_width() - 1, disable=not progress) as bar:
         yield bar

@@ -333,10 +333,12 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     points = _points(given.stages, base, values)
     for number, (stage, variable, value, work) in enumerate(points, start=1):
-        key = f"{stage} {variable} {json.dumps(asdict(work))}"
+        key, same = (f"{stage} {json.dumps(asdict(work))} {one}" for one in (variable, ""))
         if key not in rows:
             log.info("%d of %d: %s, %s %g", number, len(points), stage, variable, value)
-            rows[key] = {"stage": stage, "variable": variable, "value": value} | _in_process(stage, work, given.out / "work" / "now")
+            known = next((row for name, row in rows.items() if name.startswith(same)), None)
+            row = known or _in_process(stage, work, given.out / "work" / "now")
+            rows[key] = {**row, "stage": stage, "variable": variable, "value": value}
             (partial := path.with_suffix(".partial")).write_text(json.dumps(rows, indent=1))
             partial.replace(path)
     shutil.rmtree(given.out / "work", ignore_errors=True)

@@ -41,6 +41,8 @@ class Ranking:
     def best(self, models: Sequence[Member], organs: Sequence[str], folds: Sequence[str], *, number: int = 1) -> dict[str, list[str]]:
         """For each organ the best `number` models, the best first; among equals that of most organs.
 
+        Beside the best no model is taken whose Dice of the organ is 0 in all cases.
+
         Raises:
             ValueError: No model segments an organ.
         """
@@ -51,7 +53,8 @@ class Ranking:
             if not able:
                 raise unknown_name_error("organ of the trained models", organ, {name for one in models for name in one.labels.names})
             in_order = sorted(able, key=lambda one: self.value(one.name, organ, folds), reverse=True)
-            chosen[organ] = [one.name for one in in_order[:number]]
+            others = [one for one in in_order[1:number] if self.by != "dice" or self.value(one.name, organ, folds) > 0]
+            chosen[organ] = [one.name for one in (in_order[0], *others)]
         return chosen
 
 

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import IO, Any, cast
@@ -44,14 +45,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Networks, patches and batches."""
 
 
-def nnunet_step(shape: dict[str, Any]) -> Any:
-    """A function that takes one step as nnU-Net does on a processor and returns its loss."""
-    import numpy as np
+def nnunet_network(shape: dict[str, Any]) -> Any:
+    """nnU-Net's plain network."""
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
     from torch import nn
 
     dim, stages = len(shape["patch"]), len(shape["features"])
@@ -59,7 +56,7 @@ def nnunet_step(shape: dict[str, Any]) -> Any:
     options = {"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": nn.LeakyReLU, "nonlin_kwargs": {"inplace": True}}
     counts = {"n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1)}
     torch.manual_seed(0)
-    network = PlainConvUNet(
+    return PlainConvUNet(
         *(1, stages, shape["features"], conv, shape["kernel_sizes"], shape["strides"]),
         num_classes=shape["classes"],
         conv_bias=True,
@@ -68,6 +65,17 @@ def nnunet_step(shape: dict[str, Any]) -> Any:
         **counts,
         **options,
     )
+
+
+def nnunet_step(shape: dict[str, Any]) -> Any:
+    """A function that takes one step as nnU-Net does on a processor and returns its loss."""
+    import numpy as np
+    import torch
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    dim, stages, network = len(shape["patch"]), len(shape["features"]), nnunet_network(shape)
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
     dice = {"batch_dice": dim == 2, "smooth": 1e-5, "do_bg": False, "ddp": False}
     loss = DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, ignore_label=None, dice_class=MemoryEfficientSoftDiceLoss)
@@ -90,18 +98,16 @@ def nnunet_step(shape: dict[str, Any]) -> Any:
     return step
 
 
-def autoseg_step(shape: dict[str, Any]) -> Any:
-    """A function that takes one step of autoseg's `Trainer` and returns its loss."""
+def autoseg_trainer(shape: dict[str, Any]) -> Any:
+    """autoseg's `Trainer` with the same network."""
     import tempfile
 
     import torch
 
-    from autoseg.runtime.hardware import memory_format
     from autoseg.schema import Budget, Configuration, Intensity, Labels, Mirroring, Plan, Split
     from autoseg.schema.run_record import RunRecord
     from autoseg.schema.settings import TrainSettings
     from autoseg.schema.training_options import TrainingOptions
-    from autoseg.trainers.batches import Batch
     from autoseg.trainers.run_options import RunFolders
     from autoseg.trainers.trainer import Trainer
 
@@ -129,10 +135,20 @@ def autoseg_step(shape: dict[str, Any]) -> Any:
     budget = Budget("iterations", 1000, 10)
     job = RunRecord(plan, configuration, fold="0", split=Split(("a",), ("b",)), budget=budget, seed=0, options=options, settings=settings)
     folder = Path(tempfile.mkdtemp())
-    trainer = Trainer(job, RunFolders(folder, folder), device=torch.device("cpu"), progress=False)
+    return Trainer(job, RunFolders(folder, folder), device=torch.device("cpu"), progress=False)
+
+
+def autoseg_step(shape: dict[str, Any]) -> Any:
+    """A function that takes one step of autoseg's `Trainer` and returns its loss."""
+    import torch
+
+    from autoseg.runtime.hardware import memory_format
+    from autoseg.trainers.batches import Batch
+
+    trainer = autoseg_trainer(shape)
     trainer.network.train()
-    image = torch.randn(shape["batch"], 1, *shape["patch"]).to(memory_format=memory_format(dim))
-    target = torch.randint(0, classes, (shape["batch"], *shape["patch"]), dtype=torch.int16)
+    image = torch.randn(shape["batch"], 1, *shape["patch"]).to(memory_format=memory_format(len(shape["patch"])))
+    target = torch.randint(0, shape["classes"], (shape["batch"], *shape["patch"]), dtype=torch.int16)
     batch = Batch(image, target, ("random",) * shape["batch"], (None,) * shape["batch"])
 
     def step() -> float:
@@ -143,10 +159,10 @@ def autoseg_step(shape: dict[str, Any]) -> Any:
     return step
 
 
-def serve(tool: str, shape: dict[str, Any]) -> None:
-    """A child: takes a step for each line it reads and answers with its seconds and loss."""
+def serve_steps(make: Callable[[], Callable[[], float]]) -> None:
+    """A child: makes a function, and calls it for each line it reads; answers with its seconds and what it returned."""
     started = time.perf_counter()
-    step = (nnunet_step if tool == "nnunet" else autoseg_step)(shape)
+    step = make()
     loss = step()
     sys.stdout.write(json.dumps({"start": time.perf_counter() - started, "loss": loss}) + "\n")
     sys.stdout.flush()
@@ -160,10 +176,11 @@ def serve(tool: str, shape: dict[str, Any]) -> None:
 class Tool:
     """A process that takes steps when told to."""
 
-    def __init__(self, python: str, tool: str, shape: str, *, root: str = "") -> None:
+    def __init__(self, python: str, script: str, arguments: list[str], *, root: str = "") -> None:
         environment = {**os.environ, "PYTHONPATH": root} if root else {**os.environ}
-        command = [python, __file__, "--serve", tool, "--shape", shape]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [python, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         self.read()
 
     def read(self) -> dict[str, float]:
@@ -208,12 +225,14 @@ def main() -> None:
     parser.add_argument("--serve", choices=("nnunet", "autoseg"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve(given.serve, SHAPES[given.shape])
+        make = nnunet_step if given.serve == "nnunet" else autoseg_step
+        serve_steps(lambda: make(SHAPES[given.shape]))
         return
-    tools = {"nnunet": Tool(given.nnunet_python, "nnunet", given.shape)} if given.nnunet_python else {}
-    if given.other:
-        tools["other"] = Tool(sys.executable, "autoseg", given.shape, root=given.other)
-    tools["autoseg"] = Tool(sys.executable, "autoseg", given.shape, root=str(Path(__file__).parents[1]))
+    options = ["--shape", given.shape]
+    tools = {"nnunet": Tool(given.nnunet_python, __file__, ["--serve", "nnunet", *options])} if given.nnunet_python else {}
+    for name, root in {"other": given.other, "autoseg": str(Path(__file__).parents[1])}.items():
+        if root:
+            tools[name] = Tool(sys.executable, __file__, ["--serve", "autoseg", *options], root=root)
     result = {"shape": given.shape, **compare(tools, given.pairs)}
     for tool in tools.values():
         tool.close()

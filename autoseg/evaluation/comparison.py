@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy  # its `stats`, which takes half a second to load, when it is used first
 
 from ..runtime.text_table import aligned, wrapped
 from ..schema import Score
@@ -151,7 +151,7 @@ def _favoured(apart: np.ndarray, mean: float, metric: str) -> str:
     known = np.round(apart, DECIMALS)
     known = known[known != 0]
     direction = {"higher": 1, "lower": -1}.get(find_metric(metric).better, 0)
-    ranks = float(np.sign(known) @ rankdata(np.abs(known)))
+    ranks = float(np.sign(known) @ scipy.stats.rankdata(np.abs(known)))
     if direction * ranks * mean == 0 or (ranks > 0) != (mean > 0):
         return ""
     return "second" if direction * mean > 0 else "first"

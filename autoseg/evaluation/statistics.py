@@ -10,8 +10,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata, ttest_1samp
-from scipy.stats import wilcoxon as scipy_wilcoxon
+import scipy  # its `stats`, which takes half a second to load, when it is used first
 
 SMALLEST_TEST = 6
 """Pairs that must differ for a two-sided test: with five even five wins out of five have p = 0.0625."""
@@ -43,9 +42,9 @@ def wilcoxon(differences: Sequence[float] | np.ndarray, *, one_sided: bool = Fal
         return math.nan
     if len(values) > EXACT:
         alternative = "greater" if one_sided else "two-sided"
-        return float(scipy_wilcoxon(values, zero_method="wilcox", method="approx", alternative=alternative).pvalue)
+        return float(scipy.stats.wilcoxon(values, zero_method="wilcox", method="approx", alternative=alternative).pvalue)
     # Mean ranks are multiples of one half: doubled, the sums can be counted in an array.
-    ranks = np.rint(2 * rankdata(np.abs(values))).astype(np.int64)
+    ranks = np.rint(2 * scipy.stats.rankdata(np.abs(values))).astype(np.int64)
     ways = np.zeros(int(ranks.sum()) + 1)
     ways[0] = 1
     for rank in ranks:
@@ -64,7 +63,7 @@ def paired_t(differences: Sequence[float] | np.ndarray) -> float:
     """
     values = np.round(np.asarray(differences, np.float64), DECIMALS)
     values = values[~np.isnan(values)]
-    return math.nan if len(values) < 2 or np.ptp(values) == 0 else float(ttest_1samp(values, 0.0).pvalue)
+    return math.nan if len(values) < 2 or np.ptp(values) == 0 else float(scipy.stats.ttest_1samp(values, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -129,7 +129,7 @@ class ConvUnit(nn.Sequential):
         if isinstance(parts, nn.Sequential) and isinstance(act, nn.LeakyReLU):
             norm = parts[1]
             if isinstance(norm, normalisation.InstanceNorm2d | normalisation.InstanceNorm3d):
-                return norm.activated(parts[0](input), act.negative_slope)
+                return norm.activated(parts[0](input), act.negative_slope, in_place=True)
         return super().forward(input)
 
 

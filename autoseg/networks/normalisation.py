@@ -66,13 +66,8 @@ class _NormInTwoPasses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
-        shape, y = _shape(x), torch.empty_like(x)
-        mean, scale = torch.empty((2, len(x), x.shape[1]))
-        call(SOURCE, "statistics", x, _parts(x), mean, scale, *shape, ctypes.c_float(eps), torch.get_num_threads())
-        factor = weight * scale
-        term = bias - mean * factor
-        call(SOURCE, "apply", x, factor, term, y, *shape, ctypes.c_float(slope), torch.get_num_threads())
-        ctx.save_for_backward(x, factor, term, mean, scale)
+        y, *numbers = _normalised(x, weight, bias, eps, slope, result=torch.empty_like(x))
+        ctx.save_for_backward(x, *numbers)
         ctx.slope = slope
         return y
 
@@ -88,6 +83,17 @@ class _NormInTwoPasses(torch.autograd.Function):
         constant = -factor * plain / x[0, 0].numel() - by_x * mean
         call(SOURCE, "descend", gradient, x, factor, term, by_x.float(), constant.float(), result, *shape, *steps)
         return result, (product * scale).sum(0).float(), plain.sum(0).float(), None, None
+
+
+def _normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, *, result: Tensor) -> tuple[Tensor, ...]:
+    """The result, which may take the place of `x`; of each sample and channel factor and term of it, mean and scale of what was there."""
+    shape = _shape(x)
+    mean, scale = torch.empty((2, len(x), x.shape[1]))
+    call(SOURCE, "statistics", x, _parts(x), mean, scale, *shape, ctypes.c_float(eps), torch.get_num_threads())
+    factor = weight * scale
+    term = bias - mean * factor
+    call(SOURCE, "apply", x, factor, term, result, *shape, ctypes.c_float(slope), torch.get_num_threads())
+    return result, factor, term, mean, scale
 
 
 def _shape(x: Tensor) -> tuple[Any, ...]:
@@ -117,10 +123,15 @@ class _LayoutKept(nn.modules.instancenorm._InstanceNorm):
         """``(B, C, *spatial)``, same shape."""
         return self.activated(input, IDENTITY)
 
-    def activated(self, x: Tensor, slope: float) -> Tensor:
-        """LeakyReLU, with this slope for negative values (above 0), of the normalised ``(B, C, *spatial)``."""
+    def activated(self, x: Tensor, slope: float, *, in_place: bool = False) -> Tensor:
+        """LeakyReLU, with this slope for negative values (above 0), of the normalised ``(B, C, *spatial)``.
+
+        `in_place` says that nobody else needs the batch: where no gradients are computed either, the result takes its place.
+        """
         if _pays(x) and self.affine and not self.track_running_stats:
             translated = x.dtype == torch.float32 and x.shape[1] % CHANNELS == 0 and avx512_library(SOURCE) is not None
+            if translated and in_place and not torch.is_grad_enabled():
+                return _normalised(x, self.weight, self.bias, self.eps, slope, result=x)[0]
             norm = _NormInTwoPasses if translated else _ActivatedNorm
             return norm.apply(x, self.weight, self.bias, self.eps, slope)
         normalised = super().forward(x)

@@ -153,8 +153,8 @@ int FUNCTION(convolve)(const float *x, const float *u, const float *bias, float 
     const long blocks = (all + tiles - 1) / tiles;
 #pragma omp parallel num_threads(threads)
     {
-        const size_t of_a = (size_t)tiles * in, of_m = (size_t)tiles * out;
-        float *a = aligned_alloc(64, POINTS * of_a * 4), *m = aligned_alloc(64, POINTS * of_m * 4);
+        const size_t of_a = (size_t)tiles * in + PAD, of_m = (size_t)tiles * out + PAD;
+        float *a = room(POINTS * of_a * 4), *m = room(POINTS * of_m * 4);
         if (!a || !m) failed = 1;
         /* Rows of the last block without a tile are multiplied, too. */
         if (a) memset(a, 0, POINTS * of_a * 4);
@@ -178,8 +178,8 @@ int FUNCTION(convolve)(const float *x, const float *u, const float *bias, float 
 int FUNCTION(convolve_wide)(const float *x, const float *u, const float *bias, float *y, const long *size, int in, int out, int tiles,
                             int threads) {
     SIZES
-    const size_t of_a = (size_t)tiles * in, of_m = (size_t)tiles * out;
-    float *a = aligned_alloc(64, POINTS * of_a * 4), *m = aligned_alloc(64, POINTS * of_m * 4);
+    const size_t of_a = (size_t)tiles * in + PAD, of_m = (size_t)tiles * out + PAD;
+    float *a = room(POINTS * of_a * 4), *m = room(POINTS * of_m * 4);
     if (!a || !m) failed = 1;
     if (a) memset(a, 0, POINTS * of_a * 4);
     for (long first = 0; !failed && first < all; first += tiles) {
@@ -206,8 +206,8 @@ int FUNCTION(weights)(const float *x, const float *g, float *sum, const long *si
     const long blocks = (all + tiles - 1) / tiles;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int thread = 0; thread < threads; thread++) {
-        const size_t of_a = (size_t)tiles * in, of_b = (size_t)tiles * out;
-        float *a = aligned_alloc(64, POINTS * of_a * 4), *b = aligned_alloc(64, POINTS * of_b * 4);
+        const size_t of_a = (size_t)tiles * in + PAD, of_b = (size_t)tiles * out + PAD;
+        float *a = room(POINTS * of_a * 4), *b = room(POINTS * of_b * 4);
         float *mine = sum + (size_t)thread * POINTS * in * out;
         if (!a || !b) failed = 1;
         for (long block = thread * blocks / threads; a && b && block < (thread + 1) * blocks / threads; block++) {
@@ -228,8 +228,8 @@ int FUNCTION(weights)(const float *x, const float *g, float *sum, const long *si
 /* The same for kernels that no cache holds: one sum (POINTS, in, out), to which each thread adds at some of the points. */
 int FUNCTION(weights_wide)(const float *x, const float *g, float *sum, const long *size, int in, int out, int tiles, int threads) {
     SIZES
-    const size_t ra = in + PAD, rb = out + PAD, of_a = tiles * ra, of_b = tiles * rb;
-    float *a = aligned_alloc(64, POINTS * of_a * 4), *b = aligned_alloc(64, POINTS * of_b * 4);
+    const size_t ra = in + 16, rb = out + 16, of_a = tiles * ra + PAD, of_b = tiles * rb + PAD;
+    float *a = room(POINTS * of_a * 4), *b = room(POINTS * of_b * 4);
     if (!a || !b) failed = 1;
     for (long first = 0; !failed && first < all; first += tiles) {
         const int count = SMALLER(all - first, tiles);

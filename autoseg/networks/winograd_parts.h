@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define INLINE static inline __attribute__((always_inline))
 typedef __m512 v;
@@ -146,5 +147,16 @@ static void add_product(const float *a, size_t ra, const float *b, size_t rb, fl
         for (int i = 0; i < rows; i += 8) rows8(a + i, ra, b + j, rb, m + (size_t)i * columns + j, depth, columns, 0);
 }
 
-#define PAD 16 /* rows of matrices a power of two apart would share a few lines of the cache */
+/* Between matrices, and their rows: those a power of two apart would share a few lines of the cache. */
+#define PAD 80
+
+/* Memory in large pages where the system has some: a transformed tile is written to as many places as it has points. */
+static float *room(size_t bytes) {
+    const size_t page = (size_t)1 << 21, whole = (bytes + page - 1) / page * page;
+    float *found = aligned_alloc(bytes < page / 8 ? 64 : page, bytes < page / 8 ? (bytes + 63) / 64 * 64 : whole);
+#ifdef MADV_HUGEPAGE
+    if (found && bytes >= page / 8) madvise(found, whole, MADV_HUGEPAGE);
+#endif
+    return found;
+}
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import spearmanr
+import scipy  # its `stats`, which takes half a second to load, when it is used first
 
 from ..inference.organ_places import OrganPlace
 from ..inference.organ_statistics import OrganStatistics
@@ -113,7 +113,7 @@ def fit_dice_regression(estimates: Sequence[QualityEstimate]) -> DiceRegression 
     errors = [float(np.abs(estimated - true).mean()) for estimated in found]
     best = int(np.argmin(errors))
     constant = np.ptp(found[best]) == 0 or np.ptp(true) == 0
-    correlation = math.nan if constant else float(spearmanr(found[best], true).statistic)
+    correlation = math.nan if constant else float(scipy.stats.spearmanr(found[best], true).statistic)
     return _with_limits(replace(candidates[best], error=errors[best], correlation=correlation), estimates)
 
 

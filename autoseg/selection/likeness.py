@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy  # its `stats`, which takes half a second to load, when it is used first
 
 from ..evaluation.counts import nan_mean
 from ..evaluation.statistics import holm
@@ -102,7 +102,9 @@ def _share_as_bad(image: np.ndarray, held_out: np.ndarray) -> float:
         return math.nan
     pool = np.vstack([held_out[:, columns], image[columns]])
     pool = pool[~np.isnan(pool).all(axis=1)]
-    ranks = np.where(np.isnan(pool), math.inf, rankdata(pool, method="max", axis=0, nan_policy="omit") / (~np.isnan(pool)).sum(axis=0))
+    ranks = np.where(
+        np.isnan(pool), math.inf, scipy.stats.rankdata(pool, method="max", axis=0, nan_policy="omit") / (~np.isnan(pool)).sum(axis=0)
+    )
     worst = ranks.min(axis=1)
     return float(np.mean(worst <= worst[-1]))
 

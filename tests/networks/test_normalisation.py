@@ -54,6 +54,19 @@ def test_a_unit_is_its_parts_one_after_the_other(dim):
     torch.testing.assert_close(unit(image.to(memory_format=LAYOUTS[dim])), expected)
 
 
+def test_without_gradients_a_units_result_is_the_same():
+    torch.manual_seed(0)
+    unit = conv_unit(3, (16, 16), (3, 3, 3)).to(memory_format=LAYOUTS[3])
+    image = torch.randn(2, 16, 6, 7, 8).to(memory_format=LAYOUTS[3])
+    before, expected = image.clone(), unit(image)
+    with torch.inference_mode():
+        assert torch.equal(unit(image), expected)
+    assert torch.equal(image, before)
+    with torch.no_grad():
+        assert torch.equal(unit[0][1](image), unit[0][1].activated(image, 1.0))
+    assert torch.equal(image, before)
+
+
 def test_a_single_voxel_is_refused_as_by_torch():
     with pytest.raises(ValueError, match="more than 1 spatial element"):
         instance_norm(3, 4).train()(torch.randn(2, 4, 1, 1, 1))

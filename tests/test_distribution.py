@@ -42,6 +42,13 @@ def test_the_description_has_no_link_that_leads_nowhere(metadata: dict[str, Any]
     assert targets and all(target.startswith("https://") for target in targets)
 
 
+def test_files_that_are_no_modules_are_installed_too(metadata: dict[str, Any]) -> None:
+    folders = {ROOT / package.replace(".", "/"): patterns for package, patterns in metadata["package_data"].items()}
+    installed = {file for folder, patterns in folders.items() for pattern in patterns for file in folder.glob(pattern)}
+    others = {file for file in (ROOT / "autoseg").rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert others == installed
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
     """Files in a source distribution, and in the wheel that is built from it."""

@@ -17,6 +17,7 @@ from ..runtime.workspace import DESCRIPTION, Workspace
 from ..schema import Dataset
 from .datasets import inspect_dataset, missing_files, named_files
 from .external_files import Permission, allowed_folders, check_data_files, check_external, folders_outside, remember_external
+from .misnamed import misnamed
 from .region_order import check_region_order
 
 
@@ -141,7 +142,9 @@ def complete_cases(
     dataset, missing = inspect_dataset(folder, groups=groups, allow_external=permission, nifti_geometry=nifti_geometry)
     if not dataset.cases:
         more = f"; and {len(missing) - 5} more (autoseg_check lists them all)" if len(missing) > 5 else ""
-        raise ValueError(f"{folder}: no case is complete: {'; '.join(map(str, missing[:5]))}{more}")
+        words, _ = misnamed([(gap.case, gap.kind) for gap in missing])
+        hint = f"the label maps' {words}, which their images lack; give both the same names: " if words else ""
+        raise ValueError(f"{folder}: no case is complete: {hint}{'; '.join(map(str, missing[:5]))}{more}")
     names = dict.fromkeys(gap.case for gap in missing)
     return dataset, {name: "; ".join(gap.reason for gap in missing if gap.case == name) for name in names}
 

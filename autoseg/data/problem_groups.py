@@ -12,6 +12,7 @@ from ..runtime.serialization import Writer, atomic_write
 from ..runtime.shown_text import spreadsheet_cell
 from .checks import MISSING_CHANNEL, MISSING_LABEL, Problem
 from .images import stem_of
+from .misnamed import misnamed
 
 NUMBER = re.compile(r"(?<!value )(?<![\w.])-?\d[\d.,]*(?:e[+-]?\d+)?")
 """A measure, in which findings of one kind may differ; a label value is none."""
@@ -45,7 +46,7 @@ def grouped(problems: Sequence[Problem]) -> list[ProblemGroup]:
 
     Where label maps only are called otherwise than their images, ``case_0_gt`` beside ``case_0``, these are one group, which says so.
     """
-    affix, pairs = misnamed(problems)
+    affix, pairs = misnamed([(one.case, one.kind) for one in problems])
     explained = {one for one in problems if one.kind == MISSING_CHANNEL and one.case in pairs.values()}
     groups: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
@@ -53,24 +54,6 @@ def grouped(problems: Sequence[Problem]) -> list[ProblemGroup]:
             named = problem.kind == MISSING_LABEL and problem.case in pairs
             groups.setdefault((problem.kind, named, problem.fixable, problem.is_note, *_alike(problem)), []).append(problem)
     return [ProblemGroup(tuple(some), affix if key[1] else "") for key, some in groups.items()]
-
-
-def misnamed(problems: Sequence[Problem]) -> tuple[str, dict[str, str]]:
-    """What the names of label maps have more than those of their images, in words, and the cases: image's name to label map's.
-
-    Only where at least two images lack a label map, and each has one whose name differs from its own by the same letters.
-    """
-    lacking = [one.case for one in problems if one.kind == MISSING_LABEL]
-    surplus = [one.case for one in problems if one.kind == MISSING_CHANNEL]
-    if len(lacking) < 2:
-        return "", {}
-    affixes = {other.replace(lacking[0], "", 1) for other in surplus if lacking[0] in other}
-    for affix in sorted(filter(None, affixes), key=len):
-        for words, pattern in ((f"files end in {affix}", f"{{}}{affix}"), (f"files begin with {affix}", f"{affix}{{}}")):
-            pairs = {case: pattern.format(case) for case in lacking}
-            if set(pairs.values()) <= set(surplus):
-                return words, pairs
-    return "", {}
 
 
 def _alike(problem: Problem) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from ..runtime.provenance import content_id, reading_setting, value_id
 from ..runtime.runs import Run
 from ..runtime.serialization import from_jsonable, read_json, to_jsonable, write_json
 from ..schema import Case, Choice, Labels
+from ..schema.scores import UNRELIABLE_DICE
 from .trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class Manifest:
             entry["findings"] = to_jsonable(list(findings))
         if self._validated:
             entry["validation_dice"] = self._validated
+            low = [organ for organ, dice in self._validated.items() if dice is not None and dice < UNRELIABLE_DICE]
+            entry["warnings"] = [f"{organ}: not to be relied on, validation Dice {self._validated[organ]:.2f}" for organ in low]
         self._write(case.name, entry)
 
     def findings(self, cases: Sequence[Case]) -> list[dict[str, Any]]:

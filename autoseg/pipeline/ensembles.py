@@ -28,6 +28,7 @@ from ..runtime.runs import ModelFolder, Run
 from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Budget, Dataset, Score
 from ..schema.settings import EnsembleSettings
+from ..trainers.learning_checks import not_learnt
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ def train_ensemble(
         failures.update({case: reason for fold in folds for case, reason in model.run(fold).failures().items()})
     everything = [score for of_fold in scores.values() for score in of_fold]
     log.info("%s, whole volumes:\n%s", model.name, table(everything, tolerance_mm=dataset.tolerances))
+    for line in not_learnt(everything):
+        log.warning("%s", line)
     return scores
 
 

@@ -38,6 +38,9 @@ class Score:
         check_least("n_reference", self.n_reference)
 
 
+UNRELIABLE_DICE = 0.5
+"""A mean Dice below this is warned of: more than half of what is drawn, or of what is there, is wrong."""
+
 Members = tuple[str, ...]
 """Names of the models of a candidate; several are averaged."""
 

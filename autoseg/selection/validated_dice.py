@@ -11,12 +11,10 @@ from ..evaluation.counts import nan_mean
 from ..evaluation.summaries import summary
 from ..runtime.runs import ALL, ModelFolder
 from ..schema import Choice, candidate_name
+from ..schema.scores import UNRELIABLE_DICE
 from .quality_estimation import read_final_dice
 
 log = logging.getLogger(__name__)
-
-LOW = 0.5
-"""A mean Dice below this is warned of: more than half of what is drawn, or of what is there, is wrong."""
 
 
 def validated_dice(choice: Choice, results: Path) -> dict[str, float]:
@@ -55,14 +53,14 @@ def in_words(dice: float) -> str:
 
 def warn_of_low_dice(validated: Mapping[str, float]) -> None:
     """Logs a warning of the organs that the models have not learnt, or of which nobody knows."""
-    low = {organ: dice for organ, dice in validated.items() if dice < LOW}
+    low = {organ: dice for organ, dice in validated.items() if dice < UNRELIABLE_DICE}
     if low:
         listed = ", ".join(f"{organ} {in_words(dice)}" for organ, dice in low.items())
         what = "it" if len(low) == 1 else "these organs"
         log.warning(
             "NOT TO BE RELIED ON: in validation the models' Dice is below %g for %s. They have not learnt %s: train longer (--time), or "
             "look at the labels with autoseg_check.",
-            *(LOW, listed, what),
+            *(UNRELIABLE_DICE, listed, what),
         )
     if unknown := [organ for organ, dice in validated.items() if math.isnan(dice)]:
         log.info("Not validated on held-out cases: %s.", ", ".join(unknown))

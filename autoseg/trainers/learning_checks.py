@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ..evaluation.summaries import summary
 from ..planners.budget import STEPS_TO_LEARN
 from ..schema import Budget, Score
+from ..schema.scores import UNRELIABLE_DICE
 
 FAR_TOO_FEW = 150
 """Steps below which a network that starts from random weights learns next to nothing."""
@@ -22,9 +23,6 @@ FEW = 500
 
 NOT_LEARNT = 0.2
 """An organ with a lower mean Dice was not learnt: what trainings with far too few steps ended with."""
-
-LEARNT_BADLY = 0.5
-"""Nor can one with a lower mean Dice be relied on."""
 
 ROUND_MINUTES = (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 960, 1440)
 """Times that people give."""
@@ -60,7 +58,7 @@ def not_learnt(scores: Sequence[Score], *, steps: int = 0, seconds: float = math
     found = {organ: one.dice for organ, one in summary(scores).items()}
     never = [organ for organ in found if _is_never_predicted(scores, organ)]
     nothing = [organ for organ, dice in found.items() if dice < NOT_LEARNT and organ not in never]
-    badly = [organ for organ, dice in found.items() if NOT_LEARNT <= dice < LEARNT_BADLY]
+    badly = [organ for organ, dice in found.items() if NOT_LEARNT <= dice < UNRELIABLE_DICE]
     lines = [f"NOT LEARNT: {', '.join(never)}: in the held-out cases, but never predicted."] if never else []
     for organs, words in ((nothing, "NOT LEARNT"), (badly, "LEARNT BADLY")):
         if organs:

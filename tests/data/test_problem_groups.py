@@ -10,7 +10,8 @@ from factories import write_case, write_info
 
 from autoseg import cli
 from autoseg.data.checks import UNDECLARED, Problem, check_dataset
-from autoseg.data.problem_groups import grouped, misnamed
+from autoseg.data.misnamed import misnamed
+from autoseg.data.problem_groups import grouped
 
 
 def undeclared(case: str, value: int, voxels: int) -> Problem:
@@ -37,7 +38,7 @@ def test_label_maps_of_other_names_are_one_finding(
 ) -> None:
     folder = renamed_labels(tmp_path / "raw" / "Dataset001_A", form)
     problems = check_dataset(folder, workers=0)
-    assert len(problems) == 24 and len(grouped(problems)) == 1 and misnamed(problems)[0] == said
+    assert len(problems) == 24 and len(grouped(problems)) == 1 and misnamed([(one.case, one.kind) for one in problems])[0] == said
     monkeypatch.setenv("COLUMNS", "80")
     table = tmp_path / "findings.csv"
     arguments = ["-d", "1", "--home", str(tmp_path), "--workers", "0"]
@@ -47,6 +48,8 @@ def test_label_maps_of_other_names_are_one_finding(
     assert all(len(line) <= 80 or " " not in line.strip() for line in lines)
     with table.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 24
+    assert cli.plan_and_preprocess(["-d", "1", "--home", str(tmp_path), "--workers", "0"]) == 2
+    assert f"the label maps' {said}" in " ".join(capsys.readouterr().err.split()), "planning says it, too"
     assert cli.check([*arguments, "--all"]) == 1
     assert sum(line.endswith(": missing label") for line in capsys.readouterr().out.splitlines()) == 12
 
@@ -54,4 +57,4 @@ def test_label_maps_of_other_names_are_one_finding(
 def test_a_label_map_that_is_really_missing_is_not_taken_for_a_renamed_one(tmp_path: Path) -> None:
     folder = renamed_labels(tmp_path / "d", "{}_gt")
     (folder / "labelsTr" / "case_3_gt.nii.gz").unlink()
-    assert misnamed(check_dataset(folder, workers=0)) == ("", {})
+    assert misnamed([(one.case, one.kind) for one in check_dataset(folder, workers=0)]) == ("", {})

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from autoseg.networks import build_network
+from autoseg.planners.configurations import selected_configurations
 from autoseg.planners.memory import conv_elements, label_keys
 from autoseg.planners.patch import PRESETS, Setting, Sizing, network_options, plan_size
 from autoseg.planners.plan import describe, make_plan, with_one_grid
@@ -211,6 +212,16 @@ def test_options() -> None:
 def test_impossible_wishes_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_plan(dataset(), volumes(), **options)
+
+
+def test_what_is_for_volumes_is_refused_of_2d_images_with_the_reason() -> None:
+    """As a preset of volumes asks it: three numbers of spacing, and 3d_fullres."""
+    flat = measured(*(CaseFingerprint(f"p{i}", (300, 400), (0.5, 0.5), 0.5, 1, (9,)) for i in range(6)), channels=3)
+    pictures = dataset(factories.labels(lesion=1), ("R", "G", "B"))
+    with pytest.raises(ValueError, match="the images are 2D, and a spacing of three numbers .* is for volumes"):
+        make_plan(pictures, flat, spacing=(2.0, 2.0, 2.0))
+    with pytest.raises(ValueError, match="3D configurations, also those of a preset, need volumes; the images of .* are 2D"):
+        selected_configurations(["3d_fullres"], make_plan(pictures, flat))
 
 
 def test_mixed_dimensions_are_refused() -> None:

@@ -56,6 +56,7 @@ def test_volumes_of_every_case_are_written_also_of_those_that_join_later(tmp_pat
         assert float(row["validation_dice"]) == VALIDATED[row["organ"]]
     noted = read_json(out / MANIFEST, dict)["cases"]
     assert all(entry["validation_dice"] == VALIDATED for entry in noted.values())
+    assert all(entry["warnings"] == ["bar: not to be relied on, validation Dice 0.43"] for entry in noted.values())
 
 
 def test_a_corrected_label_map_is_measured_as_it_is_now(tmp_path: Path) -> None:

@@ -257,28 +257,33 @@ int FUNCTION(expand)(const float *w, float *u, int in, int out, int reversed, in
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
-        float *buffer = aligned_alloc(64, POINTS * columns * 4);
+        /* Sixteen rows at a time, so that lines of w are used whole, and then written in long pieces: single vectors of so many points
+           would lie in as many pages. */
+        float *buffer = room(16 * POINTS * columns * 4);
         if (!buffer) failed = 1;
 #pragma omp for
-        for (long row = 0; row < rows; row++) {
-            for (long column = 0; buffer && column < columns; column += 16) {
-                v k[KZ * 9], lines[KZ * 3 * EX], planes[KZ * EY * EX], line[EZ];
-                for (int j = 0; j < KZ * 9; j++)
-                    k[j] = reversed ? _mm512_loadu_ps(w + row * size + (KZ * 9 - 1 - j) * in + column)
-                                    : _mm512_i32gather_ps(apart, w + column * size + j * in + row, 4);
-                for (int j = 0; j < KZ * 3; j++) of_kernel(MX, k + j * 3, 1, lines + j * EX, 1);
-                for (int z = 0; z < KZ; z++)
-                    for (int j = 0; j < EX; j++) of_kernel(MY, lines + z * 3 * EX + j, EX, planes + z * EY * EX + j, EX);
-                for (int j = 0; j < EY * EX; j++) {
-                    of_kernel(MZ, planes + j, EY * EX, line, 1);
-                    for (int z = 0; z < EZ; z++) _mm512_store_ps(buffer + (z * EY * EX + j) * columns + column, line[z]);
+        for (long first = 0; first < rows; first += 16) {
+            for (long column = 0; buffer && column < columns; column += 16)
+                for (long row = first; row < first + 16; row++) {
+                    v k[KZ * 9], lines[KZ * 3 * EX], planes[KZ * EY * EX], line[EZ];
+                    for (int j = 0; j < KZ * 9; j++)
+                        k[j] = reversed ? _mm512_loadu_ps(w + row * size + (KZ * 9 - 1 - j) * in + column)
+                                        : _mm512_i32gather_ps(apart, w + column * size + j * in + row, 4);
+                    for (int j = 0; j < KZ * 3; j++) of_kernel(MX, k + j * 3, 1, lines + j * EX, 1);
+                    for (int z = 0; z < KZ; z++)
+                        for (int j = 0; j < EX; j++) of_kernel(MY, lines + z * 3 * EX + j, EX, planes + z * EY * EX + j, EX);
+                    for (int j = 0; j < EY * EX; j++) {
+                        of_kernel(MZ, planes + j, EY * EX, line, 1);
+                        for (int z = 0; z < EZ; z++)
+                            _mm512_storeu_ps(buffer + ((row - first) * POINTS + z * EY * EX + j) * columns + column, line[z]);
+                    }
                 }
-            }
-            /* Whole rows at a time: single vectors of so many points would lie in as many pages. */
             for (long p = 0; buffer && p < POINTS; p++)
                 for (long column = 0; column < columns; column += 32) {
                     const long width = SMALLER(columns - column, 32);
-                    memcpy(u + (p * columns + column) * rows + row * width, buffer + p * columns + column, width * 4);
+                    for (long row = first; row < first + 16; row++)
+                        memcpy(u + (p * columns + column) * rows + row * width, buffer + ((row - first) * POINTS + p) * columns + column,
+                               width * 4);
                 }
         }
         free(buffer);
@@ -293,30 +298,34 @@ int FUNCTION(reduce)(const float *sum, int parts, float *w, int in, int out, int
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
-        float *buffer = aligned_alloc(64, POINTS * (long)out * 4);
+        float *buffer = room(16 * POINTS * (size_t)out * 4);
         if (!buffer) failed = 1;
 #pragma omp for
-        for (long row = 0; row < in; row++) {
+        for (long first = 0; first < in; first += 16) {
             for (long p = 0; buffer && p < POINTS; p++)
-                for (long column = 0; column < out; column += 16) {
-                    v all = _mm512_setzero_ps();
-                    for (long part = 0; part < parts; part++)
-                        all += _mm512_loadu_ps(sum + ((part * POINTS + p) * in + row) * out + column);
-                    _mm512_store_ps(buffer + p * out + column, all);
+                for (long row = first; row < first + 16; row++)
+                    for (long column = 0; column < out; column += 16) {
+                        v all = _mm512_setzero_ps();
+                        for (long part = 0; part < parts; part++)
+                            all += _mm512_loadu_ps(sum + ((part * POINTS + p) * in + row) * out + column);
+                        _mm512_storeu_ps(buffer + ((row - first) * POINTS + p) * out + column, all);
+                    }
+            for (long column = 0; buffer && column < out; column += 16)
+                for (long row = first; row < first + 16; row++) {
+                    v planes[KZ * EY * EX], lines[KZ * 3 * EX], line[EZ], three[3];
+                    for (int j = 0; j < EY * EX; j++) {
+                        for (int z = 0; z < EZ; z++)
+                            line[z] = _mm512_loadu_ps(buffer + ((row - first) * POINTS + z * EY * EX + j) * out + column);
+                        to_kernel(MZ, line, 1, planes + j, EY * EX);
+                    }
+                    for (int z = 0; z < KZ; z++)
+                        for (int j = 0; j < EX; j++) to_kernel(MY, planes + z * EY * EX + j, EX, lines + z * 3 * EX + j, EX);
+                    for (int j = 0; j < KZ * 3; j++) {
+                        to_kernel(MX, lines + j * EX, 1, three, 1);
+                        for (int x = 0; x < 3; x++)
+                            _mm512_i32scatter_ps(w + column * size + (j * 3 + x) * in + row, apart, three[x], 4);
+                    }
                 }
-            for (long column = 0; buffer && column < out; column += 16) {
-                v planes[KZ * EY * EX], lines[KZ * 3 * EX], line[EZ], three[3];
-                for (int j = 0; j < EY * EX; j++) {
-                    for (int z = 0; z < EZ; z++) line[z] = _mm512_load_ps(buffer + (z * EY * EX + j) * out + column);
-                    to_kernel(MZ, line, 1, planes + j, EY * EX);
-                }
-                for (int z = 0; z < KZ; z++)
-                    for (int j = 0; j < EX; j++) to_kernel(MY, planes + z * EY * EX + j, EX, lines + z * 3 * EX + j, EX);
-                for (int j = 0; j < KZ * 3; j++) {
-                    to_kernel(MX, lines + j * EX, 1, three, 1);
-                    for (int x = 0; x < 3; x++) _mm512_i32scatter_ps(w + column * size + (j * 3 + x) * in + row, apart, three[x], 4);
-                }
-            }
         }
         free(buffer);
     }

@@ -25,7 +25,7 @@ SOURCE = Path(__file__).with_name("winograd.c")
 CHANNELS = 16
 """Channels come in multiples of this, the numbers of a vector."""
 
-KERNELS_AS_TILES = 150
+KERNELS_AS_TILES = 130
 """The transforms of the kernels take as long as products at so many tiles."""
 
 LEAST_GAIN = 0.7
@@ -34,10 +34,10 @@ LEAST_GAIN = 0.7
 WORKING_SET = 700_000
 """Bytes of the transformed tiles that are in work at once: with kernels and results they fit into a core's second cache."""
 
-LARGEST_KERNELS = 4_500_000
+LARGEST_KERNELS = 3_000_000
 """Bytes of transformed kernels up to which each thread goes through them on its own."""
 
-WIDE_TILES = 192
+WIDE_TILES = 96
 """Tiles that are in work at once beyond that, by all threads."""
 
 FLAT, CUBE, BRICK = (1, 4, 4), (2, 2, 2), (2, 4, 4)
@@ -114,12 +114,8 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *, reverse: bool)
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    outer, inner, *kernel = weight.shape
-    tile, threads = _best_tile(x, kernel), torch.get_num_threads()
-    if tile == CUBE:  # few tiles of many channels: what the transforms take is not gained here
-        arguments = ([1] * 3, [edge // 2 for edge in kernel], [1] * 3, False, [0] * 3, 1)
-        return torch.ops.aten.convolution_backward(gradient, x, weight, None, *arguments, [False, True, False])[1]
-    points = _points(tile)
+    tile, threads = _best_tile(x, weight.shape[2:]), torch.get_num_threads()
+    points, (outer, inner) = _points(tile), weight.shape[:2]
     name, tiles = _way("weights", x, tile, 4 * points * inner * outer, inner + outer)
     sums = torch.zeros((threads if name == "weights" else 1, points, inner, outer))
     _call(name, tile, x, gradient, sums, _sizes(x, tile), inner, outer, tiles, threads)

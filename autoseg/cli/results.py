@@ -59,7 +59,7 @@ def find_best_configuration(options: Namespace) -> int:
 
 def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-r", "--reference", type=Path, required=True, help="folder of reference label maps, or one file")
-    text = "folders of predicted label maps, or single files, whose references are found by name"
+    text = "folders of predicted label maps, or files, whose references are found by name (several files of one folder are one prediction)"
     parser.add_argument("-p", "--prediction", type=Path, required=True, nargs="+", help=text)
     parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
     text = "whose cases are of one patient: a CSV or JSON file, case -> patient, or a regular expression that finds the patient in a name"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -68,6 +68,7 @@ def evaluate_folders(
     cases: Mapping[str, Case] | None = None,
     nifti_geometry: str | None = None,
     postprocess: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> list[Score]:
     """Compares the label maps of two folders, two files, or a file and what has its name in a folder.
 
@@ -89,6 +90,7 @@ def evaluate_folders(
         nifti_geometry: See `Case`.
         postprocess: Score what predictions would be with this post-processing (`autoseg.inference.postprocessing.requested_steps`); the
             files stay as they are.
+        only: The cases that are wanted, each with a reference; None means all.
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.
@@ -100,7 +102,7 @@ def evaluate_folders(
     check_metrics(metrics or ())
     reference, prediction = Path(reference).expanduser(), Path(prediction).expanduser()
     _check(reference, prediction, postprocess, labels)
-    pairs, problems = _pairs(reference, prediction, partial=partial)
+    pairs, problems = _pairs(reference, prediction, partial=partial, only=only)
     score = bind(_score, postprocess=postprocess, metrics=metrics, tolerance_mm=tolerance_mm)
     read = bind(read_label, nifti_geometry=nifti_geometry)
     written = {} if labels is None else _written_with(pairs)
@@ -201,7 +203,9 @@ def _lines(problems: Mapping[str, str]) -> list[str]:
     return [f"case {name}: {reason}" for name, reason in problems.items()]
 
 
-def _pairs(reference: Path, prediction: Path, *, partial: bool) -> tuple[list[tuple[str, Path, Path]], dict[str, str]]:
+def _pairs(
+    reference: Path, prediction: Path, *, partial: bool, only: Collection[str] | None
+) -> tuple[list[tuple[str, Path, Path]], dict[str, str]]:
     """Case name, reference file and prediction file of everything that both sides have; case -> reason where one side has several files."""
     if reference.is_file() and prediction.is_file():
         return [(stem_of(reference), reference, prediction)], {}
@@ -210,6 +214,10 @@ def _pairs(reference: Path, prediction: Path, *, partial: bool) -> tuple[list[tu
         true = _of_name(true, stem_of(prediction), reference, prediction, "reference")
     elif reference.is_file():
         guess = _of_name(guess, stem_of(reference), prediction, reference, "prediction")
+    for name in only or ():
+        _of_name(true, name, reference, prediction / name, "reference")
+    if only is not None:
+        true, guess = ({name: files for name, files in some.items() if name in only} for some in (true, guess))
     missing, extra = sorted(true.keys() - guess), sorted(guess.keys() - true)
     common = sorted(true.keys() & guess)
     if not common:

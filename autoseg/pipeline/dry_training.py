@@ -21,6 +21,7 @@ from ..runtime.workspace import DESCRIPTION, Workspace, find_workspace
 from ..schema import Configuration, Dataset, Plan, Split
 from ..schema.settings import EnsembleSettings, PlanSettings, TrainSettings
 from ..trainers.corrected_references import needs_validation
+from ..trainers.longer import is_trained_on
 from ..trainers.run_setup import budget_of, of_sources, split_of
 from ..trainers.training_spec import TrainingSpec
 from .dry_run import DryRun, would_write
@@ -109,6 +110,10 @@ def _training_lines(asked: AskedTraining) -> list[str]:
         lines.append(f"{len(dataset.unlabelled)} images without label maps would be predicted, to learn from them, too.")
     begun = run.record().budget.why if run.is_started and not settings.restart else ""
     lines.append(f"{_how_long(settings)}, on {choose_device(settings.device)}." if not begun else f"As it was started: {begun}.")
+    if settings.trial is not None:
+        lines.append(f"Then {settings.trial} of the held-out patients would be scored, instead of a validation.")
+    if is_trained_on(run, settings):
+        return [*lines, f"Trained on, to {duration(settings.seconds or 0)} in all: {run.folder}"]
     return [*lines, _becomes(run, restart=settings.restart)]
 
 
@@ -163,7 +168,7 @@ class _Total:
     others: int
 
     def __str__(self) -> str:
-        done = f", of which {self.finished} are finished" if self.finished else ""
+        done = f", of which {self.finished} {'is' if self.finished == 1 else 'are'} finished" if self.finished else ""
         parts = [f"{duration(self.seconds)} of training"] if self.seconds or not self.others else []
         parts += [f"{self.others} trainings of a number of iterations"] if self.others else []
         noun = "training" if self.count == 1 else "trainings"

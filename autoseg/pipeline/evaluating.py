@@ -8,7 +8,7 @@ from functools import partial as bind
 from pathlib import Path
 
 from ..data.descriptions import check_leave, planned_dataset
-from ..data.images import ending_of, images_below
+from ..data.images import ending_of, images_below, stem_of
 from ..data.nifti_geometry import check_form
 from ..data.patients import patients_to_compare
 from ..data.tolerances import read_tolerances
@@ -102,7 +102,7 @@ def evaluate_predictions(
 
     Args:
         reference: Folder of the true label maps, or one file.
-        predictions: Folders of label maps, or files.
+        predictions: Folders of label maps, or files; several files of one folder are one prediction, where the references are a folder.
         dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: every value of a label
             map is an organ.
         home: Home folder.
@@ -126,8 +126,10 @@ def evaluate_predictions(
     cases = None if known is None else _readable_cases(known, find_workspace(home, dataset=dataset).home, reading)
     evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
     evaluate = bind(evaluate, cases=cases, nifti_geometry=reading, postprocess=postprocess)
+    predictions, only = _as_one_folder(reference, predictions)
     failures: list[dict[str, str]] = [{} for _ in predictions]
     labels = known.labels if known else None
+    evaluate = bind(evaluate, only=only)
     found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
@@ -140,6 +142,14 @@ def evaluate_predictions(
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
     return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()), patients.known_from)
+
+
+def _as_one_folder(reference: Path, predictions: Sequence[Path]) -> tuple[Sequence[Path], list[str] | None]:
+    """Several files of one folder (``out/*.nii.gz``), where the references are a folder, are one prediction: it, and the cases that count."""
+    names, folders = [stem_of(path) for path in predictions], {path.parent for path in predictions}
+    if len(names) < 2 or not reference.is_dir() or len(folders) > 1 or len(set(names)) < len(names):
+        return predictions, None
+    return ([folders.pop()], names) if all(path.is_file() for path in predictions) else (predictions, None)
 
 
 def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..data.datasets import find_new_cases
 from ..data.dicom import series_files
 from ..data.found_cases import FoundCases
-from ..data.images import files_read
+from ..data.images import ending_of, files_read
 from ..runtime.failures import ends_all_cases, reason_of
 from ..schema import Case
 from .loaded_model import LoadedModel, check_destination, predict_found, tell_models
@@ -72,6 +72,8 @@ class Watch:
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
             raise ValueError(f"--watch {self.folder}: expected a folder, found {'a file' if self.folder.is_file() else 'nothing'}")
+        if ending_of(self.out) and not self.out.is_dir():
+            raise ValueError(f"{self.out}: expected a folder, as --watch segments every image that comes; found the name of a file")
         check_destination(self.out, [self.folder])
         tell_models(self.model)
 

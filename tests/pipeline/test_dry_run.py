@@ -112,7 +112,7 @@ def test_everything(oracle_home: HomeFactory, capsys: Printed) -> None:
     status, said = dry(cli.run, *words, folder=home, capsys=capsys)
     assert status == 0
     assert f"{MODEL[3]}, fold 0: is finished already" in said and said.count("Training: 3 iterations") == 3
-    assert "In all 4 trainings, of which 1 are finished: 3 trainings of a number of iterations" in said
+    assert "In all 4 trainings, of which 1 is finished: 3 trainings of a number of iterations" in said
     assert f"Replaced: {home / 'results' / DATASET / 'choice.json'}" in said
     shutil.rmtree(home / "preprocessed")
     shutil.rmtree(home / "results")

@@ -122,6 +122,18 @@ def test_one_file_is_compared_with_what_has_its_name_in_a_folder(folders, capsys
     assert "expected a reference of that name" in said and "none called seg" in said and "case_0" in said
 
 
+def test_several_files_of_one_folder_are_one_prediction(folders, capsys):
+    (folders / "moved" / "notes.txt").write_text("no label map")
+    some = [folders / "moved" / f"case_{number}.nii.gz" for number in (1, 2, 5)]
+    assert run(folders, "-p", *some, "--json", folders / "x.json") == 0
+    (result,) = json.loads((folders / "x.json").read_text())["results"]
+    assert [score["case"] for score in result["scores"]] == ["case_1", "case_2", "case_5"]
+    assert "missing" not in capsys.readouterr().err
+    other = shutil.copy(some[0], folders / "moved" / "other.nii.gz")
+    assert run(folders, "-p", *some, other) == 2
+    assert "none called other" in " ".join(capsys.readouterr().err.split())
+
+
 def test_folders_in_python_are_what_a_user_has(folders):
     scores = evaluate_folders(str(folders / "labels"), str(folders / "moved"))
     assert scores == evaluate_folders(folders / "labels", folders / "moved") and len(scores) == 7

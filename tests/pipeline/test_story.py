@@ -158,6 +158,20 @@ def test_results_alone_are_enough_to_predict(home: Path, predicted: Path, tmp_pa
     assert np.array_equal(read_label(tmp_path / "out" / "case_4.nii.gz").array, read_label(predicted / "case_4.nii.gz").array)
 
 
+def test_a_copied_cascade_needs_its_first_stage_beside_it(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = home / "raw" / VOLUMES / "imagesTs" / "case_4_0000.nii.gz"
+    results = shutil.copytree(home / "results" / VOLUMES, tmp_path / "renamed", ignore=shutil.ignore_patterns("validation", "*.png"))
+    expected = autoseg.predict(image, settings=PredictSettings(model="3d_cascade", device="cpu"), home=home)
+    for name in ("3d_cascade__Trainer", "my cascade"):
+        model = results / "3d_cascade__Trainer"
+        model = model if name == model.name else model.rename(results / name)
+        assert cli.predict(["-i", str(image), "-o", str(tmp_path / name), "-m", str(model), "--device", "cpu"]) == 0
+        assert np.array_equal(read_label(tmp_path / name / "case_4.nii.gz").array, sitk.GetArrayFromImage(expected))
+    alone = shutil.copytree(results / "my cascade", tmp_path / "elsewhere" / "my cascade")
+    assert cli.predict(["-i", str(image), "-o", str(tmp_path / "out"), "-m", str(alone), "--device", "cpu"]) == 2
+    assert "its first stage 3d_lowres__Trainer" in " ".join(capsys.readouterr().err.split())
+
+
 def test_results_without_choice_and_data_predict_where_there_is_no_choice(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

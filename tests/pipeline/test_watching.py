@@ -162,7 +162,12 @@ def test_files_of_others_fail_that_case_alone(served: Served) -> None:
 
 
 def test_a_folder_that_cannot_be_served_is_refused(served: Served) -> None:
-    for folder, out, message in (("none", "out", "found nothing"), ("incoming", "incoming", "among which nothing is written")):
+    unfit = (
+        ("none", "out", "found nothing"),
+        ("incoming", "incoming", "among which nothing is written"),
+        ("incoming", "a.nii", "a folder"),
+    )
+    for folder, out, message in unfit:
         with pytest.raises(ValueError, match=message):
             Watch(served.watch.model, served.out.parent / folder, served.out.parent / out)
 

@@ -145,7 +145,7 @@ def evaluate_predictions(
 
 
 def _as_one_folder(reference: Path, predictions: Sequence[Path]) -> tuple[Sequence[Path], list[str] | None]:
-    """Several files of one folder (``out/*.nii.gz``), where the references are a folder, are one prediction: it, and the cases that count."""
+    """Several files of one folder (``out/*.nii.gz``), where the references are a folder, are one prediction: it, and its cases."""
     names, folders = [stem_of(path) for path in predictions], {path.parent for path in predictions}
     if len(names) < 2 or not reference.is_dir() or len(folders) > 1 or len(set(names)) < len(names):
         return predictions, None

@@ -70,13 +70,10 @@ def evaluate_folders(
     postprocess: Sequence[str] = (),
     only: Collection[str] | None = None,
 ) -> list[Score]:
-    """Compares the label maps of two folders, two files, or a file and what has its name in a folder.
-
-    Formats may differ: a case is a file name without its ending.
+    """Compares the label maps of two folders, two files, or a file and its like in a folder: a case is a file name without its ending.
 
     Args:
-        reference: Folder of the true label maps, or one file.
-        prediction: Folder of the label maps to judge, or one file.
+        reference: Folder of the true label maps, or one file; `prediction`: of those to judge.
         labels: The organs; label maps that autoseg wrote with other values are read by the organs' names. None: every value that occurs
             but 0 is an organ, named ``label 3``.
         workers: Cases compared at once; None: one a core, at most four, as far as the memory reaches.
@@ -88,8 +85,7 @@ def evaluate_folders(
         tolerance_mm: For the metrics that count what lies within a tolerance: one number, or organ to number (others: `TOLERANCE_MM`).
         cases: Of the dataset, by name: their images give the spacing of label maps that have none (pictures without a file beside them).
         nifti_geometry: See `Case`.
-        postprocess: Score what predictions would be with this post-processing (`autoseg.inference.postprocessing.requested_steps`); the
-            files stay as they are.
+        postprocess: Score predictions with this post-processing (`autoseg.inference.postprocessing.requested_steps`), not the files' own.
         only: The cases that are wanted, each with a reference; None means all.
 
     Returns:
@@ -113,10 +109,10 @@ def evaluate_folders(
     _refuse_or_hand_on(problems, failures, of=of)
     scores = [one for result in results if not isinstance(result, str) for one in result]
     _warn_of_spacing(scores, metrics)
+    if labels is None and not scores:
+        raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
     if labels is not None:
         return scores
-    if not scores:
-        raise ValueError(f"{reference} and {prediction}: expected label maps with an organ, found none with another value than 0")
     requested_steps(postprocess, list(dict.fromkeys(one.organ for one in scores)))
     return _complete(scores, [name for name, _, _ in pairs if name not in problems], score)
 

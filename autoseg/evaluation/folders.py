@@ -77,7 +77,7 @@ def evaluate_folders(
         labels: The organs; label maps that autoseg wrote with other values are read by the organs' names. None: every value that occurs
             but 0 is an organ, named ``label 3``.
         workers: Cases compared at once; None: one a core, at most four, as far as the memory reaches.
-        partial: Score what is there when predictions are missing, instead of refusing.
+        partial: Score what is there when predictions are missing, instead of refusing; `only`: these cases (None: all).
         metrics: Names in `METRICS` or ``module:function``, besides Dice and IoU; None means `DEFAULT_METRICS`.
         annotated: Case -> the organs that were annotated in its reference (`Case.annotated`); the others have no score, unions of organs
             one of their own. Cases that are missing, or None, have all.
@@ -86,7 +86,6 @@ def evaluate_folders(
         cases: Of the dataset, by name: their images give the spacing of label maps that have none (pictures without a file beside them).
         nifti_geometry: See `Case`.
         postprocess: Score predictions with this post-processing (`autoseg.inference.postprocessing.requested_steps`), not the files' own.
-        only: The cases that are wanted, each with a reference; None means all.
 
     Returns:
         One score for each case and annotated organ, cases sorted by name.

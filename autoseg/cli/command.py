@@ -6,11 +6,19 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..runtime.text_table import wrapped
 from .output import execute
 
 Run = Callable[[argparse.Namespace], int | None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages fit the terminal."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(wrapped(message or ""), file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +65,7 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """Makes the parser of ``autoseg_NAME``."""
-        return self.fill(argparse.ArgumentParser(prog=f"autoseg_{self.name}"))
+        return self.fill(Parser(prog=f"autoseg_{self.name}"))
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Parses the arguments (None: those of the process), runs the command, and returns the exit status."""

@@ -168,6 +168,9 @@ def _print_problems(problems: Sequence[Problem], *, everything: bool) -> None:
 
 
 def _print_numbers(folder: Path, problems: Sequence[Problem]) -> None:
+    from ..data.problem_groups import grouped
+
+    problems = [one for group in grouped(problems) for one in group.problems]  # of two that one name explains, one
     fixable = sum(problem.fixable for problem in problems)
     asking = sum(bool(problem.readings) for problem in problems)
     more = f", {asking} more with --geometry image or label" if asking else ""

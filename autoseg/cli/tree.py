@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from .command import Command
+from .command import Command, Parser
 from .data import check, merge, plan_and_preprocess
 from .output import execute
 from .prediction import overlay, predict
@@ -36,7 +36,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 def main_parser() -> argparse.ArgumentParser:
     """Makes the parser of ``autoseg``, with every command as a subcommand."""
-    parser = argparse.ArgumentParser(prog="autoseg", description="Segments organs in 3D medical images and configures itself.")
+    parser = Parser(prog="autoseg", description="Segments organs in 3D medical images and configures itself.")
     parser.add_argument("--version", action="version", version=f"autoseg {__version__}")
     text = "print the completions of all commands for this shell"
     parser.add_argument("--print-completion", action=_PrintCompletion, choices=SHELLS, help=text)

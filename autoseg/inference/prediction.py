@@ -192,9 +192,8 @@ def _predict_case(case: Case, files: PredictionFiles, ensemble: Ensemble, bar: t
         write_probabilities(files.probabilities, ensemble, logits, write=write)
     label_map = ensemble.segment(logits, by_fold)
     candidates = ensemble.candidate_predictions(logits, by_fold)
-    rows = organ_uncertainties(ensemble, candidates, label_map, write_uncertainty_maps(files, candidates, write=write))
-    measures = measure_organs(label_map, ensemble.labels, geometry, kept)
-    rows = [replace(one, measures=measures.get(one.organ)) for one in rows]
+    maps = write_uncertainty_maps(files, candidates, write=write)
+    rows = organ_uncertainties(ensemble, candidates, label_map, maps, image=kept)
     write_label(files.label_map, to_file_values(label_map, ensemble.labels), geometry, write=write)
     gpu = f", {peak_gpu_memory() / 1e6:.0f} MB of the GPU" if peak_gpu_memory() else ""
     log.info("%s: %.1f s, at most %.0f MB of memory%s", case.name, time.monotonic() - started, peak_memory() / 1e6, gpu)

@@ -13,12 +13,12 @@ from ..data.images import PICTURES, ending_of, label_ending, sidecar_of, stem_of
 from ..runtime.disk import explained_write_errors
 from ..runtime.outputs import NOTES
 from ..runtime.serialization import Writer, atomic_write
-from ..schema import Case
+from ..schema import Case, Image
 from ..schema.settings import PredictSettings
 from .ensemble import Ensemble
 from .logits import Logits
 from .manifest import MANIFEST
-from .organ_measures import MM3_PER_ML
+from .organ_measures import MM3_PER_ML, measure_organs
 from .organ_places import organ_places
 from .organ_statistics import OrganStatistics, organ_statistics
 from .uncertainty import LEVELS, CandidatePrediction, OrganUncertainty, along_organ, uncertainty_maps
@@ -139,9 +139,17 @@ def write_probabilities(path: Path, ensemble: Ensemble, logits: Mapping[str, Log
 
 
 def organ_uncertainties(
-    ensemble: Ensemble, candidates: Sequence[CandidatePrediction], label_map: np.ndarray, maps: Sequence[np.ndarray] = ()
+    ensemble: Ensemble,
+    candidates: Sequence[CandidatePrediction],
+    label_map: np.ndarray,
+    maps: Sequence[np.ndarray] = (),
+    *,
+    image: Image | None = None,
 ) -> list[OrganUncertainty]:
-    """Measures each organ of a case with a label map of internal values; entropy and disagreement only with the two maps."""
+    """Measures each organ of a case with a label map of internal values; entropy and disagreement only with the two maps.
+
+    With `image` also its intensities in each organ.
+    """
     trace = candidates[0].members[0].trace
     found: dict[str, OrganStatistics] = {}
     for candidate in candidates:
@@ -149,12 +157,12 @@ def organ_uncertainties(
         found |= organ_statistics(candidate.members, candidate.labels, steps, organs=candidate.organs)
     places = organ_places(label_map, ensemble.labels, trace.geometry)
     found = {organ: replace(one, place=places.get(organ)) for organ, one in found.items()}
-    rows = []
+    measures, rows = measure_organs(label_map, ensemble.labels, trace.geometry, image), []
     for organ in (name for name in ensemble.labels.names if name in found):
-        voxels, along = along_organ(label_map, ensemble.labels, organ, maps)
-        volume = voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
-        entropy, disagreement = along or (math.nan, math.nan)
-        rows.append(OrganUncertainty(trace.case, organ, volume, found[organ].expected_dice, entropy, disagreement, found[organ]))
+        volume = measures[organ].voxels * math.prod(trace.geometry.spacing) / MM3_PER_ML
+        entropy, disagreement = along_organ(label_map, ensemble.labels, organ, maps)[1] if maps else (math.nan, math.nan)
+        row = OrganUncertainty(trace.case, organ, volume, found[organ].expected_dice, entropy, disagreement, found[organ])
+        rows.append(replace(row, measures=measures[organ]))
     return rows
 
 

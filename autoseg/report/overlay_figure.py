@@ -16,6 +16,8 @@ from .views import UNKNOWN, Cut, best_cut, grey_window
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
 RADIOLOGICAL = "radiological view: the patient's right (R) is on the left"
 """Said beside the letters at the edges."""
@@ -81,27 +83,32 @@ def overlay(
         kind: [cut.of(one) for cut in planes] for kind, one in (("prediction", prediction), ("reference", reference)) if one is not None
     }
     handles = _legend_handles(organs, drawn)
-    width = max(4.0, sum(cut.size_mm[1] for cut in planes) * HEIGHT / planes[0].size_mm[0])
-    columns = max(1, min(len(handles), int(width / LEGEND_CELL[0])))
-    above, below = _head_lines(case, planes) * 0.2 + 0.1, 0.25 + LEGEND_CELL[1] * -(-len(handles) // columns)
-    height = HEIGHT + 0.05 + above + below
-    figure = new_figure((width, height))
-    edges = {"left": 0.01, "right": 0.99, "top": 1 - above / height, "bottom": below / height}
-    grid = figure.add_gridspec(1, len(planes), width_ratios=[cut.size_mm[1] for cut in planes], wspace=0.03, **edges)
+    figure, grid = _laid_out(planes, handles, case)
     for column, cut in enumerate(planes):
         axes = figure.add_subplot(grid[column])
         label_planes = [drawn[kind][column] if kind in drawn else None for kind in ("prediction", "reference")]
         _draw_plane(axes, cut.of(image), label_planes, window, cut.size_mm, organs)
         axes.set_title(cut.title.replace(", ", "\n"), fontsize=9)
         _draw_edges(axes, cut.edges)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def _laid_out(planes: Sequence[Cut], handles: Sequence[Artist], case: str) -> tuple[Figure, GridSpec]:
+    """A figure with the case's name, the convention and the legend, and a grid with a cell for each plane."""
+    width = max(4.0, sum(cut.size_mm[1] for cut in planes) * HEIGHT / planes[0].size_mm[0])
+    columns = max(1, min(len(handles), int(width / LEGEND_CELL[0])))
+    above, below = _head_lines(case, planes) * 0.2 + 0.1, 0.25 + LEGEND_CELL[1] * -(-len(handles) // columns)
+    height = HEIGHT + 0.05 + above + below
+    figure = new_figure((width, height))
+    edges = {"left": 0.01, "right": 0.99, "top": 1 - above / height, "bottom": below / height}
     if case:
         figure.text(0.01, 1 - 0.06 / height, figure_text(case), ha="left", va="top", fontsize=10, fontweight="bold")
     if any(any(cut.edges) for cut in planes):
         figure.text(0.99, 1 - 0.06 / height, RADIOLOGICAL, ha="right", va="top", fontsize=8, color="0.35")
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=9, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="white")
+        figure.legend(handles=list(handles), loc="lower center", ncols=columns, fontsize=9, frameon=False)
+    return figure, figure.add_gridspec(1, len(planes), width_ratios=[cut.size_mm[1] for cut in planes], wspace=0.03, **edges)
 
 
 def _head_lines(case: str, planes: Sequence[Cut]) -> int:

@@ -52,3 +52,10 @@ def test_every_stage_fits(oracle_home: HomeFactory, tmp_path: Path, capfd: pytes
         said = capfd.readouterr()
         assert said.out + said.err, line
         assert too_long(said.out) == [] and too_long(said.err) == [], line
+
+
+def test_a_wrong_argument_is_told_in_lines_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train_ensemble", "3", "--kind", "everything_that_there_is_of_all_kinds"])
+    said = capsys.readouterr().err
+    assert "everything_that_there_is" in said and too_long(said) == []

@@ -46,6 +46,7 @@ def test_label_maps_of_other_names_are_one_finding(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"12 x missing label, e.g. case_0; {said}" and "and 3 more (--all, --csv)" in " ".join(" ".join(lines).split())
     assert all(len(line) <= 80 or " " not in line.strip() for line in lines)
+    assert "12 problems, 0 of which --fix can repair" in " ".join(" ".join(lines).split())
     with table.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 24
     assert cli.plan_and_preprocess(["-d", "1", "--home", str(tmp_path), "--workers", "0"]) == 2

@@ -24,9 +24,11 @@ _FUNCTIONS = (
     "predict",
     "predict_folder",
     "run",
+    "run_until",
     "train",
     "train_ensemble",
     "write_report",
+    "Deadline",
     "EnsembleSettings",
     "OverlaySettings",
     "PlanSettings",
@@ -36,6 +38,7 @@ _FUNCTIONS = (
 
 if TYPE_CHECKING:  # for editors, type checkers and the documentation
     from .pipeline import (
+        Deadline,
         EnsembleSettings,
         OverlaySettings,
         PlanSettings,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:  # for editors, type checkers and the documentation
         predict,
         predict_folder,
         run,
+        run_until,
         train,
         train_ensemble,
         write_report,

@@ -32,7 +32,7 @@ ROOMS = (
     "cli",
 )
 """In the order of CONTRIBUTING.md: a room imports only itself and rooms that stand before it."""
-TO_COME = {"study", "interop"}
+TO_COME = {"interop"}
 TOP = ("autoseg", "autoseg.__main__")
 LINKS = ("planners", "trainers", "inference", "evaluation")
 """Rooms with a link of the same name at the top of the checkout, for readers."""

@@ -124,7 +124,14 @@ def train_ensemble(options: Namespace) -> int:
 def _add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", help=DATASET)
     add_plan_options(parser)
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to train (default: all)")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="FOLD", help="folds to train (default: all; with --total as many as there is time for)"
+    )
+    whole = parser.add_argument_group("one deadline for everything (docs/study.md)").add_mutually_exclusive_group()
+    text = "running time of everything in all, e.g. 8h: trainings are tried, those that can still win go on, and the choice is made in time"
+    whole.add_argument("--total", type=duration, metavar="TIME", help=text)
+    text = "the same until the clock shows that time, e.g. 07:00, or 2026-12-01 07:00"
+    whole.add_argument("--until", metavar="HH:MM", help=text)
     text = "models of a paper's table to train (default: all), by the paper's names: --preset conze2021 --models UNet v16UNet"
     parser.add_argument("--models", nargs="+", default=[], metavar="MODEL", help=text)
     add_train_options(parser)
@@ -134,7 +141,7 @@ def _add_run_arguments(parser: ArgumentParser) -> None:
     add_dry_run(parser)
 
 
-@command(_add_run_arguments, "3", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")
+@command(_add_run_arguments, "3", "3 --total 8h", "3 -c 2d 3d_fullres --folds 0 1 --time 1h", "3 --preset fang2020")
 def run(options: Namespace) -> int:
     """Plan, preprocess, train every configuration on every fold, and choose the best models.
 
@@ -144,8 +151,9 @@ def run(options: Namespace) -> int:
     from ..pipeline import run as function
     from ..pipeline.dry_training import dry_run
     from ..presets.experiment import experiment
-    from ..runtime.workspace import find_workspace
 
+    if options.total is not None or options.until is not None:
+        return _run_until(options)
     plan, folds = plan_settings(options), tuple(options.folds) if options.folds else None
     build = partial(experiment, options.preset, options.dataset, home=options.home, models=options.models)
     asked = build_training(options, partial(build, allow_external=options.allow_external, dry=options.dry_run))
@@ -156,11 +164,38 @@ def run(options: Namespace) -> int:
     say(describe_choice(choice))
     if table := describe_experiment(options.dataset, asked, choice, plan.configurations or (), home=options.home):
         say(f"\n{table}")
+    return _finish_run(options, failures)
+
+
+def _finish_run(options: Namespace, failures: dict[str, str]) -> int:
+    from ..runtime.workspace import find_workspace
+
     if not failures:
         return 0
     workspace = find_workspace(options.home, dataset=options.dataset)
     everything = {*workspace.usable_cases(workspace.dataset_folder(options.dataset).name), *failures}
     return finish(f"\nDone with {cases(len(everything) - len(failures))}", failures, of=len(everything))
+
+
+def _run_until(options: Namespace) -> int:
+    """What `--total` and `--until` do."""
+    from ..pipeline import describe_choice
+    from ..pipeline.studying import Deadline, describe_run_until, run_until
+    from ..presets import PAPER_PRESETS
+    from ..presets.settings import train_settings
+
+    if options.preset in PAPER_PRESETS:
+        raise ValueError(
+            "--total: expected no paper's --preset, whose trainings have the paper's lengths; shorten each of them with --time"
+        )
+    deadline, folds = Deadline(total=options.total, until=options.until), tuple(options.folds) if options.folds else None
+    plan, training = plan_settings(options), build_training(options, partial(train_settings, None))
+    if options.dry_run:
+        say(describe_run_until(options.dataset, deadline, plan, training, folds=folds, home=options.home), wrap=False)
+        return 0
+    failures: dict[str, str] = {}
+    say(describe_choice(run_until(options.dataset, deadline, plan, training, folds=folds, home=options.home, failures=failures)))
+    return _finish_run(options, failures)
 
 
 def _add_networks_arguments(parser: ArgumentParser) -> None:

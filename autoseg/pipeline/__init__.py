@@ -10,6 +10,7 @@
     load_model               the same with networks that stay loaded                               (predicting.py)
     evaluate_folders         label maps against references                                         (evaluating.py)
     run, demo                all of it                                                             (running.py)
+    run_until                all of it until one deadline                                          (studying.py)
     train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
     write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
     draw_overlays            images and label maps -> pictures                                     (../report/overlays.py)
@@ -36,4 +37,5 @@ from .predicting import load_model, predict, predict_each, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report
 from .running import demo, run
+from .studying import Deadline, run_until
 from .training import train

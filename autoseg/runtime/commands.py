@@ -21,10 +21,11 @@ SWITCHES = {
     "network_options": "--network-option",
     "options": "--training-option",
     "seconds": "--time",
+    "fitted_seconds": "--fit-to",
 }
 """Settings whose switch is not ``--`` and their name with dashes."""
 
-UNITS = {"memory_gb": "GB", "seconds": "s"}
+UNITS = {"memory_gb": "GB", "seconds": "s", "fitted_seconds": "s"}
 
 NOT_REPEATED = ("restart", "workers", "allow_external", "allow_code", "trust_files", "folds", "kind", "rate_of_preset")
 """Settings that change nothing in the result, stand elsewhere in the command, or give leave, which a file cannot give."""

@@ -132,6 +132,27 @@ def end_with_parent(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
+def terminate_with_parent(parent: int) -> None:
+    """To be called first in a child: when the process `parent` ends, however that happens, this one gets SIGTERM, and may save its state.
+
+    On Linux the kernel sends it; elsewhere a thread asks. On Windows nothing does.
+    """
+    if sys.platform.startswith("linux"):
+        set_parent_death_signal = 1
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it was dead already
+            os.kill(os.getpid(), signal.SIGTERM)
+    elif os.name != "nt":
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(PARENT_CHECK_SECONDS)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def end_when_closed(stream: IO[bytes]) -> None:
     """Ends this process the moment that the other end closes `stream` or dies; watches in a thread of its own."""
     number = stream.fileno()  # not through the stream's buffer, on whose lock the interpreter would wait when it ends

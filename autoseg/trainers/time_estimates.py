@@ -42,11 +42,11 @@ def predicted_probing(settings: TrainSettings) -> float:
     return probing_limit(budget_of(settings)) or USUAL_PROBING
 
 
-def predicted_step(settings: TrainSettings, spec: TrainingSpec) -> StepCost | None:
+def predicted_step(settings: TrainSettings, spec: TrainingSpec, *, limit: float | None = None) -> StepCost | None:
     """Cost of a training step, and of a tile of prediction, measured in a process of its own; None where the step cannot be taken.
 
     It is that of the plan's batch and network on this device; a budget in time makes both smaller until it holds enough steps, and the
-    training itself says why a step cannot be taken.
+    training itself says why a step cannot be taken. It takes at most `limit` seconds, after which it is estimated.
     """
     device = choose_device(settings.device)
     configuration, _ = fit_batch(spec.configuration, device.type, batch=settings.batch, keep_patch=bool(settings.patch))
@@ -63,7 +63,7 @@ def predicted_step(settings: TrainSettings, spec: TrainingSpec) -> StepCost | No
         settings=replace(settings, restart=False),
     )
     try:
-        return measure_step(job, Probe(str(device), progress=True))
+        return measure_step(job, Probe(str(device), limit=limit, progress=True))
     except (ValueError, RuntimeError) as error:
         log.debug("A step of %s was not measured: %s", configuration.name, error)
         return None

@@ -28,6 +28,7 @@ from ..runtime.failures import failure_of
 from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Dataset, Mirroring, Score
+from .validation_plan import as_validated
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -112,7 +113,7 @@ def score_trial(trainer: Trainer, network: nn.Module, dataset: Dataset, *, patie
         trainer.seconds or job.budget.amount,
         patients,
         [],
-        mirrors=2 ** len(job.configuration.mirroring.axes),
+        mirrors=2 ** len(as_validated(job).mirroring.axes),
     )
     failures: dict[str, str] = {}
     for case in tqdm(
@@ -132,7 +133,7 @@ def score_trial(trainer: Trainer, network: nn.Module, dataset: Dataset, *, patie
 
 def _without_mirroring(trainer: Trainer) -> Trainer:
     quick = copy.copy(trainer)
-    quick.job = replace(trainer.job, configuration=replace(trainer.job.configuration, mirroring=Mirroring()))
+    quick.job = replace(trainer.job, configuration=replace(as_validated(trainer.job), mirroring=Mirroring()))
     return quick
 
 

@@ -89,8 +89,8 @@ class StudyWorld:
 
     @property
     def are_fixed(self) -> bool:
-        """Whether the user named the folds."""
-        return bool(self.asked_folds)
+        """Whether the user named the folds, and not all of them."""
+        return bool(self.asked_folds) and len(set(self.asked_folds)) < len(self.draft.splits)
 
     @cached_property
     def held_out(self) -> int:
@@ -157,7 +157,8 @@ class StudyWorld:
         start = max(1.0, beside - scoring)
         full = sum(trial.case_seconds[case] + (trial.mirrors - 1) * trial.prediction_seconds[case] for case in trial.case_seconds) / count
         validation = STORING * full * len(self._split(job.fold).val)
-        timed = {"start": start, "again": min(start, costs.again)} if is_new else {"again": start}
+        again = max(1.0, start - min(PROBING_SECONDS, PROBING_SHARE * job.seconds)) if is_new else start
+        timed = {"start": start if is_new else costs.start, "again": again}
         return replace(costs, trial_case=scoring / count, validation=validation, **timed)
 
     # On disk

@@ -154,7 +154,8 @@ def _without_cascades(situation: Situation) -> tuple[list[Entrant], dict[str, st
         if lost is None and chosen_folds(situation, kept) == situation.folds and not situation.are_fixed:
             break
         gone = lost or cascades[-1]
-        out[gone.name] = f"it learns from {gone.first_stage}'s predictions of every case, and the time is not enough for all folds of both"
+        why = "so all folds of both would be trained, which the time or --folds excludes"
+        out[gone.name] = f"it learns from {gone.first_stage}'s predictions of every case, {why}"
         kept.remove(gone)
     return kept, out
 

@@ -60,7 +60,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_ends_in_time_with_a_choice(home):
     record = read_json(home / "results" / NAME / STUDY, StudyRecord)
     assert record.is_finished and not record.failed
-    assert record.spent == pytest.approx(TOTAL, rel=0.15), "a machine that others use is not exact to a few seconds"
+    assert record.spent > 0.85 * TOTAL
+    if os.getloadavg()[0] < (os.cpu_count() or 1):  # else others take the time of the processes that start
+        assert record.spent < 1.15 * TOTAL
     choice = read_json(home / "results" / NAME / "choice.json", Choice)
     assert choice.folds == ("0",) and choice.organs
 

@@ -33,9 +33,11 @@ def main() -> None:
         run_notebook(options.page, options.folder)
         return
     terminal = Terminal(options.folder.resolve())
-    page = options.page.read_text(encoding="utf-8")
-    page = PAIR.sub(lambda pair: f"{pair[1]}```text\n{terminal.run(pair[2])}\n```", page)
-    options.page.write_text(page, encoding="utf-8")
+    page, at = options.page.read_text(encoding="utf-8"), 0
+    while pair := PAIR.search(page, at):
+        shown = f"{pair[1]}```text\n{terminal.run(pair[2])}\n```"
+        page, at = page[: pair.start()] + shown + page[pair.end() :], pair.start() + len(shown)
+        options.page.write_text(page, encoding="utf-8")  # at once, since the next command may take hours
 
 
 def run_notebook(path: Path, folder: Path) -> None:

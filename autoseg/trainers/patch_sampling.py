@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
+from ..inference.tiling import axis_starts
 from ..schema import Box, Configuration
 from ..schema.conventions import ANNOTATED, OUTSIDE
 
@@ -50,9 +51,9 @@ def draw_sample(
 ) -> Sample:
     """Draws a case, with replacement, and a patch in it.
 
-    Without `foreground` any place is as likely as any other (with an ignore label: any annotated voxel). With it an organ is drawn among
-    those present in the case and the patch centred on one of its voxels; only the lower bound keeps it in the image, so patches
-    at the upper border may look beyond it. Cases without any organ are sampled anywhere.
+    Without `foreground` patches lie anywhere, as the tiles of prediction do (with an ignore label: about any annotated voxel). With it an
+    organ is drawn among those present in the case and the patch centred on one of its voxels; only the lower bound keeps it in the image,
+    so patches at the upper border may look beyond it. Cases without any organ are sampled anywhere.
 
     Args:
         cases: By name; of each the shape and the organs' locations are used.
@@ -81,13 +82,28 @@ def moved(sample: Sample, shift: Sequence[int]) -> Sample:
 
 
 def _draw_corner(rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int], center: np.ndarray | None) -> list[int]:
-    """First voxel of a patch per axis: around `center`, or anywhere; an axis shorter than the patch is padded on both sides alike."""
+    """First voxel of a patch per axis: around `center`, or anywhere; an axis shorter than the patch is padded on both sides alike.
+
+    Anywhere means as the tiles of prediction lie, of which the first and the last of an axis always touch the volume's borders. If every
+    first voxel were as likely as any other, the voxels at the border would be in one patch of hundreds, and in the corners in none, of a
+    volume that is little larger than the patch; networks see organs there that nobody told them are none.
+    """
     starts = []
     for axis, (n, p) in enumerate(zip(shape, patch, strict=True)):
         missing = max(0, p - n)
         lowest, highest = -((missing + 1) // 2), max(n - p, -(missing // 2))
-        starts.append(int(rng.integers(lowest, highest + 1)) if center is None else max(lowest, int(center[axis]) - p // 2))
+        if center is not None:
+            starts.append(max(lowest, int(center[axis]) - p // 2))
+            continue
+        beyond = _half_distance(n, p)
+        starts.append(min(max(int(rng.integers(lowest - beyond, highest + beyond + 1)), lowest), highest))
     return starts
+
+
+def _half_distance(size: int, patch: int) -> int:
+    """Half of the distance of neighbouring tiles along an axis: what lies so far from a tile is nearer to it than to any other."""
+    starts = axis_starts(size, patch) if size > patch > 1 else (0,)
+    return round((starts[-1] - starts[0]) / (len(starts) - 1) / 2) if len(starts) > 1 else 0
 
 
 def _as_volume(size: Sequence[int]) -> tuple[int, ...]:

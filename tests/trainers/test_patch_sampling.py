@@ -46,6 +46,22 @@ def test_random_patches_cover_the_volume_and_stay_inside():
     assert all(stop - start == size for box in boxes for (start, stop), size in zip(box, (8, 10, 18), strict=True))
 
 
+def test_the_borders_of_a_volume_are_shown_as_prediction_sees_them():
+    """Two tiles along an axis: a quarter of the patches touches each border, where one of 48 first voxels does."""
+    boxes = samples(a_case((88, 143, 20)), (48, 96, 20), n=3000)
+    for axis, (size, tiles) in enumerate(((88, 3), (143, 2))):
+        first = np.array([box[axis] for box in boxes])
+        for touching in (first[:, 0] == 0, first[:, 1] == size):
+            assert touching.mean() == pytest.approx(1 / (2 * tiles), abs=0.03)
+    corner = np.mean([box[0][0] == 0 and box[1][0] == 0 for box in boxes])
+    assert corner == pytest.approx(1 / 24, abs=0.015), "1 in 2000, if all places were as likely"
+
+
+def test_slices_of_a_volume_are_as_likely_as_each_other():
+    starts = Counter(box[0][0] for box in samples(a_case((10, 30, 30)), (20, 20), n=4000))
+    assert set(starts) == set(range(10)) and all(count == pytest.approx(400, abs=80) for count in starts.values())
+
+
 def test_volumes_smaller_than_the_patch_are_centred():
     for box in samples(a_case((5, 24, 18)), (8, 10, 10), n=50):
         assert box[0] in ((-2, 6), (-1, 7))

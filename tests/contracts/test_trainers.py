@@ -100,7 +100,7 @@ class TestContract:
         trainer.fit()
         first, last = trainer.history.rows[0], trainer.history.rows[-1]
         assert last["train_loss"] < 0.7 * first["train_loss"]
-        assert last["mean_dice"] > max(0.6, first["mean_dice"])
+        assert last["mean_dice"] > max(0.4, first["mean_dice"])
 
     def test_the_budget_is_used_up_exactly(self, name, job, folders):
         trainer = build(name, job(iterations=10, validation_intervals=3), folders)

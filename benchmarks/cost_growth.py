@@ -198,6 +198,9 @@ def choice(folder: Path, work: Work) -> Prepared:
     return lambda: measure(folder, "dice", 3)
 
 
+SCALE = {"export": 16, "evaluate": 8, "preprocess": 4}
+"""Stage to how many times the voxels of `VALUES` its cases have: what is quick can only be measured on much."""
+
 STAGES: dict[str, tuple[Callable[[Path, Work], Prepared], tuple[str, ...]]] = {
     "preprocess": (preprocess, ("volume", "cases", "classes", "workers")),
     "step": (step, ("volume", "cases", "classes")),
@@ -240,7 +243,8 @@ def table(rows: Mapping[str, dict[str, Any]], base: Work) -> str:
     """Every curve with its points and lines, as Markdown."""
     about = ", ".join(f"{name} {value:g}" for name, value in asdict(base).items())
     lines = [
-        f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}, {datetime.date.today()}. Unless varied: {about}.\n",
+        f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}, {datetime.date.today()}. Unless varied: {about}; "
+        f"times the volume: {', '.join(f'{stage} {scale}' for stage, scale in SCALE.items())}.\n",
         "| stage | n | at n = | seconds | line | off by | of the processor | peak MB | line |\n|---|---|---|---|---|---|---|---|---|",
     ]
     for (stage, variable), some in curves(rows).items():
@@ -298,9 +302,12 @@ def _points(stages: Sequence[str], base: Work, values: Mapping[str, Sequence[flo
     """Stage, variable and value of every point, with its work."""
     found = []
     for stage in stages:
+        scale = SCALE.get(stage, 1)
+        of_stage = replace(base, volume=scale * base.volume)
         for variable in STAGES[stage][1]:
             kind = type(getattr(base, variable))
-            found += [(stage, variable, value, replace(base, **{variable: kind(value)})) for value in values[variable]]
+            some = [value * (scale if variable == "volume" else 1) for value in values[variable]]
+            found += [(stage, variable, value, replace(of_stage, **{variable: kind(value)})) for value in some]
     return found
 
 

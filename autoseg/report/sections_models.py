@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..schema import CandidateComparison, Choice, Evidence
+from ..selection.choice_table import unlike_validation
 from .content import Report, RunFacts
 from .figures import ACCENT, INK, PLAIN, Curve, Scale, common_scale, curve_figure
 from .formatting import duration, number, p_value, parameters, short_name, signed
@@ -78,7 +79,7 @@ def comparison_section(report: Report) -> dict[str, Any] | None:
         "box": any(row["box"] for row in rows),
         "interval": any(math.isfinite(row["compared"].low) for row in rows),
     }
-    return {"organs": organs, "legend": legend}
+    return {"organs": organs, "legend": legend, "validated": unlike_validation(report.choice.validated) if report.choice else ""}
 
 
 def _organ_comparison(report: Report, organ: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_a_second_call_measures_only_what_is_missing(growth: ModuleType, tmp_pat
     growth.main()
     assert len(measured) == 1
     table = (tmp_path / "cost.md").read_text()
-    assert "| export | volume | 0.05 / 0.1 / 0.2 / 0.4 |" in table and "| export | classes |" in table
+    assert "| export | volume | 0.8 / 1.6 / 3.2 / 6.4 |" in table and "| export | classes |" in table
     assert (tmp_path / "cost.png").is_file()
 
 

@@ -175,6 +175,12 @@ def test_a_choice_without_evidence_says_that_its_numbers_are_biased(report: Repo
     assert "nested estimate over" not in words
 
 
+def test_models_that_were_validated_otherwise_are_told(report: Report) -> None:
+    validated = {"2d__Trainer": "4 mirrored copies", "3d_fullres__Trainer": "no mirrored copies"}
+    assert "no mirrored copies" in Page(page_of(report, choice=replace(report.choice, validated=validated))).words
+    assert "Validation was shortened" not in Page(page_of(report)).words
+
+
 def test_box_plots_by_hand(report: Report) -> None:
     values = dict(zip(data.CASES, [0.1, 0.5, 0.6, 0.7, 0.8, float("nan")], strict=False))
     scores = {"one": {"liver": values}, "two": {"liver": {"case_00": 0.5, "case_01": 0.6}}}

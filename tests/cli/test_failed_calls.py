@@ -129,7 +129,7 @@ def folders(*roots: Path) -> set[Path]:
     return {path for root in roots for path in root.rglob("*") if path.is_dir()}
 
 
-SLOW = {"-d 4 -c 7d", "-d 5", "3 2d 0 --network-option nope=1", "5"}
+SLOW = {"-d 4 -c 7d", "-d 4 --spacing 1 1 1 1", "-d 5", "3 2d 0 --network-option nope=1", "5"}
 """They start processes."""
 
 

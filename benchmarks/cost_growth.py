@@ -72,6 +72,9 @@ QUICK_VALUES: dict[str, tuple[float, ...]] = {
     "workers": (1, 2, 3, 4),
     "models": (2, 3, 4, 5),
 }
+TIMES = {"seconds": "seconds", "cpu_seconds": "seconds of the processor"}
+"""What is shown of a row."""
+
 Prepared = Callable[[], object]
 """What is measured; a number that it returns are its seconds."""
 
@@ -239,29 +242,27 @@ def curves(rows: Mapping[str, dict[str, Any]]) -> dict[tuple[str, str], list[dic
     return {key: sorted(some, key=lambda row: row["value"]) for key, some in found.items()}
 
 
-def table(rows: Mapping[str, dict[str, Any]], base: Work) -> str:
-    """Every curve with its points and lines, as Markdown."""
+def table(rows: Mapping[str, dict[str, Any]], base: Work, time_key: str) -> str:
+    """Every curve with its points and lines, as Markdown; `time_key` is ``seconds`` or ``cpu_seconds``."""
     about = ", ".join(f"{name} {value:g}" for name, value in asdict(base).items())
     lines = [
         f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}, {datetime.date.today()}. Unless varied: {about}; "
         f"times the volume: {', '.join(f'{stage} {scale}' for stage, scale in SCALE.items())}.\n",
-        "| stage | n | at n = | seconds | line | off by | of the processor | peak MB | line |\n|---|---|---|---|---|---|---|---|---|",
+        f"| stage | n | at n = | {TIMES[time_key]} | line | off by | peak MB | line |\n|---|---|---|---|---|---|---|---|",
     ]
     for (stage, variable), some in curves(rows).items():
         values = [row["value"] for row in some]
         cells = [stage, variable, " / ".join(f"{value:g}" for value in values)]
-        for key, shown in (("seconds", "{:.3g}"), ("peak_mb", "{:.0f}")):
+        for key, shown in ((time_key, "{:.3g}"), ("peak_mb", "{:.0f}")):
             numbers = [row[key] for row in some]
             a, b, off = fitted(values, numbers, variable)
             line = f"{a:.3g} {'-' if b < 0 else '+'} {abs(b):.3g} {'/ n' if variable == 'workers' else 'n'}"
-            cells += [" / ".join(shown.format(number) for number in numbers), line]
-            if key == "seconds":
-                cells += [f"{100 * off:.0f} %", " / ".join(f"{row['cpu_seconds']:.3g}" for row in some)]
+            cells += [" / ".join(shown.format(number) for number in numbers), line, *([f"{100 * off:.0f} %"] if key == time_key else [])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Mapping[str, dict[str, Any]], path: Path) -> None:
+def plot(rows: Mapping[str, dict[str, Any]], path: Path, time_key: str) -> None:
     """One panel a stage and variable: points of seconds and memory, and their lines."""
     import matplotlib
 
@@ -276,7 +277,7 @@ def plot(rows: Mapping[str, dict[str, Any]], path: Path) -> None:
     for panel, ((stage, variable), some) in zip(panels.flat, found.items(), strict=False):
         values = [row["value"] for row in some]
         dense = np.linspace(min(values), max(values), 50)
-        for axes, key, colour in ((panel, "seconds", "tab:blue"), (panel.twinx(), "peak_mb", "tab:orange")):
+        for axes, key, colour in ((panel, time_key, "tab:blue"), (panel.twinx(), "peak_mb", "tab:orange")):
             numbers = [row[key] for row in some]
             a, b, _ = fitted(values, numbers, variable)
             axes.plot(values, numbers, "o", color=colour)
@@ -285,7 +286,10 @@ def plot(rows: Mapping[str, dict[str, Any]], path: Path) -> None:
             axes.tick_params(axis="y", labelcolor=colour)
         panel.set_title(f"{stage}: {variable}", fontsize=10)
     figure.text(
-        0.5, 0.005, "blue: seconds; orange: peak memory in MB (PSS of the process tree); lines: a + b n, of workers a + b / n", ha="center"
+        0.5,
+        0.005,
+        f"blue: {TIMES[time_key]}; orange: peak memory in MB (PSS of the process tree); lines: a + b n, of workers a + b / n",
+        ha="center",
     )
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, dpi=90)
@@ -328,6 +332,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("cost"), help="folder for rows, table and plot")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--quick", action="store_true", help="small sizes, in some ten minutes")
+    parser.add_argument("--processor", action="store_true", help="show seconds of the processor: those by the clock need a quiet machine")
     parser.add_argument("--measure", nargs=3, metavar=("STAGE", "WORK", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -349,9 +354,10 @@ def main() -> None:
             (partial := path.with_suffix(".partial")).write_text(json.dumps(rows, indent=1))
             partial.replace(path)
     shutil.rmtree(given.out / "work", ignore_errors=True)
-    (given.out / "cost.md").write_text(table(rows, base))
-    plot(rows, given.out / "cost.png")
-    log.info("%s", table(rows, base))
+    time_key = "cpu_seconds" if given.processor else "seconds"
+    (given.out / "cost.md").write_text(table(rows, base, time_key))
+    plot(rows, given.out / "cost.png", time_key)
+    log.info("%s", table(rows, base, time_key))
 
 
 if __name__ == "__main__":

@@ -23,35 +23,46 @@ def averaged_logits(
     *,
     mirror: bool,
     probable: Probabilities | None = None,
+    most: int = 1,
 ) -> torch.Tensor:
     """Mean logits ``(B, K, *patch)`` float32 over networks and, with `mirror`, over all combinations of the configuration's valid flips.
 
     The patches ``(B, C, *input)`` are on the networks' device; organs change places when left and right do. With `probable` it is the
-    probabilities that are averaged and given.
+    probabilities that are averaged and given. A network gets up to `most` patches at once, several flips' where there is room for them.
 
     Raises:
         ValueError: A network's output has the wrong shape.
     """
     context = configuration.context or (0,) * (patches.ndim - 2)
-    expected = (len(patches), labels.n_outputs, *(size - 2 * more for size, more in zip(patches.shape[2:], context, strict=True)))
-    total = torch.zeros(expected, device=patches.device)
+    shape = (labels.n_outputs, *(size - 2 * more for size, more in zip(patches.shape[2:], context, strict=True)))
+    total = torch.zeros((len(patches), *shape), device=patches.device)
     axes = configuration.mirroring.axes if mirror else ()
     flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+    together = max(1, most // len(patches))
     with autocast(patches.device):
-        for flip in flips:
-            lateral = configuration.mirroring.lateral_axis in flip
-            dims = tuple(axis + 2 for axis in flip)
-            inputs = patches[:, _swapped_inputs(configuration, labels, patches.shape[1])] if lateral else patches
-            inputs = inputs.flip(dims).contiguous(memory_format=memory_format(configuration.dim))
+        for first in range(0, len(flips), together):
+            group = flips[first : first + together]
+            copies = torch.cat([_mirrored(patches, flip, configuration, labels) for flip in group])
+            copies = copies.contiguous(memory_format=memory_format(configuration.dim))
             for network in networks:
-                output = network(inputs)
-                if not isinstance(output, torch.Tensor) or output.shape != expected:
-                    found = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+                outputs = network(copies)
+                expected = (len(copies), *shape)
+                if not isinstance(outputs, torch.Tensor) or outputs.shape != expected:
+                    found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
                     raise ValueError(f"network in evaluation mode: expected logits of shape {expected}, got {found}")
-                output = output.float().flip(dims)
-                output = output if probable is None else probable.of(output)
-                total += output[:, _swapped_outputs(configuration, labels)] if lateral else output
+                for flip, output in zip(group, outputs.split(len(patches)), strict=True):
+                    output = output.float().flip([axis + 2 for axis in flip])
+                    output = output if probable is None else probable.of(output)
+                    lateral = configuration.mirroring.lateral_axis in flip
+                    total += output[:, _swapped_outputs(configuration, labels)] if lateral else output
     return total / (len(flips) * len(networks))
+
+
+def _mirrored(patches: torch.Tensor, flip: tuple[int, ...], configuration: Configuration, labels: Labels) -> torch.Tensor:
+    """The patches flipped along these axes; with left and right in the previous stage's label channels exchanged where they change places."""
+    lateral = configuration.mirroring.lateral_axis in flip
+    inputs = patches[:, _swapped_inputs(configuration, labels, patches.shape[1])] if lateral else patches
+    return inputs.flip([axis + 2 for axis in flip])
 
 
 def _swapped_outputs(configuration: Configuration, labels: Labels) -> list[int]:

@@ -130,7 +130,9 @@ class Predictor:
             patches = inputs.batch([box_at(start, patch) for start in chunk], self.labels, self.device, slices=configuration.slices)
             if configuration.dim == 2:
                 patches = patches.squeeze(2)
-            outputs = averaged_logits(self.networks, patches, configuration, self.labels, mirror=self.mirror, probable=probable)
+            outputs = averaged_logits(
+                *(self.networks, patches, configuration, self.labels), mirror=self.mirror, probable=probable, most=self._batch
+            )
             for start, output in zip(chunk, outputs.to(self._aggregator_device), strict=True):
                 aggregator.add(start, output.reshape(-1, *patch))
             report.at((first + len(chunk)) / len(starts))

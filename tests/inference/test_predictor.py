@@ -82,6 +82,23 @@ def test_only_the_valid_flips_are_averaged(axes, mirror):
     torch.testing.assert_close(logits.float(), expected, rtol=2e-3, atol=2e-3)
 
 
+def test_several_flips_of_a_small_volume_are_computed_at_once():
+    sizes, volume = [], random_image(8, 8, 8)
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return position_aware(x)
+
+    results = []
+    for batch in (1, 3, 16):
+        sizes.clear()
+        predictor = make_predictor(network, (8, 8, 8), mirroring=Mirroring(axes=(0, 1, 2)), batch=batch)
+        results.append(predictor.logits(Volume(volume)))
+        assert sizes == {1: [1] * 8, 3: [3, 3, 2], 16: [8]}[batch]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
 def by_side(x: torch.Tensor) -> torch.Tensor:
     """Calls everything bright left of the middle the left kidney, and the rest the right one: a network that knows sides."""
     is_left = (torch.arange(x.shape[-1]) < x.shape[-1] // 2).float()

@@ -59,7 +59,7 @@ def averaged_logits(
 
 
 def _mirrored(patches: torch.Tensor, flip: tuple[int, ...], configuration: Configuration, labels: Labels) -> torch.Tensor:
-    """The patches flipped along these axes; with left and right in the previous stage's label channels exchanged where they change places."""
+    """The patches flipped along these axes; where left and right change places, so do the previous stage's label channels."""
     lateral = configuration.mirroring.lateral_axis in flip
     inputs = patches[:, _swapped_inputs(configuration, labels, patches.shape[1])] if lateral else patches
     return inputs.flip([axis + 2 for axis in flip])

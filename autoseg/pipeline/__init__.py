@@ -9,8 +9,9 @@
     predict_folder, predict  new images -> the chosen models -> label maps                         (predicting.py)
     load_model               the same with networks that stay loaded                               (predicting.py)
     evaluate_folders         label maps against references                                         (evaluating.py)
-    run, demo                all of it                                                             (running.py)
+    run                      all of it                                                             (running.py)
     run_until                all of it until one deadline                                          (studying.py)
+    demo                     all of it, on made-up data                                            (demonstration.py)
     train_ensemble           trained models -> one of them all, a model like any other             (ensembles.py)
     write_report             all that is known about a dataset's models -> one HTML file           (reporting.py)
     draw_overlays            images and label maps -> pictures                                     (../report/overlays.py)
@@ -29,6 +30,7 @@ from ..report.overlays import OverlaySettings, draw_overlays
 from ..schema.settings import EnsembleSettings, PlanSettings, PredictSettings, TrainSettings
 from .checking import check_dataset
 from .choosing import describe_choice, find_best_configuration
+from .demonstration import demo
 from .ensembles import train_ensemble
 from .experiments import describe_experiment
 from .merging import merge
@@ -36,6 +38,6 @@ from .network_table import describe_networks, list_networks
 from .predicting import load_model, predict, predict_each, predict_folder
 from .preparing import plan_and_preprocess
 from .reporting import write_report
-from .running import demo, run
+from .running import run
 from .studying import Deadline, run_until
 from .training import train

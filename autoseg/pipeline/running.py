@@ -1,11 +1,11 @@
-"""Everything in one go: for a dataset of one's own, and for the built-in example."""
+"""Everything in one go, for a dataset of one's own."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,17 @@ from ..data.ct_windows import Window
 from ..data.dataset_json import read_info
 from ..data.descriptions import planned_dataset
 from ..data.label_names import parse_labels
-from ..data.phantom.dataset import make_phantom
-from ..evaluation.folders import evaluate_folders
 from ..evaluation.metrics import find_metric
 from ..planners.configurations import selected_configurations
 from ..preprocessing.preprocess import knows_spacing
 from ..presets.experiment import Experiment
 from ..presets.explanation import explain
 from ..presets.paper_preset import PaperPreset, words_about
-from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
-from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code
 from ..runtime.runs import ALL
-from ..runtime.workspace import Workspace, find_workspace
-from ..schema import Choice, Dataset, Plan, Score, Split
-from ..schema.settings import PlanSettings, PredictSettings, TrainSettings
+from ..runtime.workspace import find_workspace
+from ..schema import Choice, Dataset, Plan, Split
+from ..schema.settings import PlanSettings, TrainSettings
 from ..selection.stored_scores import taught_models
 from ..trainers.run_setup import check_fold, of_sources
 from ..trainers.training_spec import of_stage, training_spec
@@ -36,7 +32,6 @@ from ..trainers.trial_checks import check_names, check_trial
 from ..trainers.validation import NothingValidatedError
 from .choosing import describe_choice, find_best_configuration
 from .paper_ensembles import describe_ensembles, train_paper_ensembles
-from .predicting import predict_folder
 from .preparing import plan_and_preprocess
 from .pseudo_labelling import check_pseudo_labels
 from .total_time import Training, describe_total
@@ -46,10 +41,6 @@ log = logging.getLogger(__name__)
 
 Pair = tuple[str, TrainSettings]
 """A configuration and how it is trained."""
-
-DEMO_DATASET = "Dataset900_Phantom"
-DEMO_SPACING = (6.0, 5.0, 5.0)
-"""Coarser than the planner would choose, so that some minutes on a laptop are enough to learn something."""
 
 
 @allows_code()
@@ -197,63 +188,3 @@ def _train_all(which: str | int, pairs: Sequence[Pair], folds: Sequence[str], *,
             train(which, configuration, fold, settings, home=home, failures=failures)
         except NothingValidatedError as error:  # the choice is made by the other folds
             log.error("%s", error)
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demonstration leaves behind.
-
-    Attributes:
-        pictures: Files to look at.
-    """
-
-    choice: Choice
-    scores: list[Score]
-    pictures: list[Path]
-
-
-def demo(
-    folder: str | Path, *, seconds: float = 150.0, n_train: int = 15, n_test: int = 4, seed: int = 0, overwrite: bool = False
-) -> DemoResult:
-    """The main job on a built-in phantom of the abdomen: from raw images to scored predictions of cases that no training has seen.
-
-    Args:
-        folder: Home folder to make.
-        seconds: Training time of each of the two configurations, 2d and 3d_fullres.
-        n_train: Training cases (of which a fifth validates).
-        n_test: Held-out cases.
-        seed: Of the phantom and of training.
-        overwrite: Replace predictions and pictures in the folder that were changed since, or that others wrote; never data or models.
-
-    Raises:
-        ValueError: A file of others lies where one is to be written.
-    """
-    home = Path(folder).resolve()
-    raw = home / "raw" / DEMO_DATASET
-    outputs = Outputs("autoseg_demo", inputs=(), protected=Workspace(home).folders, overwrite=overwrite)
-    if not (raw / "dataset.json").is_file():
-        log.info("Making a phantom dataset in %s", raw)
-        make_phantom(raw, n_train=n_train, n_test=n_test, seed=seed, write=outputs.write)
-    plan_and_preprocess(900, PlanSettings(configurations=("2d", "3d_fullres"), spacing=DEMO_SPACING), home=home)
-    settings = TrainSettings(seconds=seconds, seed=seed)
-    for configuration in ("2d", "3d_fullres"):
-        train(900, configuration, 0, settings, home=home)
-    choice = find_best_configuration(900, home=home)
-    log.info("%s", describe_choice(choice))
-    out = home / "predictions"
-    failures = predict_folder(raw / "imagesTs", out, PredictSettings(dataset="900"), home=home, overwrite=overwrite)
-    if failures:
-        raise RuntimeError(f"prediction failed: {failures}")
-    labels = planned_dataset(Workspace(home), DEMO_DATASET).labels
-    scores = evaluate_folders(raw / "labelsTs", out, labels)
-    pictures, problems = draw_overlays(
-        *(raw / "imagesTs", home / "pictures"),
-        prediction=out,
-        reference=raw / "labelsTs",
-        settings=OverlaySettings(dataset="900"),
-        home=home,
-        overwrite=overwrite,
-    )
-    if problems:
-        raise RuntimeError("; ".join(describe_problems(problems)))
-    return DemoResult(choice, scores, pictures)

@@ -11,6 +11,7 @@ import platform
 import re
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,17 @@ def cpu_count() -> int:
         if quota != "max":
             cores = min(cores, max(1, int(quota) // int(period)))
     return max(1, cores)
+
+
+def processor_share(seconds: float = 1.0) -> float:
+    """Share of its cores that this process gets when it computes on all of them for some seconds: near 1 where nothing else computes."""
+    import torch
+
+    matrix = torch.ones(1024, 1024)
+    started, used = time.monotonic(), time.process_time()
+    while (passed := time.monotonic() - started) < seconds:
+        matrix @ matrix
+    return min(1.0, (time.process_time() - used) / (passed * min(cpu_count(), torch.get_num_threads())))
 
 
 def available_memory() -> int:

@@ -171,3 +171,17 @@ def test_canvas_mixes_tissues_over_its_softness() -> None:
     assert canvas.labels.tolist() == [[[7, 7, 0, 0, 0]]]
     canvas.paint(np.full((1, 1, 1), -9, np.float32), 40, at=(slice(0, 1), slice(0, 1), slice(4, 5)), strength=0.5)
     assert canvas.hu[0, 0, 4] == -30
+
+
+def test_all_scans_can_be_of_one_phase_and_are_otherwise_the_same():
+    (drawn, labels, _), (arterial, same, _) = (phantom_case(np.random.default_rng(7), size=0.25, phase=one) for one in (None, "arterial"))
+    assert (labels == same).all()
+    assert (drawn != arterial).any()
+    for seed in range(4):
+        image, label, _ = phantom_case(np.random.default_rng(seed), size=0.25, phase="arterial")
+        assert np.median(image[label == ORGANS.index("aorta") + 1]) > 200
+
+
+def test_a_phase_that_there_is_not_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="arterail.*arterial"):
+        make_phantom(tmp_path, n_train=1, n_test=0, seed=0, phase="arterail")

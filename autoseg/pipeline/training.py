@@ -44,7 +44,7 @@ from ..trainers.resume_checks import (
     warn_of_former_contents,
 )
 from ..trainers.run_options import RunFolders
-from ..trainers.run_setup import new_record, of_sources, split_of
+from ..trainers.run_setup import new_record, of_sources, split_of, with_validation
 from ..trainers.time_estimates import stored_sizes
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
@@ -270,10 +270,20 @@ def _fit_and_validate(
         write_json(run.record_file, trainer.job)
     if settings.trial is not None:
         return score_trial(trainer, network, dataset, patients=settings.trial)
+    _plan_validation(trainer)
     try:
         return validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
     finally:
         failures.update(run.failures() | failed)
+
+
+def _plan_validation(trainer: Trainer) -> None:
+    """Plans validation again, by what it costs now, and records what differs."""
+    split = trainer.job.split
+    planned = with_validation(trainer, stored_sizes(trainer.folders.data, split.val or split.train))
+    if planned != trainer.job:
+        write_json(trainer.folders.files.record_file, planned)
+    trainer.job = planned
 
 
 def _checked(settings: TrainSettings, workspace: Workspace, spec: TrainingSpec, fold: str) -> TrainSettings:

@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
     """A duration in the two units that suit it."""
     minutes = round(seconds / 60)
     if seconds < 60:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.2g} s"
     hours, days = minutes // 60, minutes // 1440
     if days:
         return f"{days} d {hours % 24} h"

@@ -25,7 +25,8 @@ from . import TRAINERS
 from .fine_tuning import width_of
 from .learning_checks import too_few_steps
 from .run_options import default_options, sibling_configuration
-from .step_cost import Probe, measure_step
+from .step_cost import Probe, measure_step, measured_tile
+from .trainer import Trainer
 from .training_spec import TrainingSpec
 from .validation_plan import FULL, CaseSize, as_validated, describe, plan_validation, predicted_validation, validation_limit
 
@@ -147,6 +148,27 @@ def _validation(
     took = duration(predicted_validation(alike, held_out, cost, outputs=outputs))
     how = f", with {describe(alike)} as in the model's other folds" if settings else ""
     return settings, f"Validation will then take about {took}{how}" if held_out else ""
+
+
+def with_validation(trainer: Trainer, held_out: Sequence[CaseSize]) -> RunRecord:
+    """The record of a trained run with the validation that its time allows, by tiles that are measured now.
+
+    Before the training it was planned by what steps and tiles cost then. What validation has begun with stays, as do other folds' settings.
+
+    Args:
+        held_out: Sizes of the cases that validate it.
+    """
+    job, run = trainer.job, trainer.folders.files
+    asked = TrainSettings() if job.settings is None else job.settings
+    limit = validation_limit(fitted_budget(replace(asked, seconds=job.budget.amount)) if job.budget.kind == "time" else job.budget)
+    if limit is None or asked.validation == FULL or run.siblings() or any(run.validation.glob("*.scores.json")):
+        return job
+    tile = measured_tile(trainer)
+    cost = StepCost(trainer.seconds / max(1, trainer.iteration), 0, tile)
+    validation, why = plan_validation(job.configuration, held_out, cost, outputs=job.plan.labels.n_outputs, limit=limit)
+    if validation != job.validation:
+        log.info("%s.", why)
+    return replace(job, validation=validation)
 
 
 def _named_augmentation(settings: TrainSettings) -> Mapping[str, Any]:

@@ -42,8 +42,8 @@ STEPS = 3
 """Steps of the most frequent kind: the first warms up."""
 OUT_OF_MEMORY = 3
 
-FIRST_SHARE = 0.6
-"""Of the time for the step of the plan: the rest measures a smaller one, where that is still running then."""
+FIRST_SHARE, FIRST_SECONDS = 0.6, 12.0
+"""Of the time for the step of the plan, but so many seconds if there are: the rest measures a smaller one, where that is running then."""
 
 MODEL_SECONDS, MODEL_SECONDS_GPU = 2e-8, 2e-10
 """Of a training step per element of its convolutions' outputs (of 3D kernels), on a processor and a GPU: where none was measured."""
@@ -78,7 +78,7 @@ class Probe:
 
     def cost(self, job: RunRecord) -> StepCost | None:
         """See `measure_step`."""
-        seconds = self.left * (FIRST_SHARE if self._known is None else 1.0)
+        seconds = self.left if self._known else max(FIRST_SHARE * self.left, min(self.left, FIRST_SECONDS))
         trial = _Trial(job, self.device, seconds)
         if seconds > 0:
             with self._bar(job, seconds) as bar:
@@ -280,26 +280,29 @@ def measured(job: RunRecord, device: torch.device) -> Iterator[dict[str, Any]]:
                 first = False
         yield {"peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()}
         del waiting
-        yield {"tile": _tile_seconds(trainer, device)}
+        yield {"tile": measured_tile(trainer)}
 
 
-def _tile_seconds(trainer: Trainer, device: torch.device) -> float:
-    """Seconds of predicting one of several tiles, without mirrored copies."""
+def measured_tile(trainer: Trainer) -> float:
+    """Seconds of predicting one of several tiles with the network of a trainer, without mirrored copies, on random numbers."""
     job = trainer.job
     tiling = replace(job.configuration.tiling, step=1.0)
     configuration = replace(job.configuration, mirroring=Mirroring(), tiling=tiling)
-    trainer.job = replace(job, configuration=configuration)
+    trainer.job = replace(job, configuration=configuration, validation=None)
+    try:
+        predictor = trainer.predictor(trainer.final_network().eval())
+    finally:
+        trainer.job = job
     patch = configuration.patch_size
     count = max(1, min(configuration.batch_size, TRIAL_VOXELS // math.prod(configuration.input_size)))
     shape = (count, *patch) if configuration.dim == 2 else (count * patch[0], *patch[1:])
     rng = np.random.default_rng(0)
     image = rng.normal(size=(len(job.plan.channels), *shape)).astype(np.float32)
-    previous = np.zeros(shape, np.int16) if configuration.sees_previous else None
-    predictor = trainer.predictor(trainer.final_network().eval())
+    volume = Volume(image, np.zeros(shape, np.int16) if configuration.sees_previous else None, case="random")
     seconds = []
     for _ in range(2):  # the first warms up
         started = time.perf_counter()
-        predictor.logits(Volume(image, previous, case="random"))
+        predictor.logits(volume)
         seconds.append(time.perf_counter() - started)
     return min(seconds) / count
 

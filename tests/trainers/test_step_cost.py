@@ -168,24 +168,30 @@ def step(seconds: float, number: int = 0) -> tuple[float, dict[str, Any]]:
 
 
 def test_trying_steps_ends_in_time_however_long_the_first_one_is(monkeypatch):
-    probe, clock = probe_of(monkeypatch, [READY, step(1000.0)], [READY, step(1000.0)], limit=10.0)
+    probe, clock = probe_of(monkeypatch, [READY, step(1000.0)], [READY, step(1000.0)], limit=30.0)
     planned, half = job(), job(patch_size=(8, 4))
     first = measure_step(planned, probe)
-    assert (first.measured, first.seconds) == (False, 5.0), "no less than was waited for it"
-    assert clock[0] == pytest.approx(6.0), "the rest is left for a smaller step"
+    assert (first.measured, first.seconds) == (False, 17.0), "no less than was waited for it"
+    assert clock[0] == pytest.approx(18.0), "the rest is left for a smaller step"
     second = measure_step(half, probe)
     assert not second.measured
-    assert clock[0] == pytest.approx(10.0)
+    assert clock[0] == pytest.approx(30.0)
     third = measure_step(half, probe)
     assert third.seconds == pytest.approx(first.seconds / 2, rel=0.3), "by the voxels"
-    assert clock[0] == pytest.approx(10.0), "without another process"
+    assert clock[0] == pytest.approx(30.0), "without another process"
 
 
 def test_what_was_measured_before_time_was_over_is_used(monkeypatch):
-    probe, clock = probe_of(monkeypatch, [READY, step(2.0), step(1.5), step(1000.0)], limit=10.0)
+    probe, clock = probe_of(monkeypatch, [READY, step(2.0), step(1.5), step(1000.0)], limit=30.0)
     cost = measure_step(job(), probe)
     assert (cost.measured, cost.seconds, cost.tile_seconds) == (True, 1.5, 0.0)
-    assert clock[0] == pytest.approx(6.0)
+    assert clock[0] == pytest.approx(18.0)
+
+
+def test_a_short_time_is_left_to_the_first_step(monkeypatch):
+    probe, clock = probe_of(monkeypatch, [READY, step(8.0), step(1000.0)], limit=10.0)
+    assert measure_step(job(), probe).seconds == 8.0
+    assert clock[0] == pytest.approx(10.0)
 
 
 def test_the_cost_is_the_mean_of_steps_of_all_kinds(monkeypatch):
@@ -199,4 +205,4 @@ def test_how_long_it_takes_is_shown(monkeypatch, capsys):
     probe, _ = probe_of(monkeypatch, [READY, step(1.0)], limit=10.0)
     probe.progress = True
     measure_step(job(), probe)
-    assert "Trying steps of 2d, batch 2, patch 8x8: 00:00 of at most 6 s" in capsys.readouterr().err
+    assert "Trying steps of 2d, batch 2, patch 8x8: 00:00 of at most 10 s" in capsys.readouterr().err

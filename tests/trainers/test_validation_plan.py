@@ -16,8 +16,9 @@ from autoseg.runtime.serialization import from_jsonable, to_jsonable
 from autoseg.schema import Budget, Locator, Tiling
 from autoseg.schema.run_record import RunRecord, ValidationSettings
 from autoseg.schema.settings import TrainSettings
+from autoseg.trainers import run_setup
 from autoseg.trainers.run_options import RunFolders
-from autoseg.trainers.run_setup import _validation
+from autoseg.trainers.run_setup import _validation, with_validation
 from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation_plan import (
     CaseSize,
@@ -100,3 +101,32 @@ def test_another_fold_is_validated_as_those_before_unless_all_is_asked_for(monke
     assert "as in the model's other folds" in why
     full = replace(job, settings=TrainSettings(validation="full"))
     assert _validation(full, run, COST, CASES, limit=None)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "expected"),
+    [
+        (Budget("time", 10.0, 1), "auto", ValidationSettings((2,), 0.5)),
+        (Budget("time", 1000.0, 1), "auto", None),
+        (Budget("time", 10.0, 1), "full", None),
+        (Budget("iterations", 10, 1), "auto", None),
+    ],
+)
+def test_after_training_it_is_planned_by_tiles_measured_then(
+    folders: RunFolders, monkeypatch: pytest.MonkeyPatch, budget: Budget, asked: str, expected: ValidationSettings | None
+) -> None:
+    monkeypatch.setattr(run_setup, "measured_tile", lambda trainer: 0.9)
+    job = replace(make_job(make_plan()), budget=budget, settings=TrainSettings(validation=asked))
+    trainer = Trainer(job, folders, device=torch.device("cpu"), progress=False)
+    assert with_validation(trainer, CASES) == replace(job, validation=expected)
+    begun = folders.files.case_scores("c")
+    begun.parent.mkdir(parents=True)
+    begun.write_text("[]")
+    assert with_validation(trainer, CASES) == job, "cases that were validated stay comparable"
+
+
+def test_a_tile_is_measured_without_touching_the_record(folders: RunFolders) -> None:
+    job = replace(make_job(make_plan()), validation=ValidationSettings((2,), 1.0))
+    trainer = Trainer(job, folders, device=torch.device("cpu"), progress=False)
+    assert run_setup.measured_tile(trainer) > 0
+    assert trainer.job is job

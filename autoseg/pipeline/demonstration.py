@@ -40,13 +40,13 @@ EASY = TrainSettings(
 )
 TRAININGS: Mapping[str, TrainSettings] = MappingProxyType(
     {
-        "2d": replace(EASY, iterations=1700, batch=6),
-        "3d_fullres": replace(EASY, iterations=1500, batch=2, patch=(16, 32, 32)),
+        "2d": replace(EASY, iterations=1600, batch=6),
+        "3d_fullres": replace(EASY, iterations=1300, batch=2, patch=(16, 32, 32)),
     }
 )
 """A narrow network and small patches: many cheap steps. Their number is fixed, as a time would hold fewer where other programs compute."""
 
-CORE_SECONDS: Mapping[str, float] = MappingProxyType({"before": 60.0, "2d": 180.0, "3d_fullres": 420.0, "after": 60.0})
+CORE_SECONDS: Mapping[str, float] = MappingProxyType({"before": 50.0, "2d": 260.0, "3d_fullres": 380.0, "after": 70.0})
 """Of a processor core, for each part of the demonstration; measured with avx512_bf16."""
 USEFUL_CORES = 2
 """Cores that such small steps use well."""

@@ -180,6 +180,7 @@ def test_all_scans_can_be_of_one_phase_and_are_otherwise_the_same():
     for seed in range(4):
         image, label, _ = phantom_case(np.random.default_rng(seed), size=0.25, phase="arterial")
         assert np.median(image[label == ORGANS.index("aorta") + 1]) > 200
+        assert 0 < draw_patient(np.random.default_rng(seed), phase="arterial").stomach_content < 30
 
 
 def test_a_phase_that_there_is_not_is_refused_by_name(tmp_path):

@@ -43,7 +43,8 @@ def make_phantom(
     Args:
         folder: Dataset folder, made if missing, by convention ``.../raw/Dataset900_Phantom``.
         size: Voxels per axis against the usual 28-40 x 96-128 x 96-128; half as many make a test eight times quicker.
-        phase: ``native``, ``arterial`` or ``portal``, of all scans: organs of one phase are much easier to learn; None draws it.
+        phase: ``native``, ``arterial`` or ``portal``, of all scans, which then have water in the stomach: much easier to learn than scans
+            of different phases and contents, which None draws.
 
     Raises:
         ValueError: A number is out of range, or there is no such phase.

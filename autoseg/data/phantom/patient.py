@@ -84,7 +84,7 @@ MOBILE = {"liver": 6.0, "spleen": 6.0, "kidney_right": 7.0, "kidney_left": 7.0, 
 def draw_patient(rng: np.random.Generator, *, phase: str | None = None) -> Patient:
     """Draws one patient; about one in twelve has lost a kidney, one in three has liver lesions, one in four a renal cyst.
 
-    With a `phase`, one of `PHASES`, it is scanned in that one; else the phase is drawn, too.
+    With a `phase`, one of `PHASES`, it is scanned in that one, after drinking water; else phase and content of the stomach are drawn, too.
     """
     body = rng.normal(1, 0.05)
     sizes = {organ: float(np.clip(rng.normal(1, 0.08), 0.82, 1.2)) for organ in MOBILE}
@@ -99,7 +99,7 @@ def draw_patient(rng: np.random.Generator, *, phase: str | None = None) -> Patie
         offsets={organ: as_point(np.clip(rng.normal(0, sd, 3), -1.6 * sd, 1.6 * sd)) for organ, sd in MOBILE.items()},
         sizes=sizes,
         kidneys=(lost > 0.04, not 0.04 <= lost <= 0.08),
-        stomach_content=float(rng.choice([rng.uniform(5, 30), rng.uniform(30, 60), rng.uniform(180, 320)], p=[0.55, 0.3, 0.15])),
+        stomach_content=_draw_content(rng, water=phase is not None),
         stomach_air=float(rng.uniform(-62, -32)),
         liver_lesions=_draw_lesions(rng),
         cysts=_draw_cysts(rng),
@@ -107,6 +107,13 @@ def draw_patient(rng: np.random.Generator, *, phase: str | None = None) -> Patie
         calcified=bool(rng.random() < 0.35),
         lordosis=float(rng.uniform(2, 9)),
     )
+
+
+def _draw_content(rng: np.random.Generator, *, water: bool) -> float:
+    """HU of water, of food or of a contrast medium in the stomach; as many numbers are drawn where it is water in any case."""
+    contents = [rng.uniform(5, 30), rng.uniform(30, 60), rng.uniform(180, 320)]
+    drawn = rng.choice(contents, p=[0.55, 0.3, 0.15])
+    return float(contents[0] if water else drawn)
 
 
 def _draw_tissue(rng: np.random.Generator, phase: str | None) -> Tissue:

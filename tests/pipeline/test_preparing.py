@@ -211,7 +211,7 @@ class TestPatients:
         seen: list[Dataset] = []
         monkeypatch.setattr(training, "validate_fold", lambda predictor, job, folders, dataset: seen.append(dataset) or [])
         monkeypatch.setattr(training, "mean_dice", lambda scores: 1.0)
-        monkeypatch.setattr(training.Trainer, "fit", lambda trainer: trainer.network)
+        monkeypatch.setattr(training.Trainer, "fit", lambda trainer, **_: trainer.network)
         there = shutil.move(planned, tmp_path_factory.mktemp("moved") / "home")
         autoseg.train(3, "2d", 0, ONE_STEP, home=there)
         assert [case.group for case in seen[0].cases] == ["p0", "p0", "p1", "p1"]

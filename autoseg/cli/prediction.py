@@ -33,8 +33,11 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-m", "--model", type=Path, dest="folder", metavar="FOLDER", help=text)
     parser.add_argument("-c", "--configuration", dest="model", help="configuration or model to use instead of the chosen ones")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that each model was trained on)")
-    text = "no averaging over mirrored images: several times faster, slightly worse"
-    parser.add_argument("--no-tta", action="store_false", dest="mirror", help=text)
+    mirrored = parser.add_mutually_exclusive_group()
+    text = "average over mirrored images (default: where the model's held-out cases gained enough by it, or nobody measured that)"
+    mirrored.add_argument("--tta", action="store_true", dest="mirror", default=None, help=text)
+    text = "no averaging over mirrored images: several times faster, mostly slightly worse"
+    mirrored.add_argument("--no-tta", action="store_false", dest="mirror", default=None, help=text)
     text = (
         "distance of tiles as a share of the patch (default: 0.5, or as the model's trainer says); two numbers: of a cascade's first stage,"
     )

@@ -132,8 +132,8 @@ def _dependencies(model: TrainedModel) -> Iterator[TrainedModel]:
         yield from _dependencies(one)
 
 
-ModelCache = MutableMapping[tuple[Path, tuple[str, ...], float | None], TrainedModel]
-"""Model folder, folds and step of tiles to the model that was loaded from them."""
+ModelCache = MutableMapping[tuple[Path, tuple[str, ...], float | None, bool], TrainedModel]
+"""Model folder, folds, step of tiles and mirroring to the model that was loaded from them."""
 
 
 LOADERS = {"networks": "autoseg.inference.trained_model:load_networks", ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble"}
@@ -154,7 +154,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     if not folds or any(fold not in available for fold in folds):
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
-    key = (folder, folds, options.step)
+    key = (folder, folds, options.step, options.mirror)
     if key not in loaded:
         run = model.run(folds[0])
         combines = model.is_ensemble or run.record().ensemble is not None  # the folder may have another name

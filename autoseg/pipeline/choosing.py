@@ -20,6 +20,7 @@ from ..schema import Choice
 from ..schema.settings import ChoiceSettings
 from ..selection.calibration import calibrated_choice
 from ..selection.candidate_scores import scored_candidates
+from ..selection.cheaper_ways import losses
 from ..selection.choice import DEFAULT_RULE, RULES, choose, selection_context
 from ..selection.choice_table import describe_choice
 from ..selection.cross_validation import CrossValidation
@@ -153,6 +154,8 @@ def _choose(
     choice = replace(choice, max_members=max_members, max_seconds=max_seconds, made_from=made_from, member_folds=member_folds)
     validated = validated_otherwise(results, list(organs), folds)
     choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote, validated=validated)
+    measured = {name: losses(results, name, models[name]) for name in models}
+    choice = replace(choice, cheaper={name: known for name, known in measured.items() if known})
     choice = calibrated_choice(cross_validation, choice)
     return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 

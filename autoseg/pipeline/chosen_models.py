@@ -20,6 +20,7 @@ from ..runtime.serialization import read_json
 from ..runtime.workspace import Workspace
 from ..schema import Choice
 from ..schema.settings import PredictSettings
+from ..selection.cheaper_ways import is_mirroring_worth_it, known_losses
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
 from ..trainers.corrected_references import corrected_since
 from .choosing import choose_again
@@ -64,10 +65,11 @@ def chosen_ensemble(
     root = source.results
     members = sorted({name for names in choice.organs.values() for name in names})
     first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)
-    options = InferenceOptions(mirror=settings.mirror, step=step, first_step=first, stage_folds=stage_folds, low_memory=settings.low_memory)
+    options = InferenceOptions(step=step, first_step=first, stage_folds=stage_folds, low_memory=settings.low_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
-    models = {name: load_model(root / name, device, replace(options, folds=folds[name]), loaded=loaded) for name in members}
+    of_members = {name: replace(options, folds=folds[name], mirror=_mirrors(settings, choice, root, name)) for name in members}
+    models = {name: load_model(root / name, device, one, loaded=loaded) for name, one in of_members.items()}
     check_channels(models, source.plan)
     labels = source.plan.labels
     without = [organ for organ in labels.names if organ not in choice.organs]
@@ -75,9 +77,16 @@ def chosen_ensemble(
         log.warning("%s: not segmented by these models, background in the results.", ", ".join(without))
     fold_models: dict[str, tuple[TrainedModel, ...]] = {}
     if settings.uncertainty or choice.vote:
-        alone = {name: [replace(options, folds=(fold,)) for fold in folds[name]] for name in members if len(folds[name]) > 1}
+        alone = {name: [replace(of_members[name], folds=(fold,)) for fold in folds[name]] for name in members if len(folds[name]) > 1}
         fold_models = {name: tuple(load_model(root / name, device, one, loaded=loaded) for one in some) for name, some in alone.items()}
     return Ensemble(choice, models, labels, fold_models)
+
+
+def _mirrors(settings: PredictSettings, choice: Choice, results: Path, model: str) -> bool:
+    """Whether a model averages mirrored copies: as asked, else where it was worth it on all of its held-out cases."""
+    if settings.mirror is not None:
+        return settings.mirror
+    return is_mirroring_worth_it(known_losses(choice, results, model, ModelFolder(results / model).trained_folds()))
 
 
 def models_chosen(source: ModelSource, model: str | None = None) -> Choice:

@@ -26,9 +26,11 @@ from ..inference.prediction import predict_cases
 from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
 from ..runtime.outputs import Outputs, check_not_among
 from ..runtime.registry import allowed_code
+from ..runtime.runs import ModelFolder
 from ..schema import Case, Geometry, Image
 from ..schema.settings import PredictSettings
 from ..selection.case_ranking import compare_with_training, tell_likeness
+from ..selection.cheaper_ways import describe_mirroring, known_losses
 from ..selection.prediction_tables import conclude_prediction, is_table, tables_of
 from ..selection.validated_dice import in_words, validated_dice
 from .known_patients import with_patients
@@ -182,7 +184,21 @@ def describe_models(model: LoadedModel, what: str = "Predicting") -> list[str]:
     dice = {organ: f" (validation Dice {in_words(validated[organ])})" for organ in choice.organs}
     chosen = "; ".join(f"{organ} by {' + '.join(members)}{dice[organ]}" for organ, members in choice.organs.items())
     steps = "; ".join(f"{organ}: {describe(steps)}" for organ, steps in choice.postprocessing.items())
-    return [f"{what} with models of {model.source.name}: {chosen}", *([f"Post-processing: {steps}"] if steps else [])]
+    return [
+        f"{what} with models of {model.source.name}: {chosen}",
+        *([f"Post-processing: {steps}"] if steps else []),
+        *_mirroring(model),
+    ]
+
+
+def _mirroring(model: LoadedModel) -> list[str]:
+    """Of each model whether it averages mirrored copies, where their gain was measured."""
+    lines = []
+    for name, one in model.ensemble.models.items():
+        known = known_losses(model.ensemble.choice, model.source.results, name, ModelFolder(model.source.results / name).trained_folds())
+        if text := describe_mirroring(known, mirror=one.predictor.mirror, asked=model.settings.mirror):
+            lines.append(f"{name}: {text}")
+    return lines
 
 
 def tell_models(model: LoadedModel, what: str = "Predicting") -> None:

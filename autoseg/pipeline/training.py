@@ -31,6 +31,7 @@ from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.case_sampling import with_case_facts
+from ..trainers.cheaper_validation import validate_cheaper
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.fine_tuning import check_pretrained, find_pretrained
 from ..trainers.learning_checks import not_learnt
@@ -272,7 +273,9 @@ def _fit_and_validate(
         return score_trial(trainer, network, dataset, patients=settings.trial)
     _plan_validation(trainer)
     try:
-        return validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
+        scores = validate_fold(trainer.predictor(network), trainer.job, trainer.folders, dataset)
+        validate_cheaper(trainer, network, dataset)
+        return scores
     finally:
         failures.update(run.failures() | failed)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from .cheaper_prediction import DiceLoss
 from .conventions import FORMAT
 from .names import check_name
 from .values import check_fold, check_least, check_share, expect
@@ -280,6 +281,8 @@ class Choice:
         vote: Members, and their folds in prediction, vote instead of being averaged.
         postprocess: Post-processing that was asked for instead of tried.
         validated: Model to how its held-out cases were predicted, of all that were compared, where that was not in full for each of them.
+        cheaper: Model to way of predicting (`autoseg.schema.cheaper_prediction.WAYS`) to what it loses in Dice on held-out patients, of the
+            chosen models and all others that were measured.
         made_from: ``model/fold`` of everything that was validated then, to the content id of its scores; empty in choices of 0.1.0.
     """
 
@@ -304,6 +307,7 @@ class Choice:
     vote: bool = False
     postprocess: tuple[str, ...] = ()
     validated: dict[str, str] = field(default_factory=dict)
+    cheaper: dict[str, dict[str, DiceLoss]] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -152,7 +152,7 @@ class PredictSettings:
         folder: Folder of models anywhere, instead of a dataset of the home: results of a dataset, one model, or one fold.
         model: ``3d_fullres`` or ``3d_fullres__Trainer`` instead of the chosen models; None follows the choice.
         folds: Folds whose networks are averaged; None means all that each model was trained on.
-        mirror: Average over mirrored images (test-time augmentation).
+        mirror: Average over mirrored images (test-time augmentation); None: where held-out cases gained enough by it.
         step: Distance of tiles as a share of the patch; two: of a cascade's first stage, and of all others; None: as validated.
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
         save_probabilities: Write probability maps too.
@@ -169,7 +169,7 @@ class PredictSettings:
     folder: str | Path | None = None
     model: str | None = None
     folds: tuple[str, ...] | None = None
-    mirror: bool = True
+    mirror: bool | None = None
     step: float | tuple[float, float] | None = None
     low_memory: bool = False
     save_probabilities: bool = False

@@ -288,7 +288,7 @@ class Trainer:
         job, make, quick = self.job, self._scoring_batches, without_overlap(self.job.configuration)
         is_last = self.used >= 1 - 1e-9 or self.interval + 1 >= job.budget.validation_intervals
         with explained_out_of_memory(job.configuration, self.device):
-            predictor = self._for(replace(job, configuration=quick, validation=None)).predictor(self.final_network().eval())
+            predictor = self.for_job(replace(job, configuration=quick, validation=None)).predictor(self.final_network().eval())
             return score_volumes(predictor, self._interruptible(scored_blocks(make.cases, job, is_last=is_last)), make)
 
     def _interruptible(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -348,9 +348,9 @@ class Trainer:
 
     def _network_of(self, job: RunRecord) -> nn.Module:
         """The network that this trainer would have for another job."""
-        return self._for(job).build_network()
+        return self.for_job(job).build_network()
 
-    def _for(self, job: RunRecord) -> Trainer:
+    def for_job(self, job: RunRecord) -> Trainer:
         """This trainer, with its networks, as that of another job."""
         other = copy.copy(self)
         other.job = job

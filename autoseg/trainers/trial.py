@@ -17,17 +17,14 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from ..data.label_subsets import translate_labels
-from ..data.references import reference_of
-from ..evaluation.case_scores import score_case
-from ..inference.export import export_labels
-from ..inference.volume_predictor import Volume, VolumePredictor, predict_preprocessed
-from ..preprocessing.storage import Store, read_array
+from ..inference.volume_predictor import VolumePredictor
+from ..preprocessing.storage import Store
 from ..runtime.case_contents import checkpoint_id
 from ..runtime.failures import failure_of
 from ..runtime.runs import Run
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Dataset, Mirroring, Score
+from .held_out_prediction import predict_held_out
 from .validation_plan import as_validated
 
 if TYPE_CHECKING:
@@ -140,20 +137,11 @@ def _without_mirroring(trainer: Trainer) -> Trainer:
 def _with_case(trial: Trial, case: Case, predictor: VolumePredictor, trainer: Trainer) -> Trial:
     """The trial with the scores of one case more."""
     started = time.perf_counter()
-    job, folders = trainer.job, trainer.folders
-    labels, stored = job.plan.labels, Store(folders.data).load(case.name)
-    logits_started = time.perf_counter()
-    previous = None if folders.previous is None else read_array(folders.previous_of(case.name))[0].astype(np.int16)
-    volume = Volume(np.asarray(stored.image[:]), previous, case=case.name)
-    logits = predict_preprocessed(predictor, job.configuration, volume, stored.trace)
-    predicted_seconds = time.perf_counter() - logits_started
-    predicted = export_labels([logits], labels)
-    reference = translate_labels(reference_of(case, job.plan.stored_labels)[0], job.plan.stored_labels, labels)
-    scores = score_case(case.name, predicted, reference, labels, metrics=(), organs=case.annotated)
+    found = predict_held_out(case, predictor, trainer.job, trainer.folders)
     return replace(
         trial,
-        scores=[*trial.scores, *scores],
+        scores=[*trial.scores, *found.scores],
         patient_of={**trial.patient_of, case.name: case.group or case.name},
-        prediction_seconds={**trial.prediction_seconds, case.name: round(predicted_seconds, 3)},
+        prediction_seconds={**trial.prediction_seconds, case.name: round(found.seconds, 3)},
         case_seconds={**trial.case_seconds, case.name: round(time.perf_counter() - started, 3)},
     )

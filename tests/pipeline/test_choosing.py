@@ -14,10 +14,14 @@ from factories import DATASET, add_model, plan_of, planned_home
 from autoseg.data.descriptions import raw_dataset, write_planned_dataset
 from autoseg.pipeline import choosing, describe_choice, find_best_configuration
 from autoseg.pipeline.choosing import choose_again
-from autoseg.runtime.serialization import write_json
+from autoseg.runtime.case_contents import checkpoint_id
+from autoseg.runtime.runs import ModelFolder
+from autoseg.runtime.serialization import read_json, write_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice, candidate_name
+from autoseg.schema.cheaper_prediction import NO_MIRRORING, CheaperCase, CheaperValidation
 from autoseg.selection import postprocessing_trials
+from autoseg.selection.cheaper_ways import dice_loss
 
 MODELS = ("2d__Trainer", "3d_fullres__Trainer")
 BALL, BLOCK = "2d__Trainer__ball", "2d__Trainer__block"
@@ -90,6 +94,15 @@ def test_the_planned_patients_are_the_units_of_tests_and_of_post_processing(home
         monkeypatch.setattr(module, name, lambda *given, real=real, **named: options.update(named) or real(*given, **named))
     find_best_configuration(1, home=home)
     assert (options["context"].patient_of, options["groups"]) == (patients, ["p1", "p1", "p2", "p2"])
+
+
+def test_a_choice_records_what_cheaper_ways_lose(home):
+    run = ModelFolder(home / "results" / DATASET / MODELS[0]).run("0")
+    measured = [CheaperCase(case, NO_MIRRORING, case, {"ball": 0.8}, {"ball": 0.9}) for case in "ab"]
+    write_json(run.validation / "cheaper.json", CheaperValidation(checkpoint_id(run.checkpoint), measured))
+    choice = find_best_configuration(1, home=home)
+    assert choice.cheaper == {MODELS[0]: {NO_MIRRORING: dice_loss(measured)}}
+    assert read_json(home / "results" / DATASET / "choice.json", Choice).cheaper == choice.cheaper
 
 
 def test_a_second_choice_keeps_to_the_rule_the_metric_and_the_limits_of_the_first(home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import autoseg
 from autoseg import PredictSettings, cli
 from autoseg.data.images import read_label, write_image
 from autoseg.pipeline import chosen_models
-from autoseg.pipeline.loaded_model import LoadedModel
+from autoseg.pipeline.loaded_model import LoadedModel, describe_models
+from autoseg.runtime.serialization import read_json, write_json
+from autoseg.schema import Choice
+from autoseg.schema.cheaper_prediction import NO_MIRRORING, DiceLoss
 
 CPU = PredictSettings(device="cpu")
 SPACING = (2.5, 0.8, 0.7)
@@ -142,3 +146,16 @@ def test_a_loaded_model_predicts_folders(model: LoadedModel, tmp_path: Path) -> 
         write_image(tmp_path / f"in_{number}" / "new.nii.gz", image[None], geometry)
         assert model.predict_folder(tmp_path / f"in_{number}", tmp_path / f"out_{number}") == {}
         assert np.array_equal(read_label(tmp_path / f"out_{number}" / "new.nii.gz").array, oracle_case(number)[1])
+
+
+def test_mirrored_copies_follow_what_held_out_cases_gained(copies: dict[str, Path], tmp_path: Path) -> None:
+    results = shutil.copytree(copies["results"], tmp_path / "results")
+    path = results / "choice.json"
+    choice = read_json(path, Choice) if path.is_file() else Choice({"heart": (MODEL[3],)}, ("0",), {}, 0)
+    assert autoseg.load_model(results, CPU).ensemble.models[MODEL[3]].predictor.mirror, "nobody measured it"
+    write_json(path, replace(choice, cheaper={MODEL[3]: {NO_MIRRORING: DiceLoss(0.001, 0.0005, 0.0015, 9)}}))
+    for asked, expected in ((None, False), (True, True), (False, False)):
+        loaded = autoseg.load_model(results, replace(CPU, mirror=asked))
+        assert loaded.ensemble.models[MODEL[3]].predictor.mirror is expected
+        said = describe_models(loaded)[-1]
+        assert said.startswith(f"{MODEL[3]}: with") and ("as asked" in said) == (asked is not None) and "gain +0.0010 Dice" in said

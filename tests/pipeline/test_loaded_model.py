@@ -17,9 +17,11 @@ from autoseg import PredictSettings, cli
 from autoseg.data.images import read_label, write_image
 from autoseg.pipeline import chosen_models
 from autoseg.pipeline.loaded_model import LoadedModel, describe_models
+from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Choice
-from autoseg.schema.cheaper_prediction import NO_MIRRORING, DiceLoss
+from autoseg.schema.cheaper_prediction import NO_MIRRORING, WAYS, DiceLoss
+from autoseg.trainers.cheaper_validation import read_cheaper
 
 CPU = PredictSettings(device="cpu")
 SPACING = (2.5, 0.8, 0.7)
@@ -151,8 +153,9 @@ def test_a_loaded_model_predicts_folders(model: LoadedModel, tmp_path: Path) -> 
 def test_mirrored_copies_follow_what_held_out_cases_gained(copies: dict[str, Path], tmp_path: Path) -> None:
     results = shutil.copytree(copies["results"], tmp_path / "results")
     path = results / "choice.json"
-    choice = read_json(path, Choice) if path.is_file() else Choice({"heart": (MODEL[3],)}, ("0",), {}, 0)
-    assert autoseg.load_model(results, CPU).ensemble.models[MODEL[3]].predictor.mirror, "nobody measured it"
+    choice = read_json(path, Choice)
+    assert autoseg.load_model(results, CPU).ensemble.models[MODEL[3]].predictor.mirror, "of one patient nothing is concluded"
+    assert {one.way for one in read_cheaper(Run(copies["own"]))} == set(choice.cheaper[MODEL[3]]) == set(WAYS)
     write_json(path, replace(choice, cheaper={MODEL[3]: {NO_MIRRORING: DiceLoss(0.001, 0.0005, 0.0015, 9)}}))
     for asked, expected in ((None, False), (True, True), (False, False)):
         loaded = autoseg.load_model(results, replace(CPU, mirror=asked))

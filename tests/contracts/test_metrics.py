@@ -39,7 +39,7 @@ def compute(name, reference, prediction, spacing):
 
 
 def pytest_generate_tests(metafunc):
-    for argument in VALUES.keys() & set(metafunc.fixturenames):
+    for argument in (name for name in VALUES if name in metafunc.fixturenames):
         metafunc.parametrize(argument, VALUES[argument], ids=str)
 
 

@@ -18,8 +18,8 @@ def one_of_many(kind: str) -> dict[str, str]:
 def duration(seconds: float) -> str:
     """A duration in the two units that suit it."""
     minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.2g} s"
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     hours, days = minutes // 60, minutes // 1440
     if days:
         return f"{days} d {hours % 24} h"

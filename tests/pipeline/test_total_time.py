@@ -101,7 +101,7 @@ def test_finished_trainings_are_not_counted_again(tmp_path: Path) -> None:
     for path in (run.checkpoint, run.scores_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert said(tmp_path, several, "01").startswith("In all 2 trainings, of which 1 are finished: 1 min of")
+    assert said(tmp_path, several, "01").startswith("In all 2 trainings, of which 1 are finished: 60 s of")
 
 
 def test_a_cascade_needs_every_fold_of_its_first_stage_once(tmp_path: Path) -> None:
@@ -113,6 +113,8 @@ def test_a_cascade_needs_every_fold_of_its_first_stage_once(tmp_path: Path) -> N
         assert said(tmp_path, several, plan=plan).startswith("In all 6 trainings: 6 min of training")
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(30, "30 s"), (300, "5 min"), (16500, "4 h 35 min"), (200_000, "2 d 7 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.25, "0.25 s"), (90, "90 s"), (300, "5 min"), (16500, "4 h 35 min"), (200_000, "2 d 7 h")]
+)
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -22,6 +22,7 @@ from ..runtime.registry import lookup, named_in
 from ..runtime.runs import ENSEMBLE, ModelFolder, Run
 from ..schema import Configuration, Image, Labels, Mirroring, Plan, Trace
 from .cascade import on_grid
+from .coarse_to_fine import CoarseToFinePredictor, is_suited
 from .export import export_labels
 from .fold_agreement import check_folds_agree
 from .localisation import Localiser, LocatedPredictor, build_locator
@@ -48,6 +49,7 @@ class InferenceOptions:
         first_step: The same of the first stage of cascades; None: as `step`.
         stage_folds: Folds of the first stage of cascades; None: all, whichever of the second's are wanted.
         low_memory: Hold one network, and compute one tile, at a time.
+        coarse_to_fine: Look at the volume at lower resolution first, and compute only tiles in which that found organs.
     """
 
     folds: tuple[str, ...] | None = None
@@ -56,6 +58,7 @@ class InferenceOptions:
     first_step: float | None = None
     stage_folds: tuple[str, ...] | None = None
     low_memory: bool = False
+    coarse_to_fine: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class TrainedModel:
     name: str
     plan: Plan
     configuration: Configuration
-    predictor: Predictor | LowMemoryPredictor | LocatedPredictor
+    predictor: Predictor | LowMemoryPredictor | LocatedPredictor | CoarseToFinePredictor
     key: str
     previous: TrainedModel | None = None
 
@@ -132,8 +135,8 @@ def _dependencies(model: TrainedModel) -> Iterator[TrainedModel]:
         yield from _dependencies(one)
 
 
-ModelCache = MutableMapping[tuple[Path, tuple[str, ...], float | None, bool], TrainedModel]
-"""Model folder, folds, step of tiles and mirroring to the model that was loaded from them."""
+ModelCache = MutableMapping[tuple[Path, tuple[str, ...], float | None, bool, bool], TrainedModel]
+"""Model folder, folds, step of tiles, mirroring and coarse to fine to the model that was loaded from them."""
 
 
 LOADERS = {"networks": "autoseg.inference.trained_model:load_networks", ENSEMBLE: "autoseg.ensembling.prediction:load_ensemble"}
@@ -154,7 +157,7 @@ def load_model(folder: Path, device: torch.device, options: InferenceOptions, *,
     if not folds or any(fold not in available for fold in folds):
         raise ValueError(f"{folder}: expected trained folds {', '.join(folds) or '(any)'}, found {', '.join(available) or 'none'}")
     loaded = {} if loaded is None else loaded
-    key = (folder, folds, options.step, options.mirror)
+    key = (folder, folds, options.step, options.mirror, options.coarse_to_fine)
     if key not in loaded:
         run = model.run(folds[0])
         combines = model.is_ensemble or run.record().ensemble is not None  # the folder may have another name
@@ -174,7 +177,10 @@ def load_networks(
     plan, configuration = record.plan, replace(record.configuration, mirroring=_common_flips(runs))
     networks = [partial(load_network, run, plan, configuration, device) for run in runs]
     window = sliding_window(networks, configuration, plan.labels, device, options)
-    predictor: Predictor | LowMemoryPredictor | LocatedPredictor = window
+    predictor: Predictor | LowMemoryPredictor | LocatedPredictor | CoarseToFinePredictor = window
+    coarse = options.coarse_to_fine and is_suited(configuration)
+    if coarse:
+        predictor = CoarseToFinePredictor(window)
     if configuration.locator is not None:
         locators: list[NetworkLoader] = [partial(load_locator, run, plan, configuration, device) for run in runs]
         if not options.low_memory:
@@ -186,9 +192,10 @@ def load_networks(
         if not ModelFolder(stage).trained_folds():
             raise ValueError(f"{folder}: its first stage {record.previous_model} is not trained, or was not copied with it: {stage}")
         step = options.step if options.first_step is None else options.first_step
-        previous = load_model(stage, device, replace(options, folds=options.stage_folds, step=step), loaded=loaded)
+        previous = load_model(stage, device, replace(options, folds=options.stage_folds, step=step, coarse_to_fine=False), loaded=loaded)
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     key += "" if previous is None or options.first_step is None else f" {previous.predictor.step}"
+    key += " coarse to fine" if coarse else ""
     return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
 
 

@@ -24,6 +24,7 @@ from ..selection.cheaper_ways import is_mirroring_worth_it, known_losses
 from ..selection.stored_scores import not_in_choice, validated_folds, voting_folds
 from ..trainers.corrected_references import corrected_since
 from .choosing import choose_again
+from .fast_prediction import fast_models, fast_options
 from .model_source import ModelSource
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def ensemble_of(source: ModelSource, choice: Choice, settings: PredictSettings) 
     Raises:
         ValueError: As of `chosen_ensemble`.
     """
+    if settings.fast:
+        choice = fast_models(choice, source.results)
     choice = replace(choice, vote=choice.vote or settings.vote)
     if settings.postprocess:
         choice = replace(choice, postprocessing=forced(settings.postprocess, source.plan.labels, choice.postprocessing))
@@ -69,6 +72,8 @@ def chosen_ensemble(
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     of_members = {name: replace(options, folds=folds[name], mirror=_mirrors(settings, choice, root, name)) for name in members}
+    if settings.fast:
+        of_members = {name: fast_options(one, choice, root, name) for name, one in of_members.items()}
     models = {name: load_model(root / name, device, one, loaded=loaded) for name, one in of_members.items()}
     check_channels(models, source.plan)
     labels = source.plan.labels

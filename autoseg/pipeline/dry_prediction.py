@@ -42,7 +42,7 @@ def dry_prediction(
         lines += _without_models(models, found, images, Path(out), settings, overwrite=overwrite)
     else:
         model = LoadedModel(models, settings, ensemble_of(models, choice, settings))
-        lines += describe_models(model, f"{len(found.cases)} case{'' if len(found.cases) == 1 else 's'}")
+        lines += describe_models(model, f"{len(found.cases)} case{'' if len(found.cases) == 1 else 's'}", found.cases)
         lines += _cases(model, found, images, Path(out), overwrite=overwrite) if found.cases else []
     failures = dict(found.failed)
     for case in found.cases:

@@ -33,6 +33,7 @@ from ..selection.case_ranking import compare_with_training, tell_likeness
 from ..selection.cheaper_ways import describe_mirroring, known_losses
 from ..selection.prediction_tables import conclude_prediction, is_table, tables_of
 from ..selection.validated_dice import in_words, validated_dice
+from .fast_prediction import describe_fast
 from .known_patients import with_patients
 from .model_source import ModelSource
 
@@ -136,7 +137,7 @@ class LoadedModel:
             log.error("%s failed: %s", case, reason)
         if not found.cases:
             return PredictedCases((), found.failed, found.skipped)
-        tell_models(self, f"{len(found.cases)} case{'s' if len(found.cases) > 1 else ''}")
+        tell_models(self, f"{len(found.cases)} case{'s' if len(found.cases) > 1 else ''}", found.cases)
         return predict_found(self, found, [*inputs.paths, *inputs.folders], Path(out), overwrite=overwrite)
 
     @contextmanager
@@ -178,8 +179,8 @@ def _probabilities(ensemble: Ensemble, logits: Mapping[str, Logits], shape: tupl
     return {organ: volume.reshape(shape) for organ, volume in found.items()}
 
 
-def describe_models(model: LoadedModel, what: str = "Predicting") -> list[str]:
-    """Which models segment which organ, and what is done to their label maps, a line each."""
+def describe_models(model: LoadedModel, what: str = "Predicting", cases: Sequence[Case] = ()) -> list[str]:
+    """Which models segment which organ, how, and what is done to their label maps, a line each; of ``--fast`` also what `cases` cost."""
     choice, validated = model.ensemble.choice, model.validation_dice
     dice = {organ: f" (validation Dice {in_words(validated[organ])})" for organ in choice.organs}
     chosen = "; ".join(f"{organ} by {' + '.join(members)}{dice[organ]}" for organ, members in choice.organs.items())
@@ -187,8 +188,13 @@ def describe_models(model: LoadedModel, what: str = "Predicting") -> list[str]:
     return [
         f"{what} with models of {model.source.name}: {chosen}",
         *([f"Post-processing: {steps}"] if steps else []),
-        *_mirroring(model),
+        *(_fast(model, cases) if model.settings.fast else _mirroring(model)),
     ]
+
+
+def _fast(model: LoadedModel, cases: Sequence[Case]) -> list[str]:
+    asked = bool(model.settings.folds or model.source.folds)
+    return describe_fast(model.ensemble, model.source.results, cases, folds_asked=asked)
 
 
 def _mirroring(model: LoadedModel) -> list[str]:
@@ -201,9 +207,9 @@ def _mirroring(model: LoadedModel) -> list[str]:
     return lines
 
 
-def tell_models(model: LoadedModel, what: str = "Predicting") -> None:
+def tell_models(model: LoadedModel, what: str = "Predicting", cases: Sequence[Case] = ()) -> None:
     """Logs `describe_models`."""
-    for line in describe_models(model, what):
+    for line in describe_models(model, what, cases):
         log.info("%s", line)
 
 

@@ -16,11 +16,12 @@ import autoseg
 from autoseg import PredictSettings, cli
 from autoseg.data.images import read_label, write_image
 from autoseg.pipeline import chosen_models
+from autoseg.pipeline.fast_prediction import way_of
 from autoseg.pipeline.loaded_model import LoadedModel, describe_models
 from autoseg.runtime.runs import Run
 from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Choice
-from autoseg.schema.cheaper_prediction import NO_MIRRORING, WAYS, DiceLoss
+from autoseg.schema.cheaper_prediction import COARSE_TO_FINE, NO_MIRRORING, WAYS, DiceLoss
 from autoseg.trainers.cheaper_validation import read_cheaper
 
 CPU = PredictSettings(device="cpu")
@@ -162,3 +163,19 @@ def test_mirrored_copies_follow_what_held_out_cases_gained(copies: dict[str, Pat
         assert loaded.ensemble.models[MODEL[3]].predictor.mirror is expected
         said = describe_models(loaded)[-1]
         assert said.startswith(f"{MODEL[3]}: with") and ("as asked" in said) == (asked is not None) and "gain +0.0010 Dice" in said
+
+
+def test_fast_prediction_says_what_it_leaves_out_and_what_that_loses(copies: dict[str, Path], tmp_path: Path, caplog) -> None:
+    image, label, geometry = oracle_case(7)
+    write_image(tmp_path / "in" / "new_0000.nii.gz", image[None], geometry)
+    words = ["-i", str(tmp_path / "in"), "-m", str(copies["results"]), "--device", "cpu", "--fast"]
+    with caplog.at_level("INFO"):
+        assert cli.predict([*words, "-o", str(tmp_path / "out")]) == 0
+    assert np.array_equal(read_label(tmp_path / "out" / "new.nii.gz").array, label)
+    said = [line for line in caplog.messages if line.startswith("--fast")]
+    assert "coarse to fine, without mirrored copies, with larger steps: expected loss +0.0000 Dice (1 held-out patient)" in said[0]
+    assert "1 case: about" in said[1] and "GB of memory" in said[1]
+    (model,) = autoseg.load_model(copies["results"], replace(CPU, fast=True)).ensemble.models.values()
+    assert way_of(model) == COARSE_TO_FINE and "coarse" in model.key and model.predictor.step == 0.75
+    with pytest.raises(ValueError, match="leave one of them out"):
+        replace(CPU, fast=True, mirror=True)

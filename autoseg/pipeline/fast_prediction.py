@@ -1,0 +1,149 @@
+"""``autoseg_predict --fast``: the cheapest models in the cheapest way, and what that is expected to lose, said before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ..data.images import read_case_geometry
+from ..inference.coarse_to_fine import CoarseToFinePredictor
+from ..inference.ensemble import Ensemble
+from ..inference.trained_model import InferenceOptions, TrainedModel
+from ..runtime.runs import ALL, ModelFolder, model_folders
+from ..runtime.shown_text import duration
+from ..schema import Case, Choice, Geometry, candidate_name
+from ..schema.cheaper_prediction import COARSE_TO_FINE, LARGER_STEPS, NO_MIRRORING, DiceLoss
+from ..selection.cheaper_ways import known_losses
+from ..selection.fast_choice import candidate_loss, fast_choice, fast_way
+from ..trainers.cheaper_validation import cheaper_ways
+
+PROCESS_BYTES = 6e8
+"""Of Python, torch and a network, without images."""
+FILE_BYTES, GRID_BYTES = 10, 10
+"""Of each voxel of a file, which is read and resampled; and of each voxel and channel on the model's grid, without logits."""
+
+
+def fast_models(choice: Choice, results: Path) -> Choice:
+    """`fast_choice` among the models of ``results/<dataset>``."""
+    return fast_choice(choice, [one.name for one in model_folders(results)])
+
+
+def fast_options(options: InferenceOptions, choice: Choice, results: Path, name: str) -> InferenceOptions:
+    """The options of a model in the cheapest way that it may predict; a step that is in `options` was asked for and stays."""
+    folder = ModelFolder(results / name)
+    way = fast_way(known_losses(choice, results, name, folder.trained_folds()))
+    if way is None:
+        return options
+    record = folder.run(folder.trained_folds()[0]).record()
+    if record.ensemble is not None:
+        return replace(options, mirror=False)
+    ways = cheaper_ways(record.configuration)
+    step = ways[LARGER_STEPS].tiling.step if way != NO_MIRRORING and LARGER_STEPS in ways else None
+    coarse = way == COARSE_TO_FINE and COARSE_TO_FINE in ways
+    return replace(options, mirror=False, step=step if options.step is None else options.step, coarse_to_fine=coarse)
+
+
+def describe_fast(ensemble: Ensemble, results: Path, cases: Sequence[Case], *, folds_asked: bool = False) -> list[str]:
+    """Sentences on what is left out, the loss that is expected of it, what cannot be known of that, and seconds and memory of the cases.
+
+    `folds_asked`: the user said which folds.
+    """
+    choice = ensemble.choice
+    lines = [*_candidates(choice), *(_model(one, choice, results, folds_asked=folds_asked) for one in ensemble.models.values())]
+    geometries = []
+    for case in cases:
+        with suppress(ValueError, OSError):  # which is said when the case is predicted
+            geometries.append(read_case_geometry(case))
+    return [*lines, *_cost(ensemble, results, geometries)]
+
+
+def _candidates(choice: Choice) -> list[str]:
+    """Organs that others than the best candidates segment."""
+    lines = []
+    for organ, members in choice.organs.items():
+        name, evidence = candidate_name(members), choice.evidence.get(organ)
+        if evidence is not None and evidence.candidate != name:
+            lost = candidate_loss(choice, organ, name)
+            lines.append(f"--fast: {organ} by {name} instead of {evidence.candidate}: expected loss {lost:+.4f} Dice (cross-validation)")
+    return lines
+
+
+def _model(model: TrainedModel, choice: Choice, results: Path, *, folds_asked: bool) -> str:
+    folder = ModelFolder(results / model.name)
+    way, known = way_of(model), known_losses(choice, results, model.name, folder.trained_folds())
+    if way is None:
+        lost = "in full: no cheaper way is known to lose at most 0.01 Dice on held-out cases"
+    elif way not in known:
+        lost = f"{_in_words(way)}; what that loses was not measured for this model"
+    else:
+        lost = f"{_in_words(way)}: expected loss {_loss(known[way])}"
+    used, trained = choice.member_folds.get(model.name, ()), [fold for fold in folder.trained_folds() if fold != ALL]
+    if folds_asked or not len(used) == 1 < len(trained):
+        return f"--fast: {model.name} {lost}"
+    averaging = f"the cross-validation scores single networks, so what averaging {len(trained)} folds would gain is not known"
+    return f"--fast: {model.name} {lost}; fold {used[0]} alone: {averaging}"
+
+
+def way_of(model: TrainedModel) -> str | None:
+    """The cheaper way in which a loaded model predicts; None for the full one."""
+    if isinstance(model.predictor, CoarseToFinePredictor):
+        return COARSE_TO_FINE
+    ways = cheaper_ways(model.configuration)
+    if model.predictor.mirror and NO_MIRRORING in ways:
+        return None
+    if LARGER_STEPS in ways and (model.predictor.step or 0) >= ways[LARGER_STEPS].tiling.step:
+        return LARGER_STEPS
+    return NO_MIRRORING if NO_MIRRORING in ways else None
+
+
+def _in_words(way: str) -> str:
+    return {
+        NO_MIRRORING: "without mirrored copies",
+        LARGER_STEPS: "without mirrored copies, with larger steps",
+        COARSE_TO_FINE: "coarse to fine, without mirrored copies, with larger steps",
+    }[way]
+
+
+def _loss(loss: DiceLoss) -> str:
+    interval = "" if math.isnan(loss.low) else f", 95 % interval {loss.low:+.4f} to {loss.high:+.4f}"
+    return f"{loss.mean:+.4f} Dice ({loss.patients} held-out patient{'' if loss.patients == 1 else 's'}{interval})"
+
+
+def _cost(ensemble: Ensemble, results: Path, geometries: Sequence[Geometry]) -> list[str]:
+    """Seconds by what held-out cases took, voxel by voxel, and the memory of the largest case."""
+    if not geometries:
+        return []
+    seconds = [_seconds(model, ensemble.choice, results, geometries) for model in ensemble.models.values()]
+    largest = max(sum(_bytes(model, one) for model in ensemble.models.values()) for one in geometries)
+    time = f"about {duration(sum(seconds))} on a computer like the one that validated" if all(seconds) else "its time was not measured"
+    noun = "case" if len(geometries) == 1 else "cases"
+    return [f"--fast: {len(geometries)} {noun}: {time}; about {(PROCESS_BYTES + largest) / 1e9:.1f} GB of memory for the largest"]
+
+
+def _seconds(model: TrainedModel, choice: Choice, results: Path, geometries: Sequence[Geometry]) -> float:
+    """Of all cases; 0 where nobody measured it, as of both stages of a cascade."""
+    if model.depends_on:
+        return 0.0
+    loss = known_losses(choice, results, model.name, ModelFolder(results / model.name).trained_folds()).get(way_of(model) or "")
+    if loss is None or not loss.voxels:
+        return 0.0
+    return loss.seconds / loss.voxels * sum(_voxels(model, one) for one in geometries)
+
+
+def _voxels(model: TrainedModel, geometry: Geometry) -> float:
+    """Of an image on a model's grid, without cropping."""
+    configuration, order = model.configuration, model.plan.transpose
+    sizes, slices = [geometry.shape[axis] * geometry.spacing[axis] for axis in order], 1
+    if configuration.dim < len(order):  # slice by slice
+        slices = geometry.shape[order[configuration.slice_axis]]
+        del sizes[configuration.slice_axis]
+    return slices * math.prod(size / edge for size, edge in zip(sizes, configuration.spacing, strict=True))
+
+
+def _bytes(model: TrainedModel, geometry: Geometry) -> float:
+    """Of an image, of its copy on the model's grid, and of the logits in float16."""
+    channels, voxels = len(model.plan.channels), _voxels(model, geometry)
+    return FILE_BYTES * channels * math.prod(geometry.shape) + voxels * (GRID_BYTES * channels + 2 * model.plan.labels.n_outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 INTERVAL = 0.05
@@ -49,13 +49,13 @@ def _watch(peak: PeakMemory, process: int | str, ended: threading.Event) -> None
 def _tree(process: int | str) -> Iterator[int | str]:
     """A process and its descendants; those that end meanwhile are left out."""
     yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            started = children.read_text().split()
-        except OSError:
-            continue
-        for child in started:
-            yield from _tree(child)
+    started: list[str] = []
+    with suppress(OSError):  # ended between being named and being looked at
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            with suppress(OSError):
+                started += children.read_text().split()
+    for child in started:
+        yield from _tree(child)
 
 
 def _pss(process: int | str) -> int:

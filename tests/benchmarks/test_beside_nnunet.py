@@ -105,3 +105,15 @@ def test_all_stages_give_rows_of_different_names(beside: ModuleType, tmp_path: P
     rows = rows_of(Bench(tmp_path, data, Path(sys.executable), True), list(STAGES))
     assert len({row.name for row in rows}) == len(rows) >= 13
     assert np.isfinite([row.expected for row in rows]).all()
+
+
+def test_memory_is_still_looked_at_after_a_process_ended_meanwhile(beside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from process_memory import PeakMemory
+
+    def gone(path: Path, pattern: str) -> Any:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "glob", gone)
+    peak = PeakMemory()
+    peak.look("self")
+    assert peak.bytes > 0

@@ -62,7 +62,7 @@ def validate_cheaper(trainer: Trainer, network: nn.Module, dataset: Dataset) -> 
         What is known then; empty for fold ``all``, which has no held-out case.
     """
     job, run = trainer.job, Run(trainer.folders.run)
-    if job.fold == ALL or not job.split.val or (run.validation / CHEAPER).is_file() and read_cheaper(run):
+    if job.fold == ALL or not job.split.val or not run.checkpoint.is_file() or (run.validation / CHEAPER).is_file() and read_cheaper(run):
         return read_cheaper(run)
     full = {name: read_json(run.case_scores(name), list[Score]) for name in job.split.val if run.case_scores(name).is_file()}
     cases = [case for case in trial_cases(list(full), dataset) if Store(trainer.folders.data).has(case.name)][:MOST_PATIENTS]

@@ -70,7 +70,7 @@ def test_check_lists_contradictions_with_both_readings(raw: Path) -> None:
 def test_check_ends_with_1_for_what_is_ambiguous_only(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["-d", "1", "--home", str(tmp_path), "--workers", "0"]
     assert check(options) == 1
-    assert "c0: contradictory header\n" in capsys.readouterr().out
+    assert "2 x contradictory header, e.g. c0\n" in capsys.readouterr().out
     assert check([*options, "--nifti-geometry", "sform"]) == 0
     out = capsys.readouterr().out
     assert "c1: contradictory header, read by the rule: " in out

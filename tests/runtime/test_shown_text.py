@@ -31,7 +31,7 @@ def test_the_terminal_is_not_steered(capsys: pytest.CaptureFixture[str], caplog:
         raise ValueError(f"plan.json: network {ESCAPES}")
 
     parser = ArgumentParser(prog="autoseg_x")
-    parser.set_defaults(run=run, verbose=False, prog="autoseg_x")
+    parser.set_defaults(run=run, verbose=False, quiet=False, prog="autoseg_x")
     handlers = logging.getLogger().handlers[:]
     logging.getLogger().handlers.clear()
     try:

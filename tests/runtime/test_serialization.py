@@ -42,6 +42,7 @@ WORDS |= {"spacing": (0.1 + 0.2, 1.0, 2.0), "median_shape": (3, 4, 5), "patch_si
 WORDS |= {"orientation": "SPL", "Labels.members": ((3,),), "reference": "Größe", "momentum": 0.1 + 0.2}
 WORDS |= {"elastic_distribution": "normal", "Locator.most": (3, 4, 5)}
 WORDS |= {"elastic_points": 4, "context": (3, 4, 5), "center_crop": (3, 4), "slice_shape": (3, 4)}
+WORDS |= {"PredictSettings.mirror": False}
 WORDS |= {"Tiling.mean": "plain", "stored": "log_odds16", "ValidationSettings.mirror_axes": (0, 2)}
 WORDS |= {"Dataset.unlabelled": (schema.Case("other", (Path("relative/b.nrrd"),)),)}
 WORDS |= {"EnsembleRecord.kind": "meta", "Choice.member_folds": {"Größe": ("3",)}, "Split.val": ("other",)}
@@ -57,7 +58,7 @@ def example(kind: Any, *, only_required: bool) -> Any:
         hints, required = typing.get_type_hints(kind), dataclasses.MISSING
         names = [item.name for item in dataclasses.fields(kind) if not only_required or item.default is item.default_factory is required]
         words = {name: WORDS.get(f"{kind.__name__}.{name}", WORDS.get(name)) for name in names}
-        return kind(**{name: words[name] or example(hints[name], only_required=only_required) for name in names})
+        return kind(**{n: example(hints[n], only_required=only_required) if words[n] is None else words[n] for n in names})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return example(inner[0], only_required=only_required)

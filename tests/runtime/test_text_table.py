@@ -18,7 +18,7 @@ def test_a_table_fits_its_width_and_keeps_every_number(data: st.DataObject, colu
         [data.draw(NAMES), *(data.draw(NUMBERS) for _ in range(columns)), data.draw(NAMES)] for _ in range(data.draw(st.integers(1, 4)))
     ]
     text = aligned(rows, width)
-    assert max(map(len, text.splitlines())) <= width
+    assert all(len(line) <= width for line in text.splitlines())
     shown = text.split()
     assert all(number in shown for row in rows for number in row[1:-1] if number)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ..data.hounsfield import is_ct
 from ..inference.organ_measures import OrganMeasures
@@ -54,22 +56,32 @@ def write_volumes(
         channels: Also the mean and standard deviation of these channels' intensities, and the estimated Dice.
         choice: For the estimate.
     """
-    rows = sorted(uncertainties, key=lambda one: natural_key(one.case))
+    table = io.StringIO()
+    _write_table(table, sorted(uncertainties, key=lambda one: natural_key(one.case)), validated, channels, choice)
+    content = table.getvalue().encode()
+    if path.is_file() and path.read_bytes() == content:
+        return  # nothing is written by a call that finds all predicted already
+    with write(path) as partial:
+        partial.write_bytes(content)
+
+
+def _write_table(
+    table: TextIO, rows: Sequence[OrganUncertainty], validated: Mapping[str, float], channels: Sequence[str], choice: Choice | None
+) -> None:
     unit = next((one.measures.unit for one in rows if one.measures is not None), "ml")
     estimated = {(row.uncertainty.case, row.uncertainty.organ): row.dice for row in ranked(rows, choice)} if choice is not None else {}
     intensities = [name for channel in channels for name in (f"mean_{_in_units(channel)}", f"sd_{_in_units(channel)}")]
-    with write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        further = [*map(spreadsheet_cell, intensities), *(["estimated_dice"] if choice is not None else [])]
-        writer.writerow([*HEADS[unit], "validation_dice", *further])
-        for one in rows:
-            measures = one.measures or OrganMeasures(-1, one.volume_ml)
-            pairs = zip(measures.mean, measures.deviation, strict=True)
-            values = [value for pair in pairs for value in pair] or [math.nan] * len(intensities)
-            sizes = [_cell(measures.size, ".6g"), str(measures.voxels) if measures.voxels >= 0 else ""]
-            cells = [_cell(validated.get(one.organ, math.nan), ".4f"), *(_cell(value, ".6g") for value in values)]
-            cells += [_cell(estimated[one.case, one.organ], ".4f")] if choice is not None else []
-            writer.writerow([spreadsheet_cell(one.case), spreadsheet_cell(one.organ), *sizes, *cells])
+    writer = csv.writer(table, lineterminator="\n")
+    further = [*map(spreadsheet_cell, intensities), *(["estimated_dice"] if choice is not None else [])]
+    writer.writerow([*HEADS[unit], "validation_dice", *further])
+    for one in rows:
+        measures = one.measures or OrganMeasures(-1, one.volume_ml)
+        pairs = zip(measures.mean, measures.deviation, strict=True)
+        values = [value for pair in pairs for value in pair] or [math.nan] * len(intensities)
+        sizes = [_cell(measures.size, ".6g"), str(measures.voxels) if measures.voxels >= 0 else ""]
+        cells = [_cell(validated.get(one.organ, math.nan), ".4f"), *(_cell(value, ".6g") for value in values)]
+        cells += [_cell(estimated[one.case, one.organ], ".4f")] if choice is not None else []
+        writer.writerow([spreadsheet_cell(one.case), spreadsheet_cell(one.organ), *sizes, *cells])
 
 
 def _in_units(channel: str) -> str:

@@ -117,7 +117,8 @@ class NetworkContract:
         with torch.no_grad():
             expected = small(name, dim).eval()(batch(dim))
             logits = small(name, dim).eval().to(memory_format=layout)(batch(dim).to(memory_format=layout))
-        assert torch.allclose(logits, expected, atol=1e-4)
+        # Winograd's transforms round to about 1e-5 of the largest value.
+        assert (logits - expected).abs().max() < max(1e-4, 3e-5 * float(expected.abs().max()))
 
 
 class PlannedNetworkContract:

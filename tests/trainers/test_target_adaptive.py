@@ -164,7 +164,7 @@ def test_merged_logits_keep_the_probabilities_of_what_is_known():
     assert torch.equal(merged[1], logits[1])
 
 
-@pytest.mark.parametrize(("kind", "iterations"), [("organs", 150), ("regions", 300)])
+@pytest.mark.parametrize(("kind", "iterations"), [("organs", 300), ("regions", 300)])
 @pytest.mark.usefixtures("no_pictures")
 def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, kind, iterations):
     """Cases a and c show the ball, b and d the block (of regions: both as one, and the block); judged on two that show all."""
@@ -183,7 +183,7 @@ def test_a_network_learns_all_organs_from_cases_that_each_show_one(tmp_path, kin
     trainer = Trainer(job, RunFolders(tmp_path / "run", tmp_path / "data"), device=torch.device("cpu"), progress=False)
     trainer.fit()
     found = {name: trainer.history.rows[-1][f"dice_{name}"] for name in labels.names}
-    assert min(found.values()) > 0.7, found  # of whole volumes, most of which is background
+    assert min(found.values()) > 0.85, found
 
 
 @pytest.mark.slow

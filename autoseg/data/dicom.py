@@ -14,10 +14,8 @@ import numpy as np
 from ..runtime.hardware import cpu_count
 from ..schema import Geometry
 from ..schema.conventions import SERIES_MARK
-from .dicom_headers import Slice, read_header
-from .dicom_parsing import dicom_errors
-from .dicom_pixels import decode_file
 from .dicom_search import Series, files_in, find_series, is_dicom_file, is_dicom_folder
+from .dicom_slices import Slice
 from .found_cases import FoundCases, named_cases
 
 __all__ = [
@@ -70,6 +68,8 @@ def read_geometry(path: Path) -> Geometry:
 
 def estimated_voxels(folder: Path) -> int:
     """Voxels of the first image of a folder, times the number of its files; a ValueError where there is no image."""
+    from .dicom_headers import read_header  # pydicom takes a while, and most images are none of its
+
     files = list(files_in(folder))
     for file in files:
         if is_dicom_file(file) and (slices := read_header(file).slices):
@@ -110,6 +110,9 @@ def find_dicom_cases(path: Path) -> FoundCases:
 
 
 def _decode(slices: Sequence[Slice]) -> list[np.ndarray]:
+    from .dicom_parsing import dicom_errors
+    from .dicom_pixels import decode_file
+
     path = slices[0].file
     with dicom_errors(path):
         planes = decode_file(path, [one.frame for one in slices], [one.rescale for one in slices])

@@ -16,6 +16,7 @@ from pydicom.encaps import generate_frames, parse_basic_offsets
 from pydicom.pixels import apply_modality_lut, get_decoder
 
 from .dicom_parsing import BoundedReader, check_end, parse, transfer_syntax
+from .dicom_slices import NO_VOXELS
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)
 """Transfer syntaxes without compression of the voxels."""
@@ -31,9 +32,6 @@ JPEG = (
     uid.JPEG2000,
 )
 """Transfer syntaxes whose frames SimpleITK's GDCM decodes; pydicom itself decodes run lengths (RLE)."""
-
-NO_VOXELS = "no voxels (PixelData) after its header (an interrupted copy?)"
-"""Fault of a file that ends in its header."""
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _LAYOUT = (

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..runtime.dataset_folders import natural_key
-from .dicom_headers import DicomFile, Slice, read_header
+from .dicom_slices import DicomFile, Slice
 from .dicom_volumes import Volume, volumes_of
 
 _ENDINGS = (".dcm", ".ima", ".dicom")
@@ -135,7 +135,7 @@ def _headers(path: Path) -> tuple[list[DicomFile], dict[Path, str]]:
     for file in files_in(path) if path.is_dir() else [path]:
         try:
             if is_dicom_file(file):
-                headers.append(read_header(file))
+                headers.append(_read_header(file))
             elif file.name.upper() != "DICOMDIR":
                 others.append(file)
         except (OSError, ValueError) as error:
@@ -149,6 +149,12 @@ def _headers(path: Path) -> tuple[list[DicomFile], dict[Path, str]]:
         if re.search(r"\d", file.name) and (file.parent, _pattern(file)) in names:
             damaged[file] = f"{file}: damaged DICOM file: named like the slices beside it, but no DICOM (an interrupted copy?)"
     return headers, damaged
+
+
+def _read_header(file: Path) -> DicomFile:
+    from .dicom_headers import read_header  # pydicom takes a while, and most images are none of its
+
+    return read_header(file)
 
 
 def _without_pictures(headers: Sequence[DicomFile]) -> list[DicomFile]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..runtime.dataset_folders import natural_key
 from ..schema import Geometry
-from .dicom_headers import DETAILS, Slice
+from .dicom_slices import DETAILS, Slice
 
 MAX_GAP_DEVIATION = 0.05
 """Largest difference between a slice gap and the median gap, as a share of it."""

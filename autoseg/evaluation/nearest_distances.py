@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 
 def nearest_distances(points: np.ndarray, others: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +36,8 @@ def _search(points: np.ndarray, apart: np.ndarray, others: np.ndarray, spacing: 
     """Distances of the points that are `apart`, 0 for the rest: of a good prediction most coincide with the reference's."""
     distances = np.zeros(len(points))
     if apart.any():
+        from scipy.spatial import cKDTree  # takes a while to load, and prediction needs none
+
         selected = points[apart]
         tree = cKDTree(others * spacing, leafsize=32, balanced_tree=False)
         nearest = others[tree.query(selected * spacing)[1]]

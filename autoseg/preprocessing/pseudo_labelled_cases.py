@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 
 from ..runtime.workspace import Workspace
@@ -18,6 +18,9 @@ from .cropping import slices_of
 from .orientation import reorient
 from .resampling import resample_image
 from .storage import LABELS, LOCATIONS, Store, StoredCase, StoredRecord, write_array, write_arrays
+
+if TYPE_CHECKING:
+    import blosc2
 
 WEIGHTS = ".weights.b2nd"
 

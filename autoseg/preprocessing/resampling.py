@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
-from skimage.transform import resize
 
 SEPARATE_Z_RATIO = 3.0
 """Coarsest over finest spacing above which slices are not mixed."""
@@ -168,6 +167,8 @@ def axis_operator(n_in: int, n_out: int, order: int) -> np.ndarray | None:
         return None
     if n_in == 1:
         return np.ones((n_out, 1), np.float32)
+    from skimage.transform import resize  # takes a while to load, and images with the planned spacing need none
+
     identity = np.eye(n_in)
     matrix = resize(identity, (n_out, n_in), order, mode="edge", clip=False, anti_aliasing=False)
     matrix[np.abs(matrix) < SMALLEST_WEIGHT] = 0

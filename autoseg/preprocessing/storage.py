@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import blosc2
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from ..runtime.locks import remove_partial_files
 from ..runtime.provenance import Stamp, file_id
@@ -27,6 +25,10 @@ from ..runtime.serialization import atomic_write, read_json, write_json
 from ..schema import Trace
 from ..schema.conventions import ANNOTATED
 from ..schema.names import check_name
+
+if TYPE_CHECKING:
+    import blosc2  # imported where files are opened: who only predicts needs none
+    from numpy.lib.npyio import NpzFile
 
 BLOCK_BYTES = 128 * 1024
 """Smallest unit that is decompressed: fits the second-level cache of a core."""
@@ -224,6 +226,8 @@ class Store:
 
 def write_array(path: Path, array: np.ndarray, *, patch: Sequence[int] | None = None) -> None:
     """Writes an array ``(K, Z, Y, X)`` or ``(Z, Y, X)`` of any number type to a ``.b2nd`` file, compressed and sliceable, atomically."""
+    import blosc2
+
     array = np.ascontiguousarray(array)
     chunks, blocks = chunks_and_blocks(array.shape, array.itemsize, patch or USUAL_PATCH)
     # measured on CT: LZ4 takes 7 % more space than LZ4HC and a ninth of the time to write; patches are read as fast
@@ -270,6 +274,8 @@ def read_array(path: Path) -> blosc2.NDArray:
     Raises:
         ValueError: The file is missing or damaged, or holds something else.
     """
+    import blosc2
+
     try:
         _check_frame(path, sealed_bytes(path))
         array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1}, deserialize="safe")
@@ -298,6 +304,8 @@ def _is_frame(path: Path) -> bool:
 
 def _check_array(array: Any) -> None:
     """Refuses all but an array of numbers whose chunks have the sizes of its header, and are compressed as `write_array` does it."""
+    import blosc2
+
     if type(array) is not blosc2.NDArray or array.dtype not in map(np.dtype, DTYPES):
         raise ValueError(f"expected an array of {', '.join(DTYPES)}, found {getattr(array, 'dtype', type(array).__name__)}")
     chunk_bytes, grid = math.prod(array.chunks) * array.dtype.itemsize, zip(array.shape, array.chunks, strict=True)

@@ -19,7 +19,6 @@ from functools import partial
 
 import numpy as np
 from scipy import ndimage
-from scipy.optimize import minimize_scalar
 
 from ..data.annotations import members_of
 from ..data.references import reference_of
@@ -203,6 +202,7 @@ def fit_temperature(sample: Sample) -> float:
     """Finds the temperature between `COLDEST` and `HOTTEST` that makes the right outcomes most likely; 1 without samples."""
     if not len(sample.shares):
         return 1.0
+    from scipy.optimize import minimize_scalar  # takes a while to load, and prediction needs none
 
     limits = {"bounds": (math.log(COLDEST), math.log(HOTTEST)), "method": "bounded", "options": {"xatol": 1e-3}}
     return float(math.exp(minimize_scalar(lambda logarithm: negative_log_likelihood(sample, math.exp(logarithm)), **limits).x))

@@ -43,6 +43,14 @@ def test_help_needs_no_heavy_library(arguments: list[str]) -> None:
     assert "autoseg" in done.stdout
 
 
+def test_prediction_loads_nothing_that_it_does_not_use() -> None:
+    code = "import sys; from autoseg.pipeline import PredictSettings, predict_each; print(*sys.modules)"
+    loaded = set(run_python("-c", code).stdout.split())
+    unused = {"pydicom", "blosc2", "skimage", "scipy.stats", "scipy.optimize", "scipy.spatial", "matplotlib", "batchgenerators"}
+    assert "autoseg.pipeline.predicting" in loaded
+    assert not loaded & (unused | {f"autoseg.{room}" for room in ("study", "report", "trainers.trainer")})
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_every_command(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     for call, words, program in ((command, [], f"autoseg_{command.name}"), (cli.main, [command.name], f"autoseg {command.name}")):

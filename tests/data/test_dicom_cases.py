@@ -227,8 +227,8 @@ def test_checking_and_measuring_parse_each_slice_once(tmp_path, monkeypatch):
         label = (voxels(2, number) > 3000).astype(np.uint8)
         write_label(folder / "labelsTr" / f"{name}.nii.gz", label, read_geometry(folder / "imagesTr" / f"{name}_0000"))
     shutil.copytree(tmp_path / "raw", tmp_path / "anew" / "raw")  # of which nothing was read
-    read, original = [], dicom_search.read_header
-    monkeypatch.setattr(dicom_search, "read_header", lambda path: read.append(path) or original(path))
+    read, original = [], dicom_search._read_header
+    monkeypatch.setattr(dicom_search, "_read_header", lambda path: read.append(path) or original(path))
     assert cli.check(["-d", "1", "--home", str(tmp_path / "anew"), "--workers", "0"]) == 0
     assert len(read) == len(set(read)) == 20
     measure_dataset(load_dataset(tmp_path / "anew/raw/Dataset001_A"), workers=0)
@@ -277,8 +277,8 @@ def test_one_slice_in_colours_ends_its_series(tmp_path):
 
 
 def test_a_folder_of_many_series_is_read_once_while_nothing_in_it_changes(tmp_path, monkeypatch):
-    read, original = [], dicom_search.read_header
-    monkeypatch.setattr(dicom_search, "read_header", lambda path: read.append(path) or original(path))
+    read, original = [], dicom_search._read_header
+    monkeypatch.setattr(dicom_search, "_read_header", lambda path: read.append(path) or original(path))
     for number in range(5):
         write_series(tmp_path, voxels(4, number), stack(4), name=f"s{number}-", SeriesInstanceUID=f"1.2.{number}", SeriesNumber=number)
     found = find(tmp_path)

@@ -23,6 +23,7 @@ from ..study.halving import TrialScores
 from ..study.situation import Costs, Entrant, Job, Progress
 from ..study.table import describe_job
 from ..study.tasks import Ended, Resources, Task
+from ..trainers.cheaper_validation import TIME_SHARE
 from ..trainers.time_estimates import case_size, predicted_preprocessing, predicted_step
 from ..trainers.training_spec import TrainingSpec
 from ..trainers.trial import read_trial
@@ -45,8 +46,8 @@ VERIFY_SECONDS = 0.02
 """Of a case that is preprocessed already."""
 CHOICE_SECONDS, CHOICE_CASE, CHOICE_VOXEL = 10.0, 0.1, 6e-7
 """Of the choice: at first, for each held-out case, and for each of its voxels, organs' worth of candidates apart."""
-STORING = 1.15
-"""What a validation takes more than a trial of as many cases: it stores predictions, and measures distances."""
+STORING = 1.15 + TIME_SHARE
+"""What a validation takes more than a trial of as many cases: it stores predictions, measures distances, and tries cheaper ways."""
 ENSEMBLE_SECONDS, ENSEMBLE_CASE = 25.0, 0.5
 """Of a learned ensemble: for each fold, and for each held-out case and member."""
 ENSEMBLE_SHARE = 0.05

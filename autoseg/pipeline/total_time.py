@@ -19,6 +19,7 @@ from ..runtime.shown_text import duration
 from ..runtime.workspace import Workspace
 from ..schema import CaseFingerprint, Fingerprint, Plan
 from ..schema.settings import TrainSettings
+from ..trainers.cheaper_validation import TIME_SHARE, predicted_cheaper
 from ..trainers.run_setup import budget_of, fitted_budget
 from ..trainers.time_estimates import case_size, predicted_preprocessing, predicted_probing, predicted_step
 from ..trainers.training_spec import TrainingSpec, of_stage, training_spec
@@ -144,7 +145,7 @@ def _add(
     if budget.kind == "time":
         ahead.training += budget.amount
         ahead.at_most = True
-        ahead.validation += limit or 0.0
+        ahead.validation += (limit or 0.0) * (1 + TIME_SHARE)
         ahead.is_whole &= settings.validation != FULL
         return
     key = _same_cost(settings, spec)
@@ -156,7 +157,8 @@ def _add(
         return
     ahead.training += cost.seconds * budget.amount
     sizes = [case_size(spec.plan, spec.configuration, case) for case in held_out]
-    ahead.validation += predicted_validation(spec.configuration, sizes, cost, outputs=spec.plan.labels.n_outputs)
+    for predicted in (predicted_validation, predicted_cheaper):
+        ahead.validation += predicted(spec.configuration, sizes, cost, outputs=spec.plan.labels.n_outputs)
     ahead.is_whole &= bool(held_out) and math.isfinite(ahead.validation)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,14 @@ from ..inference.volume_predictor import VolumePredictor
 from ..preprocessing.storage import Store
 from ..runtime.case_contents import checkpoint_id
 from ..runtime.failures import failure_of
+from ..runtime.hardware import StepCost
 from ..runtime.runs import ALL, Run
 from ..runtime.serialization import read_json, write_json
 from ..schema import Case, Configuration, Dataset, Mirroring, Score
 from ..schema.cheaper_prediction import COARSE_TO_FINE, LARGER_STEPS, NO_MIRRORING, CheaperCase, CheaperValidation
 from .held_out_prediction import HeldOutPrediction, predict_held_out
 from .trial import trial_cases
-from .validation_plan import validation_limit
+from .validation_plan import CaseSize, predicted_validation, validation_limit
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -93,6 +94,12 @@ def cheaper_ways(configuration: Configuration) -> dict[str, Configuration]:
     if is_suited(configuration):
         ways[COARSE_TO_FINE] = bare
     return ways
+
+
+def predicted_cheaper(configuration: Configuration, cases: Sequence[CaseSize], cost: StepCost, *, outputs: int) -> float:
+    """Seconds of `validate_cheaper` after a full validation whose time is not limited; arguments as of `predicted_validation`."""
+    few = cases[:MOST_PATIENTS]
+    return sum(predicted_validation(one, few, cost, outputs=outputs) for one in cheaper_ways(configuration).values())
 
 
 def _in_cheaper_ways(trainer: Trainer, network: nn.Module, case: Case, validated: list[Score]) -> Iterator[CheaperCase]:

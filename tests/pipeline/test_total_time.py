@@ -66,8 +66,8 @@ def measured_cases(home: Path, plan: Plan, *, folds: int) -> None:
 def test_budgets_in_time_are_added_up_with_what_goes_with_them(tmp_path: Path, asked: list[RunRecord]) -> None:
     several = trainings(TrainSettings(seconds=300.0, organs=("ball",)), TrainSettings(seconds=300.0, organs=("block",)))
     expected = (
-        "In all 10 trainings: 50 min of training, at most 5 min of trying steps and 25 min of validation: done by about "
-        f"{datetime(2026, 1, 2, 23, 20):%H:%M}"
+        "In all 10 trainings: 50 min of training, at most 5 min of trying steps and 31 min of validation: done by about "
+        f"{datetime(2026, 1, 2, 23, 26):%H:%M}"
     )
     assert said(tmp_path, several, "01234") == expected
     assert not asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -143,11 +144,17 @@ def from_jsonable(data: Any, kind: type[T]) -> T:
     return value
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; finding them takes longer than reading a file."""
+    return typing.get_type_hints(kind)
+
+
 def _build(data: Any, kind: Any) -> Any:
     if data is None:
         return float("nan") if kind is float else None
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         if not isinstance(data, dict):
             raise ValueError(f"expected the fields of {_in_words(kind)}, got {_shown(data)}")
         present = upgrade(kind.__name__, data, newest=getattr(kind, "file_format", None))

@@ -75,16 +75,19 @@ def of_sources(split: Split, dataset: Dataset, settings: TrainSettings, labels: 
 
 
 def _like_sibling(configuration: Configuration, sibling: Configuration | None, run: Run) -> Configuration:
-    """The configuration with patch, surroundings and width of the model's other folds, where there are any."""
-    if sibling is None or (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
-        return configuration if sibling is None else replace(configuration, context=sibling.context)
+    """The configuration with patch, surroundings, width and sum of the Dice loss of the model's other folds, where there are any."""
+    if sibling is None:
+        return configuration
+    configuration = replace(configuration, context=sibling.context, batch_dice=sibling.batch_dice)
+    if (sibling.patch_size, sibling.width) == (configuration.patch_size, configuration.width):
+        return configuration
     then, planned = ("x".join(map(str, one.patch_size)) for one in (sibling, configuration))
     log.warning(
         "Patch %s and %g times the planned features as in the folds of this model that were started before, not %s and %g; "
         "to change it, move %s away.",
         *(then, sibling.width, planned, configuration.width, run.model.folder),
     )
-    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width, context=sibling.context)
+    return replace(configuration, patch_size=sibling.patch_size, width=sibling.width)
 
 
 def new_record(

@@ -187,6 +187,26 @@ class TestFitTime:
             assert math.prod(fitted.patch_size) < 8000
         assert self.fit(planned, 1)[0].patch_size == (10, 10, 10)
 
+    @pytest.mark.parametrize(
+        ("spacing", "seconds", "patch"),
+        [
+            ((10.0, 1.5, 1.5), 800, (10, 20, 20)),
+            ((10.0, 1.5, 1.5), 80, (6, 20, 20)),
+            ((10.0, 1.5, 1.5), 1, (2, 10, 10)),
+            ((4.5, 1.5, 1.5), 1, (6, 10, 10)),
+            ((10.0, 10.0, 1.5), 1, (6, 10, 10)),
+        ],
+        ids=["enough", "fewer slices", "then a part of them", "slices that are not thick", "two coarse axes"],
+    )
+    def test_thick_slices_are_fewer_before_they_are_cut(self, planned, spacing, seconds, patch):
+        """A network that never sees a whole slice draws organs where none are (measured on ACDC: docs/training.md)."""
+        thick = dataclasses.replace(planned, spacing=spacing, patch_size=(10, 20, 20), batch_size=4)
+        fitted, _, why = self.fit(thick, seconds)
+        assert (fitted.patch_size, fitted.batch_dice) == (patch, spacing == (10.0, 1.5, 1.5) and seconds < 800)
+        assert ("Dice over the batch" in why) == fitted.batch_dice
+        asked, *_ = self.fit(thick, seconds, keep_patch=True)
+        assert (asked.patch_size, asked.batch_dice) == ((10, 20, 20), False)
+
     @pytest.mark.parametrize(("fixed", "batch", "patch"), [(0.0, 4, (10, 10, 10)), (0.5, 4, (14, 16, 16)), (1.5, 8, (20, 20, 20))])
     def test_no_further_than_it_pays(self, planned, fixed, batch, patch):
         """Two seconds a step, of which a part, that of large weights, stays however few voxels there are."""

@@ -38,10 +38,6 @@ def say(text: str, *, error: bool = False, wrap: bool = True) -> None:
     print(wrapped(shown) if wrap else shown, file=sys.stderr if error else sys.stdout)
 
 
-SPINS = "2000"
-"""Times, of about 50 ns each, that a thread of torch looks for new work before it sleeps; by default 300000."""
-
-
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parses the arguments and runs the command that they belong to.
 
@@ -53,7 +49,6 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141
         where nobody reads the output to its end (``| head``).
     """
-    _let_waiting_threads_sleep()
     try:
         try:
             with terminated_like_ctrl_c():
@@ -69,16 +64,6 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         _discard_output()
         print(f"{parser.prog}: error: the output cannot be written: {error.strerror}", file=sys.stderr)
         return 2
-
-
-def _let_waiting_threads_sleep() -> None:
-    """Has torch, which is not loaded yet, wait for work without using up the time that the work then needs.
-
-    Where other programs compute, too, a thread that waits in a loop for milliseconds has spent its share of the processor when there is
-    work, and all others wait for it: a network took 3.4 times as long beside one busy program on two cores.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _run(options: argparse.Namespace) -> int:

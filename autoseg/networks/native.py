@@ -18,15 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
-
-LEAST_SHARED = 2**17
-"""Numbers from which on several threads are worth waiting for: beside other programs that takes a time slice."""
 
 SECONDS = 120
 """Most that translating may take."""
@@ -58,11 +54,6 @@ def call(source: Path, name: str, *arguments: Any) -> int:
     """
     function = getattr(avx512_library(source), name)
     return function(*(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments))
-
-
-def threads_for(numbers: int) -> int:
-    """Threads of torch's for one pass over so many numbers; the result must not depend on it."""
-    return torch.get_num_threads() if numbers >= LEAST_SHARED else 1
 
 
 def _translated(source: Path, target: Path, tools: list[str]) -> Path:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import avx512_library, call, threads_for
+from .native import avx512_library, call
 
 SOURCE = Path(__file__).with_name("normalisation.c")
 
@@ -76,7 +76,7 @@ class _NormInTwoPasses(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, factor, term, mean, scale = ctx.saved_tensors
         shape, gradient, result, parts = _shape(x), _in_rows(gradients[0]), torch.empty_like(x), _parts(x)
-        steps = (ctypes.c_long(gradient.stride(-1)), ctypes.c_long(gradient.stride(0)), ctypes.c_float(ctx.slope), threads_for(x.numel()))
+        steps = (ctypes.c_long(gradient.stride(-1)), ctypes.c_long(gradient.stride(0)), ctypes.c_float(ctx.slope), torch.get_num_threads())
         call(SOURCE, "sums", gradient, x, factor, term, mean, parts, *shape, *steps)
         plain, product = parts.sum(1, dtype=torch.float64).unbind(1)
         by_x = -factor * scale**2 * product / x[0, 0].numel()
@@ -89,10 +89,10 @@ def _normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: floa
     """The result, which may take the place of `x`; of each sample and channel factor and term of it, mean and scale of what was there."""
     shape = _shape(x)
     mean, scale = torch.empty((2, len(x), x.shape[1]))
-    call(SOURCE, "statistics", x, _parts(x), mean, scale, *shape, ctypes.c_float(eps), threads_for(x.numel()))
+    call(SOURCE, "statistics", x, _parts(x), mean, scale, *shape, ctypes.c_float(eps), torch.get_num_threads())
     factor = weight * scale
     term = bias - mean * factor
-    call(SOURCE, "apply", x, factor, term, result, *shape, ctypes.c_float(slope), threads_for(x.numel()))
+    call(SOURCE, "apply", x, factor, term, result, *shape, ctypes.c_float(slope), torch.get_num_threads())
     return result, factor, term, mean, scale
 
 

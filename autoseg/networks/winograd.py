@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import avx512_library, call, threads_for
+from .native import avx512_library, call
 
 SOURCE = Path(__file__).with_name("winograd.c")
 
@@ -104,7 +104,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *, reverse: bool)
     tile, threads = _best_tile(x, weight.shape[2:]), torch.get_num_threads()
     points, (outer, inner) = _points(tile), weight.shape[:2]
     kernels = torch.empty(points * inner * outer)
-    _call("expand", tile, weight, kernels, inner, outer, int(reverse), threads_for(kernels.numel()))
+    _call("expand", tile, weight, kernels, inner, outer, int(reverse), threads)
     if reverse:
         inner, outer = outer, inner
     result = torch.empty((len(x), outer, *x.shape[2:]), memory_format=torch.channels_last_3d)

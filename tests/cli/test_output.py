@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from autoseg.cli.command import command
 from autoseg.cli.failures import finish
-from autoseg.cli.output import SHOWN_ALIKE, SPINS, _AboveProgressBars, execute, say
+from autoseg.cli.output import SHOWN_ALIKE, _AboveProgressBars, say
 from autoseg.runtime.shown_text import one_of_many
 from autoseg.runtime.worker_pool import run_cases
 
@@ -67,19 +66,3 @@ def test_quiet_commands_print_warnings_and_errors_only(capsys: pytest.CaptureFix
     assert printed.out.splitlines()[0] == "the result" and "the last line" in printed.out and "a bar" in printed.err
     with pytest.raises(SystemExit):
         work(["--quiet", "--verbose"])
-
-
-@pytest.mark.parametrize(("given", "expected"), [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
-def test_threads_that_wait_sleep_soon_unless_the_user_says_how_they_wait(
-    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "")  # put back at the end whatever becomes of it
-        monkeypatch.delenv(name)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    seen: list[str | None] = []
-    parser = argparse.ArgumentParser()
-    parser.set_defaults(run=lambda options: seen.append(os.environ.get("GOMP_SPINCOUNT")), prog="x", verbose=False, quiet=False)
-    assert execute(parser, []) == 0
-    assert seen == [expected]

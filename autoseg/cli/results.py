@@ -61,7 +61,11 @@ def _add_evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-r", "--reference", type=Path, required=True, help="folder of reference label maps, or one file")
     text = "folders of predicted label maps, or files, whose references are found by name (several files of one folder are one prediction)"
     parser.add_argument("-p", "--prediction", type=Path, required=True, nargs="+", help=text)
-    parser.add_argument("-d", "--dataset", help="dataset whose organ names and regions to use (default: every value is an organ)")
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        help="dataset that names organs, regions, patients (default: a dataset.json beside the files or above; else values are organs)",
+    )
     text = "whose cases are of one patient: a CSV or JSON file, case -> patient, or a regular expression that finds the patient in a name"
     parser.add_argument("--groups", metavar="FILE", help=f"{text} (default: the dataset's, else as noted with the predictions)")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="besides Dice and IoU; an unknown name lists the known ones")

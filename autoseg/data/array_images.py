@@ -42,9 +42,14 @@ def from_array(array: Any, place: Any) -> Image:
     Raises:
         ValueError: Axes and spacing do not fit together, or an affine is sheared or flat.
     """
-    values, numbers = np.asarray(array), np.asarray(place, float)
+    try:
+        values, numbers = np.asarray(array), np.asarray(place, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"image: expected an array and its spacing in mm, such as (2.5, 0.8, 0.8), found {place!r} with it") from error
     if numbers.ndim == 2:
         return _with_affine(values, numbers)
+    if numbers.ndim != 1:
+        raise ValueError(f"image: expected one spacing an axis in mm, such as (2.5, 0.8, 0.8), or an affine (4, 4), found {place!r}")
     dim = numbers.size
     check_spacing("image: spacing", numbers.tolist())
     values = _with_channels(values, dim, f"a spacing of {dim} numbers")

@@ -10,6 +10,8 @@ from ..schema import Geometry, Image
 
 def from_sitk(image: sitk.Image, source: str = "SimpleITK image") -> Image:
     """An `Image` ``(C, Z, Y, X)`` or ``(C, Y, X)`` of the same number type; a fourth axis or components (ValueError: both) are channels."""
+    if not isinstance(image, sitk.Image):
+        raise ValueError(f"image: expected a path, a SimpleITK image, or an array with its spacing, got {type(image).__name__}")
     dim, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     axes = min(dim, 3)
     if dim > 4 or (dim == 4 and components > 1):

@@ -47,6 +47,9 @@ BYTES_PER_VOXEL = 12
 MOST_WORKERS = 4
 """Cases compared at once at most: more only wait for the disk."""
 
+UNNAMED = "label "
+"""Before its value, the name of an organ that nobody names."""
+
 Scorer = Callable[..., list[Score]]
 """`_score` with its options."""
 
@@ -329,7 +332,7 @@ def _spacing(name: str, geometries: Sequence[Geometry], cases: Mapping[str, Case
 def _labels_of(*images: Image) -> Labels:
     """An organ for every value that occurs, 0 excepted."""
     values = sorted({int(value) for image in images for plane in image.array for value in np.unique(plane)} - {0})
-    return Labels(tuple(f"label {value}" for value in values), tuple((value,) for value in values))
+    return Labels(tuple(f"{UNNAMED}{value}" for value in values), tuple((value,) for value in values))
 
 
 def _warn_of_spacing(scores: Sequence[Score], metrics: Sequence[str] | None) -> None:

@@ -146,11 +146,11 @@ def _of_word(what: str, word: str) -> PostProcessing:
     return PostProcessing(components=count, why=ASKED)
 
 
-def describe(postprocessing: PostProcessing) -> str:
-    """The steps in words, in their order."""
+def describe(postprocessing: PostProcessing, *, dim: int = 3) -> str:
+    """The steps in words, in their order; of images of `dim` axes."""
     steps = []
     if postprocessing.min_volume_mm3 > 0:
-        steps.append(f"components below {volume_in_words(postprocessing.min_volume_mm3)} removed")
+        steps.append(f"components below {size_in_words(postprocessing.min_volume_mm3, dim=dim)} removed")
     if postprocessing.components is not None:
         several = f"{postprocessing.components} largest components" if postprocessing.components > 1 else "largest component"
         steps.append(f"only the {several} kept")
@@ -159,7 +159,8 @@ def describe(postprocessing: PostProcessing) -> str:
     return ", ".join(steps) or NOTHING
 
 
-def volume_in_words(volume_mm3: float) -> str:
-    """A volume to three digits: in ml from 1 ml on, else in mm³."""
-    value, unit = (volume_mm3 / 1000, "ml") if volume_mm3 >= 1000 else (volume_mm3, "mm³")
+def size_in_words(size_mm: float, *, dim: int = 3) -> str:
+    """A volume in mm³ to three digits, in ml from 1 ml on; in 2D an area in mm², in cm² from 10 cm² on."""
+    large = (size_mm / 1000, "ml") if dim == 3 else (size_mm / 100, "cm²")
+    value, unit = large if size_mm >= 1000 else (size_mm, "mm³" if dim == 3 else "mm²")
     return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"

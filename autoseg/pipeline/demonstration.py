@@ -14,7 +14,7 @@ from ..data.phantom.dataset import make_phantom
 from ..evaluation.folders import evaluate_folders
 from ..report.overlays import OverlaySettings, describe_problems, draw_overlays
 from ..runtime.hardware import choose_device, cpu_count, processor_share
-from ..runtime.outputs import Outputs
+from ..runtime.outputs import SHOWN, Outputs, visible_names
 from ..runtime.shown_text import duration
 from ..runtime.workspace import Workspace
 from ..schema import Choice, Score
@@ -86,10 +86,11 @@ def demo(
         overwrite: Replace predictions and pictures in the folder that were changed since, or that others wrote; never data or models.
 
     Raises:
-        ValueError: A file of others lies where one is to be written.
+        ValueError: The folder holds other things than the demonstration, or a file of others lies where one is to be written.
     """
     home = Path(folder).resolve()
     raw = home / "raw" / DEMO_DATASET
+    check_own_folder(home)
     outputs = Outputs("autoseg_demo", inputs=(), protected=Workspace(home).folders, overwrite=overwrite)
     forecast = Forecast(silent=seconds is not None)
     forecast.say("before")
@@ -106,6 +107,20 @@ def demo(
     log.info("%s", describe_choice(choice))
     scores = _predict(home, overwrite=overwrite)
     return DemoResult(choice, scores, _draw(home, overwrite=overwrite), home)
+
+
+def check_own_folder(home: Path) -> None:
+    """Refuses (ValueError) a folder that holds something and was not made by the demonstration, whose files would lie among the others."""
+    if home.exists() and not home.is_dir():
+        raise ValueError(f"{home}: expected a new or empty folder, found a file; choose another one (-o FOLDER)")
+    others = [] if (home / "raw" / DEMO_DATASET).is_dir() or not home.is_dir() else visible_names(home)
+    if others:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        found = f"{', '.join(others[:SHOWN])}{more}"
+        raise ValueError(
+            f"{home}: expected a new or empty folder, or one of an earlier demonstration, found {found}; "
+            "nothing was written. Choose another folder (-o FOLDER)"
+        )
 
 
 def _predict(home: Path, *, overwrite: bool) -> list[Score]:

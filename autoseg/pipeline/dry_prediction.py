@@ -55,7 +55,7 @@ def _cases(model: LoadedModel, found: FoundCases, images: Sequence[Path], out: P
     """A line for each case: its images, its label map, and what would become of that."""
     dim = len(next(iter(model.ensemble.models.values())).plan.transpose)
     destination, cases = destination_of(out, found.cases, model.settings, dim=dim)
-    outputs = prediction_outputs(images, destination, cases, model.source.protected, overwrite=overwrite)
+    outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
     manifest, files, clashing = checked_files(cases, destination, model.ensemble, outputs)
     found.failed.update(clashing)
     lines = []
@@ -74,7 +74,7 @@ def _without_models(
     if not found.cases:
         return []
     destination, cases = destination_of(out, found.cases, settings, dim=len(models.plan.transpose))
-    outputs = prediction_outputs(images, destination, cases, models.protected, overwrite=overwrite)
+    outputs = prediction_outputs(images, destination, cases, models, overwrite=overwrite)
     files = {case.name: destination.files_of(case) for case in cases}
     outputs.check({name: one.with_sidecars for name, one in files.items()})
     return [*(_line(case, files[case.name].all, "") for case in cases), *_tables(destination, cases)]

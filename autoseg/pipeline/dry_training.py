@@ -193,7 +193,7 @@ def dry_run(
     several = [TrainSettings()] if experiment is None else list(experiment.trainings)
     workspace = find_workspace(home, dataset=str(which))
     check_unplanned(workspace.dataset_folder(which), several, folds or ())
-    check = partial(check_planned, asked=plan_settings.configurations, several=several, folds=folds or ())
+    check = partial(check_planned, asked=plan_settings.configurations, several=several, folds=folds or (), home=workspace)
     made = plan_only(which, plan_settings, home=home, check=check)
     results = workspace.results(made.plan.dataset)
     names = [

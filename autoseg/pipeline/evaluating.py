@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ..data.descriptions import check_leave, planned_dataset
 from ..data.images import ending_of, images_below, stem_of
+from ..data.nearby_labels import labels_nearby
 from ..data.nifti_geometry import check_form
 from ..data.patients import patients_to_compare
 from ..data.tolerances import read_tolerances
 from ..evaluation.comparison import COMPARED_METRICS, Difference, compare_scores, comparison_table
-from ..evaluation.folders import evaluate_folders
+from ..evaluation.folders import UNNAMED, evaluate_folders
 from ..evaluation.masks import TOLERANCE_MM
 from ..evaluation.metrics import check_metrics, has_value
 from ..evaluation.summaries import OrganSummary, summary
@@ -66,6 +67,7 @@ class Evaluation:
         postprocess: Post-processing that the predictions were scored with, which their files do not have.
         metrics: That were asked for; none are the usual ones.
         patients: How the patients of the cases are known, by which comparisons are tested; empty where each case is one.
+        organs_from: The file near the label maps that names the organs; empty where the dataset does, or nobody.
     """
 
     reference: Path
@@ -75,6 +77,7 @@ class Evaluation:
     postprocess: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     patients: str = ""
+    organs_from: str = ""
 
     @property
     def failures(self) -> dict[str, str]:
@@ -103,8 +106,8 @@ def evaluate_predictions(
     Args:
         reference: Folder of the true label maps, or one file.
         predictions: Folders of label maps, or files; several files of one folder are one prediction, where the references are a folder.
-        dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: every value of a label
-            map is an organ.
+        dataset: Its id, name or folder: names of the organs, which were annotated where, patients, tolerances. None: a ``dataset.json``
+            beside the label maps or in the folder above names the organs; without one every value of a label map is an organ.
         home: Home folder.
         metrics: As `partial`, `workers` and `postprocess` see `evaluate_folders`.
         nifti_geometry: See `Case`; None means as the dataset was planned.
@@ -128,7 +131,8 @@ def evaluate_predictions(
     evaluate = bind(evaluate, cases=cases, nifti_geometry=reading, postprocess=postprocess)
     predictions, only = _as_one_folder(reference, predictions)
     failures: list[dict[str, str]] = [{} for _ in predictions]
-    labels = known.labels if known else None
+    near = None if known else labels_nearby([reference, *predictions])
+    labels = known.labels if known else near[0] if near else None
     evaluate = bind(evaluate, only=only)
     found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
     if not known:
@@ -141,7 +145,16 @@ def evaluate_predictions(
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     first, *others = results
     compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
-    return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()), patients.known_from)
+    return Evaluation(
+        reference,
+        tolerance,
+        results,
+        compared,
+        tuple(postprocess),
+        tuple(metrics or ()),
+        patients.known_from,
+        "" if near is None else str(near[1]),
+    )
 
 
 def _as_one_folder(reference: Path, predictions: Sequence[Path]) -> tuple[Sequence[Path], list[str] | None]:
@@ -175,6 +188,10 @@ def describe_evaluation(evaluation: Evaluation, *, everything: bool = False) -> 
         blocks.append(describe(pair.differences, names))
     if evaluation.postprocess:
         blocks.append(f"Scored with post-processing ({' '.join(evaluation.postprocess)}), which the files do not have.")
+    if evaluation.organs_from:
+        blocks.append(f"Organs are named by {evaluation.organs_from}; -d DATASET also knows patients, tolerances and what was annotated.")
+    elif any(score.organ.startswith(UNNAMED) for one in evaluation.results for score in one.scores):
+        blocks.append("Organs have no names: -d DATASET says them, or a dataset.json beside the label maps or in the folder above.")
     if not everything and any(set(one.other) - set(asked) for some in evaluation.results for one in some.scores):
         blocks.append("Further metrics: --all; of every case: --csv FILE, --json FILE.")
     return "\n\n".join(blocks)

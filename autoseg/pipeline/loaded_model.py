@@ -24,7 +24,7 @@ from ..inference.logits import Logits
 from ..inference.postprocessing import describe
 from ..inference.prediction import predict_cases
 from ..inference.prediction_files import Destination, destination_of, organ_uncertainties
-from ..runtime.outputs import Outputs, check_not_among
+from ..runtime.outputs import Outputs, check_not_among, check_outside_home
 from ..runtime.registry import allowed_code
 from ..runtime.runs import ModelFolder
 from ..schema import Case, Geometry, Image
@@ -184,7 +184,7 @@ def describe_models(model: LoadedModel, what: str = "Predicting", cases: Sequenc
     choice, validated = model.ensemble.choice, model.validation_dice
     dice = {organ: f" (validation Dice {in_words(validated[organ])})" for organ in choice.organs}
     chosen = "; ".join(f"{organ} by {' + '.join(members)}{dice[organ]}" for organ, members in choice.organs.items())
-    steps = "; ".join(f"{organ}: {describe(steps)}" for organ, steps in choice.postprocessing.items())
+    steps = "; ".join(f"{organ}: {describe(steps, dim=model.source.dim)}" for organ, steps in choice.postprocessing.items())
     return [
         f"{what} with models of {model.source.name}: {chosen}",
         *([f"Post-processing: {steps}"] if steps else []),
@@ -235,7 +235,7 @@ def predict_found(
         ensemble, settings = model.ensemble, model.settings
         destination, cases = destination_of(out, found.cases, settings, dim=len(next(iter(ensemble.models.values())).plan.transpose))
         destination = replace(destination, keeps_table=keeps_table)
-        outputs = prediction_outputs(images, destination, cases, model.source.protected, overwrite=overwrite)
+        outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
         cases = with_patients(cases, model.source.plan)
         validated = model.validation_dice
         failures = predict_cases(cases, destination, ensemble, outputs, validated=validated)
@@ -245,13 +245,14 @@ def predict_found(
 
 
 def prediction_outputs(
-    images: Sequence[Path], destination: Destination, cases: Sequence[Case], protected: Sequence[Path], *, overwrite: bool
+    images: Sequence[Path], destination: Destination, cases: Sequence[Case], models: ModelSource, *, overwrite: bool
 ) -> Outputs:
-    """Decides which files a prediction may write; a ValueError where label maps would lie among the images."""
+    """Decides which files a prediction may write; a ValueError where label maps would lie among images, data or models."""
     for folder in destination.folders:
         check_destination(folder, images)
+        check_outside_home(folder, data=models.data_folders, results=models.result_folders(folder))
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
     inputs += images_below(*images)  # also those of cases that failed
-    outputs = Outputs("autoseg_predict", inputs=inputs, protected=protected, overwrite=overwrite, is_own=is_table)
+    outputs = Outputs("autoseg_predict", inputs=inputs, protected=models.protected, overwrite=overwrite, is_own=is_table)
     outputs.check(tables_of(destination, cases))
     return outputs

@@ -52,10 +52,27 @@ class ModelSource:
         return None if self.workspace is None else self.workspace.home
 
     @property
+    def dim(self) -> int:
+        """Axes of the images."""
+        return len(self.plan.transpose)
+
+    @property
     def protected(self) -> tuple[Path, ...]:
         """Folders in which prediction never replaces a file of others."""
         of_home = self.workspace.folders if self.workspace is not None else ()
         return of_home if self.folder is None else (*of_home, self.folder)
+
+    @property
+    def data_folders(self) -> tuple[Path, ...]:
+        """Of the home, with images, label maps and what was made of them."""
+        return self.workspace.folders[:2] if self.workspace is not None else ()
+
+    def result_folders(self, out: Path) -> tuple[Path, ...]:
+        """Those with the models of a dataset, or of all; `out` among them where it would lie beside the datasets' ones."""
+        if self.workspace is None:
+            return (self.results,)
+        everything = self.workspace.folders[2]
+        return (self.results, everything, *([out] if out.resolve().parent == everything.resolve() else []))
 
     def nifti_geometry(self, settings: PredictSettings) -> str | None:
         """The reading of contradictory headers: the user's, else that of the plan."""

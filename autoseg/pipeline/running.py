@@ -22,10 +22,11 @@ from ..presets.explanation import explain
 from ..presets.paper_preset import PaperPreset, words_about
 from ..runtime.registry import allows_code
 from ..runtime.runs import ALL
-from ..runtime.workspace import find_workspace
+from ..runtime.workspace import Workspace, find_workspace
 from ..schema import Choice, Dataset, Plan, Split
 from ..schema.settings import PlanSettings, TrainSettings
 from ..selection.stored_scores import taught_models
+from ..trainers.resume_checks import check_same_data
 from ..trainers.run_setup import check_fold, of_sources
 from ..trainers.training_spec import of_stage, training_spec
 from ..trainers.trial_checks import check_names, check_trial
@@ -35,7 +36,7 @@ from .paper_ensembles import describe_ensembles, train_paper_ensembles
 from .preparing import plan_and_preprocess
 from .pseudo_labelling import check_pseudo_labels
 from .total_time import Training, describe_total
-from .training import as_started, train
+from .training import as_siblings, as_started, train
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def run(
         raise ValueError("--pseudo-labels: is no part of a paper's experiment; expected --preset without it (autoseg_train has it)")
     workspace = find_workspace(home, dataset=str(which))
     check_unplanned(workspace.dataset_folder(which), several, folds or ())
-    check = partial(check_planned, asked=plan_settings.configurations, several=several, folds=folds or ())
+    check = partial(check_planned, asked=plan_settings.configurations, several=several, folds=folds or (), home=workspace)
     plan = plan_and_preprocess(which, plan_settings, home=home, check=check)
     failures = {} if failures is None else failures
     failures.update(workspace.left_out(plan.dataset))
@@ -156,12 +157,14 @@ def check_planned(
     asked: Sequence[str] | None,
     several: Sequence[TrainSettings],
     folds: Sequence[str],
+    home: Workspace,
 ) -> None:
-    """Raises a ValueError where a training, fold or source cannot be had with this plan, before cases are preprocessed for it.
+    """Raises a ValueError where a training, fold or source cannot be had with this plan, before it is written.
 
     Args:
         asked: Configurations, as in `PlanSettings`.
         folds: Names; none means all.
+        home: Whose models are there already, of which other folds must fit.
     """
     chosen = [splits[check_fold(fold, splits)] for fold in folds if fold != "all"]
     configurations = selected_configurations(asked, plan)
@@ -170,6 +173,11 @@ def check_planned(
     for settings, spec in checked_trainings(list(itertools.product(configurations, several)), plan, dataset):
         for split in chosen or splits:
             of_sources(split, dataset, settings, spec.plan.labels)
+        model = spec.model(home.results(plan.dataset), settings.trainer)
+        for run in map(model.run, folds or [str(number) for number in range(len(splits))] or ["all"]):
+            if settings.restart or not run.is_finished:
+                like = as_siblings(spec, run, settings, plan, windows=dataset.windows)
+                check_same_data(run, like.plan, like.configuration, restart=settings.restart)
 
 
 def checked_trainings(pairs: Sequence[Pair], plan: Plan, dataset: Dataset) -> list[Training]:

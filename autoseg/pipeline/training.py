@@ -156,7 +156,7 @@ def asked_training(
     check_pseudo_labels(dataset, spec, settings)
     run = spec.model(workspace.results(dataset.name), settings.trainer).run(fold)
     with by_plan():
-        spec = _as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
+        spec = as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     check_longer(settings, run)
     return AskedTraining(workspace, dataset, spec, run, settings)
@@ -199,9 +199,7 @@ def _of_trial(run: Run, scores: list[Score]) -> tuple[str, str, float, int]:
     return run.model.name, run.fold, mean_dice(scores), len({score.case for score in scores})
 
 
-def _as_siblings(
-    spec: TrainingSpec, run: Run, settings: TrainSettings, plan: Plan, *, windows: Mapping[str, Window] | None
-) -> TrainingSpec:
+def as_siblings(spec: TrainingSpec, run: Run, settings: TrainSettings, plan: Plan, *, windows: Mapping[str, Window] | None) -> TrainingSpec:
     """The spec with what a model's other folds have, where nobody asked for anything: what earlier versions did, beside them and on resume.
 
     These gave every network two outputs, and trainers had other defaults (`Trainer.options_of_siblings`). `plan` is the dataset's.

@@ -91,15 +91,17 @@ def postprocessing_section(report: Report) -> dict[str, Any] | None:
     choice = report.choice
     if choice is None or not (choice.evidence or choice.postprocessing):
         return None
-    rows = [(organ, _steps(one), one.why) for organ in report.organs if (one := choice.postprocessing.get(organ)) is not None]
+    dim = len(report.plan.transpose) if report.plan else 3
+    rows = [(organ, _steps(one, dim), one.why) for organ in report.organs if (one := choice.postprocessing.get(organ)) is not None]
     untouched = [organ for organ in report.organs if organ not in choice.postprocessing and organ in choice.organs]
     return {"rows": rows, "untouched": untouched}
 
 
-def _steps(postprocessing: PostProcessing) -> str:
+def _steps(postprocessing: PostProcessing, dim: int) -> str:
     steps = []
-    if postprocessing.min_volume_mm3:
-        steps.append(f"components below {significant(postprocessing.min_volume_mm3 / 1000)} ml are removed")
+    if size_mm := postprocessing.min_volume_mm3:
+        size = f"{significant(size_mm / 1000)} ml" if dim == 3 else f"{significant(size_mm)} mm²"
+        steps.append(f"components below {size} are removed")
     if (n := postprocessing.components) is not None:
         steps.append("only the largest component is kept" if n == 1 else f"only the {n} largest components are kept")
     if postprocessing.fill_holes:

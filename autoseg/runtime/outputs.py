@@ -34,7 +34,10 @@ KEPT_IDS = 4
 DATASET_PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 """Folders of a dataset, into which nothing is written beside images and label maps that lie there."""
 
-HOME_PARTS = ("raw", "nnUNet_raw", "preprocessed", "results")
+RESULTS = "results"
+"""Folder of a home with a folder of models a dataset."""
+
+HOME_PARTS = ("raw", "nnUNet_raw", "preprocessed", RESULTS)
 """Folders of a home that hold a folder a dataset, each with its ``dataset.json``."""
 
 OWN_PREFIX = "autoseg_"
@@ -218,6 +221,36 @@ def check_not_among(folders: Iterable[Path], read: Mapping[str, Path | None]) ->
         for what, path in read.items():
             if path is not None and path.is_dir() and folder.is_dir() and path.samefile(folder):
                 raise ValueError(f"{folder}: is the folder of the {what}, among which nothing is written; choose another output")
+
+
+def visible_names(folder: Path) -> list[str]:
+    """Names of what lies in a folder, sorted, without what is hidden."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def check_outside_home(folder: Path, *, data: Iterable[Path], results: Iterable[Path]) -> None:
+    """Refuses (ValueError) a folder for predictions where a home keeps data, or whole results: they would be taken for its own.
+
+    Args:
+        folder: In which files are to be written.
+        data: Folders of the home with data, in which nothing is written at any depth; the same holds of other homes' datasets.
+        results: Folders with results of a dataset or of several, in which only folders of one's own are made.
+    """
+    resolved = Path(os.path.realpath(folder))
+    around = (resolved, *resolved.parents)
+    of_data = {Path(os.path.realpath(one)) for one in data}
+    of_results = {Path(os.path.realpath(one)) for one in results}
+    for one in around:
+        if one.parent.name in HOME_PARTS and (one / "dataset.json").is_file():
+            (of_results if one.parent.name == RESULTS else of_data).add(one)
+    found = next((one for one in around if one in of_data), resolved if resolved in of_results else None)
+    if found is not None:
+        what = "the results of a dataset" if found in of_results else "data of a home"
+        where = "" if found == resolved else f" in {found}"
+        raise ValueError(
+            f"{folder}: expected a folder for predictions outside of {what}, found one that lies there{where}; nothing was written; "
+            "choose another output, such as predictions/new beside raw/ and results/"
+        )
 
 
 def is_noted(path: Path) -> bool:

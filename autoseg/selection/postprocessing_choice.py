@@ -140,12 +140,14 @@ class Trial:
 
     Attributes:
         before: Of each patient ``(patients,)`` the metric without it, as `after` with it.
+        dim: Axes of the images.
     """
 
     proposal: PostProcessing
     before: np.ndarray
     after: np.ndarray
     metric: str
+    dim: int = 3
 
     @cached_property
     def gains(self) -> np.ndarray:
@@ -179,7 +181,7 @@ class Trial:
         counts = f"{better} better and {worse} worse" + (f" (by {-self.gains.min():.2g} at most)" if worse else "")
         test = "too few change for p < 0.05" if math.isnan(self.p_value) else f"one-sided p = {self.p_value:.2g}"
         over = number_of(len(self.gains), "patient")
-        return f"{describe(self.proposal)}: mean {self.metric} {change} over {over}, {counts}, {test}"
+        return f"{describe(self.proposal, dim=self.dim)}: mean {self.metric} {change} over {over}, {counts}, {test}"
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def select_postprocessing(
     metric: str = "dice",
     perfect: float = 1.0,
     groups: Sequence[Hashable] | None = None,
+    dim: int = 3,
 ) -> Selection:
     """Selects the post-processing that helps an organ by this module's rule.
 
@@ -216,12 +219,13 @@ def select_postprocessing(
         metric: Its name, which says whether high or low values are good.
         perfect: Its value for a prediction that agrees: what an absent organ counts as once its false alarm is removed.
         groups: Of each case the patient.
+        dim: Axes of the images, for words about sizes.
 
     Raises:
         ValueError: `groups` has another length than `before`.
     """
     was = _of_patients(before, before, perfect, groups)
-    trials = [Trial(proposal, was, _of_patients(values, before, perfect, groups), metric) for proposal, values in after.items()]
+    trials = [Trial(proposal, was, _of_patients(values, before, perfect, groups), metric, dim) for proposal, values in after.items()]
     components = _in_sequence([trial for trial in trials if not trial.proposal.fill_holes])
     holes = _in_sequence([trial for trial in trials if trial.proposal == PostProcessing(fill_holes=True)])
     answers = [answer for answer in map(_kept, (components, holes)) if answer is not None]

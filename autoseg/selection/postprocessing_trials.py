@@ -88,7 +88,8 @@ def choose_postprocessing(
     choice = replace(choice, merged=summarise_merging(choice, [one.merged for one in trials.values() if one.merged is not None], scores))
     of_organs = {organ: {case: one.tried[organ] for (_, case), one in trials.items() if organ in one.tried} for organ in choice.organs}
     free = {organ: tried for organ, tried in of_organs.items() if organ not in asked}
-    selected = {organ: _select(organ, tried, choice.metric, tries[organ]) for organ, tried in free.items()}
+    dim = len(cross_validation.plan.transpose)
+    selected = {organ: _select(organ, tried, choice.metric, tries[organ], dim=dim) for organ, tried in free.items()}
     wanted = selected | {organ: steps for organ, steps in asked.items() if tries[organ] and organ in choice.organs}
     postprocessing = {organ: steps for organ, steps in wanted.items() if steps is not None}
     for organ, steps in postprocessing.items():
@@ -211,14 +212,14 @@ class _LabelMapPair:
         return values, places
 
 
-def _select(organ: str, tried: Mapping[Case, Tried], metric: str, tries: Sequence[PostProcessing]) -> PostProcessing | None:
+def _select(organ: str, tried: Mapping[Case, Tried], metric: str, tries: Sequence[PostProcessing], *, dim: int) -> PostProcessing | None:
     """The proposal that helps an organ, None without any, which is explained where one was tested."""
     if not tried:
         return None
     before, *after = (np.array([of_case[proposal][0] for of_case in tried.values()]) for proposal in (UNCHANGED, *tries))
     patients = [case.group or case.name for case in tried]
     values = dict(zip(tries, after, strict=True))
-    selection = select_postprocessing(before, values, metric=metric, perfect=perfect_value(metric), groups=patients)
+    selection = select_postprocessing(before, values, metric=metric, perfect=perfect_value(metric), groups=patients, dim=dim)
     if selection.kept is None and selection.tested:
         log.info("Post-processing of %s: none; not kept: %s.", organ, "; ".join(trial.described() for trial in selection.tested))
     return selection.postprocessing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ..inference.fold_agreement import data_of, differing, network_of
 from ..planners.configurations import planning_command
 from ..runtime.case_contents import changed_contents, changed_training_cases, in_words
+from ..runtime.commands import train_command
 from ..runtime.provenance import recorded_stamp
 from ..runtime.runs import ALL, Run
 from ..runtime.serialization import to_jsonable
@@ -30,16 +32,28 @@ def check_resumable(run: Run, plan: Plan, configuration: Configuration, *, cases
         ValueError: A run resumes only with the images and label maps that it started with, preprocessed in the same way, and a new fold
             joins only folds that were trained on such data with such a network; the message says what differs.
     """
+    goes_on = run.is_started and not restart
+    if goes_on:
+        _check_contents(run, cases)
+    check_same_data(run, plan, configuration, cases=cases, restart=restart)
+    for sibling in [] if goes_on else run.siblings():
+        warn_of_former_contents(sibling, cases)
+
+
+def check_same_data(run: Run, plan: Plan, configuration: Configuration, *, cases: Iterable[Case] = (), restart: bool = False) -> None:
+    """Of `check_resumable` what plan and network tell, so that it can be asked before the plan is written.
+
+    Raises:
+        ValueError: The run was started, or its siblings were, with data preprocessed otherwise, or the siblings with another network.
+    """
     if run.is_started and not restart:
         record = run.record()
-        _check_contents(run, cases)
         _compare(run, data_of(plan, configuration), data_of(record.plan, record.configuration), cases, plan)
         return
     for sibling in run.siblings():
         record = sibling.record()
         now, then = (data_of(p, c) | network_of(c) for p, c in ((plan, configuration), (record.plan, record.configuration)))
-        _compare(sibling, now, then, cases, plan)
-        warn_of_former_contents(sibling, cases)
+        _compare(sibling, now, then, cases, plan, fold=run.fold)
 
 
 def check_folds(runs: Iterable[Run], splits: Sequence[Split], path: Path) -> None:
@@ -123,7 +137,8 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
     then |= {name: getattr(record.options, name, None) for name in changes}
     then |= {name: getattr(record.options.augmentation, name, None) for name in augmentation}
     plain = [(name, to_jsonable(now[name]), to_jsonable(then[name])) for name in now]
-    different = [f"{name} {old}, not {new}" for name, new, old in plain if new != old]
+    parts = [(name, *only_different(old, new)) for name, new, old in plain if new != old]
+    different = [f"{name} {old}, not {new}" for name, old, new in parts]
     if different:
         log.warning(
             "%s was started with %s; start over with --restart to change that, or train beside it with --tag WORD.",
@@ -132,13 +147,34 @@ def warn_if_options_differ(run: Run, configuration: Configuration, settings: Tra
         )
 
 
-def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterable[Case], plan: Plan) -> None:
+def only_different(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of two mappings what differs between them; other values as they are."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return one, other
+    keys = [key for key in {**one, **other} if json.dumps(one.get(key)) != json.dumps(other.get(key))]
+    return tuple({key: some[key] for key in keys if key in some} for some in (one, other))  # type: ignore[return-value]
+
+
+def _otherwise(what: str, then: Any, now: Any) -> str:
+    then, now = only_different(then, now)
+    return f"with {what} {then}, the plan now says {now}"
+
+
+def _compare(run: Run, now: dict[str, Any], then: dict[str, Any], cases: Iterable[Case], plan: Plan, *, fold: str = "") -> None:
+    """Raises a ValueError where a run differs, with the command that trains another `fold` like it, if only its network's options do."""
     if different := differing(now, then):
-        found = "; ".join(f"with {what} {then[what]}, the plan now says {now[what]}" for what in different)
+        found = "; ".join(_otherwise(what, then[what], now[what]) for what in different)
         corrected = changed_contents(run.record_file, cases) if "intensities" in different else {}
         why = f" (what changed since: {in_words(corrected)})" if corrected else ""
         command = planning_command(run.record().plan)
         how = f" ({command})" if command not in ("", planning_command(plan)) else ""
+        record = run.record()
+        if fold and set(different) <= {"network", "network_options"} and record.ensemble is None:
+            again = train_command(record, fold=fold)
+            raise ValueError(
+                f"{run.record_file}: this run was started {found}, and the folds of a model have one network. Train fold {fold} like it:\n"
+                f"  {again}\nor under a name of its own, with --tag WORD"
+            )
         raise ValueError(
             f"{run.record_file}: this run was started {found}{why}. "
             f"Plan as before{how}, or start over: --restart for a single fold, or move {run.model.folder} away"

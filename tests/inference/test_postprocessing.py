@@ -98,6 +98,9 @@ def test_regions_unknown_organs_and_wrong_spacings_are_refused(label_map: np.nda
 def test_steps_in_words() -> None:
     steps = PostProcessing(min_volume_mm3=12.5, components=2, fill_holes=True)
     assert describe(steps) == "components below 12.5 mm³ removed, only the 2 largest components kept, holes filled"
+    assert describe(PostProcessing(min_volume_mm3=12.5), dim=2) == "components below 12.5 mm² removed"
+    assert describe(PostProcessing(min_volume_mm3=2500), dim=2) == "components below 25 cm² removed"
+    assert describe(PostProcessing(min_volume_mm3=2500)) == "components below 2.5 ml removed"
     assert describe(LARGEST) == "only the largest component kept"
 
 

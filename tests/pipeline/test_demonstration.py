@@ -77,3 +77,22 @@ def test_a_tiny_demonstration_ends_with_what_to_do_next(
         record = ModelFolder(tmp_path / f"home/results/Dataset900_Phantom/{name}__Trainer").run("0").record()
         assert (record.budget.kind, record.budget.amount, record.configuration.mirroring.axes) == ("iterations", 2, ())
         assert record.configuration.batch_size == settings.batch
+
+
+def test_a_folder_that_holds_other_things_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "thesis.docx").write_text("mine")
+    (tmp_path / "raw" / "Dataset003_Liver").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"found raw, thesis\.docx; nothing was written"):
+        demonstration.demo(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["Dataset003_Liver", "raw", "thesis.docx"]
+    with pytest.raises(ValueError, match="found a file"):
+        demonstration.demo(tmp_path / "thesis.docx")
+
+
+def test_a_new_folder_an_empty_one_and_that_of_an_earlier_demonstration_are_taken(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").write_text("")
+    demonstration.check_own_folder(tmp_path)
+    demonstration.check_own_folder(tmp_path / "new")
+    (tmp_path / "raw" / demonstration.DEMO_DATASET).mkdir(parents=True)
+    (tmp_path / "predictions").mkdir()
+    demonstration.check_own_folder(tmp_path)

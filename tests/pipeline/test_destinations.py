@@ -424,3 +424,24 @@ def test_a_label_map_that_was_predicted_beside_the_images_is_no_image(home: Path
     found = predict_each(scans, tmp_path / "out", settings, home=home)
     assert set(found.written) == {"a", "b", "c"}
     assert found.skipped == {str(beside): "is a label map, written by autoseg_predict"}
+
+
+@pytest.mark.parametrize("place", ["raw/new", "raw/{}/predicted", "preprocessed/x", "results", "results/{}", "results/new"])
+@pytest.mark.parametrize("dry", [True, False])
+def test_predictions_are_not_written_among_data_and_models(
+    home: Path, scans: Path, capsys: pytest.CaptureFixture, place: str, dry: bool
+) -> None:
+    before, out = contents(home), home / place.format(DATASET)
+    existed = out.exists()
+    arguments = ["-i", scans, "-o", out, "--home", home, *(["--dry-run"] if dry else [])]
+    assert run(cli.predict, *arguments) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "expected a folder for predictions outside of" in told and "beside raw/ and results/" in told
+    assert contents(home) == before and out.exists() == existed
+
+
+def test_predictions_are_not_written_into_a_copy_of_models(home: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    copy = shutil.copytree(home / "results" / DATASET, tmp_path / "copied")
+    assert run(cli.predict, "-i", scans, "-o", copy, "-m", copy) == 2
+    assert "outside of the results of a dataset" in " ".join(capsys.readouterr().err.split())
+    assert run(cli.predict, "-i", scans, "-o", home / "predictions", "-m", copy) == 0

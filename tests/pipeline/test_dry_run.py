@@ -114,6 +114,10 @@ def test_everything(oracle_home: HomeFactory, capsys: Printed) -> None:
     assert f"{MODEL[3]}, fold 0: is finished already" in said and said.count("Training: 3 iterations") == 3
     assert "In all 4 trainings, of which 1 is finished: 3 trainings of a number of iterations" in said
     assert f"Replaced: {home / 'results' / DATASET / 'choice.json'}" in said
+    coarser, plan = (*words, "--spacing", 4, 4, 4), (home / "preprocessed" / DATASET / "plan.json").read_bytes()
+    status, said = dry(cli.run, *coarser, folder=home, capsys=capsys)
+    assert status == 2 and "was started with spacing" in said, "other folds of another spacing do not join fold 0"
+    assert cli.run([*map(str, coarser)]) == 2 and (home / "preprocessed" / DATASET / "plan.json").read_bytes() == plan
     shutil.rmtree(home / "preprocessed")
     shutil.rmtree(home / "results")
     status, said = dry(cli.run, *words, "--folds", 0, 1, folder=home, capsys=capsys)

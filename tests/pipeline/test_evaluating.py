@@ -149,3 +149,23 @@ def test_patients_are_those_of_the_user(folders, capsys):
     table.write_text("case_0,p")
     assert run(folders, *words, table) == 2
     assert "expected a patient for every case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["labels", "."])
+def test_a_dataset_json_beside_the_files_or_above_names_the_organs(folders, capsys, place):
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "numTraining": 7, "file_ending": ".nii.gz"}
+    (folders / place / "dataset.json").write_text(json.dumps(description))
+    assert run(folders, "-p", folders / "moved", "--tolerance", "liver=3") == 0
+    printed = capsys.readouterr().out
+    assert "liver" in printed and "label 1" not in printed
+    assert "Organs are named by" in printed
+    assert run(folders, "-p", folders / "moved" / "case_1.nii.gz") == 0
+    assert "liver" in capsys.readouterr().out
+
+
+def test_without_names_it_is_said_how_to_name_organs(folders, capsys, caplog):
+    (folders / "dataset.json").write_text("{")
+    assert run(folders, "-p", folders / "moved") == 0
+    printed = capsys.readouterr().out
+    assert "label 1" in printed and "-d DATASET says them, or a dataset.json" in printed
+    assert "Organs are not named by" in caplog.text

@@ -138,6 +138,9 @@ def test_images_that_do_not_fit_are_refused(model: LoadedModel) -> None:
         ((np.stack([array, array]), SPACING), "expected 1 channel as in training, found 2"),
         (array, "needs its spacing"),
         ((array, (1.0,)), "2 or 3 numbers"),
+        ((array, 3), "expected one spacing an axis in mm"),
+        ((array, "3 mm"), "expected an array and its spacing in mm"),
+        (None, "expected a path, a SimpleITK image, or an array with its spacing, got NoneType"),
     ):
         with pytest.raises(ValueError, match=message):
             model.predict(image)

@@ -98,6 +98,12 @@ def test_a_fold_with_another_network_does_not_join_but_the_run_itself_goes_on(st
     with pytest.raises(ValueError, match="network plain_unet, the plan now says residual_unet"):
         check(run.model.run("1"), plan, other)
     check(run, plan, other)
+    options = {**plan.configurations["3d_fullres"].network_options, "features": (7, 9)}
+    other = dataclasses.replace(plan.configurations["3d_fullres"], network_options=options)
+    with pytest.raises(ValueError, match="autoseg_train .* 1") as caught:
+        check(run.model.run("1"), plan, other)
+    assert "'features': [7, 9]" in str(caught.value) and "Plan as before" not in str(caught.value)
+    assert "strides" not in str(caught.value), "what is the same is not said"
 
 
 @pytest.mark.parametrize(

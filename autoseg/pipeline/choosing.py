@@ -21,9 +21,10 @@ from ..schema.settings import ChoiceSettings
 from ..selection.calibration import calibrated_choice
 from ..selection.candidate_scores import scored_candidates
 from ..selection.cheaper_ways import losses
-from ..selection.choice import DEFAULT_RULE, RULES, choose, selection_context
+from ..selection.choice import DEFAULT_RULE, RULES, choose, selection_context, taken_for_all
 from ..selection.choice_table import describe_choice
 from ..selection.cross_validation import CrossValidation
+from ..selection.organ_merging import better_alone
 from ..selection.postprocessing_trials import choose_postprocessing
 from ..selection.stored_scores import (
     common_cases,
@@ -145,9 +146,9 @@ def _choose(
     candidates, scores = scored_candidates(cross_validation, organs, seconds, max_members=max_members, max_seconds=max_seconds)
     uncompared = best_uncompared(cross_validation, models, organs_of, candidates)
     choice = Choice({}, tuple(folds), {}, 0, rule=rule, metric=metric)
+    context = selection_context(cross_validation, candidates, seconds)
     if candidates:
         wanted = [organ for organ in plan.labels.names if organ not in uncompared]
-        context = selection_context(cross_validation, candidates, seconds)
         choice = choose(scores, candidates, wanted, folds=folds, rule=rule, context=context)
     choice = with_uncompared(choice, uncompared, plan.labels.names)
     member_folds = {name: voting_folds(models[name]) for members in choice.organs.values() for name in members}
@@ -156,7 +157,11 @@ def _choose(
     choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote, validated=validated)
     measured = {name: losses(results, name, models[name]) for name in models}
     choice = replace(choice, cheaper={name: known for name, known in measured.items() if known})
-    choice = calibrated_choice(cross_validation, choice)
+    choice = choose_postprocessing(workspace, dataset, cross_validation, calibrated_choice(cross_validation, choice), scores)
+    if (alone := better_alone(choice, candidates)) is None:
+        return choice
+    log.info("%s.", alone[1])
+    choice = taken_for_all(choice, *alone, scores=scores, candidates=candidates, context=context)
     return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -111,6 +111,39 @@ def choose(
     n_cases = len({case for comparison in comparisons.values() for case in comparison.cases})
     return Choice(
         chosen, tuple(folds), table, n_cases, reasons, rule, metric=context.metric, evidence=evidence, seconds=dict(context.seconds)
+    )
+
+
+def taken_for_all(
+    choice: Choice,
+    candidate: Candidate,
+    reason: str,
+    *,
+    scores: Mapping[str, Sequence[Score]],
+    candidates: Sequence[Candidate],
+    context: SelectionContext,
+) -> Choice:
+    """The choice with one candidate for all its organs, the evidence told from there, and without what followed from the former organs.
+
+    Args:
+        candidate: One of `candidates`, which were compared.
+        reason: Precedes the reason of each organ whose candidate changes.
+    """
+    organs = dict.fromkeys(choice.organs, candidate.members)
+    comparisons = _comparisons(scores, candidates, tuple(organs), context)
+    evidence = {organ: evidence_for(one, candidate, lambda _: (candidate, reason)) for organ, one in comparisons.items()}
+    changed = [organ for organ, members in choice.organs.items() if members != candidate.members]
+    reasons = choice.reasons | {organ: f"{reason}; by the organ alone: {choice.reasons[organ]}" for organ in changed}
+    return replace(
+        choice,
+        organs=organs,
+        reasons=reasons,
+        evidence=evidence,
+        member_folds={name: folds for name, folds in choice.member_folds.items() if name in candidate.members},
+        calibration={name: one for name, one in choice.calibration.items() if name in candidate.members},
+        postprocessing={},
+        dice_regression={},
+        merged=None,
     )
 
 

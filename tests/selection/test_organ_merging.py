@@ -15,8 +15,10 @@ from autoseg.evaluation.case_scores import score_case
 from autoseg.pipeline import describe_choice
 from autoseg.runtime.runs import ModelFolder, Run
 from autoseg.runtime.workspace import Workspace
-from autoseg.schema import Choice, Score
+from autoseg.schema import Candidate, Choice, OrganMerging, Score
 from autoseg.selection import held_out
+from autoseg.selection.choice import SelectionContext, choose, taken_for_all
+from autoseg.selection.organ_merging import better_alone
 from autoseg.selection.postprocessing_trials import choose_postprocessing
 
 BALL, BLOCK = "2d__T__ball", "2d__T__block"
@@ -90,3 +92,45 @@ def test_cases_whose_probabilities_are_gone_are_left_out(merged: Merge, tmp_path
     assert found is not None and found.cases == 1
     run_of(tmp_path, BALL).logits("b").unlink()
     assert merged().merged is None
+
+
+A, B, BOTH = Candidate(("a",)), Candidate(("b",)), Candidate(("a", "b"))
+
+
+def scored(name: str) -> list[Score]:
+    """Seven cases; a is better at the ball, b at the block, their average between them."""
+    dice = {"a": {"ball": 0.95, "block": 0.90}, "b": {"ball": 0.90, "block": 0.95}, "a + b": {"ball": 0.93, "block": 0.93}}[name]
+    return [Score(f"case_{number}", organ, value + number / 1000, 0.8, 10, 10) for number in range(7) for organ, value in dice.items()]
+
+
+def chosen(together: dict[str, float], *, cases: int = 7) -> Choice:
+    """The choice of a for the ball and b for the block, whose merged map has these means."""
+    candidates = [A, B, BOTH]
+    choice = choose({one.name: scored(one.name) for one in candidates}, candidates, ("ball", "block"), folds="0", rule="best_mean")
+    assert choice.organs == {"ball": ("a",), "block": ("b",)}
+    alone = {organ: choice.table[members[0]][organ] for organ, members in choice.organs.items()}
+    return replace(choice, merged=OrganMerging(5.0, 9, cases, alone, together), member_folds={"a": ("0",), "b": ("0",)})
+
+
+@pytest.mark.parametrize(("together", "wins"), [({"ball": 0.953, "block": 0.904}, False), ({"ball": 0.953, "block": 0.89}, True)])
+def test_a_model_alone_is_taken_for_all_where_its_map_is_better_than_the_merged_one(together: dict[str, float], wins: bool) -> None:
+    choice, candidates = chosen(together), [A, B, BOTH]
+    found = better_alone(choice, candidates)
+    if not wins:
+        assert found is None
+        return
+    assert found is not None and found[0] is A
+    assert "a for all organs" in found[1] and "0.9280 and 0.9215" in found[1]
+    scores = {one.name: scored(one.name) for one in candidates}
+    again = taken_for_all(choice, *found, scores=scores, candidates=candidates, context=SelectionContext())
+    assert (again.organs, again.merged, set(again.member_folds)) == ({"ball": ("a",), "block": ("a",)}, None, {"a"})
+    assert {organ: one.candidate for organ, one in again.evidence.items()} == {"ball": "a", "block": "a"}
+    assert again.evidence["block"].compared["b"].difference == pytest.approx(-0.05)
+    assert again.reasons["ball"] == choice.reasons["ball"]
+    assert again.reasons["block"].startswith(found[1]) and choice.reasons["block"] in again.reasons["block"]
+    assert better_alone(again, candidates) is None
+
+
+def test_models_that_were_judged_on_other_cases_than_the_merged_map_are_not_compared_with_it() -> None:
+    assert better_alone(chosen({"ball": 0.5, "block": 0.5}, cases=6), [A, B, BOTH]) is None
+    assert better_alone(chosen({"ball": 0.5, "block": 0.5}), [Candidate(("c",)), BOTH]) is None

@@ -98,7 +98,8 @@ def _watch(options: Namespace, settings: PredictSettings) -> int:
     with suppress(KeyboardInterrupt):
         watch.serve(options.every or LOOK_SECONDS)
     result = f"Stopped watching {options.watch}. {_written(len(watch.written), options.output)}"
-    return finish(result, watch.failures, of=len(watch.written) + len(watch.failures))
+    failures = watch.incomplete | watch.failures
+    return finish(result, failures, of=len(watch.written) + len(failures))
 
 
 def _written(count: int, output: Path) -> str:

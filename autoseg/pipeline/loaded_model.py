@@ -213,8 +213,9 @@ def tell_models(model: LoadedModel, what: str = "Predicting", cases: Sequence[Ca
         log.info("%s", line)
 
 
-def check_destination(out: Path, images: Sequence[Path]) -> None:
-    """Refuses (ValueError) to write label maps among images, for which they would be taken the next time."""
+def check_destination(out: Path, images: Sequence[Path], models: ModelSource) -> None:
+    """Refuses (ValueError) to write label maps among images, for which they would be taken the next time, or among data and models."""
+    check_outside_home(out, data=models.data_folders, results=models.result_folders(out))
     for path in images:
         check_not_among([out], {"images": path})
 
@@ -249,8 +250,7 @@ def prediction_outputs(
 ) -> Outputs:
     """Decides which files a prediction may write; a ValueError where label maps would lie among images, data or models."""
     for folder in destination.folders:
-        check_destination(folder, images)
-        check_outside_home(folder, data=models.data_folders, results=models.result_folders(folder))
+        check_destination(folder, images, models)
     inputs = [file for case in cases for image in case.images for file in (files_read(image) if image.is_file() else [image])]
     inputs += images_below(*images)  # also those of cases that failed
     outputs = Outputs("autoseg_predict", inputs=inputs, protected=models.protected, overwrite=overwrite, is_own=is_table)

@@ -182,8 +182,8 @@ def _check_goes_on(run: Run, spec: TrainingSpec, workspace: Workspace, dataset: 
 
 
 def _named_by_plan(plan_file: Path, settings: TrainSettings) -> AbstractContextManager[None]:
-    """Names the plan in messages about a network, unless the settings name the network."""
-    return named_in(plan_file) if settings.network is None else nullcontext()
+    """Names the plan in messages about a network, unless the settings name the network or its options."""
+    return named_in(plan_file) if settings.network is None and not settings.network_options else nullcontext()
 
 
 def _tell_scores(run: Run, dataset: Dataset, result: list[Score]) -> None:

@@ -52,6 +52,7 @@ class Watch:
         clock: Seconds that only grow.
         written: Cases with their label maps, so far.
         failures: Case -> reason for those that could not be predicted as they are now.
+        incomplete: Case -> reason for those that wait, as a file ends early: it is still being copied, or broken.
 
     Raises:
         ValueError: There is no such folder, or nothing may be written to `out`.
@@ -64,6 +65,7 @@ class Watch:
     clock: Callable[[], float] = time.monotonic
     written: set[str] = field(default_factory=set, init=False)
     failures: dict[str, str] = field(default_factory=dict, init=False)
+    incomplete: dict[str, str] = field(default_factory=dict, init=False)
     _since: dict[str, tuple[State, float]] = field(default_factory=dict, init=False)
     _taken: dict[str, State] = field(default_factory=dict, init=False)
     _faults: dict[str, str] = field(default_factory=dict, init=False)
@@ -74,7 +76,7 @@ class Watch:
             raise ValueError(f"--watch {self.folder}: expected a folder, found {'a file' if self.folder.is_file() else 'nothing'}")
         if ending_of(self.out) and not self.out.is_dir():
             raise ValueError(f"{self.out}: expected a folder, as --watch segments every image that comes; found the name of a file")
-        check_destination(self.out, [self.folder])
+        check_destination(self.out, [self.folder], self.model.source)
         tell_models(self.model)
 
     def serve(self, seconds: float = LOOK_SECONDS) -> None:
@@ -91,8 +93,8 @@ class Watch:
         except OSError as error:  # a drive that is away for a moment
             self._tell({str(self.folder): f"cannot be looked at now: {reason_of(error)}"})
             return []
-        gone = self._taken.keys() - {case.name for case in found.cases}
-        for known in (self._taken, self._since, self.failures):
+        gone = (self._taken.keys() | self.incomplete.keys()) - {case.name for case in found.cases}
+        for known in (self._taken, self._since, self.failures, self.incomplete):
             for name in gone:
                 known.pop(name, None)
         for case in ready:
@@ -131,8 +133,10 @@ class Watch:
         half = [path for path in case.images if path.suffix.lower() == ".gz" and path.is_file() and _ends_early(path)]
         if half:
             self._tell({str(path): "is not complete yet" for path in half})
+            self.incomplete[case.name] = f"not predicted, as {half[0]} ends early: it was still being copied, or is broken"
             return False
         self._taken[case.name] = state
+        self.incomplete.pop(case.name, None)
         return True
 
     def _predict(self, case: Case) -> None:

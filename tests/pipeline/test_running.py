@@ -70,3 +70,11 @@ def test_the_plan_is_not_blamed_for_a_network_that_was_named(home, capsys):
     said = capsys.readouterr().err
     assert "this network is 3D; expected none (--network-option pretrained=null)" in said and "plan.json" not in said
     assert not (home / "results").exists()
+
+
+def test_the_plan_is_not_blamed_for_options_that_were_named(home, capsys):
+    assert cli.plan_and_preprocess(["-d", "3", "-c", "3d_fullres", "--workers", "0", "--home", str(home)]) == 0
+    words = ["--network-option", "features=[8]", "--iterations", "1", "--device", "cpu"]
+    assert cli.train(["3", "3d_fullres", "0", *words, "--home", str(home)]) == 2
+    said = capsys.readouterr().err
+    assert "in features" in said and "plan.json" not in said

@@ -95,6 +95,7 @@ def test_a_file_is_taken_when_it_stopped_growing_and_is_whole(served: Served, ca
     assert "not complete" not in caplog.text, "it grew"
     assert [served.look() for _ in range(3)] == [[], [], []]
     assert caplog.text.count("is not complete yet") == 1
+    assert "ends early" in next(iter(served.watch.incomplete.values()))
     path.write_bytes(whole)
     assert [served.look() for _ in range(2)] == [[], ["a"]]
 

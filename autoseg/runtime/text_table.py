@@ -21,6 +21,12 @@ LEAST_NAME = 14
 GAP = "  "
 """Between two columns."""
 
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""A word of a command that is quoted for a shell."""
+
+KEPT_SPACE = "\0"
+"""Stands for a space at which no line ends."""
+
 COMMAND = re.compile(r"(?P<before>.*\b(?:Run|Next|again|run):|) +(?P<command>autoseg[_ ]\S.*)")
 """A line that ends with a command to copy, or is one, indented."""
 
@@ -45,7 +51,9 @@ def _wrapped_line(line: str, width: int) -> list[str]:
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     if found := COMMAND.fullmatch(line):
         first = indent if found["before"] else indent[2:]
-        lines = _paragraph(found["command"], width - 2, first, first + "  ")
+        # A backslash that ends a line in quotes is no continuation for a shell, so what is quoted stays whole.
+        command = QUOTED.sub(lambda quoted: quoted[0].replace(" ", KEPT_SPACE), found["command"])
+        lines = [one.replace(KEPT_SPACE, " ") for one in _paragraph(command, width - 2, first, first + "  ")]
         before = _paragraph(found["before"], width, "", indent) if found["before"] else []
         return [*before, *(f"{one} \\" for one in lines[:-1]), lines[-1]]
     return _paragraph(line, width, "", indent)

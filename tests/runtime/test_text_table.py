@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,12 @@ def test_the_width_is_the_terminals_and_eighty_in_a_pipe(said: str | None, width
 def test_an_indented_command_can_be_copied_too() -> None:
     lines = wrapped("examples:\n  autoseg overlay -i scan.nii.gz -p out/scan.nii.gz -r reference.nii.gz -o scan.png", 60).splitlines()
     assert lines == ["examples:", "  autoseg overlay -i scan.nii.gz -p out/scan.nii.gz -r \\", "    reference.nii.gz -o scan.png"]
+
+
+def test_a_command_is_not_broken_within_quotes() -> None:
+    """A backslash at the end of a line in single quotes is no continuation for a shell."""
+    command = "autoseg_train Dataset900_Phantom 2d 1 --network-option 'features=[16, 32, 64, 128, 128]' --iterations 1600 --batch 6"
+    shown = wrapped(f"  {command}", 60)
+    assert "'features=[16, 32, 64, 128, 128]'" in shown
+    assert shlex.split(shown.replace("\\\n", "")) == shlex.split(command)
+    assert all(len(line) <= 60 for line in shown.split("\n"))

@@ -147,6 +147,9 @@ def describe_likeness(found: Likeness) -> tuple[list[str], list[str]]:
     for one in found.organs:
         clear = f"  clearly lower, p = {one.p_value:.4f}" if one.organ in found.unlike_organs else ""
         lines.append(f"  {one.organ:<{width}}  {_shown(one.estimated)}  {_shown(one.held_out)}{clear}")
+    if found.held_out + 1 < 1 / CASE_LEVEL:  # no fault of the images: --quiet and a program that predicts one by one need not hear it
+        few = f"Whether single images are unlike the training images, {found.held_out} held-out cases are too few to say."
+        return [*lines, few], _about_all(found)
     return lines, [*_about_all(found), *_about_single(found)]
 
 
@@ -159,8 +162,6 @@ def _about_all(found: Likeness) -> list[str]:
 
 
 def _about_single(found: Likeness) -> list[str]:
-    if found.held_out + 1 < 1 / CASE_LEVEL:
-        return [f"Whether single images are unlike the training images, {found.held_out} held-out cases are too few to say."]
     if not found.unlike:
         return []
     some = f"{', '.join(found.unlike[:LISTED])}{' ...' if len(found.unlike) > LISTED else ''}"

@@ -73,10 +73,11 @@ def test_an_indented_command_can_be_copied_too() -> None:
     assert lines == ["examples:", "  autoseg overlay -i scan.nii.gz -p out/scan.nii.gz -r \\", "    reference.nii.gz -o scan.png"]
 
 
-def test_a_command_is_not_broken_within_quotes() -> None:
+@pytest.mark.parametrize("width", range(44, 100, 5))
+def test_a_command_is_not_broken_within_quotes(width: int) -> None:
     """A backslash at the end of a line in single quotes is no continuation for a shell."""
     command = "autoseg_train Dataset900_Phantom 2d 1 --network-option 'features=[16, 32, 64, 128, 128]' --iterations 1600 --batch 6"
-    shown = wrapped(f"  {command}", 60)
+    shown = wrapped(f"  {command}", width)
     assert "'features=[16, 32, 64, 128, 128]'" in shown
     assert shlex.split(shown.replace("\\\n", "")) == shlex.split(command)
-    assert all(len(line) <= 60 for line in shown.split("\n"))
+    assert all(len(line) <= width for line in shown.split("\n"))

@@ -66,8 +66,9 @@ def test_one_bad_organ_is_enough_and_one_image_is_compared_too() -> None:
 
 def test_few_held_out_cases_say_so_and_none_say_nothing() -> None:
     rng = np.random.default_rng(3)
-    (warning,) = describe_likeness(compared(np.array([[0.1, 0.1]]), drawn(rng, 12)))[1]
-    assert warning == "Whether single images are unlike the training images, 12 held-out cases are too few to say."
+    lines, warnings = describe_likeness(compared(np.array([[0.1, 0.1]]), drawn(rng, 12)))
+    assert all(warning.startswith("UNLIKE") for warning in warnings), "nothing is wrong with the images, so --quiet does not say it"
+    assert lines[-1] == "Whether single images are unlike the training images, 12 held-out cases are too few to say."
     assert describe_likeness(likeness({"new0": {"liver": 0.5}}, {})) == ([], [])
 
 

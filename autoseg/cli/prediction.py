@@ -11,7 +11,7 @@ from .command import command
 from .failures import cases, finish, say_dry_run
 from .options import add_allow_code, add_device, add_dry_run, add_nifti_geometry, add_overwrite, add_postprocess, settings_given
 from .output import say
-from .units import duration, steps
+from .units import duration, gigabytes, steps
 
 if TYPE_CHECKING:
     from ..schema.settings import PredictSettings
@@ -48,6 +48,11 @@ def _add_predict_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--fast", action="store_true", help=text)
     parser.add_argument("--low-memory", action="store_true", help="one network and one tile at a time: slower, in little memory")
+    text = (
+        "most memory to take, e.g. 4GB, 4GiB or 900MB (a number alone is GB): one network and one tile at a time, large arrays in "
+        "temporary files where they do not fit; a case that needs more is refused before anything is computed"
+    )
+    parser.add_argument("--max-memory", type=gigabytes, dest="max_memory_gb", metavar="SIZE", help=text)
     parser.add_argument("--save-probabilities", action="store_true", help="also write <case>_probabilities.npy, one channel per organ")
     text = "also write maps of uncertainty, and of a single image, too, the table of what to check first"
     parser.add_argument("--uncertainty", action="store_true", help=text)

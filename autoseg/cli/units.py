@@ -19,11 +19,12 @@ def duration(text: str) -> float:
 
 
 def gigabytes(text: str) -> float:
-    """Converts ``8GB``, ``8`` or ``6000MB`` to GB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gb?|mb?|)", text.strip().lower())
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"expected a memory size like 8GB or 6000MB, got {text!r}")
-    return float(match[1]) / (1000 if match[2].startswith("m") else 1)
+    """Converts ``8GB``, ``8``, ``6000MB``, ``7.5GiB`` or kilobytes to GB of 1e9 bytes; a number alone is GB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([gmk]?)(i?)b?", text.strip().lower())
+    if not match or float(match[1]) <= 0 or (match[3] and not match[2]):
+        raise argparse.ArgumentTypeError(f"expected a memory size like 8GB, 7.5GiB or 6000MB, got {text!r}")
+    power = "kmg".index(match[2] or "g") + 1
+    return float(match[1]) * (1024 if match[3] else 1000) ** power / 1e9
 
 
 def assignment(text: str) -> tuple[str, Any]:

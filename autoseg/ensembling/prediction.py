@@ -70,6 +70,11 @@ class StackedEnsemble(TrainedModel):
         return self.members
 
     @property
+    def input_channels(self) -> int:
+        """The organs of all members."""
+        return sum(len(member.plan.labels.names) for member in self.members)
+
+    @property
     def input_share(self) -> float:
         """All: the ensemble's own network is small."""
         return 1.0
@@ -93,6 +98,11 @@ class FusedEnsemble(TrainedModel):
     """
 
     inputs: tuple[tuple[Plan, Configuration], ...] = ()
+
+    @property
+    def input_channels(self) -> int:
+        """Those of all inputs."""
+        return sum(plan.in_channels(configuration) for plan, configuration in self.inputs)
 
     def preprocessed(self, image: Image, case: str, progress: Progress | None, cache: LogitsCache) -> tuple[Volume, Trace]:
         """The image preprocessed in all ways, the channels joined."""
@@ -150,7 +160,7 @@ def _stacked(
     plan = replace(record.plan, channels=members[0].plan.channels)
     reference = made_of.members.index(made_of.reference)
     build = partial(StackedEnsemble, members=members, reference=reference, stored=made_of.stored, learns=made_of.kind not in UNTRAINED)
-    return build(folder.name, plan, record.configuration, predictor, key)
+    return build(folder.name, plan, record.configuration, predictor, key, max_memory=options.max_memory)
 
 
 def _fused(
@@ -166,7 +176,8 @@ def _fused(
     parts = "; ".join(f"{member.name} {checkpoint_key(member, folds)}" for member in members)
     key = f"{checkpoint_key(folder, folds)} of {parts}"
     inputs = tuple(_distinct_inputs([_trained_with(member, folds[0]) for member in members]).values())
-    return FusedEnsemble(folder.name, replace(plan, channels=inputs[0][0].channels), configuration, predictor, key, inputs=inputs)
+    plan, limit = replace(plan, channels=inputs[0][0].channels), options.max_memory
+    return FusedEnsemble(folder.name, plan, configuration, predictor, key, inputs=inputs, max_memory=limit)
 
 
 def _trained_with(member: Path, fold: str) -> tuple[Plan, Configuration]:

@@ -82,7 +82,7 @@ class CoarseToFinePredictor:
         image = torch.as_tensor(np.asarray(volume.image, np.float32))
         channels = [functional.avg_pool3d(one[None, None], tuple(factors), ceil_mode=True, count_include_pad=False)[0, 0] for one in image]
         quick = replace(self.predictor, mirror=False, step=1.0)
-        logits = quick.logits(Volume(torch.stack(channels).numpy(), case=volume.case))
+        logits = quick.logits(Volume(torch.stack(channels).numpy(), case=volume.case, limit=volume.limit))
         return np.concatenate([_may_be_organ(part, self.predictor.labels) for part in logits.split(SLICES, 1)])
 
 

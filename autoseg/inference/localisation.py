@@ -195,10 +195,10 @@ class LocatedPredictor:
         log.debug("%s: organs located in %s of %s", volume.case, box, shape)
         z, y, x = slices_of(box)
         previous, region = (None if array is None else array[z, y, x] for array in (volume.previous, volume.region))
-        inside = self.predictor.logits(Volume(volume.image[:, z, y, x], previous, region, volume.case), progress=progress)
+        inside = self.predictor.logits(Volume(volume.image[:, z, y, x], previous, region, volume.case, volume.limit), progress=progress)
         if inside.shape[1:] == shape:
             return inside
-        result = self._background(shape, volume.case)
+        result = self._background(volume)
         result[:, z, y, x] = inside
         return result
 
@@ -209,18 +209,21 @@ class LocatedPredictor:
         shape = fitted_shape(region.shape[1:], self.predictor.configuration.patch_size)
         log.debug("%s: organs located in %s of %s, seen as %s voxels", volume.case, box, volume.image.shape[1:], shape)
         one_tile = replace(self.predictor, configuration=replace(self.predictor.configuration, patch_size=shape))
-        inside = one_tile.logits(Volume(_resized(region, shape), case=volume.case), progress=progress)
-        result = self._background(volume.image.shape[1:], volume.case)
+        inside = one_tile.logits(Volume(_resized(region, shape), case=volume.case, limit=volume.limit), progress=progress)
+        result = self._background(volume)
         for channel, logits in zip(result, inside, strict=True):
             channel[z, y, x] = torch.from_numpy(_resized(logits.float().numpy()[None], region.shape[1:])[0])
         return result
 
-    def _background(self, shape: Sequence[int], case: str) -> torch.Tensor:
-        """Logits ``(K, *shape)`` of background everywhere."""
-        labels = self.predictor.labels
-        result = empty_logits((labels.n_outputs, *shape), case)
+    def _background(self, volume: Volume) -> torch.Tensor:
+        """Logits ``(K, Z, Y, X)`` of background everywhere."""
+        labels, limit = self.predictor.labels, volume.limit
+        shape = (labels.n_outputs, *volume.image.shape[1:])
+        result = empty_logits(shape, volume.case) if limit is None else limit.empty(shape, torch.float16, volume.case)
         for channel, value in zip(result, background_logits(labels), strict=True):
             channel.fill_(float(value))
+            if limit is not None:
+                limit.release()
         return result
 
 

@@ -51,9 +51,15 @@ class LowMemoryPredictor:
                 probable = probabilities_of(self.labels)
                 for slices, part in zip(mean.split(SLICES, 1), logits.split(SLICES, 1), strict=True):
                     slices.copy_(mean_of_folds(slices, part, fold, probable))
+                    if volume.limit is not None:
+                        volume.limit.release()
+                del logits, slices, part
                 continue
             for whole, part in zip(mean, logits, strict=True):  # of a channel at a time, so that only one is ever float32
                 whole.copy_(torch.lerp(whole.float(), part.float(), 1 / (fold + 1)))
+                if volume.limit is not None:
+                    volume.limit.release()
+            del logits, whole, part  # before the next ones are made
         return mean
 
     def _predictor(self, fold: int) -> Predictor:

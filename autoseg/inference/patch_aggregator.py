@@ -13,6 +13,7 @@ import torch
 
 from ..runtime.hardware import available_memory
 from ..schema import Labels
+from .memory_limit import MemoryLimit
 from .plain_mean import Probabilities
 from .tiling import gaussian_window
 
@@ -61,17 +62,30 @@ class PatchAggregator:
         self.base = 0
         self.region: torch.Tensor | None = None
         self.outside = torch.empty(0)
+        self.limit: MemoryLimit | None = None
 
     def restrict_to(self, region: torch.Tensor, outside: torch.Tensor) -> None:
         """Voxels outside `region` ``(Z, Y, X)`` bool get the logits `outside` ``(K,)``, and no tile needs to cover them."""
         self.region, self.outside = region, outside.to(self.total.device)
+
+    def keep_within(self, limit: MemoryLimit) -> None:
+        """Sums on the CPU that are larger than a limit of memory leaves lie in a file, and are worked on channel by channel."""
+        self.limit = limit
+        # The mean of probabilities needs all channels of a voxel at once.
+        if self.total.device.type == "cpu" and self.probable is None:
+            self.total = limit.empty(tuple(self.total.shape), torch.float32, self.source, share=1.0)
 
     def add(self, start: tuple[int, ...], logits: torch.Tensor) -> None:
         """Adds the logits ``(K, *patch)`` of the tile at `start`. Tiles come in the order of their start along the axis."""
         self._move_to(start[self.axis])
         corner = tuple(0 if axis == self.axis else first for axis, first in enumerate(start))
         z, y, x = box_at(corner, self.patch)
-        self.total[:, z, y, x] += logits * self.window
+        if self.limit is None:
+            self.total[:, z, y, x] += logits * self.window
+        else:
+            for total, channel in zip(self.total, logits, strict=True):
+                total[z, y, x].addcmul_(channel, self.window)
+                self.limit.release()
         self.weight[z, y, x] += self.window
 
     def finish(self) -> None:
@@ -89,18 +103,30 @@ class PatchAggregator:
                 # The clone is one channel: source and target overlap.
                 volume.narrow(self.axis, 0, keep).copy_(volume.narrow(self.axis, count, keep).clone())
                 volume.narrow(self.axis, keep, count).zero_()
+                if self.limit is not None:
+                    self.limit.release()
             self.base += count
 
     def _write(self, count: int) -> None:
-        mean = self.total.narrow(self.axis + 1, 0, count)
-        mean /= self.weight.narrow(self.axis, 0, count)
+        mean, target = self.total.narrow(self.axis + 1, 0, count), self.result.narrow(self.axis + 1, self.base, count)
+        weight = self.weight.narrow(self.axis, 0, count)
+        if self.limit is None or self.probable is not None:
+            self._finish(mean, weight, target, self.outside)
+            return
+        for channel, (sums, one) in enumerate(zip(mean, target, strict=True)):
+            self._finish(sums[None], weight, one[None], self.outside[channel : channel + 1])
+            self.limit.release()
+
+    def _finish(self, mean: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, outside: torch.Tensor) -> None:
+        """Sums ``(K, z, y, x)`` of finished slices become logits in `target`, of the channels that `outside` belongs to."""
+        mean /= weight
         if self.probable is not None:
             mean = self.probable.logits(mean)
         if self.region is not None:
             # Where no tile was, the mean is NaN; it is outside the region, too.
-            outside = ~self.region.narrow(self.axis, self.base, count).to(mean.device)
-            for channel, value in zip(mean, self.outside, strict=True):
-                channel.masked_fill_(outside, value)
+            beyond = ~self.region.narrow(self.axis, self.base, mean.shape[self.axis + 1]).to(mean.device)
+            for channel, value in zip(mean, outside, strict=True):
+                channel.masked_fill_(beyond, value)
         low, high = (float(value) for value in mean.aminmax())
         # Written so that NaN, which compares as false with everything, is caught too.
         if not (low >= -FLOAT16_MAX and high <= FLOAT16_MAX):
@@ -108,7 +134,7 @@ class PatchAggregator:
                 f"{self.source}: expected finite logits within float16, got values from {low} to {high}; "
                 "the network's weights or the image's intensities are broken"
             )
-        self.result.narrow(self.axis + 1, self.base, count).copy_(mean)
+        target.copy_(mean)
 
 
 def empty_logits(shape: tuple[int, ...], source: str) -> torch.Tensor:

@@ -37,6 +37,7 @@ def predict_cases(
     outputs: Outputs,
     *,
     validated: Mapping[str, float] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Segments cases one by one; those that the same models finished before are kept, also where somebody corrected their files since.
 
@@ -46,6 +47,7 @@ def predict_cases(
         ensemble: Models and choice.
         outputs: Decides which files may be written; asked of all before the first is.
         validated: Organ to its mean Dice in validation, which is noted of each case.
+        refused: Case to the reason why it is not to be predicted; one that is done is kept all the same.
 
     Returns:
         Case to reason, for the cases that failed; the others are written all the same. Of cases whose files would be the same, all fail.
@@ -54,6 +56,8 @@ def predict_cases(
         ValueError: A file that must not be replaced lies where one is to be written; nothing was written.
     """
     manifest, files, failures = checked_files(cases, destination, ensemble, outputs, validated=validated)
+    by_name = {case.name: case for case in cases}
+    failures |= {name: reason for name, reason in (refused or {}).items() if not manifest.done(by_name[name], files[name].all)}
     for name, reason in failures.items():
         log.error("%s failed: %s", name, reason)
     folders = (destination.folder, *([destination.folder / UNCERTAINTY] if destination.uncertainty else []))

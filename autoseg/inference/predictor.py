@@ -11,6 +11,7 @@ import torch
 
 from ..runtime.hardware import is_out_of_memory
 from ..schema import Configuration, Labels, Tiling
+from .memory_limit import MemoryLimit
 from .mirroring import Network, averaged_logits
 from .network_input import NetworkInput, patch_3d
 from .patch_aggregator import PatchAggregator, background_logits, box_at, empty_logits
@@ -85,19 +86,20 @@ class Predictor:
         """
         case = volume.case
         inputs = NetworkInput.of(volume, self.configuration, whole_tiles=self.tiling == Tiling(1.0, "plain"))
-        result = empty_logits((self.labels.n_outputs, *inputs.image.shape[1:]), case)
+        shape, limit = (self.labels.n_outputs, *inputs.image.shape[1:]), volume.limit
+        result = empty_logits(shape, case) if limit is None else limit.empty(shape, torch.float16, case)
         report = _Report(progress)
-        while not self._try(inputs, result, report, case):
+        while not self._try(inputs, result, report, case, limit):
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         log.debug("%s: %d tiles computed, %d skipped", case, self.computed, self.skipped)
         # Without a copy: of logits in a file it would have to lie in memory.
         return result[inputs.crop]
 
-    def _try(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> bool:
+    def _try(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str, limit: MemoryLimit | None) -> bool:
         """Fills `result`; False if memory ran out and there is a smaller way. A function of its own, so that its tensors are freed then."""
         try:
-            self._slide(inputs, result, report, case)
+            self._slide(inputs, result, report, case, limit)
         except (RuntimeError, MemoryError) as error:
             smallest = self._batch == 1 and self._aggregator_device.type == "cpu"
             if not is_out_of_memory(error) or smallest:
@@ -111,7 +113,7 @@ class Predictor:
         return True
 
     @torch.inference_mode()
-    def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str) -> None:
+    def _slide(self, inputs: NetworkInput, result: torch.Tensor, report: _Report, case: str, limit: MemoryLimit | None) -> None:
         patch, shape, configuration = patch_3d(self.configuration), tuple(inputs.image.shape[1:]), self.configuration
         every = tile_starts(shape[-configuration.dim :], configuration.patch_size, self.tiling.step)
         if configuration.dim == 2:
@@ -123,6 +125,8 @@ class Predictor:
         starts.sort(key=lambda start: start[axis])
         probable = probabilities_of(self.labels) if self.tiling.mean == "plain" else None
         aggregator = PatchAggregator(result, patch, axis, device=self._aggregator_device, source=case, probable=probable)
+        if limit is not None:
+            aggregator.keep_within(limit)
         if inputs.region is not None:
             aggregator.restrict_to(inputs.region, background_logits(self.labels))
         for first in range(0, len(starts), self._batch):

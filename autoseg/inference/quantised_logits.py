@@ -5,6 +5,7 @@ Earlier versions stored probabilities in eight bits, which are still read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -45,11 +46,11 @@ def quantise_8_bits(logits: torch.Tensor | np.ndarray, labels: Labels) -> np.nda
 def _by_slabs(
     logits: torch.Tensor | np.ndarray, dtype: type[Values], convert: Callable[[torch.Tensor], npt.NDArray[Values]]
 ) -> npt.NDArray[Values]:
-    values = torch.as_tensor(logits)
-    result = np.empty(tuple(values.shape), dtype)
-    rows = max(1, SLAB // max(1, values[:, 0].numel()))
-    for start in range(0, values.shape[1], rows):
-        result[:, start : start + rows] = convert(values[:, start : start + rows])
+    classes, slices, *plane = logits.shape
+    result = np.empty(tuple(logits.shape), dtype)
+    rows = max(1, SLAB // max(1, classes * math.prod(plane)))
+    for start in range(0, slices, rows):
+        result[:, start : start + rows] = convert(torch.as_tensor(logits[:, start : start + rows]))
     return result
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ from .fold_agreement import check_folds_agree
 from .localisation import Localiser, LocatedPredictor, build_locator
 from .logits import Logits
 from .low_memory import LowMemoryPredictor, use_low_memory
+from .memory_limit import MemoryLimit
+from .memory_need import COPIES_OF_TILE, bytes_after, network_bytes
 from .predictor import Predictor, tiling_of
 from .volume_predictor import Progress, Volume, predict_preprocessed, scaled
 
@@ -50,6 +53,7 @@ class InferenceOptions:
         stage_folds: Folds of the first stage of cascades; None: all, whichever of the second's are wanted.
         low_memory: Hold one network, and compute one tile, at a time.
         coarse_to_fine: Look at the volume at lower resolution first, and compute only tiles in which that found organs.
+        max_memory: Bytes that the process may hold; None: what the computer has.
     """
 
     folds: tuple[str, ...] | None = None
@@ -59,6 +63,7 @@ class InferenceOptions:
     stage_folds: tuple[str, ...] | None = None
     low_memory: bool = False
     coarse_to_fine: bool = False
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,7 @@ class TrainedModel:
         predictor: Of all folds.
         key: Identifies the weights, so that results of other weights are not taken for theirs.
         previous: First stage of a cascade, or None.
+        max_memory: Bytes that the process may hold; None: what the computer has.
     """
 
     name: str
@@ -79,6 +85,7 @@ class TrainedModel:
     predictor: Predictor | LowMemoryPredictor | LocatedPredictor | CoarseToFinePredictor
     key: str
     previous: TrainedModel | None = None
+    max_memory: int | None = None
 
     def logits(self, image: Image, *, case: str = "", progress: Progress | None = None, cache: LogitsCache | None = None) -> Logits:
         """Logits of a whole image on the configuration's own grid, with the trace that leads back to the file's.
@@ -94,12 +101,33 @@ class TrainedModel:
         if logits is None:
             inputs, rest = scaled(progress, self.input_share), scaled(progress, 1 - self.input_share)
             volume, trace = self.preprocessed(image, case, inputs, cache)
+            if self.max_memory is not None:
+                volume = replace(volume, limit=MemoryLimit(self.max_memory, self._reserve(image, volume)))
             logits = predict_preprocessed(self.predictor, self.configuration, volume, trace, progress=rest)
             if self in cache:
                 cache[self] = logits
         elif progress is not None:
             progress(1.0)
         return logits
+
+    def _reserve(self, image: Image, volume: Volume) -> int:
+        """Memory that is needed beside large arrays: for a tile, or for the steps after all tiles, when image and volume are gone."""
+        after = bytes_after(image.geometry.shape, volume.image.shape[1:])
+        return max(self.tile_bytes, after - image.array.nbytes - volume.image.nbytes)
+
+    @cached_property
+    def tile_bytes(self) -> int:
+        """Memory that a tile takes with one network at a time: its weights, feature maps, and the tile's logits."""
+        window = self.predictor if isinstance(self.predictor, (Predictor, LowMemoryPredictor)) else self.predictor.predictor
+        network = window.networks[0] if isinstance(window, Predictor) else window.loaders[0]()
+        inputs = (1, self.input_channels, *self.configuration.input_size)
+        patch = math.prod(self.configuration.patch_size) * self.plan.labels.n_outputs
+        return network_bytes(network, inputs) + COPIES_OF_TILE * 4 * patch
+
+    @property
+    def input_channels(self) -> int:
+        """Of its network."""
+        return self.plan.in_channels(self.configuration)
 
     @property
     def depends_on(self) -> tuple[TrainedModel, ...]:
@@ -196,7 +224,7 @@ def load_networks(
     key = checkpoint_key(folder, folds) + ("" if previous is None else f" after {previous.name} {previous.key}")
     key += "" if previous is None or options.first_step is None else f" {previous.predictor.step}"
     key += " coarse to fine" if coarse else ""
-    return TrainedModel(folder.name, plan, configuration, predictor, key, previous)
+    return TrainedModel(folder.name, plan, configuration, predictor, key, previous, options.max_memory)
 
 
 def _common_flips(runs: Sequence[Run]) -> Mirroring:

@@ -12,6 +12,7 @@ import torch
 from ..schema import Configuration, Trace
 from .candidate_region_mask import candidate_region_mask
 from .logits import Logits
+from .memory_limit import MemoryLimit
 
 Progress = Callable[[float], None]
 """Is called with the share of the work done since the last call."""
@@ -26,12 +27,14 @@ class Volume:
         previous: Label map of the previous stage on the same grid, ``(Z, Y, X)`` internal values, or None.
         region: Candidate region, ``(Z, Y, X)`` bool: what lies outside is background; None means everywhere.
         case: Its name, for messages.
+        limit: Of the memory that its prediction takes; None: what the computer has.
     """
 
     image: np.ndarray
     previous: np.ndarray | None = None
     region: np.ndarray | None = None
     case: str = "image"
+    limit: MemoryLimit | None = None
 
 
 class VolumePredictor(Protocol):
@@ -48,8 +51,9 @@ def predict_preprocessed(
     """Predicts a preprocessed case inside its candidate region; with the previous stage's label map where the configuration follows one."""
     region = candidate_region_mask(configuration, volume.image, volume.previous, source=volume.case)
     previous = volume.previous if configuration.sees_previous else None
-    logits = predictor.logits(replace(volume, region=region, previous=previous), progress=progress)
-    return Logits(logits, trace) if configuration.slice_axis == 0 else _in_planned_order(logits, trace, configuration.slice_axis)
+    array = predictor.logits(replace(volume, region=region, previous=previous), progress=progress)
+    logits = Logits(array, trace) if configuration.slice_axis == 0 else _in_planned_order(array, trace, configuration.slice_axis)
+    return logits if volume.limit is None else volume.limit.readable(logits)
 
 
 def _in_planned_order(logits: torch.Tensor, trace: Trace, axis: int) -> Logits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import build_network
@@ -63,6 +66,44 @@ def measure(network: str | nn.Module, dim: int, in_channels: int, out_channels: 
         skeleton.eval()(x)
     elements = sum(output.numel() for _, output in calls)
     return NetworkCost(sum(p.numel() for p in skeleton.parameters()), counter.get_total_flops(), elements)
+
+
+def held_bytes(network: nn.Module, inputs: Sequence[int]) -> int:
+    """Most bytes of tensors, the input and the output among them, that a forward pass in evaluation holds at once; without parameters.
+
+    The network is left unchanged, and nothing is computed. What the library takes for a convolution beside its input and output is not
+    known here.
+
+    Args:
+        network: On any device.
+        inputs: Shape of its input ``(B, C, *input)``.
+    """
+    skeleton = _on_meta_device(network).eval()
+    with torch.no_grad(), _HeldTensors() as held:
+        skeleton(torch.empty(tuple(inputs), device="meta"))
+    return held.most
+
+
+class _HeldTensors(TorchDispatchMode):
+    """Adds up the tensors that are made within the block, and takes off those that are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for one in tree_leaves(results):
+            if isinstance(one, torch.Tensor) and (storage := one.untyped_storage()) not in self.known:
+                self.known.add(storage)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._let_go, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return results
+
+    def _let_go(self, count: int) -> None:
+        self.now -= count
 
 
 def _on_meta_device(network: nn.Module) -> nn.Module:

@@ -63,12 +63,14 @@ def chosen_ensemble(
         ValueError: One of them or a fold of it is not trained, or they do not fit the dataset's plan.
     """
     device = choose_device(settings.device)
-    if not settings.low_memory:  # it keeps freed memory, and tries convolutions that need more
+    low_memory = settings.low_memory or (settings.max_memory is not None and device.type == "cpu")
+    if not low_memory:  # it keeps freed memory, and tries convolutions that need more
         prepare_device(device)
     root = source.results
     members = sorted({name for names in choice.organs.values() for name in names})
     first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)
-    options = InferenceOptions(step=step, first_step=first, stage_folds=stage_folds, low_memory=settings.low_memory)
+    options = InferenceOptions(step=step, first_step=first, stage_folds=stage_folds, low_memory=low_memory)
+    options = replace(options, max_memory=settings.max_memory)
     folds = {name: tuple(settings.folds or choice.member_folds.get(name) or choice.folds) for name in members}
     loaded: ModelCache = {}  # a cascade's first stage may be a member as well
     of_members = {name: replace(options, folds=folds[name], mirror=_mirrors(settings, choice, root, name)) for name in members}

@@ -19,6 +19,7 @@ from .chosen_models import ensemble_of, present_choice
 from .dry_run import DryRun, would_write
 from .loaded_model import LoadedModel, describe_models, prediction_outputs
 from .model_source import ModelSource, find_source
+from .needed_memory import cases_beyond
 
 
 @allows_code()
@@ -57,7 +58,7 @@ def _cases(model: LoadedModel, found: FoundCases, images: Sequence[Path], out: P
     destination, cases = destination_of(out, found.cases, model.settings, dim=dim)
     outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
     manifest, files, clashing = checked_files(cases, destination, model.ensemble, outputs)
-    found.failed.update(clashing)
+    found.failed.update(clashing | cases_beyond(model.ensemble, cases, model.settings.max_memory))
     lines = []
     for case in cases:
         if case.name not in clashing:

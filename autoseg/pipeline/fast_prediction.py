@@ -11,6 +11,7 @@ from pathlib import Path
 from ..data.images import read_case_geometry
 from ..inference.coarse_to_fine import CoarseToFinePredictor
 from ..inference.ensemble import Ensemble
+from ..inference.memory_need import grid_shape, need
 from ..inference.trained_model import InferenceOptions, TrainedModel
 from ..runtime.runs import ALL, ModelFolder, model_folders
 from ..runtime.shown_text import duration
@@ -19,11 +20,6 @@ from ..schema.cheaper_prediction import COARSE_TO_FINE, LARGER_STEPS, NO_MIRRORI
 from ..selection.cheaper_ways import known_losses
 from ..selection.fast_choice import candidate_loss, fast_choice, fast_way
 from ..trainers.cheaper_validation import cheaper_ways
-
-PROCESS_BYTES = 6e8
-"""Of Python, torch and a network, without images."""
-FILE_BYTES, GRID_BYTES = 10, 10
-"""Of each voxel of a file, which is read and resampled; and of each voxel and channel on the model's grid, without logits."""
 
 
 def fast_models(choice: Choice, results: Path) -> Choice:
@@ -117,10 +113,10 @@ def _cost(ensemble: Ensemble, results: Path, geometries: Sequence[Geometry]) -> 
     if not geometries:
         return []
     seconds = [_seconds(model, ensemble.choice, results, geometries) for model in ensemble.models.values()]
-    largest = max(sum(_bytes(model, one) for model in ensemble.models.values()) for one in geometries)
+    largest = max(need(ensemble.models.values(), one, len(ensemble.channels)).usual for one in geometries)
     time = f"about {duration(sum(seconds))} on a computer like the one that validated" if all(seconds) else "its time was not measured"
     noun = "case" if len(geometries) == 1 else "cases"
-    return [f"--fast: {len(geometries)} {noun}: {time}; about {(PROCESS_BYTES + largest) / 1e9:.1f} GB of memory for the largest"]
+    return [f"--fast: {len(geometries)} {noun}: {time}; about {largest / 1e9:.1f} GB of memory for the largest"]
 
 
 def _seconds(model: TrainedModel, choice: Choice, results: Path, geometries: Sequence[Geometry]) -> float:
@@ -135,15 +131,4 @@ def _seconds(model: TrainedModel, choice: Choice, results: Path, geometries: Seq
 
 def _voxels(model: TrainedModel, geometry: Geometry) -> float:
     """Of an image on a model's grid, without cropping."""
-    configuration, order = model.configuration, model.plan.transpose
-    sizes, slices = [geometry.shape[axis] * geometry.spacing[axis] for axis in order], 1
-    if configuration.dim < len(order):  # slice by slice
-        slices = geometry.shape[order[configuration.slice_axis]]
-        del sizes[configuration.slice_axis]
-    return slices * math.prod(size / edge for size, edge in zip(sizes, configuration.spacing, strict=True))
-
-
-def _bytes(model: TrainedModel, geometry: Geometry) -> float:
-    """Of an image, of its copy on the model's grid, and of the logits in float16."""
-    channels, voxels = len(model.plan.channels), _voxels(model, geometry)
-    return FILE_BYTES * channels * math.prod(geometry.shape) + voxels * (GRID_BYTES * channels + 2 * model.plan.labels.n_outputs)
+    return math.prod(grid_shape(model.plan, model.configuration, geometry))

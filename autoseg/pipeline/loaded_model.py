@@ -36,6 +36,7 @@ from ..selection.validated_dice import in_words, validated_dice
 from .fast_prediction import describe_fast
 from .known_patients import with_patients
 from .model_source import ModelSource
+from .needed_memory import cases_beyond, check_memory
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class LoadedModel:
         """
         with self.in_use():
             ensemble, read = self.ensemble, self._read(image)
+            if self.settings.max_memory is not None:
+                check_memory(ensemble, read.geometry, self.settings.max_memory, read.source)
             logits, by_fold = ensemble.logits_by_fold(read) if ensemble.choice.vote else (ensemble.logits(read), None)
             label_map = ensemble.segment(logits, by_fold)
             found = organ_uncertainties(ensemble, ensemble.candidate_predictions(logits), label_map)
@@ -239,7 +242,8 @@ def predict_found(
         outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
         cases = with_patients(cases, model.source.plan)
         validated = model.validation_dice
-        failures = predict_cases(cases, destination, ensemble, outputs, validated=validated)
+        beyond = cases_beyond(ensemble, cases, settings.max_memory)
+        failures = predict_cases(cases, destination, ensemble, outputs, validated=validated, refused=beyond)
         conclude_prediction(destination, cases, ensemble, model.source.results, validated=validated, write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)
     return PredictedCases(written, {**found.failed, **failures}, found.skipped)

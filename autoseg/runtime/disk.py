@@ -193,3 +193,14 @@ def _bytes(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count} bytes"
+
+
+def is_in_memory(folder: Path) -> bool:
+    """Whether files of a folder are held in main memory, as in ``/dev/shm`` and, on some systems, ``/tmp``; False where nobody tells."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    resolved = folder.resolve()
+    above = [(len(place), kind) for _, place, kind, *_ in mounts if resolved == Path(place) or Path(place) in resolved.parents]
+    return max(above, default=(0, ""))[1] in ("tmpfs", "ramfs")

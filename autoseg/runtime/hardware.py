@@ -122,6 +122,12 @@ def peak_memory(process: int | None = None) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def memory_in_use() -> int:
+    """Resident size of this process, bytes; where the system does not tell (not Linux), its peak."""
+    listed = _listed_bytes("/proc/self/status", "VmRSS")
+    return peak_memory() if listed is None else listed
+
+
 def reset_peak_memory() -> None:
     """Resets `peak_memory` (on Linux) and `peak_gpu_memory` to the present use."""
     import torch

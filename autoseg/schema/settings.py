@@ -156,6 +156,8 @@ class PredictSettings:
         step: Distance of tiles as a share of the patch; two: of a cascade's first stage, and of all others; None: as validated.
         fast: The cheapest models and the cheapest way whose Dice on held-out cases is at most 0.01 lower (`autoseg.selection.fast_choice`).
         low_memory: Hold one network and compute one tile at a time: slower, with the least memory.
+        max_memory_gb: Most memory that the process may hold, in GB (1e9 bytes), with one network and one tile at a time and large arrays in
+            temporary files; a case that needs more is not begun. None: what the computer has.
         save_probabilities: Write probability maps too.
         uncertainty: Write uncertainty maps too, and the table of what to check first even of a single case.
         statistics: Also each organ's intensities and estimated Dice in the table of volumes.
@@ -174,6 +176,7 @@ class PredictSettings:
     step: float | tuple[float, float] | None = None
     fast: bool = False
     low_memory: bool = False
+    max_memory_gb: float | None = None
     save_probabilities: bool = False
     uncertainty: bool = False
     statistics: bool = False
@@ -187,6 +190,13 @@ class PredictSettings:
     def __post_init__(self) -> None:
         if self.fast and self.mirror:
             raise ValueError("--fast: predicts without mirrored copies, found --tta too; leave one of them out")
+        if self.max_memory_gb is not None and not self.max_memory_gb > 0:
+            raise ValueError(f"--max-memory: expected more than 0 GB, got {self.max_memory_gb}")
+
+    @property
+    def max_memory(self) -> int | None:
+        """The same in bytes."""
+        return None if self.max_memory_gb is None else int(self.max_memory_gb * 1e9)
 
     @property
     def allowed_modules(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def test_version() -> None:
 def test_durations_and_memory_sizes() -> None:
     seconds = {"90s": 90, "20m": 1200, "2h": 7200, "1h30m": 5400, "1.5h": 5400, "1d": 86400, " 5M ": 300}
     assert {text: units.duration(text) for text in seconds} == seconds
-    sizes = {"8GB": 8, "8": 8, "8g": 8, "12 gb": 12, "6000MB": 6, "500m": 0.5, "0.2GB": 0.2}
+    sizes = {"8GB": 8, "8": 8, "8g": 8, "12 gb": 12, "6000MB": 6, "500m": 0.5, "0.2GB": 0.2, "4GiB": 4.294967296, "900000 kB": 0.9}
     assert {text: units.gigabytes(text) for text in sizes} == pytest.approx(sizes)
 
 

@@ -1,0 +1,131 @@
+"""What a prediction needs of memory at the least, known before anything is computed: from shapes, and from a network's layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from ..networks.network_cost import held_bytes
+from ..preprocessing.orientation import plan_transform
+from ..preprocessing.resampling import resampled_shape
+from ..runtime.hardware import memory_in_use
+from ..schema import Configuration, Geometry, Plan
+
+LIBRARIES = 80e6
+"""What is loaded later than now: readers, measures of components."""
+LAYERS = 1.25
+"""What convolutions take beside their input and output, as a share of all that is held."""
+WEIGHTS = 3
+"""A network is read, built, and its weights are ordered anew for convolutions."""
+COPIES_OF_TILE = 4
+"""Logits of a tile at once: of the network, mirrored back, their sum, and with the window's weights."""
+
+READ, NORMALISED, RESAMPLED = 10, 11, 14
+"""Bytes a voxel of a channel while a file is read and converted; while it is normalised, beside the image itself; and of the model's grid
+while it is filled."""
+VOLUME = 8
+"""Bytes a voxel and channel of the model's grid while tiles are computed: the volume, and its copy with a margin."""
+MAPPED, CELLS = 14, 6
+"""Bytes a voxel of the file, and of the model's grid, of label maps, their components and what is written."""
+SLABS = 3e8
+"""Of all that is done slab by slab after the tiles."""
+
+
+class Model(Protocol):
+    """What is asked of a `TrainedModel` here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def configuration(self) -> Configuration: ...
+    @property
+    def tile_bytes(self) -> int: ...
+    @property
+    def depends_on(self) -> Sequence[Any]: ...
+
+
+def network_bytes(network: nn.Module, inputs: Sequence[int]) -> int:
+    """Memory that a network with its weights takes for one input of this shape ``(B, C, *input)``."""
+    weights = sum(one.numel() * one.element_size() for one in network.parameters())
+    return int(WEIGHTS * weights + LAYERS * held_bytes(network, inputs))
+
+
+def bytes_after(file_shape: Sequence[int], grid: Sequence[int]) -> int:
+    """Memory of the steps after all tiles, without logits."""
+    return int(MAPPED * math.prod(file_shape) + CELLS * math.prod(grid) + SLABS)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory of a case's prediction.
+
+    Attributes:
+        steps: What is done to the bytes that it takes, beside what the process has now.
+        arrays: Bytes of logits and of sums of tiles, which may lie in files.
+    """
+
+    steps: dict[str, int]
+    arrays: int
+
+    @property
+    def least(self) -> int:
+        """Bytes of the process with all arrays in files."""
+        return int(memory_in_use() + LIBRARIES + max(self.steps.values()))
+
+    @property
+    def usual(self) -> int:
+        """Bytes of the process with all arrays in memory."""
+        return self.least + self.arrays
+
+    @property
+    def largest(self) -> str:
+        """What takes most."""
+        return max(self.steps, key=lambda step: self.steps[step])
+
+
+def need(models: Iterable[Model], geometry: Geometry, channels: int) -> Need:
+    """What the prediction of an image of so many channels needs with some models, one after the other."""
+    voxels, arrays, sums = math.prod(geometry.shape), 0, 0
+    steps = {"reading the image": READ * channels * voxels}
+    for model in _all_of(models):
+        grid, outputs = grid_shape(model.plan, model.configuration, geometry), model.plan.labels.n_outputs
+        on_grid = math.prod(grid)
+        of_model = {
+            f"preprocessing for {model.name}": (4 + NORMALISED) * channels * voxels + (4 * channels + RESAMPLED) * on_grid,
+            f"a tile of {model.name}": 4 * channels * voxels + VOLUME * channels * on_grid + model.tile_bytes,
+            f"label maps by {model.name}": bytes_after(geometry.shape, grid),
+        }
+        steps |= of_model
+        arrays += 2 * outputs * on_grid
+        sums = max(sums, 4 * outputs * _sums(model.configuration, grid))
+    return Need(steps, arrays + sums)
+
+
+def _sums(configuration: Configuration, grid: Sequence[int]) -> int:
+    """Voxels of which sums of tiles are held: one patch thick along the axis that it covers least."""
+    patch = (1, *configuration.patch_size)[-3:]
+    shape = (1, *grid)[-3:]
+    covered = [min(1.0, edge / size) for edge, size in zip(patch, shape, strict=True)]
+    return int(math.prod(max(edge, size) for edge, size in zip(patch, shape, strict=True)) * min(covered))
+
+
+def grid_shape(plan: Plan, configuration: Configuration, geometry: Geometry) -> tuple[int, ...]:
+    """Voxels of an image on a model's grid, without cropping."""
+    order, _ = plan_transform(geometry, plan.order_of(configuration), plan.orientation)
+    spacing, shape = tuple(geometry.spacing[axis] for axis in order), tuple(geometry.shape[axis] for axis in order)
+    target = configuration.spacing if len(spacing) == len(configuration.spacing) else (spacing[0], *configuration.spacing)
+    return resampled_shape(shape, spacing, target)
+
+
+def _all_of(models: Iterable[Model]) -> list[Model]:
+    """Models, and those that they need."""
+    found: list[Model] = []
+    for model in models:
+        found += [model, *_all_of(model.depends_on)]
+    return found

@@ -22,7 +22,7 @@ from .logits import Logits
 RESULT_SHARE = 0.25
 """Of the memory that is left; logits that need more lie in a file, since those of several models are held at once."""
 
-NUMBERS = {torch.float16: np.float16, torch.float32: np.float32}
+NUMBERS: dict[torch.dtype, type[np.floating[Any]]] = {torch.float16: np.float16, torch.float32: np.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class MemoryLimit:
         Raises:
             ValueError: No folder for temporary files has room for it.
         """
-        size = NUMBERS[dtype]().itemsize * math.prod(shape)
+        size = dtype.itemsize * math.prod(shape)
         if size > share * self.free():
             return self._in_file(shape, dtype, size, source)
         array = np.zeros(shape, NUMBERS[dtype])

@@ -15,8 +15,8 @@ from ..preprocessing.resampling import resampled_shape
 from ..runtime.hardware import memory_in_use
 from ..schema import Configuration, Geometry, Plan
 
-LIBRARIES = 80e6
-"""What is loaded later than now: readers, measures of components."""
+LIBRARIES = 1.5e8
+"""What is loaded later than now (readers, measures of components), and freed blocks that malloc keeps."""
 LAYERS = 1.25
 """What convolutions take beside their input and output, as a share of all that is held."""
 WEIGHTS = 3
@@ -24,15 +24,17 @@ WEIGHTS = 3
 COPIES_OF_TILE = 4
 """Logits of a tile at once: of the network, mirrored back, their sum, and with the window's weights."""
 
-READ, NORMALISED, RESAMPLED = 10, 11, 14
-"""Bytes a voxel of a channel while a file is read and converted; while it is normalised, beside the image itself; and of the model's grid
-while it is filled."""
-VOLUME = 8
-"""Bytes a voxel and channel of the model's grid while tiles are computed: the volume, and its copy with a margin."""
-MAPPED, CELLS = 14, 6
-"""Bytes a voxel of the file, and of the model's grid, of label maps, their components and what is written."""
-SLABS = 3e8
-"""Of all that is done slab by slab after the tiles."""
+KEPT = 1.15
+"""Without a limit freed blocks are kept for the next tile (`runtime.hardware.keep_freed_memory`)."""
+
+IMAGE = 4
+"""Bytes of a voxel in memory."""
+READ, NORMALISED, INTERPOLATED = 10, 11, 8
+"""Bytes a voxel while a file is read and converted; while its channels are normalised, beside the image; and while one is resampled."""
+MAPPED, CUT, CELLS = 14, 4, 6
+"""Bytes a voxel of the file while components of a label map are measured, and while it is made; and then of the model's grid."""
+SLABS = 3.5e8
+"""Of what is done slab by slab after the tiles."""
 
 
 class Model(Protocol):
@@ -58,7 +60,8 @@ def network_bytes(network: nn.Module, inputs: Sequence[int]) -> int:
 
 def bytes_after(file_shape: Sequence[int], grid: Sequence[int]) -> int:
     """Memory of the steps after all tiles, without logits."""
-    return int(MAPPED * math.prod(file_shape) + CELLS * math.prod(grid) + SLABS)
+    voxels = math.prod(file_shape)
+    return int(max(MAPPED * voxels, CUT * voxels + CELLS * math.prod(grid) + SLABS))
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class Need:
 
     @property
     def usual(self) -> int:
-        """Bytes of the process with all arrays in memory."""
-        return self.least + self.arrays
+        """Bytes of the process with all arrays, and freed blocks, in memory."""
+        return int(KEPT * (self.least + self.arrays))
 
     @property
     def largest(self) -> str:
@@ -93,15 +96,18 @@ def need(models: Iterable[Model], geometry: Geometry, channels: int) -> Need:
     """What the prediction of an image of so many channels needs with some models, one after the other."""
     voxels, arrays, sums = math.prod(geometry.shape), 0, 0
     steps = {"reading the image": READ * channels * voxels}
+    image = IMAGE * channels * voxels
     for model in _all_of(models):
         grid, outputs = grid_shape(model.plan, model.configuration, geometry), model.plan.labels.n_outputs
         on_grid = math.prod(grid)
-        of_model = {
-            f"preprocessing for {model.name}": (4 + NORMALISED) * channels * voxels + (4 * channels + RESAMPLED) * on_grid,
-            f"a tile of {model.name}": 4 * channels * voxels + VOLUME * channels * on_grid + model.tile_bytes,
+        volume = IMAGE * channels * on_grid
+        resampled = volume + (0 if on_grid == voxels else INTERPOLATED * max(voxels, on_grid))
+        small = any(size < edge for size, edge in zip(grid[::-1], model.configuration.patch_size[::-1], strict=False))
+        steps |= {
+            f"preprocessing for {model.name}": image + NORMALISED * channels * voxels + resampled,
+            f"a tile of {model.name}": image + volume * (2 if small else 1) + model.tile_bytes,  # a small one is padded
             f"label maps by {model.name}": bytes_after(geometry.shape, grid),
         }
-        steps |= of_model
         arrays += 2 * outputs * on_grid
         sums = max(sums, 4 * outputs * _sums(model.configuration, grid))
     return Need(steps, arrays + sums)

@@ -121,8 +121,8 @@ class TrainedModel:
         window = self.predictor if isinstance(self.predictor, (Predictor, LowMemoryPredictor)) else self.predictor.predictor
         network = window.networks[0] if isinstance(window, Predictor) else window.loaders[0]()
         inputs = (1, self.input_channels, *self.configuration.input_size)
-        patch = math.prod(self.configuration.patch_size) * self.plan.labels.n_outputs
-        return network_bytes(network, inputs) + COPIES_OF_TILE * 4 * patch
+        logits = COPIES_OF_TILE * 4 * math.prod(self.configuration.patch_size) * self.plan.labels.n_outputs
+        return logits + (network_bytes(network, inputs) if isinstance(network, nn.Module) else 0)
 
     @property
     def input_channels(self) -> int:

@@ -13,7 +13,7 @@ from ..inference.ensemble import Ensemble, check_channels
 from ..inference.postprocessing import forced
 from ..inference.trained_model import InferenceOptions, ModelCache, TrainedModel, load_model
 from ..runtime.case_contents import in_words
-from ..runtime.hardware import choose_device, prepare_device
+from ..runtime.hardware import choose_device, prepare_device, return_freed_memory
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.runs import ModelFolder, model_folders
 from ..runtime.serialization import read_json
@@ -66,6 +66,8 @@ def chosen_ensemble(
     low_memory = settings.low_memory or (settings.max_memory is not None and device.type == "cpu")
     if not low_memory:  # it keeps freed memory, and tries convolutions that need more
         prepare_device(device)
+    elif settings.max_memory is not None:
+        return_freed_memory()
     root = source.results
     members = sorted({name for names in choice.organs.values() for name in names})
     first, step = settings.step if isinstance(settings.step, tuple) else (None, settings.step)

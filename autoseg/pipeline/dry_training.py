@@ -20,6 +20,7 @@ from ..runtime.shown_text import duration
 from ..runtime.workspace import DESCRIPTION, Workspace, find_workspace
 from ..schema import Configuration, Dataset, Plan, Split
 from ..schema.settings import EnsembleSettings, PlanSettings, TrainSettings
+from ..trainers.cheaper_validation import is_cheaper_interrupted
 from ..trainers.corrected_references import needs_validation
 from ..trainers.longer import is_trained_on
 from ..trainers.run_setup import budget_of, of_sources, split_of
@@ -86,7 +87,10 @@ def dry_training(
     asked = asked_training(which, configuration, fold, settings or TrainSettings(), home=home)
     if asked.is_finished:
         again = needs_validation(asked.run, asked.dataset.cases) if asked.run.is_started else []
-        validated = f"; validated again: {', '.join(again)}" if again else "; nothing would be done (--restart starts over)"
+        nothing = "; nothing would be done (--restart starts over)"
+        if asked.run.is_started and is_cheaper_interrupted(asked.run):
+            nothing = "; what cheaper ways of predicting lose would be measured, which was interrupted"
+        validated = f"; validated again: {', '.join(again)}" if again else nothing
         return DryRun((f"{asked.run.folder} is finished already{validated}.",))
     check_begins(asked, preset)
     return DryRun(tuple(_training_lines(asked)))

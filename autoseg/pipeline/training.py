@@ -31,7 +31,7 @@ from ..trainers import TRAINERS
 from ..trainers.cascade.out_of_fold import cases_without_prediction, folds_that_validate, prepare_previous
 from ..trainers.cascade.planned_region import record_candidate_region
 from ..trainers.case_sampling import with_case_facts
-from ..trainers.cheaper_validation import validate_cheaper
+from ..trainers.cheaper_validation import is_cheaper_interrupted, validate_cheaper
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.fine_tuning import check_pretrained, find_pretrained
 from ..trainers.learning_checks import not_learnt
@@ -225,10 +225,13 @@ def as_started(spec: TrainingSpec, run: Run, settings: TrainSettings) -> tuple[T
 
 
 def _is_validated_again(run: Run, dataset: Dataset) -> bool:
-    """Whether cases of a finished run must be predicted again; said in the log."""
+    """Whether cases of a finished run must be predicted again, or cheaper ways of predicting them measured yet; said in the log."""
     again = needs_validation(run, dataset.cases) if run.is_started else []
     if again:
         log.warning("%s: validated again, as nothing is there of the present networks' predictions of %s", run.folder, ", ".join(again))
+    elif run.is_started and is_cheaper_interrupted(run):
+        log.info("%s: what cheaper ways of predicting lose is measured, which was interrupted.", run.folder)
+        return True
     return bool(again)
 
 

@@ -48,10 +48,12 @@ class CheaperValidation:
 
     Attributes:
         network: `autoseg.runtime.case_contents.checkpoint_id` of the network.
+        waiting: Cases that are to be predicted yet; some remain only where that was interrupted.
     """
 
     network: str
     cases: list[CheaperCase] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

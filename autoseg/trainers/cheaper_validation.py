@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,40 +46,69 @@ CHEAPER = "cheaper.json"
 
 def read_cheaper(run: Run) -> list[CheaperCase]:
     """What was measured of a run's present network; empty where nothing was, as by earlier versions."""
-    path = run.validation / CHEAPER
+    return _noted(run).cases
+
+
+def is_cheaper_interrupted(run: Run) -> bool:
+    """Whether measuring a run's present network was begun and not ended."""
+    return bool(_noted(run).waiting)
+
+
+def _noted(run: Run) -> CheaperValidation:
+    """What ``validation/cheaper.json`` holds of the present network."""
+    path, nothing = run.validation / CHEAPER, CheaperValidation("")
     if not path.is_file() or not run.is_trained:
-        return []
+        return nothing
     found = read_json(path, CheaperValidation)
-    return found.cases if found.network == checkpoint_id(run.checkpoint) else []
+    return found if found.network == checkpoint_id(run.checkpoint) else nothing
 
 
 def validate_cheaper(trainer: Trainer, network: nn.Module, dataset: Dataset) -> list[CheaperCase]:
     """Predicts one case a held-out patient in cheaper ways, and writes ``validation/cheaper.json``; does nothing where that was done.
 
     Of 12 patients at the most; in a training of limited time as many as a quarter of validation's time suffices for. A case that fails is
-    left out.
+    left out. What was interrupted goes on with the cases that waited.
 
     Returns:
         What is known then; empty for fold ``all``, which has no held-out case.
     """
     job, run = trainer.job, Run(trainer.folders.run)
-    if job.fold == ALL or not job.split.val or not run.checkpoint.is_file() or (run.validation / CHEAPER).is_file() and read_cheaper(run):
+    if job.fold == ALL or not job.split.val or not run.checkpoint.is_file():
         return read_cheaper(run)
+    noted = _noted(run)
+    if noted.cases and not noted.waiting:
+        return noted.cases
     full = {name: read_json(run.case_scores(name), list[Score]) for name in job.split.val if run.case_scores(name).is_file()}
     cases = [case for case in trial_cases(list(full), dataset) if Store(trainer.folders.data).has(case.name)][:MOST_PATIENTS]
-    found = CheaperValidation(checkpoint_id(run.checkpoint))
+    if noted.waiting:
+        cases = [case for case in cases if case.name in noted.waiting]
+    found = CheaperValidation(checkpoint_id(run.checkpoint), [*noted.cases], [case.name for case in cases])
+    _predict_cheaper(trainer, network, cases, full, found)
+    found.waiting.clear()
+    if found.cases:
+        write_json(run.validation / CHEAPER, found)
+    else:
+        (run.validation / CHEAPER).unlink(missing_ok=True)
+    return found.cases
+
+
+def _predict_cheaper(
+    trainer: Trainer, network: nn.Module, cases: Sequence[Case], full: Mapping[str, list[Score]], found: CheaperValidation
+) -> None:
+    """Adds the cases to what was found, as far as the time suffices, and notes after each what waits: a kill loses one at the most."""
+    run = Run(trainer.folders.run)
     limit, started, slowest = _limit(trainer, run), time.monotonic(), 0.0
+    limit -= sum(one.seconds for one in found.cases)
     failures: dict[str, str] = {}
     for case in tqdm(cases, desc="Predicting in cheaper ways", unit="case", disable=not trainer.progress):
         if time.monotonic() - started + (slowest or _expected(trainer, run, case)) > limit:
             break
+        write_json(run.validation / CHEAPER, found)
         begun = time.monotonic()
         with failure_of(case.name, failures, "could not be predicted in cheaper ways"):
             found.cases.extend(_in_cheaper_ways(trainer, network, case, full[case.name]))
+        found.waiting.remove(case.name)
         slowest = max(slowest, time.monotonic() - begun)
-    if found.cases:
-        write_json(run.validation / CHEAPER, found)
-    return found.cases
 
 
 def cheaper_ways(configuration: Configuration) -> dict[str, Configuration]:

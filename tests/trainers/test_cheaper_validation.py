@@ -19,7 +19,7 @@ from autoseg.schema import Budget, Mirroring
 from autoseg.schema.cheaper_prediction import COARSE_TO_FINE, LARGER_STEPS, NO_MIRRORING, WAYS
 from autoseg.schema.run_record import ValidationSettings
 from autoseg.trainers import cheaper_validation
-from autoseg.trainers.cheaper_validation import cheaper_ways, read_cheaper, validate_cheaper
+from autoseg.trainers.cheaper_validation import cheaper_ways, is_cheaper_interrupted, read_cheaper, validate_cheaper
 from autoseg.trainers.run_options import RunFolders
 from autoseg.trainers.trainer import Trainer
 from autoseg.trainers.validation import validate_fold
@@ -88,6 +88,28 @@ def test_what_does_not_fit_into_the_time_is_not_measured(validated, monkeypatch)
     assert validate_cheaper(short, network, dataset) == []
     assert not (Run(trainer.folders.run).validation / "cheaper.json").exists()
     assert validate_cheaper(trainer.for_job(replace(trainer.job, fold="all")), network, dataset) == []
+
+
+def test_what_was_killed_goes_on_with_the_cases_that_waited(validated, monkeypatch) -> None:
+    trainer, network, dataset = validated
+    run, predicted = Run(trainer.folders.run), cheaper_validation._in_cheaper_ways
+
+    def killed_at_second(trainer, network, case, full):
+        if case.name == "d":
+            raise KeyboardInterrupt
+        return predicted(trainer, network, case, full)
+
+    monkeypatch.setattr(cheaper_validation, "_in_cheaper_ways", killed_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        validate_cheaper(trainer, network, dataset)
+    assert is_cheaper_interrupted(run)
+    assert {one.case for one in read_cheaper(run)} == {"c"}
+    again = []
+    monkeypatch.setattr(cheaper_validation, "_in_cheaper_ways", lambda *given: again.append(given[2].name) or predicted(*given))
+    found = validate_cheaper(trainer, network, dataset)
+    assert again == ["d"]
+    assert {one.case for one in found} == {"c", "d"} and read_cheaper(run) == found
+    assert not is_cheaper_interrupted(run)
 
 
 def test_the_first_look_finds_where_organs_are_and_the_second_is_equal_there(caplog) -> None:

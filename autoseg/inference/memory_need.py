@@ -92,8 +92,11 @@ class Need:
         return max(self.steps, key=lambda step: self.steps[step])
 
 
-def need(models: Iterable[Model], geometry: Geometry, channels: int) -> Need:
-    """What the prediction of an image of so many channels needs with some models, one after the other."""
+def need(models: Iterable[Model], geometry: Geometry, channels: int, *, beside: int = 0) -> Need:
+    """What the prediction of an image of so many channels needs with some models, one after the other.
+
+    `beside` are bytes a voxel that are held while the label map is made.
+    """
     voxels, arrays, sums = math.prod(geometry.shape), 0, 0
     steps = {"reading the image": READ * channels * voxels}
     image = IMAGE * channels * voxels
@@ -106,7 +109,7 @@ def need(models: Iterable[Model], geometry: Geometry, channels: int) -> Need:
         steps |= {
             f"preprocessing for {model.name}": image + NORMALISED * channels * voxels + resampled,
             f"a tile of {model.name}": image + volume * (2 if small else 1) + model.tile_bytes,  # a small one is padded
-            f"label maps by {model.name}": bytes_after(geometry.shape, grid),
+            f"label maps by {model.name}": bytes_after(geometry.shape, grid) + beside * voxels,
         }
         arrays += 2 * outputs * on_grid
         sums = max(sums, 4 * outputs * _sums(model.configuration, grid))

@@ -111,9 +111,9 @@ class TrainedModel:
         return logits
 
     def _reserve(self, image: Image, volume: Volume) -> int:
-        """Memory that is needed beside large arrays: for a tile, or for the steps after all tiles, when image and volume are gone."""
+        """Memory that is needed beside large arrays: for a tile, or for the steps after all tiles, when the volume is gone."""
         after = bytes_after(image.geometry.shape, volume.image.shape[1:])
-        return max(self.tile_bytes, after - image.array.nbytes - volume.image.nbytes)
+        return max(self.tile_bytes, after - volume.image.nbytes)
 
     @cached_property
     def tile_bytes(self) -> int:

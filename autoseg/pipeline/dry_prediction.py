@@ -58,7 +58,7 @@ def _cases(model: LoadedModel, found: FoundCases, images: Sequence[Path], out: P
     destination, cases = destination_of(out, found.cases, model.settings, dim=dim)
     outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
     manifest, files, clashing = checked_files(cases, destination, model.ensemble, outputs)
-    found.failed.update(clashing | cases_beyond(model.ensemble, cases, model.settings.max_memory))
+    found.failed.update(clashing | cases_beyond(model.ensemble, cases, model.settings))
     lines = []
     for case in cases:
         if case.name not in clashing:

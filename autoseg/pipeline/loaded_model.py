@@ -242,7 +242,7 @@ def predict_found(
         outputs = prediction_outputs(images, destination, cases, model.source, overwrite=overwrite)
         cases = with_patients(cases, model.source.plan)
         validated = model.validation_dice
-        beyond = cases_beyond(ensemble, cases, settings.max_memory)
+        beyond = cases_beyond(ensemble, cases, settings)
         failures = predict_cases(cases, destination, ensemble, outputs, validated=validated, refused=beyond)
         conclude_prediction(destination, cases, ensemble, model.source.results, validated=validated, write=outputs.write)
     written = tuple(case.name for case in cases if case.name not in failures)

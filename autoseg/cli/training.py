@@ -226,7 +226,7 @@ def _add_demo_arguments(parser: ArgumentParser) -> None:
 
 @command(_add_demo_arguments, "", "-o my_folder")
 def demo(options: Namespace) -> None:
-    """Run everything on built-in example data, in about seven minutes on two idle processor cores.
+    """Run everything on built-in example data, in about six minutes on two idle processor cores.
 
     It makes a CT-like phantom dataset of the abdomen, plans, trains 2d and 3d_fullres, chooses the best for each organ, predicts
     held-out cases and draws them. Beside other programs it takes longer, which it says, and learns the same.

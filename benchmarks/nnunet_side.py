@@ -69,10 +69,55 @@ def train(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds, "steps": steps, "validation": str(Path(trainer.output_folder) / "validation")}
 
 
+def modelled(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of nnU-Net's parts of predicting one image: preprocessing, some of its tiles, and export with writing.
+
+    The logits that are exported are those of nothing, which take the same time.
+    """
+    import numpy as np
+    import torch
+    from nnunetv2.inference.export_prediction import export_prediction_from_logits
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(arguments["model"], (0,))
+    plans, configuration, network = predictor.plans_manager, predictor.configuration_manager, predictor.network.eval()
+    started = time.perf_counter()
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    data, _, properties = preprocessor.run_case([arguments["image"]], None, plans, configuration, predictor.dataset_json)
+    preprocessing = time.perf_counter() - started
+    patch = tuple(configuration.patch_size)
+    margins = [(0, 0), *((0, max(0, edge - size)) for edge, size in zip(patch, data.shape[1:]))]
+    image = torch.from_numpy(np.pad(np.asarray(data, np.float32), margins))
+    steps = compute_steps_for_sliding_window(image.shape[1:], patch, 0.5)
+    starts = [(z, y, x) for z in steps[0] for y in steps[1] for x in steps[2]]
+    seconds = []
+    with torch.inference_mode():
+        for number in range(arguments["tiles"] + 1):
+            z, y, x = starts[number * (len(starts) - 1) // arguments["tiles"]]
+            tile = image[None, :, z : z + patch[0], y : y + patch[1], x : x + patch[2]].contiguous()
+            started = time.perf_counter()
+            network(tile)
+            seconds.append(time.perf_counter() - started)
+    logits = np.zeros((predictor.label_manager.num_segmentation_heads, *data.shape[1:]), np.float16)
+    started = time.perf_counter()
+    export_prediction_from_logits(logits, properties, configuration, plans, predictor.dataset_json, arguments["out"])
+    return {
+        "preprocessing_seconds": preprocessing,
+        "export_seconds": time.perf_counter() - started,
+        "tile_seconds": seconds[1:],  # the first one prepares what the others use
+        "tiles": len(starts),
+        "mirrored_copies": 2 ** len(predictor.allowed_mirroring_axes or ()),
+        "patch": list(map(int, patch)),
+        "grid": list(map(int, data.shape[1:])),
+    }
+
+
 def main() -> None:
     """``nnunet_side.py WHAT JSON``."""
     what, arguments = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps({"export": export, "train": train}[what](arguments)))
+    print(json.dumps({"export": export, "train": train, "modelled": modelled}[what](arguments)))
 
 
 if __name__ == "__main__":

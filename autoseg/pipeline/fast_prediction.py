@@ -21,6 +21,9 @@ from ..selection.cheaper_ways import known_losses
 from ..selection.fast_choice import candidate_loss, fast_choice, fast_way
 from ..trainers.cheaper_validation import cheaper_ways
 
+SHOWN = 0.005
+"""Dice by which an organ must lose more than the mean to be named."""
+
 
 def fast_models(choice: Choice, results: Path) -> Choice:
     """`fast_choice` among the models of ``results/<dataset>``."""
@@ -36,6 +39,9 @@ def fast_options(options: InferenceOptions, choice: Choice, results: Path, name:
     record = folder.run(folder.trained_folds()[0]).record()
     if record.ensemble is not None:
         return replace(options, mirror=False)
+    if record.previous_model is not None and options.folds:
+        there = ModelFolder(results / record.previous_model).trained_folds()
+        options = replace(options, stage_folds=options.folds if set(options.folds) <= set(there) else options.stage_folds)
     ways = cheaper_ways(record.configuration)
     step = ways[LARGER_STEPS].tiling.step if way != NO_MIRRORING and LARGER_STEPS in ways else None
     coarse = way == COARSE_TO_FINE and COARSE_TO_FINE in ways
@@ -76,6 +82,8 @@ def _model(model: TrainedModel, choice: Choice, results: Path, *, folds_asked: b
         lost = f"{_in_words(way)}; what that loses was not measured for this model"
     else:
         lost = f"{_in_words(way)}: expected loss {_loss(known[way])}"
+    if model.previous is not None and way is not None:
+        lost += "; its first stage likewise, which that loss does not count"
     used, trained = choice.member_folds.get(model.name, ()), [fold for fold in folder.trained_folds() if fold != ALL]
     if folds_asked or not len(used) == 1 < len(trained):
         return f"--fast: {model.name} {lost}"
@@ -105,7 +113,10 @@ def _in_words(way: str) -> str:
 
 def _loss(loss: DiceLoss) -> str:
     interval = "" if math.isnan(loss.low) else f", 95 % interval {loss.low:+.4f} to {loss.high:+.4f}"
-    return f"{loss.mean:+.4f} Dice ({loss.patients} held-out patient{'' if loss.patients == 1 else 's'}{interval})"
+    worst = max((value for value in loss.organs.values() if not math.isnan(value)), default=loss.mean)
+    organ = next((name for name, value in loss.organs.items() if value == worst), "")
+    most = f"; {worst:+.4f} of {organ}" if organ and worst - loss.mean >= SHOWN else ""
+    return f"{loss.mean:+.4f} Dice ({loss.patients} held-out patient{'' if loss.patients == 1 else 's'}{interval}{most})"
 
 
 def _cost(ensemble: Ensemble, results: Path, geometries: Sequence[Geometry]) -> list[str]:

@@ -11,7 +11,9 @@ from ..schema import Choice, candidate_members, candidate_name
 from ..schema.cheaper_prediction import LARGER_STEPS, WAYS, DiceLoss
 
 MOST_LOST = 0.01
-"""Dice, of an organ by another candidate and of a model by another way, that is given for speed."""
+"""Dice, of an organ by another candidate and of a model by another way, that is given for speed ..."""
+MOST_LOST_ORGAN = 0.03
+"""... and of each organ by another way: of many organs a small one may be lost without the mean showing it."""
 
 
 def fast_choice(choice: Choice, trained: Collection[str]) -> Choice:
@@ -62,7 +64,15 @@ def candidate_loss(choice: Choice, organ: str, name: str) -> float:
 
 
 def fast_way(known: Mapping[str, DiceLoss]) -> str | None:
-    """The cheapest way by which a model loses at most `MOST_LOST`; larger steps where nobody measured any; None where each loses more."""
+    """The cheapest way by which a model loses at most `MOST_LOST`, and no organ more than `MOST_LOST_ORGAN`.
+
+    Larger steps where nobody measured any; None where each loses more.
+    """
     if not known:
         return LARGER_STEPS
-    return next((way for way in reversed(WAYS) if way in known and known[way].mean <= MOST_LOST), None)
+    return next((way for way in reversed(WAYS) if way in known and _is_little(known[way])), None)
+
+
+def _is_little(loss: DiceLoss) -> bool:
+    organs = [value for value in loss.organs.values() if not math.isnan(value)]
+    return loss.mean <= MOST_LOST and max(organs, default=0.0) <= MOST_LOST_ORGAN

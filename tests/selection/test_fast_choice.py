@@ -64,3 +64,11 @@ def test_the_cheapest_way_that_loses_a_hundredth_at_most() -> None:
     assert fast_way(known) == LARGER_STEPS
     assert fast_way({COARSE_TO_FINE: DiceLoss(0.02, 0.0, 0.1, 5)}) is None
     assert fast_way({}) == LARGER_STEPS, "nobody measured any"
+
+
+def test_no_single_organ_is_lost_behind_the_mean_of_many() -> None:
+    many = {f"organ {number}": 0.0 for number in range(13)}
+    adrenal, even = ({**many, "adrenal": lost} for lost in (0.12, 0.02))
+    ways = {NO_MIRRORING: DiceLoss(0.0, 0.0, 0.0, 5, many), COARSE_TO_FINE: DiceLoss(0.0086, 0.0, 0.01, 5, adrenal)}
+    assert fast_way(ways) == NO_MIRRORING
+    assert fast_way({**ways, COARSE_TO_FINE: DiceLoss(0.0014, 0.0, 0.01, 5, even)}) == COARSE_TO_FINE

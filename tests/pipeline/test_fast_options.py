@@ -16,7 +16,7 @@ STAGE, CASCADE = "3d_lowres__Trainer", "3d_cascade__Trainer"
 
 def test_the_first_stage_of_a_cascade_is_one_fold_too(tmp_path: Path) -> None:
     first = make_configuration(name="3d_lowres", data="3d_lowres")
-    plan = make_plan(first, make_configuration(name="3d_cascade", data="3d_cascade", previous_stage="3d_lowres"))
+    plan = make_plan(make_configuration(), first, make_configuration(name="3d_cascade", data="3d_cascade", previous_stage="3d_lowres"))
     for fold in ("0", "1"):
         record_run(ModelFolder(tmp_path / STAGE).run(fold), plan, [], configuration=first, fold=fold)
     second = {"configuration": plan.configurations["3d_cascade"], "previous_model": STAGE}

@@ -19,6 +19,7 @@ from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
 from ..runtime.shown_text import in_one_line, printable
 from ..runtime.text_table import wrapped
+from ..runtime.waiting_threads import let_waiting_threads_sleep
 
 SHOWN_ALIKE = 3
 """Messages of a kind that may come once a file which are shown before the rest is only counted."""
@@ -49,6 +50,7 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141
         where nobody reads the output to its end (``| head``).
     """
+    let_waiting_threads_sleep()
     try:
         try:
             with terminated_like_ctrl_c():

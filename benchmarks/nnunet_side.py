@@ -108,7 +108,8 @@ def modelled(arguments: dict[str, Any]) -> dict[str, Any]:
         "export_seconds": time.perf_counter() - started,
         "tile_seconds": seconds[1:],  # the first one prepares what the others use
         "tiles": len(starts),
-        "mirrored_copies": 2 ** len(predictor.allowed_mirroring_axes or ()),
+        "mirrored_copies": 2 ** len(patch),  # its trainers mirror along all axes
+        "copies_of_this_model": 2 ** len(predictor.allowed_mirroring_axes or ()),
         "patch": list(map(int, patch)),
         "grid": list(map(int, data.shape[1:])),
     }

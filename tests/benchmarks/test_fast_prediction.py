@@ -34,7 +34,14 @@ def test_steps_that_are_kept_are_not_done_again(fast: ModuleType, tmp_path: Path
 
 def test_nnunets_time_is_added_up_and_ours_compared(fast: ModuleType, tmp_path: Path, monkeypatch) -> None:
     rows = kept(fast, tmp_path)
-    told = {"tiles": 10, "mirrored_copies": 8, "tile_seconds": [1.0, 2.0, 9.0], "preprocessing_seconds": 15.0, "export_seconds": 25.0}
+    told = {
+        "tiles": 10,
+        "mirrored_copies": 8,
+        "copies_of_this_model": 4,
+        "tile_seconds": [1.0, 2.0, 9.0],
+        "preprocessing_seconds": 15.0,
+        "export_seconds": 25.0,
+    }
     bench = fast.Bench(tmp_path, tmp_path / "Dataset901_Fast", Path("python"), quick=False)
     monkeypatch.setattr(fast.Bench, "nnunet", lambda *command: told)
     rows.add("nnU-Net, modelled", "once", fast.modelled(bench))
@@ -44,4 +51,5 @@ def test_nnunets_time_is_added_up_and_ours_compared(fast: ModuleType, tmp_path: 
     lines = fast.table(rows, 2).splitlines()
     assert "10 tiles x 8 copies x 2.00 s (median of 3)" in lines[4]
     assert "| 200 | 1 |" in lines[4], "15 + 10 x 8 x 2 + 25 seconds"
+    assert "with the 4 copies" in lines[5] and "| 120 | 1.7 x |" in lines[5]
     assert lines[-1] == "| autoseg, fast | 7.5 | 26.7 x | 701 | 0.9050 | +0.0050 |"

@@ -55,6 +55,7 @@ def _step_row(bench: Bench, shape: str, expected: float) -> Row:
     started: dict[str, Tool] = {}
 
     def start(tool: str) -> Tool:
+        """The running process of a tool."""
         if tool not in started:
             python, root = (str(bench.python), "") if tool == NNUNET else (sys.executable, str(ROOT))
             served = "nnunet" if tool == NNUNET else "autoseg"
@@ -157,6 +158,7 @@ def _predict_row(bench: Bench, name: str, configuration: str, count: int, mirror
     tools = {tool: lambda function=function: function(bench, configuration, count, mirror) for tool, function in both.items()}
 
     def compare() -> Values:
+        """How many voxels the label maps of both differ in."""
         if not all(list((bench.work / "predicted" / tool).glob(f"*{_ending(bench)}")) for tool in ("nnunet", "autoseg")):
             _made_model(bench, configuration)
             for function in tools.values():
@@ -233,9 +235,11 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     cores = str(bench.cores)
 
     def theirs() -> Values:
+        """Trains and validates nnU-Net."""
         return bench.nnunet("evaluation", "nnUNetv2_evaluate_simple", references, predictions, "-l", *numbers, "-np", cores)
 
     def ours() -> Values:
+        """Trains and validates autoseg."""
         return bench.autoseg("evaluation", "evaluate", "-r", references, "-p", predictions, "--workers", cores)
 
     yield Row("evaluation (autoseg: surfaces, too)", {NNUNET: theirs, OURS: ours}, 40, prepare=lambda: _made_predictions(bench))
@@ -299,6 +303,7 @@ def accuracy(bench: Bench) -> Iterator[Row]:
     results = bench.nnunet_folder("results")
 
     def theirs() -> Values:
+        """Trains and validates nnU-Net."""
         afresh(results / bench.data.name)
         plans = bench.nnunet_folder("preprocessed") / bench.data.name / "nnUNetPlans.json"
         wanted = {"dataset": bench.data.name, "configuration": "3d_fullres", "seconds": 60 * minutes, "plans": str(plans)}
@@ -306,6 +311,7 @@ def accuracy(bench: Bench) -> Iterator[Row]:
         return scored(told, Path(told.pop("validation")))
 
     def ours() -> Values:
+        """Trains and validates autoseg."""
         home = _accuracy_home(bench)
         afresh(home / "results")
         told = bench.autoseg("accuracy", "train", bench.number, "3d_fullres", "0", "--time", f"{minutes}m", home=home)

@@ -88,6 +88,7 @@ def nnunet_step(shape: dict[str, Any]) -> Any:
     target = [torch.randint(0, shape["classes"], (shape["batch"], 1, *size)).float() for size in sizes]
 
     def step() -> float:
+        """Trains on the batch once; the loss."""
         optimizer.zero_grad(set_to_none=True)
         value = loss(network(image), target)
         value.backward()

@@ -33,6 +33,7 @@ class _ActivatedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        """The result for ``(B, C, *spatial)``; each sample is normalised by its own statistics."""
         y = torch.empty_like(x)
         statistics = []
         for sample, normalised in zip(x.split(1), y.split(1), strict=True):
@@ -48,6 +49,7 @@ class _ActivatedNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, scale and shift."""
         x, weight, y, *statistics = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=_channels_last(x))
         if y is not None:
@@ -74,6 +76,7 @@ class _NormInTwoPasses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, scale and shift."""
         x, factor, term, mean, scale = ctx.saved_tensors
         shape, gradient, result, parts = _shape(x), _in_rows(gradients[0]), torch.empty_like(x), _parts(x)
         steps = (ctypes.c_long(gradient.stride(-1)), ctypes.c_long(gradient.stride(0)), ctypes.c_float(ctx.slope), torch.get_num_threads())

@@ -29,6 +29,7 @@ class OneChannelConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, kernel and bias; None where none is needed."""
         x, weight = ctx.saved_tensors
         values = _voxels_by_channels(gradients[0])
         of_weight = torch.bmm(_neighbours(x, weight.shape[2:]), values).sum(0)
@@ -48,6 +49,7 @@ class UpConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, kernel and bias; None where none is needed."""
         x, weight = ctx.saved_tensors
         gradient, stride, dim = gradients[0], list(weight.shape[2:]), weight.dim() - 2
         of_x = None

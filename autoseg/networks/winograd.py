@@ -55,6 +55,7 @@ class WinogradConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of batch, kernel and bias; None where none is needed."""
         x, weight = ctx.saved_tensors
         gradient, kernels = _of_volumes(gradients[0]), _of_volumes(weight)
         of_x = of_weight = of_bias = None

@@ -157,12 +157,14 @@ def _choose(
     choice = replace(choice, postprocess=settings.postprocess, vote=settings.vote, validated=validated)
     measured = {name: losses(results, name, models[name]) for name in models}
     choice = replace(choice, cheaper={name: known for name, known in measured.items() if known})
-    choice = choose_postprocessing(workspace, dataset, cross_validation, calibrated_choice(cross_validation, choice), scores)
-    if (alone := better_alone(choice, candidates)) is None:
-        return choice
-    log.info("%s.", alone[1])
-    choice = taken_for_all(choice, *alone, scores=scores, candidates=candidates, context=context)
-    return choose_postprocessing(workspace, dataset, cross_validation, choice, scores)
+
+    def instead(merged: Choice) -> Choice | None:
+        """The choice of one model for all organs, where its own map is better."""
+        alone = better_alone(merged, candidates)
+        return alone and taken_for_all(merged, *alone, scores=scores, candidates=candidates, context=context)
+
+    choice = calibrated_choice(cross_validation, choice)
+    return choose_postprocessing(workspace, dataset, cross_validation, choice, scores, instead=instead)
 
 
 def choose_again(which: str | int, *, home: str | Path | None = None) -> Choice:

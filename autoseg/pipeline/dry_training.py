@@ -29,7 +29,7 @@ from .dry_run import DryRun, would_write
 from .ensembles import ensemble_to_train
 from .preparing import MadePlan, plan_only
 from .running import check_planned, check_unplanned, checked_trainings
-from .training import AskedTraining, asked_training, check_begins, first_stage_folds
+from .training import RequestedTraining, check_begins, first_stage_folds, requested_training
 
 
 def dry_plan(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> DryRun:
@@ -84,7 +84,7 @@ def dry_training(
     Raises:
         ValueError: As of `train`.
     """
-    asked = asked_training(which, configuration, fold, settings or TrainSettings(), home=home)
+    asked = requested_training(which, configuration, fold, settings or TrainSettings(), home=home)
     if asked.is_finished:
         again = needs_validation(asked.run, asked.dataset.cases) if asked.run.is_started else []
         nothing = "; nothing would be done (--restart starts over)"
@@ -96,7 +96,7 @@ def dry_training(
     return DryRun(tuple(_training_lines(asked)))
 
 
-def _training_lines(asked: AskedTraining) -> list[str]:
+def _training_lines(asked: RequestedTraining) -> list[str]:
     workspace, dataset, spec, run, settings = asked.workspace, asked.dataset, asked.spec, asked.run, asked.settings
     split = of_sources(split_of(workspace, dataset.name, run.fold), dataset, settings, spec.plan.labels)
     usable = set(workspace.usable_cases(dataset.name))

@@ -137,14 +137,11 @@ def evaluate_predictions(
     found = [evaluate(reference, one, labels, failures=failed) for one, failed in zip(predictions, failures, strict=True)]
     if not known:
         _check_organs(tolerance, dict.fromkeys(score.organ for scores in found for score in scores))
-    held = [name for name in COMPARED_METRICS if all(has_value(score, name) for scores in found for score in scores)]
     cases_found = sorted({score.case for scores in found for score in scores})
     patients = patients_to_compare(cases_found, *known_patients(cases_found, predictions, groups=groups, dataset=known))
-    compare = bind(compare_scores, metrics=metrics or held, patients=patients.of_case)
     several = zip(predictions, found, failures, strict=True)
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
-    first, *others = results
-    compared = [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
+    compared = _compared_with_first(results, metrics, patients.of_case)
     return Evaluation(
         reference,
         tolerance,
@@ -155,6 +152,15 @@ def evaluate_predictions(
         patients.known_from,
         "" if near is None else str(near[1]),
     )
+
+
+def _compared_with_first(results: Sequence[Evaluated], metrics: Sequence[str] | None, patients: Mapping[str, str] | None) -> list[Compared]:
+    """The first prediction beside each of the others, by the metrics that were asked for or else those that all scores hold."""
+    first, *others = results
+    scores = [score for one in results for score in one.scores]
+    held = [name for name in COMPARED_METRICS if all(has_value(score, name) for score in scores)]
+    compare = bind(compare_scores, metrics=metrics or held, patients=patients)
+    return [Compared(first.prediction, other.prediction, compare(first.scores, other.scores)) for other in others]
 
 
 def _as_one_folder(reference: Path, predictions: Sequence[Path]) -> tuple[Sequence[Path], list[str] | None]:

@@ -108,7 +108,7 @@ class MadePlan:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PlanRequest:
     """Settings of planning with what earlier ones add, and the plan of another dataset that is to be taken over."""
 
     settings: PlanSettings
@@ -117,7 +117,7 @@ class _Asked:
 
 def _dataset_to_plan(
     which: str | int, settings: PlanSettings, home: str | Path | None, *, dry: bool = False
-) -> tuple[Workspace, Dataset, _Asked, dict[str, str]]:
+) -> tuple[Workspace, Dataset, _PlanRequest, dict[str, str]]:
     """The home, the dataset's complete cases, what is asked for, and why other cases are left out."""
     workspace = find_workspace(home, dataset=str(which))
     settings = with_former_groups(workspace, which, settings)
@@ -131,13 +131,13 @@ def _dataset_to_plan(
     dataset, left_out = complete(allow_external=settings.allow_external, dry=dry)
     for case, reason in left_out.items():
         log.error("%s is left out: %s", case, reason)
-    return workspace, dataset, _Asked(settings, None if source is None else source[0]), left_out
+    return workspace, dataset, _PlanRequest(settings, None if source is None else source[0]), left_out
 
 
 def _made_plan(
     workspace: Workspace,
     dataset: Dataset,
-    asked: _Asked,
+    asked: _PlanRequest,
     left_out: dict[str, str],
     *,
     dry: bool = False,

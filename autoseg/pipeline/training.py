@@ -35,7 +35,7 @@ from ..trainers.cheaper_validation import is_cheaper_interrupted, validate_cheap
 from ..trainers.corrected_references import needs_validation, score_corrected
 from ..trainers.fine_tuning import check_pretrained, find_pretrained
 from ..trainers.learning_checks import not_learnt
-from ..trainers.longer import check_longer, is_trained_on, with_asked_time
+from ..trainers.longer import check_longer, is_trained_on, with_requested_time
 from ..trainers.option_names import check_option_names
 from ..trainers.resume_checks import (
     check_folds,
@@ -87,7 +87,7 @@ def train(
         NothingValidatedError: Of these not one could be validated.
         ValueError: Unknown configuration or fold, or no plan yet; the message gives the command.
     """
-    asked = asked_training(which, configuration, fold, settings or TrainSettings(), home=home)
+    asked = requested_training(which, configuration, fold, settings or TrainSettings(), home=home)
     workspace, dataset, spec, run, settings = asked.workspace, asked.dataset, asked.spec, asked.run, asked.settings
     if asked.is_finished and not _is_validated_again(run, dataset):
         return _finished(run, dataset, spec, settings, home=workspace.home)
@@ -111,7 +111,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class AskedTraining:
+class RequestedTraining:
     """A training as a user asked for it, checked as far as the plan and the settings tell.
 
     Attributes:
@@ -137,9 +137,9 @@ class AskedTraining:
         return self.run.is_finished and not self.settings.restart and not is_trained_on(self.run, self.settings)
 
 
-def asked_training(
+def requested_training(
     which: str | int, configuration: str, fold: str | int, settings: TrainSettings, *, home: str | Path | None = None
-) -> AskedTraining:
+) -> RequestedTraining:
     """What a training would be; nothing is written.
 
     Raises:
@@ -159,10 +159,10 @@ def asked_training(
         spec = as_siblings(spec, run, settings, workspace.plan(dataset.name), windows=dataset.windows)
     check_same_model(run, spec.plan, spec.configuration, settings)
     check_longer(settings, run)
-    return AskedTraining(workspace, dataset, spec, run, settings)
+    return RequestedTraining(workspace, dataset, spec, run, settings)
 
 
-def check_begins(asked: AskedTraining, preset: str | None = None) -> None:
+def check_begins(asked: RequestedTraining, preset: str | None = None) -> None:
     """Refuses (ValueError) a training that cannot begin or go on; the log says what of a paper's `preset` runs."""
     workspace, dataset, spec, run, settings = asked.workspace, asked.dataset, asked.spec, asked.run, asked.settings
     if settings.restart or not run.is_started:
@@ -360,7 +360,7 @@ def _trainer(
     device, (previous, pseudo) = choose_device(settings.device), learnt_from
     if run.is_started:
         record = run.record()
-        before, record = record, with_asked_time(record, run, settings)
+        before, record = record, with_requested_time(record, run, settings)
         if record is before:
             log.info("This run was started before, with %s; it goes on so (start over with --restart).", record.budget.why)
         else:

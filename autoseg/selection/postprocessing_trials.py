@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -67,11 +67,20 @@ class CaseTrials:
 
 
 def choose_postprocessing(
-    workspace: Workspace, dataset: Dataset, cross_validation: CrossValidation, choice: Choice, scores: Mapping[str, Sequence[Score]]
+    workspace: Workspace,
+    dataset: Dataset,
+    cross_validation: CrossValidation,
+    choice: Choice,
+    scores: Mapping[str, Sequence[Score]],
+    *,
+    instead: Callable[[Choice], Choice | None] = lambda _: None,
 ) -> Choice:
     """Adds to a choice what merging changes, the post-processing that helps each organ, and how its Dice is estimated.
 
     The choice is already calibrated, since the more confident organ wins a voxel; the dataset has its references.
+
+    Args:
+        instead: Is asked when `Choice.merged` is known; the choice that it gives takes the place of this one.
 
     Raises:
         ValueError: A case's files are damaged or do not belong together.
@@ -86,6 +95,8 @@ def choose_postprocessing(
     function = partial(try_case, held_out, cross_validation, tries)
     trials = for_each_case(function, cross_validation, what="Trying post-processing", models=models)
     choice = replace(choice, merged=summarise_merging(choice, [one.merged for one in trials.values() if one.merged is not None], scores))
+    if (other := instead(choice)) is not None:
+        return choose_postprocessing(workspace, dataset, cross_validation, other, scores)
     of_organs = {organ: {case: one.tried[organ] for (_, case), one in trials.items() if organ in one.tried} for organ in choice.organs}
     free = {organ: tried for organ, tried in of_organs.items() if organ not in asked}
     dim = len(cross_validation.plan.transpose)

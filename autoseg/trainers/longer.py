@@ -37,7 +37,7 @@ def is_trained_on(run: Run, settings: TrainSettings) -> bool:
     return settings.longer and run.is_trained and run.is_started and _seconds(settings) > run.record().budget.amount + LEAST_SECONDS
 
 
-def with_asked_time(record: RunRecord, run: Run, settings: TrainSettings) -> RunRecord:
+def with_requested_time(record: RunRecord, run: Run, settings: TrainSettings) -> RunRecord:
     """The record of a started run with the time that is asked for now; as it is where that run is trained, and not for longer.
 
     Its validation intervals stay as long as they are.

@@ -227,6 +227,7 @@ def _lines(stream: IO[bytes]) -> queue.Queue[bytes | None]:
     lines: queue.Queue[bytes | None] = queue.Queue()
 
     def read() -> None:
+        """Until the stream ends."""
         with contextlib.suppress(ValueError, OSError):  # closed by who listens no more
             for line in stream:
                 if line.startswith(b"{"):

@@ -87,8 +87,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
         clip, decay = GradientClip(job.options.gradient_clip, job.options.relative_clip), job.options.average_decay
         self.optimized = OptimizedNetwork(self.network, self.build_optimizer(), clip=clip, scaler=self.scaler, average_decay=decay)
-        self.history = History(folders.run)
-        self.iteration, self.interval, self.seconds = 0, 0, 0.0
+        self.history, self.iteration, self.interval, self.seconds = History(folders.run), 0, 0, 0.0
         self._means, self._interruption, self._plateau = IntervalMeans(), PostponedInterruption(), Plateau(job.options)
         self._scores: dict[str, float] = {}
         self._scoring_seconds, self._saved_at, self._start = 0.0, -math.inf, 0.0

@@ -15,7 +15,7 @@ from autoseg.runtime.serialization import read_json, write_json
 from autoseg.schema import Budget
 from autoseg.schema.run_record import RunRecord
 from autoseg.schema.settings import TrainSettings
-from autoseg.trainers.longer import check_longer, is_trained_on, with_asked_time
+from autoseg.trainers.longer import check_longer, is_trained_on, with_requested_time
 from autoseg.trainers.run_setup import budget_of, fitted_budget
 
 NAMES = ("Trainer", "AdversarialTrainer", "PyramidTrainer", "SpatialConfigurationTrainer")
@@ -95,18 +95,18 @@ def test_killed_before_the_record_was_written_it_is_done_at_once(folders, finish
 def test_a_run_in_progress_takes_the_time_that_is_asked_for_now(tmp_path):
     run = Run(tmp_path / "fold_0")
     write_json(run.record_file, record())
-    now = with_asked_time(run.record(), run, TrainSettings(seconds=30, longer=True))
+    now = with_requested_time(run.record(), run, TrainSettings(seconds=30, longer=True))
     assert now.budget.amount == 30 and now.budget.validation_intervals == 2, "intervals as long as before"
     assert now.settings is not None and now.settings.seconds == 30 and now.earlier_budgets == ()
-    assert with_asked_time(run.record(), run, TrainSettings(seconds=30)) == run.record()
+    assert with_requested_time(run.record(), run, TrainSettings(seconds=30)) == run.record()
 
 
 def test_a_trained_run_gets_more_time_and_never_less(tmp_path):
     run = Run(tmp_path / "fold_0")
     write_json(run.record_file, record())
     run.checkpoint.touch()
-    assert with_asked_time(run.record(), run, TrainSettings(seconds=30, longer=True)) == run.record()
-    now = with_asked_time(run.record(), run, TrainSettings(seconds=600, longer=True))
+    assert with_requested_time(run.record(), run, TrainSettings(seconds=30, longer=True)) == run.record()
+    now = with_requested_time(run.record(), run, TrainSettings(seconds=600, longer=True))
     assert (now.budget.amount, now.budget.validation_intervals, now.earlier_budgets) == (600, 40, (60,))
     assert is_trained_on(run, TrainSettings(seconds=600, longer=True)) and not is_trained_on(run, TrainSettings(seconds=600))
     write_json(run.record_file, now)

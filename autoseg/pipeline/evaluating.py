@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial as bind
 from pathlib import Path
+from typing import Any
 
 from ..data.descriptions import check_leave, planned_dataset
 from ..data.images import ending_of, images_below, stem_of
@@ -23,7 +24,7 @@ from ..runtime.outputs import Outputs
 from ..runtime.registry import allows_code, unknown_name_error
 from ..runtime.serialization import write_json
 from ..runtime.workspace import find_workspace, home_folders
-from ..schema import Case, Dataset, Score
+from ..schema import Dataset, Score
 from .known_patients import known_patients
 
 
@@ -124,11 +125,10 @@ def evaluate_predictions(
     tolerance = read_tolerances(tolerances, TOLERANCE_MM, known.tolerances if known else {})
     if known:
         _check_organs(tolerance, known.labels.names)
-    annotated = {case.name: case.annotated for case in known.cases} if known else None
-    reading = nifti_geometry or (known.nifti_geometry if known else None)
-    cases = None if known is None else _readable_cases(known, find_workspace(home, dataset=dataset).home, reading)
-    evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, annotated=annotated, partial=partial, workers=workers)
-    evaluate = bind(evaluate, cases=cases, nifti_geometry=reading, postprocess=postprocess)
+    evaluate = bind(evaluate_folders, metrics=metrics, tolerance_mm=tolerance, partial=partial, workers=workers, postprocess=postprocess)
+    evaluate = bind(evaluate, nifti_geometry=nifti_geometry)
+    if known:
+        evaluate = bind(evaluate, **_as_planned(known, find_workspace(home, dataset=dataset).home, nifti_geometry))
     predictions, only = _as_one_folder(reference, predictions)
     failures: list[dict[str, str]] = [{} for _ in predictions]
     near = None if known else labels_nearby([reference, *predictions])
@@ -142,16 +142,8 @@ def evaluate_predictions(
     several = zip(predictions, found, failures, strict=True)
     results = [Evaluated(prediction, scores, summary(scores), failed) for prediction, scores, failed in several]
     compared = _compared_with_first(results, metrics, patients.of_case)
-    return Evaluation(
-        reference,
-        tolerance,
-        results,
-        compared,
-        tuple(postprocess),
-        tuple(metrics or ()),
-        patients.known_from,
-        "" if near is None else str(near[1]),
-    )
+    named_by = "" if near is None else str(near[1])
+    return Evaluation(reference, tolerance, results, compared, tuple(postprocess), tuple(metrics or ()), patients.known_from, named_by)
 
 
 def _compared_with_first(results: Sequence[Evaluated], metrics: Sequence[str] | None, patients: Mapping[str, str] | None) -> list[Compared]:
@@ -171,13 +163,18 @@ def _as_one_folder(reference: Path, predictions: Sequence[Path]) -> tuple[Sequen
     return ([folders.pop()], names) if all(path.is_file() for path in predictions) else (predictions, None)
 
 
-def _readable_cases(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Case]:
-    """Cases by name, whose images say the spacing of pictures that have none; none where the home does not allow to read their files."""
+def _as_planned(dataset: Dataset, home: Path, nifti_geometry: str | None) -> dict[str, Any]:
+    """What `evaluate_folders` takes of a dataset: which organs are annotated where, the form of headers, and its cases.
+
+    The cases' images say the spacing of pictures that have none; there are none where the home does not allow to read their files.
+    """
+    reading = nifti_geometry or dataset.nifti_geometry
+    cases = {case.name: replace(case, nifti_geometry=reading) for case in dataset.cases}
     try:
         check_leave(dataset, home)
     except ValueError:  # without a spacing there are no distances, which is said
-        return {}
-    return {case.name: replace(case, nifti_geometry=nifti_geometry) for case in dataset.cases}
+        cases = {}
+    return {"annotated": {case.name: case.annotated for case in dataset.cases}, "nifti_geometry": reading, "cases": cases}
 
 
 def describe_evaluation(evaluation: Evaluation, *, everything: bool = False) -> str:

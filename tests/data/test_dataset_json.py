@@ -64,7 +64,7 @@ class TestNames:
         with pytest.raises(ValueError, match=said):
             check_different(names, "case")
 
-    @pytest.mark.parametrize("name", ["../../../escape", "/tmp/escape", "a/b", "..", "", "NUL"])
+    @pytest.mark.parametrize("name", ["../../../escape", "/escape", "a/b", "..", "", "NUL"])
     def test_names_of_the_list_are_refused_on_load(self, tmp_path, name):
         with pytest.raises(ValueError, match=r"dataset\.json: name of a case: expected a plain name"):
             inspect_dataset(make(tmp_path / "d", tr("a"), dataset={name: LISTED}))

@@ -33,8 +33,8 @@ READ, NORMALISED, INTERPOLATED = 10, 11, 8
 """Bytes a voxel while a file is read and converted; while its channels are normalised, beside the image; and while one is resampled."""
 MAPPED, CUT, CELLS = 14, 4, 6
 """Bytes a voxel of the file while components of a label map are measured, and while it is made; and then of the model's grid."""
-SLABS = 3.5e8
-"""Of what is done slab by slab after the tiles."""
+SLABS, IN_SLAB = 3.5e8, 20
+"""Of what is done slab by slab after the tiles, at the most; and of a logit, where all of them are fewer than a slab may have."""
 
 
 class Model(Protocol):
@@ -58,10 +58,11 @@ def network_bytes(network: nn.Module, inputs: Sequence[int]) -> int:
     return int(WEIGHTS * weights + LAYERS * held_bytes(network, inputs))
 
 
-def bytes_after(file_shape: Sequence[int], grid: Sequence[int]) -> int:
+def bytes_after(file_shape: Sequence[int], grid: Sequence[int], outputs: int) -> int:
     """Memory of the steps after all tiles, without logits."""
-    voxels = math.prod(file_shape)
-    return int(max(MAPPED * voxels, CUT * voxels + CELLS * math.prod(grid) + SLABS))
+    voxels, on_grid = math.prod(file_shape), math.prod(grid)
+    slabs = min(SLABS, IN_SLAB * outputs * max(voxels, on_grid))
+    return int(max(MAPPED * voxels, CUT * voxels + CELLS * on_grid + slabs))
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def need(models: Iterable[Model], geometry: Geometry, channels: int, *, beside: 
         steps |= {
             f"preprocessing for {model.name}": image + NORMALISED * channels * voxels + resampled,
             f"a tile of {model.name}": image + volume * (2 if small else 1) + model.tile_bytes,  # a small one is padded
-            f"label maps by {model.name}": bytes_after(geometry.shape, grid) + beside * voxels,
+            f"label maps by {model.name}": bytes_after(geometry.shape, grid, outputs) + beside * voxels,
         }
         arrays += 2 * outputs * on_grid
         sums = max(sums, 4 * outputs * _sums(model.configuration, grid))

@@ -112,7 +112,7 @@ class TrainedModel:
 
     def _reserve(self, image: Image, volume: Volume) -> int:
         """Memory that is needed beside large arrays: for a tile, or for the steps after all tiles, when the volume is gone."""
-        after = bytes_after(image.geometry.shape, volume.image.shape[1:])
+        after = bytes_after(image.geometry.shape, volume.image.shape[1:], self.plan.labels.n_outputs)
         return max(self.tile_bytes, after - volume.image.nbytes)
 
     @cached_property

@@ -127,7 +127,7 @@ def _cost(ensemble: Ensemble, results: Path, geometries: Sequence[Geometry]) -> 
     largest = max(need(ensemble.models.values(), one, len(ensemble.channels)).usual for one in geometries)
     time = f"about {duration(sum(seconds))} on a computer like the one that validated" if all(seconds) else "its time was not measured"
     noun = "case" if len(geometries) == 1 else "cases"
-    return [f"--fast: {len(geometries)} {noun}: {time}; about {largest / 1e9:.1f} GB of memory for the largest"]
+    return [f"--fast: {len(geometries)} {noun}: {time}; at most about {largest / 1e9:.1f} GB of memory for the largest"]
 
 
 def _seconds(model: TrainedModel, choice: Choice, results: Path, geometries: Sequence[Geometry]) -> float:

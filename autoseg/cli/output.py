@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from copy import copy
 from pathlib import PurePath
-from typing import Any
 
 from ..runtime.disk import in_words
 from ..runtime.interruption import Terminated, terminated_like_ctrl_c
+from ..runtime.progress_bars import bars_are_drawn, bars_in_lines, hidden_bars
 from ..runtime.shown_text import in_one_line, printable
 from ..runtime.text_table import wrapped
 from ..runtime.waiting_threads import let_waiting_threads_sleep
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     logging.getLogger("autoseg").setLevel(level)
     try:
         try:
-            with _quiet() if options.quiet else contextlib.nullcontext():
+            with _shown_as(quiet=options.quiet):
                 return options.run(options) or 0
         finally:
             handler.count_the_others()
@@ -93,21 +93,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the block no progress bar is drawn, and `say` prints errors only."""
-    from tqdm import tqdm
-
-    begin, token = tqdm.__init__, _QUIET.set(True)
-
-    def begin_hidden(bar: tqdm, *args: Any, **options: Any) -> None:
-        """As tqdm's, without being shown whatever the options say."""
-        begin(bar, *args, **{**options, "disable": True})
-
-    tqdm.__init__ = begin_hidden
+def _shown_as(*, quiet: bool) -> Iterator[None]:
+    """Within the block bars are shown as suits the terminal; where quiet, not at all, and `say` prints errors only."""
+    token = _QUIET.set(quiet)
     try:
-        yield
+        with hidden_bars() if quiet else contextlib.nullcontext() if bars_are_drawn() else bars_in_lines():
+            yield
     finally:
-        tqdm.__init__ = begin
         _QUIET.reset(token)
 
 

@@ -22,6 +22,7 @@ from typing import IO, cast
 
 from ..runtime.hardware import cpu_count
 from ..runtime.processes import terminate_with_parent
+from ..runtime.progress_bars import DRAWN, bars_are_drawn
 from .tasks import Ended, Task
 
 PROGRAM = """import json, sys
@@ -79,6 +80,8 @@ class LocalExecutor:
         environment = dict(os.environ)
         if cores:
             environment["OMP_NUM_THREADS"] = str(len(cores))
+        if self._show is not None and bars_are_drawn():
+            environment[DRAWN] = "1"
         process = subprocess.Popen(
             [*self._program(cores), *task.command],
             stdin=subprocess.DEVNULL,

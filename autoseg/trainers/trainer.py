@@ -259,7 +259,7 @@ class Trainer:
         # The first scoring cannot be foreseen: what it takes beyond its share is added to the budget.
         self.seconds += min(time.monotonic() - started, self._seconds_to_spare())
         bar.update(min(100 * (self.used - before), bar.total - bar.n))
-        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, Dice {self._scores['mean_dice']:.3f}")
+        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, Dice {self._scores['mean_dice']:.3f}", refresh=False)
         self.history.warn_if_collapsed()
 
     def _seconds_to_spare(self) -> float:

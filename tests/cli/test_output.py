@@ -13,6 +13,7 @@ from tqdm import tqdm
 from autoseg.cli.command import command
 from autoseg.cli.failures import finish
 from autoseg.cli.output import SHOWN_ALIKE, _AboveProgressBars, say
+from autoseg.runtime import progress_bars
 from autoseg.runtime.shown_text import one_of_many
 from autoseg.runtime.worker_pool import run_cases
 
@@ -45,7 +46,9 @@ def test_of_messages_that_come_once_a_file_the_first_are_shown_and_the_rest_coun
     assert capsys.readouterr().err == expected
 
 
-def test_quiet_commands_print_warnings_and_errors_only(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_quiet_commands_print_warnings_and_errors_only(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = logging.getLogger("autoseg.cli.test")
 
     @command(lambda parser: None)
@@ -61,8 +64,29 @@ def test_quiet_commands_print_warnings_and_errors_only(capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "FAILED a: is damaged\n")
     assert [record.message for record in caplog.records] == ["what is odd"]
+    monkeypatch.setenv(progress_bars.DRAWN, "1")
     assert work([]) == 1
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0] == "the result" and "the last line" in printed.out and "a bar" in printed.err
+    assert printed.out.splitlines()[0] == "the result" and "the last line" in printed.out and "\ra bar" in printed.err
     with pytest.raises(SystemExit):
         work(["--quiet", "--verbose"])
+
+
+@pytest.mark.parametrize("interval", [0.0, 60.0])
+def test_in_a_pipe_bars_are_lines_and_only_those_that_take_long(
+    interval: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_bars, "SECONDS_BETWEEN_LINES", interval)
+
+    @command(lambda parser: None)
+    def work(options: argparse.Namespace) -> int:
+        """Do something."""
+        list(tqdm([1, 2], desc="a bar", leave=options.verbose))
+        return 0
+
+    assert work(["--verbose"]) == work([]) == 0
+    error = capsys.readouterr().err
+    assert "\r" not in error and "\n\n" not in error
+    assert [line.partition("|")[0] for line in error.splitlines()] == (
+        ["a bar:   0%", "a bar:  50%", "a bar: 100%", "a bar: 100%"] + ["a bar:   0%", "a bar:  50%", "a bar: 100%"] if not interval else []
+    )

@@ -238,7 +238,7 @@ class StudyWorld:
                 Task(name=f"a learned ensemble of {' and '.join(entrants)}", command=command, seconds=seconds, resources=self._resources)
             )
         overwrite = ("--overwrite",) if self.plan_settings.overwrite else ()
-        choice = ("find_best_configuration", self.name, *overwrite, *self._home)
+        choice = ("find_best_configuration", self.name, *overwrite, "--quiet", *self._home)  # who asked for the study shows it
         tasks.append(Task(name="the choice", command=choice, seconds=self._choice_seconds(max(1, len(entrants)), held_out)))
         return tuple(tasks)
 

@@ -218,8 +218,6 @@ class Conductor:
     def _decide(self) -> None:
         """What takes part, on which folds, with which trials; said to the user."""
         table = self.timetable()
-        for name, reason in table.left_out.items():
-            log.info("%s is left out: %s.", name, reason)
         self.record.change(rungs=table.rungs, left={**self.record.now.left, **table.left_out})
         end, lanes = _hour(self.clock.now() + self.remaining), self.executor.lanes
         log.info("%s", describe_timetable(table, self._tail_tasks(table), self.remaining, end=end, lanes=lanes))

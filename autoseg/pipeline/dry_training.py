@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,11 @@ from .dry_run import DryRun, would_write
 from .ensembles import ensemble_to_train
 from .preparing import MadePlan, plan_only
 from .running import check_planned, check_unplanned, checked_trainings
+from .total_time import PlannedCases, describe_total
 from .training import RequestedTraining, check_begins, first_stage_folds, requested_training
+
+TRYING_SECONDS = 8.0
+"""For so long steps of each network are tried at the most, to tell what a number of iterations will take."""
 
 
 def dry_plan(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> DryRun:
@@ -114,6 +118,10 @@ def _training_lines(asked: RequestedTraining) -> list[str]:
         lines.append(f"{len(dataset.unlabelled)} images without label maps would be predicted, to learn from them, too.")
     begun = run.record().budget.why if run.is_started and not settings.restart else ""
     lines.append(f"{_how_long(settings)}, on {choose_device(settings.device)}." if not begun else f"As it was started: {begun}.")
+    if not run.is_started or settings.restart:
+        planned = PlannedCases.read(workspace, workspace.plan(dataset.name))
+        total = describe_total([(settings, spec)], [run.fold], workspace, planned, windows=dataset.windows, limit=TRYING_SECONDS)
+        lines.append(f"{total}.")
     if settings.trial is not None:
         lines.append(f"Then {settings.trial} of the held-out patients would be scored, instead of a validation.")
     if is_trained_on(run, settings):
@@ -162,23 +170,6 @@ def dry_ensemble(which: str | int, settings: EnsembleSettings, *, home: str | Pa
     return DryRun(tuple(lines))
 
 
-@dataclass(frozen=True)
-class _Total:
-    """Trainings of a run: those that are left, and how long they take where that is said in time."""
-
-    count: int
-    finished: int
-    seconds: float
-    others: int
-
-    def __str__(self) -> str:
-        done = f", of which {self.finished} {'is' if self.finished == 1 else 'are'} finished" if self.finished else ""
-        parts = [f"{duration(self.seconds)} of training"] if self.seconds or not self.others else []
-        parts += [f"{self.others} trainings of a number of iterations"] if self.others else []
-        noun = "training" if self.count == 1 else "trainings"
-        return f"In all {self.count} {noun}{done}: {' and '.join(parts)}, with preprocessing and validation on top."
-
-
 @allows_code()
 def dry_run(
     which: str | int,
@@ -206,12 +197,14 @@ def dry_run(
         if made.splits or made.plan.configurations[name].previous_stage is None
     ]
     trainings = checked_trainings(list(itertools.product(names, several)), made.plan, made.dataset)
-    every_fold = [str(number) for number in range(len(made.splits))] or ["all"]
-    runs = _runs(trainings, folds or every_fold, results)
+    folds = folds or tuple(str(number) for number in range(len(made.splits))) or ("all",)
+    runs = _runs(trainings, folds, results)
     lines = [*_plan_lines(made, workspace), *(f"{name}, fold {run.fold}: {_state(run, one)}" for name, run, one in runs)]
     if experiment is not None and experiment.ensembles:
         lines.append(f"Then {len(experiment.ensembles)} ensembles of the paper are trained of them, as far as the folds allow.")
-    lines += [str(_total(runs)), *would_write(results / "choice.json", results / "plan.json")]
+    planned = PlannedCases(made.plan, made.splits, {case.name: case for case in made.fingerprint.cases})
+    total = describe_total(trainings, folds, workspace, planned, windows=made.dataset.windows, limit=TRYING_SECONDS)
+    lines += [f"{total}.", *would_write(results / "choice.json", results / "plan.json")]
     return DryRun(tuple(lines), made.left_out, len(made.dataset.cases) + len(made.left_out))
 
 
@@ -228,11 +221,3 @@ def _state(run: Run, settings: TrainSettings) -> str:
     if run.is_finished and not settings.restart:
         return "is finished already"
     return f"{_how_long(settings)}. {_becomes(run, restart=settings.restart)}"
-
-
-def _total(runs: Sequence[Planned]) -> _Total:
-    left: Mapping[Path, TrainSettings] = {run.folder: one for _, run, one in runs if not run.is_finished or one.restart}
-    budgets = [budget_of(one) for one in left.values()]
-    timed = [one.amount for one in budgets if one.kind == "time"]
-    count = len({run.folder for _, run, _ in runs})
-    return _Total(count, count - len(left), sum(timed), len(budgets) - len(timed))

@@ -35,7 +35,7 @@ from .choosing import describe_choice, find_best_configuration
 from .paper_ensembles import describe_ensembles, train_paper_ensembles
 from .preparing import plan_and_preprocess
 from .pseudo_labelling import check_pseudo_labels
-from .total_time import Training, describe_total
+from .total_time import PlannedCases, Training, describe_total
 from .training import as_siblings, as_started, train
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def run(
     pairs = [(name, replace(settings, pseudo_labels=False)) for name, settings in pairs]
     trainings = checked_trainings([*pairs, *taught], plan, dataset)
     more = "" if experiment is None else _explain_experiment(experiment, trainings, folds, results, windows=dataset.windows)
-    log.info("%s.%s", describe_total(trainings, folds, workspace, plan, windows=dataset.windows), more)
+    planned = PlannedCases.read(workspace, plan)
+    log.info("%s.%s", describe_total(trainings, folds, workspace, planned, windows=dataset.windows), more)
     how = _choice_of(paper, plan)
     _train_all(which, pairs, folds, home=workspace.home, failures=failures)
     if experiment is not None and experiment.ensembles:

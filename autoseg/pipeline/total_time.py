@@ -17,7 +17,7 @@ from ..runtime.runs import ALL
 from ..runtime.serialization import read_json, to_jsonable
 from ..runtime.shown_text import duration
 from ..runtime.workspace import Workspace
-from ..schema import CaseFingerprint, Fingerprint, Plan
+from ..schema import CaseFingerprint, Fingerprint, Plan, Split
 from ..schema.settings import TrainSettings
 from ..trainers.cheaper_validation import TIME_SHARE, predicted_cheaper
 from ..trainers.run_setup import budget_of, fitted_budget
@@ -29,6 +29,22 @@ Training = tuple[TrainSettings, TrainingSpec]
 
 LEAST_MEASURED = ITERATIONS_PER_EPOCH
 """Iterations of a training from which on the time of a step is measured for the total; shorter ones are not worth the measurement."""
+
+
+@dataclass(frozen=True)
+class PlannedCases:
+    """A plan, the folds, and the measurements of its cases by name (without them nothing is said of validation and preprocessing)."""
+
+    plan: Plan
+    splits: Sequence[Split]
+    cases: Mapping[str, CaseFingerprint]
+
+    @classmethod
+    def read(cls, workspace: Workspace, plan: Plan) -> PlannedCases:
+        """As planning has written them."""
+        file = workspace.preprocessed(plan.dataset) / FINGERPRINT
+        cases = {case.name: case for case in read_json(file, Fingerprint).cases} if file.is_file() else {}
+        return cls(plan, workspace.splits(plan.dataset), cases)
 
 
 @dataclass
@@ -82,10 +98,10 @@ def describe_total(
     trainings: Sequence[Training],
     folds: Sequence[str],
     workspace: Workspace,
-    plan: Plan,
+    planned: PlannedCases,
     *,
     windows: Mapping[str, Window] | None = None,
-    now: datetime | None = None,
+    limit: float | None = None,
 ) -> str:
     """One sentence: how many trainings there are, how many are finished, and how long the others take with all that goes with them.
 
@@ -95,19 +111,21 @@ def describe_total(
 
     Args:
         trainings: Each is run on each of the folds.
-        now: When it begins; None means now.
+        limit: Seconds that measuring each network may take, also where its training is short; None: it is measured as trainings do, where
+            that is worth it.
     """
-    results, every_fold = workspace.results(plan.dataset), [str(fold) for fold in range(len(workspace.splits(plan.dataset)))]
+    plan, every_fold = planned.plan, [str(fold) for fold in range(len(planned.splits))]
+    results = workspace.results(plan.dataset)
     first = [(stage, fold) for stage in _first_stages(trainings, plan, windows) for fold in every_fold]
     left: dict[str, tuple[Training, str]] = {}
     for (settings, spec), fold in [*((one, fold) for one in trainings for fold in folds), *first]:
         run = spec.model(results, settings.trainer).run(fold)
         left.setdefault(str(run.folder), ((settings, spec), "" if run.is_finished and not settings.restart else fold))
     waiting = [(one, fold) for one, fold in left.values() if fold]
-    ahead = _ahead(waiting, workspace, plan)
+    ahead = _ahead(waiting, workspace, planned, limit=limit)
     count, finished = len(left), len(left) - len(waiting)
-    done = f", of which {finished} are finished" if finished else ""
-    return f"In all {count} training{'s' * (count > 1)}{done}: {ahead.in_words(now or datetime.now())}"
+    done = f", of which {finished} {'is' if finished == 1 else 'are'} finished" if finished else ""
+    return f"In all {count} training{'s' * (count > 1)}{done}: {ahead.in_words(datetime.now())}"
 
 
 def _first_stages(trainings: Sequence[Training], plan: Plan, windows: Mapping[str, Window] | None) -> list[Training]:
@@ -120,25 +138,37 @@ def _first_stages(trainings: Sequence[Training], plan: Plan, windows: Mapping[st
     return stages
 
 
-def _ahead(waiting: Sequence[tuple[Training, str]], workspace: Workspace, plan: Plan) -> Ahead:
+def _ahead(waiting: Sequence[tuple[Training, str]], workspace: Workspace, planned: PlannedCases, *, limit: float | None) -> Ahead:
     """The sum over trainings, each with its fold."""
-    ahead, measured = Ahead(), dict[str, StepCost | None]()
-    file, splits = workspace.preprocessed(plan.dataset) / FINGERPRINT, workspace.splits(plan.dataset)
-    cases = {case.name: case for case in read_json(file, Fingerprint).cases} if file.is_file() else {}
+    ahead, costs, splits, cases = Ahead(), _Costs(limit), planned.splits, planned.cases
     for (settings, spec), fold in waiting:
         names = (splits[int(fold)].val if fold.isdecimal() and int(fold) < len(splits) else ()) if fold != ALL else tuple(cases)
-        _add(ahead, settings, spec, [cases[name] for name in names if name in cases], measured)
+        _add(ahead, settings, spec, [cases[name] for name in names if name in cases], costs)
         data = spec.configuration.data
         if data not in ahead.preprocessing:
-            there = set(Store(workspace.preprocessed(plan.dataset) / data).names())
+            there = set(Store(workspace.preprocessed(planned.plan.dataset) / data).names())
             missing = [case for name, case in cases.items() if name not in there]
             ahead.preprocessing[data] = predicted_preprocessing(spec.plan, spec.configuration, missing)
     return ahead
 
 
-def _add(
-    ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Sequence[CaseFingerprint], measured: dict[str, StepCost | None]
-) -> None:
+class _Costs:
+    """Costs of a step, each measured once; see `describe_total` for the limit."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._known: dict[str, StepCost | None] = {}
+
+    def of(self, settings: TrainSettings, spec: TrainingSpec, iterations: float) -> StepCost | None:
+        """None where a step cannot be taken, or is not worth the measurement."""
+        key = _same_cost(settings, spec)
+        if key not in self._known:
+            is_worth_it = self._limit is not None or iterations >= LEAST_MEASURED
+            self._known[key] = predicted_step(settings, spec, limit=self._limit) if is_worth_it else None
+        return self._known[key]
+
+
+def _add(ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Sequence[CaseFingerprint], costs: _Costs) -> None:
     """Adds a training with its trial steps and its validation."""
     budget, limit = budget_of(settings), validation_limit(fitted_budget(settings))
     ahead.probing += predicted_probing(settings)
@@ -148,10 +178,7 @@ def _add(
         ahead.validation += (limit or 0.0) * (1 + TIME_SHARE)
         ahead.is_whole &= settings.validation != FULL
         return
-    key = _same_cost(settings, spec)
-    if key not in measured:
-        measured[key] = predicted_step(settings, spec) if budget.amount >= LEAST_MEASURED else None
-    cost = measured[key]
+    cost = costs.of(settings, spec, budget.amount)
     if cost is None:
         ahead.unknown.append(budget.amount)
         return

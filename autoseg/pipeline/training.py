@@ -54,7 +54,7 @@ from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
 from .pseudo_labelling import check_pseudo_labels, check_teachers, pseudo_labels_of, with_pseudo_labels
-from .total_time import describe_total
+from .total_time import PlannedCases, describe_total
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def train(
             run.put_aside()
     failures = {} if failures is None else failures
     if not run.is_started and (settings.seconds is not None or spec.configuration.previous_stage is not None):
-        plan = workspace.plan(dataset.name)
-        log.info("%s.", describe_total([(settings, spec)], [run.fold], workspace, plan, windows=dataset.windows))
+        planned = PlannedCases.read(workspace, workspace.plan(dataset.name))
+        log.info("%s.", describe_total([(settings, spec)], [run.fold], workspace, planned, windows=dataset.windows))
     with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
     if settings.trial is not None:

@@ -10,8 +10,15 @@ from oracle_home import DATASET, MODEL, HomeFactory, oracle_case
 
 from autoseg import cli
 from autoseg.data.images import write_image
+from autoseg.pipeline import total_time
+from autoseg.runtime.hardware import StepCost
 
 Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def measured_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(total_time, "predicted_step", lambda settings, spec, limit: StepCost(10.0, 1, tile_seconds=0.5))
 
 
 def everything_below(folder: Path) -> dict[str, tuple[int, int]]:
@@ -99,7 +106,7 @@ def test_training(oracle_home: HomeFactory, capsys: Printed) -> None:
     assert status == 0 and "Renamed: " in said
     status, said = dry(cli.train, 1, "3d_fullres", 1, *words, folder=home, capsys=capsys)
     assert "learns from 3 cases, is validated on 1 held-out ones" in said and "all 4 cases are preprocessed already" in said
-    assert "Training: 3 iterations" in said and "on cpu" in said
+    assert "Training: 3 iterations" in said and "on cpu" in said and "In all 1 training: 30 s of training, " in said
     assert f"New: {home / 'results' / DATASET / MODEL[3] / 'fold_1'}" in said
     for asked, message in (((1, "3d_fullres", 9), "fold: expected 0 to 3"), ((1, "4d", 0), "configuration"), ((2, "2d", 0), "dataset")):
         status, said = dry(cli.train, *asked, *words, folder=home, capsys=capsys)
@@ -112,7 +119,7 @@ def test_everything(oracle_home: HomeFactory, capsys: Printed) -> None:
     status, said = dry(cli.run, *words, folder=home, capsys=capsys)
     assert status == 0
     assert f"{MODEL[3]}, fold 0: is finished already" in said and said.count("Training: 3 iterations") == 3
-    assert "In all 4 trainings, of which 1 is finished: 3 trainings of a number of iterations" in said
+    assert "In all 4 trainings, of which 1 is finished: 90 s of training, about " in said and " of validation: done by about " in said
     assert f"Replaced: {home / 'results' / DATASET / 'choice.json'}" in said
     coarser, plan = (*words, "--spacing", 4, 4, 4), (home / "preprocessed" / DATASET / "plan.json").read_bytes()
     status, said = dry(cli.run, *coarser, folder=home, capsys=capsys)
@@ -121,7 +128,7 @@ def test_everything(oracle_home: HomeFactory, capsys: Printed) -> None:
     shutil.rmtree(home / "preprocessed")
     shutil.rmtree(home / "results")
     status, said = dry(cli.run, *words, "--folds", 0, 1, folder=home, capsys=capsys)
-    assert status == 0 and "In all 2 trainings: 2 trainings of a number of iterations" in said
+    assert status == 0 and "In all 2 trainings: 60 s of training" in said
     status, said = dry(cli.run, *words, "--time", "10m", "--iterations", 0, folder=home, capsys=capsys)
     assert status == 2
     status, said = dry(cli.run, *words, "--organs", "none", folder=home, capsys=capsys)

@@ -113,8 +113,9 @@ def source_meant(model: str | int | Path, settings: PredictSettings, home: str |
         try:  # also by a dataset's folder in raw/
             return find_source(replace(settings, dataset=named), home)
         except ValueError as other:
-            is_path = isinstance(model, Path) or os.sep in named or Path(named).is_dir()
-            raise (error if is_path else other) from None
+            if isinstance(model, Path) or os.sep in named or Path(named).is_dir():
+                raise error from None
+            raise ValueError(str(other).replace("-d ", "") + f"\nand {Path.cwd()} has no folder of models of that name") from None
 
 
 def trained_dataset(which: str | None, home: str | Path | None) -> ModelSource:

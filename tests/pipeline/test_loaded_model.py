@@ -81,6 +81,14 @@ def test_what_is_no_model_is_refused_with_what_is_there(copies: dict[str, Path],
         (tmp_path / "run.json").rename(copies["fold"] / "run.json")
 
 
+def test_a_name_that_means_nothing_is_refused_in_words_of_python(shared_oracle_home: HomeFactory) -> None:
+    with pytest.raises(
+        ValueError, match=f"^nix means none of the trained datasets:\\n  {DATASET}\\nand .* has no folder of models"
+    ) as caught:
+        autoseg.load_model("nix", CPU, home=shared_oracle_home())
+    assert "-d" not in str(caught.value)
+
+
 def test_contradictory_ways_to_name_a_model_are_refused(copies: dict[str, Path]) -> None:
     for folder, more, message in (
         ("results", {"dataset": "1"}, "found both"),

@@ -82,7 +82,8 @@ class Ahead:
         if self.unknown or not self.is_whole:
             return f"{' and '.join(parts)}, with preprocessing and validation on top"
         bound = "at most" if self.at_most else "about"
-        parts += [f"{bound} {duration(self.probing)} of trying steps and {duration(self.validation)} of validation"]
+        validation = f" and {duration(self.validation)} of validation" if self.validation else ""
+        parts.append(f"{bound} {duration(self.probing)} of trying steps{validation}")
         if before := sum(self.preprocessing.values()):
             parts.append(f"about {duration(before)} of preprocessing")
         return f"{', '.join(parts)}: done by about {clock(now, self.seconds)}"
@@ -175,7 +176,7 @@ def _add(ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Se
     if budget.kind == "time":
         ahead.training += budget.amount
         ahead.at_most = True
-        ahead.validation += (limit or 0.0) * (1 + TIME_SHARE)
+        ahead.validation += (limit or 0.0) * (1 + TIME_SHARE) * (settings.trial is None)
         ahead.is_whole &= settings.validation != FULL
         return
     cost = costs.of(settings, spec, budget.amount)

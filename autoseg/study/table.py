@@ -53,6 +53,9 @@ def describe_timetable(
         lines += textwrap.wrap(text, WIDTH)
     if table.left_out:
         lines += [line for name, why in table.left_out.items() for line in textwrap.wrap(f"Left out: {name}: {why}.", WIDTH)]
+    if table.given_up:
+        text = f"Left out: fold {', '.join(table.given_up)}: the time is not enough to learn anything on so many folds."
+        lines += textwrap.wrap(text, WIDTH)
     return "\n".join(lines)
 
 

@@ -101,13 +101,18 @@ def least_seconds(entrants: Sequence[Entrant]) -> float:
     return max([LEAST_SECONDS, *(LEAST_STEPS * one.costs.step for one in entrants)])
 
 
+def fewest_seconds(entrants: Sequence[Entrant]) -> float:
+    """Training time below which nothing is learnt."""
+    return max([FEWEST_SECONDS, *(FEWEST_STEPS * one.costs.step for one in entrants)])
+
+
 def chosen_folds(situation: Situation, entrants: Sequence[Entrant]) -> tuple[str, ...]:
-    """As many folds as the time is enough for; of those that the user named, as many as can be compared.
+    """As many folds as the time is enough for; those that the user named wherever anything is learnt on them.
 
     Once final trainings are done, no fold joins, and the last ones are given up rather than trained for much less than those.
     """
     needed = (
-        least_seconds(entrants) if situation.are_fixed else max([LEAST_SECONDS, *(STEPS_OF_A_FOLD * one.costs.step for one in entrants)])
+        fewest_seconds(entrants) if situation.are_fixed else max([LEAST_SECONDS, *(STEPS_OF_A_FOLD * one.costs.step for one in entrants)])
     )
     if situation.final_seconds:
         needed = min(needed, 0.6 * situation.final_seconds)
@@ -120,20 +125,22 @@ def chosen_folds(situation: Situation, entrants: Sequence[Entrant]) -> tuple[str
 
 
 def affordable(situation: Situation) -> tuple[tuple[Entrant, ...], dict[str, str]]:
-    """The candidates that there is time for on a single fold, and those left out with the reason.
+    """The candidates that there is time for on a single fold, or on those that the user named, and those left out with the reason.
 
     Raises:
         TooShortError: There is time for none; the message says how much is needed.
     """
     kept, out = _without_cascades(situation)
-    while len(kept) > 1 and common_seconds(situation, kept, situation.folds[:1]) < least_seconds(kept):
+    folds = situation.folds if situation.are_fixed else situation.folds[:1]
+    beside = f"beside others on {len(folds)} folds" if len(folds) > 1 else "beside others"
+    while len(kept) > 1 and common_seconds(situation, kept, folds) < least_seconds(kept):
         slowest = max(reversed(kept), key=lambda one: LEAST_STEPS * one.costs.step + one.costs.validation)
         out[slowest.name] = (
-            f"{LEAST_STEPS} steps of {slowest.costs.step:.3g} s and {slowest.costs.validation:.0f} s of validation do not fit beside others"
+            f"{LEAST_STEPS} steps of {slowest.costs.step:.3g} s and {slowest.costs.validation:.0f} s of validation do not fit {beside}"
         )
         kept = [one for one in kept if one is not slowest and one.first_stage != slowest.name]
     alone = kept[0]
-    fewest = max(FEWEST_SECONDS, FEWEST_STEPS * alone.costs.step)
+    fewest = fewest_seconds([alone])
     if common_seconds(situation, kept, situation.folds[:1]) < fewest:
         costs = alone.costs
         parts = {
@@ -231,6 +238,7 @@ class Timetable:
         folds: That are trained.
         seconds: Training time of each final training.
         left_out: Candidates that there is no time for, with the reason.
+        given_up: Folds that the user named, and that there is no time for.
     """
 
     trials: tuple[Job, ...]
@@ -240,6 +248,7 @@ class Timetable:
     folds: tuple[str, ...]
     seconds: float
     left_out: Mapping[str, str] = field(default_factory=dict)
+    given_up: tuple[str, ...] = ()
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -271,7 +280,17 @@ def make_timetable(situation: Situation) -> Timetable:
     finals = final_jobs(after, entrants, folds, seconds)
     present = tuple(job for job in trials if job.seconds <= min(one.seconds for one in trials) + SAME) if trials else ()
     later = tuple(job for job in trials if job not in present)
-    return Timetable(trials=present, later_trials=later, finals=tuple(finals), rungs=rungs, folds=folds, seconds=seconds, left_out=left_out)
+    given_up = tuple(fold for fold in situation.folds if fold not in folds) if situation.are_fixed else ()
+    return Timetable(
+        trials=present,
+        later_trials=later,
+        finals=tuple(finals),
+        rungs=rungs,
+        folds=folds,
+        seconds=seconds,
+        left_out=left_out,
+        given_up=given_up,
+    )
 
 
 def _all_trials(situation: Situation, entrants: Sequence[Entrant], rungs: Sequence[float]) -> list[Job]:

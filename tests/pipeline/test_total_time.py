@@ -78,6 +78,7 @@ def test_budgets_in_time_are_added_up_with_what_goes_with_them(tmp_path: Path, a
     several = trainings(TrainSettings(seconds=300.0, organs=("ball",)), TrainSettings(seconds=300.0, organs=("block",)))
     expected = "In all 10 trainings: 50 min of training, at most 5 min of trying steps and 31 min of validation: done by about 23:26"
     assert said(tmp_path, several, "01234") == expected
+    assert said(tmp_path, trainings(TrainSettings(seconds=300.0, trial=4))).endswith("at most 30 s of trying steps: done by about 22:05")
     assert not asked
 
 

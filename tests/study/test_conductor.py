@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import pytest
 from study_night import Curve, MemoryRecord, Night
@@ -136,6 +137,20 @@ def test_with_little_time_there_are_fewer_candidates_and_folds():
         assert len({tuple(one) for one in found.values()}) == 1, "the choice compares equal folds"
         counts.append(len(next(iter(found.values()))))
     assert counts == sorted(counts) and counts[0] == 1 and counts[-1] > 1
+
+
+def test_folds_that_the_user_named_are_trained_rather_than_further_candidates(caplog):
+    caplog.set_level(logging.INFO)
+    found = {}
+    for minutes in (4, 9, 14, 30):
+        night = Night(PAIR, folds=("0", "1"))
+        record = night.run(minutes * 60)
+        found[minutes] = night.final_folds()
+        assert abs(share_late(night, minutes * 60)) < 0.05, minutes
+        assert ("3d_fullres" in found[minutes]) != ("on 2 folds" in record.now.left.get("3d_fullres", "")), minutes
+    assert found[4] == {"2d": ["0"]} and "Left out: fold 1: the time is not enough" in caplog.text
+    assert found[9] == {"2d": ["0", "1"]}
+    assert found[30] == {"2d": ["0", "1"], "3d_fullres": ["0", "1"]}
 
 
 def test_a_cascade_is_trained_after_all_folds_of_its_first_stage():

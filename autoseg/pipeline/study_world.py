@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..planners.budget import MIN_BATCH_SIZE, PROBING_SHARE, STEPS_TO_LEARN, fit_batch
+from ..planners.budget import MIN_BATCH_SIZE, PROBING_SHARE, choose_budget, fit_batch, fit_time_budget
 from ..preprocessing.storage import Store
 from ..runtime.case_contents import predicted_by_others
 from ..runtime.commands import words_of
@@ -24,6 +24,7 @@ from ..study.situation import Costs, Entrant, Job, Progress
 from ..study.table import describe_job
 from ..study.tasks import Ended, Resources, Task
 from ..trainers.cheaper_validation import TIME_SHARE
+from ..trainers.step_cost import step_elements
 from ..trainers.time_estimates import case_size, predicted_preprocessing, predicted_step
 from ..trainers.training_spec import TrainingSpec
 from ..trainers.trial import read_trial
@@ -40,8 +41,6 @@ WAIT_SECONDS = 60
 """For so long a former process of a training may save its state."""
 MOST_PROBING = 60.0
 """Of measuring a step of a candidate before anything is planned."""
-LEAST_STEP_SHARE = 0.3
-"""Of a step's time that is left with half the features and a smaller patch, where the time is short."""
 VERIFY_SECONDS = 0.02
 """Of a case that is preprocessed already."""
 CHOICE_SECONDS, CHOICE_CASE, CHOICE_VOXEL = 10.0, 0.1, 6e-7
@@ -119,7 +118,7 @@ class StudyWorld:
 
     def _estimated(self, spec: TrainingSpec) -> Costs:
         cost = self.step_cost(spec.configuration.name) or StepCost(1.0, 0)
-        configuration, _ = fit_batch(spec.configuration, choose_device(self.settings.device).type, batch=self.settings.batch)
+        configuration, cost = self._fitted(spec.configuration, cost)
         measured = {case.name: case for case in self.draft.fingerprint.cases}
         names = self._split(self.folds[0]).val
         cases = [case_size(spec.plan, configuration, measured[name]) for name in names if name in measured]
@@ -132,15 +131,30 @@ class StudyWorld:
         return Costs(
             start=PROCESS_SECONDS + PROBING_SECONDS,
             again=PROCESS_SECONDS,
-            step=self._fitted_step(cost.seconds, configuration),
+            step=cost.seconds,
             validation=5.0 + STORING * whole,
             trial_case=least / max(1, len(cases)),
         )
 
-    def _fitted_step(self, seconds: float, configuration: Configuration) -> float:
-        """Seconds of a step once batch, features and patch are fitted to the time (`fit_time_budget`), as far as it can be foreseen."""
-        least = seconds * min(1.0, max(MIN_BATCH_SIZE, self.settings.batch or 0) / configuration.batch_size) * LEAST_STEP_SHARE
-        return max(least, min(seconds, self.expected_seconds / STEPS_TO_LEARN))
+    def _fitted(self, configuration: Configuration, cost: StepCost) -> tuple[Configuration, StepCost]:
+        """What batch, features and patch will be once they are fitted to the time, and what a step and a tile cost, by its elements."""
+        settings = self.settings
+        device, keep_patch = choose_device(settings.device).type, bool(settings.patch)
+        planned, _ = fit_batch(configuration, device, batch=settings.batch, keep_patch=keep_patch)
+
+        def of_elements(one: Configuration) -> StepCost:
+            share = step_elements(one) / step_elements(planned)
+            return replace(cost, seconds=share * cost.seconds, tile_seconds=share * planned.batch_size / one.batch_size * cost.tile_seconds)
+
+        if math.isinf(self.expected_seconds):
+            return planned, cost
+        fitted, _, _ = fit_time_budget(
+            *(planned, choose_budget(device, seconds=self.expected_seconds), cost, of_elements),
+            may_narrow=settings.pretrained is None and "features" not in settings.network_options,
+            keep_patch=keep_patch,
+            min_batch=settings.batch or MIN_BATCH_SIZE,
+        )
+        return fitted, of_elements(fitted)
 
     def costs_after(self, entrant: Entrant, job: Job, gained: float, ended: Ended) -> Costs:
         """What the end of a training, which gained so many seconds of training, tells about its costs."""

@@ -94,10 +94,10 @@ class Probe:
     def _estimated(self, job: RunRecord, *, at_least: float, peak: int) -> StepCost:
         """The cost of a step that did not end in time: by one that did, else as such steps cost elsewhere, and no less than was waited."""
         of_element = MODEL_SECONDS if choose_device(self.device).type == "cpu" else MODEL_SECONDS_GPU
-        cost = StepCost(of_element * _elements(job.configuration), peak, measured=False)
+        cost = StepCost(of_element * step_elements(job.configuration), peak, measured=False)
         if self._known is not None:
             known, measured = self._known
-            share = _elements(job.configuration) / _elements(known.configuration)
+            share = step_elements(job.configuration) / step_elements(known.configuration)
             cost = replace(measured, seconds=measured.seconds * share, peak_bytes=peak, tile_seconds=0.0, measured=False)
         cost = replace(cost, seconds=max(cost.seconds, at_least))
         self._known = self._known or (job, cost)
@@ -127,7 +127,7 @@ def measure_step(job: RunRecord, probe: Probe) -> StepCost | None:
     return probe.cost(job)
 
 
-def _elements(configuration: Configuration) -> float:
+def step_elements(configuration: Configuration) -> float:
     """Elements of a step's convolution outputs; those of a 2D kernel count a third."""
     built = replace(configuration, width=1.0, network_options=configuration.built_options)
     return configuration.batch_size * conv_elements(built) / (3 if configuration.dim == 2 else 1)

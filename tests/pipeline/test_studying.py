@@ -116,6 +116,12 @@ def test_estimates_follow_the_sizes_and_the_time(home):
     costs = {one.name: one.costs for one in world.entrants()}
     assert set(costs) == {"2d", "3d_fullres"} and all(one.step <= 0.02 and one.validation > one.trial_case > 0 for one in costs.values())
     assert world.held_out == 2 and world.folds == ("0", "1", "2", "3", "4") and not world.are_fixed
+    short, long = (
+        {one.name: one.costs.step for one in dataclasses.replace(world_of(home), expected_seconds=seconds).entrants()}
+        for seconds in (10.0, 1e6)
+    )
+    assert long == {"2d": 0.02, "3d_fullres": 0.02}
+    assert all(short[name] < 0.6 * long[name] for name in long), "with little time networks have half the features"
     known = dataclasses.replace(costs["2d"], validation=77.0)
     assert dataclasses.replace(world, known={"2d": known}).entrants()[0].costs is known
     assert world.progress("2d", "0").seconds == 0 and world.trial("2d") is None

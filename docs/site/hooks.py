@@ -32,6 +32,7 @@ LINK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 """A link within the repository; or code, in which there are none."""
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 STYLE = re.compile(r"<style scoped>.*?</style>\n?", re.DOTALL)
 """What pandas adds to each table; the site has a style of its own."""
 
@@ -52,6 +53,11 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """Links lead to where their pages lie in the site; those to other files of the repository become plain text."""
     path = REPOSITORY_PATHS.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     return LINK.sub(lambda link: _moved(link, path, page.file.src_uri) if link["target"] else link[0], markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Bars in code of tables, which a repository's page writes as ``\\|``, are bars."""
+    return CELL.sub(lambda cell: cell[0].replace("\\|", "|"), html)
 
 
 def _moved(link: re.Match[str], path: str, page: str) -> str:

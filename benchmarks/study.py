@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.cli.units import duration
+from autoseg.planners.configurations import selected_configurations
 from autoseg.runtime.serialization import read_json
 from autoseg.runtime.workspace import Workspace
 from autoseg.schema import Choice
@@ -54,7 +55,8 @@ def even(dataset: str, home: Path, total: float, folds: Sequence[str], device: S
     spent = command(["plan_and_preprocess", "-d", dataset], home)
     name = next(path.parent.name for path in (home / "preprocessed").glob("*/plan.json"))
     plan = Workspace(home).plan(name)
-    trainings = [(one, fold) for fold in folds for one in plan.configurations if plan.configurations[one].previous_stage is None]
+    names = [one for one in selected_configurations((), plan) if plan.configurations[one].previous_stage is None]
+    trainings = [(one, fold) for fold in folds for one in names]
     each = (total * (1 - KEPT) - spent) / len(trainings)
     for one, fold in trainings:
         spent += command(["train", dataset, one, fold, "--time", f"{each:.0f}s", *device], home)

@@ -17,6 +17,7 @@ from autoseg import cli
 from autoseg.pipeline import study_world
 from autoseg.runtime.serialization import read_json
 from autoseg.schema import Choice
+from autoseg.study import timetable
 from autoseg.study.record import StudyRecord
 
 NAME = "Dataset003_Balls"
@@ -36,6 +37,7 @@ def record_of(home: Path) -> StudyRecord:
 def test_trials_folds_a_learned_ensemble_and_the_choice_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = home_of(tmp_path)
     monkeypatch.setattr(study_world, "ENSEMBLE_SHARE", 1.0)  # of a longer night it is a small share
+    monkeypatch.setattr(timetable, "LEAST_SECONDS", 30.0)
     began = time.monotonic()
     assert cli.run(["3", "--total", "6m", "--folds", "0", "1", *WORDS, "--home", str(home)]) == 0
     seconds, record = time.monotonic() - began, record_of(home)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .command import command
 from .failures import cases, finish
 from .options import DATASET, add_all, add_allow_code, add_nifti_geometry, add_overwrite, add_postprocess
 from .output import say
+
+if TYPE_CHECKING:
+    from ..schema import Choice
 
 
 def _add_choice_arguments(parser: ArgumentParser) -> None:
@@ -30,6 +35,17 @@ def _add_choice_arguments(parser: ArgumentParser) -> None:
     add_allow_code(parser)
 
 
+def say_choice(choice: Choice, options: Namespace) -> None:
+    """The choice with its evidence, and the command that uses it."""
+    from ..pipeline import describe_choice
+    from ..runtime.workspace import find_workspace
+
+    workspace = find_workspace(options.home, dataset=str(options.dataset))
+    home = f" --home {shlex.quote(str(options.home))}" if options.home else ""
+    say(describe_choice(choice))
+    say(f"\nNext: autoseg_predict -d {workspace.dataset_folder(options.dataset).name} -i IMAGES -o SEGMENTATIONS{home}")
+
+
 @command(_add_choice_arguments, "3", "3 --metric nsd_surface --cheapest")
 def find_best_configuration(options: Namespace) -> int:
     """Choose for every organ the model, or the average of up to three, by cross-validation.
@@ -38,7 +54,6 @@ def find_best_configuration(options: Namespace) -> int:
     predictions or references of cases are damaged; the choice is made by the others.
     """
     from ..data.descriptions import planned_dataset
-    from ..pipeline import describe_choice
     from ..pipeline import find_best_configuration as function
     from ..runtime.registry import allowed_code
     from ..runtime.workspace import find_workspace
@@ -49,7 +64,7 @@ def find_best_configuration(options: Namespace) -> int:
     choose = partial(choose, max_members=options.max_members, max_seconds=options.max_seconds, failures=failures)
     choice = choose(allow_code=options.allow_code)
     with allowed_code(options.allow_code, typed=[options.metric]):
-        say(describe_choice(choice))
+        say_choice(choice, options)
     if not failures:
         return 0
     dataset = planned_dataset(find_workspace(options.home, dataset=options.dataset), options.dataset)

@@ -23,6 +23,7 @@ from .options import (
     settings_given,
 )
 from .output import say
+from .results import say_choice
 from .units import duration
 
 
@@ -147,7 +148,7 @@ def run(options: Namespace) -> int:
 
     The same command resumes after an interruption. The exit status is 1 if cases were left out or failed.
     """
-    from ..pipeline import describe_choice, describe_experiment
+    from ..pipeline import describe_experiment
     from ..pipeline import run as function
     from ..pipeline.dry_training import dry_run
     from ..presets.experiment import experiment
@@ -161,7 +162,7 @@ def run(options: Namespace) -> int:
         return say_dry_run(dry_run(options.dataset, plan, asked, folds=folds, home=options.home))
     failures: dict[str, str] = {}
     choice = function(options.dataset, plan, folds=folds, home=options.home, failures=failures, experiment=asked)
-    say(describe_choice(choice))
+    say_choice(choice, options)
     if table := describe_experiment(options.dataset, asked, choice, plan.configurations or (), home=options.home):
         say(f"\n{table}")
     return _finish_run(options, failures)
@@ -179,7 +180,6 @@ def _finish_run(options: Namespace, failures: dict[str, str]) -> int:
 
 def _run_until(options: Namespace) -> int:
     """What `--total` and `--until` do."""
-    from ..pipeline import describe_choice
     from ..pipeline.studying import Deadline, describe_run_until, run_until
     from ..presets import PAPER_PRESETS
     from ..presets.settings import train_settings
@@ -194,7 +194,8 @@ def _run_until(options: Namespace) -> int:
         say(describe_run_until(options.dataset, deadline, plan, training, folds=folds, home=options.home), wrap=False)
         return 0
     failures: dict[str, str] = {}
-    say(describe_choice(run_until(options.dataset, deadline, plan, training, folds=folds, home=options.home, failures=failures)))
+    choice = run_until(options.dataset, deadline, plan, training, folds=folds, home=options.home, failures=failures)
+    say_choice(choice, options)
     return _finish_run(options, failures)
 
 

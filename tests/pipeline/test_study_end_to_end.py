@@ -38,11 +38,12 @@ def test_trials_folds_a_learned_ensemble_and_the_choice_in_time(tmp_path: Path, 
     home = home_of(tmp_path)
     monkeypatch.setattr(study_world, "ENSEMBLE_SHARE", 1.0)  # of a longer night it is a small share
     monkeypatch.setattr(timetable, "LEAST_SECONDS", 30.0)
+    monkeypatch.setattr(timetable, "LEAST_TRIAL_SHARE", 2.0)
     began = time.monotonic()
-    assert cli.run(["3", "--total", "6m", "--folds", "0", "1", *WORDS, "--home", str(home)]) == 0
+    assert cli.run(["3", "--total", "7m", "--folds", "0", "1", *WORDS, "--home", str(home)]) == 0
     seconds, record = time.monotonic() - began, record_of(home)
     assert record.is_finished and not record.failed and set(record.trials) == {"2d", "3d_fullres"}
-    assert seconds < 1.1 * 360
+    assert seconds < 1.1 * 420
     results = home / "results" / NAME
     (ensemble,) = results.glob("ensemble__*")
     assert {path.name for path in ensemble.glob("fold_?")} == {"fold_0", "fold_1"}

@@ -78,6 +78,7 @@ class Night:
         self.deaths: list[int] = []
         self.waits = 0
         self.prepared = False
+        self.ensemble_seconds = 0.0
         self.preparation_seconds, self.choice_seconds, self.choice_estimate = 45.0, 30.0, 30.0
 
     # The world
@@ -110,7 +111,10 @@ class Night:
         return Task(name=words, command=("train", job.entrant, job.fold, f"{job.seconds}", f"{job.patients}"), resources=Resources(cores=2))
 
     def conclusion(self, entrants: Sequence[str], folds: Sequence[str]) -> tuple[Task, ...]:
-        return (Task(name="choice", command=("choose",), seconds=self.choice_estimate),)
+        choice = Task(name="choice", command=("choose",), seconds=self.choice_estimate)
+        if len(entrants) < 2 or not self.ensemble_seconds:
+            return (choice,)
+        return Task(name="ensemble", command=("ensemble",), seconds=self.ensemble_seconds), choice
 
     # The executor
 
@@ -120,6 +124,8 @@ class Night:
         job, seconds = None, self.choice_seconds
         if task.command[0] == "plan":
             seconds = 3.0 if self.prepared else self.preparation_seconds
+        elif task.command[0] == "ensemble":
+            seconds = task.seconds
         elif task.command[0] == "train":
             _, name, fold, wanted, patients = task.command
             job = Job(entrant=name, fold=fold, seconds=float(wanted), duration=0, patients=int(patients))

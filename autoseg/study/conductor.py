@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 10.0
 """The time that was used is written so often."""
 LATE = 0.03
-"""Share of the whole time by which a study may be late before running validations are ended for the sake of the choice."""
+"""Share of the whole time by which a study may be late before running validations are ended, or an ensemble is left out, for the choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,8 @@ class Conductor:
         self._save_something()
         names, folds = self._validated(), self._validated_folds()
         for task in self.world.conclusion(names, folds)[:-1]:
-            if self.remaining >= task.seconds + self._tail([], folds):
+            slack = LATE * self.record.now.total  # it was planned to end with the deadline, to the second
+            if self.remaining + slack >= task.seconds + self._tail([], folds):
                 self._alone(task, must=False)
             else:
                 log.info("%s: left out, as it takes about %s.", task.name, in_minutes(task.seconds))

@@ -153,6 +153,23 @@ def test_folds_that_the_user_named_are_trained_rather_than_further_candidates(ca
     assert found[30] == {"2d": ["0", "1"], "3d_fullres": ["0", "1"]}
 
 
+@pytest.mark.parametrize("late", [0.0, 5.0, 300.0])
+def test_an_ensemble_for_which_there_was_time_is_made_where_the_last_training_ends_a_little_late(late):
+    night = Night(PAIR, folds=("0", "1"))
+    night.ensemble_seconds = 60.0
+    start = night.start
+
+    def start_late(task):
+        start(task)
+        if task.command[:3] == ("train", "3d_fullres", "1"):
+            night.running[-1] = (*night.running[-1][:3], night.running[-1][3] + late)
+
+    night.start = start_late
+    night.run(HOUR)
+    assert ("ensemble" in night.log) == (late < 100) and night.choices
+    assert late > 100 or abs(share_late(night, HOUR)) < 0.03
+
+
 def test_a_cascade_is_trained_after_all_folds_of_its_first_stage():
     curves = {
         "3d_lowres": Curve(floor=0.12, costs=SLOW),

@@ -22,7 +22,7 @@ def bars_are_drawn() -> bool:
 @contextlib.contextmanager
 def hidden_bars() -> Iterator[None]:
     """Within the block no bar is shown, whatever its options say."""
-    with _begun_with(disable=True):
+    with _bar_options(disable=True):
         yield
 
 
@@ -30,21 +30,21 @@ def hidden_bars() -> Iterator[None]:
 def bars_in_lines() -> Iterator[None]:
     """Within the block bars are lines among the others, one a minute."""
     seconds = SECONDS_BETWEEN_LINES
-    with _begun_with(file=_Lines(sys.stderr), mininterval=seconds, maxinterval=seconds, delay=seconds):
+    with _bar_options(file=_Lines(sys.stderr), mininterval=seconds, maxinterval=seconds, delay=seconds):
         yield
 
 
 @contextlib.contextmanager
-def _begun_with(**forced: Any) -> Iterator[None]:
+def _bar_options(**forced: Any) -> Iterator[None]:
     from tqdm import tqdm
 
     begin = tqdm.__init__
 
-    def begin_so(bar: tqdm, *args: Any, **options: Any) -> None:
+    def begin_with_options(bar: tqdm, *args: Any, **options: Any) -> None:
         """As tqdm's, with some options as they must be."""
         begin(bar, *args, **{**options, **forced})
 
-    tqdm.__init__ = begin_so
+    tqdm.__init__ = begin_with_options
     try:
         yield
     finally:

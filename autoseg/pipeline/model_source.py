@@ -111,15 +111,18 @@ def source_meant(model: str | int | Path, settings: PredictSettings, home: str |
         return find_source(replace(settings, folder=named))
     except ValueError as error:
         try:  # also by a dataset's folder in raw/
-            return find_source(replace(settings, dataset=named), home)
+            return trained_dataset(named, home, option="")
         except ValueError as other:
             if isinstance(model, Path) or os.sep in named or Path(named).is_dir():
                 raise error from None
-            raise ValueError(str(other).replace("-d ", "") + f"\nand {Path.cwd()} has no folder of models of that name") from None
+            raise ValueError(f"{other}\nand {Path.cwd()} has no folder of models of that name") from None
 
 
-def trained_dataset(which: str | None, home: str | Path | None) -> ModelSource:
+def trained_dataset(which: str | None, home: str | Path | None, *, option: str = "-d ") -> ModelSource:
     """The trained dataset that a user names, or the only one of the home.
+
+    Args:
+        option: Before a name in messages, as the user types it.
 
     Raises:
         ValueError: There is none, or several fit; the message lists them.
@@ -133,8 +136,8 @@ def trained_dataset(which: str | None, home: str | Path | None) -> ModelSource:
         )
     fitting = trained if which is None else matching_names(trained, last_name(which))
     if len(fitting) != 1:
-        listed = "\n".join(f"  -d {name}" for name in trained)
-        wrong = f"-d {which} means {'several' if fitting else 'none'} of the trained datasets"
+        listed = "\n".join(f"  {option}{name}" for name in trained)
+        wrong = f"{option}{which} means {'several' if fitting else 'none'} of the trained datasets"
         raise ValueError(f"{'say which of the trained datasets' if which is None else wrong}:\n{listed}")
     return source_of_dataset(workspace, fitting[0])
 

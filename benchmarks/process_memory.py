@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 INTERVAL = 0.05
-"""Seconds between two looks."""
+"""Seconds between two looks, at least ..."""
+SHARE = 0.1
+"""... and longer where looking would take more than this share of a core: the kernel walks all pages of a process for it."""
 
 
 class PeakMemory:
@@ -42,8 +45,11 @@ def peak_memory_of_tree(process: int | str = "self") -> Iterator[PeakMemory]:
 
 
 def _watch(peak: PeakMemory, process: int | str, ended: threading.Event) -> None:
-    while not ended.wait(INTERVAL):
+    took = 0.0
+    while not ended.wait(max(INTERVAL, took * (1 - SHARE) / SHARE)):
+        began = time.perf_counter()
         peak.look(process)
+        took = time.perf_counter() - began
 
 
 def _tree(process: int | str) -> Iterator[int | str]:

@@ -88,7 +88,7 @@ def _made_model(bench: Bench, configuration: str) -> None:
     bench.link_data()
     if not (bench.home / "preprocessed" / bench.data.name / "plan.json").is_file():
         _autoseg_preprocess(bench)
-    bench.autoseg("model", "train", bench.number, configuration, "0", "--iterations", "1" if bench.quick else "200", "--trial", "1")
+    bench.autoseg("model", "train", bench.number, configuration, "0", "--iterations", "1" if bench.quick else "50", "--trial", "1")
     folder = next((bench.home / "results" / bench.data.name).glob(f"{configuration}__Trainer*"))
     run = ModelFolder(folder).run("0")
     record = run.record()

@@ -37,7 +37,7 @@ def _add_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pseudo-labels", action="store_true", help=text)
     text = "train until --time in all, also a run that is finished or was started with another --time: it goes on from its networks"
     parser.add_argument("--longer", action="store_true", help=text)
-    text = "fit network, batch and optimiser to a training of this time, of which --time is the first part (--longer adds the rest)"
+    text = "fit network, batch, optimiser and learning rate to a training of this time, whose first part --time is (--longer adds the rest)"
     parser.add_argument("--fit-to", type=duration, dest="fitted_seconds", metavar="TIME", help=text)
     text = (
         "score so many held-out patients without mirroring instead of validating the fold; without this option the same command validates"

@@ -24,19 +24,22 @@ log = logging.getLogger(__name__)
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 
+VECTORS = ({"avx512f"}, {"avx2", "fma"})
+"""Instruction sets, as Linux calls them, of which the sources (``vectors.h``) need either."""
+
 SECONDS = 120
 """Most that translating may take."""
 
 
 @functools.cache
-def avx512_library(source: Path) -> ctypes.CDLL | None:
-    """The translated source on a Linux computer whose processor has AVX-512; None where there is no compiler or it does not succeed.
+def vector_library(source: Path) -> ctypes.CDLL | None:
+    """The translated source on a Linux computer with AVX-512 or AVX2; None where there is no compiler or it does not succeed.
 
     Its threads are those of torch, whose OpenMP library it uses: a second one's would wait in loops while torch computes.
     """
     threads, features = _openmp_of_torch(), _features()
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler or not threads or "avx512f" not in features.split():
+    if not compiler or not threads or not any(needed <= set(features.split()) for needed in VECTORS):
         return None
     code = source.read_bytes() + b"".join(path.read_bytes() for path in sorted(source.parent.glob("*.h")))
     key = hashlib.sha256(code + repr((FLAGS, compiler, threads, features)).encode()).hexdigest()[:24]
@@ -52,7 +55,7 @@ def call(source: Path, name: str, *arguments: Any) -> int:
 
     Tensors are given by their address, None as no address; they lie in memory as the function expects, which checks nothing.
     """
-    function = getattr(avx512_library(source), name)
+    function = getattr(vector_library(source), name)
     return function(*(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments))
 
 

@@ -2,12 +2,10 @@
    passes over memory. Statistics are taken of one chunk of voxels after the other, which stays in the first cache, and merged in order:
    they do not depend on the number of threads, and lose nothing where a mean is large. Translated by native.py. */
 
-#include <immintrin.h>
+#include "vectors.h"
 #include <math.h>
 #include <stdlib.h>
 
-typedef __m512 v;
-#define INLINE static inline __attribute__((always_inline))
 #define CHUNK 2048 /* numbers */
 
 INLINE long rows_of(int channels) { return channels < CHUNK / 16 ? CHUNK / channels : 16; }
@@ -22,27 +20,27 @@ int statistics(const float *x, float *parts, float *mean, float *scale, long sam
         const long first = i % count * rows, n = voxels - first < rows ? voxels - first : rows;
         const float *from = x + (i / count * voxels + first) * channels;
         float *to = parts + i * 2 * channels;
-        for (int c = 0; c < channels; c += 16) {
-            v sum = _mm512_setzero_ps(), more = sum, squares = sum, other = sum;
+        for (int c = 0; c < channels; c += LONG) {
+            v sum = zeros(), more = sum, squares = sum, other = sum;
             long r = 0;
             for (; r + 1 < n; r += 2) {
-                sum += _mm512_loadu_ps(from + r * channels + c);
-                more += _mm512_loadu_ps(from + (r + 1) * channels + c);
+                sum += load(from + r * channels + c);
+                more += load(from + (r + 1) * channels + c);
             }
-            if (r < n) sum += _mm512_loadu_ps(from + r * channels + c);
+            if (r < n) sum += load(from + r * channels + c);
             const v average = (sum + more) / (float)n;
             for (r = 0; r + 1 < n; r += 2) {
-                const v a = _mm512_loadu_ps(from + r * channels + c) - average;
-                const v b = _mm512_loadu_ps(from + (r + 1) * channels + c) - average;
+                const v a = load(from + r * channels + c) - average;
+                const v b = load(from + (r + 1) * channels + c) - average;
                 squares += a * a;
                 other += b * b;
             }
             if (r < n) {
-                const v a = _mm512_loadu_ps(from + r * channels + c) - average;
+                const v a = load(from + r * channels + c) - average;
                 squares += a * a;
             }
-            _mm512_storeu_ps(to + c, average);
-            _mm512_storeu_ps(to + channels + c, squares + other);
+            store(to + c, average);
+            store(to + channels + c, squares + other);
         }
     }
     /* By one thread: to wait for the others once more costs more, beside other programs a time slice. */
@@ -77,11 +75,11 @@ int apply(const float *x, const float *factor, const float *term, float *y, long
         const long sample = i / count, first = i % count * rows, n = voxels - first < rows ? voxels - first : rows;
         const float *from = x + (sample * voxels + first) * channels;
         float *to = y + (sample * voxels + first) * channels;
-        for (int c = 0; c < channels; c += 16) {
-            const v a = _mm512_loadu_ps(factor + sample * channels + c), b = _mm512_loadu_ps(term + sample * channels + c);
+        for (int c = 0; c < channels; c += LONG) {
+            const v a = load(factor + sample * channels + c), b = load(term + sample * channels + c);
             for (long r = 0; r < n; r++) {
-                const v value = _mm512_loadu_ps(from + r * channels + c) * a + b;
-                _mm512_storeu_ps(to + r * channels + c, _mm512_max_ps(value, value * slope));
+                const v value = load(from + r * channels + c) * a + b;
+                store(to + r * channels + c, larger(value, value * slope));
             }
         }
     }
@@ -90,7 +88,7 @@ int apply(const float *x, const float *factor, const float *term, float *y, long
 
 /* g through LeakyReLU, whose input is factor x + term */
 INLINE v before_activation(v g, v x, v a, v b, float slope) {
-    return _mm512_mask_mul_ps(g, _mm512_cmp_ps_mask(x * a + b, _mm512_setzero_ps(), _CMP_LE_OQ), g, _mm512_set1_ps(slope));
+    return scaled_below(g, x * a + b, slope);
 }
 
 /* parts (samples, chunks, 2, channels): sums of the gradient before the activation, and of it times (x - mean).
@@ -103,18 +101,18 @@ int sums(const float *g, const float *x, const float *factor, const float *term,
         const long sample = i / count, first = i % count * rows, n = voxels - first < rows ? voxels - first : rows;
         const float *from = x + (sample * voxels + first) * channels, *of = g + sample * jump + first * step;
         float *to = parts + i * 2 * channels;
-        for (int c = 0; c < channels; c += 16) {
-            const v a = _mm512_loadu_ps(factor + sample * channels + c), b = _mm512_loadu_ps(term + sample * channels + c);
-            const v average = _mm512_loadu_ps(mean + sample * channels + c);
-            v plain = _mm512_setzero_ps(), product = plain;
+        for (int c = 0; c < channels; c += LONG) {
+            const v a = load(factor + sample * channels + c), b = load(term + sample * channels + c);
+            const v average = load(mean + sample * channels + c);
+            v plain = zeros(), product = plain;
             for (long r = 0; r < n; r++) {
-                const v value = _mm512_loadu_ps(from + r * channels + c);
-                const v gradient = before_activation(_mm512_loadu_ps(of + r * step + c), value, a, b, slope);
+                const v value = load(from + r * channels + c);
+                const v gradient = before_activation(load(of + r * step + c), value, a, b, slope);
                 plain += gradient;
                 product += gradient * (value - average);
             }
-            _mm512_storeu_ps(to + c, plain);
-            _mm512_storeu_ps(to + channels + c, product);
+            store(to + c, plain);
+            store(to + channels + c, product);
         }
     }
     return 0;
@@ -129,14 +127,14 @@ int descend(const float *g, const float *x, const float *factor, const float *te
         const long sample = i / count, first = i % count * rows, n = voxels - first < rows ? voxels - first : rows;
         const long offset = (sample * voxels + first) * channels;
         const float *from = x + offset, *of = g + sample * jump + first * step;
-        for (int c = 0; c < channels; c += 16) {
+        for (int c = 0; c < channels; c += LONG) {
             const long at = sample * channels + c;
-            const v a = _mm512_loadu_ps(factor + at), b = _mm512_loadu_ps(term + at);
-            const v k = _mm512_loadu_ps(by_x + at), rest = _mm512_loadu_ps(constant + at);
+            const v a = load(factor + at), b = load(term + at);
+            const v k = load(by_x + at), rest = load(constant + at);
             for (long r = 0; r < n; r++) {
-                const v value = _mm512_loadu_ps(from + r * channels + c);
-                const v gradient = before_activation(_mm512_loadu_ps(of + r * step + c), value, a, b, slope);
-                _mm512_storeu_ps(result + offset + r * channels + c, gradient * a + value * k + rest);
+                const v value = load(from + r * channels + c);
+                const v gradient = before_activation(load(of + r * step + c), value, a, b, slope);
+                store(result + offset + r * channels + c, gradient * a + value * k + rest);
             }
         }
     }

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import avx512_library, call
+from .native import vector_library, call
 
 SOURCE = Path(__file__).with_name("normalisation.c")
 
@@ -132,7 +132,7 @@ class _LayoutKept(nn.modules.instancenorm._InstanceNorm):
         `in_place` says that nobody else needs the batch: where no gradients are computed either, the result takes its place.
         """
         if _pays(x) and self.affine and not self.track_running_stats:
-            translated = x.dtype == torch.float32 and x.shape[1] % CHANNELS == 0 and avx512_library(SOURCE) is not None
+            translated = x.dtype == torch.float32 and x.shape[1] % CHANNELS == 0 and vector_library(SOURCE) is not None
             if translated and in_place and not torch.is_grad_enabled():
                 return _normalised(x, self.weight, self.bias, self.eps, slope, result=x)[0]
             norm = _NormInTwoPasses if translated else _ActivatedNorm

@@ -40,10 +40,10 @@
 #define EX (MX + 2)
 #define POINTS (EZ * EY * EX)
 
-/* voxels [z, z + nz) ... of 16 channels of a sample, 0 outside, transformed and written to out + point * step */
+/* voxels [z, z + nz) ... of LONG channels of a sample, 0 outside, transformed and written to out + point * step */
 INLINE void FUNCTION(tile_in)(const float *x, int z, int y, int xx, int d, int h, int w, int c, float *out, size_t step) {
     v t[POINTS], s[EY * EX];
-    const v zero = _mm512_setzero_ps();
+    const v zero = zeros();
     for (int k = 0; k < EZ; k++) {
         v *to = t + k * EY * EX;
         int zi = z + k;
@@ -54,10 +54,10 @@ INLINE void FUNCTION(tile_in)(const float *x, int z, int y, int xx, int d, int h
             if (yi < 0 || yi >= h) { for (int i = 0; i < EX; i++) s[j * EX + i] = zero; continue; }
             const float *from = x + (((ptrdiff_t)zi * h + yi) * w + xx) * c;
             if (xx >= 0 && xx + EX <= w)
-                for (int i = 0; i < EX; i++) row[i] = _mm512_loadu_ps(from + (ptrdiff_t)i * c);
+                for (int i = 0; i < EX; i++) row[i] = load(from + (ptrdiff_t)i * c);
             else
                 for (int i = 0; i < EX; i++)
-                    row[i] = xx + i >= 0 && xx + i < w ? _mm512_loadu_ps(from + (ptrdiff_t)i * c) : zero;
+                    row[i] = xx + i >= 0 && xx + i < w ? load(from + (ptrdiff_t)i * c) : zero;
             of_input(MX, row, 1, s + j * EX, 1);
         }
         for (int i = 0; i < EX; i++) of_input(MY, s + i, EX, to + i, EX);
@@ -65,14 +65,14 @@ INLINE void FUNCTION(tile_in)(const float *x, int z, int y, int xx, int d, int h
     for (int i = 0; i < EY * EX; i++) {
         v column[EZ];
         of_input(MZ, t + i, EY * EX, column, 1);
-        for (int k = 0; k < EZ; k++) _mm512_storeu_ps(out + (size_t)(k * EY * EX + i) * step, column[k]);
+        for (int k = 0; k < EZ; k++) store(out + (size_t)(k * EY * EX + i) * step, column[k]);
     }
 }
 
 /* the gradient of a tile's result likewise */
 INLINE void FUNCTION(tile_gradient)(const float *x, int z, int y, int xx, int d, int h, int w, int c, float *out, size_t step) {
     v t[MZ * EY * EX], s[MY * EX];
-    const v zero = _mm512_setzero_ps();
+    const v zero = zeros();
     for (int k = 0; k < MZ; k++) {
         v *to = t + k * EY * EX;
         if (z + k >= d) { for (int i = 0; i < EY * EX; i++) to[i] = zero; continue; }
@@ -80,7 +80,7 @@ INLINE void FUNCTION(tile_gradient)(const float *x, int z, int y, int xx, int d,
             v row[MX];
             if (y + j >= h) { for (int i = 0; i < EX; i++) s[j * EX + i] = zero; continue; }
             const float *from = x + (((ptrdiff_t)(z + k) * h + y + j) * w + xx) * c;
-            for (int i = 0; i < MX; i++) row[i] = xx + i < w ? _mm512_loadu_ps(from + (ptrdiff_t)i * c) : zero;
+            for (int i = 0; i < MX; i++) row[i] = xx + i < w ? load(from + (ptrdiff_t)i * c) : zero;
             of_gradient(MX, row, 1, s + j * EX, 1);
         }
         for (int i = 0; i < EX; i++) of_gradient(MY, s + i, EX, to + i, EX);
@@ -88,7 +88,7 @@ INLINE void FUNCTION(tile_gradient)(const float *x, int z, int y, int xx, int d,
     for (int i = 0; i < EY * EX; i++) {
         v column[EZ];
         of_gradient(MZ, t + i, EY * EX, column, 1);
-        for (int k = 0; k < EZ; k++) _mm512_storeu_ps(out + (size_t)(k * EY * EX + i) * step, column[k]);
+        for (int k = 0; k < EZ; k++) store(out + (size_t)(k * EY * EX + i) * step, column[k]);
     }
 }
 
@@ -96,7 +96,7 @@ INLINE void FUNCTION(tile_out)(const float *in, size_t step, v bias, float *y, i
     v t[MZ * EY * EX], s[MY * EX], r[MX];
     for (int i = 0; i < EY * EX; i++) {
         v column[EZ];
-        for (int k = 0; k < EZ; k++) column[k] = _mm512_loadu_ps(in + (size_t)(k * EY * EX + i) * step);
+        for (int k = 0; k < EZ; k++) column[k] = load(in + (size_t)(k * EY * EX + i) * step);
         of_product(MZ, column, 1, t + i, EY * EX);
     }
     for (int k = 0; k < MZ && z + k < d; k++) {
@@ -104,7 +104,7 @@ INLINE void FUNCTION(tile_out)(const float *in, size_t step, v bias, float *y, i
         for (int j = 0; j < MY && yy + j < h; j++) {
             of_product(MX, s + j * EX, 1, r, 1);
             float *to = y + (((ptrdiff_t)(z + k) * h + yy + j) * w + xx) * c;
-            for (int i = 0; i < MX && xx + i < w; i++) _mm512_storeu_ps(to + (ptrdiff_t)i * c, r[i] + bias);
+            for (int i = 0; i < MX && xx + i < w; i++) store(to + (ptrdiff_t)i * c, r[i] + bias);
         }
     }
 }
@@ -125,22 +125,22 @@ INLINE void FUNCTION(tile_out)(const float *in, size_t step, v bias, float *y, i
 INLINE void FUNCTION(read)(const float *x, long at, const long *size, int channels, float *out, size_t step) {
     SIZES PLACE(at)
     (void)all, (void)failed;
-    for (int c = 0; c < channels; c += 16)
+    for (int c = 0; c < channels; c += LONG)
         FUNCTION(tile_in)(x + voxels * channels + c, z0 - (MZ > 1), y0 - 1, x0 - 1, d, h, w, channels, out + c, step);
 }
 
 INLINE void FUNCTION(read_gradient)(const float *x, long at, const long *size, int channels, float *out, size_t step) {
     SIZES PLACE(at)
     (void)all, (void)failed;
-    for (int c = 0; c < channels; c += 16)
+    for (int c = 0; c < channels; c += LONG)
         FUNCTION(tile_gradient)(x + voxels * channels + c, z0, y0, x0, d, h, w, channels, out + c, step);
 }
 
 INLINE void FUNCTION(write)(const float *in, size_t step, const float *bias, float *y, long at, const long *size, int channels) {
     SIZES PLACE(at)
     (void)all, (void)failed;
-    for (int c = 0; c < channels; c += 16) {
-        const v more = bias ? _mm512_loadu_ps(bias + c) : _mm512_setzero_ps();
+    for (int c = 0; c < channels; c += LONG) {
+        const v more = bias ? load(bias + c) : zeros();
         FUNCTION(tile_out)(in + c, step, more, y + voxels * channels + c, z0, y0, x0, d, h, w, channels);
     }
 }
@@ -253,7 +253,7 @@ int FUNCTION(weights_wide)(const float *x, const float *g, float *sum, const lon
    Or, for the gradient of the input, reversed along every axis and to be multiplied from the other side: u (POINTS, out, in). */
 int FUNCTION(expand)(const float *w, float *u, int in, int out, int reversed, int threads) {
     const long size = KZ * 9 * (long)in, rows = reversed ? out : in, columns = reversed ? in : out;
-    const __m512i apart = multiples(size);
+    const places apart = multiples(size);
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
@@ -263,24 +263,24 @@ int FUNCTION(expand)(const float *w, float *u, int in, int out, int reversed, in
         if (!buffer) failed = 1;
 #pragma omp for
         for (long first = 0; first < rows; first += 16) {
-            for (long column = 0; buffer && column < columns; column += 16)
+            for (long column = 0; buffer && column < columns; column += LONG)
                 for (long row = first; row < first + 16; row++) {
                     v k[KZ * 9], lines[KZ * 3 * EX], planes[KZ * EY * EX], line[EZ];
                     for (int j = 0; j < KZ * 9; j++)
-                        k[j] = reversed ? _mm512_loadu_ps(w + row * size + (KZ * 9 - 1 - j) * in + column)
-                                        : _mm512_i32gather_ps(apart, w + column * size + j * in + row, 4);
+                        k[j] = reversed ? load(w + row * size + (KZ * 9 - 1 - j) * in + column)
+                                        : gathered(w + column * size + j * in + row, apart);
                     for (int j = 0; j < KZ * 3; j++) of_kernel(MX, k + j * 3, 1, lines + j * EX, 1);
                     for (int z = 0; z < KZ; z++)
                         for (int j = 0; j < EX; j++) of_kernel(MY, lines + z * 3 * EX + j, EX, planes + z * EY * EX + j, EX);
                     for (int j = 0; j < EY * EX; j++) {
                         of_kernel(MZ, planes + j, EY * EX, line, 1);
                         for (int z = 0; z < EZ; z++)
-                            _mm512_storeu_ps(buffer + ((row - first) * POINTS + z * EY * EX + j) * columns + column, line[z]);
+                            store(buffer + ((row - first) * POINTS + z * EY * EX + j) * columns + column, line[z]);
                     }
                 }
             for (long p = 0; buffer && p < POINTS; p++)
-                for (long column = 0; column < columns; column += 32) {
-                    const long width = SMALLER(columns - column, 32);
+                for (long column = 0; column < columns; column += 2 * LONG) {
+                    const long width = SMALLER(columns - column, 2 * LONG);
                     for (long row = first; row < first + 16; row++)
                         memcpy(u + (p * columns + column) * rows + row * width, buffer + ((row - first) * POINTS + p) * columns + column,
                                width * 4);
@@ -294,7 +294,7 @@ int FUNCTION(expand)(const float *w, float *u, int in, int out, int reversed, in
 /* the gradient of kernels w (out, voxels, in) from those of their transforms (parts, POINTS, in, out), whose parts are added */
 int FUNCTION(reduce)(const float *sum, int parts, float *w, int in, int out, int threads) {
     const long size = KZ * 9 * (long)in;
-    const __m512i apart = multiples(size);
+    const places apart = multiples(size);
     int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
@@ -304,18 +304,18 @@ int FUNCTION(reduce)(const float *sum, int parts, float *w, int in, int out, int
         for (long first = 0; first < in; first += 16) {
             for (long p = 0; buffer && p < POINTS; p++)
                 for (long row = first; row < first + 16; row++)
-                    for (long column = 0; column < out; column += 16) {
-                        v all = _mm512_setzero_ps();
+                    for (long column = 0; column < out; column += LONG) {
+                        v all = zeros();
                         for (long part = 0; part < parts; part++)
-                            all += _mm512_loadu_ps(sum + ((part * POINTS + p) * in + row) * out + column);
-                        _mm512_storeu_ps(buffer + ((row - first) * POINTS + p) * out + column, all);
+                            all += load(sum + ((part * POINTS + p) * in + row) * out + column);
+                        store(buffer + ((row - first) * POINTS + p) * out + column, all);
                     }
-            for (long column = 0; buffer && column < out; column += 16)
+            for (long column = 0; buffer && column < out; column += LONG)
                 for (long row = first; row < first + 16; row++) {
                     v planes[KZ * EY * EX], lines[KZ * 3 * EX], line[EZ], three[3];
                     for (int j = 0; j < EY * EX; j++) {
                         for (int z = 0; z < EZ; z++)
-                            line[z] = _mm512_loadu_ps(buffer + ((row - first) * POINTS + z * EY * EX + j) * out + column);
+                            line[z] = load(buffer + ((row - first) * POINTS + z * EY * EX + j) * out + column);
                         to_kernel(MZ, line, 1, planes + j, EY * EX);
                     }
                     for (int z = 0; z < KZ; z++)
@@ -323,7 +323,7 @@ int FUNCTION(reduce)(const float *sum, int parts, float *w, int in, int out, int
                     for (int j = 0; j < KZ * 3; j++) {
                         to_kernel(MX, lines + j * EX, 1, three, 1);
                         for (int x = 0; x < 3; x++)
-                            _mm512_i32scatter_ps(w + column * size + (j * 3 + x) * in + row, apart, three[x], 4);
+                            scatter(w + column * size + (j * 3 + x) * in + row, apart, three[x]);
                     }
                 }
         }

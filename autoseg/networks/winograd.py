@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import avx512_library, call
+from .native import vector_library, call
 
 SOURCE = Path(__file__).with_name("winograd.c")
 
@@ -96,7 +96,7 @@ def takes(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
-        and avx512_library(SOURCE) is not None
+        and vector_library(SOURCE) is not None
     )
 
 

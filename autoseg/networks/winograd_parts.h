@@ -1,12 +1,9 @@
 /* What winograd.c does whatever the size of its tiles: transforms along one axis, and products of matrices. */
 
-#include <immintrin.h>
+#include "vectors.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define INLINE static inline __attribute__((always_inline))
-typedef __m512 v;
 
 /* Transforms along one axis, in[i * is] -> out[i * os]; of the voxels of an input tile, m + 2 -> m + 2 */
 INLINE void of_input(int m, const v *in, int is, v *out, int os) {
@@ -75,76 +72,80 @@ INLINE void to_kernel(int m, const v *in, int is, v *out, int os) {
     out[2 * os] = (c - a) * (1.0f / 6) + in[5 * is];
 }
 
-/* 0, 1, ... 15 times so many */
-INLINE __m512i multiples(int step) {
-    return _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(step));
-}
-
 #define CAT2(a, b) a##b
 #define CAT(a, b) CAT2(a, b)
 #define FUNCTION(name) CAT(name, SUFFIX)
 
-/* m (12 x width) = a (12 x depth) * b (depth x width), width 32 or 16; rows of m are `columns` apart */
-INLINE void rows12(const float *a, const float *b, float *m, int depth, int columns, int wide) {
-    v low[12], high[12];
-    for (int r = 0; r < 12; r++) low[r] = high[r] = _mm512_setzero_ps();
+/* Rows of a product that are summed up at once, in so many registers as there are: of multiply, and of add_product */
+#if LONG == 16
+#define ROWS 12
+#define SUMMED 8
+#else
+#define ROWS 6
+#define SUMMED 4
+#endif
+
+/* m (ROWS x width) = a (ROWS x depth) * b (depth x width), width of two vectors or one; rows of m are `columns` apart */
+INLINE void few_rows(const float *a, const float *b, float *m, int depth, int columns, int wide) {
+    v low[ROWS], high[ROWS];
+    for (int r = 0; r < ROWS; r++) low[r] = high[r] = zeros();
     for (int k = 0; k < depth; k++) {
-        const float *from = b + (size_t)k * (wide ? 32 : 16);
-        const v b0 = _mm512_loadu_ps(from), b1 = wide ? _mm512_loadu_ps(from + 16) : b0;
+        const float *from = b + (size_t)k * (wide ? 2 * LONG : LONG);
+        const v b0 = load(from), b1 = wide ? load(from + LONG) : b0;
 #pragma GCC unroll 12
-        for (int r = 0; r < 12; r++) {
-            const v one = _mm512_set1_ps(a[(size_t)r * depth + k]);
-            low[r] = _mm512_fmadd_ps(one, b0, low[r]);
-            if (wide) high[r] = _mm512_fmadd_ps(one, b1, high[r]);
+        for (int r = 0; r < ROWS; r++) {
+            const v one = every(a[(size_t)r * depth + k]);
+            low[r] = product_and(one, b0, low[r]);
+            if (wide) high[r] = product_and(one, b1, high[r]);
         }
     }
-    for (int r = 0; r < 12; r++) {
-        _mm512_storeu_ps(m + (size_t)r * columns, low[r]);
-        if (wide) _mm512_storeu_ps(m + (size_t)r * columns + 16, high[r]);
+    for (int r = 0; r < ROWS; r++) {
+        store(m + (size_t)r * columns, low[r]);
+        if (wide) store(m + (size_t)r * columns + LONG, high[r]);
     }
 }
 
-/* m (rows x columns) = a (rows x depth) * b; rows a multiple of 12. b is cut into panels of 32 columns (the last may have 16), one after
-   the other, each (depth x 32). */
+/* m (rows x columns) = a (rows x depth) * b; rows a multiple of 12. b is cut into panels of two vectors' columns (the last may have one),
+   one after the other, each (depth x 2 LONG). */
 static void multiply(const float *a, const float *b, float *m, int rows, int depth, int columns) {
     int j = 0;
-    for (; j + 32 <= columns; j += 32)
-        for (int i = 0; i < rows; i += 12)
-            rows12(a + (size_t)i * depth, b + (size_t)j * depth, m + (size_t)i * columns + j, depth, columns, 1);
+    for (; j + 2 * LONG <= columns; j += 2 * LONG)
+        for (int i = 0; i < rows; i += ROWS)
+            few_rows(a + (size_t)i * depth, b + (size_t)j * depth, m + (size_t)i * columns + j, depth, columns, 1);
     if (j < columns)
-        for (int i = 0; i < rows; i += 12)
-            rows12(a + (size_t)i * depth, b + (size_t)j * depth, m + (size_t)i * columns + j, depth, columns, 0);
+        for (int i = 0; i < rows; i += ROWS)
+            few_rows(a + (size_t)i * depth, b + (size_t)j * depth, m + (size_t)i * columns + j, depth, columns, 0);
 }
 
-/* m (8 x width) += the transposed of a (depth x 8) * b (depth x width); rows of a are `ra` apart, of b `rb`, of m `columns` */
-INLINE void rows8(const float *a, size_t ra, const float *b, size_t rb, float *m, int depth, int columns, int wide) {
-    v low[8], high[8];
-    for (int r = 0; r < 8; r++) {
-        low[r] = _mm512_loadu_ps(m + (size_t)r * columns);
-        high[r] = wide ? _mm512_loadu_ps(m + (size_t)r * columns + 16) : low[r];
+/* m (SUMMED x width) += the transposed of a (depth x SUMMED) * b (depth x width); rows of a are `ra` apart, of b `rb`, of m `columns` */
+INLINE void summed_rows(const float *a, size_t ra, const float *b, size_t rb, float *m, int depth, int columns, int wide) {
+    v low[SUMMED], high[SUMMED];
+    for (int r = 0; r < SUMMED; r++) {
+        low[r] = load(m + (size_t)r * columns);
+        high[r] = wide ? load(m + (size_t)r * columns + LONG) : low[r];
     }
     for (int k = 0; k < depth; k++) {
-        const v b0 = _mm512_loadu_ps(b + k * rb), b1 = wide ? _mm512_loadu_ps(b + k * rb + 16) : b0;
+        const v b0 = load(b + k * rb), b1 = wide ? load(b + k * rb + LONG) : b0;
 #pragma GCC unroll 8
-        for (int r = 0; r < 8; r++) {
-            const v one = _mm512_set1_ps(a[k * ra + r]);
-            low[r] = _mm512_fmadd_ps(one, b0, low[r]);
-            if (wide) high[r] = _mm512_fmadd_ps(one, b1, high[r]);
+        for (int r = 0; r < SUMMED; r++) {
+            const v one = every(a[k * ra + r]);
+            low[r] = product_and(one, b0, low[r]);
+            if (wide) high[r] = product_and(one, b1, high[r]);
         }
     }
-    for (int r = 0; r < 8; r++) {
-        _mm512_storeu_ps(m + (size_t)r * columns, low[r]);
-        if (wide) _mm512_storeu_ps(m + (size_t)r * columns + 16, high[r]);
+    for (int r = 0; r < SUMMED; r++) {
+        store(m + (size_t)r * columns, low[r]);
+        if (wide) store(m + (size_t)r * columns + LONG, high[r]);
     }
 }
 
 /* m (rows x columns) += the transposed of a (depth x rows) * b (depth x columns) */
 static void add_product(const float *a, size_t ra, const float *b, size_t rb, float *m, int depth, int rows, int columns) {
     int j = 0;
-    for (; j + 32 <= columns; j += 32)
-        for (int i = 0; i < rows; i += 8) rows8(a + i, ra, b + j, rb, m + (size_t)i * columns + j, depth, columns, 1);
+    for (; j + 2 * LONG <= columns; j += 2 * LONG)
+        for (int i = 0; i < rows; i += SUMMED) summed_rows(a + i, ra, b + j, rb, m + (size_t)i * columns + j, depth, columns, 1);
     if (j < columns)
-        for (int i = 0; i < rows; i += 8) rows8(a + i, ra, b + j, rb, m + (size_t)i * columns + j, depth, columns, 0);
+        for (int i = 0; i < rows; i += SUMMED) summed_rows(a + i, ra, b + j, rb, m + (size_t)i * columns + j, depth, columns, 0);
 }
 
 /* Between matrices, and their rows: those a power of two apart would share a few lines of the cache. */

@@ -133,6 +133,12 @@ class RunRecord:
     earlier_budgets: tuple[float, ...] = ()
     validation: ValidationSettings | None = None
 
+    @property
+    def scheduled_share(self) -> float:
+        """How far the learning rate's schedule gets, 0..1: less than 1 in the first part of a longer training (`TrainSettings`)."""
+        whole = None if self.settings is None else self.settings.fitted_seconds
+        return 1.0 if whole is None or self.budget.kind != "time" else min(1.0, self.budget.amount / whole)
+
     def __post_init__(self) -> None:
         check_name(self.fold, "fold")
         for model in (*([] if self.previous_model is None else [self.previous_model]), *(self.ensemble.members if self.ensemble else ())):

@@ -77,7 +77,8 @@ class TrainSettings:
         options: Values of `autoseg.schema.training_options.TrainingOptions` that differ from what suits the length of the run.
         epochs: Budget in epochs of 250 iterations.
         seconds: Budget in wall time.
-        fitted_seconds: Budget in wall time that network, batch and optimiser are fitted to, where `seconds` is only its first part.
+        fitted_seconds: Budget in wall time that network, batch, optimiser and learning rate are fitted to, where `seconds` is only its
+            first part.
         longer: Train a run with a budget in time on until `seconds` in all, also a finished one (`trainers.longer`).
         trial: Held-out patients that are scored instead of a validation (`trainers.trial`); None validates.
         first_iterations: Budget of a cascade's first stage in optimisation steps; None means the same as its second.

@@ -1,9 +1,10 @@
 """Training on: a run gets more time than it was started with, whether it is interrupted or finished.
 
-A finished run goes on from its final networks, at the place in the schedule where a training of the whole time would be by then: a warm
-restart (SGDR; Loshchilov & Hutter, ICLR 2017), whose rate then falls to zero once more. So a short training that was annealed to its end is
-both an honest sample of what the model can do, and the first part of the long one; nothing of it is wasted. Until the longer training is
-done the run stays what it was: its networks and ``run.json`` are replaced at the end, one after the other.
+A run that was said to be the first part of a longer training (``--fit-to``) goes on exactly where it ended: its learning rate had fallen as
+far as that of the whole, and its last checkpoint is kept. Its network, the moving average of the weights, is meanwhile what an annealed one
+would nearly be. Any other finished run was annealed to its end, and goes on from its final networks, at the place in the schedule where a
+training of the whole time would be by then: a warm restart (SGDR; Loshchilov & Hutter, ICLR 2017), whose rate then falls to zero once more.
+Until the longer training is done the run stays what it was: its networks and ``run.json`` are replaced at the end, one after the other.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def with_requested_time(record: RunRecord, run: Run, settings: TrainSettings) ->
         return record
     intervals = max(1, round(record.budget.validation_intervals * _seconds(settings) / record.budget.amount))
     budget = replace(budget_of(settings), validation_intervals=min(1000, intervals))
-    asked = None if record.settings is None else replace(record.settings, seconds=settings.seconds)
+    asked = None if record.settings is None else replace(record.settings, seconds=settings.seconds, fitted_seconds=settings.fitted_seconds)
     earlier = (*record.earlier_budgets, record.budget.amount) if run.is_trained else record.earlier_budgets
     return replace(record, budget=budget, settings=asked, earlier_budgets=earlier)
 

@@ -107,6 +107,8 @@ SCORED_SHARE = 0.05
 TRAINED_TILE = 3.0
 """Times of a tile that is only segmented that one takes in a training step: forward, backward to inputs and weights."""
 LEAST_TILES = 4
+SHORT_AVERAGE = 0.99
+"""Decay of the average of the weights over some hundred steps."""
 LONG_RUN = 20_000
 """Iterations from which on the reference's optimiser, made for a quarter of a million of them, does at least as well as Adam."""
 
@@ -120,6 +122,7 @@ def default_options(
     changes: Mapping[str, Any] | None = None,
     suited: Callable[..., TrainingOptions] | None = None,
     steps: float | None = None,
+    is_scored_early: bool = False,
 ) -> TrainingOptions:
     """The default training options for a run of this length, with the user's changes.
 
@@ -133,6 +136,7 @@ def default_options(
         changes: The user's, by the names of `TrainingOptions` and `AugmentationOptions`; the latter may be together in ``augmentation``.
         suited: ``suited(options, long_run=...)``: the trainer's defaults from these, before the user's changes.
         steps: Of the whole training, as far as it can be foreseen.
+        is_scored_early: A first part is scored before the learning rate has fallen: a long run has an average of the weights, too.
 
     Raises:
         ValueError: An option is unknown or its value makes no sense.
@@ -141,8 +145,10 @@ def default_options(
     options = TrainingOptions()
     if not long_run:
         options = replace(
-            options, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine", warmup=0.01, average_decay=0.99
+            options, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine", warmup=0.01, average_decay=SHORT_AVERAGE
         )
+    elif is_scored_early:
+        options = replace(options, average_decay=SHORT_AVERAGE)
     if suited is not None:
         options = suited(options, long_run=long_run)
     if device_type == "cpu":

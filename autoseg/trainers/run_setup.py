@@ -216,7 +216,15 @@ def _fitted(
 def _options(budget: Budget, device_type: str, batch: int, settings: TrainSettings, *, steps: float | None = None) -> TrainingOptions:
     suited, fine_tunes = lookup(TRAINERS, settings.trainer, "trainer").suited_options, settings.pretrained is not None
     changes = settings.changed_options
-    return default_options(budget, device_type, batch=batch, fine_tunes=fine_tunes, changes=changes, suited=suited, steps=steps)
+    return default_options(
+        *(budget, device_type),
+        batch=batch,
+        fine_tunes=fine_tunes,
+        changes=changes,
+        suited=suited,
+        steps=steps,
+        is_scored_early=settings.fitted_seconds is not None,
+    )
 
 
 def budget_of(settings: TrainSettings) -> Budget:

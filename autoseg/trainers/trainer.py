@@ -199,17 +199,19 @@ class Trainer:
             reset_peak_memory()
             self.restore()
             self.prepare()
-            make = self.batch_maker(self.job.split.train, stream=TRAINING)
             threads, ahead = loader_size(self.job, self.device)
-            loader = Prefetcher(make, start=self.iteration, ahead=ahead, threads=threads)
+            loader = Prefetcher(self.batch_maker(self.job.split.train, stream=TRAINING), start=self.iteration, ahead=ahead, threads=threads)
             with loader as batches, training_bar(self.job, self.used, progress=self.progress) as bar, self._interruption:
                 while (self.used < 1 or self._means.count) and not self._plateau.has_ended:
                     self.train_interval(batches, bar)
                     self.finish_interval(bar)
                     self._end_if_signalled()
+            if self.job.scheduled_share < 1:
+                self.save()  # a longer training goes on from it as if this had not ended
             record_run_environment(self.folders.run, self.device)
             save_checkpoint(self.folders.files.checkpoint, self.final_states(), self._meta())
-            self.folders.files.latest_checkpoint.unlink(missing_ok=True)
+            if self.job.scheduled_share == 1:
+                self.folders.files.latest_checkpoint.unlink(missing_ok=True)
         else:
             states, _ = load_checkpoint(self.folders.files.checkpoint)
             with resumed_from(self.folders.files.checkpoint):
@@ -225,12 +227,12 @@ class Trainer:
         """Takes steps until the validation interval's share of the budget is used."""
         self.network.train()
         options, means = self.job.options, self._means
-        start, started = self.seconds, time.monotonic()
+        start, started, share = self.seconds, time.monotonic(), self.job.scheduled_share
         end = (self.interval + 1) / self.job.budget.validation_intervals
         while self.used < min(end, 1 - 1e-9) or means.count == 0:
             before = self.used
-            factor = learning_rate_factor(options.schedule, before, warmup=options.warmup, start=self._start) * self._plateau.factor
-            self.optimized.learning_rate = options.learning_rate * factor
+            factor = learning_rate_factor(options.schedule, before * share, warmup=options.warmup, start=self._start)
+            self.optimized.learning_rate = options.learning_rate * factor * self._plateau.factor
             # Waiting for the batch belongs to it: its augmentation, in another thread, needs the device's memory too.
             with explained_out_of_memory(self.job.configuration, self.device):
                 means.add(self.step(next(batches)))
@@ -238,14 +240,13 @@ class Trainer:
             self.seconds = start + time.monotonic() - started
             bar.update(min(100 * (self.used - before), bar.total - bar.n))
             self._end_if_signalled()
-        row = means.means()
+        row = {"learning_rate": self.optimized.learning_rate} | means.means()
         if not means.is_finite:
             raise RuntimeError(
                 f"{self.folders.run}: training diverged at iteration {self.iteration} ({row}); "
                 "start over with --restart and a smaller --learning-rate"
             )
-        rate = self.optimized.learning_rate
-        self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, learning_rate=rate, **row)
+        self.history.begin(validation_interval=self.interval + 1, iteration=self.iteration, **row)
 
     def finish_interval(self, bar: tqdm) -> None:
         """Scores held-out cases, writes history, plot and checkpoint."""
@@ -388,7 +389,7 @@ class Trainer:
         states, meta = first_weights(self.folders.files, self.job.pretrained)
         if meta is not None:
             self.iteration, self.seconds, self.interval = meta["iteration"], meta["seconds"], meta["validation_interval"]
-            self._start = self.used
+            self._start = self.used * self.job.scheduled_share
         self.history.cut(self.interval)
         if states is not None:
             if not self.optimized.load_pretrained(kept_weights(states["network"], frozenset() if meta else self.new_head())):

@@ -14,7 +14,7 @@ from autoseg.networks.blocks import convolution
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 translated = pytest.mark.skipif(
-    native.avx512_library(winograd.SOURCE) is None, reason="needs Linux, a C compiler, and a processor with AVX-512"
+    native.vector_library(winograd.SOURCE) is None, reason="needs Linux, a C compiler, and a processor with AVX-512 or AVX2"
 )
 
 
@@ -105,7 +105,7 @@ def test_the_source_is_translated_once_and_kept(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(native.subprocess, "run", lambda command, **options: runs.append(command) or run(command, **options))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
-        assert native.avx512_library.__wrapped__(normalisation.SOURCE) is not None
+        assert native.vector_library.__wrapped__(normalisation.SOURCE) is not None
     assert len(runs) == 1
     assert [path.suffix for path in (tmp_path / "autoseg").iterdir()] == [".so"]
 
@@ -114,22 +114,22 @@ def test_without_a_compiler_or_with_one_that_fails_torch_computes(monkeypatch, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
-    assert native.avx512_library.__wrapped__(winograd.SOURCE) is None
+    assert native.vector_library.__wrapped__(winograd.SOURCE) is None
     failing = tmp_path / "cc"
     failing.write_text("#!/bin/sh\nexit 1\n")
     failing.chmod(0o700)
     monkeypatch.setattr(native.shutil, "which", lambda name: str(failing))
     monkeypatch.setattr(native, "_features", lambda: "avx512f")
-    assert native.avx512_library.__wrapped__(winograd.SOURCE) is None
+    assert native.vector_library.__wrapped__(winograd.SOURCE) is None
     assert not list(tmp_path.rglob("*.so*"))
 
 
 PLAIN = """
 import torch
 from autoseg.networks import build_network, native
-native.avx512_library = lambda source: None
+native.vector_library = lambda source: None
 from autoseg.networks import normalisation, winograd
-normalisation.avx512_library = winograd.avx512_library = native.avx512_library
+normalisation.vector_library = winograd.vector_library = native.vector_library
 """
 
 NETWORK = """

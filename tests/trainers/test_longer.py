@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from factories import make_job, make_plan
-from trainer_runs import Killed, build, equal, kill_at, weights
+from trainer_runs import Killed, build, elsewhere, equal, kill_at, weights
 
 from autoseg.runtime.checkpoints import load_checkpoint
 from autoseg.runtime.runs import Run, read_history
@@ -92,6 +93,53 @@ def test_killed_before_the_record_was_written_it_is_done_at_once(folders, finish
     assert equal(before, weights(folders))
 
 
+@pytest.fixture
+def steps_as_seconds(monkeypatch):
+    """Makes a trainer's clock tell the number of its steps; `rates` are those of all steps."""
+
+    def clocked(trainer):
+        monkeypatch.setattr("autoseg.trainers.trainer.time", SimpleNamespace(monotonic=lambda: float(trainer.iteration)))
+        step = trainer.step
+
+        def counted(batch):
+            rates.append(trainer.optimized.learning_rate)
+            return step(batch)
+
+        trainer.step = counted
+        return trainer
+
+    rates: list[float] = []
+    clocked.rates = rates
+    return clocked
+
+
+@pytest.mark.parametrize("name", ("Trainer", "AdversarialTrainer"))
+def test_the_first_part_of_a_training_and_its_rest_are_that_training(name, folders, no_pictures, steps_as_seconds):
+    def job(seconds: float) -> RunRecord:
+        options = {"warmup": 0.25, "average_decay": 0.5, "optimizer": "adamw", "learning_rate": 1e-3}
+        budget, settings = Budget("time", seconds, round(seconds / 2)), TrainSettings(seconds=seconds, fitted_seconds=8)
+        return dataclasses.replace(make_job(make_plan(), **options), budget=budget, settings=settings)
+
+    at_once = elsewhere(folders, "fold_1")
+    steps_as_seconds(build(name, dataclasses.replace(job(8), fold=folders.files.fold), at_once)).fit()
+    rates = steps_as_seconds.rates.copy()
+    steps_as_seconds.rates.clear()
+    steps_as_seconds(build(name, job(4), folders)).fit()
+    part = weights(folders)
+    assert load_checkpoint(folders.files.checkpoint)[1]["iteration"] == 4 and folders.files.latest_checkpoint.is_file()
+    assert equal(part, build(name, job(4), folders).fit().state_dict()), "not trained on unless asked for"
+    steps_as_seconds(build(name, job(8), folders)).fit(longer=True)
+    assert steps_as_seconds.rates == rates and rates[3] > rates[-1]
+    assert equal(weights(folders), weights(at_once)) and not equal(weights(folders), part)
+    assert not folders.files.latest_checkpoint.is_file()
+
+
+def test_how_far_the_rate_falls():
+    part = dataclasses.replace(record(15), settings=TrainSettings(seconds=15, fitted_seconds=60))
+    assert part.scheduled_share == 0.25 and record(15).scheduled_share == 1
+    assert dataclasses.replace(part, budget=Budget("time", 90, 4)).scheduled_share == 1
+
+
 def test_a_run_in_progress_takes_the_time_that_is_asked_for_now(tmp_path):
     run = Run(tmp_path / "fold_0")
     write_json(run.record_file, record())
@@ -109,6 +157,8 @@ def test_a_trained_run_gets_more_time_and_never_less(tmp_path):
     now = with_requested_time(run.record(), run, TrainSettings(seconds=600, longer=True))
     assert (now.budget.amount, now.budget.validation_intervals, now.earlier_budgets) == (600, 40, (60,))
     assert is_trained_on(run, TrainSettings(seconds=600, longer=True)) and not is_trained_on(run, TrainSettings(seconds=600))
+    whole = with_requested_time(run.record(), run, TrainSettings(seconds=600, fitted_seconds=900, longer=True))
+    assert whole.settings is not None and whole.settings.fitted_seconds == 900
     write_json(run.record_file, now)
     assert not is_trained_on(run, TrainSettings(seconds=600, longer=True))
     assert read_json(run.record_file, RunRecord).earlier_budgets == (60,)

@@ -121,7 +121,7 @@ def test_the_first_part_of_a_training_and_its_rest_are_that_training(name, folde
         return dataclasses.replace(make_job(make_plan(), **options), budget=budget, settings=settings)
 
     at_once = elsewhere(folders, "fold_1")
-    steps_as_seconds(build(name, dataclasses.replace(job(8), fold=folders.files.fold), at_once)).fit()
+    steps_as_seconds(build(name, job(8), at_once)).fit()
     rates = steps_as_seconds.rates.copy()
     steps_as_seconds.rates.clear()
     steps_as_seconds(build(name, job(4), folders)).fit()

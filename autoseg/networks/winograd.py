@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import vector_library, call
+from .native import call, vector_library
 
 SOURCE = Path(__file__).with_name("winograd.c")
 

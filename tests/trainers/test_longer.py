@@ -113,7 +113,7 @@ def steps_as_seconds(monkeypatch):
     return clocked
 
 
-@pytest.mark.parametrize("name", ("Trainer", "AdversarialTrainer"))
+@pytest.mark.parametrize("name", ["Trainer", "AdversarialTrainer"])
 def test_the_first_part_of_a_training_and_its_rest_are_that_training(name, folders, no_pictures, steps_as_seconds):
     def job(seconds: float) -> RunRecord:
         options = {"warmup": 0.25, "average_decay": 0.5, "optimizer": "adamw", "learning_rate": 1e-3}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.images import ending_of
 from ..data.label_subsets import labels_as_in
@@ -21,7 +21,9 @@ from ..runtime.runs import Run
 from ..runtime.serialization import from_jsonable, read_json, to_jsonable, write_json
 from ..schema import Case, Choice, Labels
 from ..schema.scores import UNRELIABLE_DICE
-from .trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from .trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 

@@ -51,6 +51,13 @@ def test_prediction_loads_nothing_that_it_does_not_use() -> None:
     assert not loaded & (unused | {f"autoseg.{room}" for room in ("study", "report", "trainers.trainer")})
 
 
+@pytest.mark.parametrize("module", ["evaluating", "checking", "merging"])
+def test_commands_without_networks_do_not_load_torch(module: str) -> None:
+    loaded = run_python("-c", f"import sys, autoseg.pipeline.{module}; print(*sys.modules)").stdout.split()
+    assert f"autoseg.pipeline.{module}" in loaded
+    assert "torch" not in loaded
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_every_command(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     for call, words, program in ((command, [], f"autoseg_{command.name}"), (cli.main, [command.name], f"autoseg {command.name}")):

@@ -21,7 +21,7 @@ from autoseg.study import timetable
 from autoseg.study.record import StudyRecord
 
 NAME = "Dataset003_Balls"
-WORDS = ("-c", "2d", "3d_fullres", "--memory", "0.3GB", "--device", "cpu", "--workers", "1")
+WORDS = ("-c", "2d", "3d_fullres", "--memory", "0.3GB", "--batch", "2", "--device", "cpu", "--workers", "1")
 pytestmark = pytest.mark.slow
 
 

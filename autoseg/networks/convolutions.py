@@ -8,6 +8,9 @@ The bf16 gradients of a 3D convolution that looks at one slice only (kernel 1x3x
 memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over
 all slices; in channels-last layout this is a view and costs nothing.
 
+Gradients of a convolution with a kernel of one voxel and a stride write beyond their memory on processors with AVX2 (oneDNN; four to six
+channels in channels-last layout are enough). Such a convolution sees every so manieth voxel alone: they are taken out first, and none is skipped.
+
 In float32 some weight gradients are matrix products (`weight_gradients`), and kernels of 3 need fewer multiplications (`winograd`): faster.
 """
 
@@ -45,6 +48,8 @@ class Conv2d(_SmallInFp32, nn.Conv2d):
             return OneChannelConvolution.apply(x, weight, bias)
         if winograd.takes(self, x):
             return WinogradConvolution.apply(x, weight, bias)
+        if _sees_single_voxels(self, x):
+            return nn.functional.conv2d(_seen(self, x), weight, bias, groups=self.groups)
         return super()._conv_forward(x, weight, bias)
 
 
@@ -56,11 +61,14 @@ class Conv3d(_SmallInFp32, nn.Conv3d):
             return OneChannelConvolution.apply(x, weight, bias)
         if winograd.takes(self, x):
             return WinogradConvolution.apply(x, weight, bias)
-        single_slice = (self.kernel_size[0], self.stride[0]) == (1, 1) and self.padding_mode == "zeros"
+        stride = self.stride
+        if _sees_single_voxels(self, x):
+            x, stride = _seen(self, x), (1, 1, 1)
+        single_slice = (self.kernel_size[0], stride[0]) == (1, 1) and self.padding_mode == "zeros"
         if x.device.type != "cpu" or not single_slice or isinstance(self.padding, str) or self.padding[0] != 0 or x.ndim != 5:
             return super()._conv_forward(x, weight, bias)
         slices = x.transpose(1, 2).flatten(0, 1)
-        result = nn.functional.conv2d(slices, weight[:, :, 0], bias, self.stride[1:], self.padding[1:], self.dilation[1:], self.groups)
+        result = nn.functional.conv2d(slices, weight[:, :, 0], bias, stride[1:], self.padding[1:], self.dilation[1:], self.groups)
         return result.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
 
 
@@ -82,6 +90,19 @@ class ConvTranspose3d(_SmallInFp32, nn.ConvTranspose3d):
         if output_size is None and _learns_to_double(self, input):
             return UpConvolution.apply(input, self.weight, self.bias)
         return super().forward(input, output_size)
+
+
+def _sees_single_voxels(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    """Whether a convolution on a processor skips voxels of a batch, and sees each other one by itself."""
+    is_one = max(layer.kernel_size) == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and not any(layer.padding)
+    return x.device.type == "cpu" and is_one and max(layer.stride) > 1 and x.dim() == layer.weight.dim()
+
+
+def _seen(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """The voxels of a batch that it sees, in the same layout."""
+    layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+    seen = x[(..., *(slice(None, None, step) for step in layer.stride))]
+    return seen.contiguous(memory_format=layout if x.is_contiguous(memory_format=layout) else torch.contiguous_format)
 
 
 def _learns_from_one_channel(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:

@@ -8,8 +8,8 @@ The bf16 gradients of a 3D convolution that looks at one slice only (kernel 1x3x
 memory on processors with matrix tiles (oneDNN, AMX), which ends the process. Such a convolution is computed as what it is, a 2D one over
 all slices; in channels-last layout this is a view and costs nothing.
 
-Gradients of a convolution with a kernel of one voxel and a stride write beyond their memory on processors with AVX2 (oneDNN; four to six
-channels in channels-last layout are enough). Such a convolution sees every so manieth voxel alone: they are taken out first, and none is skipped.
+Gradients of a convolution with a kernel of one voxel and a stride write beyond their memory on processors with AVX2 (oneDNN; a few channels
+in channels-last layout are enough). Such a convolution sees every second or third voxel by itself: they are taken out first.
 
 In float32 some weight gradients are matrix products (`weight_gradients`), and kernels of 3 need fewer multiplications (`winograd`): faster.
 """

@@ -52,6 +52,18 @@ def test_a_convolution_of_single_slices_is_the_same_numbers_in_the_same_layout(k
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_single_pixels_with_a_stride_are_taken_out_first(layout):
+    layer = convolution(2)(4, 6, 1, stride=2).to(memory_format=layout)
+    for _ in range(20):  # torch's own ends the process after some of them, with AVX2
+        image = torch.randn(10, 4, 12, 14).to(memory_format=layout).requires_grad_()
+        layer(image).square().sum().backward()
+    expected = torch.einsum("oi,bihw->bohw", layer.weight[:, :, 0, 0], image[:, :, ::2, ::2]) + layer.bias[:, None, None]
+    torch.testing.assert_close(layer(image), expected)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), image)
+    torch.testing.assert_close(image.grad, gradient)
+
+
 LARGE_SLICES = """
 import torch
 from autoseg.networks.blocks import convolution

@@ -101,7 +101,8 @@ def _sees_single_voxels(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
 def _seen(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     """The voxels of a batch that it sees, in the same layout."""
     layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
-    seen = x[(..., *(slice(None, None, step) for step in layer.stride))]
+    every: list[Any] = [slice(None, None, step) for step in layer.stride]
+    seen = x[(..., *every)]
     return seen.contiguous(memory_format=layout if x.is_contiguous(memory_format=layout) else torch.contiguous_format)
 
 

@@ -188,8 +188,6 @@ class Trainer:
         """Takes a step of the optimiser along the gradient of `loss`."""
         self.optimized.descend(loss, self.iteration)
 
-    # The loop
-
     def fit(self, *, longer: bool = False) -> nn.Module:
         """Trains until the budget is used up, from where an interrupted run stopped (or, `longer`, a trained one); gives the final network.
 

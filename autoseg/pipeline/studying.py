@@ -318,7 +318,7 @@ def _lanes(world: StudyWorld, file: RecordFile) -> int:
     if choose_device(world.settings.device).type == "cpu" and cpu_count() > 1 and trainings > 1 and hasattr(os, "sched_setaffinity"):
         measure = partial(world.step_cost, list(world.specs)[-1])
         lanes, why = chosen_lanes(measure, trainings=trainings, memory=available_memory())
-    log.info("%d cores: %s.", cpu_count(), why)
+    log.info("%d core%s: %s.", cpu_count(), "" if cpu_count() == 1 else "s", why)
     file.change(lanes=lanes)
     return lanes
 

@@ -207,6 +207,8 @@ class Conductor:
                 return jobs
             if self._judge(seconds):
                 return self._next()
+        if self._makes_room(situation):
+            return self._next()
         return self._finals(situation)
 
     def _patients(self, situation: Situation, seconds: float) -> int:
@@ -244,6 +246,21 @@ class Conductor:
         if trials and not gone:
             log.info("After %s of training none is clearly behind: %s.", in_minutes(seconds), _means(trials))
         return bool(gone)
+
+    def _makes_room(self, situation: Situation) -> bool:
+        """Lets the weakest go where trials showed that there is no time for all candidates on the folds that the user named."""
+        if not situation.are_fixed or situation.done or situation.running or len(situation.entrants) < 2:
+            return False
+        given_up = make_timetable(replace(situation, rungs=())).given_up
+        if not given_up:
+            return False
+        record = self.record.now
+        weakest = min(reversed(situation.entrants), key=lambda one: _last_mean(record.trials.get(one.name, []))).name
+        gone = [one.name for one in situation.entrants if weakest in (one.name, one.first_stage)]
+        reason = f"steps and validation take more than estimated, and fold {' and '.join(given_up)} would be left out for it"
+        log.info("%s leaves: %s.", " and ".join(gone), reason)
+        self.record.change(left={**record.left, **dict.fromkeys(gone, reason)})
+        return True
 
     def _finals(self, situation: Situation) -> list[Job]:
         table = make_timetable(replace(situation, rungs=()))

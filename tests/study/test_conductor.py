@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+import numpy as np
 import pytest
 from study_night import Curve, MemoryRecord, Night
 
@@ -151,6 +152,19 @@ def test_folds_that_the_user_named_are_trained_rather_than_further_candidates(ca
     assert found[4] == {"2d": ["0"]} and "Left out: fold 1: the time is not enough" in caplog.text
     assert found[9] == {"2d": ["0", "1"]}
     assert found[30] == {"2d": ["0", "1"], "3d_fullres": ["0", "1"]}
+
+
+def test_where_trials_show_that_all_is_slower_than_estimated_a_candidate_goes_rather_than_a_fold_that_was_named():
+    costs = Costs(start=25, again=8, step=0.6, validation=200, trial_case=2)
+    curves = wrong({"2d": Curve(floor=0.10, costs=costs), "3d_fullres": Curve(floor=0.12, costs=costs)}, 0.3)
+    night = Night(curves, folds=("0", "1"))
+    record = night.run(1100.0)
+    ((gone, reason),) = record.now.left.items()
+    ((stays, folds),) = night.final_folds().items()
+    assert folds == ["0", "1"] and "fold 1 would be left out" in reason and gone != stays
+    last = {name: np.mean([one["organ"] for one in trial.dice.values()]) for name, trial in night.trials.items()}
+    assert last[gone] < last[stays], "the weaker one goes"
+    assert abs(share_late(night, 1100.0)) < 0.05
 
 
 @pytest.mark.parametrize("late", [0.0, 5.0, 300.0])

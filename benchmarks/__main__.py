@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from beside_nnunet import Rows, machine, measure, plot, table
+from beside_nnunet import Rows, autoseg_version, machine, measure, plot, table
 from nnunet_stages import STAGES, Bench, rows_of
 
 log = logging.getLogger("benchmark")
@@ -87,8 +87,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     nnunet, torch = versions.split()
-    ours = {name: importlib.metadata.version(name) for name in ("torch",)}
-    about = machine({"nnU-Net": f"{nnunet} (torch {torch})", "autoseg": f"{_autoseg_version()} (torch {ours['torch']})"})
+    about = machine({"nnU-Net": f"{nnunet} (torch {torch})", "autoseg": autoseg_version()})
     kept = Rows(out, about | {"data": data.name})
     try:
         measure(rows_of(Bench(out / "work", data, python, given.quick), given.stages), kept, given.pairs or (1 if given.quick else 3))
@@ -96,16 +95,6 @@ def main() -> None:
         (out / "table.md").write_text(table(kept))
         plot(kept, out / "plot.png")
         log.info("%s", table(kept))
-
-
-def _autoseg_version() -> str:
-    """With the commit, where this is a checkout."""
-    import autoseg
-
-    done = subprocess.run(
-        ["git", "-C", Path(__file__).parents[1], "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return f"{autoseg.__version__} {done.stdout.strip()}".strip()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ stopped. Memory is the peak of the proportional set size of the process that is 
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 import logging
 import os
@@ -188,6 +189,22 @@ def with_peak(process: int, work: Callable[[], float], repeats: int) -> Values:
     return {"seconds": median(seconds), "peak_mb": peak.bytes / 1e6, "took": time.perf_counter() - started}
 
 
+def autoseg_version() -> str:
+    """Of autoseg, with the commit where this is a checkout, and of the torch beside it."""
+    from autoseg import __version__
+
+    root = Path(__file__).parents[1]
+    done = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"{' '.join([__version__, *done.stdout.split()])} (torch {importlib.metadata.version('torch')})"
+
+
+def nnunet_version(python: Path) -> str:
+    """Of nnU-Net and of the torch beside it, in the environment of a Python."""
+    text = "import importlib.metadata as m; print(m.version('nnunetv2'), '(torch', m.version('torch') + ')')"
+    done = subprocess.run([python, "-c", text], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def machine(versions: Mapping[str, str]) -> dict[str, Any]:
     """Processor, its matrix tiles or not, cores, memory, date and versions."""
     information = Path("/proc/cpuinfo").read_text()
@@ -215,11 +232,17 @@ def table(kept: Rows) -> str:
         cells = [name]
         for key in ("seconds", "peak_mb"):
             cells += [_shown([one[key] for one in found[tool]]) for tool in (NNUNET, OURS)]
-            ratios = [theirs[key] / ours[key] for theirs, ours in zip(found[NNUNET], found[OURS], strict=False) if ours[key]]
+            ratios = _ratios(row, key)
             cells.append(f"{median(ratios):.3g}" if ratios else "")
         pairs = max(len(some) for some in found.values())
         lines.append(f"| {' | '.join([*cells, str(pairs), _remarks(row, found)])} |")
     return "\n".join(lines) + "\n"
+
+
+def _ratios(row: Values, key: str) -> list[float]:
+    """nnU-Net's value to ours, of each pair."""
+    pairs = zip(row.get(NNUNET, []), row.get(OURS, []), strict=False)
+    return [theirs[key] / ours[key] for theirs, ours in pairs if ours[key]]
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -233,16 +256,16 @@ def _remarks(row: Values, found: Mapping[str, list[Values]]) -> str:
 
 
 def plot(kept: Rows, path: Path) -> None:
-    """Ratios of seconds and memory, one bar each, on a logarithmic axis."""
+    """Ratios of seconds and memory as in the table, one bar each, on a logarithmic axis."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    both = {name: row for name, row in kept.rows.items() if row.get(NNUNET) and row.get(OURS)}
+    both = {name: row for name, row in kept.rows.items() if all(_ratios(row, key) for key in ("seconds", "peak_mb"))}
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.42 * len(both)))
     for shift, key, label in ((-0.2, "seconds", "seconds"), (0.2, "peak_mb", "peak memory")):
-        ratios = [median(one[key] for one in row[NNUNET]) / median(one[key] for one in row[OURS]) for row in both.values()]
+        ratios = [median(_ratios(row, key)) for row in both.values()]
         bars = axes.barh([place + shift for place in range(len(both))], ratios, 0.38, label=label)
         axes.bar_label(bars, fmt="%.2g", padding=2, fontsize=8)
     axes.set_yticks(range(len(both)), list(both))

@@ -25,6 +25,8 @@ from autoseg.runtime.hardware import peak_memory
 from autoseg.schema import Geometry, Labels, Trace
 
 log = logging.getLogger("benchmark")
+FULL_SIZE = 30
+"""Organs that are as large as those of the trunk; more are smaller, as a body holds no more."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class Size:
 
 
 def make_logits(size: Size) -> np.ndarray:
-    """Organs as overlapping ellipsoids, ``(K, Z, Y, X)`` float16, background first."""
+    """Organs as overlapping ellipsoids, ``(K, Z, Y, X)`` float16, background first; many take no more room in all than `FULL_SIZE` do."""
     rng = np.random.default_rng(0)
     axes = [((np.arange(n) + 0.5) / n).astype(np.float32).reshape([-1 if a == i else 1 for a in range(3)]) for i, n in enumerate(size.grid)]
     logits = np.empty((size.organs + 1, *size.grid), np.float16)
     logits[0] = rng.normal(0, 0.3, size.grid)
     for channel in logits[1:]:
-        centre, radius = rng.uniform(0.15, 0.85, 3), rng.uniform(0.04, 0.15, 3)
+        centre, radius = rng.uniform(0.15, 0.85, 3), rng.uniform(0.04, 0.15, 3) * min(1.0, FULL_SIZE / size.organs) ** (1 / 3)
         distance = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius, strict=True))
         channel[...] = np.clip(8 * (1 - np.sqrt(distance)), -15, 15) + rng.normal(0, 0.3, size.grid)
     return logits

@@ -235,11 +235,11 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     cores = str(bench.cores)
 
     def theirs() -> Values:
-        """Trains and validates nnU-Net."""
+        """Scores the folder by nnU-Net."""
         return bench.nnunet("evaluation", "nnUNetv2_evaluate_simple", references, predictions, "-l", *numbers, "-np", cores)
 
     def ours() -> Values:
-        """Trains and validates autoseg."""
+        """Scores the folder by autoseg."""
         return bench.autoseg("evaluation", "evaluate", "-r", references, "-p", predictions, "--workers", cores)
 
     yield Row("evaluation (autoseg: surfaces, too)", {NNUNET: theirs, OURS: ours}, 40, prepare=lambda: _made_predictions(bench))

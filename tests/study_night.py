@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,7 +47,11 @@ class Curve:
 
 
 class Night:
-    """A world, its executor and its disk, which outlives a killed study."""
+    """A world, its executor and its disk, which outlives a killed study.
+
+    Tasks with a word of `failing` in their command end with status 2; trainings that are `hollow`, by their job, with status 1, and nothing
+    is there.
+    """
 
     def __init__(
         self,
@@ -59,11 +63,12 @@ class Night:
         patients: int = 12,
         seed: int = 0,
         failing: Sequence[str] = (),
+        hollow: Callable[[Job], bool] = lambda job: False,
         spread: float = 0.04,
         luck: float = 0.005,
     ) -> None:
         self.curves, self.folds, self.are_fixed, self.lanes, self.held_out = curves, tuple(folds), are_fixed, lanes, patients
-        self.clock, self.failing = Clock(), tuple(failing)
+        self.clock, self.failing, self.hollow = Clock(), tuple(failing), hollow
         rng = np.random.default_rng(seed)
         common = rng.normal(0, spread, patients)
         self.patients = {name: common + rng.normal(0, spread / 2, patients) for name in curves}
@@ -165,6 +170,8 @@ class Night:
         seconds = end - began
         if any(word in " ".join(task.command) for word in self.failing):
             return Ended(task=task, seconds=seconds, status=2, reason="it broke")
+        if job is not None and self.hollow(job):
+            return Ended(task=task, seconds=seconds, status=1, reason="MemoryError")
         if task.command[0] == "plan":
             self.prepared = True
         if task.command[0] == "choose":

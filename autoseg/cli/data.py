@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ def plan_and_preprocess(options: Namespace) -> int:
     from ..planners.plan import describe
     from ..presets import PAPER_PRESETS
     from ..runtime.workspace import find_workspace
+    from ..study.local import IS_TASK
 
     settings = plan_settings(options)
     if options.dry_run:
@@ -59,7 +61,8 @@ def plan_and_preprocess(options: Namespace) -> int:
     names = settings.configurations or [name for name in plan.configurations if name in ("2d", "3d_fullres")]
     workspace = find_workspace(options.home, dataset=options.dataset)
     paper = f" --preset {options.preset}" if options.preset in PAPER_PRESETS else ""
-    say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0{paper}{_start(plan, names[-1], workspace)}")
+    if IS_TASK not in os.environ:
+        say(f"\nNext: autoseg_train {plan.dataset} {names[-1]} 0{paper}{_start(plan, names[-1], workspace)}")
     left_out = workspace.left_out(plan.dataset)
     if not left_out:
         return 0

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -23,6 +24,11 @@ from ..runtime.waiting_threads import let_waiting_threads_sleep
 
 SHOWN_ALIKE = 3
 """Messages of a kind that may come once a file which are shown before the rest is only counted."""
+
+MISTAKES = (ValueError, RuntimeError, OSError)
+"""Errors whose message says what is wrong, and for whom: exit status 2."""
+UNFORESEEN = 70
+"""Exit status after any other error (EX_SOFTWARE of sysexits.h), as Python's own, 1, says that single cases failed."""
 
 
 _QUIET: ContextVar[bool] = ContextVar("the command prints warnings and errors only", default=False)
@@ -47,8 +53,12 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         argv: Arguments; None takes those of the process.
 
     Returns:
-        The exit status: that of the command, 2 for a user's mistake, 130 for an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141
-        where nobody reads the output to its end (``| head``).
+        The exit status: that of the command (1 where single cases failed), 2 for a user's mistake, 70 after an error that nobody foresaw,
+        behind its traceback, 130 for an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 where nobody reads the output to its end
+        (``| head``).
+
+    Raises:
+        Exception: What nobody foresaw, and with ``--verbose`` a mistake, where `argv` is given: whoever calls from Python sees to it.
     """
     let_waiting_threads_sleep()
     try:
@@ -66,6 +76,11 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         _discard_output()
         print(f"{parser.prog}: error: the output cannot be written: {error.strerror}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if argv is not None:
+            raise
+        traceback.print_exc()
+        return 2 if isinstance(error, MISTAKES) else UNFORESEEN
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -81,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
             handler.count_the_others()
     except BrokenPipeError:
         raise
-    except (ValueError, RuntimeError, OSError) as error:
+    except MISTAKES as error:
         if options.verbose:
             raise
         say(f"{options.prog}: error: {in_words(error)}", error=True)

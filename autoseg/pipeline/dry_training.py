@@ -29,11 +29,8 @@ from .dry_run import DryRun, would_write
 from .ensembles import ensemble_to_train
 from .preparing import MadePlan, plan_only
 from .running import check_planned, check_unplanned, checked_trainings
-from .total_time import PlannedCases, describe_total
+from .total_time import TRYING_SECONDS, PlannedCases, describe_total
 from .training import RequestedTraining, check_begins, first_stage_folds, requested_training
-
-TRYING_SECONDS = 8.0
-"""For so long steps of each network are tried at the most, to tell what a number of iterations will take."""
 
 
 def dry_plan(which: str | int, settings: PlanSettings | None = None, *, home: str | Path | None = None) -> DryRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +77,7 @@ def _model(model: TrainedModel, choice: Choice, results: Path, *, folds_asked: b
     folder = ModelFolder(results / model.name)
     way, known = way_of(model), known_losses(choice, results, model.name, folder.trained_folds())
     if way is None:
-        lost = "in full: no cheaper way is known to lose at most 0.01 Dice on held-out cases"
+        lost = f"in full: no cheaper way is known to lose at most 0.01 Dice on held-out cases{_least(known)}"
     elif way not in known:
         lost = f"{_in_words(way)}; what that loses was not measured for this model"
     else:
@@ -89,6 +89,12 @@ def _model(model: TrainedModel, choice: Choice, results: Path, *, folds_asked: b
         return f"--fast: {model.name} {lost}"
     averaging = f"the cross-validation scores single networks, so what averaging {len(trained)} folds would gain is not known"
     return f"--fast: {model.name} {lost}; fold {used[0]} alone: {averaging}"
+
+
+def _least(known: Mapping[str, DiceLoss]) -> str:
+    """What was measured of the way that loses least."""
+    measured = [(loss.mean, way) for way, loss in known.items() if not math.isnan(loss.mean)]
+    return f" ({_in_words(min(measured)[1])} it loses {_loss(known[min(measured)[1]])})" if measured else ""
 
 
 def way_of(model: TrainedModel) -> str | None:
@@ -134,10 +140,11 @@ def _seconds(model: TrainedModel, choice: Choice, results: Path, geometries: Seq
     """Of all cases; 0 where nobody measured it, as of both stages of a cascade."""
     if model.depends_on:
         return 0.0
-    loss = known_losses(choice, results, model.name, ModelFolder(results / model.name).trained_folds()).get(way_of(model) or "")
+    way, known = way_of(model), known_losses(choice, results, model.name, ModelFolder(results / model.name).trained_folds())
+    loss = next(iter(known.values()), None) if way is None else known.get(way)
     if loss is None or not loss.voxels:
         return 0.0
-    return loss.seconds / loss.voxels * sum(_voxels(model, one) for one in geometries)
+    return (loss.full_seconds if way is None else loss.seconds) / loss.voxels * sum(_voxels(model, one) for one in geometries)
 
 
 def _voxels(model: TrainedModel, geometry: Geometry) -> float:

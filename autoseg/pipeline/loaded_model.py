@@ -39,6 +39,7 @@ from .model_source import ModelSource
 from .needed_memory import cases_beyond, check_memory
 
 log = logging.getLogger(__name__)
+NEEDS_PLACE = "an array needs its spacing in mm or its affine: predict((array, (2.5, 0.8, 0.8)))"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,9 @@ class LoadedModel:
 
     def _read(self, image: Any) -> Image:
         read = _as_image(image, self.source.nifti_geometry(self.settings))
+        if is_array_with_place(image) and read.geometry.dim != self.source.dim:
+            found = f"{read.geometry.dim} with an array of shape {tuple(image[0].shape)}"
+            raise ValueError(f"image: expected {self.source.dim} numbers as spacing, as the training images have axes, found {found}")
         if len(read.array) != len(self.channels):
             expected = f"{len(self.channels)} channels ({', '.join(self.channels)})" if len(self.channels) > 1 else "1 channel"
             raise ValueError(f"{read.source}: expected {expected} as in training, found {len(read.array)}")
@@ -160,11 +164,13 @@ class LoadedModel:
 def _as_image(image: Any, nifti_geometry: str | None) -> Image:
     if is_array_with_place(image):
         return from_array(*image)
+    if isinstance(image, (list, tuple)) and any(hasattr(one, "ndim") for one in image):
+        raise ValueError(f"image: {NEEDS_PLACE}, found {len(image)} things in a {type(image).__name__}")
     if isinstance(image, (str, Path, list, tuple)):
         paths = [Path(path) for path in ([image] if isinstance(image, (str, Path)) else image)]
         return read_image(paths, nifti_geometry=nifti_geometry)
     if isinstance(image, np.ndarray):
-        raise ValueError("image: an array needs its spacing in mm or its affine: predict((array, (2.5, 0.8, 0.8)))")
+        raise ValueError(f"image: {NEEDS_PLACE}")
     read = from_sitk(image)
     return Image(read.array.astype(np.float32), read.geometry, read.source)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from ..study.local import LocalExecutor
 from ..study.record import STUDY, RecordFile, StudyRecord, read_record
 from ..study.scaling import chosen_lanes
 from ..study.situation import Situation, TooShortError
-from ..study.table import describe_timetable, in_minutes
+from ..study.table import WIDTH, describe_timetable, in_minutes
 from ..study.timetable import make_timetable
 from ..study.world import tails
 from ..trainers.run_setup import check_fold
@@ -45,6 +46,7 @@ LOGS = "study_logs"
 """Folder below ``results/<dataset>`` with what each task said."""
 OVER_HOURS = 12
 """A deadline by the clock that passed so many hours ago at the most is over; a later one is that of the next night."""
+ONE_LANE = "One training at a time is assumed; the study measures first whether several go quicker, each on some of the cores."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,17 +177,17 @@ def describe_run_until(
     world.check_runs()
     if record.is_finished:
         return "This study is finished."
-    file = RecordFile(path, record)  # which is not written here
-    remaining = _remaining(file.now)
-    situation = _situation(world, file.now, remaining)
-    preparation = world.preparation()
+    world.entrants()  # measures steps, which takes some of the time
+    remaining, preparation = _remaining(record, started), world.preparation()
+    situation = _situation(world, record, remaining)
     try:
         table = make_timetable(replace(situation, remaining=remaining - preparation.seconds))
     except TooShortError as error:
         raise _with_preparation(error, preparation.seconds, record.total) from None
     tail = world.conclusion(sorted({job.entrant for job in table.finals}), table.folds)
-    end = f"{datetime.fromtimestamp(time.time() + remaining):%H:%M}"
-    return describe_timetable(table, tail, remaining, end=end, before=[preparation], lanes=situation.lanes)
+    end = f"{datetime.fromtimestamp(record.until or time.time() + remaining):%H:%M}"
+    listed = describe_timetable(table, tail, remaining, end=end, before=[preparation], lanes=situation.lanes)
+    return "\n".join([listed, *(textwrap.wrap(ONE_LANE, WIDTH) if not record.lanes and _can_share(world) else [])])
 
 
 def _checked(settings: TrainSettings) -> TrainSettings:
@@ -270,8 +272,11 @@ def _record(world: StudyWorld, deadline: Deadline, path: Path, now: float) -> St
     return StudyRecord(asked=asked, total=total or 0.0, until=until, began=now)
 
 
-def _remaining(record: StudyRecord) -> float:
-    return record.total - record.spent if record.until is None else record.until - time.time()
+def _remaining(record: StudyRecord, started: float | None = None) -> float:
+    """Seconds until the deadline; `started` is when the time began that the record does not count yet."""
+    if record.until is not None:
+        return record.until - time.time()
+    return record.total - record.spent - (0.0 if started is None else time.time() - started)
 
 
 def _situation(world: StudyWorld, record: StudyRecord, remaining: float) -> Situation:
@@ -296,8 +301,8 @@ def _check_long_enough(world: StudyWorld, file: RecordFile, started: float) -> N
     """Before anything is preprocessed: whether the time is enough for a single training."""
     if file.now.rungs is not None:
         return
-    preparation = world.preparation()
-    remaining = _remaining(file.now) - (time.time() - started if file.now.until is None else 0.0)
+    world.entrants()  # measures steps
+    remaining, preparation = _remaining(file.now, started), world.preparation()
     try:
         make_timetable(_situation(world, file.now, remaining - preparation.seconds))
     except TooShortError as error:
@@ -309,15 +314,24 @@ def _with_preparation(error: TooShortError, seconds: float, total: float) -> Val
     return ValueError(f"{in_minutes(total)}: {whole}")
 
 
+def _least_trainings(world: StudyWorld) -> int:
+    return len(world.specs) * (len(world.folds) if world.are_fixed else 1)
+
+
+def _can_share(world: StudyWorld) -> bool:
+    """Whether trainings side by side, on some of the cores each, may be quicker here."""
+    is_cpu = choose_device(world.settings.device).type == "cpu"
+    return is_cpu and cpu_count() > 1 and _least_trainings(world) > 1 and hasattr(os, "sched_setaffinity")
+
+
 def _lanes(world: StudyWorld, file: RecordFile) -> int:
     """Trainings at a time on this machine; measured once."""
     if file.now.lanes:
         return file.now.lanes
-    trainings = len(world.specs) * (len(world.folds) if world.are_fixed else 1)
     lanes, why = 1, "trainings go one after the other"
-    if choose_device(world.settings.device).type == "cpu" and cpu_count() > 1 and trainings > 1 and hasattr(os, "sched_setaffinity"):
+    if _can_share(world):
         measure = partial(world.step_cost, list(world.specs)[-1])
-        lanes, why = chosen_lanes(measure, trainings=trainings, memory=available_memory())
+        lanes, why = chosen_lanes(measure, trainings=_least_trainings(world), memory=available_memory())
     log.info("%d core%s: %s.", cpu_count(), "" if cpu_count() == 1 else "s", why)
     file.change(lanes=lanes)
     return lanes

@@ -27,6 +27,8 @@ from ..trainers.validation_plan import FULL, predicted_validation, validation_li
 
 Training = tuple[TrainSettings, TrainingSpec]
 
+TRYING_SECONDS = 8.0
+"""For so long steps of a network are tried at the most where only a total is to be told."""
 LEAST_MEASURED = ITERATIONS_PER_EPOCH
 """Iterations of a training from which on the time of a step is measured for the total; shorter ones are not worth the measurement."""
 
@@ -165,7 +167,8 @@ class _Costs:
         key = _same_cost(settings, spec)
         if key not in self._known:
             is_worth_it = self._limit is not None or iterations >= LEAST_MEASURED
-            self._known[key] = predicted_step(settings, spec, limit=self._limit) if is_worth_it else None
+            limit = TRYING_SECONDS if self._limit is None and math.isinf(iterations) else self._limit
+            self._known[key] = predicted_step(settings, spec, limit=limit) if is_worth_it else None
         return self._known[key]
 
 
@@ -173,20 +176,25 @@ def _add(ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Se
     """Adds a training with its trial steps and its validation."""
     budget, limit = budget_of(settings), validation_limit(fitted_budget(settings))
     ahead.probing += predicted_probing(settings)
+    sizes = [case_size(spec.plan, spec.configuration, case) for case in held_out]
+    outputs = spec.plan.labels.n_outputs
     if budget.kind == "time":
         ahead.training += budget.amount
         ahead.at_most = True
-        ahead.validation += (limit or 0.0) * (1 + TIME_SHARE) * (settings.trial is None)
-        ahead.is_whole &= settings.validation != FULL
+        share = (1 + TIME_SHARE) * (settings.trial is None)
+        if settings.validation == FULL and share:  # no limit, but a bound: that of the planned network, which is made smaller at the most
+            tile = costs.of(settings, spec, math.inf)
+            ahead.is_whole &= bool(held_out) and tile is not None
+            limit = predicted_validation(spec.configuration, sizes, tile, outputs=outputs) if tile else None
+        ahead.validation += (limit or 0.0) * share
         return
     cost = costs.of(settings, spec, budget.amount)
     if cost is None:
         ahead.unknown.append(budget.amount)
         return
     ahead.training += cost.seconds * budget.amount
-    sizes = [case_size(spec.plan, spec.configuration, case) for case in held_out]
     for predicted in (predicted_validation, predicted_cheaper):
-        ahead.validation += predicted(spec.configuration, sizes, cost, outputs=spec.plan.labels.n_outputs)
+        ahead.validation += predicted(spec.configuration, sizes, cost, outputs=outputs)
     ahead.is_whole &= bool(held_out) and math.isfinite(ahead.validation)
 
 

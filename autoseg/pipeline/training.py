@@ -45,7 +45,7 @@ from ..trainers.resume_checks import (
     warn_of_former_contents,
 )
 from ..trainers.run_options import RunFolders
-from ..trainers.run_setup import new_record, of_sources, split_of, with_validation
+from ..trainers.run_setup import budget_of, new_record, of_sources, split_of, with_validation
 from ..trainers.time_estimates import stored_sizes
 from ..trainers.trainer import Trainer
 from ..trainers.training_spec import TrainingSpec, is_of_cascade, of_stage, training_spec
@@ -54,7 +54,7 @@ from ..trainers.trial_checks import check_trial, checked_training_options
 from ..trainers.validation import validate_fold
 from .first_stage_of_unlabelled import first_stage_folder
 from .pseudo_labelling import check_pseudo_labels, check_teachers, pseudo_labels_of, with_pseudo_labels
-from .total_time import PlannedCases, describe_total
+from .total_time import LEAST_MEASURED, TRYING_SECONDS, PlannedCases, describe_total
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,8 @@ def train(
         with exclusive_lock(run.folder, "training"):
             run.put_aside()
     failures = {} if failures is None else failures
-    if not run.is_started and (settings.seconds is not None or spec.configuration.previous_stage is not None):
-        planned = PlannedCases.read(workspace, workspace.plan(dataset.name))
-        log.info("%s.", describe_total([(settings, spec)], [run.fold], workspace, planned, windows=dataset.windows))
+    if not run.is_started:
+        _tell_total(asked, settings)
     with exclusive_lock(run.folder, "training"), named_in(run.record_file) if run.is_started else by_plan():
         result = _fit_and_validate(workspace, dataset, spec, run, settings=settings, failures=failures)
     if settings.trial is not None:
@@ -108,6 +107,16 @@ def train(
     release_memory(choose_device(settings.device))
     _tell_scores(run, dataset, result)
     return result
+
+
+def _tell_total(asked: RequestedTraining, settings: TrainSettings) -> None:
+    """What is to come, before it is spent; of a few iterations nothing, as measuring a step would take longer."""
+    budget, spec, workspace = budget_of(settings), asked.spec, asked.workspace
+    if budget.kind != "time" and budget.amount < LEAST_MEASURED and spec.configuration.previous_stage is None:
+        return
+    limit = None if budget.kind == "time" else TRYING_SECONDS
+    planned, windows = PlannedCases.read(workspace, workspace.plan(asked.dataset.name)), asked.dataset.windows
+    log.info("%s.", describe_total([(settings, spec)], [asked.run.fold], workspace, planned, windows=windows, limit=limit))
 
 
 @dataclass(frozen=True)

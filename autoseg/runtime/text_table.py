@@ -74,7 +74,7 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     columns = [[in_one_line(cell) for cell in column] for column in zip(*rows, strict=True)]
     if not columns:
         return ""
-    first, numbers, last = columns[0], columns[1:-1], columns[1:][-1:]
+    first, numbers, last = columns[0], columns[1:-1], [column for column in columns[1:][-1:] if any(column)]
     blocks, sizes = [], [max(map(len, column)) for column in numbers]
     begin, room = 0, _room(first, width)
     while begin < len(numbers):

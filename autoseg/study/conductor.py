@@ -10,8 +10,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import cast
 
-from .halving import TrialScores, leaving
+from .halving import LEAST_PATIENTS, TrialScores, leaving
 from .record import RecordFile
 from .situation import Entrant, Job, Progress, Situation
 from .table import describe_timetable, in_minutes
@@ -26,7 +27,7 @@ from .timetable import (
     trial_patients,
     worthwhile_rest,
 )
-from .world import World, tails
+from .world import World, missing, tails
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +95,25 @@ class Conductor:
             self.executor.stop()
             self.record.change(spent=self.spent)
 
-    def _alone(self, task: Task, *, must: bool) -> Ended:
-        """Carries out a task while nothing else runs."""
+    def _alone(self, task: Task, *, must: bool, job: Job | None = None) -> bool:
+        """Carries out a task, that of a job, while nothing else runs; whether that went well."""
         log.info("%s.", task.name)
         self.executor.start(task)
         while not (ended := self._wait()):
             pass
-        if not ended[0].is_well:
-            self.record.change(failed={**self.record.now.failed, task.name: ended[0].reason})
+        reason = self._failure(ended[0], job)
+        if reason:
+            self.record.change(failed={**self.record.now.failed, task.name: reason})
             if must:
-                raise RuntimeError(f"{task.name}: failed: {ended[0].reason}; the same command tries again")
-            log.error("%s: failed, and is left out: %s", task.name, ended[0].reason)
-        return ended[0]
+                raise RuntimeError(f"{task.name}: failed: {reason}; the same command tries again")
+            log.error("%s: failed, and is left out: %s", task.name, reason)
+        return not reason
+
+    def _failure(self, ended: Ended, job: Job | None) -> str:
+        """Why a task failed, by its exit status, and that of a job by what is there; empty where it did not."""
+        said = ended.reason or f"exit status {ended.status}"
+        lacks = "" if job is None or not ended.is_well else missing(self.world, job)
+        return f"{lacks} ({said})" if lacks else "" if ended.is_well else said
 
     def _wait(self, seconds: float = TICK_SECONDS) -> list[Ended]:
         ended = self.executor.wait(seconds)
@@ -222,7 +230,7 @@ class Conductor:
         """What takes part, on which folds, with which trials; said to the user."""
         table = self.timetable()
         self.record.change(rungs=table.rungs, left={**self.record.now.left, **table.left_out})
-        end, lanes = _hour(self.clock.now() + self.remaining), self.executor.lanes
+        end, lanes = _hour(self.record.now.until or self.clock.now() + self.remaining), self.executor.lanes
         log.info("%s", describe_timetable(table, self._tail_tasks(table), self.remaining, end=end, lanes=lanes))
 
     def _tail_tasks(self, table: Timetable) -> tuple[Task, ...]:
@@ -243,7 +251,7 @@ class Conductor:
         for name, reason in gone.items():
             log.info("%s leaves after %s of training: %s.", name, in_minutes(seconds), reason)
         self.record.change(left={**record.left, **gone})
-        if trials and not gone:
+        if trials and not gone and self.world.held_out >= LEAST_PATIENTS:
             log.info("After %s of training none is clearly behind: %s.", in_minutes(seconds), _means(trials))
         return bool(gone)
 
@@ -318,27 +326,27 @@ class Conductor:
     def _note(self, ended: Ended) -> None:
         running = self._running.pop(ended.task.name)
         job, record = running.job, self.record.now
-        if not ended.is_well:
-            self._note_failure(job, ended)
+        if reason := self._failure(ended, job):
+            self._note_failure(job, ended.task, reason)
             return
         entrant = next(one for one in self._present() if one.name == job.entrant)
         gained = max(0.0, job.seconds - running.had)
         costs = {**record.costs, job.entrant: self.world.costs_after(entrant, job, gained, ended)}
         if job.patients:
-            trial = self.world.trial(job.entrant)
-            found = [] if trial is None else [replace(trial, seconds=job.seconds)]
-            self.record.change(costs=costs, trials={**record.trials, job.entrant: [*record.trials.get(job.entrant, []), *found]})
+            trial = cast(TrialScores, self.world.trial(job.entrant))
+            found = [*record.trials.get(job.entrant, []), replace(trial, seconds=job.seconds)]
+            self.record.change(costs=costs, trials={**record.trials, job.entrant: found})
         else:
             self.record.change(costs=costs, done={**record.done, "/".join(job.key): job.seconds})
 
-    def _note_failure(self, job: Job, ended: Ended) -> None:
+    def _note_failure(self, job: Job, task: Task, reason: str) -> None:
         record = self.record.now
-        self.record.change(failed={**record.failed, _failure_key(*job.key): ended.reason})
+        self.record.change(failed={**record.failed, _failure_key(*job.key): reason})
         if job.patients:
-            log.error("%s: failed, so %s takes no further part: %s", ended.task.name, job.entrant, ended.reason)
-            self.record.change(left={**record.left, job.entrant: f"its trial failed: {ended.reason}"})
+            log.error("%s: failed, so %s takes no further part: %s", task.name, job.entrant, reason)
+            self.record.change(left={**record.left, job.entrant: f"its trial failed: {reason}"})
         else:
-            log.error("%s: failed; the rest goes on: %s", ended.task.name, ended.reason)
+            log.error("%s: failed; the rest goes on: %s", task.name, reason)
 
     # The end
 
@@ -365,7 +373,7 @@ class Conductor:
         for one in trained:
             seconds = self.world.progress(one.name, fold).seconds
             job = Job(entrant=one.name, fold=fold, seconds=seconds, duration=one.costs.again + one.costs.validation)
-            if self._alone(self.world.training(job, seconds), must=False).is_well:
+            if self._alone(self.world.training(job, seconds), must=False, job=job):
                 return
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**self.record.now.failed, **self.record.now.left}.items())
         raise RuntimeError(f"not one training could be finished and validated: {reasons or 'the time was over'}")

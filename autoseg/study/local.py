@@ -33,6 +33,8 @@ STOP_SECONDS = 30.0
 """For so long a task may save what it has, once it was asked to end."""
 TAIL_BYTES = 8000
 PROGRAM_NAME = re.compile(r"^autoseg[ _][\w ]*: (?:error: )?")
+IS_TASK = "AUTOSEG_STUDY_TASK"
+"""Environment variable of a task's process: what comes next is the study's affair, so no command is proposed."""
 
 
 def core_groups(lanes: int) -> list[list[int]]:
@@ -77,7 +79,7 @@ class LocalExecutor:
     def start(self, task: Task) -> None:
         """Begins a task on cores that are free."""
         cores = self._free.pop()
-        environment = dict(os.environ)
+        environment = {**os.environ, IS_TASK: "1"}
         if cores:
             environment["OMP_NUM_THREADS"] = str(len(cores))
         if self._show is not None and bars_are_drawn():
@@ -143,8 +145,8 @@ class LocalExecutor:
 
 
 def reason_in(said: bytes, status: int) -> str:
-    """Why a task failed: the last line that it said, without the program's name."""
-    if status in (0, 1):
+    """Why a task failed: the last line that it said, without the program's name; nothing where all is well."""
+    if status == 0:
         return ""
     lines = [line.strip() for line in re.split(r"[\r\n]+", said.decode(errors="replace")) if line.strip()]
     found = PROGRAM_NAME.sub("", lines[-1]) if lines else "it said nothing"

@@ -48,9 +48,11 @@ def describe_timetable(
     total = sum(task.seconds for task in (*before, *tail)) + makespan([job.duration for job in table.jobs], lanes)
     at_once = f", {lanes} trainings at a time" if lanes > 1 else ""
     lines.append(f"{total / 60:7.1f}  in all{at_once}, of {remaining / 60:.1f} until {end}")
-    if table.rungs and len({job.entrant for job in table.jobs}) > 1:
+    if table.is_compared:
         text = "A candidate that is clearly behind after a trial leaves, and the others get its minutes."
         lines += textwrap.wrap(text, WIDTH)
+    elif table.trials:
+        lines += textwrap.wrap("The trials measure only how long validation takes.", WIDTH)
     if table.left_out:
         lines += [line for name, why in table.left_out.items() for line in textwrap.wrap(f"Left out: {name}: {why}.", WIDTH)]
     if table.given_up:

@@ -65,8 +65,8 @@ class Ended:
 
     Attributes:
         seconds: That it took.
-        status: Exit status: 0 is well; 1 is well but for single cases, which the command has named.
-        reason: The last line that a failed one said.
+        status: Exit status: 0 is well; 1 is well but for single cases, which the command has named, if what it makes is there.
+        reason: The last line that it said; nothing where all is well.
     """
 
     task: Task
@@ -76,7 +76,7 @@ class Ended:
 
     @property
     def is_well(self) -> bool:
-        """Whether its result is there, perhaps without single cases."""
+        """Whether it says that its result is there, perhaps without single cases; a training's is looked for (`world.missing`)."""
         return self.status in (0, 1)
 
 

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from .halving import LEAST_PATIENTS
 from .situation import Entrant, Job, Situation, TooShortError
 
 LEAST_STEPS = 300
@@ -25,7 +26,7 @@ RUNGS = (0.25, 0.5)
 """Shares of the time that every candidate would get if none left, after which trials compare them."""
 LEAST_TRIAL_SHARE = 0.5
 """A trial is worth it where its start and its scoring take no more than this share of the training since the one before."""
-TRIAL_PATIENTS = (4, 12)
+TRIAL_PATIENTS = (LEAST_PATIENTS, 12)
 """At least and at most scored in a trial."""
 TRIAL_SCORING_SHARE = 0.15
 """Of a trial's training time that scoring may take, where more than the least number of patients are scored."""
@@ -135,21 +136,26 @@ def affordable(situation: Situation) -> tuple[tuple[Entrant, ...], dict[str, str
     beside = f"beside others on {len(folds)} folds" if len(folds) > 1 else "beside others"
     while len(kept) > 1 and common_seconds(situation, kept, folds) < least_seconds(kept):
         slowest = max(reversed(kept), key=lambda one: LEAST_STEPS * one.costs.step + one.costs.validation)
-        out[slowest.name] = (
-            f"{LEAST_STEPS} steps of {slowest.costs.step:.3g} s and {slowest.costs.validation:.0f} s of validation do not fit {beside}"
-        )
+        out[slowest.name] = f"{_least_in_words(kept, slowest)} and {slowest.costs.validation:.0f} s of validation do not fit {beside}"
         kept = [one for one in kept if one is not slowest and one.first_stage != slowest.name]
     alone = kept[0]
     fewest = fewest_seconds([alone])
     if common_seconds(situation, kept, situation.folds[:1]) < fewest:
         costs = alone.costs
-        parts = {
-            "to begin": costs.start,
-            f"for {max(FEWEST_STEPS, fewest // costs.step):.0f} steps": fewest,
-            "of validation": costs.validation,
-        }
+        least = "of training at the least" if fewest == FEWEST_SECONDS else f"for {FEWEST_STEPS} steps"
+        parts = {"to begin": costs.start, least: fewest, "of validation": costs.validation}
         raise TooShortError(alone.name, {**parts, "for the choice": situation.tail(situation.folds[:1])})
     return tuple(kept), out
+
+
+def _least_in_words(entrants: Sequence[Entrant], one: Entrant) -> str:
+    """`least_seconds` with the bound that applies, as a reason why a candidate does not fit."""
+    slowest = max((one, *entrants), key=lambda each: each.costs.step)
+    if (least := least_seconds(entrants)) == LEAST_SECONDS:
+        return f"at least {least:.0f} s of training"
+    if slowest is not one:
+        return f"{least:.0f} s of training ({LEAST_STEPS} steps of {slowest.name})"
+    return f"{LEAST_STEPS} steps of {one.costs.step:.3g} s"
 
 
 def _without_cascades(situation: Situation) -> tuple[list[Entrant], dict[str, str]]:
@@ -167,18 +173,23 @@ def _without_cascades(situation: Situation) -> tuple[list[Entrant], dict[str, st
     return kept, out
 
 
+def can_compare(situation: Situation, entrants: Sequence[Entrant]) -> bool:
+    """Whether trials can show that a candidate is behind: there are two, and held-out patients enough to tell them apart."""
+    return sum(not one.first_stage for one in entrants) > 1 and situation.held_out >= LEAST_PATIENTS
+
+
 def planned_rungs(situation: Situation, entrants: Sequence[Entrant], folds: Sequence[str]) -> tuple[float, ...]:
     """Training times after which trials compare the candidates; none where there is no time for it.
 
-    A single one is tried once, for the time of its validation, where that may make a difference.
+    Where nobody can leave (`can_compare`) they are tried once, for the time of their validation, if that may make a difference.
     """
-    rivals = [one for one in entrants if not one.first_stage]
+    rivals, compares = [one for one in entrants if not one.first_stage], can_compare(situation, entrants)
     is_unsure = sum(one.costs.validation for one in rivals) * ESTIMATES_ERR > UNSURE_SHARE * situation.remaining
-    if len(rivals) < 2 and not (is_unsure and situation.held_out):
+    if not compares and not (is_unsure and situation.held_out):
         return ()
     whole = common_seconds(situation, entrants, folds)
     rungs: list[float] = []
-    for share in RUNGS[: len(RUNGS) if len(rivals) > 1 and situation.held_out >= TRIAL_PATIENTS[0] else 1]:
+    for share in RUNGS[: len(RUNGS) if compares else 1]:
         seconds = share * whole
         gained = seconds - (rungs[-1] if rungs else 0.0)
         besides = max(one.costs.again + TRIAL_PATIENTS[0] * one.costs.trial_case for one in rivals)
@@ -239,6 +250,7 @@ class Timetable:
         seconds: Training time of each final training.
         left_out: Candidates that there is no time for, with the reason.
         given_up: Folds that the user named, and that there is no time for.
+        is_compared: Whether candidates may leave after the trials.
     """
 
     trials: tuple[Job, ...]
@@ -249,6 +261,7 @@ class Timetable:
     seconds: float
     left_out: Mapping[str, str] = field(default_factory=dict)
     given_up: tuple[str, ...] = ()
+    is_compared: bool = False
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -290,6 +303,7 @@ def make_timetable(situation: Situation) -> Timetable:
         seconds=seconds,
         left_out=left_out,
         given_up=given_up,
+        is_compared=bool(trials) and can_compare(situation, entrants),
     )
 
 

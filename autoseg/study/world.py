@@ -57,6 +57,20 @@ class World(Protocol):
         ...
 
 
+SHORTER = 2.0
+"""Seconds by which a training may have a smaller budget than was asked for: what it is rounded to, and what is not worth going on for."""
+
+
+def missing(world: World, job: Job) -> str:
+    """What is not there after a training, whatever its exit status says; empty where its result is there."""
+    progress = world.progress(*job.key)
+    if progress.seconds < job.seconds - SHORTER:
+        return "its network is not there"
+    if job.patients:
+        return "" if world.trial(job.entrant) is not None else "its scores are not there"
+    return "" if progress.is_validated else "its network is not validated"
+
+
 def tails(world: World, entrants: Sequence[str]) -> tuple[float, ...]:
     """Seconds of what follows the trainings of these candidates, by the number of folds."""
     counts = range(1, len(world.folds) + 1)

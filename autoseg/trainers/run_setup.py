@@ -130,6 +130,8 @@ def new_record(
     limit = None if settings.validation == FULL else validation_limit(fitted)
     validation, validation_why = _validation(replace(job, configuration=configuration), run, cost, held_out, limit=limit)
     log.info("Training %s, fold %s, on %s: %s.", configuration.name, job.fold, device, budget.why)
+    if batch_why.endswith("as planned") and any(reason.startswith("batch ") for reason in reasons):
+        batch_why = ""  # the reason names the batch too, and what became smaller
     for sentence in filter(None, (batch_why, *reasons, validation_why)):
         log.info("%s.", sentence)
     if warning := too_few_steps(fitted, cost.seconds, fine_tunes=job.pretrained is not None):

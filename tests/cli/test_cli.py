@@ -16,6 +16,7 @@ from autoseg import __version__, cli
 from autoseg.cli import units
 from autoseg.cli.command import Command
 from autoseg.cli.tree import COMMANDS
+from autoseg.study.local import IS_TASK
 
 ROOT = Path(__file__).parents[2]
 Fails = Callable[..., str]
@@ -155,6 +156,18 @@ def test_missing_step_gives_the_command_that_does_it(fails: Fails) -> None:
     assert "autoseg_plan_and_preprocess -d Dataset004_Other" in fails("train 4 2d 0")
     assert "autoseg_train" in fails("predict -i in -o out")
     assert "autoseg_train" in fails("find_best_configuration 3")
+
+
+def test_within_a_study_the_plan_proposes_no_command(
+    planned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-d", "3", "-c", "2d", "--memory", "0.2GB", "--workers", "0", "--home", str(planned)]
+    for is_task in (False, True):
+        if is_task:
+            monkeypatch.setenv(IS_TASK, "1")
+        assert cli.plan_and_preprocess(arguments) == 0
+        said = capsys.readouterr().out
+        assert "2d" in said and ("Next: autoseg_train Dataset003_Tiny 2d 0" in said) != is_task
 
 
 def test_home_is_found_upwards(planned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,28 @@ def test_quiet_commands_print_warnings_and_errors_only(
         work(["--quiet", "--verbose"])
 
 
+@pytest.mark.parametrize(
+    ("error", "words", "status"),
+    [(MemoryError, [], 70), (TypeError, ["--verbose"], 70), (ValueError, ["--verbose"], 2), (ValueError, [], 2)],
+)
+def test_an_error_that_nobody_foresaw_is_not_status_1(
+    error: type[Exception], words: list[str], status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @command(lambda parser: None)
+    def work(options: argparse.Namespace) -> int:
+        """Do something."""
+        raise error("broken")
+
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("sys.argv", ["autoseg_work", *words])
+    assert work() == status
+    said = capsys.readouterr().err
+    assert ("Traceback" in said) == (status == 70 or bool(words)) and "broken" in said
+    if status == 70:
+        with pytest.raises(error):  # from Python it is seen
+            work(words)
+
+
 @pytest.mark.parametrize("interval", [0.0, 60.0])
 def test_in_a_pipe_bars_are_lines_and_only_those_that_take_long(
     interval: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -145,6 +145,9 @@ def test_images_that_do_not_fit_are_refused(model: LoadedModel) -> None:
     for image, message in (
         ((np.stack([array, array]), SPACING), "expected 1 channel as in training, found 2"),
         (array, "needs its spacing"),
+        ((array,), "needs its spacing .* found 1 things in a tuple"),
+        ([array, array], "needs its spacing"),
+        ((array, SPACING[1:]), r"expected 3 numbers as spacing, .*, found 2 with an array of shape"),
         ((array, (1.0,)), "2 or 3 numbers"),
         ((array, 3), "expected one spacing an axis in mm"),
         ((array, "3 mm"), "expected an array and its spacing in mm"),

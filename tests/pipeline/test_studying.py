@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import re
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from factories import write_dataset
@@ -73,6 +75,30 @@ def test_a_dry_run_lists_everything_with_minutes_and_writes_nothing(home, capsys
     assert lines[0].split() == ["minutes", "task"] and "plan and preprocess" in lines[1] and any("the choice" in line for line in lines)
     minutes = [float(line.split()[0]) for line in lines[1:] if line[:7].strip().replace(".", "").isdigit()]
     assert sum(minutes[:-1]) == pytest.approx(minutes[-1], abs=0.5) and minutes[-1] == pytest.approx(60, abs=1)
+
+
+def test_a_dry_run_ends_at_the_time_of_the_clock_whatever_its_measuring_takes(home, monkeypatch):
+    clock = SimpleNamespace(now=NOW.timestamp())
+
+    def measured(settings, spec, limit=None):
+        clock.now += 30
+        return StepCost(0.02, 1000, 0.01)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now))
+    monkeypatch.setattr("autoseg.pipeline.study_world.predicted_step", measured)
+    for deadline in (Deadline(until="07:00"), Deadline(total=7.5 * 3600)):
+        clock.now = NOW.timestamp()
+        text = describe_run_until(3, deadline, PlanSettings(workers=0), TrainSettings(device="cpu"), home=home)
+        assert re.search(r"in all, of 449\.0 until 07:00$", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize(("cores", "words", "is_assumed"), [(2, (), True), (1, (), False), (2, ("-c", "2d"), False)])
+def test_a_dry_run_says_that_it_assumes_one_training_at_a_time(cores, words, is_assumed, home, monkeypatch, capsys):
+    monkeypatch.setattr(module, "cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
+    assert cli.run(["3", "--total", "1h", "--dry-run", *words, "--workers", "0", "--device", "cpu", "--home", str(home)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("One training at a time is assumed; the study measures first whether several go quicker" in said) == is_assumed
 
 
 def test_a_time_that_is_too_short_is_said_before_anything_is_preprocessed(home, capsys):

@@ -37,6 +37,12 @@ def test_what_does_not_fit_follows_below_with_the_names_again() -> None:
     assert "".join(lines).count("0.1234") == 8
 
 
+def test_an_empty_last_column_makes_no_block_of_names() -> None:
+    numbers = ["0.123456"] * 6
+    text = aligned([["candidate", *numbers, ""], ["3d_fullres__Trainer", *numbers, ""]], 80)
+    assert text.count("3d_fullres__Trainer") == 1 and "\n\n" not in text
+
+
 def test_a_long_name_stands_on_its_own_line() -> None:
     rows = [["model", "mean", ""], ["3d_fullres__Trainer + 2d__Trainer + 3d_lowres__Trainer", "0.5", "x" * 12]]
     assert aligned(rows, 60).splitlines()[1] == rows[1][0]

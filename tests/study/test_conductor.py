@@ -10,7 +10,8 @@ import pytest
 from study_night import Curve, MemoryRecord, Night
 
 from autoseg.study.record import StudyRecord
-from autoseg.study.situation import Costs, TooShortError
+from autoseg.study.situation import Costs, Entrant, Situation, TooShortError
+from autoseg.study.timetable import affordable
 
 SLOW = Costs(start=25, again=8, step=0.6, validation=100, trial_case=2)
 PAIR = {"2d": Curve(floor=0.12), "3d_fullres": Curve(floor=0.10, slow=80, costs=SLOW)}
@@ -111,6 +112,64 @@ def test_a_final_training_that_fails_leaves_its_trial_which_is_validated_where_n
     assert len(broken) == 2 and only.final_folds() and only.choices
 
 
+def lines_of(night: Night, name: str, *, trials: bool) -> list[str]:
+    found = [line for line in night.log if line.startswith(f"train {name} ")]
+    return [line for line in found if line.endswith(" 0") != trials]
+
+
+@pytest.mark.parametrize(("status", "is_trained"), [(0, False), (1, False), (1, True)])
+def test_a_trial_that_leaves_no_scores_has_failed_whatever_its_status(status, is_trained, caplog):
+    night = Night(PAIR, hollow=lambda job: job.entrant == "3d_fullres")
+    end = night._end
+
+    def ends(task, job, began, ended):
+        if is_trained and job is not None and night.hollow(job):
+            night.trained[job.key] = job.seconds
+        found = end(task, job, began, ended)
+        return dataclasses.replace(found, status=status) if found.status == 1 else found
+
+    night._end = ends
+    record = night.run(HOUR)
+    assert len(lines_of(night, "3d_fullres", trials=True)) == 1 and not lines_of(night, "3d_fullres", trials=False)
+    reason = f"{'its scores are not' if is_trained else 'its network is not'} there (MemoryError)"
+    assert record.now.left["3d_fullres"] == f"its trial failed: {reason}" and f"takes no further part: {reason}" in caplog.text
+    assert abs(share_late(night, HOUR)) < 0.05 and night.final_folds() == {"2d": ["0"]} and night.choices
+
+
+def test_scores_of_a_former_trial_are_not_those_of_one_that_left_none():
+    night = Night(PAIR)
+    night.hollow = lambda job: job.entrant == "3d_fullres" and "3d_fullres" in night.trials
+    record = night.run(HOUR)
+    assert len(lines_of(night, "3d_fullres", trials=True)) == 2 and len(record.now.trials["3d_fullres"]) == 1
+    assert "its network is not there" in record.now.left["3d_fullres"] and night.final_folds() == {"2d": ["0"]}
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_final_training_that_is_not_validated_has_failed_whatever_its_status(is_trained, caplog):
+    night = Night(PAIR, hollow=lambda job: job.entrant == "2d" and not job.patients)
+    end = night._end
+
+    def trained_only(task, job, began, ended):
+        if is_trained and job is not None and night.hollow(job):
+            night.trained[job.key] = job.seconds
+        return end(task, job, began, ended)
+
+    night._end = trained_only
+    record = night.run(HOUR)
+    assert len(lines_of(night, "2d", trials=False)) == 1 and "2d/0" not in record.now.done
+    reason = "its network is not validated" if is_trained else "its network is not there"
+    assert record.now.failed["2d, fold 0"] == f"{reason} (MemoryError)" and f"failed; the rest goes on: {reason}" in caplog.text
+    assert abs(share_late(night, HOUR)) < 0.05 and night.final_folds() == {"3d_fullres": ["0"]} and night.choices
+
+
+@pytest.mark.parametrize("hollow", [lambda job: True, lambda job: not job.patients], ids=["all", "finals"])
+def test_where_all_trainings_leave_nothing_that_is_said_and_nothing_is_chosen(hollow):
+    night = Night(PAIR, hollow=hollow)
+    with pytest.raises(RuntimeError, match=r"not one training could be finished.*2d.*its network is not .* \(MemoryError\)"):
+        night.run(HOUR)
+    assert not night.choices and share_late(night, HOUR) < 0.05 and len(night.log) < 10
+
+
 def test_nothing_that_works_is_said():
     with pytest.raises(RuntimeError, match="not one training could be finished.*it broke"):
         Night(PAIR, failing=["train"]).run(HOUR)
@@ -121,6 +180,39 @@ def test_nothing_that_works_is_said():
 def test_the_time_is_too_short_for_anything():
     with pytest.raises(TooShortError, match=r"training of 2d: 20 s to begin, 30 s for 100 steps, .* at least 140 s are needed"):
         Night(PAIR).run(150.0)
+    quick = {"2d": Curve(costs=Costs(start=20, again=8, step=0.005, validation=60))}
+    with pytest.raises(TooShortError, match=r"20 s to begin, 20 s of training at the least, 60 s of validation"):
+        Night(quick).run(100.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ((0.01, 0.05), "at least 60 s of training and 100 s of validation do not fit"),
+        ((0.01, 0.5), "300 steps of 0.5 s and 100 s of validation do not fit"),
+        ((0.35, 0.3), "105 s of training (300 steps of 2d) and 100 s of validation do not fit"),
+    ],
+)
+def test_the_reason_why_a_candidate_is_left_out_names_the_bound_that_applies(steps, reason):
+    both = [Costs(step=step, validation=validation) for step, validation in zip(steps, (20.0, 100.0), strict=True)]
+    entrants = tuple(Entrant(name=name, costs=costs) for name, costs in zip(PAIR, both, strict=True))
+    kept, out = affordable(Situation(remaining=260.0, entrants=entrants))
+    assert [one.name for one in kept] == ["2d"] and out["3d_fullres"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("patients", "total", "trials"), [(3, 8 * HOUR, 0), (0, 8 * HOUR, 0), (3, HOUR, 1), (4, HOUR, 2), (4, 8 * HOUR, 2)]
+)
+def test_nobody_is_said_to_leave_where_too_few_patients_are_held_out_to_tell(patients, total, trials, caplog):
+    caplog.set_level(logging.INFO)
+    night = Night(PAIR, patients=patients)
+    record = night.run(total)
+    assert len(record.now.rungs) == trials and abs(share_late(night, total)) < 0.05
+    said = " ".join(caplog.text.split())
+    assert ("clearly behind after a trial leaves" in said) == (patients == 4), "a single trial measures validation"
+    assert ("measure only how long validation takes" in said) == (trials == 1)
+    assert ("none is clearly behind" in said) <= (patients == 4)
+    assert night.final_folds() == {"2d": ["0"], "3d_fullres": ["0"]}
 
 
 def test_with_little_time_there_are_fewer_candidates_and_folds():

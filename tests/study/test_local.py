@@ -11,7 +11,7 @@ import time
 import pytest
 
 from autoseg.runtime.hardware import StepCost
-from autoseg.study.local import LocalExecutor, core_groups, reason_in
+from autoseg.study.local import IS_TASK, LocalExecutor, core_groups, reason_in
 from autoseg.study.scaling import chosen_lanes
 from autoseg.study.tasks import Resources, Task, check_tasks
 
@@ -39,6 +39,14 @@ def test_tasks_end_with_their_status_and_their_last_words(tmp_path):
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["badly.log", "well.log"] and b"".join(said).count(b"hello") == 2
 
 
+def test_a_task_knows_that_it_is_one(tmp_path):
+    said = []
+    program = [sys.executable, "-c", f"import os; print(os.environ['{IS_TASK}'])"]
+    local = LocalExecutor(1, tmp_path, program=lambda cores: program, show=said.append)
+    local.start(Task(name="one", command=("x",)))
+    assert waited(local, 1)[0].is_well and b"".join(said).strip() == b"1" and IS_TASK not in os.environ
+
+
 def test_what_is_stopped_is_gone_and_says_nothing(tmp_path):
     local = executor(tmp_path)
     local.start(Task(name="long", command=("60", "0")))
@@ -52,7 +60,8 @@ def test_what_is_stopped_is_gone_and_says_nothing(tmp_path):
 def test_a_reason_is_the_last_line_without_the_name_of_the_program():
     assert reason_in(b"step 1\rstep 2\nautoseg train: error: no such fold\n", 2) == "no such fold"
     assert reason_in(b"autoseg_train: error: no such fold", 2) == "no such fold"
-    assert reason_in(b"", 2) == "it said nothing" and reason_in(b"x\n", -9) == "x (ended by signal 9)" and reason_in(b"warning", 1) == ""
+    assert reason_in(b"", 2) == "it said nothing" and reason_in(b"x\n", -9) == "x (ended by signal 9)"
+    assert reason_in(b"Traceback\nMemoryError\n", 1) == "MemoryError" and reason_in(b"warning", 0) == ""
 
 
 PARENT = """

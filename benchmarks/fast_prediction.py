@@ -27,6 +27,8 @@ from nnunet_stages import dice_of_folder
 log = logging.getLogger("benchmark")
 PHASE = "arterial"
 """Of all CTs: each organ has grey values of its own, and minutes of training are enough to tell them apart, as hours are of real ones."""
+QUICKER = ("--learning-rate", "2e-3", "--training-option", "mirror_probability=0")
+"""Of the training: all bodies lie alike, so that nothing is learnt from mirrored ones. nnU-Net's default averages eight mirrored copies."""
 TILES = 20
 """That are measured of nnU-Net."""
 QUICK_STEPS = 30
@@ -90,7 +92,7 @@ def prepared(bench: Bench, steps: Steps, given: argparse.Namespace) -> Path:
     plan = ["-d", bench.number, "-c", "3d_fullres", "--memory", "0.2GB" if given.quick else given.memory]
     steps.once("planning", lambda: bench.autoseg("planning", "plan_and_preprocess", *plan))
     budget = ("--iterations", str(QUICK_STEPS)) if given.quick else ("--time", f"{given.minutes}m")
-    steps.once("training", lambda: bench.autoseg("training", "train", bench.number, "3d_fullres", "0", *budget, "--validation", "full"))
+    steps.once("training", lambda: bench.autoseg("training", "train", bench.number, "3d_fullres", "0", *budget, *QUICKER, "--validation", "full"))
     folder = next((bench.home / "results" / bench.data.name).glob("3d_fullres__Trainer*"))
     run = ModelFolder(folder).run("0")
     record, (states, _) = run.record(), load_checkpoint(run.checkpoint)

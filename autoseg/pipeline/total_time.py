@@ -180,9 +180,9 @@ def _add(ahead: Ahead, settings: TrainSettings, spec: TrainingSpec, held_out: Se
     outputs = spec.plan.labels.n_outputs
     if budget.kind == "time":
         ahead.training += budget.amount
-        ahead.at_most = True
+        ahead.at_most |= settings.validation != FULL
         share = (1 + TIME_SHARE) * (settings.trial is None)
-        if settings.validation == FULL and share:  # no limit, but a bound: that of the planned network, which is made smaller at the most
+        if settings.validation == FULL and share:  # no limit: what it is for the planned network; that of the training may be smaller
             tile = costs.of(settings, spec, math.inf)
             ahead.is_whole &= bool(held_out) and tile is not None
             limit = predicted_validation(spec.configuration, sizes, tile, outputs=outputs) if tile else None

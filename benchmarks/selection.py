@@ -151,7 +151,7 @@ def record_of(plan: Plan, fold: int) -> RunRecord:
         mirroring=Mirroring(),
         data="3d_fullres",
     )
-    return RunRecord(plan, configuration, str(fold), Split((), ()), Budget("iterations", 1, 1), 0, TrainingOptions())
+    return RunRecord(plan, configuration, str(fold), Split(("others",), ()), Budget("iterations", 1, 1), 0, TrainingOptions())
 
 
 def _link(source: Path, target: Path) -> None:

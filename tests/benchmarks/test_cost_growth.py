@@ -57,6 +57,11 @@ def test_a_second_call_measures_only_what_is_missing(growth: ModuleType, tmp_pat
     assert (tmp_path / "cost.png").is_file()
 
 
+def test_models_are_made_that_can_be_chosen_among(growth: ModuleType, tmp_path: Path) -> None:
+    growth.choice(tmp_path, growth.Work(volume=0.002, classes=2, cases=5, models=2))()
+    assert list((tmp_path / "results").glob("*/choice.json"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs the proportional set sizes of Linux")
 def test_memory_of_a_process_and_what_it_starts_is_seen(growth: ModuleType) -> None:
     from process_memory import peak_memory_of_tree

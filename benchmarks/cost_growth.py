@@ -157,7 +157,7 @@ def predict(folder: Path, work: Work) -> Prepared:
     made_dataset(folder, replace(work, cases=1))
     image = folder / "raw" / "Dataset001_Cost" / "imagesTr" / "case_000_0000.nii.gz"
     folds = tuple(map(str, range(work.folds)))
-    settings = autoseg.PredictSettings(configuration="3d_fullres", folds=folds, device="cpu")
+    settings = autoseg.PredictSettings(model="3d_fullres", folds=folds, mirror=True, device="cpu")
     return lambda: autoseg.predict_folder(image, folder / "out", settings, home=home)
 
 

@@ -20,7 +20,7 @@ import nbformat
 
 PAIR = re.compile(r"(^```bash\n((?:(?!```).*\n)*)```\n\n)```text\n(?:(?!```).*\n)*```$", re.MULTILINE)
 
-BAR = re.compile(r"[^\r\n]*\d+%\|[^\r\n]*")
+BAR = re.compile(r"[^\r\n]*(\d%\||\d/\d+ cases \||: \d+:\d\d of at most \d+ s)[^\r\n]*")
 
 
 def main() -> None:

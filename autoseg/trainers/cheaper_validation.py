@@ -66,7 +66,8 @@ def _noted(run: Run) -> CheaperValidation:
 def validate_cheaper(trainer: Trainer, network: nn.Module, dataset: Dataset) -> list[CheaperCase]:
     """Predicts one case a held-out patient in cheaper ways, and writes ``validation/cheaper.json``; does nothing where that was done.
 
-    Of 12 patients at the most; in a training of limited time as many as a quarter of validation's time suffices for. A case that fails is
+    Of 12 patients at the most; in a training of limited time as many as a quarter of the time suffices for that
+    validation takes, or may take where that is more. A case that fails is
     left out. What was interrupted goes on with the cases that waited.
 
     Returns:
@@ -154,8 +155,9 @@ def _predictor(trainer: Trainer, network: nn.Module, configuration: Configuratio
 
 
 def _limit(trainer: Trainer, run: Run) -> float:
-    """Seconds that this may take."""
-    return math.inf if validation_limit(trainer.job.budget) is None else TIME_SHARE * sum(run.timings().values())
+    """Seconds that this may take: a share of what validation took or, where that was little, of what it may take."""
+    allowed = validation_limit(trainer.job.budget)
+    return math.inf if allowed is None else TIME_SHARE * max(allowed, sum(run.timings().values()))
 
 
 def _expected(trainer: Trainer, run: Run, case: Case) -> float:

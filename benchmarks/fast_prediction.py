@@ -92,7 +92,8 @@ def prepared(bench: Bench, steps: Steps, given: argparse.Namespace) -> Path:
     plan = ["-d", bench.number, "-c", "3d_fullres", "--memory", "0.2GB" if given.quick else given.memory]
     steps.once("planning", lambda: bench.autoseg("planning", "plan_and_preprocess", *plan))
     budget = ("--iterations", str(QUICK_STEPS)) if given.quick else ("--time", f"{given.minutes}m")
-    steps.once("training", lambda: bench.autoseg("training", "train", bench.number, "3d_fullres", "0", *budget, *QUICKER, "--validation", "full"))
+    words = (bench.number, "3d_fullres", "0", *budget, *QUICKER, "--validation", "full")
+    steps.once("training", lambda: bench.autoseg("training", "train", *words))
     folder = next((bench.home / "results" / bench.data.name).glob("3d_fullres__Trainer*"))
     run = ModelFolder(folder).run("0")
     record, (states, _) = run.record(), load_checkpoint(run.checkpoint)

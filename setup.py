@@ -60,7 +60,8 @@ setup(
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
         "Typing :: Typed",
     ],
-    project_urls={},  # pages of the project itself; it has no public address yet
+    # The project's own pages are not listed: it has no public address yet.
+    project_urls={"Rules that it follows (nnU-Net)": "https://doi.org/10.1038/s41592-020-01008-z"},
     python_requires=">=3.11",
     packages=find_packages(include=["autoseg", "autoseg.*"]),
     package_data={"autoseg": ["py.typed"], "autoseg.networks": ["*.c", "*.h"], "autoseg.report": ["templates/*"]},

@@ -66,9 +66,8 @@ def _noted(run: Run) -> CheaperValidation:
 def validate_cheaper(trainer: Trainer, network: nn.Module, dataset: Dataset) -> list[CheaperCase]:
     """Predicts one case a held-out patient in cheaper ways, and writes ``validation/cheaper.json``; does nothing where that was done.
 
-    Of 12 patients at the most; in a training of limited time as many as a quarter of the time suffices for that
-    validation takes, or may take where that is more. A case that fails is
-    left out. What was interrupted goes on with the cases that waited.
+    Of 12 patients at the most; in a training of limited time as many as a quarter of the time suffices for that validation takes, or may
+    take where that is more. A case that fails is left out. What was interrupted goes on with the cases that waited.
 
     Returns:
         What is known then; empty for fold ``all``, which has no held-out case.
